@@ -1,0 +1,19 @@
+# syntax=docker/dockerfile:1
+# The program and nothing else: no shell, no package manager, not root.
+
+FROM rust:1.95-bookworm AS build
+WORKDIR /src
+COPY . .
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/src/target \
+    cargo build --locked --release --bin groundstation \
+    && cp target/release/groundstation /groundstation
+
+# Debian 12 like the build, so that the C library is the same.
+FROM gcr.io/distroless/cc-debian12:nonroot
+COPY --from=build /groundstation /usr/local/bin/groundstation
+ENV GROUNDSTATION_LISTEN=0.0.0.0:8080 \
+    GROUNDSTATION_LOG_FORMAT=json
+EXPOSE 8080
+ENTRYPOINT ["/usr/local/bin/groundstation"]
+CMD ["serve"]

@@ -1,0 +1,44 @@
+# Everything from one place. Needs Rust, a C compiler and Python 3; no root, no Docker.
+
+CARGO := $(shell command -v cargo || echo "$$HOME/.cargo/bin/cargo")
+SEED = $(or $(GROUNDSTATION_SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-faults lint fmt bench tools clean docker-up
+
+help: ## Show what can be made
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1#\2/p' $(MAKEFILE_LIST) | awk -F'#' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+
+run: tools ## A private Postgres and NATS, one pod and some satellites; Ctrl-C ends it all
+	@exec $(CARGO) run --locked -- dev
+
+test: tools lint ## Lint, then all tests against real servers
+	$(CARGO) test --locked --no-fail-fast
+
+test-faults: tools ## The same tests with every fault injected; GROUNDSTATION_SEED=n repeats a run
+	@seed=$(SEED); echo "GROUNDSTATION_SEED=$$seed"; \
+	GROUNDSTATION_FAULTS=full GROUNDSTATION_SEED=$$seed $(CARGO) test --locked --no-fail-fast
+
+lint: ## Check format and lints
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+fmt: ## Format the code
+	$(CARGO) fmt
+
+bench: tools ## Measure
+	$(CARGO) bench --locked
+
+tools: ## Find PostgreSQL and nats-server, or bring them into .tools
+	@sh tools/find-or-install.sh
+
+clean: ## Remove all that was built, brought or stored here
+	$(CARGO) clean
+	rm -rf .tools
+	@for data in .groundstation/*/data; do \
+		case "$$(readlink "$$data")" in /var/tmp/groundstation-*/data) rm -rf "$$(dirname "$$(readlink "$$data")")" ;; esac; \
+	done
+	rm -rf .groundstation
+
+docker-up: ## Two pods behind real servers in Docker, ports 8080 and 8081
+	docker compose up --build --detach

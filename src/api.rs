@@ -1,0 +1,98 @@
+//! Asking and administering over HTTP.
+//!
+//! `/livez`, `/readyz` and `/metrics` are open; everything under `/v1` wants a bearer token: the
+//! admin token may do all, the read token only GET. Errors are RFC 9457 problems.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{Method, header};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::routing::get;
+
+use crate::config::Access;
+use crate::database::Database;
+use crate::health::Health;
+use crate::log::append::Log;
+use crate::metrics::Metrics;
+
+mod problem;
+mod satellites;
+mod status;
+mod transitions;
+
+use problem::Problem;
+
+/// The largest body of a request.
+const MAX_BODY_BYTES: usize = 64 * 1024;
+
+/// How long a call may wait for the log before it is answered 503.
+const APPEND_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the routes need.
+pub struct Api {
+    /// Where the fleet is.
+    pub database: Database,
+    /// Where removals go.
+    pub log: Log,
+    /// Who may do what.
+    pub access: Access,
+    /// The default offline threshold.
+    pub default_threshold: Duration,
+    /// What `/readyz` tells.
+    pub health: Arc<Health>,
+    /// What `/metrics` tells.
+    pub metrics: Metrics,
+}
+
+/// All routes but the satellites' own.
+pub fn routes(api: Arc<Api>) -> Router {
+    let v1 = Router::new()
+        .route("/satellites", get(satellites::list).post(satellites::create))
+        .route("/satellites/{id}", get(satellites::get).delete(satellites::remove))
+        .route("/satellites/{id}/transitions", get(transitions::of_satellite))
+        .route("/transitions", get(transitions::all))
+        .route_layer(middleware::from_fn_with_state(api.clone(), authorize));
+    Router::new()
+        .route("/livez", get(status::live))
+        .route("/readyz", get(status::ready))
+        .route("/metrics", get(status::metrics))
+        .nest("/v1", v1)
+        .fallback(problem::no_route)
+        .method_not_allowed_fallback(problem::no_method)
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .with_state(api)
+}
+
+/// Lets a request through if its token allows the method.
+async fn authorize(
+    State(api): State<Arc<Api>>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let token = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim());
+    let Some(token) = token else {
+        return Err(Problem::unauthorized("Send the header Authorization: Bearer <token>."));
+    };
+    let matches = |digest: &Option<crate::token::Digest>| {
+        digest.as_ref().is_some_and(|digest| digest.matches(token))
+    };
+    // Both are compared in any case: the time tells nothing.
+    let (admin, read) = (matches(&api.access.admin), matches(&api.access.read));
+    if admin || (read && request.method() == Method::GET) {
+        return Ok(next.run(request).await);
+    }
+    if read {
+        return Err(Problem::forbidden("The read token may only GET; use the admin token."));
+    }
+    Err(Problem::unauthorized("The token is not valid here."))
+}

@@ -1,0 +1,166 @@
+//! `/v1/satellites`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderName, StatusCode, header};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use secrecy::ExposeSecret;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::problem::Problem;
+use super::{APPEND_TIMEOUT, Api};
+use crate::lifecycle::{Edge, SatelliteId};
+use crate::liveness::Status;
+use crate::log::append::Outcome;
+use crate::satellites::{self, ListFilter, MAX_LIMIT, NewSatellite};
+use crate::wire::{Actor, SatelliteJson};
+
+/// How many satellites a page has unless told otherwise.
+const DEFAULT_LIMIT: i64 = 100;
+
+#[derive(Deserialize)]
+pub struct ListQuery {
+    status: Option<String>,
+    region: Option<String>,
+    tag: Option<String>,
+    q: Option<String>,
+    limit: Option<i64>,
+    cursor: Option<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Page {
+    satellites: Vec<SatelliteJson>,
+    /// Where the next page starts; absent on the last one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
+}
+
+/// `GET /v1/satellites`
+pub async fn list(
+    State(api): State<Arc<Api>>,
+    query: Result<Query<ListQuery>, QueryRejection>,
+) -> Result<Json<Page>, Problem> {
+    let Query(query) = query?;
+    let limit = limit(query.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
+    let filter = filter(query)?;
+    let client = api.database.get().await?;
+    // One more than asked for tells whether there is a next page.
+    let asked = limit + 1;
+    let mut satellites =
+        satellites::list(&client, &filter, asked.min(MAX_LIMIT), api.default_threshold).await?;
+    let is_full = satellites.len() as i64 == asked || satellites.len() as i64 == MAX_LIMIT;
+    satellites.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    let next_cursor = satellites.last().filter(|_| is_full).map(cursor_after);
+    Ok(Json(Page { satellites, next_cursor }))
+}
+
+fn filter(query: ListQuery) -> Result<ListFilter, Problem> {
+    let status = query
+        .status
+        .map(|word| {
+            Status::parse(&word)
+                .ok_or_else(|| Problem::invalid("status must be online or offline."))
+        })
+        .transpose()?;
+    let tag = query
+        .tag
+        .map(|tag| match tag.split_once(':') {
+            Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
+            None => Err(Problem::invalid("tag must be written name:value.")),
+        })
+        .transpose()?;
+    let after = query
+        .cursor
+        .map(|cursor| {
+            let json = URL_SAFE_NO_PAD.decode(cursor).ok();
+            json.and_then(|json| serde_json::from_slice::<(String, Uuid)>(&json).ok())
+                .ok_or_else(|| Problem::invalid("cursor must be a nextCursor of an earlier page."))
+        })
+        .transpose()?;
+    Ok(ListFilter { status, region: query.region, tag, text: query.q, after })
+}
+
+fn cursor_after(satellite: &SatelliteJson) -> String {
+    let place = serde_json::json!([satellite.name, satellite.id]);
+    URL_SAFE_NO_PAD.encode(place.to_string())
+}
+
+/// A page's size, within its bounds.
+pub fn limit(asked: Option<i64>, default: i64, most: i64) -> Result<i64, Problem> {
+    match asked {
+        None => Ok(default),
+        Some(limit) if (1..=most).contains(&limit) => Ok(limit),
+        Some(_) => Err(Problem::invalid(format!("limit must be from 1 to {most}."))),
+    }
+}
+
+#[derive(Serialize)]
+pub struct Created {
+    satellite: SatelliteJson,
+    /// Shown this once.
+    token: String,
+}
+
+type Location = [(HeaderName, String); 2];
+
+/// `POST /v1/satellites`
+pub async fn create(
+    State(api): State<Arc<Api>>,
+    body: Result<Json<NewSatellite>, JsonRejection>,
+) -> Result<(StatusCode, Location, Json<Created>), Problem> {
+    let Json(new) = body?;
+    new.check()?;
+    let client = api.database.get().await?;
+    let (satellite, token) = satellites::create(&client, &new, api.default_threshold).await?;
+    tracing::info!(satellite = %satellite.id, name = %satellite.name, "satellite registered");
+    let headers = [
+        (header::LOCATION, format!("/v1/satellites/{}", satellite.id)),
+        (header::CACHE_CONTROL, "no-store".to_owned()),
+    ];
+    let token = token.expose_secret().to_owned();
+    Ok((StatusCode::CREATED, headers, Json(Created { satellite, token })))
+}
+
+/// The id in the path; one that is not a UUID is as unknown as any other.
+pub fn satellite_id(path: Result<Path<String>, PathRejection>) -> Result<SatelliteId, Problem> {
+    let Path(text) = path?;
+    let shown: String = text.chars().take(64).collect();
+    Uuid::try_parse(&text).map(SatelliteId).map_err(|_| Problem::no_satellite(&shown))
+}
+
+/// `GET /v1/satellites/{id}`
+pub async fn get(
+    State(api): State<Arc<Api>>,
+    path: Result<Path<String>, PathRejection>,
+) -> Result<Json<SatelliteJson>, Problem> {
+    let id = satellite_id(path)?;
+    let client = api.database.get().await?;
+    let satellite = satellites::get(&client, id, api.default_threshold).await?;
+    satellite.map(Json).ok_or_else(|| Problem::no_satellite(&id.to_string()))
+}
+
+/// `DELETE /v1/satellites/{id}`
+pub async fn remove(
+    State(api): State<Arc<Api>>,
+    path: Result<Path<String>, PathRejection>,
+) -> Result<StatusCode, Problem> {
+    let id = satellite_id(path)?;
+    let append = api.log.append(id, Edge::Remove, Actor::admin());
+    match tokio::time::timeout(APPEND_TIMEOUT, append).await {
+        Ok(Ok(Outcome::Appended { .. })) => Ok(StatusCode::NO_CONTENT),
+        Ok(Ok(Outcome::UnknownSatellite)) => Err(Problem::no_satellite(&id.to_string())),
+        Ok(Ok(Outcome::Nothing(_) | Outcome::Refused) | Err(_)) => {
+            Err(Problem::unavailable("The removal was not taken; try again."))
+        }
+        Err(_) => Err(Problem::unavailable(
+            "The database does not answer; the removal is taken and will be made as soon as it does.",
+        )),
+    }
+}

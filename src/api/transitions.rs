@@ -1,0 +1,97 @@
+//! `/v1/transitions` and `/v1/satellites/{id}/transitions`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use serde::{Deserialize, Serialize};
+
+use super::Api;
+use super::problem::Problem;
+use super::satellites::{limit, satellite_id};
+use crate::lifecycle::{Event, Position, SatelliteId};
+use crate::log::read::{self, Filter, MAX_LIMIT};
+use crate::wire::{Timestamp, TransitionJson};
+
+/// How many transitions a page has unless told otherwise.
+const DEFAULT_LIMIT: i64 = 100;
+
+#[derive(Deserialize)]
+pub struct TransitionsQuery {
+    after: Option<i64>,
+    limit: Option<i64>,
+    event: Option<String>,
+    since: Option<String>,
+    until: Option<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Page {
+    transitions: Vec<TransitionJson>,
+    /// What to pass as `after` for the transitions behind these: the last one's position, or the
+    /// `after` asked with where there is none. It never passes what was not shown.
+    next_after: i64,
+}
+
+/// `GET /v1/transitions`
+pub async fn all(
+    State(api): State<Arc<Api>>,
+    query: Result<Query<TransitionsQuery>, QueryRejection>,
+) -> Result<Json<Page>, Problem> {
+    page(&api, query, None).await
+}
+
+/// `GET /v1/satellites/{id}/transitions`: also of a satellite that was removed.
+pub async fn of_satellite(
+    State(api): State<Arc<Api>>,
+    path: Result<Path<String>, PathRejection>,
+    query: Result<Query<TransitionsQuery>, QueryRejection>,
+) -> Result<Json<Page>, Problem> {
+    let id = satellite_id(path)?;
+    page(&api, query, Some(id)).await
+}
+
+async fn page(
+    api: &Api,
+    query: Result<Query<TransitionsQuery>, QueryRejection>,
+    satellite: Option<SatelliteId>,
+) -> Result<Json<Page>, Problem> {
+    let Query(query) = query?;
+    let limit = limit(query.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
+    let after = Position(query.after.unwrap_or(0));
+    if after < Position::ZERO {
+        return Err(Problem::invalid("after must be a position, 0 or more."));
+    }
+    let event = query
+        .event
+        .map(|word| {
+            Event::parse(&word).ok_or_else(|| {
+                let words: Vec<&str> = Event::ALL.map(Event::as_str).to_vec();
+                Problem::invalid(format!("event must be one of {}.", words.join(", ")))
+            })
+        })
+        .transpose()?;
+    let filter = Filter {
+        satellite,
+        event,
+        since: time("since", query.since)?,
+        until: time("until", query.until)?,
+    };
+    let client = api.database.get().await?;
+    let entries = read::filtered(&client, after, limit, &filter).await?;
+    Ok(Json(Page {
+        next_after: entries.last().map_or(after.0, |entry| entry.position.0),
+        transitions: entries.iter().map(crate::log::Entry::to_json).collect(),
+    }))
+}
+
+fn time(name: &str, text: Option<String>) -> Result<Option<Timestamp>, Problem> {
+    text.map(|text| {
+        text.parse().map_err(|_| {
+            Problem::invalid(format!("{name} must be a time such as 2026-03-01T12:00:00Z."))
+        })
+    })
+    .transpose()
+}

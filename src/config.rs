@@ -1,0 +1,322 @@
+//! What a pod is told by its environment, turned into typed values and checked once.
+//!
+//! A value that is missing or wrong gives one line that names the variable. Secrets are kept in
+//! types that cannot be printed.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::database::Address;
+use crate::nats;
+use crate::token;
+
+/// The shortest and longest durations any setting takes: tests use short ones, nobody needs longer.
+const DURATIONS: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(10)..=Duration::from_secs(24 * 60 * 60);
+
+/// The database's address, for every command that talks to it.
+#[derive(Args, Clone)]
+pub struct DatabaseArgs {
+    /// Postgres 15 or newer, e.g. postgres://user:password@host:5432/groundstation
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    pub database_url: Option<SecretString>,
+}
+
+impl DatabaseArgs {
+    fn address(&self) -> anyhow::Result<Option<Address>> {
+        let url = self.database_url.as_ref().filter(|url| !url.expose_secret().is_empty());
+        url.map(|url| Address::parse("DATABASE_URL", url.expose_secret())).transpose()
+    }
+}
+
+/// What `groundstation migrate` takes.
+#[derive(Args, Clone)]
+pub struct MigrateArgs {
+    /// Where the schema is to be; the role must be allowed to create tables
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+
+    /// Used instead of DATABASE_URL where that leads through a pooler or to a lesser role
+    #[arg(long, env = "DATABASE_DIRECT_URL", hide_env_values = true, value_name = "URL")]
+    pub database_direct_url: Option<SecretString>,
+}
+
+impl MigrateArgs {
+    /// The address to migrate.
+    pub fn address(&self) -> anyhow::Result<Address> {
+        let direct =
+            self.database_direct_url.as_ref().filter(|url| !url.expose_secret().is_empty());
+        if let Some(url) = direct {
+            return Address::parse("DATABASE_DIRECT_URL", url.expose_secret());
+        }
+        self.database.address()?.context(
+            "DATABASE_URL is missing: set it to postgres://user:password@host:5432/groundstation",
+        )
+    }
+}
+
+/// NATS, for every command that talks to it.
+#[derive(Args, Clone)]
+pub struct NatsArgs {
+    /// nats-server 2.10 or newer with JetStream, e.g. nats://host:4222; several with commas
+    #[arg(long, env = "NATS_URL", hide_env_values = true, value_name = "URL")]
+    pub nats_url: Option<SecretString>,
+
+    /// A NATS credentials file
+    #[arg(long, env = "NATS_CREDS", value_name = "FILE")]
+    pub nats_creds: Option<PathBuf>,
+}
+
+impl NatsArgs {
+    /// The checked address, if there is one.
+    pub fn address(&self) -> anyhow::Result<Option<nats::Address>> {
+        let url = self.nats_url.as_ref().filter(|url| !url.expose_secret().is_empty());
+        url.map(|url| nats::Address::parse(url.expose_secret(), self.nats_creds.as_deref()))
+            .transpose()
+    }
+}
+
+/// What `groundstation serve` takes; every setting is also a variable of the environment.
+#[derive(Args, Clone)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    database: DatabaseArgs,
+
+    #[command(flatten)]
+    nats: NatsArgs,
+
+    /// Address and port for HTTP and the satellites' WebSocket; port 0 takes a free one
+    #[arg(
+        long,
+        env = "GROUNDSTATION_LISTEN",
+        default_value = "127.0.0.1:8080",
+        value_name = "ADDRESS"
+    )]
+    listen: String,
+
+    /// The bearer token that may do everything under /v1; without one /v1 answers 401
+    #[arg(long, env = "GROUNDSTATION_ADMIN_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    admin_token: Option<SecretString>,
+
+    /// A file that holds the admin token
+    #[arg(long, env = "GROUNDSTATION_ADMIN_TOKEN_FILE", value_name = "FILE")]
+    admin_token_file: Option<PathBuf>,
+
+    /// The bearer token that may only GET
+    #[arg(long, env = "GROUNDSTATION_READ_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    read_token: Option<SecretString>,
+
+    /// A file that holds the read token
+    #[arg(long, env = "GROUNDSTATION_READ_TOKEN_FILE", value_name = "FILE")]
+    read_token_file: Option<PathBuf>,
+
+    /// This pod's name, unlike any other's [default: host name and process id]
+    #[arg(long, env = "GROUNDSTATION_POD", value_name = "NAME")]
+    pod: Option<String>,
+
+    /// How often satellites send a heartbeat
+    #[arg(
+        long,
+        env = "GROUNDSTATION_HEARTBEAT_INTERVAL",
+        default_value = "15s",
+        value_name = "DURATION"
+    )]
+    heartbeat_interval: String,
+
+    /// How old the last heartbeat may be before a satellite is offline, unless it has its own
+    #[arg(
+        long,
+        env = "GROUNDSTATION_OFFLINE_THRESHOLD",
+        default_value = "45s",
+        value_name = "DURATION"
+    )]
+    offline_threshold: String,
+
+    /// How often this pod looks for satellites that went silent
+    #[arg(
+        long,
+        env = "GROUNDSTATION_SWEEP_INTERVAL",
+        default_value = "1s",
+        value_name = "DURATION"
+    )]
+    sweep_interval: String,
+}
+
+/// A pod's settings, checked.
+#[derive(Clone)]
+pub struct Config {
+    /// The pod's name.
+    pub pod: String,
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Its database.
+    pub database: Address,
+    /// Its NATS.
+    pub nats: nats::Address,
+    /// Who may do what under `/v1`.
+    pub access: Access,
+    /// How often satellites send a heartbeat.
+    pub heartbeat_interval: Duration,
+    /// The default offline threshold.
+    pub offline_threshold: Duration,
+    /// How often the monitor sweeps.
+    pub sweep_interval: Duration,
+}
+
+/// The digests of the tokens that open `/v1`.
+#[derive(Clone, Default)]
+pub struct Access {
+    /// May do everything.
+    pub admin: Option<token::Digest>,
+    /// May only read.
+    pub read: Option<token::Digest>,
+}
+
+impl ServeArgs {
+    /// Checks everything; the error names what is missing or wrong.
+    pub fn check(self) -> anyhow::Result<Config> {
+        let database = self.database.address()?;
+        let nats = self.nats.address()?;
+        let (database, nats) = match (database, nats) {
+            (Some(database), Some(nats)) => (database, nats),
+            (database, nats) => {
+                let missing: Vec<&str> = [
+                    database.is_none().then_some("DATABASE_URL (postgres://…)"),
+                    nats.is_none().then_some("NATS_URL (nats://…)"),
+                ]
+                .into_iter()
+                .flatten()
+                .collect();
+                bail!("missing: {}", missing.join(" and "));
+            }
+        };
+        let listen = self.listen.parse().with_context(|| {
+            format!(
+                "GROUNDSTATION_LISTEN is {:?}, not an address and port such as 0.0.0.0:8080",
+                self.listen
+            )
+        })?;
+        let heartbeat_interval =
+            duration("GROUNDSTATION_HEARTBEAT_INTERVAL", &self.heartbeat_interval)?;
+        let offline_threshold =
+            duration("GROUNDSTATION_OFFLINE_THRESHOLD", &self.offline_threshold)?;
+        if offline_threshold <= heartbeat_interval {
+            bail!(
+                "GROUNDSTATION_OFFLINE_THRESHOLD ({}) must be longer than GROUNDSTATION_HEARTBEAT_INTERVAL ({})",
+                self.offline_threshold,
+                self.heartbeat_interval
+            );
+        }
+        let pod = self.pod.unwrap_or_else(default_pod_name);
+        if pod.is_empty() || pod.len() > 200 || !pod.chars().all(|c| c.is_ascii_graphic()) {
+            bail!("GROUNDSTATION_POD must have 1 to 200 printable ASCII characters and no space");
+        }
+        Ok(Config {
+            pod,
+            listen,
+            database,
+            nats,
+            access: Access {
+                admin: secret(
+                    "GROUNDSTATION_ADMIN_TOKEN",
+                    self.admin_token,
+                    self.admin_token_file,
+                )?,
+                read: secret("GROUNDSTATION_READ_TOKEN", self.read_token, self.read_token_file)?,
+            },
+            heartbeat_interval,
+            offline_threshold,
+            sweep_interval: duration("GROUNDSTATION_SWEEP_INTERVAL", &self.sweep_interval)?,
+        })
+    }
+}
+
+fn default_pod_name() -> String {
+    let host = gethostname::gethostname().to_string_lossy().into_owned();
+    format!("{host}-{}", std::process::id())
+}
+
+/// Parses a duration such as `15s` or `250ms` for the named setting.
+pub fn duration(name: &str, text: &str) -> anyhow::Result<Duration> {
+    let duration = humantime::parse_duration(text)
+        .with_context(|| format!("{name} is {text:?}, not a duration such as 15s or 500ms"))?;
+    if !DURATIONS.contains(&duration) {
+        bail!("{name} is {text:?}: it must be from 10ms to 24h");
+    }
+    Ok(duration)
+}
+
+/// The digest of a token given itself or by file; an empty one counts as none.
+fn secret(
+    name: &str,
+    value: Option<SecretString>,
+    file: Option<PathBuf>,
+) -> anyhow::Result<Option<token::Digest>> {
+    let value = match (value, file) {
+        (Some(_), Some(_)) => bail!("{name} and {name}_FILE are both set: set one of them"),
+        (Some(value), None) => value,
+        (None, Some(file)) => std::fs::read_to_string(&file)
+            .with_context(|| format!("cannot read {name}_FILE {}", file.display()))?
+            .into(),
+        (None, None) => return Ok(None),
+    };
+    let token = value.expose_secret().trim();
+    Ok((!token.is_empty()).then(|| token::Digest::of(token)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        serve: ServeArgs,
+    }
+
+    fn check(args: &[&str]) -> Result<Config, String> {
+        let stores = ["--database-url", "postgres://h/d", "--nats-url", "nats://h"];
+        let args = ["serve"].iter().chain(&stores).chain(args);
+        let cli = Cli::try_parse_from(args).map_err(|error| error.to_string())?;
+        cli.serve.check().map_err(|error| format!("{error:#}"))
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_contract() {
+        let config = check(&[]).expect("defaults");
+        assert_eq!(config.listen, "127.0.0.1:8080".parse().expect("address"));
+        assert_eq!(config.heartbeat_interval, Duration::from_secs(15));
+        assert_eq!(config.offline_threshold, Duration::from_secs(45));
+        assert_eq!(config.sweep_interval, Duration::from_secs(1));
+        assert!(config.access.admin.is_none() && config.access.read.is_none());
+    }
+
+    #[test]
+    fn what_is_missing_is_named_all_at_once() {
+        let cli = Cli::try_parse_from(["serve", "--database-url=", "--nats-url="]).expect("args");
+        let error = cli.serve.check().err().expect("an error").to_string();
+        assert!(error.contains("DATABASE_URL") && error.contains("NATS_URL"), "{error}");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_limit() {
+        let cases: [(&[&str], &str); 6] = [
+            (&["--listen", "8080"], "GROUNDSTATION_LISTEN"),
+            (&["--heartbeat-interval", "soon"], "GROUNDSTATION_HEARTBEAT_INTERVAL"),
+            (&["--sweep-interval", "0s"], "from 10ms to 24h"),
+            (&["--offline-threshold", "15s"], "must be longer than"),
+            (&["--pod", "a b"], "GROUNDSTATION_POD"),
+            (&["--admin-token-file", "/does/not/exist"], "GROUNDSTATION_ADMIN_TOKEN_FILE"),
+        ];
+        for (args, expected) in cases {
+            let error = check(args).err().expect("an error");
+            assert!(error.contains(expected), "{args:?}: {error}");
+        }
+    }
+}

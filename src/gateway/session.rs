@@ -1,0 +1,401 @@
+//! One socket's life, from its first frame to its last edge.
+//!
+//! A session hears five things: frames of its satellite, commands of the registry, the pod's
+//! draining, its own silence, and, while authenticating, the log's answer. It says which session
+//! it is in everything it does, so whatever it does late changes nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::ws::{CloseFrame, Message, WebSocket};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_tungstenite::tungstenite;
+use tracing::{debug, info, warn};
+use uuid::Uuid;
+
+use super::Gateway;
+use super::protocol::{
+    FromSatellite, INVALID_CREDENTIALS, MUST_AUTHENTICATE, Malformed, ToSatellite,
+};
+use super::registry::{COMMANDS, Command};
+use crate::lifecycle::{Edge, Reason, SatelliteId, Session};
+use crate::log::append::Outcome;
+use crate::satellites::{self, About};
+use crate::token;
+use crate::wire::Actor;
+
+/// From accept to a complete first message.
+const AUTHENTICATE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a satellite may take to read what it is sent.
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a goodbye may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Close codes (RFC 6455, 7.4, and the agent's own).
+const NORMAL: u16 = 1000;
+const TOO_BIG: u16 = 1009;
+const INVALID_DATA: u16 = 1007;
+const PROTOCOL_ERROR: u16 = 1002;
+const RESTARTING: u16 = 1012;
+const TRY_AGAIN_LATER: u16 = 1013;
+const NOT_AUTHENTICATED: u16 = 4001;
+
+/// How a socket came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The satellite sent a close frame.
+    ClientClose,
+    /// The connection broke.
+    Dropped,
+    /// The satellite broke the protocol's framing: closed with this code.
+    Violation(u16),
+    /// Nothing was heard for so long that nobody can be there.
+    Silent,
+    /// The registry said so.
+    Told(Command),
+    /// The pod is draining: no edge, the satellite comes back elsewhere.
+    Drain,
+}
+
+/// Runs a socket to its end. `handshake` is given back once it is authenticated.
+pub async fn run(mut socket: WebSocket, gateway: Arc<Gateway>, handshake: OwnedSemaphorePermit) {
+    gateway.metrics.handshakes.inc();
+    let admitted = authenticate(&mut socket, &gateway).await;
+    gateway.metrics.handshakes.dec();
+    drop(handshake);
+    let (satellite, about) = match admitted {
+        Ok(admitted) => admitted,
+        Err(refusal) => return refuse(socket, &gateway, refusal).await,
+    };
+
+    let session = match gateway.log.append(satellite, Edge::Connect, Actor::system()).await {
+        Ok(Outcome::Appended { session, .. }) => session,
+        // Removed since its token was checked.
+        Ok(Outcome::UnknownSatellite) => {
+            return refuse(socket, &gateway, Refusal::Credentials).await;
+        }
+        Ok(Outcome::Nothing(_) | Outcome::Refused) | Err(_) => {
+            return refuse(socket, &gateway, Refusal::Unavailable).await;
+        }
+    };
+    gateway.metrics.authentication("ok");
+    gateway.metrics.sessions.inc();
+    let (commands, mut orders) = mpsc::channel(COMMANDS);
+    let end = if gateway.registry.enter(satellite, session, commands) {
+        gateway.heartbeats.beat(satellite, session, about.clone());
+        let mut live = Live { satellite, session, gateway: &gateway, about };
+        live.hold(&mut socket, &mut orders).await
+    } else {
+        End::Told(Command::Superseded)
+    };
+    gateway.metrics.sessions.dec();
+    debug!(%satellite, session = session.0, ?end, "session over");
+    // Out of the registry before the end is queued: what comes after it finds nobody.
+    gateway.registry.leave(satellite, session);
+    gateway.heartbeats.forget(satellite, session);
+    let goodbye = say_goodbye(socket, end);
+    match reason(end) {
+        Some(reason) => {
+            let edge = Edge::Disconnect { session, reason };
+            let append = gateway.log.append(satellite, edge, Actor::system());
+            let (appended, ()) = tokio::join!(append, goodbye);
+            if let Err(closed) = appended {
+                warn!(%satellite, session = session.0, %closed, "the end of a session is not in the log");
+            }
+        }
+        None => goodbye.await,
+    }
+}
+
+/// The edge an end leads to. A session that was superseded or removed has its edge already; a
+/// draining pod leaves it to the satellite to come back, or to the monitor to tell the truth.
+fn reason(end: End) -> Option<Reason> {
+    match end {
+        End::ClientClose => Some(Reason::ClientClose),
+        End::Dropped | End::Violation(_) | End::Silent => Some(Reason::ConnectionDropped),
+        End::Told(_) | End::Drain => None,
+    }
+}
+
+/// Why a socket is not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    /// The first message was something else.
+    NotAuthenticate,
+    /// Unknown id or wrong token, not told apart.
+    Credentials,
+    /// No complete first message in time.
+    TooLate,
+    /// It went away by itself.
+    Gone,
+    /// The framing is broken: closed with this code.
+    Violation(u16),
+    /// Nobody can be let in right now.
+    Unavailable,
+}
+
+/// Waits for the first message and checks its credentials.
+async fn authenticate(
+    socket: &mut WebSocket,
+    gateway: &Gateway,
+) -> Result<(SatelliteId, About), Refusal> {
+    let first = timeout(AUTHENTICATE_TIMEOUT, first_message(socket));
+    let (client_id, token, capabilities) = tokio::select! {
+        first = first => first.map_err(|_| Refusal::TooLate)??,
+        () = gateway.drain.cancelled() => return Err(Refusal::Unavailable),
+    };
+    // A malformed id has no row; it is looked up like any other.
+    let id = SatelliteId(Uuid::try_parse(&client_id).unwrap_or(Uuid::nil()));
+    match timeout(AUTHENTICATE_TIMEOUT, check(gateway, id, &token)).await {
+        Ok(Ok(true)) => Ok((id, About { version: None, capabilities })),
+        Ok(Ok(false)) => Err(Refusal::Credentials),
+        Ok(Err(error)) => {
+            warn!(error = %format!("{error:#}"), "cannot check credentials");
+            Err(Refusal::Unavailable)
+        }
+        Err(_) => Err(Refusal::Unavailable),
+    }
+}
+
+async fn first_message(
+    socket: &mut WebSocket,
+) -> Result<(String, SecretString, Option<Vec<String>>), Refusal> {
+    loop {
+        return match socket.recv().await {
+            None | Some(Ok(Message::Close(_))) => Err(Refusal::Gone),
+            Some(Err(error)) => Err(violation(error).map_or(Refusal::Gone, Refusal::Violation)),
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
+            Some(Ok(Message::Binary(_))) => Err(Refusal::NotAuthenticate),
+            Some(Ok(Message::Text(text))) => match FromSatellite::parse(&text) {
+                Ok(FromSatellite::Authenticate { client_id, token, capabilities }) => {
+                    Ok((client_id, token, capabilities))
+                }
+                Ok(_) | Err(_) => Err(Refusal::NotAuthenticate),
+            },
+        };
+    }
+}
+
+async fn check(gateway: &Gateway, id: SatelliteId, token: &SecretString) -> anyhow::Result<bool> {
+    let client = gateway.database.get().await?;
+    let stored = satellites::credential(&client, id).await?;
+    let stored = stored.as_ref().map(|stored| stored.expose_secret());
+    Ok(token::verify(stored, token.expose_secret()))
+}
+
+async fn refuse(mut socket: WebSocket, gateway: &Gateway, refusal: Refusal) {
+    let (word, message, code) = match refusal {
+        Refusal::NotAuthenticate => {
+            ("not_authenticate", Some(MUST_AUTHENTICATE), NOT_AUTHENTICATED)
+        }
+        Refusal::Credentials => ("refused", Some(INVALID_CREDENTIALS), NOT_AUTHENTICATED),
+        Refusal::TooLate => ("timeout", Some(MUST_AUTHENTICATE), NOT_AUTHENTICATED),
+        Refusal::Gone => ("gone", None, NORMAL),
+        Refusal::Violation(code) => ("violation", None, code),
+        Refusal::Unavailable => ("unavailable", None, TRY_AGAIN_LATER),
+    };
+    gateway.metrics.authentication(word);
+    debug!(?refusal, "a socket was not let in");
+    if refusal == Refusal::Gone {
+        return;
+    }
+    if let Some(reason) = message
+        && send(&mut socket, &ToSatellite::AuthFailed { reason }).await.is_err()
+    {
+        return;
+    }
+    close(socket, code, message.unwrap_or_default()).await;
+}
+
+/// An authenticated socket.
+struct Live<'a> {
+    satellite: SatelliteId,
+    session: Session,
+    gateway: &'a Gateway,
+    /// What the agent last said of itself: only news is passed on.
+    about: About,
+}
+
+impl Live<'_> {
+    /// Holds the socket until it ends, one way or another.
+    async fn hold(&mut self, socket: &mut WebSocket, orders: &mut mpsc::Receiver<Command>) -> End {
+        let satellite_id = self.satellite.0;
+        let welcome = ToSatellite::Authenticated { satellite_id, assignments: Vec::new() };
+        if send(socket, &welcome).await.is_err() {
+            return End::Dropped;
+        }
+        let idle = self.gateway.idle_timeout;
+        let mut silent_at = Instant::now() + idle;
+        let mut drained_at = None;
+        loop {
+            tokio::select! {
+                biased;
+                Some(command) = orders.recv() => return End::Told(command),
+                () = self.gateway.drain.cancelled(), if drained_at.is_none() => {
+                    let spread = spread(self.session, self.satellite, self.gateway.drain_spread);
+                    drained_at = Some(Instant::now() + spread);
+                }
+                () = sleep_until(drained_at.unwrap_or(silent_at)), if drained_at.is_some() => {
+                    return End::Drain;
+                }
+                frame = socket.recv() => match frame {
+                    Some(Ok(frame)) => {
+                        silent_at = Instant::now() + idle;
+                        if let Some(end) = self.hear(frame) {
+                            return end;
+                        }
+                    }
+                    Some(Err(error)) => {
+                        return violation(error).map_or(End::Dropped, End::Violation);
+                    }
+                    None => return End::Dropped,
+                },
+                () = sleep_until(silent_at) => return End::Silent,
+            }
+        }
+    }
+
+    fn hear(&mut self, frame: Message) -> Option<End> {
+        let text = match frame {
+            Message::Text(text) => text,
+            Message::Binary(_) => return self.drop_message(Malformed::Binary.as_str()),
+            Message::Ping(_) | Message::Pong(_) => return None,
+            Message::Close(_) => return Some(End::ClientClose),
+        };
+        match FromSatellite::parse(&text) {
+            Ok(FromSatellite::Heartbeat { version, capabilities, .. }) => {
+                self.gateway.metrics.heartbeats_received.inc();
+                let about = self.news(About { version, capabilities });
+                self.gateway.heartbeats.beat(self.satellite, self.session, about);
+                None
+            }
+            // The contract: a second one is ignored.
+            Ok(FromSatellite::Authenticate { .. }) => None,
+            // Nothing is assigned to any satellite yet, so nobody may send or ask these.
+            Ok(FromSatellite::Result {}) => self.drop_message("not_assigned"),
+            Ok(_) => self.drop_message("unsupported"),
+            Err(malformed) => self.drop_message(malformed.as_str()),
+        }
+    }
+
+    fn drop_message(&self, why: &'static str) -> Option<End> {
+        self.gateway.metrics.dropped(why);
+        info!(satellite = %self.satellite, reason = why, "a message was dropped");
+        None
+    }
+
+    /// What of it was not known yet.
+    fn news(&mut self, said: About) -> About {
+        let mut news = About::default();
+        if said.version.is_some() && said.version != self.about.version {
+            self.about.version.clone_from(&said.version);
+            news.version = said.version;
+        }
+        if said.capabilities.is_some() && said.capabilities != self.about.capabilities {
+            self.about.capabilities.clone_from(&said.capabilities);
+            news.capabilities = said.capabilities;
+        }
+        news
+    }
+}
+
+/// A moment within `over`, different for each session: a whole pod's satellites do not come back
+/// in the same instant.
+fn spread(session: Session, satellite: SatelliteId, over: Duration) -> Duration {
+    let (high, low) = satellite.0.as_u64_pair();
+    let mixed = (high ^ low ^ session.0.unsigned_abs()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    over.mul_f64((mixed >> 11) as f64 / (1u64 << 53) as f64)
+}
+
+async fn send(socket: &mut WebSocket, message: &ToSatellite) -> anyhow::Result<()> {
+    let text = message.to_text()?;
+    timeout(SEND_TIMEOUT, socket.send(Message::Text(text.into()))).await??;
+    Ok(())
+}
+
+async fn say_goodbye(mut socket: WebSocket, end: End) {
+    let (code, words) = match end {
+        End::ClientClose => (NORMAL, ""),
+        End::Dropped | End::Silent => return,
+        End::Violation(code) => (code, ""),
+        End::Drain => (RESTARTING, "pod is restarting"),
+        End::Told(command) => {
+            let reason = match command {
+                Command::Superseded => "A newer connection of this satellite took over",
+                Command::Removed => "Satellite removed",
+            };
+            if send(&mut socket, &ToSatellite::Shutdown { reason }).await.is_err() {
+                return;
+            }
+            (NORMAL, reason)
+        }
+    };
+    close(socket, code, words).await;
+}
+
+/// Sends a close frame and gives the other side a moment to answer it.
+async fn close(mut socket: WebSocket, code: u16, reason: &'static str) {
+    let farewell = async {
+        let frame = CloseFrame { code, reason: reason.into() };
+        socket.send(Message::Close(Some(frame))).await?;
+        while let Some(Ok(_)) = socket.recv().await {}
+        Ok::<_, axum::Error>(())
+    };
+    match timeout(CLOSE_TIMEOUT, farewell).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!(%error, "the socket was gone before its goodbye"),
+        Err(_) => debug!("the satellite did not answer the goodbye"),
+    }
+}
+
+/// The close code for what a satellite did wrong; none where the connection just broke.
+fn violation(error: axum::Error) -> Option<u16> {
+    match error.into_inner().downcast_ref::<tungstenite::Error>()? {
+        tungstenite::Error::Capacity(_) => Some(TOO_BIG),
+        tungstenite::Error::Utf8(_) => Some(INVALID_DATA),
+        tungstenite::Error::Protocol(
+            tungstenite::error::ProtocolError::ResetWithoutClosingHandshake,
+        ) => None,
+        tungstenite::Error::Protocol(_) => Some(PROTOCOL_ERROR),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_end_of_the_satellites_own_is_an_edge() {
+        let cases = [
+            (End::ClientClose, Some(Reason::ClientClose)),
+            (End::Dropped, Some(Reason::ConnectionDropped)),
+            (End::Violation(TOO_BIG), Some(Reason::ConnectionDropped)),
+            (End::Silent, Some(Reason::ConnectionDropped)),
+            (End::Told(Command::Superseded), None),
+            (End::Told(Command::Removed), None),
+            (End::Drain, None),
+        ];
+        for (end, expected) in cases {
+            assert_eq!(reason(end), expected, "{end:?}");
+        }
+    }
+
+    #[test]
+    fn goodbyes_are_spread_over_the_whole_time() {
+        let over = Duration::from_secs(10);
+        let moments: Vec<Duration> = (0..1_000)
+            .map(|n| spread(Session(1), SatelliteId(Uuid::from_u128(n * 7_919)), over))
+            .collect();
+        assert!(moments.iter().all(|moment| *moment < over));
+        for tenth in 0..10 {
+            let from = Duration::from_secs(tenth);
+            let here = moments.iter().filter(|m| (from..from + over / 10).contains(*m)).count();
+            assert!(here > 50, "{here} in tenth {tenth}");
+        }
+    }
+}

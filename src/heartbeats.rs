@@ -1,0 +1,278 @@
+//! Heartbeats: bookkeeping, not transitions.
+//!
+//! A pod keeps the newest heartbeat of each of its sessions and writes all of them a few times a
+//! second, in one statement. Ages are measured with the pod's monotonic clock and subtracted from
+//! the database's clock, so no pod's wall clock matters. The statement is fenced: a heartbeat of a
+//! session that is not current, or whose last edge is not `connected`, moves nothing; it tells what
+//! is to be done instead ([`Verdict`]). While the database is away heartbeats wait, one a session.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+use uuid::Uuid;
+
+use crate::database::{self, Database};
+use crate::gateway::registry::{Command, Registry};
+use crate::lifecycle::{Edge, Event, SatelliteId, Session};
+use crate::log::append::Log;
+use crate::metrics::Metrics;
+use crate::satellites::{self, About};
+
+/// How often heartbeats are written: often enough that a read on another pod is at most this much
+/// behind, seldom enough that a batch is worth its commit.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Heartbeats in one statement.
+const MAX_BATCH: usize = 1_000;
+
+struct Beat {
+    session: Session,
+    at: Instant,
+    about: About,
+}
+
+/// The newest heartbeat of each session, until it is written.
+#[derive(Default)]
+pub struct Heartbeats {
+    waiting: Mutex<HashMap<SatelliteId, Beat>>,
+}
+
+impl Heartbeats {
+    /// Notes a heartbeat that came just now.
+    pub fn beat(&self, satellite: SatelliteId, session: Session, about: About) {
+        self.put(satellite, Beat { session, at: Instant::now(), about });
+    }
+
+    /// Forgets what waits for a session that has ended.
+    pub fn forget(&self, satellite: SatelliteId, session: Session) {
+        let mut waiting = self.lock();
+        if waiting.get(&satellite).is_some_and(|beat| beat.session == session) {
+            waiting.remove(&satellite);
+        }
+    }
+
+    /// Keeps the newer of two heartbeats, and of each thing the agent said the newest it said.
+    fn put(&self, satellite: SatelliteId, beat: Beat) {
+        let mut waiting = self.lock();
+        let Some(other) = waiting.remove(&satellite) else {
+            waiting.insert(satellite, beat);
+            return;
+        };
+        let newer_first = (beat.session, beat.at) >= (other.session, other.at);
+        let (mut newer, older) = if newer_first { (beat, other) } else { (other, beat) };
+        newer.about.version = newer.about.version.or(older.about.version);
+        newer.about.capabilities = newer.about.capabilities.or(older.about.capabilities);
+        waiting.insert(satellite, newer);
+    }
+
+    fn take(&self) -> Vec<(SatelliteId, Beat)> {
+        std::mem::take(&mut *self.lock()).into_iter().collect()
+    }
+
+    /// The map is valid after a panic elsewhere: every change to it is one call.
+    fn lock(&self) -> MutexGuard<'_, HashMap<SatelliteId, Beat>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a heartbeat that moved nothing means for its session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// The session had been given up: it is heard again.
+    Recover,
+    /// A newer session is current, or this one was ended elsewhere.
+    Superseded,
+    /// The satellite is gone.
+    Removed,
+}
+
+fn verdict(current: Session, last_event: Option<Event>, session: Session) -> Verdict {
+    match last_event {
+        Some(Event::Removed) => Verdict::Removed,
+        Some(Event::HeartbeatLost) if current == session => Verdict::Recover,
+        _ => Verdict::Superseded,
+    }
+}
+
+/// The task that writes them.
+pub struct Flusher {
+    /// What it writes.
+    pub heartbeats: Arc<Heartbeats>,
+    /// The sessions of this pod.
+    pub registry: Arc<Registry>,
+    /// Where it writes.
+    pub database: Database,
+    /// Where a recovery goes.
+    pub log: Log,
+    /// What it counts.
+    pub metrics: Metrics,
+}
+
+impl Flusher {
+    /// Writes every [`FLUSH_INTERVAL`] until told to stop, then once more.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(FLUSH_INTERVAL);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut failing = false;
+        loop {
+            let stopping = tokio::select! {
+                _ = ticks.tick() => false,
+                () = stop.cancelled() => true,
+            };
+            match self.flush().await {
+                Ok(()) => failing = false,
+                Err(error) => {
+                    self.metrics.heartbeat_failures.inc();
+                    if !failing {
+                        warn!(error = %format!("{error:#}"), "heartbeats cannot be written, they wait");
+                    }
+                    failing = true;
+                }
+            }
+            if stopping {
+                return;
+            }
+        }
+    }
+
+    async fn flush(&self) -> anyhow::Result<()> {
+        let mut beats = self.heartbeats.take();
+        while !beats.is_empty() {
+            let batch = beats.split_off(beats.len().saturating_sub(MAX_BATCH));
+            if let Err(error) = self.write(&batch).await {
+                for (satellite, beat) in beats.into_iter().chain(batch) {
+                    self.heartbeats.put(satellite, beat);
+                }
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    async fn write(&self, batch: &[(SatelliteId, Beat)]) -> anyhow::Result<()> {
+        let client = self.database.get().await?;
+        let ids: Vec<Uuid> = batch.iter().map(|(id, _)| id.0).collect();
+        let sessions: Vec<i64> = batch.iter().map(|(_, beat)| beat.session.0).collect();
+        let ages: Vec<f64> = batch.iter().map(|(_, b)| b.at.elapsed().as_secs_f64()).collect();
+        let news: Vec<(SatelliteId, About)> = batch
+            .iter()
+            .filter(|(_, beat)| beat.about != About::default())
+            .map(|(id, beat)| (*id, beat.about.clone()))
+            .collect();
+
+        let write = async {
+            let statement = client.prepare_cached(FLUSH).await?;
+            let rows = client.query(&statement, &[&ids, &sessions, &ages]).await?;
+            if !news.is_empty() {
+                satellites::describe(&client, &news).await?;
+            }
+            Ok::<_, tokio_postgres::Error>(rows)
+        };
+        let rows = match tokio::time::timeout(database::REPLY_TIMEOUT, write).await {
+            Ok(rows) => rows.map_err(|error| anyhow::anyhow!(database::describe(&error)))?,
+            Err(_) => {
+                database::abandon(client);
+                anyhow::bail!("no answer from the database within {:?}", database::REPLY_TIMEOUT);
+            }
+        };
+
+        let moved = batch.len().saturating_sub(rows.len());
+        self.metrics.heartbeats_flushed.inc_by(moved as u64);
+        let happened: HashMap<Uuid, Instant> = batch.iter().map(|(id, b)| (id.0, b.at)).collect();
+        for row in &rows {
+            let id = SatelliteId(row.try_get("satellite_id")?);
+            let session = Session(row.try_get("session")?);
+            let current = Session(row.try_get("current")?);
+            let last_event = Event::parse(row.try_get("last_event")?);
+            let at = happened.get(&id.0).copied().unwrap_or_else(Instant::now);
+            self.act(id, session, verdict(current, last_event, session), at);
+        }
+        Ok(())
+    }
+
+    fn act(&self, satellite: SatelliteId, session: Session, verdict: Verdict, at: Instant) {
+        let end = |command| {
+            self.metrics.heartbeats_stale.inc();
+            self.registry.end(satellite, session, command);
+        };
+        match verdict {
+            Verdict::Superseded => end(Command::Superseded),
+            Verdict::Removed => end(Command::Removed),
+            // Under the registry's lock, so that a session which is ending queues its end after
+            // this and not before.
+            Verdict::Recover => self.registry.while_live(satellite, session, || {
+                self.log.try_submit(satellite, Edge::Recover { session }, at);
+            }),
+        }
+    }
+}
+
+/// Locks the rows in id order, as the appender does. Returns the heartbeats that moved nothing.
+const FLUSH: &str = "
+    with beat as (
+        select * from unnest($1::uuid[], $2::bigint[], $3::float8[]) as b (satellite_id, session, age)
+    ), locked as (
+        select c.satellite_id, c.session as current, c.last_event, b.session, b.age
+          from satellite_connections c join beat b using (satellite_id)
+         order by c.satellite_id
+           for no key update of c
+    ), moved as (
+        update satellite_connections c
+           set last_heartbeat_at = greatest(c.last_heartbeat_at,
+                   date_trunc('milliseconds', clock_timestamp() - make_interval(secs => l.age)))
+          from locked l
+         where c.satellite_id = l.satellite_id and l.session = l.current and l.last_event = 'connected'
+    )
+    select satellite_id, session, current, last_event from locked
+     where session <> current or last_event <> 'connected'";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: SatelliteId = SatelliteId(Uuid::from_u128(1));
+
+    #[test]
+    fn the_newest_heartbeat_waits_and_nothing_an_agent_said_is_lost() {
+        let heartbeats = Heartbeats::default();
+        let said = |version: &str| About { version: Some(version.to_owned()), capabilities: None };
+        heartbeats.beat(ID, Session(1), said("0.4"));
+        heartbeats.beat(ID, Session(2), About::default());
+        let old = Beat { session: Session(1), at: Instant::now(), about: said("0.3") };
+        heartbeats.put(ID, old);
+        let taken = heartbeats.take();
+        assert_eq!(taken.len(), 1);
+        assert_eq!(taken[0].1.session, Session(2));
+        assert_eq!(taken[0].1.about, said("0.4"));
+    }
+
+    #[test]
+    fn an_ended_session_takes_only_its_own_heartbeat_with_it() {
+        let heartbeats = Heartbeats::default();
+        heartbeats.beat(ID, Session(2), About::default());
+        heartbeats.forget(ID, Session(1));
+        assert_eq!(heartbeats.lock().len(), 1);
+        heartbeats.forget(ID, Session(2));
+        assert_eq!(heartbeats.lock().len(), 0);
+    }
+
+    #[test]
+    fn a_heartbeat_that_moved_nothing_recovers_or_ends_its_session() {
+        let (one, two) = (Session(1), Session(2));
+        let cases = [
+            (one, Some(Event::HeartbeatLost), Verdict::Recover),
+            (two, Some(Event::HeartbeatLost), Verdict::Superseded),
+            (two, Some(Event::Connected), Verdict::Superseded),
+            (one, Some(Event::Disconnected), Verdict::Superseded),
+            (one, Some(Event::Removed), Verdict::Removed),
+            (two, Some(Event::Removed), Verdict::Removed),
+            (one, None, Verdict::Superseded),
+        ];
+        for (current, last_event, expected) in cases {
+            assert_eq!(verdict(current, last_event, one), expected, "{current:?} {last_event:?}");
+        }
+    }
+}

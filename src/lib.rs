@@ -1,0 +1,38 @@
+//! Groundstation knows, for a fleet of remote agents ("satellites"), who is connected, who left and
+//! who went silent, and can prove it.
+//!
+//! ```text
+//! satellites → gateway ──┐                        ┌→ satellite_connections → reads (HTTP)
+//!                        ├→ log + projection ─────┤
+//! time       → monitor ──┘  (one Postgres commit) └→ relay → JetStream → automation engine
+//! ```
+//!
+//! The left side writes, the right side reads; they meet only in the table. Nobody publishes from
+//! the request path. Edges flow one way. [`pod`] puts the parts together; [`lifecycle`] and
+//! [`liveness`] hold every rule and touch nothing.
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+pub mod api;
+pub mod cli;
+pub mod config;
+pub mod database;
+pub mod dev;
+pub mod gateway;
+pub mod health;
+pub mod heartbeats;
+pub mod lifecycle;
+pub mod liveness;
+pub mod log;
+pub mod logging;
+pub mod metrics;
+pub mod monitor;
+pub mod nats;
+pub mod peers;
+pub mod pod;
+pub mod relay;
+pub mod satellites;
+pub mod schema;
+pub mod token;
+pub mod wire;

@@ -1,0 +1,488 @@
+//! The lifecycle of a satellite's connection: what may happen, what it leads to, what it fires.
+//!
+//! Pure: no runtime, no SQL, no clock, no serde. `now` is passed in. Two functions own every rule:
+//! [`next`] decides what an [`Edge`] does to a connection, and [`project`] folds a decided
+//! [`Transition`] into the current [`Connection`]. The live path, a rebuild and every as-of read
+//! call these two and nothing else, which is why they cannot disagree.
+//!
+//! # The rules
+//!
+//! | edge \ last edge | none, removed | `connected` | `disconnected` | `heartbeat_lost` |
+//! |---|---|---|---|---|
+//! | connect | connected, *connect* | connected, *takeover* | connected, *connect* | connected, *connect* |
+//! | disconnect | illegal | disconnected | nothing | nothing |
+//! | lost | illegal | heartbeat_lost, if offline | nothing | nothing |
+//! | recover | illegal | nothing | nothing | connected, *recovered* |
+//! | remove | removed | removed | removed | removed |
+//!
+//! Every edge but connect and remove names its session. A session that is not the current one
+//! changes nothing ([`Unchanged::StaleSession`]); one that was never given out is illegal.
+//! A connection that was given up and then closes was given up once: that close changes nothing.
+//! A session that ended cleanly stays ended: a heartbeat that was under way cannot revive it.
+
+use std::time::Duration;
+
+use thiserror::Error;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::liveness::{self, Status};
+
+/// A registered satellite. Its UUID is the `clientId` its agent authenticates with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SatelliteId(pub Uuid);
+
+impl std::fmt::Display for SatelliteId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One authenticated connection of a satellite: a number that only grows, per satellite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Session(pub i64);
+
+/// A transition's place among those of one satellite: 1, 2, 3 … without a gap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Revision(pub i64);
+
+/// A transition's place in the whole log: 1, 2, 3 … in commit order, without a gap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Position(pub i64);
+
+impl Position {
+    /// Before the first transition.
+    pub const ZERO: Position = Position(0);
+}
+
+/// What happened: the three edges of a connection, and the removal of its satellite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// The satellite authenticated, or was heard again.
+    Connected,
+    /// The connection ended.
+    Disconnected,
+    /// The satellite went silent.
+    HeartbeatLost,
+    /// The satellite was deleted from the registry.
+    Removed,
+}
+
+impl Event {
+    /// All of them, in the order of a life.
+    pub const ALL: [Event; 4] =
+        [Event::Connected, Event::Disconnected, Event::HeartbeatLost, Event::Removed];
+
+    /// The word used in the log and on every wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Event::Connected => "connected",
+            Event::Disconnected => "disconnected",
+            Event::HeartbeatLost => "heartbeat_lost",
+            Event::Removed => "removed",
+        }
+    }
+
+    /// The inverse of [`Event::as_str`]; `None` for a word from elsewhere.
+    pub fn parse(word: &str) -> Option<Event> {
+        Event::ALL.into_iter().find(|event| event.as_str() == word)
+    }
+}
+
+/// Why it happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// A satellite that was away came.
+    Connect,
+    /// A newer session replaced one that had not ended.
+    Takeover,
+    /// A heartbeat came on a session already given up.
+    Recovered,
+    /// The satellite said goodbye with a close frame.
+    ClientClose,
+    /// The connection broke without a goodbye.
+    ConnectionDropped,
+    /// No heartbeat within the threshold.
+    HeartbeatTimeout,
+    /// No heartbeat within the threshold, and the pod that held the session is gone.
+    PodLost,
+    /// The satellite was deleted.
+    Removed,
+    /// The satellite's token was replaced.
+    TokenRotated,
+    /// The service ended the session.
+    Shutdown,
+}
+
+impl Reason {
+    /// All of them.
+    pub const ALL: [Reason; 10] = [
+        Reason::Connect,
+        Reason::Takeover,
+        Reason::Recovered,
+        Reason::ClientClose,
+        Reason::ConnectionDropped,
+        Reason::HeartbeatTimeout,
+        Reason::PodLost,
+        Reason::Removed,
+        Reason::TokenRotated,
+        Reason::Shutdown,
+    ];
+
+    /// The word used in the log and on every wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::Connect => "connect",
+            Reason::Takeover => "takeover",
+            Reason::Recovered => "recovered",
+            Reason::ClientClose => "client_close",
+            Reason::ConnectionDropped => "connection_dropped",
+            Reason::HeartbeatTimeout => "heartbeat_timeout",
+            Reason::PodLost => "pod_lost",
+            Reason::Removed => "removed",
+            Reason::TokenRotated => "token_rotated",
+            Reason::Shutdown => "shutdown",
+        }
+    }
+
+    /// The inverse of [`Reason::as_str`].
+    pub fn parse(word: &str) -> Option<Reason> {
+        Reason::ALL.into_iter().find(|reason| reason.as_str() == word)
+    }
+}
+
+/// Something that happened to a satellite, before it is decided what it changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Edge {
+    /// A satellite authenticated; it takes the next session.
+    Connect,
+    /// A session's connection ended.
+    Disconnect {
+        /// The session that ended.
+        session: Session,
+        /// How it ended.
+        reason: Reason,
+    },
+    /// A session was silent for longer than its threshold.
+    Lost {
+        /// The silent session.
+        session: Session,
+        /// What is known of the cause.
+        reason: Reason,
+    },
+    /// A heartbeat came on a session that had been given up.
+    Recover {
+        /// The session that was heard again.
+        session: Session,
+    },
+    /// The satellite is deleted.
+    Remove,
+}
+
+/// What the registry says of a satellite, as far as a transition needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Profile {
+    /// The satellite's name.
+    pub name: String,
+    /// The satellite's region.
+    pub region: String,
+    /// The offline threshold in force for it.
+    pub threshold: Duration,
+}
+
+/// The current row of one satellite: what the log folds to. Heartbeats move `last_heartbeat_at`
+/// between transitions; everything else changes only by a transition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connection {
+    /// The newest session given out.
+    pub session: Session,
+    /// The newest transition of this satellite.
+    pub revision: Revision,
+    /// The newest transition's event; `Removed` leaves a tombstone, so that sessions and
+    /// revisions go on growing should the same id ever be registered again.
+    pub last_event: Event,
+    /// The last heartbeat; none after a clean end.
+    pub last_heartbeat_at: Option<OffsetDateTime>,
+}
+
+impl Connection {
+    /// The state a reader sees at `now`; none once removed.
+    pub fn state(&self, profile: &Profile, now: OffsetDateTime) -> Option<State> {
+        (self.last_event != Event::Removed).then(|| State {
+            status: liveness::status(self.last_heartbeat_at, now, profile.threshold),
+            name: profile.name.clone(),
+            region: profile.region.clone(),
+            last_seen_at: self.last_heartbeat_at,
+            last_event: Some(self.last_event),
+        })
+    }
+}
+
+/// The state of a connection as it is told to others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    /// Computed at the moment of the transition or of the read.
+    pub status: Status,
+    /// The satellite's name then.
+    pub name: String,
+    /// The satellite's region then.
+    pub region: String,
+    /// The last heartbeat, or none after a clean disconnect.
+    pub last_seen_at: Option<OffsetDateTime>,
+    /// The last edge; none where it is absent or a word this version does not know.
+    pub last_event: Option<Event>,
+}
+
+/// A decided change of one satellite, not yet given its place in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transition {
+    /// Whose.
+    pub satellite: SatelliteId,
+    /// Its place among those of this satellite.
+    pub revision: Revision,
+    /// What happened.
+    pub event: Event,
+    /// Why.
+    pub reason: Reason,
+    /// The session it belongs to; 0 for the removal of a satellite that never connected.
+    pub session: Session,
+    /// The state before; none for a first edge.
+    pub prev: Option<State>,
+    /// The state after; none for a removal.
+    pub next: Option<State>,
+    /// When it happened, by the database's clock.
+    pub occurred_at: OffsetDateTime,
+}
+
+/// What an edge leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// This transition is to be appended.
+    Append(Box<Transition>),
+    /// The edge changes nothing.
+    Nothing(Unchanged),
+}
+
+/// Why an edge changed nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Unchanged {
+    /// It names a session that a newer one has replaced, or a satellite that was removed.
+    StaleSession,
+    /// That session has already ended or was already given up.
+    AlreadyEnded,
+    /// It was to be given up, but has been heard within its threshold after all.
+    StillHeard,
+    /// It was to be recovered, but had not been given up.
+    NotLost,
+}
+
+impl Unchanged {
+    /// The word used in logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Unchanged::StaleSession => "stale_session",
+            Unchanged::AlreadyEnded => "already_ended",
+            Unchanged::StillHeard => "still_heard",
+            Unchanged::NotLost => "not_lost",
+        }
+    }
+}
+
+/// An edge that cannot happen: a fault of the program, never of a satellite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Illegal {
+    /// The edge names a session that was never given out.
+    #[error(
+        "session {named:?} of satellite {satellite} was never given out (newest is {newest:?})"
+    )]
+    UnknownSession {
+        /// Whose.
+        satellite: SatelliteId,
+        /// The session the edge names.
+        named: Session,
+        /// The newest session given out.
+        newest: Session,
+    },
+}
+
+/// A transition that does not follow on the row it is folded into: the log is damaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("satellite {satellite}: revision {found:?} does not follow revision {after:?}")]
+pub struct OutOfOrder {
+    /// Whose.
+    pub satellite: SatelliteId,
+    /// The revision that came.
+    pub found: Revision,
+    /// The revision it came after.
+    pub after: Revision,
+}
+
+/// Decides what `edge`, which happened at `now`, does to a satellite whose row is `current`.
+///
+/// `now` is the moment the edge happened, by the database's clock. Errors are faults of the
+/// caller, see [`Illegal`].
+pub fn next(
+    satellite: SatelliteId,
+    profile: &Profile,
+    current: Option<&Connection>,
+    edge: Edge,
+    now: OffsetDateTime,
+) -> Result<Decision, Illegal> {
+    let newest = current.map_or(Session(0), |row| row.session);
+    let last = current.map(|row| row.last_event);
+    let heartbeat = current.and_then(|row| row.last_heartbeat_at);
+
+    let (event, reason, session, last_seen_at) = match edge {
+        Edge::Connect => {
+            let reason = match last {
+                Some(Event::Connected) => Reason::Takeover,
+                _ => Reason::Connect,
+            };
+            (Event::Connected, reason, Session(newest.0 + 1), Some(now))
+        }
+        Edge::Remove => (Event::Removed, Reason::Removed, newest, None),
+        Edge::Disconnect { session, .. }
+        | Edge::Lost { session, .. }
+        | Edge::Recover { session }
+            if session > newest =>
+        {
+            return Err(Illegal::UnknownSession { satellite, named: session, newest });
+        }
+        Edge::Disconnect { session, .. }
+        | Edge::Lost { session, .. }
+        | Edge::Recover { session }
+            if session < newest || last == Some(Event::Removed) =>
+        {
+            return Ok(Decision::Nothing(Unchanged::StaleSession));
+        }
+        Edge::Disconnect { session, reason } => match last {
+            Some(Event::Connected) => (Event::Disconnected, reason, session, None),
+            _ => return Ok(Decision::Nothing(Unchanged::AlreadyEnded)),
+        },
+        Edge::Lost { session, reason } => match last {
+            Some(Event::Connected) => {
+                if liveness::status(heartbeat, now, profile.threshold) == Status::Online {
+                    return Ok(Decision::Nothing(Unchanged::StillHeard));
+                }
+                (Event::HeartbeatLost, reason, session, heartbeat)
+            }
+            _ => return Ok(Decision::Nothing(Unchanged::AlreadyEnded)),
+        },
+        Edge::Recover { session } => match last {
+            Some(Event::HeartbeatLost) => (Event::Connected, Reason::Recovered, session, Some(now)),
+            Some(Event::Connected) => return Ok(Decision::Nothing(Unchanged::NotLost)),
+            _ => return Ok(Decision::Nothing(Unchanged::AlreadyEnded)),
+        },
+    };
+
+    Ok(Decision::Append(Box::new(Transition {
+        satellite,
+        revision: Revision(current.map_or(0, |row| row.revision.0) + 1),
+        event,
+        reason,
+        session,
+        prev: current.and_then(|row| row.state(profile, now)),
+        next: (event != Event::Removed).then(|| State {
+            status: liveness::status(last_seen_at, now, profile.threshold),
+            name: profile.name.clone(),
+            region: profile.region.clone(),
+            last_seen_at,
+            last_event: Some(event),
+        }),
+        occurred_at: now,
+    })))
+}
+
+/// Folds a transition into the row it follows on.
+pub fn project(
+    current: Option<&Connection>,
+    transition: &Transition,
+) -> Result<Connection, OutOfOrder> {
+    let after = current.map_or(Revision(0), |row| row.revision);
+    if transition.revision.0 != after.0 + 1 {
+        return Err(OutOfOrder {
+            satellite: transition.satellite,
+            found: transition.revision,
+            after,
+        });
+    }
+    Ok(Connection {
+        session: transition.session,
+        revision: transition.revision,
+        last_event: transition.event,
+        last_heartbeat_at: transition.next.as_ref().and_then(|state| state.last_seen_at),
+    })
+}
+
+/// What an automation can subscribe to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Trigger {
+    /// A satellite came.
+    Connected,
+    /// A satellite left.
+    Disconnected,
+    /// A satellite went silent.
+    HeartbeatLost,
+}
+
+impl Trigger {
+    /// All of them.
+    pub const ALL: [Trigger; 3] =
+        [Trigger::Connected, Trigger::Disconnected, Trigger::HeartbeatLost];
+
+    /// The trigger's id, which is its subject on NATS.
+    pub fn id(self) -> &'static str {
+        match self {
+            Trigger::Connected => "satellite.connected",
+            Trigger::Disconnected => "satellite.disconnected",
+            Trigger::HeartbeatLost => "satellite.heartbeat_lost",
+        }
+    }
+}
+
+/// The subject of the cleanup signal, which is no trigger.
+pub const REMOVED_SUBJECT: &str = "satellite.removed";
+
+/// The trigger a change fires, read from the new state's last event and from nothing else.
+/// A removal (no new state) and an absent or unknown last event fire none.
+pub fn trigger(next: Option<&State>) -> Option<Trigger> {
+    match next?.last_event? {
+        Event::Connected => Some(Trigger::Connected),
+        Event::Disconnected => Some(Trigger::Disconnected),
+        Event::HeartbeatLost => Some(Trigger::HeartbeatLost),
+        Event::Removed => None,
+    }
+}
+
+/// What is told to the world about a transition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Payload<'a> {
+    /// The body of a trigger.
+    Edge {
+        /// Whose.
+        satellite: SatelliteId,
+        /// The state after.
+        state: &'a State,
+    },
+    /// The body of the cleanup signal.
+    Removed {
+        /// Whose.
+        satellite: SatelliteId,
+    },
+}
+
+/// The subject and payload of a transition; none where it fires nothing.
+pub fn announcement(transition: &Transition) -> Option<(&'static str, Payload<'_>)> {
+    let satellite = transition.satellite;
+    match &transition.next {
+        Some(state) => {
+            let trigger = trigger(Some(state))?;
+            Some((trigger.id(), Payload::Edge { satellite, state }))
+        }
+        None => (transition.event == Event::Removed)
+            .then_some((REMOVED_SUBJECT, Payload::Removed { satellite })),
+    }
+}
+
+#[cfg(test)]
+mod tests;

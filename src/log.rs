@@ -1,0 +1,149 @@
+//! The log of transitions: the only module that names `entity_transitions` in SQL.
+//!
+//! [`append`] is the only writer, [`read`] the only reader. What they promise:
+//!
+//! * A transition and its projected row are in one commit, or neither is.
+//! * Positions are 1, 2, 3 … in commit order without a gap, so that whoever has read up to `p`
+//!   reads on with `position > p` and misses nothing.
+//! * An edge that is tried again after an unknown outcome is in the log once.
+
+use time::OffsetDateTime;
+use tokio_postgres::types::Json;
+use uuid::Uuid;
+
+use crate::lifecycle::{
+    Event, Position, Reason, Revision, SatelliteId, Session, State, Transition,
+};
+use crate::wire::{self, Actor, StateJson, Timestamp, TransitionJson};
+
+pub mod append;
+pub mod read;
+
+/// The identity of a change, made before it is first tried; also the message id on the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ChangeId(pub Uuid);
+
+impl ChangeId {
+    /// A new one (UUID version 7: ordered by time).
+    pub fn new() -> ChangeId {
+        ChangeId(Uuid::now_v7())
+    }
+}
+
+impl Default for ChangeId {
+    fn default() -> ChangeId {
+        ChangeId::new()
+    }
+}
+
+/// What the log records; transitions of other kinds may follow.
+pub const KIND: &str = "satellite-connection";
+
+/// The form in which `prev` and `next` are stored. Readers of a later version upcast older rows.
+pub const SCHEMA_VERSION: i16 = 1;
+
+/// One row of the log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// Its place in the whole log.
+    pub position: Position,
+    /// Its place among those of its satellite.
+    pub revision: Revision,
+    /// Its identity.
+    pub change: ChangeId,
+    /// Whose.
+    pub satellite: SatelliteId,
+    /// What happened, as stored.
+    pub event: String,
+    /// Why, as stored.
+    pub reason: String,
+    /// In which session.
+    pub session: Session,
+    /// The state before.
+    pub prev: Option<StateJson>,
+    /// The state after.
+    pub next: Option<StateJson>,
+    /// Who caused it.
+    pub actor: Actor,
+    /// The trace it belongs to, where there is one.
+    pub traceparent: Option<String>,
+    /// When it happened.
+    pub occurred_at: OffsetDateTime,
+    /// When the log took it.
+    pub recorded_at: OffsetDateTime,
+}
+
+impl Entry {
+    /// The transition, for folding; `None` where a later version stored a word unknown here.
+    pub fn transition(&self) -> Option<Transition> {
+        Some(Transition {
+            satellite: self.satellite,
+            revision: self.revision,
+            event: Event::parse(&self.event)?,
+            reason: Reason::parse(&self.reason)?,
+            session: self.session,
+            prev: self.prev.clone().map(State::from),
+            next: self.next.clone().map(State::from),
+            occurred_at: self.occurred_at,
+        })
+    }
+
+    /// The form outsiders see.
+    pub fn to_json(&self) -> TransitionJson {
+        let delta = wire::delta(self.prev.as_ref(), self.next.as_ref());
+        TransitionJson {
+            position: self.position.0,
+            revision: self.revision.0,
+            change_id: self.change.0,
+            kind: KIND.to_owned(),
+            id: self.satellite.0,
+            event: self.event.clone(),
+            reason: self.reason.clone(),
+            session: self.session.0,
+            prev: self.prev.clone(),
+            next: self.next.clone(),
+            changed_fields: delta.iter().map(|(name, _)| name.clone()).collect(),
+            delta: delta.into_iter().collect(),
+            actor: self.actor.clone(),
+            occurred_at: Timestamp::new(self.occurred_at),
+            recorded_at: Timestamp::new(self.recorded_at),
+        }
+    }
+
+    fn from_row(row: &tokio_postgres::Row) -> Result<Entry, tokio_postgres::Error> {
+        let state = |column| {
+            row.try_get::<_, Option<Json<StateJson>>>(column)
+                .map(|json| json.map(|Json(json)| json))
+        };
+        Ok(Entry {
+            position: Position(row.try_get("position")?),
+            revision: Revision(row.try_get("revision")?),
+            change: ChangeId(row.try_get("change_id")?),
+            satellite: SatelliteId(row.try_get("entity_id")?),
+            event: row.try_get("event")?,
+            reason: row.try_get("reason")?,
+            session: Session(row.try_get("session")?),
+            prev: state("prev")?,
+            next: state("next")?,
+            actor: Actor { kind: row.try_get("actor_type")?, id: row.try_get("actor_id")? },
+            traceparent: row.try_get("traceparent")?,
+            occurred_at: row.try_get("occurred_at")?,
+            recorded_at: row.try_get("recorded_at")?,
+        })
+    }
+}
+
+/// Positions in one partition: retention drops whole partitions.
+const PARTITION_WIDTH: i64 = 1_000_000;
+
+/// Transitions there is always room for: at the highest rate measured, several times the pause
+/// between two looks.
+const ROOM_AHEAD: i64 = 1_000_000;
+
+/// Makes partitions ahead of time; returns how many were made.
+pub async fn make_room(
+    client: &impl deadpool_postgres::GenericClient,
+) -> Result<i32, tokio_postgres::Error> {
+    let statement = client.prepare_cached("select extend_transition_log($1, $2)").await?;
+    client.query_one(&statement, &[&PARTITION_WIDTH, &ROOM_AHEAD]).await?.try_get(0)
+}

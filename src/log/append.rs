@@ -1,0 +1,601 @@
+//! The appender: one task a pod, the only writer of the log.
+//!
+//! It takes whatever edges are waiting (bounded), and makes one transaction of them:
+//!
+//! 1. lock the satellites and their rows, in id order; in a later statement read them;
+//! 2. decide each edge with [`lifecycle::next`], in the order they came;
+//! 3. take the log's lock; in a later statement read the head, insert at head + 1 …, update the
+//!    rows; commit.
+//!
+//! Each numbered step but the second is one round trip. The log's lock is held until the commit is
+//! durable, so whoever takes it next sees every position before; a transaction that fails leaves
+//! no number used. "In a later statement" matters: under READ COMMITTED a statement reads as of
+//! its start, which for the statement that waited would be before the lock was granted.
+//!
+//! A lost reply to COMMIT is an unknown outcome. The batch is tried again with the same change
+//! ids, and under the satellites' locks (which the lost transaction must have released, one way or
+//! the other) it is looked up which of them are in the log already.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use deadpool_postgres::Object;
+use futures_util::future::{try_join, try_join3, try_join4};
+use time::OffsetDateTime;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_postgres::types::Json;
+use tokio_postgres::{Error, Statement};
+use tracing::{error, warn};
+use uuid::Uuid;
+
+use super::{ChangeId, KIND, SCHEMA_VERSION};
+use crate::database::{self, Database};
+use crate::lifecycle::{
+    self, Connection, Decision, Edge, Event, Illegal, Position, Profile, Revision, SatelliteId,
+    Session, Transition, Unchanged,
+};
+use crate::liveness;
+use crate::metrics::Metrics;
+use crate::wire::{Actor, StateJson, Timestamp};
+
+/// Edges that wait for the appender; whoever brings more waits in turn.
+const QUEUE: usize = 8_192;
+
+/// Edges in one transaction: enough that the commit no longer matters, few enough that a batch
+/// takes milliseconds.
+const MAX_BATCH: usize = 1_000;
+
+/// Pauses between tries while the database is away.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// An edge on its way into the log.
+struct Request {
+    satellite: SatelliteId,
+    edge: Edge,
+    change: ChangeId,
+    actor: Actor,
+    /// When it happened, by this pod's monotonic clock: no pod's wall clock decides anything.
+    happened: Instant,
+    reply: oneshot::Sender<Outcome>,
+}
+
+/// What became of an edge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is in the log, durably.
+    Appended {
+        /// Where.
+        position: Position,
+        /// In which session; for a connect, the one it was given.
+        session: Session,
+        /// Which event came of it.
+        event: Event,
+    },
+    /// It changed nothing.
+    Nothing(Unchanged),
+    /// There is no such satellite, or no longer.
+    UnknownSatellite,
+    /// It could not happen; the appender has logged why.
+    Refused,
+}
+
+/// The pod is shutting down: the edge was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the log takes no more edges: the pod is shutting down")]
+pub struct Closed;
+
+/// What others are told of a committed batch, to make them look sooner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Appended {
+    /// The newest position of the batch.
+    pub position: Position,
+    /// Satellites whose older session, on whichever pod, is over: taken over or removed.
+    pub superseded: Vec<SatelliteId>,
+}
+
+/// The way to the appender.
+#[derive(Clone)]
+pub struct Log {
+    sender: mpsc::Sender<Request>,
+}
+
+impl Log {
+    /// Appends an edge that happens now, and waits until it is durable. While the database is
+    /// away this waits: an edge that was taken is not given up.
+    pub async fn append(
+        &self,
+        satellite: SatelliteId,
+        edge: Edge,
+        actor: Actor,
+    ) -> Result<Outcome, Closed> {
+        let happened = Instant::now();
+        let (reply, outcome) = oneshot::channel();
+        let request = Request { satellite, edge, change: ChangeId::new(), actor, happened, reply };
+        self.sender.send(request).await.map_err(|_| Closed)?;
+        outcome.await.map_err(|_| Closed)
+    }
+
+    /// Appends edges that are found now, and waits until all of them are decided; the outcomes
+    /// are in the order of the edges.
+    pub async fn append_all(
+        &self,
+        edges: Vec<(SatelliteId, Edge)>,
+    ) -> Result<Vec<Outcome>, Closed> {
+        let happened = Instant::now();
+        let mut waiting = Vec::with_capacity(edges.len());
+        for (satellite, edge) in edges {
+            let (reply, outcome) = oneshot::channel();
+            let (change, actor) = (ChangeId::new(), Actor::system());
+            let request = Request { satellite, edge, change, actor, happened, reply };
+            self.sender.send(request).await.map_err(|_| Closed)?;
+            waiting.push(outcome);
+        }
+        let mut outcomes = Vec::with_capacity(waiting.len());
+        for outcome in waiting {
+            outcomes.push(outcome.await.map_err(|_| Closed)?);
+        }
+        Ok(outcomes)
+    }
+
+    /// Hands over an edge that happened at `happened`, unless the queue is full: for edges that
+    /// will be found again. Never blocks.
+    pub fn try_submit(&self, satellite: SatelliteId, edge: Edge, happened: Instant) {
+        let (reply, _) = oneshot::channel();
+        let (change, actor) = (ChangeId::new(), Actor::system());
+        let request = Request { satellite, edge, change, actor, happened, reply };
+        if self.sender.try_send(request).is_err() {
+            tracing::debug!(%satellite, ?edge, "the log's queue is full, the edge will be found again");
+        }
+    }
+}
+
+/// The task behind [`Log`].
+pub struct Appender {
+    requests: mpsc::Receiver<Request>,
+    database: Database,
+    default_threshold: Duration,
+    head: watch::Sender<Position>,
+    announce: mpsc::Sender<Appended>,
+    metrics: Metrics,
+}
+
+/// Makes the appender and the way to it. `head` is told the newest position after each commit;
+/// `announce` gets what other pods should hear of (when it is full, they find out by themselves a
+/// little later).
+pub fn appender(
+    database: Database,
+    default_threshold: Duration,
+    head: watch::Sender<Position>,
+    announce: mpsc::Sender<Appended>,
+    metrics: Metrics,
+) -> (Log, Appender) {
+    let (sender, requests) = mpsc::channel(QUEUE);
+    let appender = Appender { requests, database, default_threshold, head, announce, metrics };
+    (Log { sender }, appender)
+}
+
+impl Appender {
+    /// Runs until every [`Log`] is dropped and everything taken is in the log, or until the
+    /// task is dropped.
+    pub async fn run(mut self) {
+        let mut batch = Vec::with_capacity(MAX_BATCH);
+        while self.requests.recv_many(&mut batch, MAX_BATCH).await > 0 {
+            self.append_for_good(&mut batch, false).await;
+        }
+    }
+
+    /// Tries until the batch is in the log. Leaves `batch` empty. `retry` says that an earlier try
+    /// may have reached the log.
+    async fn append_for_good(&self, batch: &mut Vec<Request>, mut retry: bool) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let started = Instant::now();
+            match self.try_append(batch, retry).await {
+                Ok(outcomes) => {
+                    self.metrics.append_seconds.observe(started.elapsed().as_secs_f64());
+                    self.metrics.append_batch.observe(batch.len() as f64);
+                    self.settle(batch, &outcomes).await;
+                    return;
+                }
+                Err(Failure::Poisoned(cause)) if batch.len() == 1 => {
+                    error!(%cause, satellite = %batch[0].satellite, edge = ?batch[0].edge,
+                        "an edge was refused by the database and is given up");
+                    self.settle(batch, &[Outcome::Refused]).await;
+                    return;
+                }
+                Err(Failure::Poisoned(_)) => {
+                    // One edge spoils the batch: find it by taking them one by one.
+                    for request in std::mem::take(batch) {
+                        Box::pin(self.append_for_good(&mut vec![request], retry)).await;
+                    }
+                    return;
+                }
+                Err(Failure::Transient(cause)) => {
+                    self.metrics.append_failures.inc();
+                    warn!(%cause, edges = batch.len(), ?pause, "append failed, trying again");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    retry = true;
+                }
+            }
+        }
+    }
+
+    /// Tells everybody who waits, and whoever should look.
+    async fn settle(&self, batch: &mut Vec<Request>, outcomes: &[Outcome]) {
+        let mut told = Appended { position: Position::ZERO, superseded: Vec::new() };
+        for (request, outcome) in batch.drain(..).zip(outcomes) {
+            match *outcome {
+                Outcome::Appended { position, session, event } => {
+                    told.position = told.position.max(position);
+                    let replaces = event == Event::Connected && session.0 > 1;
+                    if replaces || event == Event::Removed {
+                        told.superseded.push(request.satellite);
+                    }
+                }
+                Outcome::Nothing(why) => self.metrics.unchanged(why),
+                Outcome::UnknownSatellite | Outcome::Refused => {}
+            }
+            // Whoever asked may have gone; the log keeps the edge all the same.
+            if request.reply.send(*outcome).is_err() {
+                tracing::debug!(satellite = %request.satellite, "nobody waits for this outcome");
+            }
+        }
+        if told.position > Position::ZERO {
+            self.head.send_replace(told.position);
+            if self.announce.try_send(told).is_err() {
+                tracing::debug!("announcement skipped: the queue is full");
+            }
+        }
+    }
+
+    async fn try_append(&self, batch: &[Request], retry: bool) -> Result<Vec<Outcome>, Failure> {
+        let client = self.database.get().await.map_err(|e| Failure::Transient(format!("{e:#}")))?;
+        let attempt = self.transact(&client, batch, retry);
+        match tokio::time::timeout(database::REPLY_TIMEOUT, attempt).await {
+            Ok(Ok((outcomes, transitions))) => {
+                for transition in &transitions {
+                    self.metrics.edge(transition.event, transition.reason);
+                }
+                Ok(outcomes)
+            }
+            Ok(Err(error)) => {
+                database::abandon(client);
+                Err(Failure::of(&error))
+            }
+            Err(_) => {
+                database::abandon(client);
+                let limit = database::REPLY_TIMEOUT;
+                Err(Failure::Transient(format!("no answer from the database within {limit:?}")))
+            }
+        }
+    }
+
+    async fn transact(
+        &self,
+        client: &Object,
+        batch: &[Request],
+        retry: bool,
+    ) -> Result<(Vec<Outcome>, Vec<Transition>), Error> {
+        let mut ids: Vec<Uuid> = batch.iter().map(|request| request.satellite.0).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let (now, mut satellites) = self.lock_and_read(client, &ids).await?;
+        let known = if retry { find_changes(client, batch).await? } else { HashMap::new() };
+
+        let mut outcomes = Vec::with_capacity(batch.len());
+        let mut transitions: Vec<(Transition, &Request)> = Vec::new();
+        for request in batch {
+            if let Some(outcome) = known.get(&request.change) {
+                outcomes.push(*outcome);
+                continue;
+            }
+            let satellite = satellites.entry(request.satellite.0).or_default();
+            match satellite.decide(request, now) {
+                Ok(transition) => {
+                    // The position is known after the insert; until then it is the place in it.
+                    outcomes.push(Outcome::Appended {
+                        position: Position(transitions.len() as i64),
+                        session: transition.session,
+                        event: transition.event,
+                    });
+                    transitions.push((transition, request));
+                }
+                Err(outcome) => outcomes.push(outcome),
+            }
+        }
+
+        if transitions.is_empty() {
+            client.batch_execute("rollback").await?;
+            return Ok((outcomes, Vec::new()));
+        }
+        let first = insert_and_commit(client, &transitions).await?;
+        for (request, outcome) in batch.iter().zip(&mut outcomes) {
+            if let Outcome::Appended { position, .. } = outcome
+                && !known.contains_key(&request.change)
+            {
+                position.0 += first.0;
+            }
+        }
+        Ok((outcomes, transitions.into_iter().map(|(transition, _)| transition).collect()))
+    }
+
+    async fn lock_and_read(
+        &self,
+        client: &Object,
+        ids: &[Uuid],
+    ) -> Result<(OffsetDateTime, HashMap<Uuid, Satellite>), Error> {
+        let (lock_satellites, lock_rows, read): (Statement, Statement, Statement) = try_join3(
+            client.prepare_cached(LOCK_SATELLITES),
+            client.prepare_cached(LOCK_ROWS),
+            client.prepare_cached(READ_ROWS),
+        )
+        .await?;
+        let ids_parameter: &[&(dyn tokio_postgres::types::ToSql + Sync)] = &[&ids];
+        let (_, _, _, rows) = try_join4(
+            client.batch_execute("begin isolation level read committed"),
+            client.execute(&lock_satellites, ids_parameter),
+            client.execute(&lock_rows, ids_parameter),
+            client.query(&read, ids_parameter),
+        )
+        .await?;
+
+        let mut now = OffsetDateTime::UNIX_EPOCH;
+        let mut satellites = HashMap::with_capacity(rows.len());
+        for row in &rows {
+            now = row.try_get("now")?;
+            satellites
+                .insert(row.try_get("id")?, Satellite::from_row(row, self.default_threshold)?);
+        }
+        Ok((now, satellites))
+    }
+}
+
+/// A satellite under its lock, as the transaction goes on.
+#[derive(Default)]
+struct Satellite {
+    profile: Option<Profile>,
+    row: Option<Connection>,
+}
+
+impl Satellite {
+    fn from_row(row: &tokio_postgres::Row, default: Duration) -> Result<Satellite, Error> {
+        let profile = match row.try_get::<_, Option<String>>("name")? {
+            None => None,
+            Some(name) => Some(Profile {
+                name,
+                region: row.try_get("region")?,
+                threshold: liveness::threshold(row.try_get("offline_threshold_ms")?, default),
+            }),
+        };
+        let last_event = row.try_get::<_, Option<&str>>("last_event")?.and_then(Event::parse);
+        let row = match last_event {
+            None => None,
+            Some(last_event) => Some(Connection {
+                session: Session(row.try_get("session")?),
+                revision: Revision(row.try_get("revision")?),
+                last_event,
+                last_heartbeat_at: row.try_get("last_heartbeat_at")?,
+            }),
+        };
+        Ok(Satellite { profile, row })
+    }
+
+    /// Decides an edge and moves on to the row after it.
+    fn decide(&mut self, request: &Request, now: OffsetDateTime) -> Result<Transition, Outcome> {
+        let profile = self.profile.as_ref().ok_or(Outcome::UnknownSatellite)?;
+        let happened = Timestamp::new(now - request.happened.elapsed()).moment();
+        let decision =
+            lifecycle::next(request.satellite, profile, self.row.as_ref(), request.edge, happened);
+        let transition = match decision {
+            Ok(Decision::Append(transition)) => *transition,
+            Ok(Decision::Nothing(why)) => return Err(Outcome::Nothing(why)),
+            Err(illegal @ Illegal::UnknownSession { .. }) => {
+                error!(%illegal, edge = ?request.edge, "an edge that cannot happen was refused");
+                return Err(Outcome::Refused);
+            }
+        };
+        match lifecycle::project(self.row.as_ref(), &transition) {
+            Ok(row) => self.row = Some(row),
+            Err(out_of_order) => {
+                error!(%out_of_order, "an edge was decided out of order");
+                return Err(Outcome::Refused);
+            }
+        }
+        if transition.event == Event::Removed {
+            self.profile = None;
+        }
+        Ok(transition)
+    }
+}
+
+const LOCK_SATELLITES: &str =
+    "select 1 from satellites where id = any($1) order by id for no key update";
+
+const LOCK_ROWS: &str = "
+    select 1 from satellite_connections where satellite_id = any($1)
+     order by satellite_id for no key update";
+
+const READ_ROWS: &str = "
+    select i.id, clock_timestamp() as now, s.name, s.region, s.offline_threshold_ms,
+           c.session, c.revision, c.last_event, c.last_heartbeat_at
+      from unnest($1::uuid[]) as i (id)
+      left join satellites s on s.id = i.id
+      left join satellite_connections c on c.satellite_id = i.id";
+
+const FIND_CHANGES: &str = "
+    select change_id, position, session, event from entity_transitions where change_id = any($1)";
+
+async fn find_changes(
+    client: &Object,
+    batch: &[Request],
+) -> Result<HashMap<ChangeId, Outcome>, Error> {
+    let changes: Vec<Uuid> = batch.iter().map(|request| request.change.0).collect();
+    let rows = client.query(FIND_CHANGES, &[&changes]).await?;
+    let mut known = HashMap::with_capacity(rows.len());
+    for row in &rows {
+        let event = Event::parse(row.try_get("event")?);
+        let outcome = event.map_or(Outcome::Refused, |event| Outcome::Appended {
+            position: Position(row.get("position")),
+            session: Session(row.get("session")),
+            event,
+        });
+        known.insert(ChangeId(row.try_get("change_id")?), outcome);
+    }
+    Ok(known)
+}
+
+const LOCK_LOG: &str =
+    "select pg_advisory_xact_lock(hashtextextended('groundstation: entity_transitions', 0))";
+
+/// Positions follow the head, which the statement before made ours. `recorded_at` never goes back,
+/// whatever the server's clock does. Only a satellite's last transition of the batch reaches its
+/// row. Returns the first position.
+const INSERT: &str = "
+    with head as materialized (
+        select coalesce(max(newest.position), 0) as position,
+               greatest(max(newest.recorded_at), date_trunc('milliseconds', clock_timestamp())) as recorded_at
+          from (select position, recorded_at from entity_transitions order by position desc limit 1) newest
+    ), entry as materialized (
+        select head.position + e.n as position, head.recorded_at, e.*
+          from head, unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::text[], $5::text[], $6::bigint[],
+                            $7::jsonb[], $8::jsonb[], $9::text[], $10::text[], $11::timestamptz[],
+                            $12::timestamptz[], $13::bool[])
+               with ordinality as e (entity_id, revision, change_id, event, reason, session,
+                                     prev, next, actor_type, actor_id, occurred_at,
+                                     last_heartbeat_at, is_last, n)
+    ), appended as (
+        insert into entity_transitions
+               (position, revision, change_id, kind, entity_id, event, reason, session, prev, next,
+                actor_type, actor_id, schema_version, occurred_at, recorded_at)
+        select position, revision, change_id, $14, entity_id, event, reason, session, prev, next,
+               actor_type, actor_id, $15, occurred_at, recorded_at
+          from entry
+    ), projected as (
+        insert into satellite_connections as c
+               (satellite_id, session, revision, position, last_event, last_heartbeat_at)
+        select entity_id, session, revision, position, event, last_heartbeat_at
+          from entry where is_last
+        on conflict (satellite_id) do update
+           set session = excluded.session, revision = excluded.revision, position = excluded.position,
+               last_event = excluded.last_event, last_heartbeat_at = excluded.last_heartbeat_at
+    )
+    select position + 1 from head";
+
+const DELETE_REMOVED: &str = "delete from satellites where id = any($1)";
+
+async fn insert_and_commit(
+    client: &Object,
+    transitions: &[(Transition, &Request)],
+) -> Result<Position, Error> {
+    let columns = Columns::of(transitions);
+    let (lock, insert, delete) = try_join3(
+        client.prepare_cached(LOCK_LOG),
+        client.prepare_cached(INSERT),
+        client.prepare_cached(DELETE_REMOVED),
+    )
+    .await?;
+    let remove = async {
+        if columns.removed.is_empty() {
+            return Ok(0);
+        }
+        client.execute(&delete, &[&columns.removed]).await
+    };
+    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 15] = [
+        &columns.entity_ids,
+        &columns.revisions,
+        &columns.change_ids,
+        &columns.events,
+        &columns.reasons,
+        &columns.sessions,
+        &columns.prevs,
+        &columns.nexts,
+        &columns.actor_types,
+        &columns.actor_ids,
+        &columns.occurred_at,
+        &columns.last_heartbeat_at,
+        &columns.is_last,
+        &KIND,
+        &SCHEMA_VERSION,
+    ];
+    let statements =
+        try_join3(client.execute(&lock, &[]), client.query_one(&insert, &parameters), remove);
+    // Sent behind the statements without waiting for them; if one of them failed, the server
+    // answers COMMIT with a rollback and the failed statement's error is what counts.
+    let ((_, row, _), ()) = try_join(statements, client.batch_execute("commit")).await?;
+    row.try_get(0).map(Position)
+}
+
+/// The transitions turned on their side: one array a column.
+#[derive(Default)]
+struct Columns<'a> {
+    entity_ids: Vec<Uuid>,
+    revisions: Vec<i64>,
+    change_ids: Vec<Uuid>,
+    events: Vec<&'static str>,
+    reasons: Vec<&'static str>,
+    sessions: Vec<i64>,
+    prevs: Vec<Option<Json<StateJson>>>,
+    nexts: Vec<Option<Json<StateJson>>>,
+    actor_types: Vec<&'a str>,
+    actor_ids: Vec<&'a str>,
+    occurred_at: Vec<OffsetDateTime>,
+    last_heartbeat_at: Vec<Option<OffsetDateTime>>,
+    is_last: Vec<bool>,
+    removed: Vec<Uuid>,
+}
+
+impl<'a> Columns<'a> {
+    fn of(transitions: &'a [(Transition, &'a Request)]) -> Columns<'a> {
+        let mut last = HashMap::with_capacity(transitions.len());
+        for (n, (transition, _)) in transitions.iter().enumerate() {
+            last.insert(transition.satellite, n);
+        }
+        let mut columns = Columns::default();
+        for (n, (transition, request)) in transitions.iter().enumerate() {
+            let state = |state: &Option<lifecycle::State>| state.as_ref().map(|s| Json(s.into()));
+            columns.entity_ids.push(transition.satellite.0);
+            columns.revisions.push(transition.revision.0);
+            columns.change_ids.push(request.change.0);
+            columns.events.push(transition.event.as_str());
+            columns.reasons.push(transition.reason.as_str());
+            columns.sessions.push(transition.session.0);
+            columns.prevs.push(state(&transition.prev));
+            columns.nexts.push(state(&transition.next));
+            columns.actor_types.push(&request.actor.kind);
+            columns.actor_ids.push(&request.actor.id);
+            columns.occurred_at.push(transition.occurred_at);
+            let next = transition.next.as_ref();
+            columns.last_heartbeat_at.push(next.and_then(|state| state.last_seen_at));
+            columns.is_last.push(last.get(&transition.satellite) == Some(&n));
+            if transition.event == Event::Removed {
+                columns.removed.push(transition.satellite.0);
+            }
+        }
+        columns
+    }
+}
+
+/// Why a batch is not in the log, as far as it is known.
+enum Failure {
+    /// Trying again can help: the connection, a lock, a server that restarts or is read-only.
+    Transient(String),
+    /// The database refuses the data itself.
+    Poisoned(String),
+}
+
+impl Failure {
+    fn of(error: &Error) -> Failure {
+        let text = database::describe(error);
+        // Class 22: a value it cannot hold; class 23: a constraint. A position without a
+        // partition is a check violation without a constraint, and is mended by making one.
+        match error.as_db_error() {
+            Some(db) if db.code().code().starts_with("22") => Failure::Poisoned(text),
+            Some(db) if db.code().code().starts_with("23") && db.constraint().is_some() => {
+                Failure::Poisoned(text)
+            }
+            _ => Failure::Transient(text),
+        }
+    }
+}

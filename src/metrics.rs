@@ -1,0 +1,229 @@
+//! What a pod counts, by Prometheus' naming rules. No label ever names a satellite.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::text;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::lifecycle::{Event, Reason, Unchanged};
+
+type Labels<const N: usize> = [(&'static str, &'static str); N];
+type Counters<const N: usize> = Family<Labels<N>, Counter>;
+
+/// A pod's metrics; clones share the same numbers.
+#[derive(Clone)]
+pub struct Metrics(Arc<Numbers>);
+
+/// The numbers themselves.
+pub struct Numbers {
+    registry: Registry,
+    /// Authenticated sessions this pod holds.
+    pub sessions: Gauge,
+    /// Sockets on their way to being authenticated.
+    pub handshakes: Gauge,
+    edges: Counters<2>,
+    unchanged: Counters<1>,
+    authentications: Counters<1>,
+    dropped: Counters<1>,
+    /// Edges in one append.
+    pub append_batch: Histogram,
+    /// Seconds one append took, from its first statement to its commit.
+    pub append_seconds: Histogram,
+    /// Appends that failed and were tried again.
+    pub append_failures: Counter,
+    /// Heartbeats received from satellites.
+    pub heartbeats_received: Counter,
+    /// Heartbeats written, after coalescing.
+    pub heartbeats_flushed: Counter,
+    /// Heartbeats of sessions that were no longer current.
+    pub heartbeats_stale: Counter,
+    /// Flushes that failed and were tried again.
+    pub heartbeat_failures: Counter,
+    /// Seconds one sweep took.
+    pub sweep_seconds: Histogram,
+    /// Sweeps that failed.
+    pub sweep_failures: Counter,
+    /// Transitions in the log that are not on the stream yet, as this pod last saw it.
+    pub relay_lag: Gauge,
+    /// 1 while this pod relays.
+    pub relay_leader: Gauge,
+    /// 1 while the relay has stopped because stream and log contradict each other.
+    pub relay_halted: Gauge,
+    /// Messages this pod put on the stream.
+    pub relay_published: Counter,
+    /// Publishes the stream did not take as expected, after which the tail was read again.
+    pub relay_rejected: Counter,
+    /// Somebody else's messages found on our subjects.
+    pub relay_foreign: Counter,
+    /// 1 while the database can be written.
+    pub database_up: Gauge,
+    /// Database connections in use.
+    pub database_connections: Gauge,
+    /// 1 while connected to NATS.
+    pub nats_up: Gauge,
+    /// Seconds since the process started, whole.
+    pub started: Gauge<f64, AtomicU64>,
+}
+
+impl Deref for Metrics {
+    type Target = Numbers;
+
+    fn deref(&self) -> &Numbers {
+        &self.0
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        Metrics::new()
+    }
+}
+
+impl Metrics {
+    /// All at zero.
+    pub fn new() -> Metrics {
+        let seconds = || Histogram::new(exponential_buckets(0.000_5, 2.0, 15));
+        let mut numbers = Numbers {
+            registry: Registry::with_prefix("groundstation"),
+            sessions: Gauge::default(),
+            handshakes: Gauge::default(),
+            edges: Family::default(),
+            unchanged: Family::default(),
+            authentications: Family::default(),
+            dropped: Family::default(),
+            append_batch: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
+            append_seconds: seconds(),
+            append_failures: Counter::default(),
+            heartbeats_received: Counter::default(),
+            heartbeats_flushed: Counter::default(),
+            heartbeats_stale: Counter::default(),
+            heartbeat_failures: Counter::default(),
+            sweep_seconds: seconds(),
+            sweep_failures: Counter::default(),
+            relay_lag: Gauge::default(),
+            relay_leader: Gauge::default(),
+            relay_halted: Gauge::default(),
+            relay_published: Counter::default(),
+            relay_rejected: Counter::default(),
+            relay_foreign: Counter::default(),
+            database_up: Gauge::default(),
+            database_connections: Gauge::default(),
+            nats_up: Gauge::default(),
+            started: Gauge::default(),
+        };
+        numbers.register();
+        Metrics(Arc::new(numbers))
+    }
+}
+
+impl Numbers {
+    fn register(&mut self) {
+        let r = &mut self.registry;
+        r.register("sessions", "Authenticated sessions this pod holds", self.sessions.clone());
+        r.register("handshakes", "Sockets not authenticated yet", self.handshakes.clone());
+        r.register("edges", "Transitions appended by this pod", self.edges.clone());
+        r.register("unchanged_edges", "Edges that changed nothing", self.unchanged.clone());
+        r.register("authentications", "First messages by result", self.authentications.clone());
+        r.register("dropped_messages", "Messages dropped by reason", self.dropped.clone());
+        r.register("append_batch_edges", "Edges in one append", self.append_batch.clone());
+        r.register_with_unit(
+            "append",
+            "Time of one append",
+            Unit::Seconds,
+            self.append_seconds.clone(),
+        );
+        r.register("append_failures", "Appends tried again", self.append_failures.clone());
+        r.register("heartbeats_received", "Heartbeats received", self.heartbeats_received.clone());
+        r.register("heartbeats_flushed", "Heartbeats written", self.heartbeats_flushed.clone());
+        r.register(
+            "heartbeats_stale",
+            "Heartbeats of sessions no longer current",
+            self.heartbeats_stale.clone(),
+        );
+        r.register(
+            "heartbeat_flush_failures",
+            "Flushes tried again",
+            self.heartbeat_failures.clone(),
+        );
+        r.register_with_unit(
+            "sweep",
+            "Time of one sweep",
+            Unit::Seconds,
+            self.sweep_seconds.clone(),
+        );
+        r.register("sweep_failures", "Sweeps that failed", self.sweep_failures.clone());
+        r.register(
+            "relay_lag_positions",
+            "Transitions not on the stream yet",
+            self.relay_lag.clone(),
+        );
+        r.register("relay_leader", "1 while this pod relays", self.relay_leader.clone());
+        r.register(
+            "relay_halted",
+            "1 while stream and log contradict each other",
+            self.relay_halted.clone(),
+        );
+        r.register(
+            "relay_published_messages",
+            "Messages put on the stream",
+            self.relay_published.clone(),
+        );
+        r.register(
+            "relay_rejected_publishes",
+            "Publishes the stream did not take as expected",
+            self.relay_rejected.clone(),
+        );
+        r.register(
+            "relay_foreign_messages",
+            "Somebody else's messages on our subjects",
+            self.relay_foreign.clone(),
+        );
+        r.register("database_up", "1 while the database can be written", self.database_up.clone());
+        r.register(
+            "database_connections_in_use",
+            "Database connections in use",
+            self.database_connections.clone(),
+        );
+        r.register("nats_up", "1 while connected to NATS", self.nats_up.clone());
+        r.register_with_unit(
+            "process_start_time",
+            "When the pod started, in Unix time",
+            Unit::Seconds,
+            self.started.clone(),
+        );
+    }
+
+    /// Counts an appended transition.
+    pub fn edge(&self, event: Event, reason: Reason) {
+        let labels = [("event", event.as_str()), ("reason", reason.as_str())];
+        self.edges.get_or_create(&labels).inc();
+    }
+
+    /// Counts an edge that changed nothing.
+    pub fn unchanged(&self, why: Unchanged) {
+        self.unchanged.get_or_create(&[("reason", why.as_str())]).inc();
+    }
+
+    /// Counts a first message: `ok`, `refused`, `not_authenticate`, `timeout`, `unavailable`.
+    pub fn authentication(&self, result: &'static str) {
+        self.authentications.get_or_create(&[("result", result)]).inc();
+    }
+
+    /// Counts a message that was dropped.
+    pub fn dropped(&self, reason: &'static str) {
+        self.dropped.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// The text of `GET /metrics` (OpenMetrics 1.0).
+    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}

@@ -1,0 +1,181 @@
+//! What pods tell each other: look now.
+//!
+//! After a commit a pod publishes its newest position, and the satellites whose older session is
+//! over, on core NATS. Nobody relies on it: the relay polls, and a socket whose session is over is
+//! found by its next heartbeat. It only makes both sooner. What is heard is never believed, only
+//! looked up.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+use uuid::Uuid;
+
+use crate::database::{self, Database};
+use crate::gateway::registry::{Command, Registry};
+use crate::lifecycle::{Event, Position, SatelliteId, Session};
+use crate::log::append::Appended;
+
+/// The subject between pods.
+const SUBJECT: &str = "groundstation.pods.appended";
+
+/// Satellites named in one message: a message stays far below NATS' limit of 1 MiB.
+const MAX_NAMED: usize = 1_000;
+
+/// Announcements that wait; beyond them nothing is announced.
+pub const QUEUE: usize = 256;
+
+/// A socket that took its session while the announcement of a newer one was under way is not in
+/// the registry yet: so each announcement is looked at once more after this.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Announcement {
+    position: i64,
+    superseded: Vec<Uuid>,
+}
+
+/// The task.
+pub struct Peers {
+    /// The way to the other pods.
+    pub nats: async_nats::Client,
+    /// What this pod's appender has to tell.
+    pub announcements: mpsc::Receiver<Appended>,
+    /// Changes when there is news in the log; its value is only a word.
+    pub head: watch::Sender<Position>,
+    /// The sessions of this pod.
+    pub registry: Arc<Registry>,
+    /// Where what is heard is looked up.
+    pub database: Database,
+}
+
+impl Peers {
+    /// Tells and listens until told to stop.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut heard = match self.nats.subscribe(SUBJECT).await {
+            Ok(subscription) => subscription.boxed(),
+            Err(error) => {
+                warn!(%error, "cannot listen to the other pods: sockets end a little later");
+                futures_util::stream::pending().boxed()
+            }
+        };
+        let (again, mut due_again) = mpsc::channel::<Vec<SatelliteId>>(QUEUE);
+        loop {
+            let superseded = tokio::select! {
+                Some(appended) = self.announcements.recv() => {
+                    self.tell(&appended).await;
+                    appended.superseded
+                }
+                Some(message) = heard.next() => self.hear(&message.payload),
+                Some(again) = due_again.recv() => {
+                    self.look_up(&again).await;
+                    continue;
+                }
+                () = stop.cancelled() => return,
+                else => return,
+            };
+            if superseded.is_empty() {
+                continue;
+            }
+            self.look_up(&superseded).await;
+            let again = again.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(SECOND_LOOK).await;
+                if again.try_send(superseded).is_err() {
+                    debug!("second look skipped");
+                }
+            });
+        }
+    }
+
+    async fn tell(&self, appended: &Appended) {
+        // While NATS is away the client would queue these, and they would be old news.
+        if self.nats.connection_state() != async_nats::connection::State::Connected {
+            return;
+        }
+        let position = appended.position.0;
+        let mut named: Vec<Vec<Uuid>> = appended
+            .superseded
+            .chunks(MAX_NAMED)
+            .map(|ids| ids.iter().map(|id| id.0).collect())
+            .collect();
+        if named.is_empty() {
+            named.push(Vec::new());
+        }
+        for superseded in named {
+            let announcement = Announcement { position, superseded };
+            match serde_json::to_vec(&announcement) {
+                Ok(body) => {
+                    if let Err(error) = self.nats.publish(SUBJECT, body.into()).await {
+                        debug!(%error, "announcement not sent");
+                    }
+                }
+                Err(error) => warn!(%error, "announcement cannot be written"),
+            }
+        }
+    }
+
+    fn hear(&self, body: &[u8]) -> Vec<SatelliteId> {
+        let Ok(announcement) = serde_json::from_slice::<Announcement>(body) else {
+            debug!("an announcement that is none was dropped");
+            return Vec::new();
+        };
+        self.head.send_replace(Position(announcement.position));
+        announcement.superseded.into_iter().take(MAX_NAMED).map(SatelliteId).collect()
+    }
+
+    /// Ends the local sockets whose session is over, as the database says.
+    async fn look_up(&self, satellites: &[SatelliteId]) {
+        let held = self.registry.held(satellites);
+        if held.is_empty() {
+            return;
+        }
+        let current = match self.current(&held).await {
+            Ok(current) => current,
+            Err(error) => {
+                debug!(error = %format!("{error:#}"), "cannot look up sessions: heartbeats will");
+                return;
+            }
+        };
+        let held: HashMap<SatelliteId, Session> = held.into_iter().collect();
+        for (satellite, newest, removed) in current {
+            match held.get(&satellite) {
+                Some(&session) if removed => {
+                    self.registry.end(satellite, session, Command::Removed);
+                }
+                Some(&session) if newest > session => {
+                    self.registry.end(satellite, session, Command::Superseded);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    async fn current(
+        &self,
+        held: &[(SatelliteId, Session)],
+    ) -> anyhow::Result<Vec<(SatelliteId, Session, bool)>> {
+        let ids: Vec<Uuid> = held.iter().map(|(id, _)| id.0).collect();
+        let client = self.database.get().await?;
+        let look = async {
+            let statement = client.prepare_cached(CURRENT).await?;
+            client.query(&statement, &[&ids]).await
+        };
+        let rows = tokio::time::timeout(database::REPLY_TIMEOUT, look).await??;
+        rows.iter()
+            .map(|row| {
+                let removed = Event::parse(row.try_get("last_event")?) == Some(Event::Removed);
+                let id = SatelliteId(row.try_get("satellite_id")?);
+                Ok((id, Session(row.try_get("session")?), removed))
+            })
+            .collect()
+    }
+}
+
+const CURRENT: &str = "
+    select satellite_id, session, last_event from satellite_connections where satellite_id = any($1)";

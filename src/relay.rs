@@ -1,0 +1,362 @@
+//! The relay: each transition on the stream once, in position order.
+//!
+//! Every message carries the stream sequence it is to follow (`Nats-Expected-Last-Sequence`), so
+//! the server stores transition p only on top of p - 1: the stream stays gapless and free of
+//! duplicates for any number of relays, however dead they were thought to be. The lease in the
+//! table `relay` only saves work. Publishes are pipelined; one that is not taken makes all later
+//! ones fail too, and the relay reads the stream's tail again and goes on from there.
+//!
+//! Must not touch: the satellites, their rows, the sockets. It reads the log and nothing else.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use async_nats::jetstream;
+use async_nats::jetstream::context::PublishAckFuture;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::database::{self, Database};
+use crate::health::{Health, RelayState};
+use crate::lifecycle::Position;
+use crate::log::read;
+use crate::metrics::Metrics;
+
+pub mod message;
+pub mod stream;
+
+use stream::Tail;
+
+/// How long a lease lasts without being renewed: another pod takes over within this and one
+/// [`STANDBY_PAUSE`], less than the 10 s promised.
+const LEASE: Duration = Duration::from_secs(5);
+
+/// How often the lease is renewed and the checkpoint stored.
+const RENEWAL: Duration = Duration::from_secs(1);
+
+/// How often a pod that does not relay tries to.
+const STANDBY_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often the log is looked at when nobody says that there is news.
+const POLL: Duration = Duration::from_millis(500);
+
+/// Pause before the tail is read again after a publish was not taken, or NATS did not answer.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// Pause before a contradiction is looked at again.
+const HALT_PAUSE: Duration = Duration::from_secs(5);
+
+/// Transitions read at once.
+const BATCH: i64 = 500;
+
+/// Messages published and not acknowledged yet.
+const MAX_IN_FLIGHT: usize = 1_000;
+
+/// How long an acknowledgement may take.
+const ACK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The task.
+pub struct Relay {
+    /// This pod's name, under which it holds the lease.
+    pub pod: String,
+    /// Where the log is.
+    pub database: Database,
+    /// Where the stream is.
+    pub nats: async_nats::Client,
+    /// Changes when there is news in the log.
+    pub head: watch::Receiver<Position>,
+    /// What it tells of itself.
+    pub health: Arc<Health>,
+    /// What it counts.
+    pub metrics: Metrics,
+}
+
+/// Why a relay stops leading.
+enum Stepped {
+    /// Somebody else holds the lease.
+    LostLease,
+    /// The pod shuts down.
+    Stopping,
+}
+
+impl Relay {
+    /// Relays whenever it holds the lease, until told to stop; then hands the lease over.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let jetstream = jetstream::context::ContextBuilder::new()
+            .timeout(ACK_TIMEOUT)
+            .ack_timeout(ACK_TIMEOUT)
+            .max_ack_inflight(MAX_IN_FLIGHT + 1)
+            .build(self.nats.clone());
+        loop {
+            if self.is_connected() && self.take_lease().await {
+                info!(pod = %self.pod, "this pod relays");
+                self.metrics.relay_leader.set(1);
+                let stepped = self.lead(&jetstream, &stop).await;
+                self.metrics.relay_leader.set(0);
+                self.metrics.relay_halted.set(0);
+                self.health.relay(RelayState::Standby);
+                match stepped {
+                    Stepped::LostLease => warn!("this pod no longer relays: another took over"),
+                    Stepped::Stopping => return self.hand_over().await,
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(STANDBY_PAUSE) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    fn is_connected(&self) -> bool {
+        self.nats.connection_state() == async_nats::connection::State::Connected
+    }
+
+    async fn lead(&mut self, jetstream: &jetstream::Context, stop: &CancellationToken) -> Stepped {
+        loop {
+            let pause = match self.follow(jetstream, stop).await {
+                Ok(stepped) => return stepped,
+                Err(Interruption::Contradiction(reason)) => {
+                    let state = RelayState::Halted { reason: reason.clone() };
+                    if self.health.relay(state) {
+                        error!(%reason, "the relay has halted: stream and log contradict each other");
+                    }
+                    self.metrics.relay_halted.set(1);
+                    HALT_PAUSE
+                }
+                Err(Interruption::Failure(failure)) => {
+                    self.metrics.relay_halted.set(0);
+                    let reason = format!("{failure:#}");
+                    if self.health.relay(RelayState::Waiting { reason: reason.clone() }) {
+                        warn!(%reason, "the relay waits");
+                    }
+                    RETRY_PAUSE
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = stop.cancelled() => return Stepped::Stopping,
+            }
+            // A pod that cannot reach NATS lets one that can have the lease.
+            if !self.is_connected() || !self.take_lease().await {
+                return Stepped::LostLease;
+            }
+        }
+    }
+
+    /// Reads the stream's tail and publishes from there, until something goes wrong.
+    async fn follow(
+        &mut self,
+        jetstream: &jetstream::Context,
+        stop: &CancellationToken,
+    ) -> Result<Stepped, Interruption> {
+        let stream = stream::ensure(jetstream).await?;
+        let checkpoint = self.checkpoint().await?;
+        let tail = stream::tail(&stream, &self.database, checkpoint).await?;
+        let tail = match tail {
+            stream::Found::Tail { tail, foreign } => {
+                self.metrics.relay_foreign.inc_by(foreign);
+                tail
+            }
+            stream::Found::Contradiction(reason) => {
+                return Err(Interruption::Contradiction(reason));
+            }
+        };
+        self.metrics.relay_halted.set(0);
+        if self.health.relay(RelayState::Leading) {
+            info!(
+                position = tail.position.0,
+                sequence = tail.sequence,
+                "relaying from the stream's tail"
+            );
+        }
+
+        let mut window = Window::new(tail);
+        let mut renewed = Instant::now();
+        loop {
+            if stop.is_cancelled() {
+                return Ok(Stepped::Stopping);
+            }
+            self.head.mark_unchanged();
+            let entries = self.read(window.published.position).await?;
+            for entry in &entries {
+                if window.in_flight.len() >= MAX_IN_FLIGHT {
+                    self.acknowledge(&mut window).await?;
+                }
+                let message = message::build(entry, window.published.sequence);
+                let message = message.context("a transition that fires nothing")?;
+                let ack = jetstream.send_publish(message.0, message.1).await.context("publish")?;
+                window.sent(entry.position, ack);
+            }
+            // A full batch means there is more to read: acknowledgements can wait.
+            while (entries.len() as i64) < BATCH && !window.in_flight.is_empty() {
+                self.acknowledge(&mut window).await?;
+            }
+            if renewed.elapsed() >= RENEWAL {
+                renewed = Instant::now();
+                if !self.renew(window.acknowledged).await? {
+                    return Ok(Stepped::LostLease);
+                }
+            }
+            if entries.is_empty() {
+                tokio::select! {
+                    _ = self.head.changed() => {}
+                    () = tokio::time::sleep(POLL) => {}
+                    () = stop.cancelled() => {}
+                }
+            }
+        }
+    }
+
+    async fn read(&self, after: Position) -> anyhow::Result<Vec<crate::log::Entry>> {
+        let client = self.database.get().await?;
+        match tokio::time::timeout(database::REPLY_TIMEOUT, read::after(&client, after, BATCH))
+            .await
+        {
+            Ok(entries) => entries.map_err(|error| anyhow::anyhow!(database::describe(&error))),
+            Err(_) => {
+                database::abandon(client);
+                bail!("no answer from the database within {:?}", database::REPLY_TIMEOUT)
+            }
+        }
+    }
+
+    /// Waits for the oldest message in flight. Anything but "stored, right after the one before"
+    /// is a failure; a duplicate is not a success either, it only means that the tail moved.
+    async fn acknowledge(&self, window: &mut Window) -> anyhow::Result<()> {
+        let Some(InFlight { tail, ack }) = window.in_flight.pop_front() else {
+            return Ok(());
+        };
+        let outcome = ack.await;
+        match outcome {
+            Ok(ack) if ack.sequence == tail.sequence && !ack.duplicate => {
+                self.metrics.relay_published.inc();
+                window.acknowledged = tail;
+                self.metrics.relay_lag.set(window.published.position.0 - tail.position.0);
+                Ok(())
+            }
+            Ok(ack) => {
+                self.metrics.relay_rejected.inc();
+                bail!(
+                    "position {} was expected at sequence {}, the stream says {}{}",
+                    tail.position.0,
+                    tail.sequence,
+                    ack.sequence,
+                    if ack.duplicate { " (a duplicate)" } else { "" }
+                )
+            }
+            Err(error) => {
+                self.metrics.relay_rejected.inc();
+                bail!("position {} was not taken: {error}", tail.position.0)
+            }
+        }
+    }
+
+    /// Takes the lease, or keeps it.
+    async fn take_lease(&self) -> bool {
+        let take = async {
+            let client = self.database.get().await?;
+            let rows = client.execute(TAKE, &[&self.pod, &LEASE.as_secs_f64()]).await?;
+            anyhow::Ok(rows == 1)
+        };
+        match tokio::time::timeout(LEASE, take).await {
+            Ok(Ok(taken)) => taken,
+            Ok(Err(error)) => {
+                tracing::debug!(error = %format!("{error:#}"), "cannot take the relay's lease");
+                false
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Renews the lease and stores the checkpoint; false when somebody else has the lease.
+    async fn renew(&self, tail: Tail) -> anyhow::Result<bool> {
+        let client = self.database.get().await?;
+        let sequence = i64::try_from(tail.sequence)?;
+        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
+            [&self.pod, &LEASE.as_secs_f64(), &tail.position.0, &sequence];
+        let renew = async {
+            let statement = client.prepare_cached(RENEW).await?;
+            client.execute(&statement, &parameters).await
+        };
+        Ok(tokio::time::timeout(LEASE, renew).await.context("no answer from the database")?? == 1)
+    }
+
+    async fn hand_over(&self) {
+        let release = async {
+            let client = self.database.get().await?;
+            client.execute(RELEASE, &[&self.pod]).await?;
+            anyhow::Ok(())
+        };
+        match tokio::time::timeout(LEASE, release).await {
+            Ok(Ok(())) => info!("the relay's lease is handed over"),
+            _ => info!("the relay's lease will expire"),
+        }
+    }
+
+    async fn checkpoint(&self) -> anyhow::Result<Tail> {
+        let client = self.database.get().await?;
+        let row = client.query_one(CHECKPOINT, &[]).await?;
+        Ok(Tail {
+            position: Position(row.try_get("position")?),
+            sequence: u64::try_from(row.try_get::<_, i64>("stream_sequence")?)?,
+        })
+    }
+}
+
+/// Why following the log stopped.
+enum Interruption {
+    /// Something did not work; trying again can help.
+    Failure(anyhow::Error),
+    /// Stream and log contradict each other; only a person can decide.
+    Contradiction(String),
+}
+
+impl From<anyhow::Error> for Interruption {
+    fn from(error: anyhow::Error) -> Interruption {
+        Interruption::Failure(error)
+    }
+}
+
+/// Messages on their way, oldest first.
+struct Window {
+    in_flight: VecDeque<InFlight>,
+    /// The newest message sent, and the sequence it must get.
+    published: Tail,
+    /// The newest message the stream has.
+    acknowledged: Tail,
+}
+
+struct InFlight {
+    tail: Tail,
+    ack: PublishAckFuture,
+}
+
+impl Window {
+    fn new(tail: Tail) -> Window {
+        Window { in_flight: VecDeque::new(), published: tail, acknowledged: tail }
+    }
+
+    fn sent(&mut self, position: Position, ack: PublishAckFuture) {
+        self.published = Tail { position, sequence: self.published.sequence + 1 };
+        self.in_flight.push_back(InFlight { tail: self.published, ack });
+    }
+}
+
+const TAKE: &str = "
+    update relay
+       set holder = $1, lease_expires_at = clock_timestamp() + make_interval(secs => $2)
+     where holder is not distinct from $1 or lease_expires_at < clock_timestamp()";
+
+const RENEW: &str = "
+    update relay
+       set lease_expires_at = clock_timestamp() + make_interval(secs => $2),
+           position = $3, stream_sequence = $4
+     where holder = $1";
+
+const RELEASE: &str = "
+    update relay set holder = null, lease_expires_at = '-infinity' where holder = $1";
+
+const CHECKPOINT: &str = "select position, stream_sequence from relay";

