@@ -280,11 +280,13 @@ async fn demonstrate(
         () = interrupted => Ok(()),
         () = over => Ok(()),
     };
-    drop(orders);
+    // The pod first: a draining pod makes no edge of its goodbyes, so the satellites are taken over
+    // when they come back.
     stop.cancel();
+    let drained = pod.await?;
+    drop(orders);
     flight.shutdown().await;
-    pod.await??;
-    shown
+    drained.and(shown)
 }
 
 fn launch(
