@@ -3,13 +3,28 @@
 //! Every command exits non-zero with one clear line on failure. What people came for goes to
 //! standard output, log lines go to standard error.
 
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-use anyhow::Context;
-use clap::{Parser, Subcommand};
+use anyhow::{Context, bail};
+use clap::{Args, Parser, Subcommand};
+use futures_util::StreamExt;
 
-use crate::config::{MigrateArgs, ServeArgs};
-use crate::{logging, pod, schema};
+use secrecy::SecretString;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::agent::{self, Identity};
+use crate::config::{self, MigrateArgs, NatsArgs, ServeArgs};
+use crate::dev::{self, DevArgs};
+use crate::simulate::{self, Plan};
+use crate::{logging, pod, schema, watch};
+
+mod satellite;
+mod table;
+
+use satellite::{ApiArgs, SatelliteArgs};
 
 #[derive(Parser)]
 #[command(name = "groundstation", version, about, max_term_width = 100)]
@@ -25,6 +40,91 @@ enum Command {
     Serve(Box<ServeArgs>),
     /// Bring the database's schema to the version this binary needs
     Migrate(MigrateArgs),
+    /// Show it all on this machine: private stores, one pod, a dozen satellites, a live view
+    Dev(DevArgs),
+    /// Create, list, show and remove satellites, over a pod's HTTP API
+    Satellite(SatelliteArgs),
+    /// Be one satellite: connect, send heartbeats, come back for ever
+    Agent(AgentArgs),
+    /// Be many satellites in one process; they are registered, connected, and removed at the end
+    Simulate(SimulateArgs),
+    /// Print the triggers as they arrive on NATS
+    Watch(WatchArgs),
+}
+
+#[derive(Args)]
+struct AgentArgs {
+    /// The satellites' WebSocket of a pod
+    #[arg(
+        long,
+        env = "GROUNDSTATION_WS_URL",
+        default_value = "ws://127.0.0.1:8080/api/ws/satellite"
+    )]
+    url: String,
+    /// The satellite's id
+    #[arg(long, env = "SATELLITE_CLIENT_ID", value_name = "UUID")]
+    client_id: Uuid,
+    /// The satellite's token
+    #[arg(long, env = "SATELLITE_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    token: SecretString,
+    /// What it says it can do; may be given several times
+    #[arg(long = "capability", value_name = "WORD")]
+    capabilities: Vec<String>,
+    /// How often it sends a heartbeat
+    #[arg(
+        long,
+        env = "GROUNDSTATION_HEARTBEAT_INTERVAL",
+        default_value = "15s",
+        value_name = "DURATION"
+    )]
+    heartbeat_interval: String,
+}
+
+#[derive(Args)]
+struct SimulateArgs {
+    #[command(flatten)]
+    api: ApiArgs,
+    /// How many
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    satellites: u32,
+    /// How often each one leaves, drops out or falls silent, on average, per minute
+    #[arg(long, default_value_t = 0.0, value_name = "PER_MINUTE")]
+    flap: f64,
+    /// How long one that falls silent stays so
+    #[arg(long, default_value = "60s", value_name = "DURATION")]
+    silence: String,
+    /// How often each one sends a heartbeat
+    #[arg(
+        long,
+        env = "GROUNDSTATION_HEARTBEAT_INTERVAL",
+        default_value = "15s",
+        value_name = "DURATION"
+    )]
+    heartbeat_interval: String,
+    /// Connections begun per second
+    #[arg(long, default_value_t = 500.0, value_name = "PER_SECOND")]
+    ramp: f64,
+    /// How long [default: until Ctrl-C]
+    #[arg(long, value_name = "DURATION")]
+    duration: Option<String>,
+    /// What each satellite's name begins with
+    #[arg(long, default_value = "simulated")]
+    prefix: String,
+    /// Leave the satellites registered
+    #[arg(long)]
+    keep: bool,
+    /// Repeat an earlier run's flapping [default: random]
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+#[derive(Args)]
+struct WatchArgs {
+    #[command(flatten)]
+    nats: NatsArgs,
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
 }
 
 /// Parses the arguments, runs the command, and turns its outcome into an exit code.
@@ -50,6 +150,20 @@ fn run(command: Command) -> anyhow::Result<()> {
             })
         }
         Command::Migrate(args) => migrate(&args),
+        Command::Dev(args) => dev::run(&args),
+        Command::Satellite(args) => satellite::run(args),
+        Command::Agent(args) => {
+            logging::start("info")?;
+            block_on(run_agent(args))
+        }
+        Command::Simulate(args) => {
+            logging::start("warn")?;
+            block_on(run_simulation(args))
+        }
+        Command::Watch(args) => {
+            logging::start("warn")?;
+            block_on(run_watch(args))
+        }
     }
 }
 
@@ -63,6 +177,92 @@ fn migrate(args: &MigrateArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+async fn run_agent(args: AgentArgs) -> anyhow::Result<()> {
+    let identity = Identity {
+        url: args.url,
+        id: args.client_id,
+        token: args.token,
+        heartbeat_interval: config::duration("--heartbeat-interval", &args.heartbeat_interval)?,
+        capabilities: args.capabilities,
+    };
+    // Closing the orders makes the agent say goodbye.
+    let (orders, told) = mpsc::channel(1);
+    let mut orders = Some(orders);
+    let mut interrupted = std::pin::pin!(shutdown_signal()?);
+    let mut life = std::pin::pin!(agent::run(identity, told, |happening| {
+        tracing::info!(?happening, "satellite");
+    }));
+    loop {
+        tokio::select! {
+            () = &mut life => return Ok(()),
+            () = &mut interrupted, if orders.is_some() => orders = None,
+        }
+    }
+}
+
+async fn run_simulation(args: SimulateArgs) -> anyhow::Result<()> {
+    if !args.flap.is_finite() || args.flap < 0.0 || args.ramp.is_nan() || args.ramp < 0.1 {
+        bail!("--flap must be 0 or more, --ramp 0.1 or more");
+    }
+    let duration = args.duration.as_deref();
+    let plan = Plan {
+        satellites: args.satellites as usize,
+        prefix: args.prefix,
+        flaps_per_minute: args.flap,
+        silence: config::duration("--silence", &args.silence)?,
+        heartbeat_interval: config::duration("--heartbeat-interval", &args.heartbeat_interval)?,
+        connects_per_second: args.ramp,
+        duration: duration.map(|text| config::duration("--duration", text)).transpose()?,
+        keep: args.keep,
+        seed: args.seed.unwrap_or_else(|| fastrand::u64(..)),
+    };
+    let stop = CancellationToken::new();
+    let interrupted = shutdown_signal()?;
+    let stopper = stop.clone();
+    tokio::spawn(async move {
+        interrupted.await;
+        stopper.cancel();
+    });
+    let summary = simulate::run(args.api.client()?, args.api.websocket()?, plan, stop).await?;
+    if std::io::stderr().is_terminal() {
+        eprintln!();
+    }
+    println!("{summary}");
+    Ok(())
+}
+
+async fn run_watch(args: WatchArgs) -> anyhow::Result<()> {
+    let address =
+        args.nats.address()?.context("NATS_URL is missing: set it to nats://host:4222")?;
+    let triggers = watch::triggers(address.connect("groundstation watch").await?).await?;
+    let mut triggers = std::pin::pin!(triggers);
+    let mut interrupted = std::pin::pin!(shutdown_signal()?);
+    let colour = std::io::stdout().is_terminal();
+    eprintln!("watching; Ctrl-C ends");
+    loop {
+        let seen = tokio::select! {
+            seen = triggers.next() => seen.context("the subscription ended")?,
+            () = &mut interrupted => return Ok(()),
+        };
+        let line = match seen {
+            Ok(seen) if args.json => serde_json::to_string(&seen)?,
+            Ok(seen) => seen.line(colour),
+            // The ordered consumer makes itself anew and goes on where it was.
+            Err(error) => {
+                tracing::warn!(%error, "watching again");
+                continue;
+            }
+        };
+        if let Err(error) = writeln!(std::io::stdout(), "{line}") {
+            // Whoever read this has seen enough, `watch | head` for one.
+            return match error.kind() {
+                std::io::ErrorKind::BrokenPipe => Ok(()),
+                _ => Err(error).context("cannot write"),
+            };
+        }
+    }
+}
+
 fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -72,7 +272,7 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
 }
 
 /// Resolves on SIGINT (Ctrl-C) or SIGTERM.
-fn shutdown_signal() -> anyhow::Result<impl Future<Output = ()>> {
+pub fn shutdown_signal() -> anyhow::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;

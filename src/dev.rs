@@ -1,6 +1,327 @@
-//! A private Postgres and a private nats-server, and `groundstation dev`.
+//! `groundstation dev`: everything on one machine, to see that it works.
+//!
+//! A private Postgres and nats-server under `.groundstation/` ([`stores`]), migrations, one pod, and
+//! a dozen demonstration satellites over real WebSockets that leave, drop out and fall silent now
+//! and then. The terminal shows who is online and the edges as they arrive on NATS. Ctrl-C leaves
+//! no process behind and the data in place.
+
+use std::fs::OpenOptions;
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::{Args, Parser};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::agent::{self, Identity, Order};
+use crate::client::{Client, Create};
+use crate::config::{Config, ServeArgs};
+use crate::{pod, schema, token};
 
 mod staging;
 pub mod stores;
 mod supervised;
 pub mod tools;
+mod view;
+
+use stores::{Nats, Postgres};
+use tools::Tools;
+
+/// Where everything private lies.
+const FOLDER: &str = ".groundstation";
+
+/// The database's name.
+const DATABASE: &str = "groundstation";
+
+/// The demonstration's satellites: name and region.
+const SATELLITES: [(&str, &str); 12] = [
+    ("amsterdam-1", "eu-west"),
+    ("dublin-1", "eu-west"),
+    ("frankfurt-1", "eu-west"),
+    ("frankfurt-2", "eu-west"),
+    ("ashburn-1", "us-east"),
+    ("ashburn-2", "us-east"),
+    ("montreal-1", "us-east"),
+    ("miami-1", "us-east"),
+    ("mumbai-1", "ap-south"),
+    ("singapore-1", "ap-south"),
+    ("singapore-2", "ap-south"),
+    ("sydney-1", "ap-south"),
+];
+
+/// The demonstration lives faster than the field, so that silence shows within seconds.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+const OFFLINE_THRESHOLD: &str = "4s";
+
+/// How long a satellite of the demonstration is silent: longer than the threshold.
+const SILENCE: Duration = Duration::from_secs(9);
+
+/// How long one stays away after a goodbye.
+const AWAY: Duration = Duration::from_secs(6);
+
+/// How often one of them does something.
+const PACE: Duration = Duration::from_millis(2_500);
+
+/// What `groundstation dev` takes.
+#[derive(Args)]
+pub struct DevArgs {
+    /// Forget all earlier data and start over
+    #[arg(long)]
+    fresh: bool,
+
+    /// Address and port for HTTP and WebSockets; a free port is taken where 8080 is in use
+    #[arg(
+        long,
+        env = "GROUNDSTATION_LISTEN",
+        default_value = "127.0.0.1:8080",
+        value_name = "ADDRESS"
+    )]
+    listen: SocketAddr,
+
+    /// End by itself after this long
+    #[arg(long, value_name = "DURATION")]
+    duration: Option<String>,
+}
+
+/// The demonstration's satellites and their tokens, kept between runs.
+#[derive(Serialize, Deserialize)]
+struct Demonstration {
+    admin_token: String,
+    satellites: Vec<Member>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct Member {
+    id: Uuid,
+    token: String,
+}
+
+/// Runs `groundstation dev` until Ctrl-C. Blocking: starts and stops the stores around a runtime.
+pub fn run(args: &DevArgs) -> anyhow::Result<()> {
+    let here = std::env::current_dir().context("cannot tell the current folder")?;
+    let folder = here.join(FOLDER);
+    let duration = args.duration.as_deref().map(|d| crate::config::duration("--duration", d));
+    let duration = duration.transpose()?;
+    if args.fresh {
+        stores::remove_all(&folder).context("cannot remove the earlier data")?;
+    }
+    std::fs::create_dir_all(&folder)
+        .with_context(|| format!("cannot create {}", folder.display()))?;
+    let tools = Tools::find(&here)?;
+    eprintln!(
+        "starting a private Postgres {} and nats-server in {FOLDER}/",
+        tools.postgres_version
+    );
+    let mut postgres = Postgres::start(&tools, &folder.join("postgres"), &[])?;
+    let mut nats = Nats::start(&tools, &folder.join("nats"), "")?;
+    create_database(&postgres)?;
+    let migrated = schema::migrate(&crate::database::Address::parse(
+        "the private database",
+        &postgres.url(DATABASE),
+    )?)?;
+    eprintln!("the schema is at version {}", migrated.version);
+    crate::logging::start_file(&folder.join("pod.log"))?;
+
+    let demonstration = Demonstration::load(&folder)?;
+    let config = config(args, &postgres, &nats, &demonstration)?;
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    let ended = runtime.block_on(demonstrate(folder.clone(), config, demonstration, duration));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    nats.stop();
+    postgres.stop();
+    ended?;
+    println!("stopped; the data stays in {FOLDER}/ (`groundstation dev --fresh` starts over)");
+    Ok(())
+}
+
+fn create_database(postgres: &Postgres) -> anyhow::Result<()> {
+    let address =
+        crate::database::Address::parse("the private database", &postgres.url("postgres"))?;
+    let mut client = address.connect_blocking()?;
+    let there = client.query("select 1 from pg_database where datname = $1", &[&DATABASE])?;
+    if there.is_empty() {
+        client.batch_execute(&format!("create database {DATABASE}"))?;
+    }
+    Ok(())
+}
+
+/// The pod's settings, by the same way as `serve` gets them.
+fn config(
+    args: &DevArgs,
+    postgres: &Postgres,
+    nats: &Nats,
+    demonstration: &Demonstration,
+) -> anyhow::Result<Config> {
+    #[derive(Parser)]
+    #[command(no_binary_name = true)]
+    struct Serve {
+        #[command(flatten)]
+        args: ServeArgs,
+    }
+    let listen = free_address(args.listen)?.to_string();
+    let database = postgres.url(DATABASE);
+    let nats = nats.url();
+    let interval = format!("{}ms", HEARTBEAT_INTERVAL.as_millis());
+    let arguments = [
+        ("--database-url", database.as_str()),
+        ("--nats-url", nats.as_str()),
+        ("--listen", listen.as_str()),
+        ("--admin-token", demonstration.admin_token.as_str()),
+        ("--pod", "dev"),
+        ("--heartbeat-interval", interval.as_str()),
+        ("--offline-threshold", OFFLINE_THRESHOLD),
+        ("--sweep-interval", "500ms"),
+    ];
+    let arguments = arguments.iter().map(|(name, value)| format!("{name}={value}"));
+    Serve::try_parse_from(arguments)?.args.check()
+}
+
+/// The address asked for, or a free port beside it when somebody has it.
+fn free_address(asked: SocketAddr) -> anyhow::Result<SocketAddr> {
+    match std::net::TcpListener::bind(asked) {
+        Ok(_) => Ok(asked),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            Ok(SocketAddr::new(asked.ip(), 0))
+        }
+        Err(error) => bail!("cannot listen on {asked}: {error}"),
+    }
+}
+
+impl Demonstration {
+    fn path(folder: &Path) -> PathBuf {
+        folder.join("demonstration.json")
+    }
+
+    /// What an earlier run left, or a new one without satellites.
+    fn load(folder: &Path) -> anyhow::Result<Demonstration> {
+        match std::fs::read(Demonstration::path(folder)) {
+            Ok(json) => serde_json::from_slice(&json)
+                .context("demonstration.json is damaged: `groundstation dev --fresh` starts over"),
+            Err(_) => Ok(Demonstration {
+                admin_token: token::generate()?.expose_secret().to_owned(),
+                satellites: Vec::new(),
+            }),
+        }
+    }
+
+    /// Keeps it for the next run, readable by nobody else.
+    fn save(&self, folder: &Path) -> anyhow::Result<()> {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let file = options.open(Demonstration::path(folder)).context("demonstration.json")?;
+        serde_json::to_writer_pretty(file, self).context("demonstration.json")
+    }
+
+    /// Registers the satellites that are not registered yet.
+    fn register(&mut self, client: &Client) -> anyhow::Result<()> {
+        let known: Vec<Uuid> = client.list(&[])?.iter().map(|satellite| satellite.id).collect();
+        self.satellites.retain(|member| known.contains(&member.id));
+        for (name, region) in SATELLITES.iter().skip(self.satellites.len()) {
+            let created = client.create(&Create {
+                name,
+                region,
+                tags: [("demonstration".to_owned(), "yes".to_owned())].into(),
+                offline_threshold_ms: None,
+            })?;
+            self.satellites.push(Member { id: created.satellite.id, token: created.token });
+        }
+        Ok(())
+    }
+}
+
+async fn demonstrate(
+    folder: PathBuf,
+    config: Config,
+    mut demonstration: Demonstration,
+    duration: Option<Duration>,
+) -> anyhow::Result<()> {
+    let stop = CancellationToken::new();
+    let (listening, address) = oneshot::channel();
+    let nats = config.nats.clone();
+    let pod = tokio::spawn(pod::run(config, stop.clone().cancelled_owned(), move |address| {
+        if listening.send(address).is_err() {
+            tracing::debug!("nobody waits for the address any more");
+        }
+    }));
+    let Ok(address) = address.await else {
+        pod.await??;
+        bail!("the pod ended by itself");
+    };
+    let client =
+        Client::new(&format!("http://{address}"), demonstration.admin_token.clone().into());
+    let registrar = client.clone();
+    let members = tokio::task::spawn_blocking(move || {
+        demonstration.register(&registrar)?;
+        demonstration.save(&folder)?;
+        anyhow::Ok(demonstration.satellites)
+    })
+    .await??;
+
+    let triggers = crate::watch::triggers(nats.connect("groundstation dev").await?).await?;
+    let mut flight = JoinSet::new();
+    let orders = launch(&mut flight, &members, address);
+    let interrupted = crate::cli::shutdown_signal()?;
+    let over = async {
+        match duration {
+            Some(duration) => tokio::time::sleep(duration).await,
+            None => std::future::pending().await,
+        }
+    };
+    let shown = tokio::select! {
+        shown = view::show(address, client, triggers) => shown,
+        () = act(&orders) => Ok(()),
+        () = interrupted => Ok(()),
+        () = over => Ok(()),
+    };
+    // The pod first: a draining pod makes no edge of its goodbyes, so the satellites are taken over
+    // when they come back.
+    stop.cancel();
+    let drained = pod.await?;
+    drop(orders);
+    flight.shutdown().await;
+    drained.and(shown)
+}
+
+fn launch(
+    flight: &mut JoinSet<()>,
+    members: &[Member],
+    address: SocketAddr,
+) -> Vec<mpsc::Sender<Order>> {
+    let mut orders = Vec::with_capacity(members.len());
+    for member in members {
+        let identity = Identity {
+            url: format!("ws://{address}/api/ws/satellite"),
+            id: member.id,
+            token: SecretString::from(member.token.clone()),
+            heartbeat_interval: HEARTBEAT_INTERVAL,
+            capabilities: vec!["demonstration".to_owned()],
+        };
+        let (order, told) = mpsc::channel(1);
+        orders.push(order);
+        flight.spawn(agent::run(identity, told, |happening| {
+            tracing::debug!(?happening, "demonstration satellite");
+        }));
+    }
+    orders
+}
+
+/// Makes one of them do something every now and then, for ever.
+async fn act(orders: &[mpsc::Sender<Order>]) {
+    let kinds = [Order::FallSilent(SILENCE), Order::Leave(AWAY), Order::Drop];
+    for kind in kinds.iter().cycle() {
+        tokio::time::sleep(PACE).await;
+        // One that has not carried out its last order yet keeps it.
+        if let Some(order) = fastrand::choice(orders)
+            && order.try_send(*kind).is_err()
+        {
+            tracing::debug!("a demonstration satellite is busy");
+        }
+    }
+}

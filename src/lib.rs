@@ -14,8 +14,10 @@
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+pub mod agent;
 pub mod api;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod database;
 pub mod dev;
@@ -34,5 +36,7 @@ pub mod pod;
 pub mod relay;
 pub mod satellites;
 pub mod schema;
+pub mod simulate;
 pub mod token;
+pub mod watch;
 pub mod wire;

@@ -1,6 +1,9 @@
 //! Where log lines go and how they look: to standard error, so that standard output stays clean.
 
+use std::fs::OpenOptions;
 use std::io::IsTerminal;
+use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use tracing_subscriber::EnvFilter;
@@ -8,14 +11,9 @@ use tracing_subscriber::EnvFilter;
 /// Sets logging up from `RUST_LOG` (default `info`) and `GROUNDSTATION_LOG_FORMAT` (`text` or
 /// `json`). `default` replaces `info` for commands whose own output is what people came for.
 pub fn start(default: &str) -> anyhow::Result<()> {
-    let filter = match std::env::var("RUST_LOG") {
-        Ok(text) if !text.is_empty() => EnvFilter::try_new(&text).with_context(|| {
-            format!("RUST_LOG is {text:?}, not a filter such as info or groundstation=debug")
-        })?,
-        _ => EnvFilter::new(default),
-    };
+    let lines = tracing_subscriber::fmt().with_env_filter(filter(default)?);
+    let lines = lines.with_writer(std::io::stderr);
     let format = std::env::var("GROUNDSTATION_LOG_FORMAT").unwrap_or_default();
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match format.as_str() {
         "" | "text" => {
             lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init()
@@ -24,4 +22,23 @@ pub fn start(default: &str) -> anyhow::Result<()> {
         other => bail!("GROUNDSTATION_LOG_FORMAT is {other:?}: it must be text or json"),
     };
     started.map_err(|error| anyhow::anyhow!("cannot set logging up: {error}"))
+}
+
+/// Sets logging up to append to a file: for a command whose terminal shows something else.
+pub fn start_file(path: &Path) -> anyhow::Result<()> {
+    let file = OpenOptions::new().create(true).append(true).open(path);
+    let file = file.with_context(|| format!("cannot write {}", path.display()))?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter("info")?);
+    let started = lines.with_writer(Arc::new(file)).with_ansi(false).with_target(false).try_init();
+    started.map_err(|error| anyhow::anyhow!("cannot set logging up: {error}"))
+}
+
+/// async-nats tells of each connection twice; `nats.rs` tells what matters of it.
+fn filter(default: &str) -> anyhow::Result<EnvFilter> {
+    match std::env::var("RUST_LOG") {
+        Ok(text) if !text.is_empty() => EnvFilter::try_new(&text).with_context(|| {
+            format!("RUST_LOG is {text:?}, not a filter such as info or groundstation=debug")
+        }),
+        _ => Ok(EnvFilter::new(format!("{default},async_nats=warn"))),
+    }
 }

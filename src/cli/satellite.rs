@@ -1,0 +1,197 @@
+//! `groundstation satellite …`: the registry, over a pod's HTTP API.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
+use secrecy::SecretString;
+use uuid::Uuid;
+
+use super::table;
+use crate::client::{Client, Create};
+use crate::config;
+use crate::wire::SatelliteJson;
+
+/// Which pod, and with which right.
+#[derive(Args)]
+pub struct ApiArgs {
+    /// A pod's address
+    #[arg(long, env = "GROUNDSTATION_URL", default_value = "http://127.0.0.1:8080", global = true)]
+    url: String,
+
+    /// The admin token (the read token is enough for list and show)
+    #[arg(
+        long,
+        env = "GROUNDSTATION_ADMIN_TOKEN",
+        hide_env_values = true,
+        global = true,
+        value_name = "TOKEN"
+    )]
+    token: Option<SecretString>,
+}
+
+impl ApiArgs {
+    /// A client for it.
+    pub fn client(&self) -> anyhow::Result<Client> {
+        let token = self.token.clone();
+        let token = token.context("no token: set GROUNDSTATION_ADMIN_TOKEN or pass --token")?;
+        Ok(Client::new(&self.url, token))
+    }
+
+    /// The satellites' WebSocket of the same pod.
+    pub fn websocket(&self) -> anyhow::Result<String> {
+        let base = self.url.trim_end_matches('/');
+        let base = match base.split_once("://") {
+            Some(("http", rest)) => format!("ws://{rest}"),
+            Some(("https", rest)) => format!("wss://{rest}"),
+            _ => bail!("--url is {base:?}, it must begin with http:// or https://"),
+        };
+        Ok(format!("{base}/api/ws/satellite"))
+    }
+}
+
+#[derive(Args)]
+pub struct SatelliteArgs {
+    #[command(flatten)]
+    api: ApiArgs,
+
+    /// Print JSON for programs instead of text for people
+    #[arg(long, global = true)]
+    json: bool,
+
+    #[command(subcommand)]
+    command: SatelliteCommand,
+}
+
+#[derive(Subcommand)]
+enum SatelliteCommand {
+    /// Register a satellite; prints its id and, this once, its token
+    Create {
+        /// 1 to 200 characters
+        #[arg(long)]
+        name: String,
+        /// 1 to 200 characters
+        #[arg(long)]
+        region: String,
+        /// May be given several times
+        #[arg(long = "tag", value_name = "NAME:VALUE")]
+        tags: Vec<String>,
+        /// Its own offline threshold, such as 90s [default: the pod's]
+        #[arg(long, value_name = "DURATION")]
+        offline_threshold: Option<String>,
+    },
+    /// List satellites and how each one stands
+    List {
+        /// online or offline
+        #[arg(long)]
+        status: Option<String>,
+        /// Only this region
+        #[arg(long)]
+        region: Option<String>,
+        /// Only with this tag
+        #[arg(long, value_name = "NAME:VALUE")]
+        tag: Option<String>,
+        /// Only names that contain this
+        #[arg(long, value_name = "TEXT")]
+        q: Option<String>,
+    },
+    /// Show one satellite
+    Show {
+        /// The satellite's id
+        id: Uuid,
+    },
+    /// Remove a satellite: its session ends and its token is void
+    Remove {
+        /// The satellite's id
+        id: Uuid,
+    },
+}
+
+/// Runs `groundstation satellite …`.
+pub fn run(args: SatelliteArgs) -> anyhow::Result<()> {
+    let client = args.api.client()?;
+    match args.command {
+        SatelliteCommand::Create { name, region, tags, offline_threshold } => {
+            let created = client.create(&Create {
+                name: &name,
+                region: &region,
+                tags: parse_tags(&tags)?,
+                offline_threshold_ms: threshold(offline_threshold.as_deref())?,
+            })?;
+            if args.json {
+                return print_json(&created);
+            }
+            println!("id     {}", created.satellite.id);
+            println!("token  {}  (shown this once)", created.token);
+        }
+        SatelliteCommand::List { status, region, tag, q } => {
+            let filters = [("status", status), ("region", region), ("tag", tag), ("q", q)];
+            let filters: Vec<(&str, &str)> = filters
+                .iter()
+                .filter_map(|(name, value)| value.as_deref().map(|value| (*name, value)))
+                .collect();
+            let satellites = client.list(&filters)?;
+            if args.json {
+                return print_json(&satellites);
+            }
+            println!("{}", listing(&satellites));
+        }
+        SatelliteCommand::Show { id } => {
+            let satellite = client.get(id)?;
+            if args.json {
+                return print_json(&satellite);
+            }
+            println!("{}", listing(std::slice::from_ref(&satellite)));
+        }
+        SatelliteCommand::Remove { id } => {
+            client.remove(id)?;
+            if !args.json {
+                println!("removed {id}");
+            }
+        }
+    }
+    Ok(())
+}
+
+fn listing(satellites: &[SatelliteJson]) -> String {
+    let rows: Vec<[String; 7]> = satellites
+        .iter()
+        .map(|satellite| {
+            let tags = satellite.tags.iter().map(|(name, value)| format!("{name}:{value}"));
+            let seen = satellite.last_seen_at.map_or("-".to_owned(), |at| at.to_string());
+            [
+                satellite.id.to_string(),
+                satellite.name.clone(),
+                satellite.region.clone(),
+                satellite.status.clone(),
+                satellite.last_event.clone().unwrap_or("-".to_owned()),
+                seen,
+                tags.collect::<Vec<_>>().join(" "),
+            ]
+        })
+        .collect();
+    let head = ["ID", "NAME", "REGION", "STATUS", "LAST EVENT", "LAST SEEN", "TAGS"];
+    table::render(head, &rows)
+}
+
+fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string_pretty(value)?);
+    Ok(())
+}
+
+fn parse_tags(tags: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
+    tags.iter()
+        .map(|tag| match tag.split_once(':') {
+            Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
+            None => bail!("--tag is {tag:?}, it must be written NAME:VALUE"),
+        })
+        .collect()
+}
+
+fn threshold(text: Option<&str>) -> anyhow::Result<Option<i64>> {
+    let Some(text) = text else {
+        return Ok(None);
+    };
+    let duration = config::duration("--offline-threshold", text)?;
+    Ok(Some(i64::try_from(duration.as_millis())?))
+}

@@ -1,0 +1,187 @@
+//! What `groundstation dev` shows: who is online, and the edges as they arrive on NATS.
+//!
+//! On a terminal a screen that is drawn anew; elsewhere plain lines.
+
+use std::collections::VecDeque;
+use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context;
+use crossterm::terminal::{Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen};
+use crossterm::{cursor, execute, queue};
+use futures_util::{Stream, StreamExt};
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::client::Client;
+use crate::watch::Seen;
+use crate::wire::SatelliteJson;
+
+/// How often the fleet is asked for and the screen drawn.
+const REFRESH: Duration = Duration::from_millis(500);
+
+/// How often the fleet is told where there is no terminal.
+const PLAIN_REFRESH: Duration = Duration::from_secs(10);
+
+/// Edges remembered: more than any screen has lines.
+const MAX_EDGES: usize = 200;
+
+/// Shows until it fails.
+pub async fn show(
+    address: SocketAddr,
+    client: Client,
+    triggers: impl Stream<Item = anyhow::Result<Seen>>,
+) -> anyhow::Result<()> {
+    let terminal = std::io::stdout().is_terminal();
+    let _screen = terminal.then(Screen::enter).transpose()?;
+    if !terminal {
+        println!("pod listens on http://{address}; edges as they arrive on NATS:");
+    }
+    let mut ticks = interval(if terminal { REFRESH } else { PLAIN_REFRESH });
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut edges: VecDeque<Seen> = VecDeque::new();
+    let mut received: u64 = 0;
+    let mut triggers = std::pin::pin!(triggers);
+    loop {
+        tokio::select! {
+            seen = triggers.next() => {
+                let seen = seen.context("NATS is gone")??;
+                received += 1;
+                if !terminal {
+                    println!("{}", seen.line(false));
+                }
+                edges.push_front(seen);
+                edges.truncate(MAX_EDGES);
+            }
+            _ = ticks.tick() => {
+                let client = client.clone();
+                let fleet = tokio::task::spawn_blocking(move || client.list(&[])).await??;
+                if terminal {
+                    draw(&screen(address, &fleet, &edges, received)?)?;
+                } else {
+                    println!("{}", summary(&fleet, received));
+                }
+            }
+        }
+    }
+}
+
+/// The terminal's other screen; leaving it brings the first one back as it was.
+struct Screen;
+
+impl Screen {
+    fn enter() -> anyhow::Result<Screen> {
+        execute!(std::io::stdout(), EnterAlternateScreen, cursor::Hide).context("the terminal")?;
+        Ok(Screen)
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        if let Err(error) = execute!(std::io::stdout(), LeaveAlternateScreen, cursor::Show) {
+            tracing::debug!(%error, "the terminal is gone");
+        }
+    }
+}
+
+fn draw(lines: &[String]) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    queue!(out, cursor::MoveTo(0, 0))?;
+    for line in lines {
+        write!(out, "{line}")?;
+        queue!(out, Clear(ClearType::UntilNewLine), cursor::MoveToNextLine(1))?;
+    }
+    queue!(out, Clear(ClearType::FromCursorDown))?;
+    out.flush().context("the terminal")
+}
+
+fn summary(fleet: &[SatelliteJson], received: u64) -> String {
+    let online = fleet.iter().filter(|satellite| satellite.status == "online").count();
+    format!("{online} of {} online · {received} edges received", fleet.len())
+}
+
+/// The screen's lines, as many as the terminal has room for.
+fn screen(
+    address: SocketAddr,
+    fleet: &[SatelliteJson],
+    edges: &VecDeque<Seen>,
+    received: u64,
+) -> anyhow::Result<Vec<String>> {
+    let (width, height) = crossterm::terminal::size().context("the terminal's size")?;
+    let mut lines = vec![
+        format!(
+            "\x1b[1mGroundstation\x1b[0m  http://{address}  ·  {}  ·  Ctrl-C ends",
+            summary(fleet, received)
+        ),
+        String::new(),
+    ];
+    lines.extend(fleet_lines(fleet, width.into()));
+    lines.push(String::new());
+    lines.push("\x1b[1mEdges as they arrive on NATS\x1b[0m, newest first".to_owned());
+    if edges.is_empty() {
+        lines.push("  (none yet: the satellites are connecting)".to_owned());
+    }
+    let room = usize::from(height).saturating_sub(lines.len() + 1);
+    lines.extend(edges.iter().take(room).map(|seen| cut(&seen.line(true), width.into())));
+    lines.truncate(usize::from(height).saturating_sub(1));
+    Ok(lines)
+}
+
+/// How wide one satellite is shown.
+const CELL: usize = 38;
+
+fn fleet_lines(fleet: &[SatelliteJson], width: usize) -> Vec<String> {
+    let columns = (width / CELL).clamp(1, 4);
+    let rows = fleet.len().div_ceil(columns);
+    (0..rows)
+        .map(|row| {
+            let cells = (0..columns).filter_map(|column| fleet.get(column * rows + row)).map(cell);
+            cells.collect::<String>()
+        })
+        .collect()
+}
+
+fn cell(satellite: &SatelliteJson) -> String {
+    let (code, mark) = match (satellite.status.as_str(), satellite.last_event.as_deref()) {
+        ("online", _) => ("32", "● online"),
+        (_, Some("heartbeat_lost")) => ("31", "○ silent"),
+        (_, Some("connected")) => ("33", "○ late"),
+        _ => ("90", "○ away"),
+    };
+    let name: String = satellite.name.chars().take(14).collect();
+    let region: String = satellite.region.chars().take(10).collect();
+    format!("\x1b[{code}m{mark:<9}\x1b[0m {name:<15}{region:<13}")
+}
+
+/// Cuts a line with colours to a width, counting only what is seen.
+fn cut(line: &str, width: usize) -> String {
+    let (mut seen, mut in_escape, mut kept) = (0, false, String::new());
+    for c in line.chars() {
+        if c == '\x1b' {
+            in_escape = true;
+        }
+        if !in_escape {
+            if seen == width {
+                continue;
+            }
+            seen += 1;
+        }
+        kept.push(c);
+        if in_escape && c == 'm' {
+            in_escape = false;
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_cut_to_what_is_seen_and_keeps_its_colours() {
+        assert_eq!(cut("\x1b[32mconnected\x1b[0m", 4), "\x1b[32mconn\x1b[0m");
+        assert_eq!(cut("short", 80), "short");
+        assert_eq!(cut("söme", 2), "sö");
+    }
+}
