@@ -5,3 +5,9 @@
 mod harness;
 
 mod an_edge_reaches_the_subscriber;
+mod authentication;
+mod bad_frames;
+mod going_silent;
+mod heartbeats;
+mod removal;
+mod takeover;
