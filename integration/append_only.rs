@@ -99,7 +99,7 @@ async fn constraints_refuse_what_the_program_never_writes() {
     let copy = |change: &str| {
         format!(
             "insert into entity_transitions
-             select (jsonb_populate_record(t, '{{\"position\": 3}}' || '{change}')).*
+             select (jsonb_populate_record(t, '{{\"position\": 3}}'::jsonb || '{change}'::jsonb)).*
                from entity_transitions t where position = 2"
         )
     };
