@@ -19,7 +19,7 @@ use crate::agent::{self, Identity};
 use crate::config::{self, MigrateArgs, NatsArgs, ServeArgs};
 use crate::dev::{self, DevArgs};
 use crate::simulate::{self, Plan};
-use crate::{logging, pod, schema, watch};
+use crate::{client, logging, pod, schema, watch};
 
 mod satellite;
 mod table;
@@ -28,7 +28,10 @@ use satellite::{ApiArgs, SatelliteArgs};
 
 #[derive(Parser)]
 #[command(name = "groundstation", version, about, max_term_width = 100)]
-#[command(after_help = "Try `groundstation dev`: private stores, one pod and a dozen satellites.")]
+#[command(after_help = "\
+Try `groundstation dev`: private stores, one pod and a dozen satellites.
+
+RUST_LOG (default info) and GROUNDSTATION_LOG_FORMAT (text or json) say what is logged, and how.")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -50,6 +53,15 @@ enum Command {
     Simulate(SimulateArgs),
     /// Print the triggers as they arrive on NATS
     Watch(WatchArgs),
+    /// Ask a pod whether it is ready; exits 0 if so (for health checks without a shell)
+    Health(HealthArgs),
+}
+
+#[derive(Args)]
+struct HealthArgs {
+    /// The pod's address
+    #[arg(long, env = "GROUNDSTATION_URL", default_value = "http://127.0.0.1:8080")]
+    url: String,
 }
 
 #[derive(Args)]
@@ -163,6 +175,10 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Watch(args) => {
             logging::start("warn")?;
             block_on(run_watch(args))
+        }
+        Command::Health(args) => {
+            println!("{}", client::ready(&args.url)?);
+            Ok(())
         }
     }
 }
