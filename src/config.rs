@@ -28,6 +28,13 @@ pub struct DatabaseArgs {
 }
 
 impl DatabaseArgs {
+    /// The address, or an error that names what is missing.
+    pub fn required(&self) -> anyhow::Result<Address> {
+        self.address()?.context(
+            "DATABASE_URL is missing: set it to postgres://user:password@host:5432/groundstation",
+        )
+    }
+
     fn address(&self) -> anyhow::Result<Option<Address>> {
         let url = self.database_url.as_ref().filter(|url| !url.expose_secret().is_empty());
         url.map(|url| Address::parse("DATABASE_URL", url.expose_secret())).transpose()
@@ -54,9 +61,7 @@ impl MigrateArgs {
         if let Some(url) = direct {
             return Address::parse("DATABASE_DIRECT_URL", url.expose_secret());
         }
-        self.database.address()?.context(
-            "DATABASE_URL is missing: set it to postgres://user:password@host:5432/groundstation",
-        )
+        self.database.required()
     }
 }
 

@@ -17,6 +17,7 @@ use crate::lifecycle::{
 use crate::wire::{self, Actor, StateJson, Timestamp, TransitionJson};
 
 pub mod append;
+pub mod past;
 pub mod read;
 
 /// The identity of a change, made before it is first tried; also the message id on the stream.
