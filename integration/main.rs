@@ -5,9 +5,12 @@
 mod harness;
 
 mod an_edge_reaches_the_subscriber;
+mod as_of;
 mod authentication;
 mod bad_frames;
 mod going_silent;
 mod heartbeats;
+mod rebuild;
 mod removal;
+mod stats;
 mod takeover;
