@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::harness::program::run;
-use crate::harness::{CALM, Credentials, Fleet, Pod, Satellite, blocking, eventually};
+use crate::harness::wait::{blocking, eventually};
+use crate::harness::{CALM, Credentials, Fleet, Pod, Satellite};
 
 /// A few satellites come, go, are taken over and removed; returns all transitions.
 async fn lived(fleet: &Fleet, pod: &Pod) -> Vec<Value> {
@@ -109,14 +110,14 @@ async fn the_same_question_about_the_past_has_the_same_bytes_while_the_fleet_goe
     let questions = [format!("/v1/satellites?at={at}"), "/v1/satellites?position=5".to_owned()];
     let mut first = Vec::new();
     for question in &questions {
-        first.push(a.get(question).await.body);
+        first.push(a.get(question).await.text);
     }
     let late = a.register("late", "us").await;
     Satellite::connect(b.address, &late).await.close().await;
     let known = transitions[0]["id"].as_str().expect("an id").parse().expect("a UUID");
     assert_eq!(a.remove(known).await.status, 204);
     for (question, first) in questions.iter().zip(&first) {
-        assert_eq!(&b.get(question).await.body, first, "{question}");
+        assert_eq!(&b.get(question).await.text, first, "{question}");
     }
     fleet.check().await;
 }

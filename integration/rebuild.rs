@@ -3,7 +3,8 @@
 use std::process::Output;
 
 use crate::harness::program::{command, run};
-use crate::harness::{CALM, Fleet, Satellite, blocking};
+use crate::harness::wait::blocking;
+use crate::harness::{CALM, Fleet, Satellite};
 
 async fn rebuild(fleet: &Fleet, arguments: &[&'static str]) -> Output {
     let url = fleet.database_url.clone();

@@ -172,9 +172,9 @@ impl Plan<'_> {
         self
     }
 
-    /// Its environment.
-    pub fn environment(&self) -> Vec<(&str, &str)> {
-        self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+    /// Its environment, for a pod that is not to start.
+    pub fn environment(self) -> Vec<(String, String)> {
+        self.environment
     }
 
     /// Starts it and waits until it is ready.

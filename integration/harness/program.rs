@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// The program with nothing of this process' environment but what it is given.
-pub fn command(environment: &[(&str, &str)]) -> Command {
+pub fn command(environment: &[(String, String)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_groundstation"));
-    command.env_clear().envs(environment.iter().copied()).stdin(Stdio::null());
+    command.env_clear().envs(environment.iter().cloned()).stdin(Stdio::null());
     command
 }
 
 /// Runs a command to its end; kills it and panics if it does not end. Blocking.
-pub fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+pub fn run(arguments: &[&str], environment: &[(String, String)]) -> Output {
     let mut command = command(environment);
     command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the program starts");
@@ -34,5 +34,5 @@ pub fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
 
 /// `groundstation migrate`. Blocking.
 pub fn migrate(database_url: &str) -> Output {
-    run(&["migrate"], &[("DATABASE_URL", database_url)])
+    run(&["migrate"], &[("DATABASE_URL".to_owned(), database_url.to_owned())])
 }

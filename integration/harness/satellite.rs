@@ -34,7 +34,7 @@ pub enum Heard {
 
 enum Order {
     Send(Message),
-    Beat(Option<Duration>),
+    Beat(Duration),
     Tell(oneshot::Sender<()>),
 }
 
@@ -81,12 +81,7 @@ impl Satellite {
 
     /// Sends heartbeats until told otherwise.
     pub fn beat_every(&self, period: Duration) {
-        self.order(Order::Beat(Some(period)));
-    }
-
-    /// Sends no heartbeat any more; the socket stays.
-    pub fn go_silent(&self) {
-        self.order(Order::Beat(None));
+        self.order(Order::Beat(period));
     }
 
     /// Sends a message.
@@ -162,7 +157,7 @@ async fn live(
             Some(order) = orders.recv() => match order {
                 Order::Send(frame) => Some(frame),
                 Order::Beat(period) => {
-                    beats = period.map(steady);
+                    beats = Some(steady(period));
                     None
                 }
                 Order::Tell(sent) => {
