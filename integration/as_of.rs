@@ -9,8 +9,9 @@ use crate::harness::program::run;
 use crate::harness::wait::{blocking, eventually};
 use crate::harness::{CALM, Credentials, Fleet, Pod, Satellite};
 
-/// A few satellites come, go, are taken over and removed; returns all transitions.
-async fn lived(fleet: &Fleet, pod: &Pod) -> Vec<Value> {
+/// A few satellites come, go, are taken over and removed; returns all transitions, and the
+/// satellites that stay.
+async fn lived(fleet: &Fleet, pod: &Pod) -> (Vec<Value>, Vec<Satellite>) {
     let mut credentials: Vec<Credentials> = Vec::new();
     for n in 0..4 {
         credentials.push(pod.register(&format!("edge-{n}"), "eu").await);
@@ -29,7 +30,7 @@ async fn lived(fleet: &Fleet, pod: &Pod) -> Vec<Value> {
     let answer = pod.get("/v1/transitions?limit=1000").await.json();
     let transitions = answer["transitions"].as_array().expect("transitions").clone();
     assert_eq!(transitions.len(), 8);
-    transitions
+    (transitions, open)
 }
 
 /// Status, last event and time last seen of each satellite, by its id.
@@ -62,7 +63,7 @@ fn shown(page: &Value) -> States {
 async fn the_fleet_as_of_each_position_is_the_fold_of_the_log_up_to_there() {
     let fleet = Fleet::new(CALM).await;
     let pod = fleet.pod("a").await;
-    let transitions = lived(&fleet, &pod).await;
+    let (transitions, _open) = lived(&fleet, &pod).await;
     for position in 0..=8 {
         let page = pod.get(&format!("/v1/satellites?position={position}")).await.json();
         assert_eq!(page["position"], position);
@@ -82,7 +83,7 @@ async fn the_fleet_as_of_each_position_is_the_fold_of_the_log_up_to_there() {
 async fn a_moment_is_the_newest_position_recorded_by_then() {
     let fleet = Fleet::new(CALM).await;
     let pod = fleet.pod("a").await;
-    let transitions = lived(&fleet, &pod).await;
+    let (transitions, _open) = lived(&fleet, &pod).await;
     // The log settles before the next moment, so the last one is past.
     eventually("the last moment to be past", async || {
         let at = transitions[7]["recordedAt"].as_str().expect("a time");
@@ -105,7 +106,7 @@ async fn a_moment_is_the_newest_position_recorded_by_then() {
 async fn the_same_question_about_the_past_has_the_same_bytes_while_the_fleet_goes_on() {
     let fleet = Fleet::new(CALM).await;
     let (a, b) = (fleet.pod("a").await, fleet.pod("b").await);
-    let transitions = lived(&fleet, &a).await;
+    let (transitions, _open) = lived(&fleet, &a).await;
     let at = transitions[4]["recordedAt"].as_str().expect("a time");
     let questions = [format!("/v1/satellites?at={at}"), "/v1/satellites?position=5".to_owned()];
     let mut first = Vec::new();
@@ -127,7 +128,7 @@ async fn the_future_is_refused_and_before_the_first_transition_nobody_was_there(
     let fleet = Fleet::new(CALM).await;
     let pod = fleet.pod("a").await;
     assert_eq!(pod.get("/v1/satellites?position=0").await.json()["satellites"], json!([]));
-    lived(&fleet, &pod).await;
+    let _lived = lived(&fleet, &pod).await;
     for question in ["at=2020-01-01T00:00:00Z", "position=0"] {
         let answer = pod.get(&format!("/v1/satellites?{question}")).await;
         assert_eq!(answer.json()["satellites"], json!([]), "{question}");
@@ -154,7 +155,7 @@ async fn the_future_is_refused_and_before_the_first_transition_nobody_was_there(
 async fn the_command_line_lists_the_fleet_as_it_was() {
     let fleet = Fleet::new(CALM).await;
     let pod = fleet.pod("a").await;
-    let transitions = lived(&fleet, &pod).await;
+    let (transitions, _open) = lived(&fleet, &pod).await;
     let (url, token) = (format!("http://{}", pod.address), fleet.admin_token.clone());
     let first_at = transitions[0]["recordedAt"].as_str().expect("a time").to_owned();
     let listed = blocking(move || {

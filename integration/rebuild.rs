@@ -9,7 +9,7 @@ use crate::harness::{CALM, Fleet, Satellite};
 async fn rebuild(fleet: &Fleet, arguments: &[&'static str]) -> Output {
     let url = fleet.database_url.clone();
     let arguments: Vec<&str> = ["rebuild"].iter().chain(arguments).copied().collect();
-    blocking(move || run(&arguments, &[("DATABASE_URL", &url)])).await
+    blocking(move || run(&arguments, &[("DATABASE_URL", url.as_str())])).await
 }
 
 fn said(output: &Output) -> String {
@@ -134,7 +134,7 @@ async fn an_interrupted_rebuild_has_changed_nothing() {
     let url = fleet.database_url.clone();
     let killed = blocking(move || {
         let points = ("FAILPOINTS", "projector::before_commit=return");
-        command(&[("DATABASE_URL", &url), points]).arg("rebuild").output().expect("it runs")
+        command(&[("DATABASE_URL", url.as_str()), points]).arg("rebuild").output().expect("it runs")
     })
     .await;
     assert_eq!(killed.status.code(), None, "it was to be killed: {}", said(&killed));
