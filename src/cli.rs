@@ -21,9 +21,13 @@ use crate::dev::{self, DevArgs};
 use crate::simulate::{self, Plan};
 use crate::{logging, pod, schema, watch};
 
+mod replay;
+mod retention;
 mod satellite;
 mod table;
 
+use replay::ReplayArgs;
+use retention::RetentionArgs;
 use satellite::{ApiArgs, SatelliteArgs};
 
 #[derive(Parser)]
@@ -50,6 +54,10 @@ enum Command {
     Simulate(SimulateArgs),
     /// Print the triggers as they arrive on NATS
     Watch(WatchArgs),
+    /// Write transitions of the log once more, as JSON lines or to NATS under another prefix
+    Replay(Box<ReplayArgs>),
+    /// Archive and drop partitions of the log that are old
+    Retention(RetentionArgs),
 }
 
 #[derive(Args)]
@@ -163,6 +171,14 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Watch(args) => {
             logging::start("warn")?;
             block_on(run_watch(args))
+        }
+        Command::Replay(args) => {
+            logging::start("warn")?;
+            block_on(replay::run(*args))
+        }
+        Command::Retention(args) => {
+            logging::start("warn")?;
+            block_on(retention::run(args))
         }
     }
 }

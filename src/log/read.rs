@@ -1,6 +1,9 @@
 //! Reading the log, in position order.
+//!
+//! A read from below the [`horizon`](super::horizon) begins at the horizon: what is older was dropped.
 
 use deadpool_postgres::GenericClient;
+use time::OffsetDateTime;
 use tokio_postgres::Error;
 use uuid::Uuid;
 
@@ -83,5 +86,84 @@ pub async fn filtered(
             &[&after.0, &limit.clamp(1, MAX_LIMIT), &satellite, &event, &since, &until],
         )
         .await?;
+    rows.iter().map(Entry::from_row).collect()
+}
+
+const WITHIN: &str = "
+    select position, revision, change_id, entity_id, event, reason, session, prev, next,
+           actor_type, actor_id, traceparent, occurred_at, recorded_at
+      from entity_transitions
+     where position > $1
+       and position <= $2
+       and ($4::uuid is null or entity_id = $4)
+       and ($5::text is null or event = $5)
+     order by position
+     limit $3";
+
+/// The entries after `after` up to and with `through`, at most `limit` of them (bounded by
+/// [`MAX_LIMIT`]). Fewer than `limit` means that there are no more of them up to `through`.
+pub async fn within(
+    client: &impl GenericClient,
+    after: Position,
+    through: Position,
+    limit: i64,
+    satellite: Option<SatelliteId>,
+    event: Option<Event>,
+) -> Result<Vec<Entry>, Error> {
+    let satellite: Option<Uuid> = satellite.map(|satellite| satellite.0);
+    let event = event.map(Event::as_str);
+    let limit = limit.clamp(1, MAX_LIMIT);
+    // Not cached: the plan is to fit the filters that are there.
+    let rows = client.query(WITHIN, &[&after.0, &through.0, &limit, &satellite, &event]).await?;
+    rows.iter().map(Entry::from_row).collect()
+}
+
+const RECORDED_AT: &str = "select recorded_at from entity_transitions where position = $1";
+
+/// The newest position up to `head` that was recorded before `moment`, or the horizon if what is
+/// above it was recorded later. `recorded_at` never goes back along positions, which have no gap:
+/// this halves the range and looks at some thirty rows, however long the log is.
+pub async fn last_before(
+    client: &impl GenericClient,
+    moment: Timestamp,
+    horizon: Position,
+    head: Position,
+) -> Result<Position, Error> {
+    let statement = client.prepare_cached(RECORDED_AT).await?;
+    // Everything up to `before` is older than the moment, everything from `not_before` is not.
+    let (mut before, mut not_before) = (horizon.0, head.0 + 1);
+    while not_before - before > 1 {
+        let middle = before + (not_before - before) / 2;
+        let row = client.query_opt(&statement, &[&middle]).await?;
+        // A row that is gone was dropped meanwhile, for its age.
+        let recorded_at: Option<OffsetDateTime> = row.map(|row| row.try_get(0)).transpose()?;
+        if recorded_at.is_none_or(|recorded_at| recorded_at < moment.moment()) {
+            before = middle;
+        } else {
+            not_before = middle;
+        }
+    }
+    Ok(Position(before))
+}
+
+const AT_HORIZON: &str = "
+    select position, revision, change_id, entity_id, event, reason, session, prev, next,
+           actor_type, actor_id, traceparent, occurred_at, recorded_at
+      from transitions_at_horizon
+     where $1::uuid is null or entity_id > $1
+     order by entity_id
+     limit $2";
+
+/// What the log at and below the horizon folded to: of each satellite its newest transition there,
+/// by satellite, those behind `after`, at most `limit` of them (bounded by [`MAX_LIMIT`]). None
+/// while the log is whole.
+pub async fn at_horizon(
+    client: &impl GenericClient,
+    after: Option<SatelliteId>,
+    limit: i64,
+) -> Result<Vec<Entry>, Error> {
+    let after: Option<Uuid> = after.map(|satellite| satellite.0);
+    let statement = client.prepare_cached(AT_HORIZON).await?;
+    let rows = client.query(&statement, &[&after, &limit.clamp(1, MAX_LIMIT)]).await?;
     rows.iter().map(Entry::from_row).collect()
 }
