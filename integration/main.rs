@@ -1,1 +1,24 @@
-fn main() {}
+//! Promises, each held against real servers, real pods and real sockets: one file a promise.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+mod harness;
+
+mod an_edge_reaches_the_subscriber;
+mod append_only;
+mod authentication;
+mod bad_frames;
+mod drain;
+mod going_silent;
+mod heartbeats;
+mod http_api;
+mod many_at_once;
+mod migrations;
+mod outage;
+mod relay;
+mod removal;
+mod secrets_stay_inside;
+mod sql_agrees_with_rust;
+mod starting;
+mod takeover;
+mod unknown_outcome;

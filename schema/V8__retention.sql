@@ -17,6 +17,15 @@ create table transitions_at_horizon (
 
 grant select on transitions_at_horizon to groundstation_service;
 
+-- The log and what it rests on: what the newest transition of a satellite was, at any position from
+-- the horizon on, is answered from here.
+create view remembered_transitions with (security_invoker = true) as
+    select * from entity_transitions
+    union all
+    select * from transitions_at_horizon;
+
+grant select on remembered_transitions to groundstation_service;
+
 -- The partitions there are, oldest first, and what keeps each one (null: nothing does).
 -- Positions have no gap, so a partition with something behind it is full, and recorded_at never goes
 -- back along positions, so its last row is its youngest.

@@ -34,16 +34,16 @@ pub struct DatabaseArgs {
 }
 
 impl DatabaseArgs {
-    fn address(&self) -> anyhow::Result<Option<Address>> {
-        let url = self.database_url.as_ref().filter(|url| !url.expose_secret().is_empty());
-        url.map(|url| Address::parse("DATABASE_URL", url.expose_secret())).transpose()
-    }
-
-    /// The address, for a command that is of no use without it.
+    /// The address, or an error that names what is missing.
     pub fn required(&self) -> anyhow::Result<Address> {
         self.address()?.context(
             "DATABASE_URL is missing: set it to postgres://user:password@host:5432/groundstation",
         )
+    }
+
+    fn address(&self) -> anyhow::Result<Option<Address>> {
+        let url = self.database_url.as_ref().filter(|url| !url.expose_secret().is_empty());
+        url.map(|url| Address::parse("DATABASE_URL", url.expose_secret())).transpose()
     }
 }
 

@@ -90,12 +90,22 @@ impl Address {
             .map_err(|error| anyhow::anyhow!("cannot use NATS at {}: {error}", self.display()))
     }
 
+    /// The client takes user and password, or a token, by option only and ignores those of a URL.
+    fn url_credentials(&self) -> ConnectOptions {
+        let named = self.servers.iter().find_map(|server| Some((server.username()?, server)));
+        match named.map(|(user, server)| (decoded(user), server.password().map(decoded))) {
+            Some((user, Some(password))) => ConnectOptions::with_user_and_password(user, password),
+            Some((token, None)) => ConnectOptions::with_token(token),
+            None => ConnectOptions::new(),
+        }
+    }
+
     fn options(&self, name: &str) -> anyhow::Result<ConnectOptions> {
         let options = match &self.credentials {
             Some(text) => ConnectOptions::with_credentials(text).map_err(|error| {
                 anyhow::anyhow!("NATS_CREDS is not a credentials file: {error}")
             })?,
-            None => ConnectOptions::new(),
+            None => self.url_credentials(),
         };
         Ok(options
             .name(name)
@@ -106,6 +116,26 @@ impl Address {
                 Duration::from_millis(doubled).min(LONGEST_PAUSE)
             }))
     }
+}
+
+/// Undoes the percent encoding of a part of a URL.
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, others)) = rest.split_first() {
+        let digits = others.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) if first == b'%' => {
+                bytes.push(byte);
+                rest = &others[2..];
+            }
+            _ => {
+                bytes.push(first);
+                rest = others;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn note(event: &Event, metrics: &Metrics, address: &str) {
@@ -132,6 +162,15 @@ mod tests {
     fn an_address_is_shown_without_user_and_password() {
         let address = Address::parse("nats://me:secret@a.example:4333,b.example", None);
         assert_eq!(address.expect("an address").display(), "a.example:4333,b.example:4222");
+    }
+
+    #[test]
+    fn credentials_in_a_url_are_percent_decoded() {
+        let cases =
+            [("plain", "plain"), ("p%40ss%2Fword", "p@ss/word"), ("100%", "100%"), ("", "")];
+        for (encoded, expected) in cases {
+            assert_eq!(decoded(encoded), expected);
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use async_nats::jetstream;
 use async_nats::jetstream::context::PublishAckFuture;
+use fail::fail_point;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -182,6 +183,9 @@ impl Relay {
             self.head.mark_unchanged();
             let entries = self.read(window.published.position).await?;
             tell_of_a_gap(window.published.position, entries.first());
+            if !entries.is_empty() {
+                fail_point!("relay::after_read", |_| std::process::abort());
+            }
             for entry in &entries {
                 if window.in_flight.len() >= MAX_IN_FLIGHT {
                     self.acknowledge(&mut window).await?;
@@ -190,10 +194,17 @@ impl Relay {
                 let message = message.context("a transition that fires nothing")?;
                 let ack = jetstream.send_publish(message.0, message.1).await.context("publish")?;
                 window.sent(entry.position, ack);
+                fail_point!("relay::mid_batch", |_| std::process::abort());
+            }
+            if !window.in_flight.is_empty() {
+                fail_point!("relay::published", |_| std::process::abort());
             }
             // A full batch means there is more to read: acknowledgements can wait.
             while (entries.len() as i64) < BATCH && !window.in_flight.is_empty() {
                 self.acknowledge(&mut window).await?;
+            }
+            if !entries.is_empty() {
+                fail_point!("relay::acknowledged", |_| std::process::abort());
             }
             if renewed.elapsed() >= RENEWAL {
                 renewed = Instant::now();

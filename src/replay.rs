@@ -11,10 +11,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use deadpool_postgres::Object;
 
 use crate::database::{self, Database};
 use crate::lifecycle::{Event, Position, SatelliteId};
-use crate::log::{self, Entry, partitions, read};
+use crate::log::{self, Entry, partitions, past, read};
 use crate::progress::Progress;
 use crate::wire::Timestamp;
 
@@ -193,18 +194,27 @@ impl Replay {
                     Timestamp::new(at)
                 );
             }
-            let before = within_time(read::last_before(&client, since, horizon, head)).await?;
-            range.after = range.after.max(before);
+            range.after = range.after.max(last_before(&client, since, horizon).await?);
         }
         if let Some(until) = until {
-            let before = within_time(read::last_before(&client, until, horizon, head)).await?;
-            range.through = range.through.min(before);
+            range.through = range.through.min(last_before(&client, until, horizon).await?);
         }
         if named.is_none() && since.is_none() && horizon > Position::ZERO {
             eprintln!("the log begins at position {}: retention dropped the rest", horizon.0 + 1);
         }
         Ok(range)
     }
+}
+
+/// The newest position recorded before `moment`; the horizon if all there is was recorded later.
+async fn last_before(
+    client: &Object,
+    moment: Timestamp,
+    horizon: Position,
+) -> anyhow::Result<Position> {
+    // What is recorded is cut to the millisecond.
+    let before = moment.moment() - Duration::from_millis(1);
+    Ok(within_time(past::position_at(client, before)).await?.unwrap_or(horizon))
 }
 
 async fn within_time<T>(

@@ -3,7 +3,6 @@
 //! A read from below the [`horizon`](super::horizon) begins at the horizon: what is older was dropped.
 
 use deadpool_postgres::GenericClient;
-use time::OffsetDateTime;
 use tokio_postgres::Error;
 use uuid::Uuid;
 
@@ -116,34 +115,6 @@ pub async fn within(
     // Not cached: the plan is to fit the filters that are there.
     let rows = client.query(WITHIN, &[&after.0, &through.0, &limit, &satellite, &event]).await?;
     rows.iter().map(Entry::from_row).collect()
-}
-
-const RECORDED_AT: &str = "select recorded_at from entity_transitions where position = $1";
-
-/// The newest position up to `head` that was recorded before `moment`, or the horizon if what is
-/// above it was recorded later. `recorded_at` never goes back along positions, which have no gap:
-/// this halves the range and looks at some thirty rows, however long the log is.
-pub async fn last_before(
-    client: &impl GenericClient,
-    moment: Timestamp,
-    horizon: Position,
-    head: Position,
-) -> Result<Position, Error> {
-    let statement = client.prepare_cached(RECORDED_AT).await?;
-    // Everything up to `before` is older than the moment, everything from `not_before` is not.
-    let (mut before, mut not_before) = (horizon.0, head.0 + 1);
-    while not_before - before > 1 {
-        let middle = before + (not_before - before) / 2;
-        let row = client.query_opt(&statement, &[&middle]).await?;
-        // A row that is gone was dropped meanwhile, for its age.
-        let recorded_at: Option<OffsetDateTime> = row.map(|row| row.try_get(0)).transpose()?;
-        if recorded_at.is_none_or(|recorded_at| recorded_at < moment.moment()) {
-            before = middle;
-        } else {
-            not_before = middle;
-        }
-    }
-    Ok(Position(before))
 }
 
 const AT_HORIZON: &str = "

@@ -1,0 +1,184 @@
+//! One test's world: a database, a NATS account, tokens, and the settings its pods share.
+
+use std::time::Duration;
+
+use groundstation::dev::stores::Nats;
+use groundstation::nats::Address;
+use tokio::sync::OnceCell;
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use super::pod::Pod;
+use super::stores::{self, Share};
+use super::subscriber::Subscriber;
+use super::wait::{blocking, eventually};
+
+/// Heartbeats and what follows from their absence.
+#[derive(Clone, Copy)]
+pub struct Timing {
+    pub heartbeat: Duration,
+    pub threshold: Duration,
+    pub sweep: Duration,
+}
+
+/// Nobody is lost unless the test takes a minute.
+pub const CALM: Timing = Timing {
+    heartbeat: Duration::from_secs(1),
+    threshold: Duration::from_secs(60),
+    sweep: Duration::from_millis(100),
+};
+
+/// Who is silent is lost soon; who beats every 200 ms is not, even on a busy machine.
+pub const BRISK: Timing = Timing {
+    heartbeat: Duration::from_millis(200),
+    threshold: Duration::from_secs(3),
+    sweep: Duration::from_millis(100),
+};
+
+/// See the module.
+pub struct Fleet {
+    pub timing: Timing,
+    pub database_url: String,
+    pub nats_url: String,
+    pub admin_token: String,
+    pub read_token: String,
+    /// Only where the test wants to kill it.
+    nats: Option<Nats>,
+    reader: OnceCell<Client>,
+}
+
+/// A pod to be started.
+pub struct Plan<'a> {
+    fleet: &'a Fleet,
+    name: String,
+    environment: Vec<(String, String)>,
+}
+
+impl Fleet {
+    /// A fleet with the shared servers.
+    pub async fn new(timing: Timing) -> Fleet {
+        Fleet::of(timing, blocking(stores::share).await, None)
+    }
+
+    /// A fleet with a nats-server of its own.
+    pub async fn with_own_nats(timing: Timing) -> Fleet {
+        let (mut share, nats) = blocking(|| (stores::share(), stores::own_nats())).await;
+        share.nats_url = nats.url();
+        Fleet::of(timing, share, Some(nats))
+    }
+
+    fn of(timing: Timing, share: Share, nats: Option<Nats>) -> Fleet {
+        let Share { database_url, nats_url } = share;
+        let (admin_token, read_token) = (stores::random(), stores::random());
+        Fleet {
+            timing,
+            database_url,
+            nats_url,
+            admin_token,
+            read_token,
+            nats,
+            reader: OnceCell::new(),
+        }
+    }
+
+    /// Starts a pod with the fleet's settings.
+    pub async fn pod(&self, name: &str) -> Pod {
+        self.plan(name).start().await
+    }
+
+    /// A pod some of whose settings are its own.
+    pub fn plan(&self, name: &str) -> Plan<'_> {
+        let ms = |duration: Duration| format!("{}ms", duration.as_millis());
+        let environment = [
+            ("GROUNDSTATION_POD", name.to_owned()),
+            ("GROUNDSTATION_LISTEN", "127.0.0.1:0".to_owned()),
+            ("GROUNDSTATION_LOG_FORMAT", "json".to_owned()),
+            ("GROUNDSTATION_ADMIN_TOKEN", self.admin_token.clone()),
+            ("GROUNDSTATION_READ_TOKEN", self.read_token.clone()),
+            ("GROUNDSTATION_HEARTBEAT_INTERVAL", ms(self.timing.heartbeat)),
+            ("GROUNDSTATION_OFFLINE_THRESHOLD", ms(self.timing.threshold)),
+            ("GROUNDSTATION_SWEEP_INTERVAL", ms(self.timing.sweep)),
+            ("DATABASE_URL", self.database_url.clone()),
+            ("NATS_URL", self.nats_url.clone()),
+        ];
+        let environment = environment.map(|(name, value)| (name.to_owned(), value)).to_vec();
+        Plan { fleet: self, name: name.to_owned(), environment }
+    }
+
+    /// The database, as its owner.
+    pub async fn sql(&self) -> Client {
+        let (client, connection) =
+            tokio_postgres::connect(&self.database_url, tokio_postgres::NoTls)
+                .await
+                .expect("a connection to the test's database");
+        tokio::spawn(connection);
+        client
+    }
+
+    /// What the log holds of a satellite: session, event and reason of each transition.
+    pub async fn history(&self, satellite: Uuid) -> Vec<String> {
+        const HISTORY: &str = "
+            select session || ' ' || event || ' ' || reason
+              from entity_transitions where entity_id = $1 order by position";
+        let sql = self.reader.get_or_init(|| self.sql()).await;
+        let rows = sql.query(HISTORY, &[&satellite]).await.expect("the log can be read");
+        rows.iter().map(|row| row.get(0)).collect()
+    }
+
+    /// Waits until the log holds exactly this of a satellite.
+    pub async fn expect_history(&self, satellite: Uuid, expected: &[&str]) {
+        eventually(&format!("the history of {satellite} to be {expected:?}"), async || {
+            let history = self.history(satellite).await;
+            if history == expected { Ok(()) } else { Err(format!("{history:?}")) }
+        })
+        .await;
+    }
+
+    /// How many transitions the log holds.
+    pub async fn log_length(&self) -> i64 {
+        let sql = self.reader.get_or_init(|| self.sql()).await;
+        let row = sql.query_one("select count(*) from entity_transitions", &[]).await;
+        row.expect("the log can be read").get(0)
+    }
+
+    /// A NATS client in the test's account.
+    pub async fn nats(&self) -> async_nats::Client {
+        let address = Address::parse(&self.nats_url, None).expect("an address");
+        address.connect("test").await.expect("a connection to NATS")
+    }
+
+    /// Hears everything that is published from now on.
+    pub async fn subscribe(&self) -> Subscriber {
+        Subscriber::new(&self.nats().await).await
+    }
+
+    /// The nats-server of [`Fleet::with_own_nats`].
+    pub fn own_nats(&mut self) -> &mut Nats {
+        self.nats.as_mut().expect("Fleet::with_own_nats")
+    }
+}
+
+impl Plan<'_> {
+    /// Sets a variable of the pod's environment.
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.environment.retain(|(known, _)| known != name);
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Leaves a variable out.
+    pub fn without(mut self, name: &str) -> Self {
+        self.environment.retain(|(known, _)| known != name);
+        self
+    }
+
+    /// Its environment, for a pod that is not to start.
+    pub fn environment(self) -> Vec<(String, String)> {
+        self.environment
+    }
+
+    /// Starts it and waits until it is ready.
+    pub async fn start(self) -> Pod {
+        Pod::start(&self.name, &self.environment, &self.fleet.admin_token).await
+    }
+}

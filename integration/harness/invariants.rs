@@ -1,0 +1,111 @@
+//! What has to be true after every test, whatever it did.
+
+use std::collections::BTreeMap;
+
+use groundstation::lifecycle::{
+    self, Connection, Event, Reason, Revision, SatelliteId, Session, State, Transition,
+};
+use groundstation::wire::StateJson;
+use time::OffsetDateTime;
+use tokio_postgres::{GenericClient, IsolationLevel, types::Json};
+use uuid::Uuid;
+
+use super::fleet::Fleet;
+use super::log_and_stream::{differences, read_log, read_stream};
+use super::wait::eventually;
+
+impl Fleet {
+    /// Checks everything that is always true. Needs a pod that relays, or a relay that has caught
+    /// up.
+    pub async fn check(&self) {
+        let mut sql = self.sql().await;
+        let nats = self.nats().await;
+        eventually("the stream to equal the log", async || {
+            let (log, stream) = (read_log(&sql).await, read_stream(&nats).await);
+            let found = differences(&log, &stream);
+            if found.is_empty() { Ok(()) } else { Err(found.join("\n")) }
+        })
+        .await;
+        let snapshot = sql.build_transaction().isolation_level(IsolationLevel::RepeatableRead);
+        let snapshot = snapshot.start().await.expect("a snapshot");
+        self.check_that_who_is_online_was_connected(&snapshot).await;
+        check_that_the_projection_is_the_fold_of_the_log(&snapshot).await;
+    }
+
+    async fn check_that_who_is_online_was_connected(&self, sql: &impl GenericClient) {
+        const LIARS: &str = "
+            select c.satellite_id, c.last_event
+              from satellite_connections c join satellites s on s.id = c.satellite_id
+             where heartbeat_is_fresh(c.last_heartbeat_at, s.offline_threshold_ms, $1, clock_timestamp())
+               and c.last_event <> 'connected'";
+        let threshold = self.timing.threshold.as_millis() as i64;
+        let liars = sql.query(LIARS, &[&threshold]).await.expect("the query runs");
+        assert!(liars.is_empty(), "online, and their last edge is not `connected`: {liars:?}");
+    }
+}
+
+/// A row of the projection, without heartbeats.
+#[derive(Debug, PartialEq)]
+struct Row {
+    session: i64,
+    revision: i64,
+    position: i64,
+    last_event: String,
+}
+
+async fn check_that_the_projection_is_the_fold_of_the_log(sql: &impl GenericClient) {
+    let rows = sql.query("select * from entity_transitions order by position", &[]).await;
+    let mut folded: BTreeMap<Uuid, (i64, Connection)> = BTreeMap::new();
+    for row in rows.expect("the log can be read") {
+        let transition = transition(&row);
+        let id = transition.satellite.0;
+        let before = folded.get(&id).map(|(_, connection)| connection);
+        let after = lifecycle::project(before, &transition).expect("revisions follow each other");
+        folded.insert(id, (row.get("position"), after));
+    }
+    let folded: BTreeMap<Uuid, Row> = folded
+        .into_iter()
+        .map(|(id, (position, connection))| {
+            let row = Row {
+                session: connection.session.0,
+                revision: connection.revision.0,
+                position,
+                last_event: connection.last_event.as_str().to_owned(),
+            };
+            (id, row)
+        })
+        .collect();
+    let stored = sql.query("select * from satellite_connections", &[]).await;
+    let stored: BTreeMap<Uuid, Row> = stored
+        .expect("the projection can be read")
+        .iter()
+        .map(|row| {
+            let id = row.get("satellite_id");
+            let row = Row {
+                session: row.get("session"),
+                revision: row.get("revision"),
+                position: row.get("position"),
+                last_event: row.get("last_event"),
+            };
+            (id, row)
+        })
+        .collect();
+    assert_eq!(stored, folded, "the projection is not what the log folds to");
+}
+
+fn transition(row: &tokio_postgres::Row) -> Transition {
+    let state = |column| {
+        let json: Option<Json<StateJson>> = row.get(column);
+        json.map(|Json(json)| State::from(json))
+    };
+    Transition {
+        satellite: SatelliteId(row.get("entity_id")),
+        revision: Revision(row.get("revision")),
+        event: Event::parse(row.get("event")).expect("a known event"),
+        reason: Reason::parse(row.get("reason")).expect("a known reason"),
+        session: Session(row.get("session")),
+        prev: state("prev"),
+        next: state("next"),
+        occurred_at: row.get::<_, OffsetDateTime>("occurred_at"),
+    }
+}

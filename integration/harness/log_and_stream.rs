@@ -1,0 +1,270 @@
+//! Holds the whole log against the whole stream: each transition once, in order, to the letter.
+//!
+//! Written from the contract alone. It uses nothing of the program but the table's columns.
+
+use std::collections::{BTreeMap, HashMap};
+
+use async_nats::jetstream;
+use serde_json::{Value, json};
+use tokio_postgres::GenericClient;
+use uuid::Uuid;
+
+/// One row of `entity_transitions`.
+#[derive(Debug, Clone)]
+pub struct LogRow {
+    pub position: i64,
+    pub revision: i64,
+    pub change_id: Uuid,
+    pub satellite: Uuid,
+    pub event: String,
+    pub reason: String,
+    pub session: i64,
+    pub next: Option<Value>,
+    pub traceparent: Option<String>,
+    /// RFC 3339, UTC, milliseconds.
+    pub occurred_at: String,
+    /// Microseconds since 1970.
+    pub recorded_at: i64,
+}
+
+/// One message of the stream.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StreamMessage {
+    pub subject: String,
+    pub headers: BTreeMap<String, String>,
+    pub body: Value,
+}
+
+/// The whole log, in position order.
+pub async fn read_log(sql: &impl GenericClient) -> Vec<LogRow> {
+    let rows = sql.query(LOG, &[]).await.expect("the log can be read");
+    rows.iter()
+        .map(|row| LogRow {
+            position: row.get("position"),
+            revision: row.get("revision"),
+            change_id: row.get("change_id"),
+            satellite: row.get("entity_id"),
+            event: row.get("event"),
+            reason: row.get("reason"),
+            session: row.get("session"),
+            next: row.get("next"),
+            traceparent: row.get("traceparent"),
+            occurred_at: row.get("occurred"),
+            recorded_at: row.get("recorded"),
+        })
+        .collect()
+}
+
+const LOG: &str = r#"
+    select position, revision, change_id, entity_id, event, reason, session, next, traceparent,
+           to_char(occurred_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') as occurred,
+           (extract(epoch from recorded_at) * 1000000)::bigint as recorded
+      from entity_transitions order by position"#;
+
+/// The whole stream, in its order; empty while there is none.
+pub async fn read_stream(nats: &async_nats::Client) -> Vec<StreamMessage> {
+    let jetstream = jetstream::new(nats.clone());
+    let Ok(stream) = jetstream.get_stream("SATELLITE_TRANSITIONS").await else {
+        return Vec::new();
+    };
+    let state = &stream.cached_info().state;
+    let mut messages = Vec::new();
+    for sequence in state.first_sequence.max(1)..=state.last_sequence {
+        let message = stream.get_raw_message(sequence).await;
+        let message = message.unwrap_or_else(|error| panic!("message {sequence}: {error}"));
+        let headers = message.headers.iter();
+        messages.push(StreamMessage {
+            subject: message.subject.to_string(),
+            headers: headers
+                .map(|(name, values)| {
+                    assert_eq!(values.len(), 1, "header {name} comes more than once");
+                    (name.to_string(), values[0].to_string())
+                })
+                .collect(),
+            body: serde_json::from_slice(&message.payload).expect("a body of JSON"),
+        });
+    }
+    messages
+}
+
+/// Everything in which the two differ, and everything in which the log breaks its own rules, one
+/// line each. Empty when all is well.
+pub fn differences(log: &[LogRow], stream: &[StreamMessage]) -> Vec<String> {
+    let mut found = faults_of_the_log(log);
+    for (row, message) in log.iter().zip(stream) {
+        found.extend(difference(row, message));
+    }
+    for row in log.iter().skip(stream.len()) {
+        found.push(format!("position {}: not on the stream", row.position));
+    }
+    for message in stream.iter().skip(log.len()) {
+        found.push(format!("beyond the log: {message:?}"));
+    }
+    found
+}
+
+fn faults_of_the_log(log: &[LogRow]) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut revisions: HashMap<Uuid, i64> = HashMap::new();
+    let mut changes: HashMap<Uuid, i64> = HashMap::new();
+    let mut recorded_at = i64::MIN;
+    for (row, expected) in log.iter().zip(1..) {
+        let position = row.position;
+        if position != expected {
+            found.push(format!("position {position}: {expected} was to follow"));
+        }
+        let revision = revisions.entry(row.satellite).or_default();
+        *revision += 1;
+        if row.revision != *revision {
+            found.push(format!(
+                "position {position}: revision {} where {revision} was to follow",
+                row.revision
+            ));
+        }
+        if let Some(earlier) = changes.insert(row.change_id, position) {
+            found.push(format!("position {position}: the same change as {earlier}"));
+        }
+        if row.recorded_at < recorded_at {
+            found.push(format!("position {position}: recorded before the one before it"));
+        }
+        recorded_at = row.recorded_at;
+    }
+    found
+}
+
+fn difference(row: &LogRow, message: &StreamMessage) -> Option<String> {
+    let expected = expected_message(row);
+    let mut seen = message.clone();
+    // Between the relay and the server, not part of the contract.
+    seen.headers.remove("Nats-Expected-Last-Sequence");
+    // The contract names this header but not its value.
+    let source = seen.headers.remove("ce-source");
+    if source.is_none_or(|source| source.is_empty()) {
+        return Some(format!("position {}: no ce-source", row.position));
+    }
+    (seen != expected)
+        .then(|| format!("position {}: expected\n  {expected:?}\nfound\n  {seen:?}", row.position))
+}
+
+/// The message of a transition, from the contract's section 4 (without `ce-source`).
+fn expected_message(row: &LogRow) -> StreamMessage {
+    let subject = format!("satellite.{}", row.event);
+    let mut headers = BTreeMap::from(
+        [
+            ("Nats-Msg-Id", row.change_id.to_string()),
+            ("Groundstation-Position", row.position.to_string()),
+            ("Groundstation-Revision", row.revision.to_string()),
+            ("Groundstation-Session", row.session.to_string()),
+            ("Groundstation-Reason", row.reason.clone()),
+            ("ce-specversion", "1.0".to_owned()),
+            ("ce-id", row.change_id.to_string()),
+            ("ce-type", subject.clone()),
+            ("ce-subject", row.satellite.to_string()),
+            ("ce-time", row.occurred_at.clone()),
+            ("ce-sequence", format!("{:020}", row.position)),
+            ("ce-datacontenttype", "application/json".to_owned()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value)),
+    );
+    if let Some(traceparent) = &row.traceparent {
+        headers.insert("traceparent".to_owned(), traceparent.clone());
+    }
+    let body = match &row.next {
+        Some(next) => json!({
+            "satelliteId": row.satellite,
+            "name": next["name"],
+            "region": next["region"],
+            "status": next["status"],
+            "lastSeenAt": next["lastSeenAt"],
+        }),
+        None => json!({"satelliteId": row.satellite}),
+    };
+    StreamMessage { subject, headers, body }
+}
+
+mod tests {
+    use super::*;
+
+    fn log() -> Vec<LogRow> {
+        let satellites = [Uuid::from_u128(1), Uuid::from_u128(2)];
+        let row = |position: i64| LogRow {
+            position,
+            revision: (position + 1) / 2,
+            change_id: Uuid::from_u128(position as u128),
+            satellite: satellites[(position % 2) as usize],
+            event: "connected".to_owned(),
+            reason: "connect".to_owned(),
+            session: (position + 1) / 2,
+            next: Some(json!({"status": "online", "name": "a", "region": "eu",
+                              "lastSeenAt": "2026-03-01T12:00:00.000Z", "lastEvent": "connected"})),
+            traceparent: None,
+            occurred_at: "2026-03-01T12:00:00.000Z".to_owned(),
+            recorded_at: position,
+        };
+        (1..=6).map(row).collect()
+    }
+
+    fn stream_of(log: &[LogRow]) -> Vec<StreamMessage> {
+        let source = ("ce-source".to_owned(), "/groundstation".to_owned());
+        let with_source = |row| {
+            let mut message = expected_message(row);
+            message.headers.extend([source.clone()]);
+            message
+        };
+        log.iter().map(with_source).collect()
+    }
+
+    /// What is found when the good stream is spoilt.
+    fn spoilt(spoil: impl FnOnce(&mut Vec<StreamMessage>)) -> Vec<String> {
+        let log = log();
+        let mut stream = stream_of(&log);
+        spoil(&mut stream);
+        differences(&log, &stream)
+    }
+
+    #[test]
+    fn a_stream_that_is_the_log_has_no_difference() {
+        assert_eq!(spoilt(|_| {}), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_message_that_is_missing_doubled_swapped_or_foreign_is_found() {
+        assert!(!spoilt(|stream| drop(stream.remove(2))).is_empty());
+        assert!(!spoilt(|stream| drop(stream.pop())).is_empty());
+        assert!(!spoilt(|stream| stream.insert(3, stream[2].clone())).is_empty());
+        assert!(!spoilt(|stream| stream.push(stream[5].clone())).is_empty());
+        assert!(!spoilt(|stream| stream.swap(1, 2)).is_empty());
+    }
+
+    #[test]
+    fn a_message_that_is_not_to_the_letter_is_found() {
+        assert!(!spoilt(|stream| stream[0].subject = "satellite.removed".to_owned()).is_empty());
+        assert!(!spoilt(|stream| stream[0].body["status"] = "offline".into()).is_empty());
+        assert!(!spoilt(|stream| stream[0].body["extra"] = 1.into()).is_empty());
+        let names: Vec<String> = stream_of(&log())[0].headers.keys().cloned().collect();
+        assert_eq!(names.len(), 13);
+        for name in names {
+            let without = |stream: &mut Vec<StreamMessage>| drop(stream[0].headers.remove(&name));
+            assert_eq!(spoilt(without).len(), 1, "{name} may be missing");
+        }
+        let more = |stream: &mut Vec<StreamMessage>| {
+            stream[0].headers.insert("Extra".to_owned(), "1".to_owned());
+        };
+        assert!(!spoilt(more).is_empty());
+    }
+
+    #[test]
+    fn a_log_with_a_gap_a_repetition_or_time_running_back_is_found() {
+        let faults: [fn(&mut Vec<LogRow>); 4] = [
+            |log| drop(log.remove(2)),
+            |log| log[3].change_id = log[1].change_id,
+            |log| log[3].revision += 1,
+            |log| log[3].recorded_at = 0,
+        ];
+        for spoil in faults {
+            let mut log = log();
+            spoil(&mut log);
+            assert!(!differences(&log, &stream_of(&log)).is_empty());
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! What every test stands on: real stores, real pods, real sockets, and checks that look at the
+//! outcome from outside.
+
+pub mod fleet;
+pub mod invariants;
+pub mod log_and_stream;
+pub mod pod;
+pub mod program;
+pub mod proxy;
+pub mod satellite;
+pub mod stores;
+pub mod subscriber;
+pub mod wait;
+
+pub use fleet::{BRISK, CALM, Fleet};
+pub use pod::Pod;
+pub use proxy::Proxy;
+pub use satellite::{Credentials, Heard, Satellite};
+pub use wait::eventually;

@@ -1,0 +1,261 @@
+//! A pod: `groundstation serve` as a process of its own.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::program;
+use super::satellite::Credentials;
+use super::wait::{blocking, eventually};
+
+/// What a call may take before the pod counts as dead.
+const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A pod that runs; dropping it kills it.
+pub struct Pod {
+    pub name: String,
+    pub address: SocketAddr,
+    child: Child,
+    lines: Lines,
+    admin_token: String,
+}
+
+/// What a pod has written to standard error so far.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<String>>>);
+
+/// An answer over HTTP.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HashMap<String, String>,
+    pub text: String,
+}
+
+impl Pod {
+    /// Starts a pod and waits until it is ready.
+    pub async fn start(name: &str, environment: &[(String, String)], admin_token: &str) -> Pod {
+        let mut command = program::command(environment);
+        command.arg("serve").stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("a pod starts");
+        let lines = Lines::collect(child.stderr.take().expect("piped"));
+        let mut pod = Pod {
+            name: name.to_owned(),
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            child,
+            lines,
+            admin_token: admin_token.to_owned(),
+        };
+        pod.address = eventually("the pod to listen", async || pod.listening()).await;
+        eventually("the pod to be ready", async || {
+            let answer = pod.get("/readyz").await;
+            if answer.status == 200 { Ok(()) } else { Err(answer.text) }
+        })
+        .await;
+        pod
+    }
+
+    fn listening(&self) -> Result<SocketAddr, String> {
+        let listening = self.logged("listening").ok_or("no line `listening`")?;
+        let address = listening["address"].as_str().ok_or("no address")?;
+        address.parse().map_err(|_| format!("{address} is no address"))
+    }
+
+    /// The first log line with this message, as JSON.
+    pub fn logged(&self, message: &str) -> Option<Value> {
+        let lines = self.lines.all();
+        let mut lines = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.find(|line| line["message"].as_str().is_some_and(|m| m.contains(message)))
+    }
+
+    /// Waits for a log line.
+    pub async fn expect_log(&self, message: &str) -> Value {
+        eventually(&format!("{} to log {message:?}", self.name), async || {
+            self.logged(message).ok_or_else(|| self.lines.tail())
+        })
+        .await
+    }
+
+    /// Everything it has written to standard error.
+    pub fn log(&self) -> String {
+        self.lines.all().join("\n")
+    }
+
+    /// Registers a satellite.
+    pub async fn register(&self, name: &str, region: &str) -> Credentials {
+        self.register_with(json!({"name": name, "region": region})).await
+    }
+
+    /// Registers a satellite of this description.
+    pub async fn register_with(&self, description: Value) -> Credentials {
+        let answer = self.post("/v1/satellites", &description).await;
+        assert_eq!(answer.status, 201, "{answer:?}");
+        let created = answer.json();
+        let id = created["satellite"]["id"].as_str().expect("an id").parse().expect("a UUID");
+        Credentials { id, token: created["token"].as_str().expect("a token").to_owned() }
+    }
+
+    /// Calls as the administrator, without a body.
+    pub async fn get(&self, path: &str) -> Answer {
+        self.call("GET", path, Some(&self.admin_token), None).await
+    }
+
+    /// A satellite as the API shows it.
+    pub async fn show(&self, id: uuid::Uuid) -> Value {
+        let answer = self.get(&format!("/v1/satellites/{id}")).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()
+    }
+
+    /// Sends a body as the administrator.
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.call("POST", path, Some(&self.admin_token), Some(body.to_string())).await
+    }
+
+    /// Deletes a satellite as the administrator.
+    pub async fn remove(&self, id: uuid::Uuid) -> Answer {
+        self.call("DELETE", &format!("/v1/satellites/{id}"), Some(&self.admin_token), None).await
+    }
+
+    /// Any call.
+    pub async fn call(
+        &self,
+        method: &str,
+        path: &str,
+        token: Option<&str>,
+        body: Option<String>,
+    ) -> Answer {
+        let mut request = ureq::http::Request::builder()
+            .method(method)
+            .uri(format!("http://{}{path}", self.address));
+        if let Some(token) = token {
+            request = request.header("Authorization", format!("Bearer {token}"));
+        }
+        if body.is_some() {
+            request = request.header("Content-Type", "application/json");
+        }
+        let request = request.body(body.unwrap_or_default()).expect("a request");
+        let called = format!("{method} {path} of {}", self.name);
+        blocking(move || send(request)).await.unwrap_or_else(|error| panic!("{called}: {error}"))
+    }
+
+    /// The value of a metric, written with its labels as `/metrics` shows them; 0 where it is not
+    /// there yet.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let text = self.get("/metrics").await.text;
+        let values = text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        values.map(|value| value.parse::<f64>().expect("a number")).next().unwrap_or(0.0)
+    }
+
+    /// Waits until a metric is at least this.
+    pub async fn expect_metric(&self, name: &str, least: f64) {
+        eventually(&format!("{name} of {} to reach {least}", self.name), async || {
+            let value = self.metric(name).await;
+            if value >= least { Ok(()) } else { Err(value.to_string()) }
+        })
+        .await;
+    }
+
+    /// Waits until this pod has looked for silent satellites `times` more.
+    pub async fn sweeps(&self, times: u32) {
+        const SWEEPS: &str = "groundstation_sweep_seconds_count";
+        let now = self.metric(SWEEPS).await;
+        self.expect_metric(SWEEPS, now + f64::from(times)).await;
+    }
+
+    /// Dies as in a crash.
+    pub fn kill(&mut self) {
+        self.child.kill().and_then(|()| self.child.wait()).expect("the pod can be killed");
+    }
+
+    /// Stops it in the middle of whatever it is doing, as a suspended machine would.
+    pub fn suspend(&self) {
+        signal(self.child.id(), "STOP");
+    }
+
+    /// Lets it go on.
+    pub fn wake(&self) {
+        signal(self.child.id(), "CONT");
+    }
+
+    /// Asks it to end.
+    pub fn terminate(&self) {
+        signal(self.child.id(), "TERM");
+    }
+
+    /// Waits until the process has ended.
+    pub async fn exit(&mut self) -> ExitStatus {
+        let (child, lines) = (&mut self.child, &self.lines);
+        eventually("the pod to end", async || {
+            child.try_wait().expect("a child").ok_or_else(|| lines.tail())
+        })
+        .await
+    }
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        // Fails only for a process that has ended.
+        self.child.kill().and_then(|()| self.child.wait()).ok();
+        if std::thread::panicking() {
+            eprintln!("--- the last lines of pod {}:\n{}", self.name, self.lines.tail());
+        }
+    }
+}
+
+impl Answer {
+    /// The body as JSON.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("not JSON: {self:?}"))
+    }
+}
+
+impl Lines {
+    fn collect(stderr: ChildStderr) -> Lines {
+        let lines = Lines::default();
+        let collected = lines.clone();
+        // Ends with the process, whose death closes the pipe.
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                collected.0.lock().expect("lines").push(line);
+            }
+        });
+        lines
+    }
+
+    fn all(&self) -> Vec<String> {
+        self.0.lock().expect("lines").clone()
+    }
+
+    fn tail(&self) -> String {
+        let lines = self.all();
+        lines[lines.len().saturating_sub(30)..].join("\n")
+    }
+}
+
+fn send(request: ureq::http::Request<String>) -> Result<Answer, ureq::Error> {
+    let config = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .allow_non_standard_methods(true)
+        .timeout_global(Some(CALL_TIMEOUT))
+        .build();
+    let mut response = ureq::Agent::new_with_config(config).run(request)?;
+    let headers = response.headers().iter();
+    let headers = headers
+        .map(|(name, value)| (name.to_string(), value.to_str().unwrap_or_default().to_owned()))
+        .collect();
+    let status = response.status().as_u16();
+    Ok(Answer { status, headers, text: response.body_mut().read_to_string()? })
+}
+
+fn signal(pid: u32, name: &str) {
+    let kill = r#"kill -s "$1" "$2""#;
+    let status =
+        Command::new("/bin/sh").args(["-c", kill, "kill", name, &pid.to_string()]).status();
+    assert!(status.expect("/bin/sh").success(), "cannot send {name} to {pid}");
+}

@@ -1,0 +1,211 @@
+//! A satellite: a real WebSocket that does as it is told, good or bad.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+use uuid::Uuid;
+
+use super::wait::PATIENCE;
+
+/// What a satellite authenticates with.
+#[derive(Debug, Clone)]
+pub struct Credentials {
+    pub id: Uuid,
+    pub token: String,
+}
+
+/// What the other side said.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Heard {
+    Message(Value),
+    /// It said goodbye with this code.
+    Closed(u16),
+    /// The connection ended without a goodbye.
+    Dropped,
+}
+
+enum Order {
+    Send(Message),
+    Beat(Duration),
+    Tell(oneshot::Sender<()>),
+}
+
+/// A socket; dropping it breaks the connection without a goodbye.
+pub struct Satellite {
+    orders: mpsc::UnboundedSender<Order>,
+    heard: mpsc::UnboundedReceiver<Heard>,
+    task: JoinHandle<()>,
+}
+
+impl Satellite {
+    /// Opens a socket and says nothing.
+    pub async fn open(address: SocketAddr) -> Satellite {
+        let opened = timeout(PATIENCE, try_open(address)).await.expect("an upgrade in time");
+        opened.unwrap_or_else(|error| panic!("no WebSocket at {address}: {error}"))
+    }
+
+    /// Opens a socket, if the pod takes it.
+    pub async fn try_open(address: SocketAddr) -> Result<Satellite, Error> {
+        timeout(PATIENCE, try_open(address)).await.expect("an answer in time")
+    }
+
+    /// Opens a socket and authenticates on it.
+    pub async fn connect(address: SocketAddr, credentials: &Credentials) -> Satellite {
+        let mut satellite = Satellite::open(address).await;
+        satellite.authenticate(credentials);
+        let authenticated = satellite.expect("authenticated").await;
+        let expected =
+            json!({"type": "authenticated", "satelliteId": credentials.id, "assignments": []});
+        assert_eq!(authenticated, expected);
+        satellite
+    }
+
+    /// Sends `authenticate`.
+    pub fn authenticate(&self, credentials: &Credentials) {
+        let Credentials { id, token } = credentials;
+        self.send(&json!({"type": "authenticate", "clientId": id, "token": token}));
+    }
+
+    /// Sends one heartbeat.
+    pub fn beat(&self) {
+        self.send(&heartbeat());
+    }
+
+    /// Sends heartbeats until told otherwise.
+    pub fn beat_every(&self, period: Duration) {
+        self.order(Order::Beat(period));
+    }
+
+    /// Sends a message.
+    pub fn send(&self, message: &Value) {
+        self.send_frame(Message::text(message.to_string()));
+    }
+
+    /// Sends any frame.
+    pub fn send_frame(&self, frame: Message) {
+        self.order(Order::Send(frame));
+    }
+
+    /// What the other side says next.
+    pub async fn hear(&mut self) -> Heard {
+        let heard = timeout(PATIENCE, self.heard.recv()).await;
+        heard.expect("the pod says something in time").unwrap_or(Heard::Dropped)
+    }
+
+    /// The next message, which must be of this type.
+    pub async fn expect(&mut self, kind: &str) -> Value {
+        match self.hear().await {
+            Heard::Message(message) if message["type"] == kind => message,
+            other => panic!("expected {kind}, heard {other:?}"),
+        }
+    }
+
+    /// Waits until everything ordered so far has left this process.
+    pub async fn expect_sent(&self) {
+        let (tell, sent) = oneshot::channel();
+        self.order(Order::Tell(tell));
+        timeout(PATIENCE, sent).await.expect("the socket takes it").expect("the socket is open");
+    }
+
+    /// Says goodbye and waits for the answer, which has to be a goodbye too.
+    pub async fn close(mut self) {
+        self.send_frame(Message::Close(None));
+        assert!(matches!(self.hear().await, Heard::Closed(_)), "a goodbye was not answered");
+    }
+
+    /// Breaks the connection without a goodbye.
+    pub fn vanish(self) {}
+
+    fn order(&self, order: Order) {
+        // The task has ended only if the connection has: nobody is there to hear it.
+        self.orders.send(order).ok();
+    }
+}
+
+impl Drop for Satellite {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn try_open(address: SocketAddr) -> Result<Satellite, Error> {
+    let url = format!("ws://{address}/api/ws/satellite");
+    let (socket, _) = tokio_tungstenite::connect_async(url).await?;
+    let (orders, ordered) = mpsc::unbounded_channel();
+    let (tell, heard) = mpsc::unbounded_channel();
+    let task = tokio::spawn(live(socket, ordered, tell));
+    Ok(Satellite { orders, heard, task })
+}
+
+async fn live(
+    mut socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    mut orders: mpsc::UnboundedReceiver<Order>,
+    tell: mpsc::UnboundedSender<Heard>,
+) {
+    let mut beats: Option<Interval> = None;
+    let mut said_goodbye = false;
+    loop {
+        let frame = tokio::select! {
+            Some(order) = orders.recv() => match order {
+                Order::Send(frame) => Some(frame),
+                Order::Beat(period) => {
+                    beats = Some(steady(period));
+                    None
+                }
+                Order::Tell(sent) => {
+                    sent.send(()).ok();
+                    None
+                }
+            },
+            () = next_beat(&mut beats) => Some(Message::text(heartbeat().to_string())),
+            heard = socket.next() => {
+                let heard = match heard {
+                    Some(Ok(Message::Text(text))) => {
+                        Heard::Message(serde_json::from_str(&text).expect("the pod sends JSON"))
+                    }
+                    Some(Ok(Message::Close(frame))) => {
+                        said_goodbye = true;
+                        Heard::Closed(frame.map_or(1005, |frame| frame.code.into()))
+                    }
+                    Some(Ok(_)) => continue,
+                    Some(Err(_)) | None if said_goodbye => return,
+                    Some(Err(_)) | None => Heard::Dropped,
+                };
+                let over = heard == Heard::Dropped;
+                if tell.send(heard).is_err() || over {
+                    return;
+                }
+                None
+            }
+        };
+        if let Some(frame) = frame {
+            // A broken connection shows in what is heard, which may still hold a goodbye.
+            socket.send(frame).await.ok();
+        }
+    }
+}
+
+fn steady(period: Duration) -> Interval {
+    let mut beats = interval(period);
+    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    beats
+}
+
+async fn next_beat(beats: &mut Option<Interval>) {
+    match beats {
+        Some(beats) => drop(beats.tick().await),
+        None => std::future::pending().await,
+    }
+}
+
+fn heartbeat() -> Value {
+    json!({"type": "heartbeat", "version": "0.5.0", "uptimeSeconds": 1})
+}

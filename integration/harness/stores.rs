@@ -1,0 +1,145 @@
+//! One private Postgres and one private nats-server for the whole test run.
+//!
+//! Every test gets a database of its own in the one and an account of its own in the other, so that
+//! names are those of the contract and no test sees another. The servers end with this process (see
+//! `groundstation::dev`); their folder is removed by the next run.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use groundstation::dev::stores::{Nats, Postgres, remove_all};
+use groundstation::dev::tools::Tools;
+
+use super::program;
+
+/// Tests that one run may have.
+const ACCOUNTS: usize = 300;
+
+/// A database with the schema in it, of which every test gets a copy.
+const TEMPLATE: &str = "migrated";
+
+/// Fast rather than durable: nothing here survives a power cut anyway.
+const POSTGRES_SETTINGS: [(&str, &str); 5] = [
+    ("max_connections", "500"),
+    ("fsync", "off"),
+    ("full_page_writes", "off"),
+    ("max_wal_size", "4GB"),
+    ("autovacuum_naptime", "60min"),
+];
+
+static STORES: OnceLock<Stores> = OnceLock::new();
+
+struct Stores {
+    postgres: Postgres,
+    nats: Nats,
+    password: String,
+    folder: PathBuf,
+    given: AtomicUsize,
+    /// Says to other runs that this one lives.
+    _lock: File,
+}
+
+/// What one test gets.
+pub struct Share {
+    /// Of a database nobody else uses, as its owner.
+    pub database_url: String,
+    /// Of an account nobody else uses.
+    pub nats_url: String,
+}
+
+/// A share with the schema in its database. Blocking.
+pub fn share() -> Share {
+    take(Some(TEMPLATE))
+}
+
+/// A share whose database is empty. Blocking.
+pub fn share_without_schema() -> Share {
+    take(None)
+}
+
+/// A nats-server that one test may kill. Blocking.
+pub fn own_nats() -> Nats {
+    let stores = stores();
+    let n = stores.given.fetch_add(1, Ordering::Relaxed);
+    start_nats(&stores.folder.join(format!("nats-{n}")), "")
+}
+
+fn take(template: Option<&str>) -> Share {
+    let stores = stores();
+    let n = stores.given.fetch_add(1, Ordering::Relaxed);
+    assert!(n < ACCOUNTS, "more than {ACCOUNTS} shares are needed: raise ACCOUNTS");
+    let database = format!("test_{n}");
+    create_database(&stores.postgres, &database, template);
+    let account = format!("//test{n}:{}@", stores.password);
+    Share {
+        database_url: stores.postgres.url(&database),
+        nats_url: stores.nats.url().replacen("//", &account, 1),
+    }
+}
+
+fn stores() -> &'static Stores {
+    STORES.get_or_init(|| {
+        let (folder, lock) = run_folder();
+        let tools = tools();
+        let postgres = Postgres::start(&tools, &folder.join("postgres"), &POSTGRES_SETTINGS)
+            .expect("a private Postgres");
+        let password = random();
+        let nats = start_nats(&folder.join("nats"), &accounts(&password));
+        create_database(&postgres, TEMPLATE, None);
+        let migrated = program::migrate(&postgres.url(TEMPLATE));
+        assert!(migrated.status.success(), "{migrated:?}");
+        Stores { postgres, nats, password, folder, given: AtomicUsize::new(0), _lock: lock }
+    })
+}
+
+fn tools() -> Tools {
+    Tools::find(Path::new(env!("CARGO_MANIFEST_DIR"))).expect("run `make tools` first")
+}
+
+fn start_nats(folder: &Path, configuration: &str) -> Nats {
+    Nats::start(&tools(), folder, configuration).expect("a private nats-server")
+}
+
+fn accounts(password: &str) -> String {
+    let account = |n: usize| {
+        format!(
+            "test{n} {{ jetstream: enabled, users: [{{ user: test{n}, password: {password} }}] }}"
+        )
+    };
+    let accounts: Vec<String> = (0..ACCOUNTS).map(account).collect();
+    format!("accounts {{\n{}\n}}", accounts.join("\n"))
+}
+
+fn create_database(postgres: &Postgres, name: &str, template: Option<&str>) {
+    let mut client = postgres::Client::connect(&postgres.url("postgres"), postgres::NoTls)
+        .expect("a connection to the private Postgres");
+    let template = template.unwrap_or("template0");
+    client
+        .batch_execute(&format!("create database {name} template {template}"))
+        .expect("a database for the test");
+}
+
+/// A folder for this run, locked while this process lives. Those of runs that have ended go.
+fn run_folder() -> (PathBuf, File) {
+    let all = Path::new(env!("CARGO_TARGET_TMPDIR")).join("integration");
+    fs::create_dir_all(&all).expect("a folder for the runs");
+    for entry in all.read_dir().expect("the runs").flatten() {
+        let lock = File::open(entry.path().join("lock"));
+        // One that cannot be removed (its servers are still ending) is left to the next run.
+        if lock.is_ok_and(|lock| lock.try_lock().is_ok()) {
+            remove_all(&entry.path()).ok();
+        }
+    }
+    let folder = all.join(random());
+    fs::create_dir(&folder).expect("a folder for this run");
+    let lock = File::create(folder.join("lock")).expect("a lock file");
+    lock.try_lock().expect("a lock nobody else has");
+    (folder, lock)
+}
+
+/// Hexadecimal digits nobody guesses. Starts with a letter: NATS takes `1e5` for a number.
+pub fn random() -> String {
+    format!("r{}", uuid::Uuid::new_v4().simple())
+}

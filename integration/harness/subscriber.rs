@@ -1,0 +1,57 @@
+//! A subscriber as anybody would write one: core NATS on `satellite.>`, and the contract.
+
+use async_nats::{Client, Message};
+use futures_util::StreamExt;
+use serde_json::Value;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::wait::PATIENCE;
+
+/// Collects what is published.
+pub struct Subscriber {
+    subscription: async_nats::Subscriber,
+    waiting: Vec<Message>,
+}
+
+impl Subscriber {
+    /// Hears everything from now on.
+    pub async fn new(client: &Client) -> Subscriber {
+        let subscription = client.subscribe("satellite.>").await.expect("a subscription");
+        // The server has it when it has answered.
+        client.flush().await.expect("NATS answers");
+        Subscriber { subscription, waiting: Vec::new() }
+    }
+
+    /// Waits for the next message on this subject about this satellite; others stay for later.
+    pub async fn expect(&mut self, subject: &str, satellite: Uuid) -> Message {
+        let wanted = |message: &Message| {
+            message.subject.as_str() == subject && about(message) == Some(satellite)
+        };
+        if let Some(index) = self.waiting.iter().position(wanted) {
+            return self.waiting.remove(index);
+        }
+        let search = async {
+            while let Some(message) = self.subscription.next().await {
+                if wanted(&message) {
+                    return message;
+                }
+                self.waiting.push(message);
+            }
+            panic!("the subscription has ended");
+        };
+        match timeout(PATIENCE, search).await {
+            Ok(message) => message,
+            Err(_) => panic!("no {subject} of {satellite} within {PATIENCE:?}"),
+        }
+    }
+}
+
+/// The message's body.
+pub fn body(message: &Message) -> Value {
+    serde_json::from_slice(&message.payload).expect("a body of JSON")
+}
+
+fn about(message: &Message) -> Option<Uuid> {
+    body(message)["satelliteId"].as_str()?.parse().ok()
+}
