@@ -22,9 +22,13 @@ use crate::lifecycle::Position;
 use crate::simulate::{self, Plan};
 use crate::{client, logging, pod, projector, schema, watch};
 
+mod replay;
+mod retention;
 mod satellite;
 mod table;
 
+use replay::ReplayArgs;
+use retention::RetentionArgs;
 use satellite::{ApiArgs, SatelliteArgs};
 
 #[derive(Parser)]
@@ -54,6 +58,10 @@ enum Command {
     Simulate(SimulateArgs),
     /// Print the triggers as they arrive on NATS
     Watch(WatchArgs),
+    /// Write transitions of the log once more, as JSON lines or to NATS under another prefix
+    Replay(Box<ReplayArgs>),
+    /// Archive and drop partitions of the log that are old
+    Retention(RetentionArgs),
     /// Fold the whole log again and replace every current row that does not follow from it
     Rebuild(RebuildArgs),
     /// Ask a pod whether it is ready; exits 0 if so (for health checks without a shell)
@@ -187,6 +195,14 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Watch(args) => {
             logging::start("warn")?;
             block_on(run_watch(args))
+        }
+        Command::Replay(args) => {
+            logging::start("warn")?;
+            block_on(replay::run(*args))
+        }
+        Command::Retention(args) => {
+            logging::start("warn")?;
+            block_on(retention::run(args))
         }
         Command::Rebuild(args) => {
             logging::start("warn")?;

@@ -61,6 +61,10 @@ pub struct Numbers {
     pub relay_rejected: Counter,
     /// Somebody else's messages found on our subjects.
     pub relay_foreign: Counter,
+    /// The newest position that retention dropped, as this pod last saw it.
+    pub log_horizon: Gauge,
+    /// Looks for what is to be dropped from the log that failed.
+    pub retention_failures: Counter,
     /// 1 while the database can be written.
     pub database_up: Gauge,
     /// Database connections in use.
@@ -112,6 +116,8 @@ impl Metrics {
             relay_published: Counter::default(),
             relay_rejected: Counter::default(),
             relay_foreign: Counter::default(),
+            log_horizon: Gauge::default(),
+            retention_failures: Counter::default(),
             database_up: Gauge::default(),
             database_connections: Gauge::default(),
             nats_up: Gauge::default(),
@@ -183,6 +189,16 @@ impl Numbers {
             "relay_foreign_messages",
             "Somebody else's messages on our subjects",
             self.relay_foreign.clone(),
+        );
+        r.register(
+            "log_horizon_position",
+            "The newest position dropped by retention",
+            self.log_horizon.clone(),
+        );
+        r.register(
+            "retention_failures",
+            "Looks for what is old that failed",
+            self.retention_failures.clone(),
         );
         r.register("database_up", "1 while the database can be written", self.database_up.clone());
         r.register(

@@ -182,6 +182,7 @@ impl Relay {
             }
             self.head.mark_unchanged();
             let entries = self.read(window.published.position).await?;
+            tell_of_a_gap(window.published.position, entries.first());
             if !entries.is_empty() {
                 fail_point!("relay::after_read", |_| std::process::abort());
             }
@@ -314,6 +315,20 @@ impl Relay {
             position: Position(row.try_get("position")?),
             sequence: u64::try_from(row.try_get::<_, i64>("stream_sequence")?)?,
         })
+    }
+}
+
+/// Positions have no gap, so the next one is missing only where retention dropped it before the
+/// stream lost it: the stream goes on behind the gap, and says so by its positions.
+fn tell_of_a_gap(after: Position, next: Option<&crate::log::Entry>) {
+    if let Some(entry) = next
+        && entry.position.0 > after.0 + 1
+    {
+        warn!(
+            after = after.0,
+            next = entry.position.0,
+            "the stream goes on behind a gap: what is between was dropped from the log by retention"
+        );
     }
 }
 

@@ -19,17 +19,30 @@ const SOURCE: &str = "/groundstation";
 /// The subject and message of a transition, to be stored right after stream sequence `after`.
 /// `None` for a transition that announces nothing; no transition of this version is such.
 pub fn build(entry: &Entry, after: u64) -> Option<(&'static str, PublishMessage)> {
-    let transition = entry.transition()?;
-    let (subject, payload) = announcement(&transition)?;
-    let body = serde_json::to_vec(&PayloadJson::from(payload)).ok()?;
-    let message = PublishMessage::build()
-        .headers(headers(entry, subject))
-        .expected_last_sequence(after)
-        .payload(body.into());
+    let Content { subject, headers, body } = content(entry)?;
+    let message =
+        PublishMessage::build().headers(headers).expected_last_sequence(after).payload(body.into());
     Some((subject, message))
 }
 
-/// The headers every message of this transition carries.
+/// What a transition says on NATS, whoever says it and where.
+pub struct Content {
+    /// The subject, as on the stream.
+    pub subject: &'static str,
+    /// The headers every message of this transition carries.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// The message of a transition without its place on the stream. `None` as for [`build`].
+pub fn content(entry: &Entry) -> Option<Content> {
+    let transition = entry.transition()?;
+    let (subject, payload) = announcement(&transition)?;
+    let body = serde_json::to_vec(&PayloadJson::from(payload)).ok()?;
+    Some(Content { subject, headers: headers(entry, subject), body })
+}
+
 fn headers(entry: &Entry, subject: &str) -> HeaderMap {
     let change = entry.change.0.to_string();
     let mut headers = HeaderMap::new();

@@ -128,10 +128,17 @@ async fn contradiction(
 ) -> anyhow::Result<Option<String>> {
     let client = database.get().await?;
     let before = Position(position.0 - 1);
-    let entries = log::read::after(&client, before, 1).await;
-    let entries = entries.map_err(|error| anyhow::anyhow!(database::describe(&error)))?;
+    let found = async {
+        let entries = log::read::after(&client, before, 1).await?;
+        Ok((entries, log::horizon(&client).await?))
+    };
+    let found: Result<_, tokio_postgres::Error> = found.await;
+    let (entries, horizon) = found.map_err(|error| anyhow::anyhow!(database::describe(&error)))?;
     let is_there = |entry: &&Entry| entry.position == position;
     Ok(match entries.first().filter(is_there) {
+        // Dropped for its age: there is nothing left to hold it against. Asked after the read, so
+        // that one dropped in between is not taken for one that never was.
+        None if position <= horizon => None,
         Some(entry) if entry.change.0.to_string() == change => None,
         Some(_) => Some(format!(
             "the stream's message {sequence} carries another change at position {} than the log: \
