@@ -93,8 +93,8 @@ async fn a_moment_is_the_newest_position_recorded_by_then() {
     .await;
     for transition in &transitions {
         let at = transition["recordedAt"].as_str().expect("a time");
-        let newest = transitions.iter().filter(|t| t["recordedAt"].as_str() <= Some(at));
-        let newest = newest.last().expect("itself")["position"].as_i64().expect("a number");
+        let mut newest = transitions.iter().filter(|t| t["recordedAt"].as_str() <= Some(at));
+        let newest = newest.next_back().expect("itself")["position"].as_i64().expect("a number");
         let page = pod.get(&format!("/v1/satellites?at={at}")).await.json();
         assert_eq!(page["position"], newest, "at {at}");
         assert_eq!(shown(&page), fold(&transitions, newest), "at {at}");
