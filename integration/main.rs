@@ -9,6 +9,8 @@ mod append_only;
 mod as_of;
 mod authentication;
 mod bad_frames;
+mod commands;
+mod dev_command;
 mod drain;
 mod going_silent;
 mod heartbeats;
