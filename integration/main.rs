@@ -17,6 +17,8 @@ mod migrations;
 mod outage;
 mod relay;
 mod removal;
+mod replay;
+mod retention;
 mod secrets_stay_inside;
 mod sql_agrees_with_rust;
 mod starting;
