@@ -2,13 +2,10 @@
 //! and known by heart.
 //!
 //! Ten satellites take turns: position p is of satellite (p - 1) % 10, each comes and goes, and p was
-//! recorded p seconds after [`START`].
+//! recorded p seconds after 2020-01-01T00:00:00Z.
 
 use tokio_postgres::Client;
 use uuid::Uuid;
-
-/// When position 0 would have been recorded.
-pub const START: &str = "2020-01-01T00:00:00Z";
 
 /// How many satellites take turns.
 pub const SATELLITES: i64 = 10;
