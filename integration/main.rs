@@ -21,6 +21,8 @@ mod outage;
 mod rebuild;
 mod relay;
 mod removal;
+mod replay;
+mod retention;
 mod secrets_stay_inside;
 mod sql_agrees_with_rust;
 mod starting;

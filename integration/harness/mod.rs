@@ -12,6 +12,7 @@ pub mod satellite;
 pub mod stores;
 pub mod subscriber;
 pub mod wait;
+pub mod written_log;
 
 pub use fleet::{BRISK, CALM, Fleet};
 pub use pod::Pod;
