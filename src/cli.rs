@@ -21,9 +21,11 @@ use crate::dev::{self, DevArgs};
 use crate::simulate::{self, Plan};
 use crate::{logging, pod, schema, watch};
 
+mod audit;
 mod satellite;
 mod table;
 
+use audit::AuditArgs;
 use satellite::{ApiArgs, SatelliteArgs};
 
 #[derive(Parser)]
@@ -50,6 +52,8 @@ enum Command {
     Simulate(SimulateArgs),
     /// Print the triggers as they arrive on NATS
     Watch(WatchArgs),
+    /// Hold the whole log against the whole stream, or against its seals
+    Audit(AuditArgs),
 }
 
 #[derive(Args)]
@@ -163,6 +167,10 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Watch(args) => {
             logging::start("warn")?;
             block_on(run_watch(args))
+        }
+        Command::Audit(args) => {
+            logging::start("warn")?;
+            block_on(audit::run(args))
         }
     }
 }

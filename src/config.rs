@@ -28,7 +28,8 @@ pub struct DatabaseArgs {
 }
 
 impl DatabaseArgs {
-    fn address(&self) -> anyhow::Result<Option<Address>> {
+    /// The checked address, if there is one.
+    pub fn address(&self) -> anyhow::Result<Option<Address>> {
         let url = self.database_url.as_ref().filter(|url| !url.expose_secret().is_empty());
         url.map(|url| Address::parse("DATABASE_URL", url.expose_secret())).transpose()
     }
@@ -145,6 +146,15 @@ pub struct ServeArgs {
         value_name = "DURATION"
     )]
     sweep_interval: String,
+
+    /// How often the log is sealed against tampering, unless a thousand transitions come sooner
+    #[arg(
+        long,
+        env = "GROUNDSTATION_SEAL_INTERVAL",
+        default_value = "60s",
+        value_name = "DURATION"
+    )]
+    seal_interval: String,
 }
 
 /// A pod's settings, checked.
@@ -166,6 +176,8 @@ pub struct Config {
     pub offline_threshold: Duration,
     /// How often the monitor sweeps.
     pub sweep_interval: Duration,
+    /// How often the log is sealed.
+    pub seal_interval: Duration,
 }
 
 /// The digests of the tokens that open `/v1`.
@@ -232,6 +244,7 @@ impl ServeArgs {
             heartbeat_interval,
             offline_threshold,
             sweep_interval: duration("GROUNDSTATION_SWEEP_INTERVAL", &self.sweep_interval)?,
+            seal_interval: duration("GROUNDSTATION_SEAL_INTERVAL", &self.seal_interval)?,
         })
     }
 }
@@ -294,6 +307,7 @@ mod tests {
         assert_eq!(config.heartbeat_interval, Duration::from_secs(15));
         assert_eq!(config.offline_threshold, Duration::from_secs(45));
         assert_eq!(config.sweep_interval, Duration::from_secs(1));
+        assert_eq!(config.seal_interval, Duration::from_secs(60));
         assert!(config.access.admin.is_none() && config.access.read.is_none());
     }
 

@@ -16,6 +16,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 pub mod agent;
 pub mod api;
+pub mod audit;
 pub mod cli;
 pub mod client;
 pub mod config;
@@ -36,6 +37,7 @@ pub mod pod;
 pub mod relay;
 pub mod satellites;
 pub mod schema;
+pub mod seal;
 pub mod simulate;
 pub mod token;
 pub mod watch;

@@ -1,6 +1,6 @@
 //! The log of transitions: the only module that names `entity_transitions` in SQL.
 //!
-//! [`append`] is the only writer, [`read`] the only reader. What they promise:
+//! [`append`] is the only writer; [`read`] reads, and [`canonical`] for seals. What they promise:
 //!
 //! * A transition and its projected row are in one commit, or neither is.
 //! * Positions are 1, 2, 3 … in commit order without a gap, so that whoever has read up to `p`
@@ -17,6 +17,7 @@ use crate::lifecycle::{
 use crate::wire::{self, Actor, StateJson, Timestamp, TransitionJson};
 
 pub mod append;
+pub mod canonical;
 pub mod read;
 
 /// The identity of a change, made before it is first tried; also the message id on the stream.

@@ -61,6 +61,10 @@ pub struct Numbers {
     pub relay_rejected: Counter,
     /// Somebody else's messages found on our subjects.
     pub relay_foreign: Counter,
+    /// The newest sealed position, as this pod last saw it.
+    pub sealed_position: Gauge,
+    /// Attempts to seal that failed.
+    pub seal_failures: Counter,
     /// 1 while the database can be written.
     pub database_up: Gauge,
     /// Database connections in use.
@@ -112,6 +116,8 @@ impl Metrics {
             relay_published: Counter::default(),
             relay_rejected: Counter::default(),
             relay_foreign: Counter::default(),
+            sealed_position: Gauge::default(),
+            seal_failures: Counter::default(),
             database_up: Gauge::default(),
             database_connections: Gauge::default(),
             nats_up: Gauge::default(),
@@ -184,6 +190,12 @@ impl Numbers {
             "Somebody else's messages on our subjects",
             self.relay_foreign.clone(),
         );
+        r.register(
+            "sealed_position",
+            "The newest sealed position of the log",
+            self.sealed_position.clone(),
+        );
+        r.register("seal_failures", "Attempts to seal that failed", self.seal_failures.clone());
         r.register("database_up", "1 while the database can be written", self.database_up.clone());
         r.register(
             "database_connections_in_use",

@@ -33,6 +33,16 @@ pub async fn head(client: &impl GenericClient) -> Result<Position, Error> {
     row.map_or(Ok(Position::ZERO), |row| row.try_get(0).map(Position))
 }
 
+const HORIZON: &str = "select min(first_position) from transition_partitions";
+
+/// The first position the log can have: what was before it was dropped, whole partitions at a
+/// time. A row at or after it that is not there was taken by somebody.
+pub async fn horizon(client: &impl GenericClient) -> Result<Position, Error> {
+    let statement = client.prepare_cached(HORIZON).await?;
+    let row = client.query_one(&statement, &[]).await?;
+    Ok(Position(row.try_get::<_, Option<i64>>(0)?.unwrap_or(1)))
+}
+
 const AFTER: &str = "
     select position, revision, change_id, entity_id, event, reason, session, prev, next,
            actor_type, actor_id, traceparent, occurred_at, recorded_at
