@@ -5,3 +5,23 @@
 mod harness;
 
 mod an_edge_reaches_the_subscriber;
+mod append_only;
+mod as_of;
+mod authentication;
+mod bad_frames;
+mod drain;
+mod going_silent;
+mod heartbeats;
+mod http_api;
+mod many_at_once;
+mod migrations;
+mod outage;
+mod rebuild;
+mod relay;
+mod removal;
+mod secrets_stay_inside;
+mod sql_agrees_with_rust;
+mod starting;
+mod stats;
+mod takeover;
+mod unknown_outcome;

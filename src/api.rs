@@ -19,6 +19,7 @@ use crate::health::Health;
 use crate::log::append::Log;
 use crate::metrics::Metrics;
 
+mod past;
 mod problem;
 mod satellites;
 mod status;
@@ -53,6 +54,7 @@ pub fn routes(api: Arc<Api>) -> Router {
     let v1 = Router::new()
         .route("/satellites", get(satellites::list).post(satellites::create))
         .route("/satellites/{id}", get(satellites::get).delete(satellites::remove))
+        .route("/satellites/{id}/stats", get(past::stats))
         .route("/satellites/{id}/transitions", get(transitions::of_satellite))
         .route("/transitions", get(transitions::all))
         .route_layer(middleware::from_fn_with_state(api.clone(), authorize));

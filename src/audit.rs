@@ -24,7 +24,7 @@ use futures_util::StreamExt;
 
 use crate::database::{self, Database};
 use crate::lifecycle::Position;
-use crate::log::{Entry, read};
+use crate::log::{self, Entry, read};
 use crate::relay::checkpoint::{self, Checkpoint};
 use crate::relay::message::Epoch;
 use crate::relay::stream;
@@ -111,8 +111,9 @@ impl Audit {
     /// The first position the log can have, and its newest.
     async fn extent(&self) -> anyhow::Result<(Position, Position)> {
         let client = self.database.get().await?;
-        let look = async { Ok((read::horizon(&client).await?, read::head(&client).await?)) };
-        look.await.map_err(described)
+        let look = async { Ok((log::horizon(&client).await?, read::head(&client).await?)) };
+        let (horizon, head) = look.await.map_err(described)?;
+        Ok((Position(horizon.0 + 1), head))
     }
 
     /// Waits until the relay says that the stream has reached `head`, or for as long as allowed.

@@ -16,21 +16,29 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::agent::{self, Identity};
-use crate::config::{self, MigrateArgs, NatsArgs, ServeArgs};
+use crate::config::{self, DatabaseArgs, MigrateArgs, NatsArgs, ServeArgs};
 use crate::dev::{self, DevArgs};
+use crate::lifecycle::Position;
 use crate::simulate::{self, Plan};
-use crate::{logging, pod, schema, watch};
+use crate::{client, logging, pod, projector, schema, watch};
 
 mod audit;
+mod replay;
+mod retention;
 mod satellite;
 mod table;
 
 use audit::AuditArgs;
+use replay::ReplayArgs;
+use retention::RetentionArgs;
 use satellite::{ApiArgs, SatelliteArgs};
 
 #[derive(Parser)]
 #[command(name = "groundstation", version, about, max_term_width = 100)]
-#[command(after_help = "Try `groundstation dev`: private stores, one pod and a dozen satellites.")]
+#[command(after_help = "\
+Try `groundstation dev`: private stores, one pod and a dozen satellites.
+
+RUST_LOG (default info) and GROUNDSTATION_LOG_FORMAT (text or json) say what is logged, and how.")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -54,6 +62,30 @@ enum Command {
     Watch(WatchArgs),
     /// Hold the whole log against the whole stream, or against its seals
     Audit(AuditArgs),
+    /// Write transitions of the log once more, as JSON lines or to NATS under another prefix
+    Replay(Box<ReplayArgs>),
+    /// Archive and drop partitions of the log that are old
+    Retention(RetentionArgs),
+    /// Fold the whole log again and replace every current row that does not follow from it
+    Rebuild(RebuildArgs),
+    /// Ask a pod whether it is ready; exits 0 if so (for health checks without a shell)
+    Health(HealthArgs),
+}
+
+#[derive(Args)]
+struct RebuildArgs {
+    #[command(flatten)]
+    database: DatabaseArgs,
+    /// Only compare: change nothing, exit 1 where a row differs
+    #[arg(long)]
+    check: bool,
+}
+
+#[derive(Args)]
+struct HealthArgs {
+    /// The pod's address
+    #[arg(long, env = "GROUNDSTATION_URL", default_value = "http://127.0.0.1:8080")]
+    url: String,
 }
 
 #[derive(Args)]
@@ -172,6 +204,22 @@ fn run(command: Command) -> anyhow::Result<()> {
             logging::start("warn")?;
             block_on(audit::run(args))
         }
+        Command::Replay(args) => {
+            logging::start("warn")?;
+            block_on(replay::run(*args))
+        }
+        Command::Retention(args) => {
+            logging::start("warn")?;
+            block_on(retention::run(args))
+        }
+        Command::Rebuild(args) => {
+            logging::start("warn")?;
+            block_on(run_rebuild(args))
+        }
+        Command::Health(args) => {
+            println!("{}", client::ready(&args.url)?);
+            Ok(())
+        }
     }
 }
 
@@ -268,6 +316,36 @@ async fn run_watch(args: WatchArgs) -> anyhow::Result<()> {
                 _ => Err(error).context("cannot write"),
             };
         }
+    }
+}
+
+async fn run_rebuild(args: RebuildArgs) -> anyhow::Result<()> {
+    let address = args.database.required()?;
+    let database = address.pool("rebuild")?;
+    schema::check(&database, &address).await?;
+    let terminal = std::io::stderr().is_terminal();
+    let progress = |position: Position| {
+        let (begin, end) = if terminal { ("\r\x1b[2K", "") } else { ("", "\n") };
+        eprint!("{begin}folded up to position {}{end}", position.0);
+    };
+    let findings = if args.check {
+        projector::check(&database, progress).await?
+    } else {
+        projector::rebuild(&database, progress).await?
+    };
+    if terminal {
+        eprintln!();
+    }
+    for difference in &findings.named {
+        println!("{difference}");
+    }
+    let (rows, position, differing) = (findings.rows, findings.position.0, findings.differing);
+    println!("{rows} rows from {position} transitions; {differing} differed");
+    match (args.check, differing) {
+        (true, 1..) => {
+            bail!("the rows do not follow from the log: `groundstation rebuild` mends them")
+        }
+        _ => Ok(()),
     }
 }
 

@@ -14,6 +14,9 @@ use crate::wire::SatelliteJson;
 /// How long a call may take.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
+/// How long a pod may take to say whether it is ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// A pod's API and a token for it.
 #[derive(Clone)]
 pub struct Client {
@@ -58,6 +61,21 @@ struct Problem {
     title: String,
     #[serde(default)]
     detail: String,
+}
+
+/// Asks a pod whether it is ready; its report, or an error that carries it.
+pub fn ready(base: &str) -> anyhow::Result<String> {
+    let config = ureq::Agent::config_builder()
+        .timeout_global(Some(READY_TIMEOUT))
+        .http_status_as_error(false)
+        .build();
+    let url = format!("{}/readyz", base.trim_end_matches('/'));
+    let mut answer = ureq::Agent::from(config)
+        .get(&url)
+        .call()
+        .map_err(|error| anyhow!("{url} does not answer: {error}"))?;
+    let report = answer.body_mut().read_to_string().context("cannot read the answer")?;
+    if answer.status().is_success() { Ok(report) } else { Err(anyhow!("not ready: {report}")) }
 }
 
 impl Client {

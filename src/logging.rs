@@ -33,12 +33,18 @@ pub fn start_file(path: &Path) -> anyhow::Result<()> {
     started.map_err(|error| anyhow::anyhow!("cannot set logging up: {error}"))
 }
 
+/// What these print below `info` are whole frames and all parameters of statements: tokens, their
+/// digests, secrets. No level of `RUST_LOG` is to reach them.
+const INDISCREET: [&str; 3] = ["tungstenite=info", "tokio_tungstenite=info", "tokio_postgres=info"];
+
 /// async-nats tells of each connection twice; `nats.rs` tells what matters of it.
 fn filter(default: &str) -> anyhow::Result<EnvFilter> {
-    match std::env::var("RUST_LOG") {
+    let filter = match std::env::var("RUST_LOG") {
         Ok(text) if !text.is_empty() => EnvFilter::try_new(&text).with_context(|| {
             format!("RUST_LOG is {text:?}, not a filter such as info or groundstation=debug")
-        }),
-        _ => Ok(EnvFilter::new(format!("{default},async_nats=warn"))),
-    }
+        })?,
+        _ => EnvFilter::new(format!("{default},async_nats=warn")),
+    };
+    let mut discreet = INDISCREET.iter().map(|directive| directive.parse());
+    discreet.try_fold(filter, |filter, directive| Ok(filter.add_directive(directive?)))
 }

@@ -51,7 +51,21 @@ impl Address {
 
     /// Connects, or fails within a few seconds: for commands that are of no use without NATS.
     pub async fn connect(&self, name: &str) -> anyhow::Result<async_nats::Client> {
-        self.options(name)?.connect(&self.servers).await.map_err(|error| {
+        self.connect_with(name, |_| {}).await
+    }
+
+    /// The same, for a command that has to hear what the server says unasked.
+    pub async fn connect_with(
+        &self,
+        name: &str,
+        hear: impl Fn(Event) + Send + Sync + 'static,
+    ) -> anyhow::Result<async_nats::Client> {
+        let callback = move |event| {
+            hear(event);
+            std::future::ready(())
+        };
+        let options = self.options(name)?.event_callback(callback);
+        options.connect(&self.servers).await.map_err(|error| {
             anyhow::anyhow!("cannot connect to NATS at {}: {error}", self.display())
         })
     }
@@ -76,12 +90,22 @@ impl Address {
             .map_err(|error| anyhow::anyhow!("cannot use NATS at {}: {error}", self.display()))
     }
 
+    /// The client takes user and password, or a token, by option only and ignores those of a URL.
+    fn url_credentials(&self) -> ConnectOptions {
+        let named = self.servers.iter().find_map(|server| Some((server.username()?, server)));
+        match named.map(|(user, server)| (decoded(user), server.password().map(decoded))) {
+            Some((user, Some(password))) => ConnectOptions::with_user_and_password(user, password),
+            Some((token, None)) => ConnectOptions::with_token(token),
+            None => ConnectOptions::new(),
+        }
+    }
+
     fn options(&self, name: &str) -> anyhow::Result<ConnectOptions> {
         let options = match &self.credentials {
             Some(text) => ConnectOptions::with_credentials(text).map_err(|error| {
                 anyhow::anyhow!("NATS_CREDS is not a credentials file: {error}")
             })?,
-            None => ConnectOptions::new(),
+            None => self.url_credentials(),
         };
         Ok(options
             .name(name)
@@ -92,6 +116,10 @@ impl Address {
                 Duration::from_millis(doubled).min(LONGEST_PAUSE)
             }))
     }
+}
+
+fn decoded(part: &str) -> String {
+    percent_encoding::percent_decode_str(part).decode_utf8_lossy().into_owned()
 }
 
 fn note(event: &Event, metrics: &Metrics, address: &str) {
@@ -118,6 +146,15 @@ mod tests {
     fn an_address_is_shown_without_user_and_password() {
         let address = Address::parse("nats://me:secret@a.example:4333,b.example", None);
         assert_eq!(address.expect("an address").display(), "a.example:4333,b.example:4222");
+    }
+
+    #[test]
+    fn credentials_in_a_url_are_percent_decoded() {
+        let cases =
+            [("plain", "plain"), ("p%40ss%2Fword", "p@ss/word"), ("100%", "100%"), ("", "")];
+        for (encoded, expected) in cases {
+            assert_eq!(decoded(encoded), expected);
+        }
     }
 
     #[test]

@@ -26,6 +26,7 @@ use crate::metrics::Metrics;
 use crate::monitor::Monitor;
 use crate::peers::{self, Peers};
 use crate::relay::Relay;
+use crate::retention::{Keeper, Retention};
 use crate::schema;
 use crate::seal::Sealer;
 
@@ -138,9 +139,20 @@ pub async fn run(
             .run(stop.clone()),
     );
     tasks.spawn(
-        Probe { health: health.clone(), pod: config.pod.clone(), database, nats, metrics }
-            .run(stop.clone()),
+        Probe {
+            health: health.clone(),
+            pod: config.pod.clone(),
+            database: database.clone(),
+            partition_width: config.partition_width,
+            nats,
+            metrics: metrics.clone(),
+        }
+        .run(stop.clone()),
     );
+    if let Some(older_than) = config.retention {
+        let retention = Retention { database, older_than, archive: config.archive };
+        tasks.spawn(Keeper { retention, metrics }.run(stop.clone()));
+    }
     let routes = api::routes(api).merge(gateway::routes(gateway));
     let listener = listener.tap_io(|socket| {
         if let Err(error) = socket.set_nodelay(true) {

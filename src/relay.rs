@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use async_nats::jetstream;
 use async_nats::jetstream::context::PublishAckFuture;
+use fail::fail_point;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -217,6 +218,10 @@ impl Relay {
             }
             self.head.mark_unchanged();
             let entries = self.read(window).await?;
+            tell_of_a_gap(window.published.position, entries.first());
+            if !entries.is_empty() {
+                fail_point!("relay::after_read", |_| std::process::abort());
+            }
             for entry in &entries {
                 if window.in_flight.len() >= MAX_IN_FLIGHT {
                     self.acknowledge(window).await?;
@@ -225,10 +230,17 @@ impl Relay {
                 let message = message.context("a transition that fires nothing")?;
                 let ack = jetstream.send_publish(message.0, message.1).await.context("publish")?;
                 window.sent(entry, ack);
+                fail_point!("relay::mid_batch", |_| std::process::abort());
+            }
+            if !window.in_flight.is_empty() {
+                fail_point!("relay::published", |_| std::process::abort());
             }
             // A full batch means there is more to read: acknowledgements can wait.
             while (entries.len() as i64) < BATCH && !window.in_flight.is_empty() {
                 self.acknowledge(window).await?;
+            }
+            if !entries.is_empty() {
+                fail_point!("relay::acknowledged", |_| std::process::abort());
             }
             if renewed.elapsed() >= RENEWAL {
                 renewed = Instant::now();
@@ -354,6 +366,20 @@ impl Relay {
         let client = self.database.get().await?;
         let read = checkpoint::read(&client).await;
         read.map_err(|error| anyhow::anyhow!(database::describe(&error)))
+    }
+}
+
+/// Positions have no gap, so the next one is missing only where retention dropped it before the
+/// stream lost it: the stream goes on behind the gap, and says so by its positions.
+fn tell_of_a_gap(after: Position, next: Option<&crate::log::Entry>) {
+    if let Some(entry) = next
+        && entry.position.0 > after.0 + 1
+    {
+        warn!(
+            after = after.0,
+            next = entry.position.0,
+            "the stream goes on behind a gap: what is between was dropped from the log by retention"
+        );
     }
 }
 

@@ -7,18 +7,18 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use deadpool_postgres::GenericClient;
+use deadpool_postgres::{GenericClient, Object};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use thiserror::Error;
 use tokio_postgres::Row;
-use tokio_postgres::types::Json;
+use tokio_postgres::types::{Json, ToSql};
 use uuid::Uuid;
 
 use crate::lifecycle::{Event, SatelliteId};
 use crate::liveness::{self, Status};
-use crate::token;
-use crate::wire::{SatelliteJson, Timestamp};
+use crate::wire::{Actor, SatelliteJson, Timestamp};
+use crate::{log, token};
 
 /// The most characters of a name, a region and a tag's value.
 pub const MAX_CHARACTERS: usize = 200;
@@ -123,22 +123,45 @@ pub struct ListFilter {
 }
 
 const CREATE: &str = "
-    insert into satellites (id, name, region, tags, token_hash, offline_threshold_ms)
-    values ($1, $2, $3, $4, $5, $6)";
+    with created as (
+        insert into satellites (id, name, region, tags, token_hash, offline_threshold_ms, created_at)
+        values ($1, $2, $3, $4, $5, $6, $8)
+    )
+    insert into registry_changes
+           (position, changed_at, satellite_id, action, actor_type, actor_id, after)
+    values ($7, $8, $1, 'created', $9, $10,
+            jsonb_build_object('name', $2::text, 'region', $3::text, 'tags', $4::jsonb,
+                               'offlineThresholdMs', $6::bigint))";
 
 /// Registers a satellite that has passed [`NewSatellite::check`]. The token is returned this once;
 /// only its digest is kept.
 pub async fn create(
-    client: &impl GenericClient,
+    client: &mut Object,
     new: &NewSatellite,
+    actor: &Actor,
     default: Duration,
 ) -> anyhow::Result<(SatelliteJson, SecretString)> {
     let id = SatelliteId(Uuid::new_v4());
     let token = token::generate()?;
     let digest = token::Digest::of(token.expose_secret()).to_stored();
-    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
-        [&id.0, &new.name, &new.region, &Json(&new.tags), &digest, &new.offline_threshold_ms];
-    client.execute(CREATE, &parameters).await?;
+    let tags = Json(&new.tags);
+    let transaction = client.transaction().await?;
+    let statement = transaction.prepare_cached(CREATE).await?;
+    let (head, now) = log::append::lock_head(&transaction).await?;
+    let parameters: [&(dyn ToSql + Sync); 10] = [
+        &id.0,
+        &new.name,
+        &new.region,
+        &tags,
+        &digest,
+        &new.offline_threshold_ms,
+        &head.0,
+        &now,
+        &actor.kind,
+        &actor.id,
+    ];
+    transaction.execute(&statement, &parameters).await?;
+    transaction.commit().await?;
     let satellite = get(client, id, default).await?;
     let satellite =
         satellite.ok_or_else(|| anyhow::anyhow!("removed as soon as it was created"))?;

@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use groundstation::dev::stores::Nats;
+use groundstation::nats::Address;
+use tokio::sync::OnceCell;
 use tokio_postgres::Client;
+use uuid::Uuid;
 
 use super::pod::Pod;
 use super::stores::{self, Share};
 use super::subscriber::Subscriber;
-use super::wait::blocking;
+use super::wait::{blocking, eventually};
 
 /// Heartbeats and what follows from their absence.
 #[derive(Clone, Copy)]
@@ -41,6 +44,7 @@ pub struct Fleet {
     pub read_token: String,
     /// Only where the test wants to kill it.
     nats: Option<Nats>,
+    reader: OnceCell<Client>,
 }
 
 /// A pod to be started.
@@ -66,7 +70,15 @@ impl Fleet {
     fn of(timing: Timing, share: Share, nats: Option<Nats>) -> Fleet {
         let Share { database_url, nats_url } = share;
         let (admin_token, read_token) = (stores::random(), stores::random());
-        Fleet { timing, database_url, nats_url, admin_token, read_token, nats }
+        Fleet {
+            timing,
+            database_url,
+            nats_url,
+            admin_token,
+            read_token,
+            nats,
+            reader: OnceCell::new(),
+        }
     }
 
     /// Starts a pod with the fleet's settings.
@@ -103,9 +115,36 @@ impl Fleet {
         client
     }
 
+    /// What the log holds of a satellite: session, event and reason of each transition.
+    pub async fn history(&self, satellite: Uuid) -> Vec<String> {
+        const HISTORY: &str = "
+            select session || ' ' || event || ' ' || reason
+              from entity_transitions where entity_id = $1 order by position";
+        let sql = self.reader.get_or_init(|| self.sql()).await;
+        let rows = sql.query(HISTORY, &[&satellite]).await.expect("the log can be read");
+        rows.iter().map(|row| row.get(0)).collect()
+    }
+
+    /// Waits until the log holds exactly this of a satellite.
+    pub async fn expect_history(&self, satellite: Uuid, expected: &[&str]) {
+        eventually(&format!("the history of {satellite} to be {expected:?}"), async || {
+            let history = self.history(satellite).await;
+            if history == expected { Ok(()) } else { Err(format!("{history:?}")) }
+        })
+        .await;
+    }
+
+    /// How many transitions the log holds.
+    pub async fn log_length(&self) -> i64 {
+        let sql = self.reader.get_or_init(|| self.sql()).await;
+        let row = sql.query_one("select count(*) from entity_transitions", &[]).await;
+        row.expect("the log can be read").get(0)
+    }
+
     /// A NATS client in the test's account.
     pub async fn nats(&self) -> async_nats::Client {
-        async_nats::connect(&self.nats_url).await.expect("a connection to NATS")
+        let address = Address::parse(&self.nats_url, None).expect("an address");
+        address.connect("test").await.expect("a connection to NATS")
     }
 
     /// Hears everything that is published from now on.
@@ -133,9 +172,9 @@ impl Plan<'_> {
         self
     }
 
-    /// Its environment.
-    pub fn environment(&self) -> Vec<(&str, &str)> {
-        self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+    /// Its environment, for a pod that is not to start.
+    pub fn environment(self) -> Vec<(String, String)> {
+        self.environment
     }
 
     /// Starts it and waits until it is ready.

@@ -16,4 +16,4 @@ pub use fleet::{BRISK, CALM, Fleet};
 pub use pod::Pod;
 pub use proxy::Proxy;
 pub use satellite::{Credentials, Heard, Satellite};
-pub use wait::{PATIENCE, eventually};
+pub use wait::eventually;

@@ -40,9 +40,7 @@ pub struct Answer {
 impl Pod {
     /// Starts a pod and waits until it is ready.
     pub async fn start(name: &str, environment: &[(String, String)], admin_token: &str) -> Pod {
-        let environment: Vec<(&str, &str)> =
-            environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let mut command = program::command(&environment);
+        let mut command = program::command(environment);
         command.arg("serve").stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("a pod starts");
         let lines = Lines::collect(child.stderr.take().expect("piped"));

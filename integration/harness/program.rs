@@ -1,5 +1,6 @@
 //! The program under test, as a process.
 
+use std::ffi::OsStr;
 use std::io::Read;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -8,14 +9,15 @@ use std::time::{Duration, Instant};
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// The program with nothing of this process' environment but what it is given.
-pub fn command(environment: &[(&str, &str)]) -> Command {
+pub fn command<S: AsRef<OsStr>>(environment: &[(S, S)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_groundstation"));
-    command.env_clear().envs(environment.iter().copied()).stdin(Stdio::null());
+    command.env_clear().stdin(Stdio::null());
+    command.envs(environment.iter().map(|(name, value)| (name.as_ref(), value.as_ref())));
     command
 }
 
 /// Runs a command to its end; kills it and panics if it does not end. Blocking.
-pub fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+pub fn run<S: AsRef<OsStr>>(arguments: &[&str], environment: &[(S, S)]) -> Output {
     let mut command = command(environment);
     command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the program starts");

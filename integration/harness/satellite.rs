@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -34,7 +34,8 @@ pub enum Heard {
 
 enum Order {
     Send(Message),
-    Beat(Option<Duration>),
+    Beat(Duration),
+    Tell(oneshot::Sender<()>),
 }
 
 /// A socket; dropping it breaks the connection without a goodbye.
@@ -80,12 +81,7 @@ impl Satellite {
 
     /// Sends heartbeats until told otherwise.
     pub fn beat_every(&self, period: Duration) {
-        self.order(Order::Beat(Some(period)));
-    }
-
-    /// Sends no heartbeat any more; the socket stays.
-    pub fn go_silent(&self) {
-        self.order(Order::Beat(None));
+        self.order(Order::Beat(period));
     }
 
     /// Sends a message.
@@ -112,15 +108,17 @@ impl Satellite {
         }
     }
 
-    /// Says goodbye and waits for the answer.
+    /// Waits until everything ordered so far has left this process.
+    pub async fn expect_sent(&self) {
+        let (tell, sent) = oneshot::channel();
+        self.order(Order::Tell(tell));
+        timeout(PATIENCE, sent).await.expect("the socket takes it").expect("the socket is open");
+    }
+
+    /// Says goodbye and waits for the answer, which has to be a goodbye too.
     pub async fn close(mut self) {
         self.send_frame(Message::Close(None));
-        loop {
-            match self.hear().await {
-                Heard::Message(_) => {}
-                Heard::Closed(_) | Heard::Dropped => return,
-            }
-        }
+        assert!(matches!(self.hear().await, Heard::Closed(_)), "a goodbye was not answered");
     }
 
     /// Breaks the connection without a goodbye.
@@ -159,7 +157,11 @@ async fn live(
             Some(order) = orders.recv() => match order {
                 Order::Send(frame) => Some(frame),
                 Order::Beat(period) => {
-                    beats = period.map(steady);
+                    beats = Some(steady(period));
+                    None
+                }
+                Order::Tell(sent) => {
+                    sent.send(()).ok();
                     None
                 }
             },

@@ -8,6 +8,7 @@ use serde_json::json;
 use tracing::error;
 
 use crate::database;
+use crate::history::NoAnswer;
 use crate::satellites::Invalid;
 
 /// What went wrong, for the caller.
@@ -35,6 +36,12 @@ impl Problem {
     pub fn no_satellite(id: &str) -> Problem {
         let detail = format!("There is no satellite {id}.");
         Problem::new(StatusCode::NOT_FOUND, "unknown-satellite", "Unknown satellite", detail)
+    }
+
+    /// 404, for a satellite without a single transition.
+    pub fn no_history(id: &str) -> Problem {
+        let detail = format!("Satellite {id} has never connected: it has no history.");
+        Problem::new(StatusCode::NOT_FOUND, "no-history", "No history", detail)
     }
 
     /// 422, for a field or parameter that breaks its limit.
@@ -82,6 +89,23 @@ impl IntoResponse for Problem {
 impl From<Invalid> for Problem {
     fn from(invalid: Invalid) -> Problem {
         Problem::invalid(format!("{invalid}."))
+    }
+}
+
+impl From<NoAnswer> for Problem {
+    fn from(reason: NoAnswer) -> Problem {
+        match reason {
+            NoAnswer::Future(_) => Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "future",
+                "Not past yet",
+                format!("{reason}."),
+            ),
+            NoAnswer::Dropped(_) => {
+                Problem::new(StatusCode::GONE, "dropped", "No longer known", format!("{reason}."))
+            }
+            NoAnswer::Database(error) => error.into(),
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::problem::Problem;
-use super::{APPEND_TIMEOUT, Api};
+use super::{APPEND_TIMEOUT, Api, past};
 use crate::lifecycle::{Edge, SatelliteId};
 use crate::liveness::Status;
 use crate::log::append::Outcome;
@@ -25,21 +25,28 @@ const DEFAULT_LIMIT: i64 = 100;
 
 #[derive(Deserialize)]
 pub struct ListQuery {
-    status: Option<String>,
-    region: Option<String>,
-    tag: Option<String>,
-    q: Option<String>,
-    limit: Option<i64>,
-    cursor: Option<String>,
+    pub status: Option<String>,
+    pub region: Option<String>,
+    pub tag: Option<String>,
+    pub q: Option<String>,
+    pub limit: Option<i64>,
+    pub cursor: Option<String>,
+    /// The fleet as it was at this moment,
+    pub at: Option<String>,
+    /// or right after this position.
+    pub position: Option<i64>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Page {
-    satellites: Vec<SatelliteJson>,
+    pub satellites: Vec<SatelliteJson>,
     /// Where the next page starts; absent on the last one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    next_cursor: Option<String>,
+    pub next_cursor: Option<String>,
+    /// The position this page is as of; absent for the present.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub position: Option<i64>,
 }
 
 /// `GET /v1/satellites`
@@ -49,6 +56,9 @@ pub async fn list(
 ) -> Result<Json<Page>, Problem> {
     let Query(query) = query?;
     let limit = limit(query.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
+    if query.at.is_some() || query.position.is_some() {
+        return past::fleet(&api, query, limit).await.map(Json);
+    }
     let filter = filter(query)?;
     let client = api.database.get().await?;
     // One more than asked for tells whether there is a next page.
@@ -58,7 +68,7 @@ pub async fn list(
     let is_full = satellites.len() as i64 == asked || satellites.len() as i64 == MAX_LIMIT;
     satellites.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     let next_cursor = satellites.last().filter(|_| is_full).map(cursor_after);
-    Ok(Json(Page { satellites, next_cursor }))
+    Ok(Json(Page { satellites, next_cursor, position: None }))
 }
 
 fn filter(query: ListQuery) -> Result<ListFilter, Problem> {
@@ -117,8 +127,9 @@ pub async fn create(
 ) -> Result<(StatusCode, Location, Json<Created>), Problem> {
     let Json(new) = body?;
     new.check()?;
-    let client = api.database.get().await?;
-    let (satellite, token) = satellites::create(&client, &new, api.default_threshold).await?;
+    let mut client = api.database.get().await?;
+    let (satellite, token) =
+        satellites::create(&mut client, &new, &Actor::admin(), api.default_threshold).await?;
     tracing::info!(satellite = %satellite.id, name = %satellite.name, "satellite registered");
     let headers = [
         (header::LOCATION, format!("/v1/satellites/{}", satellite.id)),

@@ -27,7 +27,7 @@ use super::described;
 use crate::database::Database;
 use crate::health::{Health, RelayState};
 use crate::lifecycle::Position;
-use crate::log::read;
+use crate::log::{self, read};
 use crate::metrics::Metrics;
 use crate::relay::checkpoint::{self, Checkpoint};
 use crate::relay::message::{Epoch, Mark};
@@ -99,12 +99,11 @@ impl Repair {
         tell: &mut impl FnMut(&str),
     ) -> anyhow::Result<(Epoch, Tail)> {
         let client = self.database.get().await?;
-        let first = read::horizon(&client).await.map_err(described)?;
+        let horizon = log::horizon(&client).await.map_err(described)?;
         let before = checkpoint::read(&client).await.map_err(described)?;
         // A database from before an earlier repair knows an older epoch than the stream.
         let epoch = Epoch(before.epoch.max(newest_epoch(stream).await?).0 + 1);
-        let mut tail =
-            Tail { position: Position(first.0 - 1), sequence: last_sequence(stream).await? };
+        let mut tail = Tail { position: horizon, sequence: last_sequence(stream).await? };
         checkpoint::begin_epoch(&client, &self.holder, epoch, tail).await?;
         if before.is_led {
             // It notices when it next renews the lease. What it still publishes is of the old

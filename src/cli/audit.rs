@@ -45,9 +45,7 @@ pub struct AuditArgs {
 
 /// Runs `groundstation audit`.
 pub async fn run(args: AuditArgs) -> anyhow::Result<()> {
-    let address = args.database.address()?.context(
-        "DATABASE_URL is missing: set it to postgres://user:password@host:5432/groundstation",
-    )?;
+    let address = args.database.required()?;
     let name = format!("audit-{}", std::process::id());
     let database = address.pool(&name)?;
     schema::check(&database, &address).await?;

@@ -94,6 +94,12 @@ enum SatelliteCommand {
         /// Only names that contain this
         #[arg(long, value_name = "TEXT")]
         q: Option<String>,
+        /// The fleet as it was at this moment, such as 2026-03-01T12:00:00Z
+        #[arg(long, value_name = "TIME", conflicts_with_all = ["status", "region", "tag", "q"])]
+        at: Option<String>,
+        /// The fleet as it was right after this position of the log
+        #[arg(long, value_name = "N", conflicts_with_all = ["status", "region", "tag", "q", "at"])]
+        position: Option<u64>,
     },
     /// Show one satellite
     Show {
@@ -124,13 +130,23 @@ pub fn run(args: SatelliteArgs) -> anyhow::Result<()> {
             println!("id     {}", created.satellite.id);
             println!("token  {}  (shown this once)", created.token);
         }
-        SatelliteCommand::List { status, region, tag, q } => {
-            let filters = [("status", status), ("region", region), ("tag", tag), ("q", q)];
+        SatelliteCommand::List { status, region, tag, q, at, position } => {
+            let position = position.map(|position| position.to_string());
+            let filters = [
+                ("status", status),
+                ("region", region),
+                ("tag", tag),
+                ("q", q),
+                ("at", at),
+                ("position", position),
+            ];
             let filters: Vec<(&str, &str)> = filters
                 .iter()
                 .filter_map(|(name, value)| value.as_deref().map(|value| (*name, value)))
                 .collect();
-            let satellites = client.list(&filters)?;
+            let mut satellites = client.list(&filters)?;
+            // As-of pages come by id.
+            satellites.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
             if args.json {
                 return print_json(&satellites);
             }

@@ -319,7 +319,7 @@ async fn send(socket: &mut WebSocket, message: &ToSatellite) -> anyhow::Result<(
 
 async fn say_goodbye(mut socket: WebSocket, end: End) {
     let (code, words) = match end {
-        End::ClientClose => (NORMAL, ""),
+        End::ClientClose => return answer_close(socket).await,
         End::Dropped | End::Silent => return,
         End::Violation(code) => (code, ""),
         End::Drain => (RESTARTING, "pod is restarting"),
@@ -335,6 +335,14 @@ async fn say_goodbye(mut socket: WebSocket, end: End) {
         }
     };
     close(socket, code, words).await;
+}
+
+/// The answer to a close frame waits in the socket: reading on sends it. Nothing else may be sent.
+async fn answer_close(mut socket: WebSocket) {
+    let farewell = async { while let Some(Ok(_)) = socket.recv().await {} };
+    if timeout(CLOSE_TIMEOUT, farewell).await.is_err() {
+        debug!("the satellite did not end the connection after its goodbye");
+    }
 }
 
 /// Sends a close frame and gives the other side a moment to answer it.

@@ -449,6 +449,24 @@ async fn find_changes(
 const LOCK_LOG: &str =
     "select pg_advisory_xact_lock(hashtextextended('groundstation: entity_transitions', 0))";
 
+const HEAD: &str = "
+    select coalesce(max(newest.position), 0),
+           greatest(max(newest.recorded_at), date_trunc('milliseconds', clock_timestamp()))
+      from (select position, recorded_at from entity_transitions order by position desc limit 1) newest";
+
+/// Takes the log's lock for the rest of a transaction and says where its head is, and the moment
+/// at which whatever is written under the lock counts as done. Nothing is appended meanwhile, so
+/// be quick.
+pub async fn lock_head(
+    transaction: &deadpool_postgres::Transaction<'_>,
+) -> Result<(Position, OffsetDateTime), Error> {
+    let lock = transaction.prepare_cached(LOCK_LOG).await?;
+    transaction.execute(&lock, &[]).await?;
+    let head = transaction.prepare_cached(HEAD).await?;
+    let row = transaction.query_one(&head, &[]).await?;
+    Ok((Position(row.try_get(0)?), row.try_get(1)?))
+}
+
 /// Positions follow the head, which the statement before made ours. `recorded_at` never goes back,
 /// whatever the server's clock does. Only a satellite's last transition of the batch reaches its
 /// row. Returns the first position.
@@ -483,7 +501,21 @@ const INSERT: &str = "
     )
     select position + 1 from head";
 
-const DELETE_REMOVED: &str = "delete from satellites where id = any($1)";
+/// The registry forgets a removed satellite; what it was stays in `registry_changes`.
+const DELETE_REMOVED: &str = "
+    with removed as (
+        select * from unnest($1::uuid[], $2::text[], $3::text[]) as r (id, actor_type, actor_id)
+    ), gone as (
+        delete from satellites s using removed r where s.id = r.id
+        returning s.*, r.actor_type, r.actor_id
+    )
+    insert into registry_changes
+           (position, changed_at, satellite_id, action, actor_type, actor_id, before)
+    select c.position, date_trunc('milliseconds', clock_timestamp()), gone.id, 'removed',
+           gone.actor_type, gone.actor_id,
+           jsonb_build_object('name', gone.name, 'region', gone.region, 'tags', gone.tags,
+                              'offlineThresholdMs', gone.offline_threshold_ms)
+      from gone join satellite_connections c on c.satellite_id = gone.id";
 
 async fn insert_and_commit(
     client: &Object,
@@ -500,7 +532,8 @@ async fn insert_and_commit(
         if columns.removed.is_empty() {
             return Ok(0);
         }
-        client.execute(&delete, &[&columns.removed]).await
+        let (types, ids) = (&columns.removed_by_types, &columns.removed_by_ids);
+        client.execute(&delete, &[&columns.removed, types, ids]).await
     };
     let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 15] = [
         &columns.entity_ids,
@@ -544,6 +577,8 @@ struct Columns<'a> {
     last_heartbeat_at: Vec<Option<OffsetDateTime>>,
     is_last: Vec<bool>,
     removed: Vec<Uuid>,
+    removed_by_types: Vec<&'a str>,
+    removed_by_ids: Vec<&'a str>,
 }
 
 impl<'a> Columns<'a> {
@@ -571,6 +606,8 @@ impl<'a> Columns<'a> {
             columns.is_last.push(last.get(&transition.satellite) == Some(&n));
             if transition.event == Event::Removed {
                 columns.removed.push(transition.satellite.0);
+                columns.removed_by_types.push(&request.actor.kind);
+                columns.removed_by_ids.push(&request.actor.id);
             }
         }
         columns

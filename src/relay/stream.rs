@@ -205,23 +205,24 @@ async fn contradiction(
     }
     let position = mark.position;
     let client = database.get().await?;
-    let look = async {
-        let entries = log::read::after(&client, Position(position.0 - 1), 1).await?;
-        let horizon = log::read::horizon(&client).await?;
-        Ok::<_, tokio_postgres::Error>((entries, horizon))
+    let before = Position(position.0 - 1);
+    let found = async {
+        let entries = log::read::after(&client, before, 1).await?;
+        Ok((entries, log::horizon(&client).await?))
     };
-    let looked = look.await;
-    let (entries, horizon) = looked.map_err(|error| anyhow::anyhow!(database::describe(&error)))?;
+    let found: Result<_, tokio_postgres::Error> = found.await;
+    let (entries, horizon) = found.map_err(|error| anyhow::anyhow!(database::describe(&error)))?;
     let is_there = |entry: &&Entry| entry.position == position;
     Ok(match entries.first().filter(is_there) {
+        // Dropped for its age: there is nothing left to hold it against. Asked after the read, so
+        // that one dropped in between is not taken for one that never was.
+        None if position <= horizon => None,
         Some(entry) if entry.change.0.to_string() == mark.change => None,
         Some(_) => Some(format!(
             "the stream's message {sequence} carries another change at position {} than the log: \
              one of them was restored from elsewhere",
             position.0
         )),
-        // Retention dropped it from the log: nothing to hold it against.
-        None if position < horizon => None,
         None => Some(format!(
             "the stream is ahead of the log: its message {sequence} is position {}, which the log \
              does not have; was the database restored to an earlier point?",

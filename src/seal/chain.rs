@@ -5,7 +5,7 @@ use std::fmt;
 use super::{Hash, MAX_ROWS, Seal};
 use crate::database::{self, Database};
 use crate::lifecycle::Position;
-use crate::log::{canonical, read};
+use crate::log::{self, canonical, read};
 
 /// Seals read at once.
 const PAGE: i64 = 200;
@@ -100,7 +100,7 @@ pub struct Checked {
 /// Checks the whole chain in constant memory; `found` is told every break.
 pub async fn check(database: &Database, mut found: impl FnMut(Break)) -> anyhow::Result<Checked> {
     let client = database.get().await?;
-    let looked = async { Ok((read::horizon(&client).await?, read::head(&client).await?)) };
+    let looked = async { Ok((log::horizon(&client).await?, read::head(&client).await?)) };
     let (horizon, head) = looked.await.map_err(described)?;
     drop(client);
     let checked = Checked { seals: 0, believed: 0, transitions: 0, breaks: 0, newest: None, head };
@@ -152,17 +152,11 @@ impl Check<'_> {
         let (first, last) = (seal.first, seal.last);
         let expected = match self.before.take() {
             None => {
-                if first > self.horizon {
-                    let end = Position(first.0 - 1);
-                    breaks.push(Break::Uncovered { first: self.horizon, last: end });
-                }
+                breaks.extend(self.uncovered(Position(1), first));
                 Hash::NONE
             }
             Some(before) => {
-                if first.0 != before.seal.last.0 + 1 {
-                    let (first, last) = (Position(before.seal.last.0 + 1), Position(first.0 - 1));
-                    breaks.push(Break::Uncovered { first, last });
-                }
+                breaks.extend(self.uncovered(Position(before.seal.last.0 + 1), first));
                 // The rows still give what the next seal remembers: only the seal was changed.
                 let is_edited = before.actual == Some(seal.previous);
                 match before.suspect {
@@ -179,7 +173,7 @@ impl Check<'_> {
         if seal.previous != expected {
             breaks.push(Break::NotChained { first, last });
         }
-        let (actual, suspect) = if first < self.horizon {
+        let (actual, suspect) = if first <= self.horizon {
             self.checked.believed += 1;
             (None, None)
         } else {
@@ -189,6 +183,14 @@ impl Check<'_> {
         self.checked.newest = Some((last, seal.hash));
         self.before = Some(Before { seal, actual, suspect });
         Ok(breaks)
+    }
+
+    /// The positions from `expected` to before `first` have no seal, unless none of them is in the
+    /// log any more: retention drops what was recorded before there were seals.
+    fn uncovered(&self, expected: Position, first: Position) -> Option<Break> {
+        let expected = expected.max(Position(self.horizon.0 + 1));
+        let last = Position(first.0 - 1);
+        (expected <= last).then_some(Break::Uncovered { first: expected, last })
     }
 
     /// The hash that the rows of a seal give now, and what is wrong with them.

@@ -1,0 +1,176 @@
+//! A satellite that goes silent is declared lost, once, by whichever pod looks.
+
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::harness::subscriber::body;
+use crate::harness::{BRISK, CALM, Credentials, Fleet, Heard, Satellite, eventually};
+
+const LOST: &str =
+    "groundstation_edges_total{event=\"heartbeat_lost\",reason=\"heartbeat_timeout\"}";
+
+#[tokio::test]
+async fn a_silent_satellite_is_lost_once_however_many_pods_sweep() {
+    let fleet = Fleet::new(BRISK).await;
+    let pods = [fleet.pod("a").await, fleet.pod("b").await, fleet.pod("c").await];
+    let mut subscriber = fleet.subscribe().await;
+    let credentials = pods[0].register("edge", "eu").await;
+    let _satellite = Satellite::connect(pods[0].address, &credentials).await;
+
+    let lost = subscriber.expect("satellite.heartbeat_lost", credentials.id).await;
+    let shown = pods[1].show(credentials.id).await;
+    let heard_last = &shown["lastHeartbeatAt"];
+    assert!(heard_last.is_string(), "the aged heartbeat stays: {shown}");
+    assert_eq!(
+        (&shown["status"], &shown["lastEvent"]),
+        (&json!("offline"), &json!("heartbeat_lost"))
+    );
+    assert_eq!(
+        body(&lost),
+        json!({"satelliteId": credentials.id, "name": "edge", "region": "eu",
+               "status": "offline", "lastSeenAt": heard_last})
+    );
+    for pod in &pods {
+        pod.sweeps(5).await;
+    }
+    let history = fleet.history(credentials.id).await;
+    assert_eq!(history, ["1 connected connect", "1 heartbeat_lost heartbeat_timeout"]);
+    fleet.check().await;
+}
+
+#[tokio::test]
+async fn the_satellites_of_a_killed_pod_are_lost_once_each_by_pods_that_never_saw_them() {
+    const SATELLITES: usize = 20;
+    let fleet = Fleet::new(BRISK).await;
+    let mut a = fleet.pod("a").await;
+    let (b, c) = (fleet.pod("b").await, fleet.pod("c").await);
+    let mut held = Vec::new();
+    for n in 0..SATELLITES {
+        let credentials = b.register(&format!("edge-{n}"), "eu").await;
+        let satellite = Satellite::connect(a.address, &credentials).await;
+        satellite.beat_every(fleet.timing.heartbeat);
+        held.push((credentials, satellite));
+    }
+    assert_eq!(a.metric("groundstation_sessions").await, SATELLITES as f64);
+    a.kill();
+    for (credentials, _) in &held {
+        let lost = ["1 connected connect", "1 heartbeat_lost heartbeat_timeout"];
+        fleet.expect_history(credentials.id, &lost).await;
+    }
+    b.sweeps(5).await;
+    c.sweeps(5).await;
+    assert_eq!(fleet.log_length().await, 2 * SATELLITES as i64);
+    let declared = b.metric(LOST).await + c.metric(LOST).await;
+    assert_eq!(declared, SATELLITES as f64);
+    fleet.check().await;
+}
+
+#[tokio::test]
+async fn a_satellite_that_goes_on_beating_is_not_lost() {
+    let fleet = Fleet::new(BRISK).await;
+    let (a, b) = (fleet.pod("a").await, fleet.pod("b").await);
+    let beating = a.register("beating", "eu").await;
+    let silent = a.register("silent", "eu").await;
+    let heart = Satellite::connect(a.address, &beating).await;
+    heart.beat_every(fleet.timing.heartbeat);
+    // It connects after the other, so that it is lost after the other would have been.
+    let _silence = Satellite::connect(a.address, &silent).await;
+    let lost = ["1 connected connect", "1 heartbeat_lost heartbeat_timeout"];
+    fleet.expect_history(silent.id, &lost).await;
+    b.sweeps(2).await;
+    assert_eq!(fleet.history(beating.id).await, ["1 connected connect"]);
+    assert_eq!(b.show(beating.id).await["status"], "online");
+    fleet.check().await;
+}
+
+#[tokio::test]
+async fn a_threshold_of_its_own_counts_for_its_satellite_alone() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let hasty = json!({"name": "hasty", "region": "eu", "offlineThresholdMs": 400});
+    let (hasty, patient) = (pod.register_with(hasty).await, pod.register("patient", "eu").await);
+    let _patience = Satellite::connect(pod.address, &patient).await;
+    let _haste = Satellite::connect(pod.address, &hasty).await;
+    let lost = ["1 connected connect", "1 heartbeat_lost heartbeat_timeout"];
+    fleet.expect_history(hasty.id, &lost).await;
+    assert_eq!(fleet.history(patient.id).await, ["1 connected connect"]);
+    fleet.check().await;
+}
+
+/// A satellite that was declared lost while its socket survived.
+async fn lost_on_a_surviving_socket(
+    fleet: &Fleet,
+    pod: &crate::harness::Pod,
+) -> (Credentials, Satellite) {
+    let credentials = pod.register("edge", "eu").await;
+    let satellite = Satellite::connect(pod.address, &credentials).await;
+    let lost = ["1 connected connect", "1 heartbeat_lost heartbeat_timeout"];
+    fleet.expect_history(credentials.id, &lost).await;
+    (credentials, satellite)
+}
+
+#[tokio::test]
+async fn a_heartbeat_on_a_session_given_up_brings_it_back_as_recovered_and_it_can_be_lost_again() {
+    let fleet = Fleet::new(BRISK).await;
+    let (pod, other) = (fleet.pod("a").await, fleet.pod("b").await);
+    let mut subscriber = fleet.subscribe().await;
+    let (Credentials { id, .. }, satellite) = lost_on_a_surviving_socket(&fleet, &pod).await;
+    satellite.beat();
+    subscriber.expect("satellite.heartbeat_lost", id).await;
+    let recovered = subscriber.expect("satellite.connected", id).await;
+    assert_eq!(body(&recovered)["status"], "online");
+    let mut history =
+        vec!["1 connected connect", "1 heartbeat_lost heartbeat_timeout", "1 connected recovered"];
+    fleet.expect_history(id, &history).await;
+    assert_eq!(other.show(id).await["status"], "online");
+    // The next real loss fires again.
+    history.push("1 heartbeat_lost heartbeat_timeout");
+    fleet.expect_history(id, &history).await;
+    fleet.check().await;
+}
+
+#[tokio::test]
+async fn the_end_of_a_connection_already_given_up_is_no_second_edge() {
+    let fleet = Fleet::new(BRISK).await;
+    let pod = fleet.pod("a").await;
+    let (Credentials { id, .. }, satellite) = lost_on_a_surviving_socket(&fleet, &pod).await;
+    satellite.close().await;
+    pod.expect_metric("groundstation_unchanged_edges_total{reason=\"already_ended\"}", 1.0).await;
+    let lost = ["1 connected connect", "1 heartbeat_lost heartbeat_timeout"];
+    assert_eq!(fleet.history(id).await, lost);
+    fleet.check().await;
+}
+
+#[tokio::test]
+async fn a_socket_that_says_nothing_for_long_is_closed_and_comes_back_as_a_new_connection() {
+    let fleet = Fleet::new(BRISK).await;
+    let pod = fleet.pod("a").await;
+    let (credentials, mut satellite) = lost_on_a_surviving_socket(&fleet, &pod).await;
+    assert_eq!(satellite.hear().await, Heard::Dropped);
+    eventually("the session to end", async || {
+        let sessions = pod.metric("groundstation_sessions").await;
+        if sessions == 0.0 { Ok(()) } else { Err(sessions.to_string()) }
+    })
+    .await;
+    let again = Satellite::connect(pod.address, &credentials).await;
+    again.beat_every(fleet.timing.heartbeat);
+    let history =
+        ["1 connected connect", "1 heartbeat_lost heartbeat_timeout", "2 connected connect"];
+    fleet.expect_history(credentials.id, &history).await;
+    fleet.check().await;
+}
+
+#[tokio::test]
+async fn a_satellite_that_never_connected_is_offline_and_never_lost() {
+    let fleet = Fleet::new(BRISK).await;
+    let pod = fleet.pod("a").await;
+    let Credentials { id, .. } = pod.register("edge", "eu").await;
+    pod.sweeps(3).await;
+    let shown = pod.show(id).await;
+    assert_eq!((&shown["status"], &shown["lastSeenAt"]), (&json!("offline"), &json!(null)));
+    assert!(shown.get("lastEvent").is_none() && shown.get("lastHeartbeatAt").is_none(), "{shown}");
+    assert_eq!(fleet.history(id).await, Vec::<String>::new());
+    let unknown = pod.get(&format!("/v1/satellites/{}", Uuid::new_v4())).await;
+    assert_eq!(unknown.status, 404);
+    fleet.check().await;
+}

@@ -1,0 +1,87 @@
+//! A token is shown once, and its digest nowhere.
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
+use sha2::{Digest, Sha256};
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::harness::log_and_stream::read_stream;
+use crate::harness::{CALM, Credentials, Fleet, Satellite};
+
+/// Every form in which a token or its digest might slip out.
+fn forms(token: &str) -> Vec<String> {
+    let digest = Sha256::digest(token.as_bytes());
+    let bits = token.strip_prefix("csat_").expect("the prefix").to_owned();
+    let hexadecimal: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let encoded = [STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD];
+    let encoded = encoded.map(|engine| engine.encode(digest));
+    [bits, hexadecimal.to_uppercase(), hexadecimal].into_iter().chain(encoded).collect()
+}
+
+#[tokio::test]
+async fn a_token_and_its_digest_are_in_no_answer_no_log_line_and_no_message() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.plan("a").with("RUST_LOG", "trace").start().await;
+    let mut heard = Vec::new();
+    let credentials = pod.register("edge", "eu").await;
+    let Credentials { id, token } = &credentials;
+
+    let mut satellite = Satellite::open(pod.address).await;
+    satellite.authenticate(&credentials);
+    heard.push(format!("{:?}", satellite.hear().await));
+    satellite.authenticate(&credentials);
+    satellite.send_frame(Message::text(format!("{{\"type\": \"{token}\"}}")));
+    satellite.send_frame(Message::text(format!("{{{token}")));
+    pod.expect_metric("groundstation_dropped_messages_total{reason=\"invalid_json\"}", 1.0).await;
+    let mut refused = Satellite::open(pod.address).await;
+    refused.send_frame(Message::text(format!("{{\"token\": \"{token}\"}}")));
+    heard.push(format!("{:?}", refused.hear().await));
+
+    for path in [
+        "/v1/satellites",
+        &format!("/v1/satellites/{id}"),
+        &format!("/v1/satellites/{id}/transitions"),
+        "/v1/transitions",
+        &format!("/v1/satellites/{token}"),
+        "/metrics",
+        "/readyz",
+    ] {
+        let answer = pod.get(path).await;
+        // What was asked with may be named in the answer.
+        let text = if path.contains(token) { String::new() } else { answer.text };
+        heard.push(format!("{:?} {text}", answer.headers));
+    }
+    satellite.close().await;
+    assert_eq!(pod.remove(*id).await.status, 204);
+    fleet.check().await;
+    heard.push(format!("{:?}", read_stream(&fleet.nats().await).await));
+    let rows = fleet.sql().await.query("select t::text from entity_transitions t", &[]).await;
+    heard.extend(rows.expect("the log").iter().map(|row| row.get(0)));
+    let log = pod.log();
+    assert!(log.contains("TRACE"), "the finest log was wanted");
+    heard.push(log);
+
+    for text in heard {
+        for form in forms(token) {
+            if let Some(at) = text.find(&form) {
+                let from = text.floor_char_boundary(at.saturating_sub(300));
+                let to = text.floor_char_boundary(at + 300);
+                panic!("a secret slipped out: {}", &text[from..to]);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_stored_of_a_token_is_its_digest() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let Credentials { id, token } = pod.register("edge", "eu").await;
+    const STORED: &str = "select s::text, token_hash from satellites s where id = $1";
+    let sql = fleet.sql().await;
+    let row = sql.query_one(STORED, &[&id]).await.expect("the satellite");
+    let (whole, stored): (String, String) = (row.get(0), row.get(1));
+    let digest = URL_SAFE_NO_PAD.encode(Sha256::digest(token.as_bytes()));
+    assert_eq!(stored, format!("sha256:{digest}"));
+    assert!(!whole.contains(token.strip_prefix("csat_").expect("the prefix")));
+}

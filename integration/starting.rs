@@ -1,0 +1,106 @@
+//! A pod that cannot run says why, in one line, and exits with something else than 0.
+
+use std::net::TcpListener;
+
+use crate::harness::wait::blocking;
+use crate::harness::{CALM, Fleet, program, stores};
+
+/// Runs `serve` with this environment, which must fail; returns the one line it says.
+async fn refusal(environment: Vec<(String, String)>) -> String {
+    let output = blocking(move || program::run(&["serve"], &environment)).await;
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert!(!output.status.success(), "{said}");
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(output.stdout.is_empty());
+    said
+}
+
+/// The error of a fleet's pod one of whose variables is different.
+async fn refusal_with(fleet: &Fleet, name: &str, value: &str) -> String {
+    refusal(fleet.plan("a").with(name, value).environment()).await
+}
+
+#[tokio::test]
+async fn variables_that_are_missing_are_all_named() {
+    let said = refusal(Vec::new()).await;
+    assert!(said.contains("DATABASE_URL") && said.contains("NATS_URL"), "{said}");
+    let fleet = Fleet::new(CALM).await;
+    let said = refusal(fleet.plan("a").without("NATS_URL").environment()).await;
+    assert!(said.contains("NATS_URL") && !said.contains("DATABASE_URL"), "{said}");
+    let said = refusal_with(&fleet, "DATABASE_URL", "").await;
+    assert!(said.contains("DATABASE_URL") && !said.contains("NATS_URL"), "{said}");
+}
+
+#[tokio::test]
+async fn settings_that_are_wrong_are_named_with_what_is_wrong() {
+    let fleet = Fleet::new(CALM).await;
+    let cases = [
+        ("NATS_URL", "http://127.0.0.1:4222", "NATS_URL"),
+        ("NATS_URL", "nats://host:port", "NATS_URL"),
+        ("NATS_CREDS", "/does/not/exist", "NATS_CREDS"),
+        ("DATABASE_URL", "mysql://127.0.0.1/x", "DATABASE_URL"),
+        ("GROUNDSTATION_LISTEN", "nowhere", "GROUNDSTATION_LISTEN"),
+        ("GROUNDSTATION_HEARTBEAT_INTERVAL", "soon", "GROUNDSTATION_HEARTBEAT_INTERVAL"),
+        ("GROUNDSTATION_OFFLINE_THRESHOLD", "1ms", "GROUNDSTATION_OFFLINE_THRESHOLD"),
+        ("GROUNDSTATION_LOG_FORMAT", "xml", "GROUNDSTATION_LOG_FORMAT"),
+        ("GROUNDSTATION_ADMIN_TOKEN_FILE", "/does/not/exist", "GROUNDSTATION_ADMIN_TOKEN"),
+    ];
+    for (name, value, expected) in cases {
+        let said = refusal_with(&fleet, name, value).await;
+        assert!(said.contains(expected), "{name}={value}: {said}");
+    }
+}
+
+/// A port of this machine on which nobody listens.
+fn closed_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port()
+}
+
+#[tokio::test]
+async fn a_database_that_is_not_there_is_named_without_its_password() {
+    let fleet = Fleet::new(CALM).await;
+    let port = closed_port();
+    let cases = [
+        (format!("postgres://me:hidden@127.0.0.1:{port}/fleet"), format!("127.0.0.1:{port}/fleet")),
+        (fleet.database_url.replace("/test_", "/absent_"), "does not exist".to_owned()),
+        (fleet.database_url.replace("//postgres:", "//postgres:hidden"), "password".to_owned()),
+    ];
+    for (url, expected) in cases {
+        let said = refusal_with(&fleet, "DATABASE_URL", &url).await;
+        assert!(said.contains(&expected) && !said.contains("hidden"), "{said}");
+        let output = blocking(move || program::migrate(&url)).await;
+        let migrate = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(1), "{migrate}");
+        assert_eq!(migrate.lines().count(), 1, "{migrate}");
+        assert!(migrate.contains(&expected) && !migrate.contains("hidden"), "{migrate}");
+    }
+}
+
+#[tokio::test]
+async fn a_database_without_schema_is_refused_with_what_to_do() {
+    let fleet = Fleet::new(CALM).await;
+    let empty = blocking(stores::share_without_schema).await.database_url;
+    let said = refusal_with(&fleet, "DATABASE_URL", &empty).await;
+    assert!(said.contains("groundstation migrate"), "{said}");
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named() {
+    let fleet = Fleet::new(CALM).await;
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let said = refusal_with(&fleet, "GROUNDSTATION_LISTEN", &address).await;
+    assert!(said.contains(&address) && said.contains("in use"), "{said}");
+}
+
+#[tokio::test]
+async fn a_pod_without_tokens_runs_says_so_and_answers_401() {
+    let fleet = Fleet::new(CALM).await;
+    let plan = fleet.plan("a").without("GROUNDSTATION_ADMIN_TOKEN");
+    let pod = plan.without("GROUNDSTATION_READ_TOKEN").start().await;
+    assert_eq!(pod.expect_log("GROUNDSTATION_ADMIN_TOKEN").await["level"], "WARN");
+    assert_eq!(pod.get("/v1/satellites").await.status, 401);
+    assert_eq!(pod.call("GET", "/v1/satellites", Some(""), None).await.status, 401);
+    assert_eq!(pod.get("/livez").await.status, 200);
+}

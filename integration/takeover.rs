@@ -1,0 +1,191 @@
+//! The newest session of a satellite is the one that counts, on whichever pod, whatever the older
+//! one does late.
+
+use crate::harness::{CALM, Credentials, Fleet, Heard, Pod, Proxy, Satellite, eventually};
+
+const STALE: &str = "groundstation_unchanged_edges_total{reason=\"stale_session\"}";
+const TAKEN_OVER: [&str; 2] = ["1 connected connect", "2 connected takeover"];
+
+/// Hears the goodbye of a session that was taken over.
+async fn hears_shutdown(satellite: &mut Satellite) {
+    let shutdown = satellite.expect("shutdown").await;
+    assert!(!shutdown["reason"].as_str().expect("a reason").is_empty());
+    assert_eq!(satellite.hear().await, Heard::Closed(1000));
+}
+
+async fn holds(pod: &Pod, sessions: f64) {
+    eventually(&format!("{} to hold {sessions} sessions", pod.name), async || {
+        let held = pod.metric("groundstation_sessions").await;
+        if held == sessions { Ok(()) } else { Err(held.to_string()) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_satellites_of_a_killed_pod_come_back_on_another_as_takeover() {
+    let fleet = Fleet::new(CALM).await;
+    let (mut a, b) = (fleet.pod("a").await, fleet.pod("b").await);
+    let mut held = Vec::new();
+    for n in 0..10 {
+        let credentials = a.register(&format!("edge-{n}"), "eu").await;
+        let satellite = Satellite::connect(a.address, &credentials).await;
+        held.push((credentials, satellite));
+    }
+    a.kill();
+    for (credentials, satellite) in &mut held {
+        assert_eq!(satellite.hear().await, Heard::Dropped);
+        *satellite = Satellite::connect(b.address, credentials).await;
+    }
+    for (Credentials { id, .. }, _) in &held {
+        assert_eq!(fleet.history(*id).await, TAKEN_OVER);
+        assert_eq!(b.show(*id).await["status"], "online");
+    }
+    fleet.check().await;
+}
+
+#[tokio::test]
+async fn a_newer_session_on_another_pod_ends_the_older_one_within_seconds() {
+    let fleet = Fleet::new(CALM).await;
+    let (a, b) = (fleet.pod("a").await, fleet.pod("b").await);
+    let credentials = a.register("edge", "eu").await;
+    // Silent, so that no heartbeat of its own can betray the older one.
+    let mut older = Satellite::connect(a.address, &credentials).await;
+    let _newer = Satellite::connect(b.address, &credentials).await;
+    let taken_over = std::time::Instant::now();
+    hears_shutdown(&mut older).await;
+    // Promised within a second or two; the rest is for a busy machine.
+    assert!(taken_over.elapsed().as_secs() < 5, "{:?}", taken_over.elapsed());
+    holds(&a, 0.0).await;
+    assert_eq!(fleet.history(credentials.id).await, TAKEN_OVER);
+    fleet.check().await;
+}
+
+#[tokio::test]
+async fn a_newer_session_on_the_same_pod_ends_the_older_one() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let credentials = pod.register("edge", "eu").await;
+    let mut older = Satellite::connect(pod.address, &credentials).await;
+    let mut newer = Satellite::connect(pod.address, &credentials).await;
+    hears_shutdown(&mut older).await;
+    holds(&pod, 1.0).await;
+    let newest = Satellite::connect(pod.address, &credentials).await;
+    hears_shutdown(&mut newer).await;
+    let history = ["1 connected connect", "2 connected takeover", "3 connected takeover"];
+    assert_eq!(fleet.history(credentials.id).await, history);
+    newest.close().await;
+    let ended: Vec<&str> = history.into_iter().chain(["3 disconnected client_close"]).collect();
+    fleet.expect_history(credentials.id, &ended).await;
+    fleet.check().await;
+}
+
+/// Two pods, the first of which hears nothing from NATS, and a satellite that the second took over
+/// from it without its knowing.
+async fn taken_over_unheard(
+    fleet: &Fleet,
+    through: &Proxy,
+    a: &Pod,
+    b: &Pod,
+) -> (Credentials, Satellite, Satellite) {
+    let credentials = b.register("edge", "eu").await;
+    let older = Satellite::connect(through.address, &credentials).await;
+    holds(a, 1.0).await;
+    let newer = Satellite::connect(b.address, &credentials).await;
+    assert_eq!(fleet.history(credentials.id).await, TAKEN_OVER);
+    (credentials, older, newer)
+}
+
+#[tokio::test]
+async fn a_late_close_on_the_old_pod_does_not_touch_the_new_session() {
+    let fleet = Fleet::new(CALM).await;
+    let (nats, nats_url) = Proxy::before(&fleet.nats_url).await;
+    let a = fleet.plan("a").with("NATS_URL", &nats_url).start().await;
+    let b = fleet.pod("b").await;
+    let socket = Proxy::to(a.address).await;
+    nats.stall();
+    let (credentials, older, newer) = taken_over_unheard(&fleet, &socket, &a, &b).await;
+    socket.stall();
+    // The goodbye is sent, and is under way until after the takeover.
+    drop(older);
+    socket.resume();
+    a.expect_metric(STALE, 1.0).await;
+    assert_eq!(fleet.history(credentials.id).await, TAKEN_OVER);
+    assert_eq!(b.show(credentials.id).await["status"], "online");
+    // The new session is the one that can end.
+    newer.close().await;
+    let ended: Vec<&str> = TAKEN_OVER.into_iter().chain(["2 disconnected client_close"]).collect();
+    fleet.expect_history(credentials.id, &ended).await;
+    nats.resume();
+    fleet.check().await;
+}
+
+#[tokio::test]
+async fn a_close_that_waits_for_the_database_does_not_touch_the_new_session() {
+    let fleet = Fleet::new(CALM).await;
+    let (database, database_url) = Proxy::before(&fleet.database_url).await;
+    let a = fleet.plan("a").with("DATABASE_URL", &database_url).start().await;
+    let b = fleet.pod("b").await;
+    let credentials = b.register("edge", "eu").await;
+    let older = Satellite::connect(a.address, &credentials).await;
+    database.stall();
+    older.close().await;
+    let newer = Satellite::connect(b.address, &credentials).await;
+    database.resume();
+    a.expect_metric(STALE, 1.0).await;
+    assert_eq!(fleet.history(credentials.id).await, TAKEN_OVER);
+    drop(newer);
+    fleet.check().await;
+}
+
+#[tokio::test]
+async fn a_heartbeat_of_an_older_session_moves_nothing_and_ends_it() {
+    let fleet = Fleet::new(CALM).await;
+    let (nats, nats_url) = Proxy::before(&fleet.nats_url).await;
+    let a = fleet.plan("a").with("NATS_URL", &nats_url).start().await;
+    let b = fleet.pod("b").await;
+    let socket = Proxy::to(a.address).await;
+    nats.stall();
+    let (credentials, mut older, newer) = taken_over_unheard(&fleet, &socket, &a, &b).await;
+    newer.close().await;
+    let ended: Vec<&str> = TAKEN_OVER.into_iter().chain(["2 disconnected client_close"]).collect();
+    fleet.expect_history(credentials.id, &ended).await;
+    older.beat();
+    hears_shutdown(&mut older).await;
+    a.expect_metric("groundstation_heartbeats_stale_total", 1.0).await;
+    holds(&a, 0.0).await;
+    let shown = b.show(credentials.id).await;
+    assert_eq!(shown["status"], "offline", "{shown}");
+    assert_eq!(fleet.history(credentials.id).await, ended);
+    nats.resume();
+    fleet.check().await;
+}
+
+#[tokio::test]
+async fn who_goes_away_while_authenticating_is_not_left_connected() {
+    let fleet = Fleet::new(CALM).await;
+    let (database, database_url) = Proxy::before(&fleet.database_url).await;
+    let pod = fleet.plan("a").with("DATABASE_URL", &database_url).start().await;
+    let credentials = pod.register("edge", "eu").await;
+    let satellite = Satellite::open(pod.address).await;
+    database.stall();
+    satellite.authenticate(&credentials);
+    satellite.expect_sent().await;
+    satellite.vanish();
+    database.resume();
+    eventually("the socket to be over", async || {
+        let said = pod.get("/metrics").await.text;
+        let over = said.contains("groundstation_authentications_total")
+            && said.contains("groundstation_handshakes 0")
+            && said.contains("groundstation_sessions 0");
+        if over { Ok(()) } else { Err(said) }
+    })
+    .await;
+    eventually("the last edge not to be `connected`", async || {
+        let history = fleet.history(credentials.id).await;
+        let left_connected = history.last().is_some_and(|last| last.contains(" connected "));
+        if left_connected { Err(format!("{history:?}")) } else { Ok(()) }
+    })
+    .await;
+    assert_eq!(pod.show(credentials.id).await["status"], "offline");
+    fleet.check().await;
+}
