@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
 use flate2::read::MultiGzDecoder;
@@ -340,6 +340,32 @@ async fn reads_from_below_the_horizon_say_so_or_begin_at_it() {
     let pod = fleet.pod("a").await;
     let page = pod.get("/v1/transitions?after=0&limit=1").await.json();
     assert_eq!(page["transitions"][0]["position"], 2_001);
+}
+
+#[tokio::test]
+async fn a_replay_that_retention_overtakes_says_so() {
+    let (fleet, sql) = with_a_log(3_500).await;
+    let environment = [("DATABASE_URL".to_owned(), fleet.database_url.clone())];
+    let mut command = program::command(&environment);
+    // Four seconds for what it reads at once: what is dropped meanwhile is behind that.
+    command.args(["replay", "--speed", "250x"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut replaying = command.spawn().expect("the program starts");
+    let mut lines = BufReader::new(replaying.stdout.take().expect("piped")).lines();
+    let lines = blocking(move || {
+        lines.next().expect("a line").expect("text");
+        lines
+    })
+    .await;
+    written(&fleet, &["retention", "--older-than", "90d"]).await;
+    assert_eq!(left(&sql).await, (3_001, 500));
+    let (read, output) =
+        blocking(move || (1 + lines.count(), replaying.wait_with_output().expect("it ends"))).await;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("retention has just dropped"), "{said}");
+    // Nothing is skipped: whole pages have gone out, and the last one says where it was.
+    assert!(read % 1_000 == 0 && read <= 3_000, "{read}");
+    assert!(said.trim().ends_with(&format!("--after {read}")), "{said}");
 }
 
 #[tokio::test]
