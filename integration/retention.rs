@@ -445,9 +445,11 @@ async fn pods_do_it_by_themselves_and_make_room_ahead() {
     })
     .await;
     assert_eq!(lines(&archived(&folder)).len(), 3_000);
-    let room = "select max(past_position) - 3501 from transition_partitions";
-    let room: i64 = sql.query_one(room, &[]).await.expect("the partitions").get(0);
-    assert!(room >= 20 * WIDTH, "{room}");
+    let room = "select max(past_position) - 3501, max(past_position - first_position)
+                  from transition_partitions";
+    let room = sql.query_one(room, &[]).await.expect("the partitions");
+    assert!(room.get::<_, i64>(0) >= 20 * WIDTH, "{room:?}");
+    assert_eq!(room.get::<_, i64>(1), WIDTH);
     // Edges go on over the end of a partition.
     written_log::write(&sql, 3_501, 3_999).await;
     let credentials = first.register("edge", "eu").await;
