@@ -422,23 +422,21 @@ async fn pods_do_it_by_themselves_and_make_room_ahead() {
     let (fleet, sql) = with_a_log(3_500).await;
     publish(&sql, 0).await;
     let folder = folder();
-    let plan = |name: &str| {
-        fleet
-            .plan(name)
-            .with("GROUNDSTATION_PARTITION_WIDTH", "1000")
-            .with("GROUNDSTATION_RETENTION", "90d")
-            .with("GROUNDSTATION_ARCHIVE_DIR", folder.to_str().expect("a name"))
-    };
-    // The first one publishes what is there before anything may go.
+    let plan = |name: &str| fleet.plan(name).with("GROUNDSTATION_PARTITION_WIDTH", "1000");
+    // The first one publishes what is there; nothing goes before.
     let first = plan("first").start().await;
     eventually("everything to be on the stream", async || {
-        let published: i64 =
-            sql.query_one("select position from relay", &[]).await.expect("a row").get(0);
+        let row = sql.query_one("select position from relay", &[]).await.expect("a row");
+        let published: i64 = row.get(0);
         if published == 3_500 { Ok(()) } else { Err(format!("{published}")) }
     })
     .await;
     fleet.check().await;
-    let _second = plan("second").start().await;
+    let keeping = |name: &str| {
+        let folder = folder.to_str().expect("a name");
+        plan(name).with("GROUNDSTATION_RETENTION", "90d").with("GROUNDSTATION_ARCHIVE_DIR", folder)
+    };
+    let (_second, _third) = tokio::join!(keeping("second").start(), keeping("third").start());
     eventually("what is old to go", async || {
         let left = left(&sql).await;
         if left == (3_001, 500) { Ok(()) } else { Err(format!("{left:?}")) }
