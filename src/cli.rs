@@ -22,11 +22,13 @@ use crate::lifecycle::Position;
 use crate::simulate::{self, Plan};
 use crate::{client, logging, pod, projector, schema, watch};
 
+mod audit;
 mod replay;
 mod retention;
 mod satellite;
 mod table;
 
+use audit::AuditArgs;
 use replay::ReplayArgs;
 use retention::RetentionArgs;
 use satellite::{ApiArgs, SatelliteArgs};
@@ -58,6 +60,8 @@ enum Command {
     Simulate(SimulateArgs),
     /// Print the triggers as they arrive on NATS
     Watch(WatchArgs),
+    /// Hold the whole log against the whole stream, or against its seals
+    Audit(AuditArgs),
     /// Write transitions of the log once more, as JSON lines or to NATS under another prefix
     Replay(Box<ReplayArgs>),
     /// Archive and drop partitions of the log that are old
@@ -195,6 +199,10 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Watch(args) => {
             logging::start("warn")?;
             block_on(run_watch(args))
+        }
+        Command::Audit(args) => {
+            logging::start("warn")?;
+            block_on(audit::run(args))
         }
         Command::Replay(args) => {
             logging::start("warn")?;

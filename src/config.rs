@@ -162,6 +162,15 @@ pub struct ServeArgs {
     )]
     sweep_interval: String,
 
+    /// How often the log is sealed against tampering, unless a thousand transitions come sooner
+    #[arg(
+        long,
+        env = "GROUNDSTATION_SEAL_INTERVAL",
+        default_value = "60s",
+        value_name = "DURATION"
+    )]
+    seal_interval: String,
+
     /// Drop whole partitions of the log once all of it is older than this, such as 90d, and on the
     /// stream [default: keep everything]
     #[arg(long, env = "GROUNDSTATION_RETENTION", value_name = "SPAN")]
@@ -197,6 +206,8 @@ pub struct Config {
     pub offline_threshold: Duration,
     /// How often the monitor sweeps.
     pub sweep_interval: Duration,
+    /// How often the log is sealed.
+    pub seal_interval: Duration,
     /// How much of the log is kept; all of it by default.
     pub retention: Option<Duration>,
     /// Where dropped partitions are archived.
@@ -269,6 +280,7 @@ impl ServeArgs {
             heartbeat_interval,
             offline_threshold,
             sweep_interval: duration("GROUNDSTATION_SWEEP_INTERVAL", &self.sweep_interval)?,
+            seal_interval: duration("GROUNDSTATION_SEAL_INTERVAL", &self.seal_interval)?,
             retention: given(&self.retention)
                 .map(|text| span("GROUNDSTATION_RETENTION", text))
                 .transpose()?,
@@ -351,6 +363,7 @@ mod tests {
         assert_eq!(config.heartbeat_interval, Duration::from_secs(15));
         assert_eq!(config.offline_threshold, Duration::from_secs(45));
         assert_eq!(config.sweep_interval, Duration::from_secs(1));
+        assert_eq!(config.seal_interval, Duration::from_secs(60));
         assert!(config.access.admin.is_none() && config.access.read.is_none());
         assert!(config.retention.is_none() && config.archive.is_none());
         assert_eq!(config.partition_width, 1_000_000);

@@ -16,6 +16,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 pub mod agent;
 pub mod api;
+pub mod audit;
 pub mod cli;
 pub mod client;
 pub mod config;
@@ -41,6 +42,7 @@ pub mod replay;
 pub mod retention;
 pub mod satellites;
 pub mod schema;
+pub mod seal;
 pub mod simulate;
 pub mod token;
 pub mod watch;

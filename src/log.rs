@@ -1,7 +1,7 @@
 //! The log of transitions: the only module that names `entity_transitions` in SQL.
 //!
-//! [`append`] is the only writer, [`read`] the only reader; [`partitions`] makes room ahead and drops
-//! what is old, whole partitions at a time. What they promise:
+//! [`append`] is the only writer; [`read`] reads, and [`canonical`] for seals; [`partitions`] makes
+//! room ahead and drops what is old, whole partitions at a time. What they promise:
 //!
 //! * A transition and its projected row are in one commit, or neither is.
 //! * Positions are 1, 2, 3 … in commit order without a gap, so that whoever has read up to `p`
@@ -19,6 +19,7 @@ use crate::lifecycle::{
 use crate::wire::{self, Actor, StateJson, Timestamp, TransitionJson};
 
 pub mod append;
+pub mod canonical;
 pub mod partitions;
 pub mod past;
 pub mod read;

@@ -61,6 +61,10 @@ pub struct Numbers {
     pub relay_rejected: Counter,
     /// Somebody else's messages found on our subjects.
     pub relay_foreign: Counter,
+    /// The newest sealed position, as this pod last saw it.
+    pub sealed_position: Gauge,
+    /// Attempts to seal that failed.
+    pub seal_failures: Counter,
     /// The newest position that retention dropped, as this pod last saw it.
     pub log_horizon: Gauge,
     /// Looks for what is to be dropped from the log that failed.
@@ -116,6 +120,8 @@ impl Metrics {
             relay_published: Counter::default(),
             relay_rejected: Counter::default(),
             relay_foreign: Counter::default(),
+            sealed_position: Gauge::default(),
+            seal_failures: Counter::default(),
             log_horizon: Gauge::default(),
             retention_failures: Counter::default(),
             database_up: Gauge::default(),
@@ -190,6 +196,12 @@ impl Numbers {
             "Somebody else's messages on our subjects",
             self.relay_foreign.clone(),
         );
+        r.register(
+            "sealed_position",
+            "The newest sealed position of the log",
+            self.sealed_position.clone(),
+        );
+        r.register("seal_failures", "Attempts to seal that failed", self.seal_failures.clone());
         r.register(
             "log_horizon_position",
             "The newest position dropped by retention",

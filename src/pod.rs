@@ -28,6 +28,7 @@ use crate::peers::{self, Peers};
 use crate::relay::Relay;
 use crate::retention::{Keeper, Retention};
 use crate::schema;
+use crate::seal::Sealer;
 
 /// A draining pod says goodbye to its satellites over this long.
 const DRAIN_SPREAD: Duration = Duration::from_secs(2);
@@ -120,6 +121,15 @@ pub async fn run(
             nats: nats.clone(),
             head: head_watch,
             health: health.clone(),
+            metrics: metrics.clone(),
+        }
+        .run(stop.clone()),
+    );
+    tasks.spawn(
+        Sealer {
+            database: database.clone(),
+            head: head.subscribe(),
+            interval: config.seal_interval,
             metrics: metrics.clone(),
         }
         .run(stop.clone()),

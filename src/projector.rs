@@ -9,6 +9,7 @@ use std::collections::HashMap;
 
 use anyhow::{Context, bail};
 use deadpool_postgres::{GenericClient, Object, Transaction};
+use fail::fail_point;
 use time::OffsetDateTime;
 use tokio_postgres::types::ToSql;
 use tracing::info;
@@ -182,6 +183,7 @@ async fn replace(client: &mut Object, fold: &mut Fold) -> anyhow::Result<Finding
     let findings = compare(&transaction, fold).await?;
     transaction.execute(DELETE_UNFOUNDED, &[]).await?;
     transaction.execute(REPLACE, &[]).await?;
+    fail_point!("projector::before_commit", |_| std::process::abort());
     transaction.commit().await?;
     Ok(findings)
 }

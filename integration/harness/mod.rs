@@ -7,6 +7,7 @@ pub mod log_and_stream;
 pub mod pod;
 pub mod program;
 pub mod proxy;
+pub mod running;
 pub mod satellite;
 pub mod stores;
 pub mod subscriber;

@@ -1,5 +1,6 @@
 //! The program under test, as a process.
 
+use std::ffi::OsStr;
 use std::io::Read;
 use std::process::{Command, Output, Stdio};
 use std::thread::JoinHandle;
@@ -9,14 +10,15 @@ use std::time::{Duration, Instant};
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// The program with nothing of this process' environment but what it is given.
-pub fn command(environment: &[(String, String)]) -> Command {
+pub fn command<S: AsRef<OsStr>>(environment: &[(S, S)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_groundstation"));
-    command.env_clear().envs(environment.iter().cloned()).stdin(Stdio::null());
+    command.env_clear().stdin(Stdio::null());
+    command.envs(environment.iter().map(|(name, value)| (name.as_ref(), value.as_ref())));
     command
 }
 
 /// Runs a command to its end; kills it and panics if it does not end. Blocking.
-pub fn run(arguments: &[&str], environment: &[(String, String)]) -> Output {
+pub fn run<S: AsRef<OsStr>>(arguments: &[&str], environment: &[(S, S)]) -> Output {
     let mut command = command(environment);
     command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the program starts");
@@ -48,5 +50,5 @@ fn collect(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
 
 /// `groundstation migrate`. Blocking.
 pub fn migrate(database_url: &str) -> Output {
-    run(&["migrate"], &[("DATABASE_URL".to_owned(), database_url.to_owned())])
+    run(&["migrate"], &[("DATABASE_URL", database_url)])
 }

@@ -14,7 +14,7 @@ use futures_util::StreamExt;
 use super::prefix::Prefix;
 use crate::log::Entry;
 use crate::nats::Address;
-use crate::relay::message::{self, Content};
+use crate::relay::message::{Content, Epoch};
 use crate::relay::stream::NAME;
 
 /// How long the server may take to have everything it was sent.
@@ -132,7 +132,8 @@ impl Messages {
     }
 
     async fn put(&mut self, entry: &Entry) -> anyhow::Result<()> {
-        let content = message::content(entry).with_context(|| {
+        // A replay belongs to no epoch of the stream: it carries the headers of the first.
+        let content = Content::of(entry, Epoch::FIRST).with_context(|| {
             format!("position {} announces nothing this version knows", entry.position.0)
         })?;
         let Content { subject, mut headers, body } = content;
