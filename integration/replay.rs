@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use crate::harness::log_and_stream::{StreamMessage, differences, read_log};
 use crate::harness::wait::{PATIENCE, blocking};
 use crate::harness::written_log::{self, SATELLITES, event, satellite};
-use crate::harness::{CALM, Fleet, Proxy, Satellite, program};
+use crate::harness::{CALM, Fleet, Proxy, Satellite, program, stores};
 
 fn environment(fleet: &Fleet) -> Vec<(String, String)> {
     let stores = [("DATABASE_URL", &fleet.database_url), ("NATS_URL", &fleet.nats_url)];
@@ -306,6 +306,20 @@ async fn a_replay_that_loses_nats_says_where_to_go_on() {
     places.sort_unstable();
     places.dedup();
     assert_eq!(places, (1..=400).collect::<Vec<i64>>());
+}
+
+#[tokio::test]
+async fn a_replay_that_nats_refuses_is_no_success() {
+    let mut fleet = with_a_log(20).await;
+    let users = r#"authorization { users: [
+        { user: reader, password: secret, permissions: { publish: { deny: "replay.>" } } } ] }"#;
+    let nats = blocking(move || stores::own_nats_with(users)).await;
+    fleet.nats_url = nats.url().replacen("//", "//reader:secret@", 1);
+    let said = refusal(&fleet, &["--to", "nats", "--prefix", "replay."]).await;
+    assert!(said.contains("NATS refuses") && go_on(&said) == 0, "{said}");
+    // Where it may, it can.
+    let output = replay(&fleet, &["--to", "nats", "--prefix", "other."]).await;
+    assert!(output.status.success(), "{output:?}");
 }
 
 #[tokio::test]

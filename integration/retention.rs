@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
 use flate2::read::MultiGzDecoder;
@@ -343,6 +343,32 @@ async fn reads_from_below_the_horizon_say_so_or_begin_at_it() {
 }
 
 #[tokio::test]
+async fn a_replay_that_retention_overtakes_says_so() {
+    let (fleet, sql) = with_a_log(3_500).await;
+    let environment = [("DATABASE_URL".to_owned(), fleet.database_url.clone())];
+    let mut command = program::command(&environment);
+    // Four seconds for what it reads at once: what is dropped meanwhile is behind that.
+    command.args(["replay", "--speed", "250x"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut replaying = command.spawn().expect("the program starts");
+    let mut lines = BufReader::new(replaying.stdout.take().expect("piped")).lines();
+    let lines = blocking(move || {
+        lines.next().expect("a line").expect("text");
+        lines
+    })
+    .await;
+    written(&fleet, &["retention", "--older-than", "90d"]).await;
+    assert_eq!(left(&sql).await, (3_001, 500));
+    let (read, output) =
+        blocking(move || (1 + lines.count(), replaying.wait_with_output().expect("it ends"))).await;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("retention has just dropped"), "{said}");
+    // Nothing is skipped: whole pages have gone out, and the last one says where it was.
+    assert!(read % 1_000 == 0 && read <= 3_000, "{read}");
+    assert!(said.trim().ends_with(&format!("--after {read}")), "{said}");
+}
+
+#[tokio::test]
 async fn what_the_dropped_transitions_came_to_is_not_lost() {
     let (fleet, sql) = with_a_log(2_500).await;
     // One satellite has been quiet for all that is kept.
@@ -396,32 +422,32 @@ async fn pods_do_it_by_themselves_and_make_room_ahead() {
     let (fleet, sql) = with_a_log(3_500).await;
     publish(&sql, 0).await;
     let folder = folder();
-    let plan = |name: &str| {
-        fleet
-            .plan(name)
-            .with("GROUNDSTATION_PARTITION_WIDTH", "1000")
-            .with("GROUNDSTATION_RETENTION", "90d")
-            .with("GROUNDSTATION_ARCHIVE_DIR", folder.to_str().expect("a name"))
-    };
-    // The first one publishes what is there before anything may go.
+    let plan = |name: &str| fleet.plan(name).with("GROUNDSTATION_PARTITION_WIDTH", "1000");
+    // The first one publishes what is there; nothing goes before.
     let first = plan("first").start().await;
     eventually("everything to be on the stream", async || {
-        let published: i64 =
-            sql.query_one("select position from relay", &[]).await.expect("a row").get(0);
+        let row = sql.query_one("select position from relay", &[]).await.expect("a row");
+        let published: i64 = row.get(0);
         if published == 3_500 { Ok(()) } else { Err(format!("{published}")) }
     })
     .await;
     fleet.check().await;
-    let _second = plan("second").start().await;
+    let keeping = |name: &str| {
+        let folder = folder.to_str().expect("a name");
+        plan(name).with("GROUNDSTATION_RETENTION", "90d").with("GROUNDSTATION_ARCHIVE_DIR", folder)
+    };
+    let (_second, _third) = tokio::join!(keeping("second").start(), keeping("third").start());
     eventually("what is old to go", async || {
         let left = left(&sql).await;
         if left == (3_001, 500) { Ok(()) } else { Err(format!("{left:?}")) }
     })
     .await;
     assert_eq!(lines(&archived(&folder)).len(), 3_000);
-    let room = "select max(past_position) - 3501 from transition_partitions";
-    let room: i64 = sql.query_one(room, &[]).await.expect("the partitions").get(0);
-    assert!(room >= 20 * WIDTH, "{room}");
+    let room = "select max(past_position) - 3501, max(past_position - first_position)
+                  from transition_partitions";
+    let room = sql.query_one(room, &[]).await.expect("the partitions");
+    assert!(room.get::<_, i64>(0) >= 20 * WIDTH, "{room:?}");
+    assert_eq!(room.get::<_, i64>(1), WIDTH);
     // Edges go on over the end of a partition.
     written_log::write(&sql, 3_501, 3_999).await;
     let credentials = first.register("edge", "eu").await;
