@@ -12,8 +12,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::harness::log_and_stream::{differences, read_log, read_stream};
-use crate::harness::wait::blocking;
-use crate::harness::{CALM, Credentials, Fleet, PATIENCE, Pod, Satellite, eventually, program};
+use crate::harness::wait::{PATIENCE, blocking};
+use crate::harness::{CALM, Credentials, Fleet, Pod, Satellite, eventually, program};
 
 pub const STREAM: &str = "SATELLITE_TRANSITIONS";
 
@@ -45,11 +45,7 @@ pub async fn audit(fleet: &Fleet, arguments: &[&str]) -> Ended {
     })
     .await;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Ended {
-        is_ok: output.status.success(),
-        out: text(&output.stdout),
-        err: text(&output.stderr),
-    }
+    Ended { is_ok: output.status.success(), out: text(&output.stdout), err: text(&output.stderr) }
 }
 
 /// Each connect takes the one before over: one transition each.
@@ -157,18 +153,9 @@ async fn every_kind_of_fault_is_named_and_nothing_else() {
         (|m| drop(m.remove(4)), &["missing    position 5"]),
         (|m| drop(m.pop()), &["missing    position 12"]),
         (|m| m.clear(), &["missing    positions 1 to 12"]),
-        (
-            |m| m.insert(5, m[4].clone()),
-            &["extra      position 5 at sequence 6: a second time"],
-        ),
-        (
-            |m| m.swap(6, 7),
-            &["misplaced  position 8 at sequence 7: comes after position 6"],
-        ),
-        (
-            |m| m[2].body = b"{}".to_vec(),
-            &["different  position 3 at sequence 3: the body"],
-        ),
+        (|m| m.insert(5, m[4].clone()), &["extra      position 5 at sequence 6: a second time"]),
+        (|m| m.swap(6, 7), &["misplaced  position 8 at sequence 7: comes after position 6"]),
+        (|m| m[2].body = b"{}".to_vec(), &["different  position 3 at sequence 3: the body"]),
         (
             |m| m[2] = m[2].clone().with("Groundstation-Reason", "connect"),
             &["different  position 3 at sequence 3: header Groundstation-Reason"],

@@ -132,7 +132,7 @@ async fn nats_that_dies_while_edges_flow_gets_them_all_in_order_when_it_is_back(
         .await;
     }
     come_and_go(&pod, &credentials).await;
-    assert_eq!(fleet.log_length().await, 2 * 31);
+    fleet.expect_log_length(2 * 31).await;
     fleet.check().await;
 }
 
@@ -162,11 +162,12 @@ async fn a_stream_that_was_lost_is_made_again_from_the_whole_log() {
     for _ in 0..3 {
         come_and_go(&pod, &credentials).await;
     }
+    fleet.expect_log_length(6).await;
     fleet.check().await;
     let jetstream = jetstream::new(fleet.nats().await);
     jetstream.delete_stream(STREAM).await.expect("the stream is deleted");
     come_and_go(&pod, &credentials).await;
-    assert_eq!(fleet.log_length().await, 8);
+    fleet.expect_log_length(8).await;
     fleet.check().await;
 }
 
@@ -176,6 +177,7 @@ async fn somebody_elses_message_on_our_subjects_is_passed_over_and_counted() {
     let pod = fleet.pod("a").await;
     let credentials = pod.register("edge", "eu").await;
     come_and_go(&pod, &credentials).await;
+    fleet.expect_log_length(2).await;
     fleet.check().await;
     let nats = fleet.nats().await;
     let jetstream = jetstream::new(nats.clone());
@@ -184,6 +186,7 @@ async fn somebody_elses_message_on_our_subjects_is_passed_over_and_counted() {
         foreign.expect("published").await.expect("stored");
     }
     come_and_go(&pod, &credentials).await;
+    fleet.expect_log_length(4).await;
     let sql = fleet.sql().await;
     eventually("our messages to be those of the log", async || {
         let mut stream = read_stream(&nats).await;
@@ -202,6 +205,7 @@ async fn a_database_restored_to_the_past_halts_the_relay_which_says_so_and_touch
     let mut first = fleet.pod("first").await;
     let credentials = first.register("edge", "eu").await;
     come_and_go(&first, &credentials).await;
+    fleet.expect_log_length(2).await;
     fleet.check().await;
     first.terminate();
     first.exit().await;

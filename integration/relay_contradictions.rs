@@ -6,12 +6,12 @@ use std::path::Path;
 
 use async_nats::HeaderMap;
 use async_nats::jetstream;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::audit::{STREAM, audit, connect_times, forgetful_stream, store};
 use crate::harness::log_and_stream::read_stream;
 use crate::harness::wait::blocking;
-use crate::harness::{CALM, Credentials, Fleet, Pod, Satellite, eventually};
+use crate::harness::{CALM, Credentials, Fleet, Pod, eventually};
 
 /// A pod and a satellite that has connected this often, all of it on the stream.
 async fn published(fleet: &Fleet, times: usize) -> (Pod, Credentials) {
@@ -23,10 +23,7 @@ async fn published(fleet: &Fleet, times: usize) -> (Pod, Credentials) {
 }
 
 /// Stops NATS, does this to its folder of streams, and starts it again.
-async fn with_nats_stopped(
-    mut fleet: Fleet,
-    change: impl FnOnce(&Path) + Send + 'static,
-) -> Fleet {
+async fn with_nats_stopped(mut fleet: Fleet, change: impl FnOnce(&Path) + Send + 'static) -> Fleet {
     blocking(move || {
         fleet.own_nats().stop();
         change(&fleet.own_nats().streams());
@@ -65,7 +62,8 @@ async fn a_wiped_store_gets_the_whole_log_again() {
 async fn an_older_copy_of_the_store_gets_what_it_lacks() {
     let fleet = Fleet::with_own_nats(CALM).await;
     let (pod, credentials) = published(&fleet, 4).await;
-    let fleet = with_nats_stopped(fleet, |streams| copy(streams, &streams.with_extension("old"))).await;
+    let fleet =
+        with_nats_stopped(fleet, |streams| copy(streams, &streams.with_extension("old"))).await;
     connect_times(&pod, &credentials, 4).await;
     fleet.check().await;
     let fleet = with_nats_stopped(fleet, |streams| {
@@ -226,14 +224,17 @@ async fn a_database_restored_under_a_running_pod_halts_it_until_a_repair() {
     backup.restore().await;
     // As many new edges as were lost, and one more: a relay that noticed nothing would publish it.
     for _ in 0..5 {
-        eventually("the pod to come back", async || {
-            match pod.get("/readyz").await.status {
-                200 => Ok(()),
-                status => Err(status.to_string()),
+        let new = eventually("the pod to come back", async || {
+            let description = json!({"name": "new", "region": "eu"});
+            match pod.post("/v1/satellites", &description).await {
+                answer if answer.status == 201 => Ok(answer.json()),
+                answer => Err(answer.text),
             }
         })
         .await;
-        std::mem::forget(Satellite::connect(pod.address, &credentials).await);
+        let id = new["satellite"]["id"].as_str().expect("an id").parse().expect("a UUID");
+        let token = new["token"].as_str().expect("a token").to_owned();
+        connect_times(&pod, &Credentials { id, token }, 1).await;
     }
     let reason = expect_halted(&pod).await;
     assert!(reason.contains("restored"), "{reason}");
@@ -246,7 +247,8 @@ async fn a_database_restored_under_a_running_pod_halts_it_until_a_repair() {
     assert!(!ended.is_ok, "{ended:?}");
     let ended = audit(&fleet, &["--wait", "10ms", "--repair", "--yes"]).await;
     assert!(ended.is_ok && ended.out.contains("restored to an earlier point"), "{ended:?}");
-    connect_times(&pod, &credentials, 1).await;
+    let new = pod.register("after", "eu").await;
+    connect_times(&pod, &new, 1).await;
     let ended = audit(&fleet, &[]).await;
     assert!(ended.is_ok && ended.out.contains("agree on 10 transitions"), "{ended:?}");
     eventually("the pod to relay again", async || {

@@ -1,7 +1,7 @@
 //! Whoever changes the log behind the service's back leaves a broken chain of seals.
 
 use crate::audit::{Ended, audit, connect_times};
-use crate::harness::{CALM, Fleet, Pod};
+use crate::harness::{CALM, Fleet, written_log};
 
 const SEALED: &str = "groundstation_sealed_position";
 
@@ -41,29 +41,17 @@ async fn found_after(fleet: &Fleet, tampering: &str) -> Vec<String> {
     lines
 }
 
-/// Rows as an owner would insert them, from one position to another.
-async fn fill(fleet: &Fleet, from: i64, to: i64) {
-    const FILL: &str = r#"
-        insert into entity_transitions
-        select n, n, gen_random_uuid(), 'satellite-connection', gen_random_uuid(), 'connected',
-               'connect', 1, null, '{"status": "online", "name": "edge", "region": "eu", "lastSeenAt": null, "lastEvent": "connected"}',
-               'system', 'system', null, 1, clock_timestamp(), clock_timestamp()
-          from generate_series($1::bigint, $2::bigint) n"#;
-    fleet.sql().await.execute(FILL, &[&from, &to]).await.expect("rows");
-}
-
 async fn seals(fleet: &Fleet) -> Vec<(i64, i64)> {
     const SEALS: &str = "select first_position, last_position from log_seals order by 1";
     let rows = fleet.sql().await.query(SEALS, &[]).await.expect("the seals");
     rows.iter().map(|row| (row.get(0), row.get(1))).collect()
 }
 
-/// A pod that seals often, with three seals over nine transitions, and nobody who seals any more.
+/// Three transitions under a seal each, and nobody who seals any more.
 async fn three_seals(fleet: &Fleet) {
     let mut pod = fleet.plan("a").with("GROUNDSTATION_SEAL_INTERVAL", "20ms").start().await;
     let credentials = pod.register("edge", "eu").await;
     for n in 1..=3 {
-        // Inserted at once, so that one seal covers them.
         connect_times(&pod, &credentials, 1).await;
         pod.expect_metric(SEALED, f64::from(n)).await;
     }
@@ -73,13 +61,15 @@ async fn three_seals(fleet: &Fleet) {
 #[tokio::test]
 async fn a_row_changed_dropped_or_swapped_and_a_seal_edited_are_each_found() {
     let fleet = Fleet::new(CALM).await;
-    fill(&fleet, 1, 2_500).await;
+    written_log::write(&fleet.sql().await, 1, 2_500).await;
     let mut pod = fleet.plan("a").with("GROUNDSTATION_SEAL_INTERVAL", "20ms").start().await;
     pod.expect_metric(SEALED, 2_500.0).await;
     pod.kill();
     assert_eq!(seals(&fleet).await, [(1, 1_000), (1_001, 2_000), (2_001, 2_500)]);
     let changed = |first: i64, last: i64| {
-        format!("changed    positions {first} to {last}: not what was sealed (a row changed, or two were swapped)")
+        format!(
+            "changed    positions {first} to {last}: not what was sealed (a row changed, or two were swapped)"
+        )
     };
     let changed = |first, last| changed(first, last).replace("a row changed", "a row was changed");
     let none: [&str; 0] = [];
@@ -91,7 +81,7 @@ async fn a_row_changed_dropped_or_swapped_and_a_seal_edited_are_each_found() {
         "change_id = gen_random_uuid()",
         "kind = 'other'",
         "entity_id = gen_random_uuid()",
-        "event = 'disconnected'",
+        "event = 'heartbeat_lost'",
         "reason = 'takeover'",
         "session = 2",
         "prev = '{}'",
@@ -134,10 +124,13 @@ async fn a_row_changed_dropped_or_swapped_and_a_seal_edited_are_each_found() {
     assert_eq!(found_after(&fleet, edit).await, [changed(2_001, 2_500)]);
     let edit = "update log_seals set previous_hash = sha256('x') where first_position = 1001";
     let loose = |first: i64, last: i64| {
-        format!("seal       positions {first} to {last}: does not follow on the seal before it (one was changed or dropped)")
+        format!(
+            "seal       positions {first} to {last}: does not follow on the seal before it (one was changed or dropped)"
+        )
     };
     assert_eq!(found_after(&fleet, edit).await, [loose(1_001, 2_000)]);
-    let edit = "update log_seals set sealed_at = sealed_at - interval '1 day' where first_position = 1";
+    let edit =
+        "update log_seals set sealed_at = sealed_at - interval '1 day' where first_position = 1";
     assert_eq!(found_after(&fleet, edit).await, [changed(1, 1_000)]);
     let unseal = "delete from log_seals where first_position = 1001";
     assert_eq!(
@@ -178,13 +171,15 @@ async fn a_thousand_transitions_are_sealed_without_waiting_for_the_interval() {
     let fleet = Fleet::new(CALM).await;
     let pod = fleet.plan("a").with("GROUNDSTATION_SEAL_INTERVAL", "24h").start().await;
     let credentials = pod.register("edge", "eu").await;
-    // The pod's first look was at an empty log.
+    // The pod has had its first look by the time it has appended.
     connect_times(&pod, &credentials, 1).await;
-    let head = fleet.log_length().await;
-    fill(&fleet, head + 1, head + 999).await;
+    let open = seals(&fleet).await.last().map_or(1, |(_, last)| 1 - last);
+    written_log::write(&fleet.sql().await, 2, 1_000).await;
+    assert!(seals(&fleet).await.len() <= 1, "nothing calls for a seal yet");
     connect_times(&pod, &credentials, 1).await;
     pod.expect_metric(SEALED, 1_000.0).await;
-    assert_eq!(seals(&fleet).await.last(), Some(&(head.min(1), 1_000)));
+    let (first, last) = *seals(&fleet).await.last().expect("a seal");
+    assert_eq!((first, last), (2 - open, 1_001 - open));
 }
 
 #[tokio::test]
@@ -192,11 +187,8 @@ async fn the_service_can_add_seals_and_do_nothing_else_to_them() {
     let fleet = Fleet::new(CALM).await;
     three_seals(&fleet).await;
     let sql = fleet.sql().await;
-    let attempts = [
-        "update log_seals set hash = sha256('x')",
-        "delete from log_seals",
-        "truncate log_seals",
-    ];
+    let attempts =
+        ["update log_seals set hash = sha256('x')", "delete from log_seals", "truncate log_seals"];
     for attempt in attempts {
         let as_service = format!("set role groundstation_service; {attempt}");
         let refused = sql.batch_execute(&as_service).await.expect_err("refused");
@@ -213,23 +205,28 @@ async fn the_service_can_add_seals_and_do_nothing_else_to_them() {
 #[tokio::test]
 async fn after_retention_the_chain_is_checked_from_the_first_seal_behind_the_horizon() {
     let fleet = Fleet::new(CALM).await;
-    // Partitions of a thousand instead of the first one.
-    const NARROW: &str = "
-        drop table entity_transitions_from_1;
-        delete from transition_partitions;
-        select extend_transition_log(1000, 3000)";
-    fleet.sql().await.batch_execute(NARROW).await.expect("narrow partitions");
-    fill(&fleet, 1, 2_500).await;
-    let mut pod: Pod = fleet.plan("a").with("GROUNDSTATION_SEAL_INTERVAL", "20ms").start().await;
+    let sql = fleet.sql().await;
+    written_log::narrow(&sql, 1_000).await;
+    written_log::write(&sql, 1, 2_500).await;
+    let mut pod = fleet.plan("a").with("GROUNDSTATION_SEAL_INTERVAL", "20ms").start().await;
     pod.expect_metric(SEALED, 2_500.0).await;
     pod.kill();
     const DROP: &str = "
         update relay set position = 2500;
         select drop_transition_partition(1, interval '1 hour')";
-    let age = "
-        alter table entity_transitions disable trigger user;
-        update entity_transitions set recorded_at = recorded_at";
-    drop(age);
-    let dropped = fleet.sql().await.batch_execute(DROP).await;
-    drop(dropped);
+    sql.batch_execute(DROP).await.expect("dropped by retention");
+    let ended = check(&fleet).await;
+    assert!(
+        ended.is_ok && ended.out.contains("1 seals cover rows that retention dropped"),
+        "{ended:?}"
+    );
+    assert!(ended.out.contains("1500 transitions under 2 seals"), "{ended:?}");
+    // Behind the horizon everything is found as before, and a row below it was not dropped by hand.
+    let tamper = "update entity_transitions set session = 99 where position = 1001";
+    assert_eq!(found_after(&fleet, tamper).await.len(), 1);
+    let tamper = "delete from entity_transitions where position = 1001";
+    assert_eq!(
+        found_after(&fleet, tamper).await,
+        ["dropped    positions 1001 to 1001: sealed, and no longer in the log"]
+    );
 }

@@ -141,6 +141,15 @@ impl Fleet {
         row.expect("the log can be read").get(0)
     }
 
+    /// Waits until the log holds this many transitions.
+    pub async fn expect_log_length(&self, expected: i64) {
+        eventually(&format!("{expected} transitions"), async || {
+            let length = self.log_length().await;
+            if length == expected { Ok(()) } else { Err(length.to_string()) }
+        })
+        .await;
+    }
+
     /// A NATS client in the test's account.
     pub async fn nats(&self) -> async_nats::Client {
         let address = Address::parse(&self.nats_url, None).expect("an address");
