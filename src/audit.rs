@@ -86,8 +86,7 @@ impl Audit {
         mut progress: impl FnMut(u64, u64),
     ) -> anyhow::Result<Summary> {
         let (begin, head) = self.extent().await?;
-        let stream = stream::find(&self.jetstream).await?;
-        let checkpoint = self.wait_for(head, stream.as_ref()).await?;
+        let (stream, checkpoint) = self.wait_for(head).await?;
         let (mut sequences, mut is_limited) = (None, false);
         if let Some(stream) = &stream {
             let info = stream.get_info().await.context("cannot read the stream's state")?;
@@ -116,26 +115,20 @@ impl Audit {
         Ok((Position(horizon.0 + 1), head))
     }
 
-    /// Waits until the relay says that the stream has reached `head`, or for as long as allowed.
-    async fn wait_for(
-        &self,
-        head: Position,
-        stream: Option<&Stream>,
-    ) -> anyhow::Result<Checkpoint> {
+    /// Waits until the relay says that the stream has reached `head` and the stream is as long as
+    /// it says, or for as long as allowed.
+    async fn wait_for(&self, head: Position) -> anyhow::Result<(Option<Stream>, Checkpoint)> {
         let give_up = Instant::now() + self.wait;
         loop {
             let client = self.database.get().await?;
             let checkpoint = checkpoint::read(&client).await.map_err(described)?;
             drop(client);
-            let Some(stream) = stream else { return Ok(checkpoint) };
-            if Instant::now() >= give_up {
-                return Ok(checkpoint);
-            }
-            if checkpoint.tail.position >= head {
-                let info = stream.get_info().await.context("cannot read the stream's state")?;
-                if info.state.last_sequence >= checkpoint.tail.sequence {
-                    return Ok(checkpoint);
-                }
+            // Looked for after the checkpoint was read; its state is that of this look.
+            let stream = stream::find(&self.jetstream).await?;
+            let last = stream.as_ref().map_or(0, |stream| stream.cached_info().state.last_sequence);
+            let (position, sequence) = (checkpoint.tail.position, checkpoint.tail.sequence);
+            if (position >= head && last >= sequence) || Instant::now() >= give_up {
+                return Ok((stream, checkpoint));
             }
             tokio::time::sleep(LOOK_PAUSE).await;
         }
