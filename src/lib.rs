@@ -43,6 +43,7 @@ pub mod retention;
 pub mod satellites;
 pub mod schema;
 pub mod seal;
+pub mod shutdown;
 pub mod simulate;
 pub mod token;
 pub mod watch;

@@ -6,7 +6,6 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use uuid::Uuid;
 
-use super::shutdown_signal;
 use crate::config::{DatabaseArgs, NatsArgs};
 use crate::lifecycle::{Event, Position, SatelliteId};
 use crate::progress::Progress;
@@ -94,7 +93,7 @@ pub async fn run(args: ReplayArgs) -> anyhow::Result<()> {
     let selection = args.selection()?;
     let address = args.database.required()?;
     let database = address.pool("replay")?;
-    let interrupted = shutdown_signal()?;
+    let interrupted = crate::shutdown::signal()?;
     let (sink, progress) = match (args.to, args.prefix) {
         (To::Lines, Some(_)) => bail!("--prefix is of use only with --to nats"),
         (To::Nats, None) => bail!("--to nats needs a --prefix, such as replay."),
