@@ -62,7 +62,7 @@ pub struct ReplayArgs {
     /// For lines: the file to write, which must not be there yet [default: standard output]
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// For nats: what subjects begin with, such as replay.
+    /// For nats: what subjects begin with, a dot at its end, such as `replay.`
     #[arg(long, value_name = "PREFIX", value_parser = Prefix::parse)]
     prefix: Option<Prefix>,
     /// max, or how many times as fast as it was recorded, such as 1x or 10x; no pause is longer
