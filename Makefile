@@ -13,15 +13,15 @@ run: tools ## A private Postgres and NATS, one pod and some satellites; Ctrl-C e
 	@exec $(CARGO) run --locked -- dev
 
 test: tools lint ## Lint, then all tests against real servers
-	$(CARGO) test --locked --no-fail-fast
+	$(CARGO) test --locked --features failpoints --no-fail-fast
 
 test-faults: tools ## The same tests with every fault injected; GROUNDSTATION_SEED=n repeats a run
 	@seed=$(SEED); echo "GROUNDSTATION_SEED=$$seed"; \
-	GROUNDSTATION_FAULTS=full GROUNDSTATION_SEED=$$seed $(CARGO) test --locked --no-fail-fast
+	GROUNDSTATION_FAULTS=full GROUNDSTATION_SEED=$$seed $(CARGO) test --locked --features failpoints --no-fail-fast
 
 lint: ## Check format and lints
 	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --all-targets --features failpoints -- -D warnings
 
 fmt: ## Format the code
 	$(CARGO) fmt

@@ -20,11 +20,17 @@ use crate::config::{self, DatabaseArgs, MigrateArgs, NatsArgs, ServeArgs};
 use crate::dev::{self, DevArgs};
 use crate::lifecycle::Position;
 use crate::simulate::{self, Plan};
-use crate::{client, logging, pod, projector, schema, watch};
+use crate::{client, logging, pod, projector, schema, shutdown, watch};
 
+mod audit;
+mod replay;
+mod retention;
 mod satellite;
 mod table;
 
+use audit::AuditArgs;
+use replay::ReplayArgs;
+use retention::RetentionArgs;
 use satellite::{ApiArgs, SatelliteArgs};
 
 #[derive(Parser)]
@@ -54,6 +60,12 @@ enum Command {
     Simulate(SimulateArgs),
     /// Print the triggers as they arrive on NATS
     Watch(WatchArgs),
+    /// Hold the whole log against the whole stream, or against its seals
+    Audit(AuditArgs),
+    /// Write transitions of the log once more, as JSON lines or to NATS under another prefix
+    Replay(Box<ReplayArgs>),
+    /// Archive and drop partitions of the log that are old
+    Retention(RetentionArgs),
     /// Fold the whole log again and replace every current row that does not follow from it
     Rebuild(RebuildArgs),
     /// Ask a pod whether it is ready; exits 0 if so (for health checks without a shell)
@@ -169,7 +181,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             logging::start("info")?;
             let config = args.check()?;
             block_on(async {
-                let shutdown = shutdown_signal()?;
+                let shutdown = shutdown::signal()?;
                 pod::run(config, shutdown, |_| {}).await
             })
         }
@@ -187,6 +199,18 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Watch(args) => {
             logging::start("warn")?;
             block_on(run_watch(args))
+        }
+        Command::Audit(args) => {
+            logging::start("warn")?;
+            block_on(audit::run(args))
+        }
+        Command::Replay(args) => {
+            logging::start("warn")?;
+            block_on(replay::run(*args))
+        }
+        Command::Retention(args) => {
+            logging::start("warn")?;
+            block_on(retention::run(args))
         }
         Command::Rebuild(args) => {
             logging::start("warn")?;
@@ -220,7 +244,7 @@ async fn run_agent(args: AgentArgs) -> anyhow::Result<()> {
     // Closing the orders makes the agent say goodbye.
     let (orders, told) = mpsc::channel(1);
     let mut orders = Some(orders);
-    let mut interrupted = std::pin::pin!(shutdown_signal()?);
+    let mut interrupted = std::pin::pin!(shutdown::signal()?);
     let mut life = std::pin::pin!(agent::run(identity, told, |happening| {
         tracing::info!(?happening, "satellite");
     }));
@@ -249,7 +273,7 @@ async fn run_simulation(args: SimulateArgs) -> anyhow::Result<()> {
         seed: args.seed.unwrap_or_else(|| fastrand::u64(..)),
     };
     let stop = CancellationToken::new();
-    let interrupted = shutdown_signal()?;
+    let interrupted = shutdown::signal()?;
     let stopper = stop.clone();
     tokio::spawn(async move {
         interrupted.await;
@@ -268,7 +292,7 @@ async fn run_watch(args: WatchArgs) -> anyhow::Result<()> {
         args.nats.address()?.context("NATS_URL is missing: set it to nats://host:4222")?;
     let triggers = watch::triggers(address.connect("groundstation watch").await?).await?;
     let mut triggers = std::pin::pin!(triggers);
-    let mut interrupted = std::pin::pin!(shutdown_signal()?);
+    let mut interrupted = std::pin::pin!(shutdown::signal()?);
     let colour = std::io::stdout().is_terminal();
     eprintln!("watching; Ctrl-C ends");
     loop {
@@ -331,17 +355,4 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
         .build()
         .context("cannot start the runtime")?
         .block_on(work)
-}
-
-/// Resolves on SIGINT (Ctrl-C) or SIGTERM.
-pub fn shutdown_signal() -> anyhow::Result<impl Future<Output = ()>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    })
 }

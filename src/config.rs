@@ -12,12 +12,18 @@ use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::database::Address;
+use crate::log::partitions;
 use crate::nats;
 use crate::token;
 
 /// The shortest and longest durations any setting takes: tests use short ones, nobody needs longer.
 const DURATIONS: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(10)..=Duration::from_secs(24 * 60 * 60);
+
+/// The shortest and longest spans of the log that retention keeps. Whoever lost the answer to an
+/// append looks it up in the log, so what is dropped must be older than that.
+const SPANS: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(60 * 60)..=Duration::from_secs(100 * 366 * 24 * 60 * 60);
 
 /// The database's address, for every command that talks to it.
 #[derive(Args, Clone)]
@@ -83,6 +89,11 @@ impl NatsArgs {
         let url = self.nats_url.as_ref().filter(|url| !url.expose_secret().is_empty());
         url.map(|url| nats::Address::parse(url.expose_secret(), self.nats_creds.as_deref()))
             .transpose()
+    }
+
+    /// The address, for a command that is of no use without it.
+    pub fn required(&self) -> anyhow::Result<nats::Address> {
+        self.address()?.context("NATS_URL is missing: set it to nats://host:4222")
     }
 }
 
@@ -150,6 +161,30 @@ pub struct ServeArgs {
         value_name = "DURATION"
     )]
     sweep_interval: String,
+
+    /// How often the log is sealed against tampering, unless a thousand transitions come sooner
+    #[arg(
+        long,
+        env = "GROUNDSTATION_SEAL_INTERVAL",
+        default_value = "60s",
+        value_name = "DURATION"
+    )]
+    seal_interval: String,
+
+    /// Drop whole partitions of the log once all of it is older than this, such as 90d, and on the
+    /// stream [default: keep everything]
+    #[arg(long, env = "GROUNDSTATION_RETENTION", value_name = "SPAN")]
+    retention: Option<String>,
+
+    /// The folder into which partitions are archived before they are dropped; one that outlives
+    /// the pod, the same for all pods [default: none, what is dropped is gone]
+    #[arg(long, env = "GROUNDSTATION_ARCHIVE_DIR", value_name = "DIR")]
+    archive_dir: Option<PathBuf>,
+
+    /// Transitions in one partition of the log, for those made from now on
+    #[arg(long, env = "GROUNDSTATION_PARTITION_WIDTH", default_value_t = partitions::DEFAULT_WIDTH,
+          value_parser = clap::value_parser!(i64).range(partitions::WIDTHS), value_name = "COUNT")]
+    partition_width: i64,
 }
 
 /// A pod's settings, checked.
@@ -171,6 +206,14 @@ pub struct Config {
     pub offline_threshold: Duration,
     /// How often the monitor sweeps.
     pub sweep_interval: Duration,
+    /// How often the log is sealed.
+    pub seal_interval: Duration,
+    /// How much of the log is kept; all of it by default.
+    pub retention: Option<Duration>,
+    /// Where dropped partitions are archived.
+    pub archive: Option<PathBuf>,
+    /// Positions in a new partition.
+    pub partition_width: i64,
 }
 
 /// The digests of the tokens that open `/v1`.
@@ -237,8 +280,19 @@ impl ServeArgs {
             heartbeat_interval,
             offline_threshold,
             sweep_interval: duration("GROUNDSTATION_SWEEP_INTERVAL", &self.sweep_interval)?,
+            seal_interval: duration("GROUNDSTATION_SEAL_INTERVAL", &self.seal_interval)?,
+            retention: given(&self.retention)
+                .map(|text| span("GROUNDSTATION_RETENTION", text))
+                .transpose()?,
+            archive: self.archive_dir.filter(|folder| !folder.as_os_str().is_empty()),
+            partition_width: self.partition_width,
         })
     }
+}
+
+/// An empty variable counts as none.
+fn given(text: &Option<String>) -> Option<&str> {
+    text.as_deref().filter(|text| !text.is_empty())
 }
 
 fn default_pod_name() -> String {
@@ -254,6 +308,16 @@ pub fn duration(name: &str, text: &str) -> anyhow::Result<Duration> {
         bail!("{name} is {text:?}: it must be from 10ms to 24h");
     }
     Ok(duration)
+}
+
+/// Parses how much of the log is to be kept, such as `90d`, for the named setting.
+pub fn span(name: &str, text: &str) -> anyhow::Result<Duration> {
+    let span = humantime::parse_duration(text)
+        .with_context(|| format!("{name} is {text:?}, not a span such as 90d or 2years"))?;
+    if !SPANS.contains(&span) {
+        bail!("{name} is {text:?}: it must be from 1h to 100years");
+    }
+    Ok(span)
 }
 
 /// The digest of a token given itself or by file; an empty one counts as none.
@@ -299,7 +363,10 @@ mod tests {
         assert_eq!(config.heartbeat_interval, Duration::from_secs(15));
         assert_eq!(config.offline_threshold, Duration::from_secs(45));
         assert_eq!(config.sweep_interval, Duration::from_secs(1));
+        assert_eq!(config.seal_interval, Duration::from_secs(60));
         assert!(config.access.admin.is_none() && config.access.read.is_none());
+        assert!(config.retention.is_none() && config.archive.is_none());
+        assert_eq!(config.partition_width, 1_000_000);
     }
 
     #[test]
@@ -311,12 +378,15 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named_with_its_limit() {
-        let cases: [(&[&str], &str); 6] = [
+        let cases: [(&[&str], &str); 9] = [
             (&["--listen", "8080"], "GROUNDSTATION_LISTEN"),
             (&["--heartbeat-interval", "soon"], "GROUNDSTATION_HEARTBEAT_INTERVAL"),
             (&["--sweep-interval", "0s"], "from 10ms to 24h"),
             (&["--offline-threshold", "15s"], "must be longer than"),
             (&["--pod", "a b"], "GROUNDSTATION_POD"),
+            (&["--retention", "59m"], "GROUNDSTATION_RETENTION is \"59m\": it must be from 1h"),
+            (&["--retention", "old"], "not a span such as 90d"),
+            (&["--partition-width", "999"], "1000..=100000000"),
             (&["--admin-token-file", "/does/not/exist"], "GROUNDSTATION_ADMIN_TOKEN_FILE"),
         ];
         for (args, expected) in cases {

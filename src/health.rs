@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::database::{self, Database};
-use crate::log;
+use crate::log::partitions;
 use crate::metrics::Metrics;
 
 /// How often the database is proved writable.
@@ -117,6 +117,8 @@ pub struct Probe {
     pub pod: String,
     /// What it probes.
     pub database: Database,
+    /// Positions in a partition it makes.
+    pub partition_width: i64,
     /// Whose state it copies.
     pub nats: async_nats::Client,
     /// What it counts.
@@ -170,7 +172,7 @@ impl Probe {
         let client = self.database.get().await?;
         let write = async {
             client.execute(SIGN_ON, &[&self.pod]).await?;
-            log::make_room(&client).await
+            partitions::make_room(&client, self.partition_width).await
         };
         let made = write.await.map_err(|error| anyhow::anyhow!(database::describe(&error)))?;
         if made > 0 {

@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::lifecycle::{Event, Position, SatelliteId};
 use crate::liveness::{self, Status};
 use crate::log::read::Filter;
-use crate::log::{Entry, past, read};
+use crate::log::{Entry, partitions, past, read};
 use crate::wire::{SatelliteJson, StateJson, Timestamp};
 
 /// A place in the past.
@@ -67,7 +67,12 @@ pub async fn resolve(client: &impl GenericClient, at: At) -> Result<AsOf, NoAnsw
             }
             let entry = read::after(client, Position(position.0 - 1), 1).await?.pop();
             let entry = entry.filter(|entry| entry.position == position);
-            let moment = entry.map_or(OffsetDateTime::UNIX_EPOCH, |entry| entry.recorded_at);
+            let moment = match entry {
+                Some(entry) => Some(entry.recorded_at),
+                // At the horizon itself the row is gone, and what it came to is not.
+                None => partitions::horizon_time(client).await?,
+            };
+            let moment = moment.unwrap_or(OffsetDateTime::UNIX_EPOCH);
             Ok(AsOf { position, moment })
         }
         At::Moment(moment) => {
@@ -263,6 +268,10 @@ pub async fn stats(
     let row = client.query_one(PRESENT, &[&satellite.0]).await?;
     let now = Timestamp::new(row.try_get("now")?).moment();
     let from = now - window;
+    if partitions::horizon_time(client).await?.is_some_and(|horizon| from <= horizon) {
+        let oldest = past::oldest(client).await?.unwrap_or(Position(1));
+        return Err(NoAnswer::Dropped(oldest.0));
+    }
     let since = Filter {
         satellite: Some(satellite),
         since: Some(Timestamp::new(from)),

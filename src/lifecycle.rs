@@ -406,12 +406,17 @@ pub fn project(
             after,
         });
     }
-    Ok(Connection {
+    Ok(resume(transition))
+}
+
+/// The row after a transition, where those before it are no longer known one by one.
+pub fn resume(transition: &Transition) -> Connection {
+    Connection {
         session: transition.session,
         revision: transition.revision,
         last_event: transition.event,
         last_heartbeat_at: transition.next.as_ref().and_then(|state| state.last_seen_at),
-    })
+    }
 }
 
 /// What an automation can subscribe to.

@@ -1,11 +1,13 @@
 //! The log of transitions: the only module that names `entity_transitions` in SQL.
 //!
-//! [`append`] is the only writer, [`read`] the only reader. What they promise:
+//! [`append`] is the only writer; [`read`] reads, and [`canonical`] for seals; [`partitions`] makes
+//! room ahead and drops what is old, whole partitions at a time. What they promise:
 //!
 //! * A transition and its projected row are in one commit, or neither is.
 //! * Positions are 1, 2, 3 … in commit order without a gap, so that whoever has read up to `p`
 //!   reads on with `position > p` and misses nothing.
 //! * An edge that is tried again after an unknown outcome is in the log once.
+//! * What retention dropped is below the [`horizon`], and nothing above it is missing.
 
 use time::OffsetDateTime;
 use tokio_postgres::types::Json;
@@ -17,8 +19,12 @@ use crate::lifecycle::{
 use crate::wire::{self, Actor, StateJson, Timestamp, TransitionJson};
 
 pub mod append;
+pub mod canonical;
+pub mod partitions;
 pub mod past;
 pub mod read;
+
+pub use partitions::horizon;
 
 /// The identity of a change, made before it is first tried; also the message id on the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -132,19 +138,4 @@ impl Entry {
             recorded_at: row.try_get("recorded_at")?,
         })
     }
-}
-
-/// Positions in one partition: retention drops whole partitions.
-const PARTITION_WIDTH: i64 = 1_000_000;
-
-/// Transitions there is always room for: at the highest rate measured, several times the pause
-/// between two looks.
-const ROOM_AHEAD: i64 = 1_000_000;
-
-/// Makes partitions ahead of time; returns how many were made.
-pub async fn make_room(
-    client: &impl deadpool_postgres::GenericClient,
-) -> Result<i32, tokio_postgres::Error> {
-    let statement = client.prepare_cached("select extend_transition_log($1, $2)").await?;
-    client.query_one(&statement, &[&PARTITION_WIDTH, &ROOM_AHEAD]).await?.try_get(0)
 }

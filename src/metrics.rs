@@ -61,6 +61,14 @@ pub struct Numbers {
     pub relay_rejected: Counter,
     /// Somebody else's messages found on our subjects.
     pub relay_foreign: Counter,
+    /// The newest sealed position, as this pod last saw it.
+    pub sealed_position: Gauge,
+    /// Attempts to seal that failed.
+    pub seal_failures: Counter,
+    /// The newest position that retention dropped, as this pod last saw it.
+    pub log_horizon: Gauge,
+    /// Looks for what is to be dropped from the log that failed.
+    pub retention_failures: Counter,
     /// 1 while the database can be written.
     pub database_up: Gauge,
     /// Database connections in use.
@@ -112,6 +120,10 @@ impl Metrics {
             relay_published: Counter::default(),
             relay_rejected: Counter::default(),
             relay_foreign: Counter::default(),
+            sealed_position: Gauge::default(),
+            seal_failures: Counter::default(),
+            log_horizon: Gauge::default(),
+            retention_failures: Counter::default(),
             database_up: Gauge::default(),
             database_connections: Gauge::default(),
             nats_up: Gauge::default(),
@@ -183,6 +195,22 @@ impl Numbers {
             "relay_foreign_messages",
             "Somebody else's messages on our subjects",
             self.relay_foreign.clone(),
+        );
+        r.register(
+            "sealed_position",
+            "The newest sealed position of the log",
+            self.sealed_position.clone(),
+        );
+        r.register("seal_failures", "Attempts to seal that failed", self.seal_failures.clone());
+        r.register(
+            "log_horizon_position",
+            "The newest position dropped by retention",
+            self.log_horizon.clone(),
+        );
+        r.register(
+            "retention_failures",
+            "Looks for what is old that failed",
+            self.retention_failures.clone(),
         );
         r.register("database_up", "1 while the database can be written", self.database_up.clone());
         r.register(

@@ -51,7 +51,21 @@ impl Address {
 
     /// Connects, or fails within a few seconds: for commands that are of no use without NATS.
     pub async fn connect(&self, name: &str) -> anyhow::Result<async_nats::Client> {
-        self.options(name)?.connect(&self.servers).await.map_err(|error| {
+        self.connect_with(name, |_| {}).await
+    }
+
+    /// The same, for a command that has to hear what the server says unasked.
+    pub async fn connect_with(
+        &self,
+        name: &str,
+        hear: impl Fn(Event) + Send + Sync + 'static,
+    ) -> anyhow::Result<async_nats::Client> {
+        let callback = move |event| {
+            hear(event);
+            std::future::ready(())
+        };
+        let options = self.options(name)?.event_callback(callback);
+        options.connect(&self.servers).await.map_err(|error| {
             anyhow::anyhow!("cannot connect to NATS at {}: {error}", self.display())
         })
     }

@@ -26,7 +26,9 @@ use crate::metrics::Metrics;
 use crate::monitor::Monitor;
 use crate::peers::{self, Peers};
 use crate::relay::Relay;
+use crate::retention::{Keeper, Retention};
 use crate::schema;
+use crate::seal::Sealer;
 
 /// A draining pod says goodbye to its satellites over this long.
 const DRAIN_SPREAD: Duration = Duration::from_secs(2);
@@ -124,13 +126,33 @@ pub async fn run(
         .run(stop.clone()),
     );
     tasks.spawn(
+        Sealer {
+            database: database.clone(),
+            head: head.subscribe(),
+            interval: config.seal_interval,
+            metrics: metrics.clone(),
+        }
+        .run(stop.clone()),
+    );
+    tasks.spawn(
         Peers { nats: nats.clone(), announcements, head, registry, database: database.clone() }
             .run(stop.clone()),
     );
     tasks.spawn(
-        Probe { health: health.clone(), pod: config.pod.clone(), database, nats, metrics }
-            .run(stop.clone()),
+        Probe {
+            health: health.clone(),
+            pod: config.pod.clone(),
+            database: database.clone(),
+            partition_width: config.partition_width,
+            nats,
+            metrics: metrics.clone(),
+        }
+        .run(stop.clone()),
     );
+    if let Some(older_than) = config.retention {
+        let retention = Retention { database, older_than, archive: config.archive };
+        tasks.spawn(Keeper { retention, metrics }.run(stop.clone()));
+    }
     let routes = api::routes(api).merge(gateway::routes(gateway));
     let listener = listener.tap_io(|socket| {
         if let Err(error) = socket.set_nodelay(true) {

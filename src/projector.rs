@@ -9,6 +9,7 @@ use std::collections::HashMap;
 
 use anyhow::{Context, bail};
 use deadpool_postgres::{GenericClient, Object, Transaction};
+use fail::fail_point;
 use time::OffsetDateTime;
 use tokio_postgres::types::ToSql;
 use tracing::info;
@@ -16,7 +17,7 @@ use uuid::Uuid;
 
 use crate::database::{self, Database};
 use crate::lifecycle::{self, Connection, Event, Position, Revision, SatelliteId, Session};
-use crate::log::{append, read};
+use crate::log::{self, append, read};
 
 /// Rows written to the second projection in one statement.
 const BATCH: usize = 10_000;
@@ -65,6 +66,10 @@ impl Fold {
         progress: impl Fn(Position),
     ) -> anyhow::Result<Vec<SatelliteId>> {
         let mut touched = Vec::new();
+        if self.reached == 0 {
+            self.begin_at_horizon(client).await?;
+            touched.extend(self.rows.keys());
+        }
         loop {
             let page = read::after(client, self.reached(), read::MAX_LIMIT).await;
             let page = page.map_err(|error| anyhow::anyhow!(database::describe(&error)))?;
@@ -72,6 +77,11 @@ impl Fold {
                 return Ok(touched);
             }
             for entry in page {
+                // Positions have no gap: without this, a satellite whose transitions are the ones
+                // that are missing would be folded to an older state and nobody would know.
+                if entry.position.0 != self.reached + 1 {
+                    bail!("retention has dropped positions meanwhile: start again");
+                }
                 let transition = entry.transition().with_context(|| {
                     format!("position {} was written by a newer groundstation", entry.position.0)
                 })?;
@@ -85,6 +95,27 @@ impl Fold {
                 if self.reached % PROGRESS_EVERY == 0 {
                     progress(self.reached());
                 }
+            }
+        }
+    }
+}
+
+impl Fold {
+    /// What retention has dropped folded to is where the log begins.
+    async fn begin_at_horizon(&mut self, client: &impl GenericClient) -> anyhow::Result<()> {
+        let server = |error| anyhow::anyhow!(database::describe(&error));
+        self.reached = log::horizon(client).await.map_err(server)?.0;
+        let mut after = None;
+        loop {
+            let page = read::at_horizon(client, after, read::MAX_LIMIT).await.map_err(server)?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some(last.satellite);
+            for entry in page {
+                let transition = entry.transition().with_context(|| {
+                    format!("position {} was written by a newer groundstation", entry.position.0)
+                })?;
+                let connection = lifecycle::resume(&transition);
+                self.rows.insert(entry.satellite, Row { connection, position: entry.position });
             }
         }
     }
@@ -152,6 +183,7 @@ async fn replace(client: &mut Object, fold: &mut Fold) -> anyhow::Result<Finding
     let findings = compare(&transaction, fold).await?;
     transaction.execute(DELETE_UNFOUNDED, &[]).await?;
     transaction.execute(REPLACE, &[]).await?;
+    fail_point!("projector::before_commit", |_| std::process::abort());
     transaction.commit().await?;
     Ok(findings)
 }

@@ -6,6 +6,16 @@
 //! table `relay` only saves work. Publishes are pipelined; one that is not taken makes all later
 //! ones fail too, and the relay reads the stream's tail again and goes on from there.
 //!
+//! Where stream and log disagree, it depends on whether going on can make it worse:
+//!
+//! | what happened | what the relay does |
+//! |---|---|
+//! | the stream is gone or empty, or an older copy of it is back | publishes what it lacks |
+//! | its newest messages were deleted | publishes them again |
+//! | a message further down was deleted | goes on; `groundstation audit` names it |
+//! | somebody else publishes on our subjects, even a copy of ours | passes over it and counts it |
+//! | the stream has what the log does not (the database was restored to an earlier point) | halts, says why, touches nothing |
+//!
 //! Must not touch: the satellites, their rows, the sockets. It reads the log and nothing else.
 
 use std::collections::VecDeque;
@@ -23,17 +33,20 @@ use tracing::{error, info, warn};
 use crate::database::{self, Database};
 use crate::health::{Health, RelayState};
 use crate::lifecycle::Position;
-use crate::log::read;
+use crate::log::{ChangeId, Entry, read};
 use crate::metrics::Metrics;
 
+pub mod checkpoint;
 pub mod message;
 pub mod stream;
 
+use checkpoint::Checkpoint;
+use message::Epoch;
 use stream::Tail;
 
 /// How long a lease lasts without being renewed: another pod takes over within this and one
 /// [`STANDBY_PAUSE`], less than the 10 s promised.
-const LEASE: Duration = Duration::from_secs(5);
+pub const LEASE: Duration = Duration::from_secs(5);
 
 /// How often the lease is renewed and the checkpoint stored.
 const RENEWAL: Duration = Duration::from_secs(1);
@@ -47,8 +60,9 @@ const POLL: Duration = Duration::from_millis(500);
 /// Pause before the tail is read again after a publish was not taken, or NATS did not answer.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
-/// Pause before a contradiction is looked at again.
-const HALT_PAUSE: Duration = Duration::from_secs(5);
+/// Pause before a contradiction is looked at again: shorter than the lease, so that one pod halts
+/// and says so, and not all of them in turn.
+const HALT_PAUSE: Duration = Duration::from_secs(2);
 
 /// Transitions read at once.
 const BATCH: i64 = 500;
@@ -158,7 +172,10 @@ impl Relay {
         let tail = stream::tail(&stream, &self.database, checkpoint).await?;
         let tail = match tail {
             stream::Found::Tail { tail, foreign } => {
-                self.metrics.relay_foreign.inc_by(foreign);
+                if foreign > 0 {
+                    self.metrics.relay_foreign.inc_by(foreign);
+                    warn!(foreign, "somebody else publishes on our subjects: passed over");
+                }
                 tail
             }
             stream::Found::Contradiction(reason) => {
@@ -174,25 +191,45 @@ impl Relay {
             );
         }
 
-        let mut window = Window::new(tail);
+        // Also before anything is put below the old checkpoint, on a stream that fell behind it.
+        if !self.renew(checkpoint.epoch, tail).await? {
+            return Ok(Stepped::LostLease);
+        }
+        let mut window = Window::new(checkpoint.epoch, tail);
+        let ended = self.publish(&mut window, jetstream, stop).await;
+        // The next look at the stream begins here; the lease is looked after by whoever looks.
+        if let Err(error) = self.renew(window.epoch, window.acknowledged).await {
+            tracing::debug!(error = %format!("{error:#}"), "the checkpoint stays behind");
+        }
+        Ok(ended?)
+    }
+
+    /// Publishes from the window's tail on, until something goes wrong.
+    async fn publish(
+        &mut self,
+        window: &mut Window,
+        jetstream: &jetstream::Context,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Stepped> {
         let mut renewed = Instant::now();
         loop {
             if stop.is_cancelled() {
                 return Ok(Stepped::Stopping);
             }
             self.head.mark_unchanged();
-            let entries = self.read(window.published.position).await?;
+            let entries = self.read(window).await?;
+            tell_of_a_gap(window.published.position, entries.first());
             if !entries.is_empty() {
                 fail_point!("relay::after_read", |_| std::process::abort());
             }
             for entry in &entries {
                 if window.in_flight.len() >= MAX_IN_FLIGHT {
-                    self.acknowledge(&mut window).await?;
+                    self.acknowledge(window).await?;
                 }
-                let message = message::build(entry, window.published.sequence);
+                let message = message::build(entry, window.epoch, window.published.sequence);
                 let message = message.context("a transition that fires nothing")?;
                 let ack = jetstream.send_publish(message.0, message.1).await.context("publish")?;
-                window.sent(entry.position, ack);
+                window.sent(entry, ack);
                 fail_point!("relay::mid_batch", |_| std::process::abort());
             }
             if !window.in_flight.is_empty() {
@@ -200,14 +237,14 @@ impl Relay {
             }
             // A full batch means there is more to read: acknowledgements can wait.
             while (entries.len() as i64) < BATCH && !window.in_flight.is_empty() {
-                self.acknowledge(&mut window).await?;
+                self.acknowledge(window).await?;
             }
             if !entries.is_empty() {
                 fail_point!("relay::acknowledged", |_| std::process::abort());
             }
             if renewed.elapsed() >= RENEWAL {
                 renewed = Instant::now();
-                if !self.renew(window.acknowledged).await? {
+                if !self.renew(window.epoch, window.acknowledged).await? {
                     return Ok(Stepped::LostLease);
                 }
             }
@@ -221,11 +258,28 @@ impl Relay {
         }
     }
 
-    async fn read(&self, after: Position) -> anyhow::Result<Vec<crate::log::Entry>> {
+    /// What follows on the newest published transition. That one is read along: a database that
+    /// went back to an earlier point in between (a restore, a failover to a standby that lagged)
+    /// no longer has it, and the next positions will be given out a second time.
+    async fn read(&self, window: &mut Window) -> anyhow::Result<Vec<Entry>> {
+        let published = window.published.position;
+        let mut entries = self.entries(Position((published.0 - 1).max(0))).await?;
+        let newest = entries.first().filter(|entry| entry.position == published);
+        let newest = newest.map(|entry| entry.change);
+        if window.newest.is_some() && window.newest != newest {
+            bail!("the log no longer has position {} as it was published", published.0);
+        }
+        window.newest = newest;
+        if newest.is_some() {
+            entries.remove(0);
+        }
+        Ok(entries)
+    }
+
+    async fn entries(&self, after: Position) -> anyhow::Result<Vec<Entry>> {
         let client = self.database.get().await?;
-        match tokio::time::timeout(database::REPLY_TIMEOUT, read::after(&client, after, BATCH))
-            .await
-        {
+        let entries = read::after(&client, after, BATCH + 1);
+        match tokio::time::timeout(database::REPLY_TIMEOUT, entries).await {
             Ok(entries) => entries.map_err(|error| anyhow::anyhow!(database::describe(&error))),
             Err(_) => {
                 database::abandon(client);
@@ -282,12 +336,13 @@ impl Relay {
         }
     }
 
-    /// Renews the lease and stores the checkpoint; false when somebody else has the lease.
-    async fn renew(&self, tail: Tail) -> anyhow::Result<bool> {
+    /// Renews the lease and stores the checkpoint; false when somebody else has the lease, or the
+    /// epoch is over.
+    async fn renew(&self, epoch: Epoch, tail: Tail) -> anyhow::Result<bool> {
         let client = self.database.get().await?;
         let sequence = i64::try_from(tail.sequence)?;
-        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
-            [&self.pod, &LEASE.as_secs_f64(), &tail.position.0, &sequence];
+        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
+            [&self.pod, &LEASE.as_secs_f64(), &tail.position.0, &sequence, &epoch.0];
         let renew = async {
             let statement = client.prepare_cached(RENEW).await?;
             client.execute(&statement, &parameters).await
@@ -307,13 +362,24 @@ impl Relay {
         }
     }
 
-    async fn checkpoint(&self) -> anyhow::Result<Tail> {
+    async fn checkpoint(&self) -> anyhow::Result<Checkpoint> {
         let client = self.database.get().await?;
-        let row = client.query_one(CHECKPOINT, &[]).await?;
-        Ok(Tail {
-            position: Position(row.try_get("position")?),
-            sequence: u64::try_from(row.try_get::<_, i64>("stream_sequence")?)?,
-        })
+        let read = checkpoint::read(&client).await;
+        read.map_err(|error| anyhow::anyhow!(database::describe(&error)))
+    }
+}
+
+/// Positions have no gap, so the next one is missing only where retention dropped it before the
+/// stream lost it: the stream goes on behind the gap, and says so by its positions.
+fn tell_of_a_gap(after: Position, next: Option<&crate::log::Entry>) {
+    if let Some(entry) = next
+        && entry.position.0 > after.0 + 1
+    {
+        warn!(
+            after = after.0,
+            next = entry.position.0,
+            "the stream goes on behind a gap: what is between was dropped from the log by retention"
+        );
     }
 }
 
@@ -333,9 +399,12 @@ impl From<anyhow::Error> for Interruption {
 
 /// Messages on their way, oldest first.
 struct Window {
+    epoch: Epoch,
     in_flight: VecDeque<InFlight>,
     /// The newest message sent, and the sequence it must get.
     published: Tail,
+    /// The change it carries, once known.
+    newest: Option<ChangeId>,
     /// The newest message the stream has.
     acknowledged: Tail,
 }
@@ -346,12 +415,15 @@ struct InFlight {
 }
 
 impl Window {
-    fn new(tail: Tail) -> Window {
-        Window { in_flight: VecDeque::new(), published: tail, acknowledged: tail }
+    fn new(epoch: Epoch, tail: Tail) -> Window {
+        let in_flight = VecDeque::new();
+        Window { epoch, in_flight, published: tail, newest: None, acknowledged: tail }
     }
 
-    fn sent(&mut self, position: Position, ack: PublishAckFuture) {
-        self.published = Tail { position, sequence: self.published.sequence + 1 };
+    fn sent(&mut self, entry: &Entry, ack: PublishAckFuture) {
+        let sequence = self.published.sequence + 1;
+        self.published = Tail { position: entry.position, sequence };
+        self.newest = Some(entry.change);
         self.in_flight.push_back(InFlight { tail: self.published, ack });
     }
 }
@@ -365,9 +437,7 @@ const RENEW: &str = "
     update relay
        set lease_expires_at = clock_timestamp() + make_interval(secs => $2),
            position = $3, stream_sequence = $4
-     where holder = $1";
+     where holder = $1 and epoch = $5";
 
 const RELEASE: &str = "
     update relay set holder = null, lease_expires_at = '-infinity' where holder = $1";
-
-const CHECKPOINT: &str = "select position, stream_sequence from relay";

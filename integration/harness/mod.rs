@@ -7,10 +7,12 @@ pub mod log_and_stream;
 pub mod pod;
 pub mod program;
 pub mod proxy;
+pub mod running;
 pub mod satellite;
 pub mod stores;
 pub mod subscriber;
 pub mod wait;
+pub mod written_log;
 
 pub use fleet::{BRISK, CALM, Fleet};
 pub use pod::Pod;

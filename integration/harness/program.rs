@@ -1,38 +1,54 @@
 //! The program under test, as a process.
 
+use std::ffi::OsStr;
 use std::io::Read;
 use std::process::{Command, Output, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How long a command that is to end may run.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// The program with nothing of this process' environment but what it is given.
-pub fn command(environment: &[(String, String)]) -> Command {
+pub fn command<S: AsRef<OsStr>>(environment: &[(S, S)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_groundstation"));
-    command.env_clear().envs(environment.iter().cloned()).stdin(Stdio::null());
+    command.env_clear().stdin(Stdio::null());
+    command.envs(environment.iter().map(|(name, value)| (name.as_ref(), value.as_ref())));
     command
 }
 
 /// Runs a command to its end; kills it and panics if it does not end. Blocking.
-pub fn run(arguments: &[&str], environment: &[(String, String)]) -> Output {
+pub fn run<S: AsRef<OsStr>>(arguments: &[&str], environment: &[(S, S)]) -> Output {
     let mut command = command(environment);
     command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the program starts");
+    // Read while it runs: a full pipe would hold it up.
+    let stdout = collect(child.stdout.take().expect("piped"));
+    let stderr = collect(child.stderr.take().expect("piped"));
+    let collected = |pipe: JoinHandle<Vec<u8>>| pipe.join().expect("what it wrote");
     let begun = Instant::now();
-    while child.try_wait().expect("the program is a child").is_none() {
+    loop {
+        if let Some(status) = child.try_wait().expect("the program is a child") {
+            return Output { status, stdout: collected(stdout), stderr: collected(stderr) };
+        }
         if begun.elapsed() > LIMIT {
             child.kill().expect("the program can be killed");
-            let mut said = String::new();
-            child.stderr.take().expect("piped").read_to_string(&mut said).expect("text");
+            let said = String::from_utf8_lossy(&collected(stderr)).into_owned();
             panic!("{arguments:?} did not end within {LIMIT:?}; it said:\n{said}");
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    child.wait_with_output().expect("the program's output")
+}
+
+fn collect(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        pipe.read_to_end(&mut bytes).expect("a pipe can be read");
+        bytes
+    })
 }
 
 /// `groundstation migrate`. Blocking.
 pub fn migrate(database_url: &str) -> Output {
-    run(&["migrate"], &[("DATABASE_URL".to_owned(), database_url.to_owned())])
+    run(&["migrate"], &[("DATABASE_URL", database_url)])
 }

@@ -61,9 +61,14 @@ pub fn share_without_schema() -> Share {
 
 /// A nats-server that one test may kill. Blocking.
 pub fn own_nats() -> Nats {
+    own_nats_with("")
+}
+
+/// A nats-server with some configuration of one test's own. Blocking.
+pub fn own_nats_with(configuration: &str) -> Nats {
     let stores = stores();
     let n = stores.given.fetch_add(1, Ordering::Relaxed);
-    start_nats(&stores.folder.join(format!("nats-{n}")), "")
+    start_nats(&stores.folder.join(format!("nats-{n}")), configuration)
 }
 
 fn take(template: Option<&str>) -> Share {

@@ -125,6 +125,11 @@ impl Nats {
         self.port
     }
 
+    /// Where it keeps its streams: for copies while it is stopped.
+    pub fn streams(&self) -> PathBuf {
+        self.dir.join("jetstream")
+    }
+
     /// The server's process id.
     pub fn pid(&self) -> u32 {
         self.process.pid()

@@ -86,7 +86,10 @@ pub async fn run(mut socket: WebSocket, gateway: Arc<Gateway>, handshake: OwnedS
     gateway.metrics.sessions.inc();
     let (commands, mut orders) = mpsc::channel(COMMANDS);
     let end = if gateway.registry.enter(satellite, session, commands) {
-        gateway.heartbeats.beat(satellite, session, about.clone());
+        // The append was its first sign of life; only what it said of itself is still to be kept.
+        if about != About::default() {
+            gateway.heartbeats.beat(satellite, session, about.clone());
+        }
         let mut live = Live { satellite, session, gateway: &gateway, about };
         live.hold(&mut socket, &mut orders).await
     } else {

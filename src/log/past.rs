@@ -1,4 +1,7 @@
 //! Reading the log as it was at an earlier position or moment.
+//!
+//! The newest transition of a satellite may be below the horizon: it is remembered, so whoever asks
+//! from the horizon on gets the whole fleet.
 
 use deadpool_postgres::GenericClient;
 use time::OffsetDateTime;
@@ -44,24 +47,30 @@ pub async fn position_at(
     let (mut known, mut above) = (oldest.0, head.0 + 1);
     while known < above {
         let middle = known + (above - known) / 2;
-        let recorded: OffsetDateTime =
-            client.query_one(&statement, &[&middle]).await?.try_get(0)?;
-        if recorded <= moment { known = middle + 1 } else { above = middle }
+        let row = client.query_opt(&statement, &[&middle]).await?;
+        let recorded: Option<OffsetDateTime> = row.map(|row| row.try_get(0)).transpose()?;
+        // One that is gone was dropped meanwhile, for its age.
+        let is_known = recorded.is_none_or(|recorded| recorded <= moment);
+        if is_known { known = middle + 1 } else { above = middle }
     }
     Ok((known > oldest.0).then_some(Position(known - 1)))
 }
 
 const LAST_OF_EACH: &str = "
-    select distinct on (entity_id)
-           position, revision, change_id, entity_id, event, reason, session, prev, next,
-           actor_type, actor_id, traceparent, occurred_at, recorded_at
-      from entity_transitions
-     where position <= $1 and entity_id > $2
-     order by entity_id, position desc
+    select * from (
+        select distinct on (entity_id)
+               position, revision, change_id, entity_id, event, reason, session, prev, next,
+               actor_type, actor_id, traceparent, occurred_at, recorded_at
+          from remembered_transitions
+         where position <= $1 and entity_id > $2
+         order by entity_id, position desc
+    ) newest
+     where next is not null
+     order by entity_id
      limit $3";
 
-/// The last entry at or before `position` of each satellite, by id after `after`, at most `limit`
-/// (bounded by [`MAX_LIMIT`]).
+/// The last entry at or before `position` of each satellite that was there then, by id after
+/// `after`, at most `limit` (bounded by [`MAX_LIMIT`]).
 pub async fn last_of_each(
     client: &impl GenericClient,
     position: Position,
@@ -76,7 +85,7 @@ pub async fn last_of_each(
 const LAST_OF: &str = "
     select position, revision, change_id, entity_id, event, reason, session, prev, next,
            actor_type, actor_id, traceparent, occurred_at, recorded_at
-      from entity_transitions
+      from remembered_transitions
      where position <= $1 and entity_id = $2
      order by position desc
      limit 1";
@@ -94,7 +103,7 @@ pub async fn last_of(
 const LAST_CHANGE: &str = "
     select position, revision, change_id, entity_id, event, reason, session, prev, next,
            actor_type, actor_id, traceparent, occurred_at, recorded_at
-      from entity_transitions
+      from remembered_transitions
      where entity_id = $1 and prev -> $2 is distinct from next -> $2
      order by position desc
      limit 1";

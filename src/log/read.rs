@@ -1,4 +1,6 @@
 //! Reading the log, in position order.
+//!
+//! A read from below the [`horizon`](super::horizon) begins at the horizon: what is older was dropped.
 
 use deadpool_postgres::GenericClient;
 use tokio_postgres::Error;
@@ -83,5 +85,56 @@ pub async fn filtered(
             &[&after.0, &limit.clamp(1, MAX_LIMIT), &satellite, &event, &since, &until],
         )
         .await?;
+    rows.iter().map(Entry::from_row).collect()
+}
+
+const WITHIN: &str = "
+    select position, revision, change_id, entity_id, event, reason, session, prev, next,
+           actor_type, actor_id, traceparent, occurred_at, recorded_at
+      from entity_transitions
+     where position > $1
+       and position <= $2
+       and ($4::uuid is null or entity_id = $4)
+       and ($5::text is null or event = $5)
+     order by position
+     limit $3";
+
+/// The entries after `after` up to and with `through`, at most `limit` of them (bounded by
+/// [`MAX_LIMIT`]). Fewer than `limit` means that there are no more of them up to `through`.
+pub async fn within(
+    client: &impl GenericClient,
+    after: Position,
+    through: Position,
+    limit: i64,
+    satellite: Option<SatelliteId>,
+    event: Option<Event>,
+) -> Result<Vec<Entry>, Error> {
+    let satellite: Option<Uuid> = satellite.map(|satellite| satellite.0);
+    let event = event.map(Event::as_str);
+    let limit = limit.clamp(1, MAX_LIMIT);
+    // Not cached: the plan is to fit the filters that are there.
+    let rows = client.query(WITHIN, &[&after.0, &through.0, &limit, &satellite, &event]).await?;
+    rows.iter().map(Entry::from_row).collect()
+}
+
+const AT_HORIZON: &str = "
+    select position, revision, change_id, entity_id, event, reason, session, prev, next,
+           actor_type, actor_id, traceparent, occurred_at, recorded_at
+      from transitions_at_horizon
+     where $1::uuid is null or entity_id > $1
+     order by entity_id
+     limit $2";
+
+/// What the log at and below the horizon folded to: of each satellite its newest transition there,
+/// by satellite, those behind `after`, at most `limit` of them (bounded by [`MAX_LIMIT`]). None
+/// while the log is whole.
+pub async fn at_horizon(
+    client: &impl GenericClient,
+    after: Option<SatelliteId>,
+    limit: i64,
+) -> Result<Vec<Entry>, Error> {
+    let after: Option<Uuid> = after.map(|satellite| satellite.0);
+    let statement = client.prepare_cached(AT_HORIZON).await?;
+    let rows = client.query(&statement, &[&after, &limit.clamp(1, MAX_LIMIT)]).await?;
     rows.iter().map(Entry::from_row).collect()
 }

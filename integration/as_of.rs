@@ -1,0 +1,176 @@
+//! The fleet as it was: the fold of the log up to a position or a moment, the same for ever.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::harness::program::run;
+use crate::harness::wait::{blocking, eventually};
+use crate::harness::{CALM, Credentials, Fleet, Pod, Satellite};
+
+/// A few satellites come, go, are taken over and removed; returns all transitions, and the
+/// satellites that stay.
+async fn lived(fleet: &Fleet, pod: &Pod) -> (Vec<Value>, Vec<Satellite>) {
+    let mut credentials: Vec<Credentials> = Vec::new();
+    for n in 0..4 {
+        credentials.push(pod.register(&format!("edge-{n}"), "eu").await);
+    }
+    let mut open = Vec::new();
+    for satellite in &credentials {
+        open.push(Satellite::connect(pod.address, satellite).await);
+    }
+    open.remove(0).close().await;
+    fleet
+        .expect_history(credentials[0].id, &["1 connected connect", "1 disconnected client_close"])
+        .await;
+    open.push(Satellite::connect(pod.address, &credentials[1]).await);
+    assert_eq!(pod.remove(credentials[2].id).await.status, 204);
+    open.push(Satellite::connect(pod.address, &credentials[0]).await);
+    let answer = pod.get("/v1/transitions?limit=1000").await.json();
+    let transitions = answer["transitions"].as_array().expect("transitions").clone();
+    assert_eq!(transitions.len(), 8);
+    (transitions, open)
+}
+
+/// Status, last event and time last seen of each satellite, by its id.
+type States = BTreeMap<Uuid, (Value, Value, Value)>;
+
+fn summary(state: &Value) -> (Value, Value, Value) {
+    (state["status"].clone(), state["lastEvent"].clone(), state["lastSeenAt"].clone())
+}
+
+/// The fold of the log up to a position, told from the transitions alone.
+fn fold(transitions: &[Value], position: i64) -> States {
+    let mut states = States::new();
+    for transition in transitions.iter().filter(|t| t["position"].as_i64() <= Some(position)) {
+        let id = transition["id"].as_str().expect("an id").parse().expect("a UUID");
+        match &transition["next"] {
+            Value::Null => states.remove(&id),
+            next => states.insert(id, summary(next)),
+        };
+    }
+    states
+}
+
+fn shown(page: &Value) -> States {
+    let satellites = page["satellites"].as_array().expect("satellites");
+    let state = |s: &Value| (s["id"].as_str().expect("id").parse().expect("UUID"), summary(s));
+    satellites.iter().map(state).collect()
+}
+
+#[tokio::test]
+async fn the_fleet_as_of_each_position_is_the_fold_of_the_log_up_to_there() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let (transitions, _open) = lived(&fleet, &pod).await;
+    for position in 0..=8 {
+        let page = pod.get(&format!("/v1/satellites?position={position}")).await.json();
+        assert_eq!(page["position"], position);
+        assert_eq!(shown(&page), fold(&transitions, position), "as of {position}");
+    }
+    let third = pod.get("/v1/satellites?position=8&limit=2").await.json();
+    assert_eq!(third["satellites"].as_array().expect("a page").len(), 2);
+    let cursor = third["nextCursor"].as_str().expect("there is more");
+    let rest = pod.get(&format!("/v1/satellites?position=8&limit=2&cursor={cursor}")).await.json();
+    let mut both = shown(&third);
+    both.append(&mut shown(&rest));
+    assert_eq!(both, fold(&transitions, 8));
+    fleet.check().await;
+}
+
+#[tokio::test]
+async fn a_moment_is_the_newest_position_recorded_by_then() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let (transitions, _open) = lived(&fleet, &pod).await;
+    // The log settles before the next moment, so the last one is past.
+    eventually("the last moment to be past", async || {
+        let at = transitions[7]["recordedAt"].as_str().expect("a time");
+        let answer = pod.get(&format!("/v1/satellites?at={at}")).await;
+        if answer.status == 200 { Ok(()) } else { Err(answer.status.to_string()) }
+    })
+    .await;
+    for transition in &transitions {
+        let at = transition["recordedAt"].as_str().expect("a time");
+        let mut newest = transitions.iter().filter(|t| t["recordedAt"].as_str() <= Some(at));
+        let newest = newest.next_back().expect("itself")["position"].as_i64().expect("a number");
+        let page = pod.get(&format!("/v1/satellites?at={at}")).await.json();
+        assert_eq!(page["position"], newest, "at {at}");
+        assert_eq!(shown(&page), fold(&transitions, newest), "at {at}");
+    }
+    fleet.check().await;
+}
+
+#[tokio::test]
+async fn the_same_question_about_the_past_has_the_same_bytes_while_the_fleet_goes_on() {
+    let fleet = Fleet::new(CALM).await;
+    let (a, b) = (fleet.pod("a").await, fleet.pod("b").await);
+    let (transitions, _open) = lived(&fleet, &a).await;
+    let at = transitions[4]["recordedAt"].as_str().expect("a time");
+    let questions = [format!("/v1/satellites?at={at}"), "/v1/satellites?position=5".to_owned()];
+    let mut first = Vec::new();
+    for question in &questions {
+        first.push(a.get(question).await.text);
+    }
+    let late = a.register("late", "us").await;
+    Satellite::connect(b.address, &late).await.close().await;
+    let known = transitions[0]["id"].as_str().expect("an id").parse().expect("a UUID");
+    assert_eq!(a.remove(known).await.status, 204);
+    for (question, first) in questions.iter().zip(&first) {
+        assert_eq!(&b.get(question).await.text, first, "{question}");
+    }
+    fleet.check().await;
+}
+
+#[tokio::test]
+async fn the_future_is_refused_and_before_the_first_transition_nobody_was_there() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    assert_eq!(pod.get("/v1/satellites?position=0").await.json()["satellites"], json!([]));
+    let _lived = lived(&fleet, &pod).await;
+    for question in ["at=2020-01-01T00:00:00Z", "position=0"] {
+        let answer = pod.get(&format!("/v1/satellites?{question}")).await;
+        assert_eq!(answer.json()["satellites"], json!([]), "{question}");
+    }
+    for question in ["at=2999-01-01T00:00:00Z", "position=9"] {
+        let answer = pod.get(&format!("/v1/satellites?{question}")).await;
+        assert_eq!(answer.status, 422, "{question}");
+        assert_eq!(answer.json()["type"], "urn:groundstation:problem:future", "{question}");
+    }
+    for question in [
+        "at=yesterday",
+        "position=-1",
+        "at=2020-01-01T00:00:00Z&position=1",
+        "position=1&status=online",
+        "position=1&cursor=x",
+    ] {
+        let answer = pod.get(&format!("/v1/satellites?{question}")).await;
+        assert_eq!(answer.status, 422, "{question}");
+    }
+    fleet.check().await;
+}
+
+#[tokio::test]
+async fn the_command_line_lists_the_fleet_as_it_was() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let (transitions, _open) = lived(&fleet, &pod).await;
+    let (url, token) = (format!("http://{}", pod.address), fleet.admin_token.clone());
+    let first_at = transitions[0]["recordedAt"].as_str().expect("a time").to_owned();
+    let listed = blocking(move || {
+        let environment =
+            [("GROUNDSTATION_URL", url.as_str()), ("GROUNDSTATION_ADMIN_TOKEN", token.as_str())];
+        let first = run(&["satellite", "list", "--at", &first_at, "--json"], &environment);
+        let last = run(&["satellite", "list", "--position", "8"], &environment);
+        [first, last].map(|output| String::from_utf8(output.stdout).expect("text"))
+    })
+    .await;
+    let first: Vec<Value> = serde_json::from_str(&listed[0]).expect("JSON");
+    assert!(first.iter().any(|satellite| satellite["name"] == "edge-0"), "{first:?}");
+    for name in ["edge-0", "edge-1", "edge-3"] {
+        assert!(listed[1].contains(name), "{}", listed[1]);
+    }
+    assert!(!listed[1].contains("edge-2"), "removed: {}", listed[1]);
+    fleet.check().await;
+}

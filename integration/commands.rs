@@ -1,0 +1,214 @@
+//! The commands people and scripts use, as they use them.
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::harness::program::run;
+use crate::harness::running::Running;
+use crate::harness::wait::blocking;
+use crate::harness::{CALM, Fleet, Pod};
+
+fn api(fleet: &Fleet, pod: &Pod) -> Vec<(String, String)> {
+    let url = format!("http://{}", pod.address);
+    let variables =
+        [("GROUNDSTATION_URL", url), ("GROUNDSTATION_ADMIN_TOKEN", fleet.admin_token.clone())];
+    variables.map(|(name, value)| (name.to_owned(), value)).to_vec()
+}
+
+/// Runs a command to its end: whether it succeeded, what it printed, what it said.
+async fn ran(arguments: &[&str], environment: &[(String, String)]) -> (bool, String, String) {
+    let arguments: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();
+    let environment = environment.to_vec();
+    let output = blocking(move || {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        run(&arguments, &environment)
+    })
+    .await;
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    (output.status.success(), text(output.stdout), text(output.stderr))
+}
+
+#[tokio::test]
+async fn satellites_are_created_listed_shown_and_removed_on_the_command_line() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let api = api(&fleet, &pod);
+    let create = [
+        "satellite",
+        "create",
+        "--name",
+        "edge",
+        "--region",
+        "eu",
+        "--tag",
+        "rack:7",
+        "--offline-threshold",
+        "90s",
+        "--json",
+    ];
+    let (created, printed, _) = ran(&create, &api).await;
+    assert!(created);
+    let printed: Value = serde_json::from_str(&printed).expect("JSON");
+    let satellite = &printed["satellite"];
+    assert!(printed["token"].as_str().expect("a token").starts_with("csat_"));
+    assert_eq!(satellite["offlineThresholdMs"], 90_000);
+    assert_eq!(satellite["tags"]["rack"], "7");
+    let id = satellite["id"].as_str().expect("an id").to_owned();
+
+    let (_, human, _) =
+        ran(&["satellite", "create", "--name", "other", "--region", "us"], &api).await;
+    assert!(human.contains("token  csat_") && human.contains("shown this once"), "{human}");
+    let (_, listed, _) = ran(&["satellite", "list", "--region", "eu"], &api).await;
+    assert!(listed.contains(&id) && !listed.contains("other"), "{listed}");
+    let (_, shown, _) = ran(&["satellite", "show", &id, "--json"], &api).await;
+    assert_eq!(&serde_json::from_str::<Value>(&shown).expect("JSON"), satellite);
+
+    assert!(ran(&["satellite", "remove", &id], &api).await.0);
+    let (again, _, why) = ran(&["satellite", "remove", &id], &api).await;
+    assert!(!again && why.contains("Unknown satellite (404)") && why.contains(&id), "{why}");
+    let (bad, _, why) = ran(&["satellite", "create", "--name", "", "--region", "eu"], &api).await;
+    assert!(!bad && why.contains("name must have 1 to 200 characters"), "{why}");
+    fleet.check().await;
+}
+
+#[tokio::test]
+async fn a_command_without_a_server_or_a_token_says_so_in_one_line() {
+    let nobody = [("GROUNDSTATION_URL", "http://127.0.0.1:9"), ("GROUNDSTATION_ADMIN_TOKEN", "x")];
+    let nobody = nobody.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let (succeeded, _, why) = ran(&["satellite", "list"], &nobody).await;
+    assert!(
+        !succeeded && why.contains("cannot reach groundstation at http://127.0.0.1:9"),
+        "{why}"
+    );
+    assert_eq!(why.lines().count(), 1, "{why}");
+    let (succeeded, _, why) = ran(&["satellite", "list"], &nobody[..1]).await;
+    assert!(!succeeded && why.contains("GROUNDSTATION_ADMIN_TOKEN"), "{why}");
+    let (succeeded, _, why) = ran(&["health"], &nobody[..1]).await;
+    assert!(!succeeded && why.contains("does not answer"), "{why}");
+}
+
+#[tokio::test]
+async fn an_agent_is_a_satellite_that_watch_sees_come_and_say_goodbye() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let credentials = pod.register("edge", "eu").await;
+    // The relay has made the stream once something is on it.
+    let first = pod.register("first", "eu").await;
+    assert_eq!(pod.remove(first.id).await.status, 204);
+    let nats = [("NATS_URL".to_owned(), fleet.nats_url.clone())];
+    let here = std::env::temp_dir();
+    let watch = Running::start(&["watch", "--json"], &nats, &here);
+    watch.says("watching").await;
+
+    let url = format!("ws://{}/api/ws/satellite", pod.address);
+    let id = credentials.id.to_string();
+    let token = [("SATELLITE_TOKEN".to_owned(), credentials.token.clone())];
+    let agent = [
+        "agent",
+        "--url",
+        &url,
+        "--client-id",
+        &id,
+        "--heartbeat-interval",
+        "100ms",
+        "--capability",
+        "http",
+    ];
+    let mut agent = Running::start(&agent, &token, &here);
+    agent.says("Authenticated").await;
+    pod.expect_metric("groundstation_heartbeats_received_total", 2.0).await;
+    assert_eq!(pod.show(credentials.id).await["capabilities"][0], "http");
+    agent.interrupt();
+    assert!(agent.ends().await.success(), "{}", agent.everything());
+    assert!(!agent.everything().contains(&credentials.token));
+
+    let gone = ["1 connected connect", "1 disconnected client_close"];
+    fleet.expect_history(credentials.id, &gone).await;
+    let line = watch.prints("satellite.disconnected").await;
+    let seen: Value = serde_json::from_str(&line).expect("one JSON object a line");
+    assert_eq!(seen["body"]["satelliteId"], id);
+    assert_eq!(
+        (seen["reason"].as_str(), seen["session"].as_i64()),
+        (Some("client_close"), Some(1))
+    );
+    fleet.check().await;
+}
+
+#[tokio::test]
+async fn a_simulation_connects_flaps_sums_up_and_leaves_nobody_registered() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let arguments = [
+        "simulate",
+        "--satellites",
+        "20",
+        "--flap",
+        "30",
+        "--heartbeat-interval",
+        "200ms",
+        "--duration",
+        "3s",
+        "--seed",
+        "7",
+    ];
+    let (succeeded, summary, progress) = ran(&arguments, &api(&fleet, &pod)).await;
+    assert!(succeeded, "{progress}");
+    assert!(summary.contains("/20 online") && summary.contains("p99"), "{summary}");
+    assert!(progress.contains("seed 7"), "{progress}");
+    assert_eq!(
+        pod.get("/v1/satellites").await.json()["satellites"].as_array().map(Vec::len),
+        Some(0)
+    );
+    let connects =
+        pod.metric("groundstation_edges_total{event=\"connected\",reason=\"connect\"}").await;
+    assert!(connects >= 20.0, "{connects}");
+    fleet.check().await;
+}
+
+#[tokio::test]
+async fn every_command_has_a_complete_help() {
+    let (_, help, _) = ran(&["--help"], &[]).await;
+    let commands: Vec<&str> = help
+        .lines()
+        .skip_while(|line| !line.starts_with("Commands:"))
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    for command in ["serve", "migrate", "dev", "satellite", "agent", "simulate", "watch"] {
+        assert!(commands.contains(&command), "{command} is not among {commands:?}");
+    }
+    for command in commands.into_iter().filter(|command| *command != "help") {
+        let (succeeded, help, _) = ran(&[command, "--help"], &[]).await;
+        assert!(succeeded && help.contains("Usage: groundstation"), "{command}: {help}");
+        // Every option says what it is for: its line goes on, or the next one is indented text.
+        assert!(!help.contains("Options:\n\n"), "{command}: {help}");
+    }
+    let (_, serve, _) = ran(&["serve", "--help"], &[]).await;
+    for variable in [
+        "DATABASE_URL",
+        "NATS_URL",
+        "NATS_CREDS",
+        "GROUNDSTATION_LISTEN",
+        "GROUNDSTATION_ADMIN_TOKEN_FILE",
+        "GROUNDSTATION_READ_TOKEN_FILE",
+        "GROUNDSTATION_POD",
+        "GROUNDSTATION_SWEEP_INTERVAL",
+    ] {
+        assert!(serve.contains(variable), "{variable} is not in\n{serve}");
+    }
+}
+
+#[tokio::test]
+async fn an_agent_that_is_refused_says_why_and_tries_again() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let url = format!("ws://{}/api/ws/satellite", pod.address);
+    let id = Uuid::new_v4().to_string();
+    let arguments = ["agent", "--url", &url, "--client-id", &id, "--token", "csat_wrong"];
+    let agent = Running::start(&arguments, &[], &std::env::temp_dir());
+    agent.says("Invalid client ID or token").await;
+    agent.says("Pausing").await;
+    pod.expect_metric("groundstation_authentications_total{result=\"refused\"}", 2.0).await;
+}

@@ -1,0 +1,83 @@
+//! A log that nobody lived through: written by the table's owner, old, as long as the test wants,
+//! and known by heart.
+//!
+//! Ten satellites take turns: position p is of satellite (p - 1) % 10, each comes and goes, and p was
+//! recorded p seconds after 2020-01-01T00:00:00Z.
+
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+/// How many satellites take turns.
+pub const SATELLITES: i64 = 10;
+
+/// The n-th satellite, from 0.
+pub fn satellite(n: i64) -> Uuid {
+    Uuid::from_u128(n as u128 + 1)
+}
+
+/// The event at a position.
+pub fn event(position: i64) -> &'static str {
+    if (position - 1) / SATELLITES % 2 == 0 { "connected" } else { "disconnected" }
+}
+
+/// Gives an empty log partitions of this width instead of its own.
+pub async fn narrow(sql: &Client, width: i64) {
+    let narrow = format!(
+        "begin;
+         drop table entity_transitions_from_1;
+         delete from transition_partitions;
+         select extend_transition_log({width}, {width});
+         commit"
+    );
+    sql.batch_execute(&narrow).await.expect("partitions of another width");
+}
+
+/// Writes these positions, both included, and what they project to. Makes room for them.
+pub async fn write(sql: &Client, first: i64, last: i64) {
+    let room = "select extend_transition_log(min(past_position - first_position), greatest(0,
+                   least($1 - (select coalesce(max(position), 0) from entity_transitions),
+                         20 * min(past_position - first_position))))
+                  from transition_partitions";
+    sql.query(room, &[&last]).await.expect("room");
+    sql.execute(WRITE, &[&first, &last]).await.expect("the log can be written");
+    sql.batch_execute(PROJECT).await.expect("the projection can be written");
+}
+
+const WRITE: &str = r#"
+    with place as (
+        select p, (p - 1) / 10 + 1 as r,
+               lpad(to_hex((p - 1) % 10 + 1), 32, '0')::uuid as id,
+               timestamptz '2020-01-01T00:00:00Z' + p * interval '1 second' as at
+          from generate_series($1::bigint, $2::bigint) p
+    ), state as (
+        select place.*,
+               jsonb_build_object('status', 'online', 'name', 'edge-' || id, 'region', 'eu', 'lastSeenAt',
+                   to_char(at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'), 'lastEvent', 'connected') as here,
+               jsonb_build_object('status', 'offline', 'name', 'edge-' || id, 'region', 'eu', 'lastSeenAt',
+                   null, 'lastEvent', 'disconnected') as gone
+          from place
+    )
+    insert into entity_transitions
+           (position, revision, change_id, kind, entity_id, event, reason, session, prev, next,
+            actor_type, actor_id, traceparent, schema_version, occurred_at, recorded_at)
+    select p, r, md5('change ' || p)::uuid, 'satellite-connection', id,
+           case r % 2 when 1 then 'connected' else 'disconnected' end,
+           case r % 2 when 1 then 'connect' else 'client_close' end, (r + 1) / 2,
+           case when r = 1 then null when r % 2 = 1 then gone
+                else here || jsonb_build_object('lastSeenAt',
+                     to_char((at - interval '10 seconds') at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')) end,
+           case r % 2 when 1 then here else gone end,
+           'system', 'system',
+           case when p % 100 = 0 then '00-' || md5('trace ' || p) || '-' || left(md5('span ' || p), 16) || '-01' end,
+           1, at, at
+      from state order by p"#;
+
+const PROJECT: &str = "
+    insert into satellite_connections
+           (satellite_id, session, revision, position, last_event, last_heartbeat_at)
+    select distinct on (entity_id) entity_id, session, revision, position, event,
+           case event when 'connected' then occurred_at end
+      from entity_transitions order by entity_id, position desc
+    on conflict (satellite_id) do update
+       set session = excluded.session, revision = excluded.revision, position = excluded.position,
+           last_event = excluded.last_event, last_heartbeat_at = excluded.last_heartbeat_at";

@@ -1,0 +1,281 @@
+//! Stream and log disagree: the relay mends what it can without doubling anything, and stops where
+//! going on would make it worse.
+
+use std::fs;
+use std::path::Path;
+
+use async_nats::HeaderMap;
+use async_nats::jetstream;
+use serde_json::{Value, json};
+
+use crate::audit::{STREAM, audit, connect_times, forgetful_stream, store};
+use crate::harness::log_and_stream::read_stream;
+use crate::harness::wait::blocking;
+use crate::harness::{CALM, Credentials, Fleet, Pod, eventually};
+
+/// A pod and a satellite that has connected this often, all of it on the stream.
+async fn published(fleet: &Fleet, times: usize) -> (Pod, Credentials) {
+    let pod = fleet.pod("a").await;
+    let credentials = pod.register("edge", "eu").await;
+    connect_times(&pod, &credentials, times).await;
+    fleet.check().await;
+    (pod, credentials)
+}
+
+/// Stops NATS, does this to its folder of streams, and starts it again.
+async fn with_nats_stopped(mut fleet: Fleet, change: impl FnOnce(&Path) + Send + 'static) -> Fleet {
+    blocking(move || {
+        fleet.own_nats().stop();
+        change(&fleet.own_nats().streams());
+        fleet.own_nats().restart().expect("NATS restarts");
+        fleet
+    })
+    .await
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a folder");
+    for entry in from.read_dir().expect("a folder").flatten() {
+        let target = to.join(entry.file_name());
+        match entry.path().is_dir() {
+            true => copy(&entry.path(), &target),
+            false => drop(fs::copy(entry.path(), target).expect("copied")),
+        }
+    }
+}
+
+async fn relay_state(pod: &Pod) -> Value {
+    pod.get("/readyz").await.json()["relay"].clone()
+}
+
+#[tokio::test]
+async fn a_wiped_store_gets_the_whole_log_again() {
+    let fleet = Fleet::with_own_nats(CALM).await;
+    let (pod, credentials) = published(&fleet, 6).await;
+    let fleet = with_nats_stopped(fleet, |streams| fs::remove_dir_all(streams).unwrap()).await;
+    connect_times(&pod, &credentials, 2).await;
+    assert_eq!(fleet.log_length().await, 8);
+    fleet.check().await;
+}
+
+#[tokio::test]
+async fn an_older_copy_of_the_store_gets_what_it_lacks() {
+    let fleet = Fleet::with_own_nats(CALM).await;
+    let (pod, credentials) = published(&fleet, 4).await;
+    let fleet =
+        with_nats_stopped(fleet, |streams| copy(streams, &streams.with_extension("old"))).await;
+    connect_times(&pod, &credentials, 4).await;
+    fleet.check().await;
+    let fleet = with_nats_stopped(fleet, |streams| {
+        fs::remove_dir_all(streams).unwrap();
+        fs::rename(streams.with_extension("old"), streams).unwrap();
+    })
+    .await;
+    connect_times(&pod, &credentials, 1).await;
+    assert_eq!(fleet.log_length().await, 9);
+    fleet.check().await;
+}
+
+/// More of somebody else's messages than ours were: the sequence the relay remembers exists again,
+/// and it is not ours.
+#[tokio::test]
+async fn a_new_stream_that_somebody_else_filled_first_gets_the_whole_log() {
+    let fleet = Fleet::new(CALM).await;
+    let (mut pod, credentials) = published(&fleet, 3).await;
+    pod.terminate();
+    pod.exit().await;
+    let jetstream = jetstream::new(fleet.nats().await);
+    jetstream.delete_stream(STREAM).await.expect("the stream goes");
+    forgetful_stream(&fleet, -1).await;
+    for _ in 0..10 {
+        store(&jetstream, "satellite.connected", &HeaderMap::new(), b"{}").await;
+    }
+    let pod = fleet.pod("b").await;
+    connect_times(&pod, &credentials, 1).await;
+    let ended = audit(&fleet, &[]).await;
+    assert!(ended.is_ok && ended.out.contains("agree on 4 transitions"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_message_deleted_from_the_middle_is_named_and_the_rest_flows_on() {
+    let fleet = Fleet::new(CALM).await;
+    let (mut pod, credentials) = published(&fleet, 6).await;
+    let jetstream = jetstream::new(fleet.nats().await);
+    let stream = jetstream.get_stream(STREAM).await.expect("the stream");
+    stream.delete_message(2).await.expect("deleted");
+    connect_times(&pod, &credentials, 2).await;
+    let ended = audit(&fleet, &[]).await;
+    assert_eq!(ended.faults(), ["missing    position 2"], "{ended:?}");
+    pod.kill();
+    let pod = fleet.pod("b").await;
+    connect_times(&pod, &credentials, 1).await;
+    let ended = audit(&fleet, &[]).await;
+    assert_eq!(ended.faults(), ["missing    position 2"], "{ended:?}");
+}
+
+#[tokio::test]
+async fn the_newest_messages_deleted_are_published_again_in_order() {
+    let fleet = Fleet::new(CALM).await;
+    let stream = forgetful_stream(&fleet, -1).await;
+    let (mut pod, credentials) = published(&fleet, 6).await;
+    pod.terminate();
+    pod.exit().await;
+    for sequence in [5, 6] {
+        stream.delete_message(sequence).await.expect("deleted");
+    }
+    let pod = fleet.pod("b").await;
+    connect_times(&pod, &credentials, 1).await;
+    let ended = audit(&fleet, &[]).await;
+    assert!(ended.is_ok && ended.out.contains("agree on 7 transitions"), "{ended:?}");
+}
+
+/// A mirror or a replay gone wrong: our own message once more, headers and all.
+#[tokio::test]
+async fn a_copy_of_an_old_message_of_ours_does_not_make_the_relay_go_back() {
+    let fleet = Fleet::new(CALM).await;
+    let stream = forgetful_stream(&fleet, -1).await;
+    let (mut pod, credentials) = published(&fleet, 6).await;
+    let jetstream = jetstream::new(fleet.nats().await);
+    let old = stream.get_raw_message(2).await.expect("a message");
+    let mut headers = HeaderMap::new();
+    for name in ["Nats-Msg-Id", "Groundstation-Position"] {
+        headers.insert(name, old.headers.get(name).expect("ours").clone());
+    }
+    store(&jetstream, &old.subject, &headers, &old.payload).await;
+    connect_times(&pod, &credentials, 1).await;
+    pod.expect_metric("groundstation_relay_foreign_messages_total", 1.0).await;
+    let twice = "extra      position 2 at sequence 7: a second time";
+    let ended = audit(&fleet, &[]).await;
+    assert_eq!(ended.faults(), [twice], "{ended:?}");
+    // The same for a relay that finds the copy at the stream's end when it begins.
+    pod.terminate();
+    pod.exit().await;
+    store(&jetstream, &old.subject, &headers, &old.payload).await;
+    let pod = fleet.pod("b").await;
+    connect_times(&pod, &credentials, 1).await;
+    let ended = audit(&fleet, &[]).await;
+    assert_eq!(ended.faults(), [twice, &twice.replace('7', "9")], "{ended:?}");
+}
+
+/// The database as it is now, to come back to.
+struct Backup {
+    postgres: tokio_postgres::Client,
+    name: String,
+}
+
+impl Backup {
+    async fn take(fleet: &Fleet) -> Backup {
+        let (server, name) = fleet.database_url.rsplit_once('/').expect("a database");
+        let url = format!("{server}/postgres");
+        let (postgres, connection) =
+            tokio_postgres::connect(&url, tokio_postgres::NoTls).await.expect("Postgres");
+        tokio::spawn(connection);
+        let backup = Backup { postgres, name: name.to_owned() };
+        // A copy can be made of a database nobody is connected to.
+        eventually("a moment for the copy", async || {
+            let name = &backup.name;
+            let copy = format!("create database {name}_copy template {name}");
+            backup.sever().await;
+            backup.postgres.batch_execute(&copy).await.map_err(|error| error.to_string())
+        })
+        .await;
+        backup
+    }
+
+    async fn sever(&self) {
+        const SEVER: &str =
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = $1";
+        self.postgres.execute(SEVER, &[&self.name]).await.expect("connections end");
+    }
+
+    async fn restore(&self) {
+        let name = &self.name;
+        let drop = format!("drop database {name} with (force)");
+        self.postgres.batch_execute(&drop).await.expect("dropped");
+        let rename = format!("alter database {name}_copy rename to {name}");
+        self.postgres.batch_execute(&rename).await.expect("renamed");
+    }
+}
+
+async fn expect_halted(pod: &Pod) -> String {
+    eventually("the relay to halt", async || {
+        let relay = relay_state(pod).await;
+        match relay["state"].as_str() {
+            Some("halted") => Ok(relay["reason"].as_str().expect("a reason").to_owned()),
+            _ => Err(relay.to_string()),
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_database_restored_under_a_running_pod_halts_it_until_a_repair() {
+    let fleet = Fleet::new(CALM).await;
+    let (pod, credentials) = published(&fleet, 4).await;
+    let backup = Backup::take(&fleet).await;
+    connect_times(&pod, &credentials, 4).await;
+    let nats = fleet.nats().await;
+    eventually("eight messages", async || match read_stream(&nats).await.len() {
+        8 => Ok(()),
+        other => Err(other.to_string()),
+    })
+    .await;
+    let stream_before = read_stream(&nats).await;
+    backup.restore().await;
+    // As many new edges as were lost, and one more: a relay that noticed nothing would publish it.
+    for _ in 0..5 {
+        let new = eventually("the pod to come back", async || {
+            let description = json!({"name": "new", "region": "eu"});
+            match pod.post("/v1/satellites", &description).await {
+                answer if answer.status == 201 => Ok(answer.json()),
+                answer => Err(answer.text),
+            }
+        })
+        .await;
+        let id = new["satellite"]["id"].as_str().expect("an id").parse().expect("a UUID");
+        let token = new["token"].as_str().expect("a token").to_owned();
+        connect_times(&pod, &Credentials { id, token }, 1).await;
+    }
+    let reason = expect_halted(&pod).await;
+    assert!(reason.contains("restored"), "{reason}");
+    assert_eq!(pod.metric("groundstation_relay_halted").await, 1.0);
+    assert_eq!(pod.get("/readyz").await.status, 200, "a pod without its relay is ready");
+    assert_eq!(pod.expect_log("the relay has halted").await["level"], "ERROR");
+    assert_eq!(read_stream(&nats).await, stream_before, "nothing was touched");
+
+    let ended = audit(&fleet, &["--wait", "10ms"]).await;
+    assert!(!ended.is_ok, "{ended:?}");
+    let ended = audit(&fleet, &["--wait", "10ms", "--repair", "--yes"]).await;
+    assert!(ended.is_ok && ended.out.contains("restored to an earlier point"), "{ended:?}");
+    let new = pod.register("after", "eu").await;
+    connect_times(&pod, &new, 1).await;
+    let ended = audit(&fleet, &[]).await;
+    assert!(ended.is_ok && ended.out.contains("agree on 10 transitions"), "{ended:?}");
+    eventually("the pod to relay again", async || {
+        let relay = relay_state(&pod).await;
+        if relay["state"] == "leading" { Ok(()) } else { Err(relay.to_string()) }
+    })
+    .await;
+    assert_eq!(pod.metric("groundstation_relay_halted").await, 0.0);
+}
+
+#[tokio::test]
+async fn a_database_from_before_a_repair_halts_the_relay() {
+    let fleet = Fleet::new(CALM).await;
+    let (mut pod, credentials) = published(&fleet, 4).await;
+    let backup = Backup::take(&fleet).await;
+    let jetstream = jetstream::new(fleet.nats().await);
+    let stream = jetstream.get_stream(STREAM).await.expect("the stream");
+    stream.delete_message(2).await.expect("deleted");
+    let ended = audit(&fleet, &["--repair", "--yes"]).await;
+    assert!(ended.is_ok, "{ended:?}");
+    pod.kill();
+    backup.restore().await;
+    let pod = fleet.pod("b").await;
+    let reason = expect_halted(&pod).await;
+    assert!(reason.contains("is of epoch 2, the database knows only 1"), "{reason}");
+    let ended = audit(&fleet, &["--wait", "10ms", "--repair", "--yes"]).await;
+    assert!(ended.is_ok && ended.out.contains("Groundstation-Epoch: 3"), "{ended:?}");
+    connect_times(&pod, &credentials, 1).await;
+    assert!(audit(&fleet, &[]).await.is_ok);
+}

@@ -1,0 +1,510 @@
+//! What is old goes, whole partitions at a time, once it is archived and published, and nothing else;
+//! what it came to stays.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::time::{Duration, Instant};
+
+use flate2::read::MultiGzDecoder;
+use serde_json::Value;
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+
+use crate::harness::log_and_stream::{read_log, read_stream};
+use crate::harness::wait::blocking;
+use crate::harness::{CALM, Fleet, Satellite, eventually, program, stores, written_log};
+
+const WIDTH: i64 = 1_000;
+
+/// A fleet whose log holds this many old transitions in narrow partitions, all of them published as
+/// far as the relay's row says.
+async fn with_a_log(length: i64) -> (Fleet, Client) {
+    let fleet = Fleet::new(CALM).await;
+    let sql = fleet.sql().await;
+    written_log::narrow(&sql, WIDTH).await;
+    written_log::write(&sql, 1, length).await;
+    publish(&sql, length).await;
+    (fleet, sql)
+}
+
+async fn publish(sql: &Client, position: i64) {
+    let checkpoint = "update relay set position = $1, stream_sequence = $1";
+    sql.execute(checkpoint, &[&position]).await.expect("the relay's row");
+}
+
+/// Waits until the relay of a pod says that it has published this far.
+async fn published(sql: &Client, position: i64) {
+    eventually("everything to be on the stream", async || {
+        let row = sql.query_one("select position from relay", &[]).await.expect("the relay's row");
+        let published: i64 = row.get(0);
+        if published == position { Ok(()) } else { Err(format!("{published}")) }
+    })
+    .await;
+}
+
+/// A folder of the test's own that is not there yet.
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("archives").join(stores::random())
+}
+
+async fn run(fleet: &Fleet, arguments: &[&str]) -> Output {
+    let environment = vec![("DATABASE_URL".to_owned(), fleet.database_url.clone())];
+    let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+    blocking(move || {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        program::run(&arguments, &environment)
+    })
+    .await
+}
+
+/// What a command that must succeed writes.
+async fn written(fleet: &Fleet, arguments: &[&str]) -> String {
+    let output = run(fleet, arguments).await;
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// What a command that must fail says.
+async fn refusal(fleet: &Fleet, arguments: &[&str]) -> String {
+    let output = run(fleet, arguments).await;
+    assert!(!output.status.success(), "{arguments:?} succeeded: {output:?}");
+    String::from_utf8(output.stderr).expect("text")
+}
+
+async fn retention(fleet: &Fleet, archive: &Path) -> String {
+    let archive = archive.to_str().expect("a name");
+    written(fleet, &["retention", "--older-than", "90d", "--archive", archive]).await
+}
+
+/// The first position that is left, and how many are.
+async fn left(sql: &Client) -> (i64, i64) {
+    let row = sql.query_one("select min(position), count(*) from entity_transitions", &[]).await;
+    let row = row.expect("the log can be read");
+    (row.get(0), row.get(1))
+}
+
+fn archived(folder: &Path) -> Vec<PathBuf> {
+    let entries = folder.read_dir().expect("the archive");
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("a file").path()).collect();
+    files.sort();
+    files
+}
+
+fn lines(files: &[PathBuf]) -> Vec<Value> {
+    let lines = |file: &PathBuf| {
+        let file = MultiGzDecoder::new(std::fs::File::open(file).expect("an archive"));
+        let lines = BufReader::new(file).lines();
+        lines.map(|line| serde_json::from_str(&line.expect("text")).expect("JSON")).collect()
+    };
+    files.iter().flat_map(|file| -> Vec<Value> { lines(file) }).collect()
+}
+
+#[tokio::test]
+async fn old_partitions_are_archived_whole_and_dropped() {
+    let (fleet, sql) = with_a_log(3_500).await;
+    let before = read_log(&sql).await;
+    let replayed = written(&fleet, &["replay", "--last", "3000"]).await;
+    let folder = folder();
+    let said = retention(&fleet, &folder).await;
+    assert!(
+        said.contains("positions 1 to 1000") && said.contains("positions 2001 to 3000"),
+        "{said}"
+    );
+    assert!(said.contains("positions 3001 to 4000 stay"), "{said}");
+    assert_eq!(left(&sql).await, (3_001, 500));
+
+    let files = archived(&folder);
+    assert_eq!(files.len(), 3, "{files:?}");
+    let name = "transitions-00000000000000001001-00000000000000002000.jsonl.gz";
+    assert!(files[1].ends_with(name), "{files:?}");
+    // Line by line what a replay of them was, and the trace beside it.
+    let mut lines = lines(&files);
+    for (line, row) in lines.iter_mut().zip(&before) {
+        let line = line.as_object_mut().expect("an object");
+        let traceparent = line.remove("traceparent");
+        assert_eq!(traceparent, row.traceparent.clone().map(Value::from), "{}", row.position);
+    }
+    assert!(before[99].traceparent.is_some());
+    let replayed: Vec<Value> =
+        replayed.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(lines, replayed);
+
+    // A second run has nothing to do and says so.
+    assert!(retention(&fleet, &folder).await.contains("nothing to drop"));
+    assert_eq!(archived(&folder), files);
+}
+
+#[tokio::test]
+async fn a_dry_run_says_what_a_run_would_do_and_does_nothing() {
+    let (fleet, sql) = with_a_log(2_500).await;
+    let said = written(&fleet, &["retention", "--older-than", "90d", "--dry-run"]).await;
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines.len(), 3, "{said}");
+    assert!(lines[0].contains("positions 1 to 1000") && lines[0].contains("would be dropped"));
+    assert!(lines[2].contains("positions 2001 to 3000") && lines[2].contains("stay"), "{said}");
+    assert_eq!(left(&sql).await, (1, 2_500));
+}
+
+#[tokio::test]
+async fn what_is_young_stays() {
+    // All but the last position of the first partition are years old, everything else 80 days.
+    let (fleet, sql) = with_a_log(999).await;
+    let young = "
+        insert into entity_transitions
+        select 1000 + n, 1, gen_random_uuid(), kind, gen_random_uuid(), event, reason, session,
+               null, next, actor_type, actor_id, null, 1, at, at
+          from entity_transitions,
+               generate_series(0, 1001) n,
+               lateral (select date_trunc('milliseconds', clock_timestamp()) - interval '80 days' as at) then_
+         where position = 1";
+    sql.batch_execute("select extend_transition_log(1000, 5000)").await.expect("room");
+    sql.batch_execute(young).await.expect("younger transitions");
+    publish(&sql, 2_001).await;
+    let folder = folder();
+    let said = retention(&fleet, &folder).await;
+    assert!(said.contains("nothing to drop") && said.contains("not old enough"), "{said}");
+    assert_eq!(left(&sql).await, (1, 2_001));
+    // Two partitions are full and older than this, and only the newest transition is behind them.
+    written(&fleet, &["retention", "--older-than", "79d"]).await;
+    assert_eq!(left(&sql).await, (2_001, 1));
+}
+
+#[tokio::test]
+async fn the_newest_transition_always_stays() {
+    let (fleet, sql) = with_a_log(2_000).await;
+    written(&fleet, &["retention", "--older-than", "1h"]).await;
+    // The last partition is full and old, and holds the head.
+    assert_eq!(left(&sql).await, (1_001, 1_000));
+    let said = written(&fleet, &["retention", "--older-than", "1h"]).await;
+    assert!(said.contains("the newest transitions"), "{said}");
+    // Positions go on behind it.
+    let pod = fleet.plan("a").with("GROUNDSTATION_PARTITION_WIDTH", "1000").start().await;
+    let credentials = pod.register("edge", "eu").await;
+    Satellite::connect(pod.address, &credentials).await.close().await;
+    let ended = ["1 connected connect", "1 disconnected client_close"];
+    fleet.expect_history(credentials.id, &ended).await;
+    assert_eq!(left(&sql).await, (1_001, 1_002));
+}
+
+#[tokio::test]
+async fn what_is_not_published_stays() {
+    let (fleet, sql) = with_a_log(3_500).await;
+    publish(&sql, 1_999).await;
+    let said = retention(&fleet, &folder()).await;
+    assert!(said.contains("the relay has published only up to position 1999"), "{said}");
+    assert_eq!(left(&sql).await, (1_001, 2_500));
+}
+
+#[tokio::test]
+async fn the_database_itself_refuses_to_drop_what_must_stay() {
+    let (_fleet, sql) = with_a_log(3_500).await;
+    publish(&sql, 2_500).await;
+    sql.batch_execute("set role groundstation_service").await.expect("the role");
+    let drop = async |first: i64, span: &str| {
+        let drop = format!("select drop_transition_partition({first}, interval '{span}')");
+        sql.batch_execute(&drop).await
+    };
+    let cases = [
+        (1, "59 minutes", SqlState::INVALID_PARAMETER_VALUE),
+        (1, "-90 days", SqlState::INVALID_PARAMETER_VALUE),
+        (1_001, "90 days", SqlState::RESTRICT_VIOLATION),
+        (2, "90 days", SqlState::RESTRICT_VIOLATION),
+        (1, "90 years", SqlState::RESTRICT_VIOLATION),
+    ];
+    for (first, span, state) in cases {
+        let error = drop(first, span).await.expect_err("a refusal");
+        assert_eq!(error.code(), Some(&state), "{first} {span}: {error:?}");
+    }
+    assert_eq!(left(&sql).await, (1, 3_500));
+    drop(1, "90 days").await.expect("the oldest may go");
+    drop(1_001, "90 days").await.expect("then the next");
+    let error = drop(2_001, "90 days").await.expect_err("not published");
+    assert!(error.as_db_error().expect("a refusal").message().contains("the relay"), "{error:?}");
+    assert_eq!(left(&sql).await, (2_001, 1_500));
+    for change in
+        ["delete from transitions_at_horizon", "update transition_partitions set dropped_at = null"]
+    {
+        let error = sql.batch_execute(change).await.expect_err(change);
+        assert_eq!(error.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{change}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_dropped_without_a_whole_archive() {
+    let (fleet, sql) = with_a_log(1_500).await;
+    let folder = folder();
+    std::fs::create_dir_all(folder.parent().expect("a parent")).expect("a folder");
+    // A file where the folder should be.
+    std::fs::write(&folder, "in the way").expect("a file");
+    let arguments =
+        ["retention", "--older-than", "90d", "--archive", folder.to_str().expect("a name")];
+    let said = refusal(&fleet, &arguments).await;
+    assert!(said.contains("cannot archive positions 1 to 1000"), "{said}");
+    std::fs::remove_file(&folder).expect("a file");
+    // Another installation's archive, and what a crash left of ours.
+    std::fs::create_dir(&folder).expect("a folder");
+    let name = "transitions-00000000000000000001-00000000000000001000.jsonl.gz";
+    std::fs::write(folder.join(name), "somebody else's").expect("a file");
+    let rest = folder.join(format!(".{name}.left"));
+    std::fs::write(&rest, "half").expect("a file");
+    let said = refusal(&fleet, &arguments).await;
+    assert!(said.contains("is there and holds something else"), "{said}");
+    assert_eq!(std::fs::read(folder.join(name)).expect("the file"), b"somebody else's");
+    assert_eq!(left(&sql).await, (1, 1_500));
+    assert!(!rest.exists());
+    assert_eq!(archived(&folder).len(), 1, "nothing unfinished is left");
+
+    // A run that was ended between the archive and the drop: the next one takes the archive.
+    std::fs::remove_file(folder.join(name)).expect("the file");
+    let reader = fleet.sql().await;
+    reader
+        .batch_execute("begin; select 1 from entity_transitions limit 1")
+        .await
+        .expect("a reader");
+    let said = refusal(&fleet, &arguments).await;
+    assert!(said.contains("the log is in use"), "{said}");
+    assert_eq!(left(&sql).await, (1, 1_500));
+    assert_eq!(lines(&archived(&folder)).len(), 1_000);
+    reader.batch_execute("commit").await.expect("the reader ends");
+    written(&fleet, &arguments).await;
+    assert_eq!(left(&sql).await, (1_001, 500));
+    assert_eq!(lines(&archived(&folder)).len(), 1_000);
+}
+
+#[tokio::test]
+async fn appends_are_hardly_held_up_while_a_drop_cannot_have_its_lock() {
+    let (fleet, sql) = with_a_log(1_500).await;
+    publish(&sql, 0).await;
+    let pod = fleet.pod("a").await;
+    published(&sql, 1_500).await;
+    let credentials = pod.register("edge", "eu").await;
+    let reader = fleet.sql().await;
+    reader
+        .batch_execute("begin; select 1 from entity_transitions limit 1")
+        .await
+        .expect("a reader");
+    let mut longest = Duration::ZERO;
+    let failed = async {
+        let said = refusal(&fleet, &["retention", "--older-than", "90d"]).await;
+        assert!(said.contains("the log is in use"), "{said}");
+    };
+    let mut failed = std::pin::pin!(failed);
+    loop {
+        let begun = Instant::now();
+        tokio::select! {
+            () = &mut failed => break,
+            // Authenticated means appended.
+            satellite = Satellite::connect(pod.address, &credentials) => satellite.vanish(),
+        }
+        longest = longest.max(begun.elapsed());
+    }
+    // One wait for the lock and some; the reader stays for longer than all of them together.
+    assert!(longest < Duration::from_millis(1_500), "{longest:?}");
+    assert_eq!(left(&sql).await.0, 1);
+}
+
+#[tokio::test]
+async fn several_at_once_drop_each_partition_once() {
+    let (fleet, sql) = with_a_log(5_500).await;
+    let folder = folder();
+    let archive = folder.to_str().expect("a name");
+    let arguments = ["retention", "--older-than", "90d", "--archive", archive];
+    let outputs =
+        tokio::join!(run(&fleet, &arguments), run(&fleet, &arguments), run(&fleet, &arguments));
+    let mut dropped = 0;
+    for output in [outputs.0, outputs.1, outputs.2] {
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            output.status.success() || said.contains("another retention is under way"),
+            "{said}"
+        );
+        dropped += String::from_utf8_lossy(&output.stdout).matches(" dropped").count();
+    }
+    // Nobody was in the way of the one that led.
+    assert_eq!(dropped, 5);
+    assert_eq!(left(&sql).await, (5_001, 500));
+    let positions: Vec<i64> = lines(&archived(&folder))
+        .iter()
+        .map(|line| line["position"].as_i64().expect("a position"))
+        .collect();
+    assert_eq!(positions, (1..=5_000).collect::<Vec<i64>>());
+}
+
+#[tokio::test]
+async fn reads_from_below_the_horizon_say_so_or_begin_at_it() {
+    let (fleet, _sql) = with_a_log(2_500).await;
+    written(&fleet, &["retention", "--older-than", "90d"]).await;
+    for below in [["--first", "2000"], ["--after", "0"], ["--since", "2020-01-01T00:33:20Z"]] {
+        let said = refusal(&fleet, &["replay", below[0], below[1]]).await;
+        assert!(said.contains("dropped by retention"), "{said}");
+    }
+    for above in [["--first", "2001"], ["--after", "2000"], ["--since", "2020-01-01T00:33:20.001Z"]]
+    {
+        let lines = written(&fleet, &["replay", above[0], above[1]]).await;
+        assert_eq!(lines.lines().count(), 500, "{above:?}");
+    }
+    let output = run(&fleet, &["replay"]).await;
+    assert!(output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("the log begins at position 2001"), "{said}");
+
+    let pod = fleet.pod("a").await;
+    let page = pod.get("/v1/transitions?after=0&limit=1").await.json();
+    assert_eq!(page["transitions"][0]["position"], 2_001);
+}
+
+#[tokio::test]
+async fn a_replay_that_retention_overtakes_says_so() {
+    let (fleet, sql) = with_a_log(3_500).await;
+    let environment = [("DATABASE_URL".to_owned(), fleet.database_url.clone())];
+    let mut command = program::command(&environment);
+    // Four seconds for what it reads at once: what is dropped meanwhile is behind that.
+    command.args(["replay", "--speed", "250x"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut replaying = command.spawn().expect("the program starts");
+    let mut lines = BufReader::new(replaying.stdout.take().expect("piped")).lines();
+    let lines = blocking(move || {
+        lines.next().expect("a line").expect("text");
+        lines
+    })
+    .await;
+    written(&fleet, &["retention", "--older-than", "90d"]).await;
+    assert_eq!(left(&sql).await, (3_001, 500));
+    let (read, output) =
+        blocking(move || (1 + lines.count(), replaying.wait_with_output().expect("it ends"))).await;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("retention has just dropped"), "{said}");
+    // Nothing is skipped: whole pages have gone out, and the last one says where it was.
+    assert!(read % 1_000 == 0 && read <= 3_000, "{read}");
+    assert!(said.trim().ends_with(&format!("--after {read}")), "{said}");
+}
+
+#[tokio::test]
+async fn what_the_dropped_transitions_came_to_is_not_lost() {
+    let (fleet, sql) = with_a_log(2_500).await;
+    // One satellite has been quiet for all that is kept.
+    let quiet = "
+        insert into entity_transitions
+        select 2501, 1, gen_random_uuid(), kind, 'ffffffff-0000-0000-0000-000000000000', event, reason,
+               1, null, next, actor_type, actor_id, null, 1, occurred_at, t.newest
+          from entity_transitions, (select max(recorded_at) as newest from entity_transitions) t
+         where position = 1";
+    sql.batch_execute(quiet).await.expect("one more");
+    written_log::write(&sql, 2_502, 4_500).await;
+    publish(&sql, 0).await;
+    let pod = fleet.pod("a").await;
+    published(&sql, 4_500).await;
+    let fleet_at = async |position: i64| {
+        let mut page = pod.get(&format!("/v1/satellites?position={position}")).await.json();
+        page["satellites"].take()
+    };
+    // The first of them will be the horizon.
+    let places = [4_000, 4_001, 4_250, 4_500];
+    let mut before = Vec::new();
+    for place in places {
+        let fleet = fleet_at(place).await;
+        assert_eq!(fleet.as_array().expect("a fleet").len(), 11);
+        before.push(fleet);
+    }
+    written(&fleet, &["retention", "--older-than", "90d"]).await;
+    assert_eq!(left(&sql).await.0, 4_001);
+    for (place, before) in places.into_iter().zip(before) {
+        assert_eq!(fleet_at(place).await, before, "{place}");
+    }
+    let gone = pod.get("/v1/satellites?position=3777").await;
+    assert!(gone.status >= 400 && gone.text.contains("4001"), "{gone:?}");
+    // The projection still follows from the log, whole.
+    let checked = run(&fleet, &["rebuild", "--check"]).await;
+    assert!(checked.status.success(), "{checked:?}");
+    let rows = async || -> i64 {
+        let count = sql.query_one("select count(*) from satellite_connections", &[]).await;
+        count.expect("the projection").get(0)
+    };
+    assert_eq!(rows().await, 11);
+    sql.batch_execute("delete from satellite_connections where position <= 4000")
+        .await
+        .expect("owner");
+    assert_eq!(rows().await, 10);
+    assert!(!run(&fleet, &["rebuild", "--check"]).await.status.success());
+    written(&fleet, &["rebuild"]).await;
+    assert_eq!(rows().await, 11);
+    written(&fleet, &["rebuild", "--check"]).await;
+}
+
+#[tokio::test]
+async fn pods_do_it_by_themselves_and_make_room_ahead() {
+    let (fleet, sql) = with_a_log(3_500).await;
+    publish(&sql, 0).await;
+    let folder = folder();
+    let plan = |name: &str| fleet.plan(name).with("GROUNDSTATION_PARTITION_WIDTH", "1000");
+    // The first one publishes what is there; nothing goes before.
+    let first = plan("first").start().await;
+    published(&sql, 3_500).await;
+    fleet.check().await;
+    let keeping = |name: &str| {
+        let folder = folder.to_str().expect("a name");
+        plan(name).with("GROUNDSTATION_RETENTION", "90d").with("GROUNDSTATION_ARCHIVE_DIR", folder)
+    };
+    let (_second, _third) = tokio::join!(keeping("second").start(), keeping("third").start());
+    eventually("what is old to go", async || {
+        let left = left(&sql).await;
+        if left == (3_001, 500) { Ok(()) } else { Err(format!("{left:?}")) }
+    })
+    .await;
+    assert_eq!(lines(&archived(&folder)).len(), 3_000);
+    let room = "select max(past_position) - 3501, max(past_position - first_position)
+                  from transition_partitions";
+    let room = sql.query_one(room, &[]).await.expect("the partitions");
+    assert!(room.get::<_, i64>(0) >= 20 * WIDTH, "{room:?}");
+    assert_eq!(room.get::<_, i64>(1), WIDTH);
+    // Edges go on over the end of a partition.
+    written_log::write(&sql, 3_501, 3_999).await;
+    let credentials = first.register("edge", "eu").await;
+    Satellite::connect(first.address, &credentials).await.close().await;
+    let ended = ["1 connected connect", "1 disconnected client_close"];
+    fleet.expect_history(credentials.id, &ended).await;
+    assert_eq!(left(&sql).await, (3_001, 1_001));
+}
+
+#[tokio::test]
+async fn the_relay_goes_on_from_the_horizon() {
+    let (fleet, sql) = with_a_log(1_000).await;
+    publish(&sql, 0).await;
+    let nats = fleet.nats().await;
+    let on_stream = async |expected: Vec<i64>| {
+        eventually("the stream to be whole", async || {
+            let stream = read_stream(&nats).await;
+            let positions: Vec<i64> = stream
+                .iter()
+                .map(|message| message.headers["Groundstation-Position"].parse().expect("a number"))
+                .collect();
+            if positions == expected {
+                Ok(())
+            } else {
+                Err(format!("{} messages", positions.len()))
+            }
+        })
+        .await;
+    };
+    let mut pod = fleet.pod("a").await;
+    on_stream((1..=1_000).collect()).await;
+    pod.terminate();
+    pod.exit().await;
+    // The stream's tail is the last position that was dropped: nothing is left to hold it against.
+    publish(&sql, 1_000).await;
+    written_log::write(&sql, 1_001, 1_200).await;
+    written(&fleet, &["retention", "--older-than", "90d"]).await;
+    assert_eq!(left(&sql).await, (1_001, 200));
+    let mut pod = fleet.pod("b").await;
+    on_stream((1..=1_200).collect()).await;
+    assert_eq!(pod.metric("groundstation_relay_halted").await, 0.0);
+    pod.terminate();
+    pod.exit().await;
+    // The stream is lost: what is left of the log is on the new one.
+    let jetstream = async_nats::jetstream::new(nats.clone());
+    jetstream.delete_stream("SATELLITE_TRANSITIONS").await.expect("it goes");
+    let pod = fleet.pod("c").await;
+    on_stream((1_001..=1_200).collect()).await;
+    pod.expect_log("the stream goes on behind a gap").await;
+}

@@ -1,0 +1,112 @@
+-- Retention: whole partitions go, oldest first, and what they folded to stays.
+--
+-- A dropped partition keeps its row here: its positions stay used up, and the newest of them is the
+-- horizon, at and below which the log itself has no answer.
+alter table transition_partitions
+    add column dropped_at       timestamptz,
+    add column last_recorded_at timestamptz,
+    add constraint a_dropped_partition_tells_when_it_ended
+        check ((dropped_at is null) = (last_recorded_at is null));
+
+-- What the log at and below the horizon folded to: of each satellite its newest dropped transition,
+-- as it was. With it, state at any position from the horizon on is exact.
+create table transitions_at_horizon (
+    like entity_transitions,
+    constraint one_transition_a_satellite_at_the_horizon primary key (entity_id)
+);
+
+grant select on transitions_at_horizon to groundstation_service;
+
+-- The log and what it rests on: what the newest transition of a satellite was, at any position from
+-- the horizon on, is answered from here.
+create view remembered_transitions with (security_invoker = true) as
+    select * from entity_transitions
+    union all
+    select * from transitions_at_horizon;
+
+grant select on remembered_transitions to groundstation_service;
+
+-- The partitions there are, oldest first, and what keeps each one (null: nothing does).
+-- Positions have no gap, so a partition with something behind it is full, and recorded_at never goes
+-- back along positions, so its last row is its youngest.
+create function kept_transition_partitions(older_than interval)
+    returns table (first_position bigint, last_position bigint, last_recorded_at timestamptz, obstacle text)
+    language sql stable set search_path from current as $$
+    select p.first_position, p.past_position - 1, youngest.recorded_at,
+           case
+               when youngest.recorded_at is null or p.past_position > head.position
+                   then 'it takes, or will take, the newest transitions'
+               when relay.position < p.past_position - 1
+                   then 'the relay has published only up to position ' || relay.position
+               when youngest.recorded_at >= clock_timestamp() - older_than
+                   then 'its newest transition is not old enough'
+           end
+      from relay,
+           (select coalesce(max(t.position), 0) as position from entity_transitions t) head,
+           transition_partitions p
+      left join entity_transitions youngest on youngest.position = p.past_position - 1
+     where p.dropped_at is null
+     order by p.first_position
+$$;
+
+revoke all on function kept_transition_partitions(interval) from public;
+grant execute on function kept_transition_partitions(interval) to groundstation_service;
+
+-- Drops the partition that starts at `first`, if it is the oldest there is and nothing keeps it.
+-- Runs as the owner, because the service owns nothing; hence it believes its caller nothing and
+-- looks again. The span has a floor: whoever lost the answer to an append looks its change up in
+-- the log, and must find it.
+--
+-- The last step takes the one lock that stops appends and reads. It waits for it no longer than
+-- `lock_timeout`, since whoever comes after waits behind it; the slow part, reading the partition
+-- once, comes before. A detach that stops nobody (CONCURRENTLY) cannot be had in a function, only
+-- by an owner's own connection, which pods are not to have.
+create function drop_transition_partition(first bigint, older_than interval) returns void
+    language plpgsql security definer set search_path from current set lock_timeout = '300ms' as $$
+declare
+    oldest record;
+    part   name;
+begin
+    if older_than is null or older_than < interval '1 hour' then
+        raise exception 'retention must keep 1 hour at least'
+            using errcode = 'invalid_parameter_value';
+    end if;
+    if not pg_try_advisory_xact_lock(hashtextextended('groundstation: drop of a transition partition', 0)) then
+        raise exception 'another drop of a transition partition is under way'
+            using errcode = 'lock_not_available';
+    end if;
+    select k.* into oldest from kept_transition_partitions(older_than) k
+     order by k.first_position limit 1;
+    if oldest.first_position is distinct from first then
+        raise exception 'position % does not begin the oldest partition', first
+            using errcode = 'restrict_violation';
+    end if;
+    if oldest.obstacle is not null then
+        raise exception 'positions % to % are kept: %', first, oldest.last_position, oldest.obstacle
+            using errcode = 'restrict_violation';
+    end if;
+
+    insert into transitions_at_horizon
+    select distinct on (t.entity_id) t.*
+      from entity_transitions t
+     where t.position between first and oldest.last_position
+     order by t.entity_id, t.position desc
+    on conflict (entity_id) do update
+       set position = excluded.position, revision = excluded.revision, change_id = excluded.change_id,
+           kind = excluded.kind, event = excluded.event, reason = excluded.reason,
+           session = excluded.session, prev = excluded.prev, next = excluded.next,
+           actor_type = excluded.actor_type, actor_id = excluded.actor_id,
+           traceparent = excluded.traceparent, schema_version = excluded.schema_version,
+           occurred_at = excluded.occurred_at, recorded_at = excluded.recorded_at;
+    update transition_partitions p
+       set dropped_at = clock_timestamp(), last_recorded_at = oldest.last_recorded_at
+     where p.first_position = first
+    returning p.relation into part;
+
+    lock table only entity_transitions in access exclusive mode;
+    execute format('drop table %I', part);
+end
+$$;
+
+revoke all on function drop_transition_partition(bigint, interval) from public;
+grant execute on function drop_transition_partition(bigint, interval) to groundstation_service;

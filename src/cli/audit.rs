@@ -1,0 +1,227 @@
+//! `groundstation audit`: does the stream say what the log says, is the log what was sealed.
+
+use std::io::{BufRead, IsTerminal, Write};
+
+use anyhow::{Context, bail};
+use async_nats::jetstream;
+use clap::Args;
+
+use crate::audit::repair::{Rebuilt, Repair};
+use crate::audit::{Audit, Summary};
+use crate::config::{self, DatabaseArgs, NatsArgs};
+use crate::database::Database;
+use crate::relay::stream::NAME;
+use crate::schema;
+use crate::seal::chain;
+
+/// Faults that are printed; the rest is counted.
+const MAX_PRINTED: u64 = 1_000;
+
+#[derive(Args)]
+#[command(after_help = "Exits with 0 only if everything agrees. Runs while pods run.")]
+pub struct AuditArgs {
+    #[command(flatten)]
+    database: DatabaseArgs,
+
+    #[command(flatten)]
+    nats: NatsArgs,
+
+    /// How long to wait for the stream to reach the log's head before the rest counts as missing
+    #[arg(long, default_value = "10s", value_name = "DURATION")]
+    wait: String,
+
+    /// If log and stream differ, rebuild the stream from the log under a new epoch
+    #[arg(long)]
+    repair: bool,
+
+    /// Do not ask before a repair
+    #[arg(long, requires = "repair")]
+    yes: bool,
+
+    /// Instead check the log against its seals: finds rows that were changed, dropped or swapped
+    #[arg(long, conflicts_with = "repair")]
+    chain: bool,
+}
+
+/// Runs `groundstation audit`.
+pub async fn run(args: AuditArgs) -> anyhow::Result<()> {
+    let address = args.database.required()?;
+    let name = format!("audit-{}", std::process::id());
+    let database = address.pool(&name)?;
+    schema::check(&database, &address).await?;
+    if args.chain {
+        return check_chain(&database).await;
+    }
+    let nats = args.nats.address()?;
+    let nats = nats.context("NATS_URL is missing: set it to nats://host:4222")?;
+    let nats = nats.connect(&format!("groundstation {name}")).await?;
+    let audit = Audit {
+        database: database.clone(),
+        jetstream: jetstream::new(nats.clone()),
+        wait: config::duration("--wait", &args.wait)?,
+    };
+    let summary = compare(&audit).await?;
+    if summary.agrees() {
+        return Ok(());
+    }
+    if !args.repair {
+        bail!("log and stream differ; `groundstation audit --repair` rebuilds the stream");
+    }
+    confirm(&args)?;
+    let holder = format!("{name}-{}", gethostname::gethostname().to_string_lossy());
+    let repair = Repair { database, nats, jetstream: audit.jetstream.clone(), holder };
+    let rebuilt = repair.run(|line| eprintln!("{line}")).await?;
+    let after = compare(&audit).await?;
+    println!("{}", advice(&summary, &rebuilt));
+    if !after.agrees() {
+        bail!("log and stream still differ");
+    }
+    Ok(())
+}
+
+/// Prints every fault and the summary.
+async fn compare(audit: &Audit) -> anyhow::Result<Summary> {
+    let mut printed = Printed::default();
+    let is_terminal = std::io::stderr().is_terminal();
+    let progress = |done: u64, all: u64| {
+        if is_terminal {
+            eprint!("\r{done} of {all} messages");
+        }
+    };
+    let summary = audit.run(|finding| printed.line(&finding.to_string()), progress).await?;
+    if is_terminal {
+        eprint!("\r\x1b[K");
+    }
+    printed.rest();
+    println!("{}", describe(&summary));
+    Ok(summary)
+}
+
+fn describe(summary: &Summary) -> String {
+    let counts = &summary.counts;
+    let mut lines = vec![format!("log     positions {} to {}", summary.begin.0, summary.head.0)];
+    lines.push(match summary.stream {
+        Some((first, last)) => {
+            format!("stream  sequences {first} to {last}, epoch {}", summary.epoch.0)
+        }
+        None => format!("stream  there is no stream {NAME}"),
+    });
+    if let Some(position) = counts.begins_at {
+        let text = "the stream's limits removed what was before";
+        lines.push(format!("the stream begins at position {}: {text}", position.0));
+    }
+    if counts.older > 0 {
+        lines.push(format!("{} messages are older than the log", counts.older));
+    }
+    if counts.foreign > 0 {
+        let text = "somebody else's messages were passed over";
+        lines.push(format!("{} of {text}", counts.foreign));
+    }
+    if summary.agrees() {
+        lines.push(format!("log and stream agree on {} transitions", counts.compared));
+    } else {
+        lines.push(format!(
+            "{} missing, {} extra, {} different, {} misplaced",
+            counts.missing, counts.extra, counts.different, counts.misplaced
+        ));
+        if !summary.is_led {
+            lines.push("nobody relays: is a pod running?".to_owned());
+        }
+    }
+    lines.join("\n")
+}
+
+/// What whoever consumes the stream has to do after a repair.
+fn advice(before: &Summary, rebuilt: &Rebuilt) -> String {
+    let Rebuilt { epoch, first, last, .. } = rebuilt;
+    let mut text = format!(
+        "The stream was rebuilt under epoch {epoch}: positions {} to {} were published again, after \
+         the old sequences.\n\
+         Consumers stay, durable ones too, and receive every one of these again, each with the header \
+         Groundstation-Epoch: {epoch}.\n\
+         Seeing an epoch for the first time, a consumer goes on skipping Groundstation-Position up to \
+         the last one it has processed.",
+        first.0,
+        last.0,
+        epoch = epoch.0,
+    );
+    let counts = &before.counts;
+    if counts.extra + counts.different > 0 {
+        text.push_str(&format!(
+            "\n{} messages were on the stream and are not what the log says. If the database was \
+             restored to an earlier point, positions after that point now name other transitions: a \
+             consumer that was ahead of it starts again from that point, not from its own last position.",
+            counts.extra + counts.different
+        ));
+    }
+    text
+}
+
+fn confirm(args: &AuditArgs) -> anyhow::Result<()> {
+    if args.yes {
+        return Ok(());
+    }
+    if !std::io::stdin().is_terminal() {
+        bail!("--repair asks before it begins, and nobody can be asked here: pass --yes");
+    }
+    println!(
+        "This purges the stream {NAME} (somebody else's messages too) and publishes the whole log \
+         again under a new epoch.\nEvery consumer receives every transition again."
+    );
+    print!("Type `repair` to begin: ");
+    std::io::stdout().flush().context("cannot write")?;
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line).context("cannot read the answer")?;
+    if line.trim() != "repair" {
+        bail!("nothing was changed");
+    }
+    Ok(())
+}
+
+async fn check_chain(database: &Database) -> anyhow::Result<()> {
+    let mut printed = Printed::default();
+    let checked = chain::check(database, |broken| printed.line(&broken.to_string())).await?;
+    printed.rest();
+    if checked.believed > 0 {
+        println!(
+            "{} seals cover rows that retention dropped: the chain is checked from the first seal \
+             after them, whose memory of the one before is believed",
+            checked.believed
+        );
+    }
+    match checked.newest {
+        Some((last, hash)) => {
+            let open = checked.head.0 - last.0;
+            println!("sealed up to position {}, newest hash {hash}", last.0);
+            println!(
+                "{} transitions under {} seals, {open} not sealed yet",
+                checked.transitions, checked.seals
+            );
+        }
+        None => println!("nothing is sealed yet"),
+    }
+    match checked.breaks {
+        0 => Ok(()),
+        1 => bail!("the chain of seals is broken in one place"),
+        breaks => bail!("the chain of seals is broken in {breaks} places"),
+    }
+}
+
+/// Lines printed so far, bounded.
+#[derive(Default)]
+struct Printed(u64);
+
+impl Printed {
+    fn line(&mut self, line: &str) {
+        self.0 += 1;
+        if self.0 <= MAX_PRINTED {
+            println!("{line}");
+        }
+    }
+
+    fn rest(&self) {
+        if self.0 > MAX_PRINTED {
+            println!("… and {} more", self.0 - MAX_PRINTED);
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The canonical form of a row of the log: what a seal's hash covers.
+//!
+//! Every column is in it, in the order of [`COLUMNS`], each as one byte that says whether it is
+//! null (0) or there (1) and, if there, its length in bytes (32 bits, big-endian) and its bytes:
+//! integers as 64 bits big-endian in two's complement, UUIDs as their 16 bytes, texts as UTF-8,
+//! times as microseconds since 1970 in the form of an integer, JSON as the text PostgreSQL gives
+//! for a `jsonb`, which is canonical already: the type keeps keys once and in one order, numbers
+//! exactly, and no white space of its own. Lengths are in front, so no two rows share a form.
+//!
+//! It must never change: every seal ever made is checked against it. A column added later goes
+//! behind the others, and only into rows whose `schema_version` says that they have it.
+
+use deadpool_postgres::GenericClient;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use crate::lifecycle::Position;
+
+/// The columns, in the order of the form.
+#[cfg(test)]
+const COLUMNS: [&str; 16] = [
+    "position",
+    "revision",
+    "change_id",
+    "kind",
+    "entity_id",
+    "event",
+    "reason",
+    "session",
+    "prev",
+    "next",
+    "actor_type",
+    "actor_id",
+    "traceparent",
+    "schema_version",
+    "occurred_at",
+    "recorded_at",
+];
+
+/// A row, in this form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Canonical {
+    /// Its place in the log.
+    pub position: Position,
+    /// The form.
+    pub bytes: Vec<u8>,
+}
+
+const ROWS: &str = "
+    select position, revision, change_id, kind, entity_id, event, reason, session,
+           prev::text as prev, next::text as next, actor_type, actor_id, traceparent,
+           schema_version::bigint as schema_version,
+           (extract(epoch from occurred_at) * 1000000)::bigint as occurred_at,
+           (extract(epoch from recorded_at) * 1000000)::bigint as recorded_at
+      from entity_transitions
+     where position > $1 and position <= $2
+     order by position
+     limit $3";
+
+/// The rows after `after` up to `last`, at most `limit` of them (bounded by
+/// [`super::read::MAX_LIMIT`]).
+pub async fn rows(
+    client: &impl GenericClient,
+    after: Position,
+    last: Position,
+    limit: i64,
+) -> Result<Vec<Canonical>, tokio_postgres::Error> {
+    let statement = client.prepare_cached(ROWS).await?;
+    let limit = limit.clamp(1, super::read::MAX_LIMIT);
+    let rows = client.query(&statement, &[&after.0, &last.0, &limit]).await?;
+    rows.iter().map(of_row).collect()
+}
+
+fn of_row(row: &Row) -> Result<Canonical, tokio_postgres::Error> {
+    let integer = |name| row.try_get::<_, i64>(name).map(i64::to_be_bytes);
+    let id = |name| row.try_get::<_, Uuid>(name).map(Uuid::into_bytes);
+    let text = |name| row.try_get::<_, Option<&str>>(name);
+    let fields: [Option<&[u8]>; 16] = [
+        Some(&integer("position")?),
+        Some(&integer("revision")?),
+        Some(&id("change_id")?),
+        text("kind")?.map(str::as_bytes),
+        Some(&id("entity_id")?),
+        text("event")?.map(str::as_bytes),
+        text("reason")?.map(str::as_bytes),
+        Some(&integer("session")?),
+        text("prev")?.map(str::as_bytes),
+        text("next")?.map(str::as_bytes),
+        text("actor_type")?.map(str::as_bytes),
+        text("actor_id")?.map(str::as_bytes),
+        text("traceparent")?.map(str::as_bytes),
+        Some(&integer("schema_version")?),
+        Some(&integer("occurred_at")?),
+        Some(&integer("recorded_at")?),
+    ];
+    Ok(Canonical { position: Position(row.try_get("position")?), bytes: encode(&fields) })
+}
+
+fn encode(fields: &[Option<&[u8]>]) -> Vec<u8> {
+    let length: usize = fields.iter().map(|field| 5 + field.map_or(0, <[u8]>::len)).sum();
+    let mut bytes = Vec::with_capacity(length);
+    for field in fields {
+        match field {
+            None => bytes.push(0),
+            Some(field) => {
+                bytes.push(1);
+                // PostgreSQL keeps every value below 1 GiB.
+                bytes.extend((field.len() as u32).to_be_bytes());
+                bytes.extend(*field);
+            }
+        }
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_rows_share_a_form() {
+        let forms = [
+            encode(&[Some(b"ab"), Some(b"c")]),
+            encode(&[Some(b"a"), Some(b"bc")]),
+            encode(&[Some(b"abc"), Some(b"")]),
+            encode(&[Some(b"abc"), None]),
+            encode(&[None, Some(b"abc")]),
+        ];
+        for (n, form) in forms.iter().enumerate() {
+            assert_eq!(forms.iter().position(|other| other == form), Some(n));
+        }
+        assert_eq!(encode(&[Some(b"ab"), None]), [1, 0, 0, 0, 2, b'a', b'b', 0]);
+    }
+
+    /// A column that is not in the form could be changed unseen.
+    #[test]
+    fn every_column_of_the_table_is_in_the_form_in_order() {
+        let table = include_str!("../../schema/V3__entity_transitions.sql");
+        let columns = table
+            .lines()
+            .skip_while(|line| !line.starts_with("create table entity_transitions"))
+            .skip(1)
+            .map_while(|line| line.split_whitespace().next().filter(|word| *word != "constraint"));
+        assert_eq!(columns.collect::<Vec<_>>(), COLUMNS);
+        for column in COLUMNS {
+            assert!(ROWS.contains(column), "{column} is not read");
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The log's partitions: room ahead of the head, and the old end.
+//!
+//! Owns the list `transition_partitions`, dropped partitions included. Promises that there is room
+//! before it is needed; that the oldest partition goes first, never the one that holds the newest
+//! transition, and none the relay has not published; and that the [`horizon`] says what went. The
+//! database itself checks all of that once more, so a pod with a fault cannot drop too much.
+
+use std::time::Duration;
+
+use deadpool_postgres::{GenericClient, Object};
+use time::OffsetDateTime;
+use tokio_postgres::Error;
+use tokio_postgres::error::SqlState;
+
+use crate::lifecycle::Position;
+
+/// Positions in one partition, unless set otherwise: retention drops whole partitions.
+pub const DEFAULT_WIDTH: i64 = 1_000_000;
+
+/// The widths the database takes.
+pub const WIDTHS: std::ops::RangeInclusive<i64> = 1_000..=100_000_000;
+
+/// Transitions there is always room for: at the highest rate measured, several times the pause
+/// between two looks.
+const ROOM_AHEAD: i64 = 1_000_000;
+
+/// Narrow partitions give less room: this many of them.
+const PARTITIONS_AHEAD: i64 = 20;
+
+/// How long dropping one partition may take; nearly all of it is reading it once.
+const DROP_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// A partition that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Partition {
+    /// Its first position.
+    pub first: Position,
+    /// Its last position.
+    pub last: Position,
+    /// When its last transition was recorded; `None` while it is not full.
+    pub last_recorded_at: Option<OffsetDateTime>,
+    /// What keeps it from being dropped.
+    pub obstacle: Option<String>,
+}
+
+/// Makes partitions of `width` positions ahead of time; returns how many were made.
+pub async fn make_room(client: &impl GenericClient, width: i64) -> Result<i32, Error> {
+    let ahead = ROOM_AHEAD.min(width.saturating_mul(PARTITIONS_AHEAD));
+    let statement = client.prepare_cached("select extend_transition_log($1, $2)").await?;
+    client.query_one(&statement, &[&width, &ahead]).await?.try_get(0)
+}
+
+const HORIZON: &str = "
+    select coalesce(max(past_position), 1) - 1, max(last_recorded_at)
+      from transition_partitions where dropped_at is not null";
+
+/// The newest position that was dropped; [`Position::ZERO`] as long as the log is whole.
+pub async fn horizon(client: &impl GenericClient) -> Result<Position, Error> {
+    let statement = client.prepare_cached(HORIZON).await?;
+    client.query_one(&statement, &[]).await?.try_get(0).map(Position)
+}
+
+/// When the transition at the horizon was recorded: moments before that are below the horizon.
+pub async fn horizon_time(client: &impl GenericClient) -> Result<Option<OffsetDateTime>, Error> {
+    let statement = client.prepare_cached(HORIZON).await?;
+    client.query_one(&statement, &[]).await?.try_get(1)
+}
+
+const KEPT: &str = "
+    select first_position, last_position, last_recorded_at, obstacle
+      from kept_transition_partitions(make_interval(secs => $1))
+     order by first_position limit $2";
+
+/// The oldest partitions there are, at most `limit`, and what keeps each one if `older_than` is
+/// the span to keep.
+pub async fn kept(
+    client: &impl GenericClient,
+    older_than: Duration,
+    limit: i64,
+) -> Result<Vec<Partition>, Error> {
+    let rows = client.query(KEPT, &[&older_than.as_secs_f64(), &limit]).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Partition {
+                first: Position(row.try_get("first_position")?),
+                last: Position(row.try_get("last_position")?),
+                last_recorded_at: row.try_get("last_recorded_at")?,
+                obstacle: row.try_get("obstacle")?,
+            })
+        })
+        .collect()
+}
+
+/// Why a partition was not dropped.
+#[derive(Debug, thiserror::Error)]
+pub enum NotDropped {
+    /// Somebody reads the log for long, or another drop is under way: appends are not to wait for
+    /// that, so this did not either. Trying again helps.
+    #[error("the log is in use and cannot be locked right now")]
+    Busy,
+    /// The database says no, or nothing.
+    #[error(transparent)]
+    Database(#[from] Error),
+    /// No answer.
+    #[error("no answer from the database within {DROP_TIMEOUT:?}")]
+    Silent,
+}
+
+const DROP: &str = "select drop_transition_partition($1, make_interval(secs => $2))";
+
+/// Drops the partition that begins at `first`, for good. Takes the connection's session for
+/// itself: after a failure, [`crate::database::abandon`] it.
+pub async fn drop_oldest(
+    client: &Object,
+    first: Position,
+    older_than: Duration,
+) -> Result<(), NotDropped> {
+    let limit = DROP_TIMEOUT.as_millis();
+    let begin = format!("begin; set local statement_timeout = {limit}");
+    let seconds = older_than.as_secs_f64();
+    let transaction = async {
+        client.batch_execute(&begin).await?;
+        client.execute(DROP, &[&first.0, &seconds]).await?;
+        client.batch_execute("commit").await
+    };
+    match tokio::time::timeout(DROP_TIMEOUT, transaction).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+            Err(NotDropped::Busy)
+        }
+        Ok(Err(error)) => Err(NotDropped::Database(error)),
+        Err(_) => Err(NotDropped::Silent),
+    }
+}
+
+const LEAD: &str = "
+    select pg_try_advisory_lock(hashtextextended('groundstation: retention', 0))";
+
+const STEP_DOWN: &str = "
+    select pg_advisory_unlock(hashtextextended('groundstation: retention', 0))";
+
+/// Whether this connection is now the one that archives and drops. It only saves work: two that
+/// both believe so write the same archive twice, and the database drops a partition once.
+pub async fn take_the_lead(client: &impl GenericClient) -> Result<bool, Error> {
+    client.query_one(LEAD, &[]).await?.try_get(0)
+}
+
+/// Lets another connection lead.
+pub async fn step_down(client: &impl GenericClient) -> Result<(), Error> {
+    client.execute(STEP_DOWN, &[]).await.map(drop)
+}
