@@ -24,12 +24,16 @@ mod outage;
 mod rebuild;
 mod relay;
 mod relay_contradictions;
+#[cfg(feature = "failpoints")]
+mod relay_killed;
 mod removal;
 mod replay;
 mod retention;
 mod seals;
 mod secrets_stay_inside;
 mod sql_agrees_with_rust;
+#[cfg(feature = "failpoints")]
+mod stale_relay;
 #[cfg(feature = "failpoints")]
 mod stalled_append;
 mod starting;
