@@ -10,24 +10,32 @@ mod as_of;
 mod audit;
 mod authentication;
 mod bad_frames;
+mod checker;
 mod commands;
 mod dev_command;
 mod drain;
 mod going_silent;
 mod heartbeats;
 mod http_api;
+mod long_transactions;
 mod many_at_once;
 mod migrations;
 mod outage;
 mod rebuild;
 mod relay;
 mod relay_contradictions;
+#[cfg(feature = "failpoints")]
+mod relay_killed;
 mod removal;
 mod replay;
 mod retention;
 mod seals;
 mod secrets_stay_inside;
 mod sql_agrees_with_rust;
+#[cfg(feature = "failpoints")]
+mod stale_relay;
+#[cfg(feature = "failpoints")]
+mod stalled_append;
 mod starting;
 mod stats;
 mod takeover;

@@ -2,40 +2,16 @@
 
 use std::time::{Duration, Instant};
 
+use async_nats::jetstream;
 use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::message::PublishMessage;
-use async_nats::jetstream::{self, stream::Config};
-use serde_json::Value;
 
 use crate::harness::log_and_stream::{differences, read_log, read_stream};
+use crate::harness::relaying::{
+    STREAM, come_and_go, expect_relay, forgetful_stream, leader_and_standby, relay_state,
+};
 use crate::harness::wait::blocking;
-use crate::harness::{CALM, Credentials, Fleet, Pod, Proxy, Satellite, eventually};
-
-const STREAM: &str = "SATELLITE_TRANSITIONS";
-
-async fn relay_state(pod: &Pod) -> Value {
-    pod.get("/readyz").await.json()["relay"].clone()
-}
-
-async fn expect_relay(pod: &Pod, state: &str) -> Value {
-    eventually(&format!("the relay of {} to be {state}", pod.name), async || {
-        let relay = relay_state(pod).await;
-        if relay["state"] == state { Ok(relay) } else { Err(relay.to_string()) }
-    })
-    .await
-}
-
-/// A pod that relays, and then one that does not.
-async fn leader_and_standby(fleet: &Fleet) -> (Pod, Pod) {
-    let leader = fleet.pod("leader").await;
-    expect_relay(&leader, "leading").await;
-    (leader, fleet.pod("standby").await)
-}
-
-/// The satellite comes and goes: two transitions.
-async fn come_and_go(pod: &Pod, credentials: &Credentials) {
-    Satellite::connect(pod.address, credentials).await.close().await;
-}
+use crate::harness::{CALM, Fleet, Proxy, Satellite, eventually};
 
 #[tokio::test]
 async fn another_pod_relays_within_ten_seconds_of_the_relays_death() {
@@ -68,20 +44,6 @@ async fn a_pod_that_ends_in_order_hands_the_relay_over_at_once() {
     // Less than a lease lasts.
     assert!(ended.elapsed() < Duration::from_millis(4_500), "{:?}", ended.elapsed());
     fleet.check().await;
-}
-
-/// A stream that forgets message ids at once: what keeps it free of doubles is the expected
-/// sequence alone.
-async fn forgetful_stream(fleet: &Fleet) {
-    let subjects = ["connected", "disconnected", "heartbeat_lost", "removed"];
-    let config = Config {
-        name: STREAM.to_owned(),
-        subjects: subjects.map(|subject| format!("satellite.{subject}")).to_vec(),
-        duplicate_window: Duration::from_millis(100),
-        ..Config::default()
-    };
-    let jetstream = jetstream::new(fleet.nats().await);
-    jetstream.create_stream(config).await.expect("a stream");
 }
 
 fn header(message: &async_nats::Message, name: &str) -> String {

@@ -7,6 +7,7 @@ use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
+use crate::harness::faults::{chance, repetitions};
 use crate::harness::{CALM, Credentials, Fleet, Heard, Pod, Proxy, Satellite, eventually};
 
 /// Comes and goes until told to stop; returns how often it was let in.
@@ -56,28 +57,28 @@ async fn every_edge_is_there_once(satellites: usize, disturb: impl AsyncFnOnce(&
 
 #[tokio::test]
 async fn a_lost_answer_to_commit_is_found_in_the_log_and_not_appended_again() {
-    const LOST: u32 = 12;
     every_edge_is_there_once(3, async |_, database| {
-        database.lose_commits(LOST);
-        eventually("the answers to be lost", async || {
-            let lost = database.commits_lost();
-            if lost == LOST { Ok(()) } else { Err(lost.to_string()) }
-        })
-        .await;
+        for n in 1..=repetitions(12, 200) {
+            database.lose_commits(1);
+            eventually("the answer to be lost", async || {
+                let lost = database.commits_lost();
+                if lost == n { Ok(()) } else { Err(lost.to_string()) }
+            })
+            .await;
+        }
     })
     .await;
 }
 
 #[tokio::test]
 async fn connections_that_break_at_any_moment_lose_and_double_no_edge() {
-    const FAILED: f64 = 10.0;
+    let failures = f64::from(repetitions(10, 200));
+    let mut chance = chance("connections that break");
     every_edge_is_there_once(4, async |pod, database| {
-        // Moments spread over an append's milliseconds; which of them hits what differs each time.
-        let mut pause = Duration::from_millis(100);
-        while pod.metric("groundstation_append_failures_total").await < FAILED {
-            tokio::time::sleep(pause).await;
+        while pod.metric("groundstation_append_failures_total").await < failures {
+            // Spread over an append's milliseconds; which of them is hit differs each time.
+            tokio::time::sleep(Duration::from_micros(chance.u64(100_000..250_000))).await;
             database.cut();
-            pause = Duration::from_micros(100_000 + (pause.as_micros() as u64 * 7_919) % 150_000);
         }
     })
     .await;

@@ -186,6 +186,11 @@ impl Plan<'_> {
         self.environment
     }
 
+    /// Starts it and does not wait: it may die at once.
+    pub fn launch(self) -> Pod {
+        Pod::launch(&self.name, &self.environment, &self.fleet.admin_token)
+    }
+
     /// Starts it and waits until it is ready.
     pub async fn start(self) -> Pod {
         Pod::start(&self.name, &self.environment, &self.fleet.admin_token).await

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use async_nats::jetstream;
+use async_nats::jetstream::{self, stream::LastRawMessageErrorKind};
 use serde_json::{Value, json};
 use tokio_postgres::GenericClient;
 use uuid::Uuid;
@@ -61,7 +61,7 @@ const LOG: &str = r#"
            (extract(epoch from recorded_at) * 1000000)::bigint as recorded
       from entity_transitions order by position"#;
 
-/// The whole stream, in its order; empty while there is none.
+/// The whole stream, in its order, without what was deleted from it; empty while there is none.
 pub async fn read_stream(nats: &async_nats::Client) -> Vec<StreamMessage> {
     let jetstream = jetstream::new(nats.clone());
     let Ok(stream) = jetstream.get_stream("SATELLITE_TRANSITIONS").await else {
@@ -70,8 +70,11 @@ pub async fn read_stream(nats: &async_nats::Client) -> Vec<StreamMessage> {
     let state = &stream.cached_info().state;
     let mut messages = Vec::new();
     for sequence in state.first_sequence.max(1)..=state.last_sequence {
-        let message = stream.get_raw_message(sequence).await;
-        let message = message.unwrap_or_else(|error| panic!("message {sequence}: {error}"));
+        let message = match stream.get_raw_message(sequence).await {
+            Ok(message) => message,
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => continue,
+            Err(error) => panic!("message {sequence}: {error}"),
+        };
         let headers = message.headers.iter();
         messages.push(StreamMessage {
             subject: message.subject.to_string(),

@@ -1,12 +1,14 @@
 //! What every test stands on: real stores, real pods, real sockets, and checks that look at the
 //! outcome from outside.
 
+pub mod faults;
 pub mod fleet;
 pub mod invariants;
 pub mod log_and_stream;
 pub mod pod;
 pub mod program;
 pub mod proxy;
+pub mod relaying;
 pub mod running;
 pub mod satellite;
 pub mod stores;

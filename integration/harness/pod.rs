@@ -38,19 +38,24 @@ pub struct Answer {
 }
 
 impl Pod {
-    /// Starts a pod and waits until it is ready.
-    pub async fn start(name: &str, environment: &[(String, String)], admin_token: &str) -> Pod {
+    /// Starts a pod and does not wait: it may die at once.
+    pub fn launch(name: &str, environment: &[(String, String)], admin_token: &str) -> Pod {
         let mut command = program::command(environment);
         command.arg("serve").stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("a pod starts");
         let lines = Lines::collect(child.stderr.take().expect("piped"));
-        let mut pod = Pod {
+        Pod {
             name: name.to_owned(),
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             child,
             lines,
             admin_token: admin_token.to_owned(),
-        };
+        }
+    }
+
+    /// Starts a pod and waits until it is ready.
+    pub async fn start(name: &str, environment: &[(String, String)], admin_token: &str) -> Pod {
+        let mut pod = Pod::launch(name, environment, admin_token);
         pod.address = eventually("the pod to listen", async || pod.listening()).await;
         eventually("the pod to be ready", async || {
             let answer = pod.get("/readyz").await;

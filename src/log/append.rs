@@ -20,6 +20,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::Object;
+use fail::fail_point;
 use futures_util::future::{try_join, try_join3, try_join4};
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -282,6 +283,7 @@ impl Appender {
         ids.sort_unstable();
         ids.dedup();
         let (now, mut satellites) = self.lock_and_read(client, &ids).await?;
+        stand_still("append::rows_locked").await;
         let known = if retry { find_changes(client, batch).await? } else { HashMap::new() };
 
         let mut outcomes = Vec::with_capacity(batch.len());
@@ -556,8 +558,26 @@ async fn insert_and_commit(
         try_join3(client.execute(&lock, &[]), client.query_one(&insert, &parameters), remove);
     // Sent behind the statements without waiting for them; if one of them failed, the server
     // answers COMMIT with a rollback and the failed statement's error is what counts.
-    let ((_, row, _), ()) = try_join(statements, client.batch_execute("commit")).await?;
+    let commit = async {
+        stand_still("append::log_locked").await;
+        client.batch_execute("commit").await
+    };
+    let ((_, row, _), ()) = try_join(statements, commit).await?;
     row.try_get(0).map(Position)
+}
+
+/// In a fault test, stands still where `FAILPOINTS="<point>=return(<milliseconds>)"` says so, with
+/// whatever locks are held there.
+async fn stand_still(point: &str) {
+    if let Some(duration) = standstill(point) {
+        tokio::time::sleep(duration).await;
+    }
+}
+
+#[cfg_attr(not(feature = "failpoints"), expect(unused_variables))]
+fn standstill(point: &str) -> Option<Duration> {
+    fail_point!(point, |ms| ms?.parse().ok().map(Duration::from_millis));
+    None
 }
 
 /// The transitions turned on their side: one array a column.

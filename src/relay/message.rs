@@ -2,6 +2,7 @@
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::message::PublishMessage;
+use fail::fail_point;
 
 use crate::lifecycle::announcement;
 use crate::log::Entry;
@@ -55,9 +56,18 @@ impl Content {
 /// `None` for a transition that announces nothing.
 pub fn build(entry: &Entry, epoch: Epoch, after: u64) -> Option<(&'static str, PublishMessage)> {
     let Content { subject, headers, body } = Content::of(entry, epoch)?;
-    let message =
-        PublishMessage::build().headers(headers).expected_last_sequence(after).payload(body.into());
+    let message = PublishMessage::build().headers(headers).payload(body.into());
+    let message = match expected(after) {
+        Some(after) => message.expected_last_sequence(after),
+        None => message,
+    };
     Some((subject, message))
+}
+
+/// A fault test takes the expectation away, to see that its absence is noticed.
+fn expected(after: u64) -> Option<u64> {
+    fail_point!("relay::no_expectation", |_| None);
+    Some(after)
 }
 
 /// The headers every message of this transition carries.

@@ -1,0 +1,60 @@
+//! A relay that stands still for longer than its lease and then publishes what others have published
+//! meanwhile: the stream takes none of it, and without the expected sequence it would.
+
+use crate::harness::faults::repetitions;
+use crate::harness::log_and_stream::{differences, read_log, read_stream};
+use crate::harness::relaying::{come_and_go, expect_relay, forgetful_stream};
+use crate::harness::{CALM, Fleet, Pod, Satellite, eventually};
+
+/// Longer than a lease and the pause of those who wait for it, in milliseconds.
+const STANDSTILL: u32 = 8_000;
+
+const REJECTED: &str = "groundstation_relay_rejected_publishes_total";
+
+/// A leader reads edges and stands still; another pod publishes them. Returns both pods when the
+/// leader has woken, published, and found out.
+async fn stale_leader_publishes(fleet: &Fleet, more_failpoints: &str) -> (Pod, Pod) {
+    forgetful_stream(fleet).await;
+    let points = format!("relay::after_read=1*sleep({STANDSTILL})->off;{more_failpoints}");
+    let stale = fleet.plan("stale").with("FAILPOINTS", &points).start().await;
+    expect_relay(&stale, "leading").await;
+    let other = fleet.pod("other").await;
+    let credentials = other.register("edge", "eu").await;
+    let mut subscriber = fleet.subscribe().await;
+    for _ in 0..10 {
+        come_and_go(&other, &credentials).await;
+    }
+    assert!(read_stream(&fleet.nats().await).await.is_empty(), "the leader has read and waits");
+    expect_relay(&other, "leading").await;
+    let last = other.register("last", "eu").await;
+    let _satellite = Satellite::connect(other.address, &last).await;
+    subscriber.expect("satellite.connected", last.id).await;
+    (stale, other)
+}
+
+#[tokio::test]
+async fn what_a_stale_leader_publishes_is_rejected() {
+    for _ in 0..repetitions(1, 5) {
+        let fleet = Fleet::new(CALM).await;
+        let (stale, other) = stale_leader_publishes(&fleet, "").await;
+        stale.expect_metric(REJECTED, 1.0).await;
+        stale.expect_log("this pod no longer relays").await;
+        expect_relay(&stale, "standby").await;
+        assert_eq!(other.metric(REJECTED).await, 0.0);
+        fleet.check().await;
+    }
+}
+
+#[tokio::test]
+async fn without_the_expected_sequence_a_stale_leader_doubles_messages_and_the_checker_sees_it() {
+    let fleet = Fleet::new(CALM).await;
+    let (_stale, _other) = stale_leader_publishes(&fleet, "relay::no_expectation=return").await;
+    let (sql, nats) = (fleet.sql().await, fleet.nats().await);
+    let found = eventually("the checker to see the doubles", async || {
+        let found = differences(&read_log(&sql).await, &read_stream(&nats).await);
+        let seen = found.iter().any(|line| line.starts_with("beyond the log:"));
+        if seen { Ok(found) } else { Err(found.join("\n")) }
+    })
+    .await;
+    assert!(!found.is_empty());
+}
