@@ -2,7 +2,7 @@
 
 use std::process::Output;
 
-use crate::harness::program::{command, run};
+use crate::harness::program::run;
 use crate::harness::wait::blocking;
 use crate::harness::{CALM, Fleet, Satellite};
 
