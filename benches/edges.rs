@@ -92,7 +92,8 @@ async fn through_groundstation(
     let (head, head_watch) = watch::channel(Position::ZERO);
     let (announce, _announcements) = mpsc::channel(1);
     let threshold = DEFAULT_OFFLINE_THRESHOLD;
-    let (log, appender) = appender(database.clone(), threshold, head, announce, metrics.clone());
+    let (log, appender) =
+        appender(database.clone(), threshold, head, announce, Arc::default(), metrics.clone());
     let (stop, appender) = (CancellationToken::new(), tokio::spawn(appender.run()));
     let relay = Relay {
         pod: "bench".to_owned(),

@@ -25,6 +25,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 #[derive(Default)]
 pub struct Health {
     database: AtomicBool,
+    appends_fail: AtomicBool,
     nats: AtomicBool,
     draining: AtomicBool,
     relay: Mutex<RelayState>,
@@ -90,18 +91,28 @@ impl Health {
         self.database.swap(writable, Ordering::Relaxed) != writable
     }
 
+    /// The appender tells whether the log takes no edges: a database can take the probe's row and
+    /// have no room for one more transition. Returns whether that is news.
+    pub fn appends_fail(&self, fail: bool) -> bool {
+        self.appends_fail.swap(fail, Ordering::Relaxed) != fail
+    }
+
+    fn is_writable(&self) -> bool {
+        self.database.load(Ordering::Relaxed) && !self.appends_fail.load(Ordering::Relaxed)
+    }
+
     fn nats(&self, up: bool) {
         self.nats.store(up, Ordering::Relaxed);
     }
 
     /// Everything at once.
     pub fn report(&self) -> Report {
-        let word = |up: &AtomicBool| if up.load(Ordering::Relaxed) { "up" } else { "down" };
-        let draining = self.is_draining();
+        let word = |up: bool| if up { "up" } else { "down" };
+        let (writable, draining) = (self.is_writable(), self.is_draining());
         Report {
-            ready: self.database.load(Ordering::Relaxed) && !draining,
-            database: word(&self.database),
-            nats: word(&self.nats),
+            ready: writable && !draining,
+            database: word(writable),
+            nats: word(self.nats.load(Ordering::Relaxed)),
             draining,
             relay: self.relay.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
@@ -208,6 +219,10 @@ mod tests {
         assert!(health.database(true));
         assert!(!health.database(true));
         assert!(health.report().ready, "NATS does not count");
+        assert!(health.appends_fail(true));
+        assert_eq!((health.report().ready, health.report().database), (false, "down"));
+        assert!(health.appends_fail(false));
+        assert!(health.report().ready);
         health.drain();
         assert!(!health.report().ready);
     }

@@ -66,6 +66,7 @@ pub async fn run(
         config.offline_threshold,
         head.clone(),
         announce,
+        health.clone(),
         metrics.clone(),
     );
     let (drain, stop, stop_http) =

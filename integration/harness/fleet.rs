@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use groundstation::dev::stores::Nats;
+use groundstation::dev::stores::{Nats, Postgres};
 use groundstation::nats::Address;
 use tokio::sync::OnceCell;
 use tokio_postgres::Client;
@@ -44,6 +44,7 @@ pub struct Fleet {
     pub read_token: String,
     /// Only where the test wants to kill it.
     nats: Option<Nats>,
+    postgres: Option<Postgres>,
     reader: OnceCell<Client>,
 }
 
@@ -67,6 +68,13 @@ impl Fleet {
         Fleet::of(timing, share, Some(nats))
     }
 
+    /// A fleet with a Postgres of its own.
+    pub async fn with_own_postgres(timing: Timing) -> Fleet {
+        let (mut share, own) = blocking(|| (stores::share(), stores::own_postgres())).await;
+        share.database_url = own.1;
+        Fleet { postgres: Some(own.0), ..Fleet::of(timing, share, None) }
+    }
+
     fn of(timing: Timing, share: Share, nats: Option<Nats>) -> Fleet {
         let Share { database_url, nats_url } = share;
         let (admin_token, read_token) = (stores::random(), stores::random());
@@ -77,6 +85,7 @@ impl Fleet {
             admin_token,
             read_token,
             nats,
+            postgres: None,
             reader: OnceCell::new(),
         }
     }
@@ -164,6 +173,11 @@ impl Fleet {
     /// The nats-server of [`Fleet::with_own_nats`].
     pub fn own_nats(&mut self) -> &mut Nats {
         self.nats.as_mut().expect("Fleet::with_own_nats")
+    }
+
+    /// The Postgres of [`Fleet::with_own_postgres`].
+    pub fn own_postgres(&self) -> &Postgres {
+        self.postgres.as_ref().expect("Fleet::with_own_postgres")
     }
 }
 

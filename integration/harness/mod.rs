@@ -8,6 +8,7 @@ pub mod log_and_stream;
 pub mod pod;
 pub mod program;
 pub mod proxy;
+pub mod refusal;
 pub mod relaying;
 pub mod running;
 pub mod satellite;

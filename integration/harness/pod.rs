@@ -173,6 +173,11 @@ impl Pod {
         self.expect_metric(SWEEPS, now + f64::from(times)).await;
     }
 
+    /// The process' id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Dies as in a crash.
     pub fn kill(&mut self) {
         self.child.kill().and_then(|()| self.child.wait()).expect("the pod can be killed");

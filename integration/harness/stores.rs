@@ -71,6 +71,20 @@ pub fn own_nats_with(configuration: &str) -> Nats {
     start_nats(&stores.folder.join(format!("nats-{n}")), configuration)
 }
 
+/// A Postgres that one test may spoil, and the URL of the database with the schema in it. Blocking.
+pub fn own_postgres() -> (Postgres, String) {
+    let stores = stores();
+    let n = stores.given.fetch_add(1, Ordering::Relaxed);
+    let folder = stores.folder.join(format!("postgres-{n}"));
+    let postgres =
+        Postgres::start(&tools(), &folder, &POSTGRES_SETTINGS).expect("a private Postgres");
+    create_database(&postgres, TEMPLATE, None);
+    let url = postgres.url(TEMPLATE);
+    let migrated = program::migrate(&url);
+    assert!(migrated.status.success(), "{migrated:?}");
+    (postgres, url)
+}
+
 fn take(template: Option<&str>) -> Share {
     let stores = stores();
     let n = stores.given.fetch_add(1, Ordering::Relaxed);

@@ -17,6 +17,7 @@
 //! the other) it is looked up which of them are in the log already.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::Object;
@@ -26,11 +27,12 @@ use time::OffsetDateTime;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_postgres::types::Json;
 use tokio_postgres::{Error, Statement};
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use super::{ChangeId, KIND, SCHEMA_VERSION};
 use crate::database::{self, Database};
+use crate::health::Health;
 use crate::lifecycle::{
     self, Connection, Decision, Edge, Event, Illegal, Position, Profile, Revision, SatelliteId,
     Session, Transition, Unchanged,
@@ -49,6 +51,10 @@ const MAX_BATCH: usize = 1_000;
 /// Pauses between tries while the database is away.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// After so many tries in a row the pod says that it is not ready. One or two fail whenever a
+/// connection breaks.
+const TRIES_UNTIL_UNREADY: u32 = 3;
 
 /// An edge on its way into the log.
 struct Request {
@@ -158,6 +164,7 @@ pub struct Appender {
     default_threshold: Duration,
     head: watch::Sender<Position>,
     announce: mpsc::Sender<Appended>,
+    health: Arc<Health>,
     metrics: Metrics,
 }
 
@@ -169,10 +176,12 @@ pub fn appender(
     default_threshold: Duration,
     head: watch::Sender<Position>,
     announce: mpsc::Sender<Appended>,
+    health: Arc<Health>,
     metrics: Metrics,
 ) -> (Log, Appender) {
     let (sender, requests) = mpsc::channel(QUEUE);
-    let appender = Appender { requests, database, default_threshold, head, announce, metrics };
+    let appender =
+        Appender { requests, database, default_threshold, head, announce, health, metrics };
     (Log { sender }, appender)
 }
 
@@ -189,11 +198,14 @@ impl Appender {
     /// Tries until the batch is in the log. Leaves `batch` empty. `retry` says that an earlier try
     /// may have reached the log.
     async fn append_for_good(&self, batch: &mut Vec<Request>, mut retry: bool) {
-        let mut pause = FIRST_PAUSE;
+        let (mut pause, mut failed) = (FIRST_PAUSE, 0);
         loop {
             let started = Instant::now();
             match self.try_append(batch, retry).await {
                 Ok(outcomes) => {
+                    if self.health.appends_fail(false) {
+                        info!("the log takes edges again");
+                    }
                     self.metrics.append_seconds.observe(started.elapsed().as_secs_f64());
                     self.metrics.append_batch.observe(batch.len() as f64);
                     self.settle(batch, &outcomes).await;
@@ -215,6 +227,10 @@ impl Appender {
                 Err(Failure::Transient(cause)) => {
                     self.metrics.append_failures.inc();
                     warn!(%cause, edges = batch.len(), ?pause, "append failed, trying again");
+                    failed += 1;
+                    if failed == TRIES_UNTIL_UNREADY && self.health.appends_fail(true) {
+                        error!(%cause, "the log takes no edges: not ready");
+                    }
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                     retry = true;

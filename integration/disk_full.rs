@@ -1,0 +1,71 @@
+//! A disk on which the log cannot grow: nothing is acknowledged falsely, the pod turns unready, and
+//! goes on by itself when there is room again.
+
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+use crate::harness::refusal::Refused;
+use crate::harness::{CALM, Fleet, Satellite};
+
+/// A file may be no longer than this, in bytes: Postgres takes it for a full disk. Its own journal's
+/// files are exactly as long and go on being written.
+const LIMIT: &str = "16777216";
+
+/// Makes the log's file longer than the limit, by rows that are never committed and so small that
+/// no page has room left for a real one.
+const SWELL: &str = "
+    begin;
+    insert into entity_transitions
+    select p, 1, md5('change ' || p)::uuid, 'swell', md5('satellite ' || p)::uuid, 'connected', 'connect', 1,
+           null, '{}', 'system', 'system', null, 1, now(), now()
+      from generate_series(1, 120000) p;
+    rollback";
+
+/// As the user whose process it is: even root may not limit another user's everywhere.
+fn limit(pid: u32, limit: &str) {
+    let process = std::fs::metadata(format!("/proc/{pid}")).expect("the process");
+    let status = Command::new("prlimit")
+        .args(["--pid", &pid.to_string(), &format!("--fsize={limit}:")])
+        .uid(process.uid())
+        .gid(process.gid())
+        .status();
+    assert!(status.expect("prlimit runs").success(), "no limit for {pid}");
+}
+
+/// The server, for its sessions to come, and the sessions it has.
+async fn limit_all(fleet: &Fleet, size: &str) {
+    const SESSIONS: &str = "select pid from pg_stat_activity where backend_type = 'client backend'";
+    limit(fleet.own_postgres().pid(), size);
+    for row in fleet.sql().await.query(SESSIONS, &[]).await.expect("the sessions") {
+        limit(row.get::<_, i32>(0).unsigned_abs(), size);
+    }
+}
+
+#[tokio::test]
+async fn while_the_disk_is_full_nothing_is_acknowledged_and_then_it_goes_on() {
+    let help = Command::new("prlimit").arg("--version").stdout(Stdio::null()).status();
+    if !help.is_ok_and(|status| status.success()) {
+        println!("skipped: this system has no prlimit");
+        return;
+    }
+    let fleet = Fleet::with_own_postgres(CALM).await;
+    fleet.sql().await.batch_execute(SWELL).await.expect("swollen");
+    let pod = fleet.pod("a").await;
+    let mut refused = Refused::prepare(&fleet, &pod).await;
+    limit_all(&fleet, LIMIT).await;
+    let mut fillers = Vec::new();
+    for n in 0..50 {
+        let filler = pod.register(&format!("filler-{n}"), "eu").await;
+        let satellite = Satellite::open(pod.address).await;
+        satellite.authenticate(&filler);
+        fillers.push(satellite);
+    }
+    pod.expect_metric("groundstation_append_failures_total", 1.0).await;
+    refused.nothing_is_acknowledged().await;
+    limit_all(&fleet, "unlimited").await;
+    refused.everything_is_made_up_for().await;
+    for filler in &mut fillers {
+        filler.expect("authenticated").await;
+    }
+}

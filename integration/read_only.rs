@@ -1,0 +1,34 @@
+//! A database that has become read-only, as after a failover gone wrong: nothing is acknowledged
+//! falsely, and the pod goes on by itself when it can be written again.
+
+use crate::harness::refusal::Refused;
+use crate::harness::{CALM, Fleet};
+
+/// Ends every session of the database but the caller's: what is set for the database holds for
+/// sessions begun later.
+const END_SESSIONS: &str = "
+    select pg_terminate_backend(pid) from pg_stat_activity
+     where datname = current_database() and pid <> pg_backend_pid()";
+
+async fn set(fleet: &Fleet, read_only: &str) {
+    let sql = fleet.sql().await;
+    let name: String =
+        sql.query_one("select current_database()", &[]).await.expect("a name").get(0);
+    let alter = format!(
+        "set transaction read write; alter database {name} set default_transaction_read_only = {read_only}"
+    );
+    sql.batch_execute(&alter).await.expect("set");
+}
+
+#[tokio::test]
+async fn while_the_database_is_read_only_nothing_is_acknowledged_and_then_it_goes_on() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let mut refused = Refused::prepare(&fleet, &pod).await;
+    set(&fleet, "on").await;
+    fleet.sql().await.batch_execute(END_SESSIONS).await.expect("ended");
+    refused.nothing_is_acknowledged().await;
+    // Nobody ends the sessions that began meanwhile: the pod has to, they stay read-only.
+    set(&fleet, "off").await;
+    refused.everything_is_made_up_for().await;
+}
