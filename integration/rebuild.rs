@@ -2,6 +2,8 @@
 
 use std::process::Output;
 
+#[cfg(feature = "failpoints")]
+use crate::harness::program::command;
 use crate::harness::program::run;
 use crate::harness::wait::blocking;
 use crate::harness::{CALM, Fleet, Satellite};

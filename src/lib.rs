@@ -35,6 +35,7 @@ pub mod monitor;
 pub mod nats;
 pub mod peers;
 pub mod pod;
+pub mod probe;
 pub mod progress;
 pub mod projector;
 pub mod relay;
