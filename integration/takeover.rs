@@ -49,6 +49,8 @@ async fn the_satellites_of_a_killed_pod_come_back_on_another_as_takeover() {
 async fn a_newer_session_on_another_pod_ends_the_older_one_within_seconds() {
     let fleet = Fleet::new(CALM).await;
     let (a, b) = (fleet.pod("a").await, fleet.pod("b").await);
+    a.expect_nats().await;
+    b.expect_nats().await;
     let credentials = a.register("edge", "eu").await;
     // Silent, so that no heartbeat of its own can betray the older one.
     let mut older = Satellite::connect(a.address, &credentials).await;
