@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::harness::program::run;
 use crate::harness::running::Running;
 use crate::harness::wait::blocking;
-use crate::harness::{CALM, Fleet, Pod};
+use crate::harness::{CALM, Fleet, Pod, eventually};
 
 fn api(fleet: &Fleet, pod: &Pod) -> Vec<(String, String)> {
     let url = format!("http://{}", pod.address);
@@ -117,7 +117,11 @@ async fn an_agent_is_a_satellite_that_watch_sees_come_and_say_goodbye() {
     let mut agent = Running::start(&agent, &token, &here);
     agent.says("Authenticated").await;
     pod.expect_metric("groundstation_heartbeats_received_total", 2.0).await;
-    assert_eq!(pod.show(credentials.id).await["capabilities"][0], "http");
+    eventually("what the agent says of itself", async || {
+        let shown = pod.show(credentials.id).await;
+        if shown["capabilities"][0] == "http" { Ok(()) } else { Err(shown.to_string()) }
+    })
+    .await;
     agent.interrupt();
     assert!(agent.ends().await.success(), "{}", agent.everything());
     assert!(!agent.everything().contains(&credentials.token));

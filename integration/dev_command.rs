@@ -57,7 +57,7 @@ async fn dev_shows_edges_arriving_on_nats_ends_clean_keeps_its_data_and_starts_o
 
     // The next run goes on where the first one stopped.
     let mut second = Running::start(&["dev", "--listen", "127.0.0.1:0"], &environment, &folder);
-    second.prints("takeover").await;
+    second.prints("session 2 ").await;
     second.interrupt();
     assert!(second.ends().await.success(), "{}", second.everything());
 
