@@ -171,15 +171,14 @@ async fn a_thousand_transitions_are_sealed_without_waiting_for_the_interval() {
     let fleet = Fleet::new(CALM).await;
     let pod = fleet.plan("a").with("GROUNDSTATION_SEAL_INTERVAL", "24h").start().await;
     let credentials = pod.register("edge", "eu").await;
-    // The pod has had its first look by the time it has appended.
+    // Its first look may have sealed this one, or have come before it.
     connect_times(&pod, &credentials, 1).await;
-    let open = seals(&fleet).await.last().map_or(1, |(_, last)| 1 - last);
     written_log::write(&fleet.sql().await, 2, 1_000).await;
     assert!(seals(&fleet).await.len() <= 1, "nothing calls for a seal yet");
     connect_times(&pod, &credentials, 1).await;
     pod.expect_metric(SEALED, 1_000.0).await;
-    let (first, last) = *seals(&fleet).await.last().expect("a seal");
-    assert_eq!((first, last), (2 - open, 1_001 - open));
+    let newest = *seals(&fleet).await.last().expect("a seal");
+    assert!([(1, 1_000), (2, 1_001)].contains(&newest), "{newest:?}");
 }
 
 #[tokio::test]
