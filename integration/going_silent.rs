@@ -9,6 +9,8 @@ use crate::harness::{BRISK, CALM, Credentials, Fleet, Heard, Satellite, eventual
 const LOST: &str =
     "groundstation_edges_total{event=\"heartbeat_lost\",reason=\"heartbeat_timeout\"}";
 
+const ALREADY_ENDED: &str = "groundstation_unchanged_edges_total{reason=\"already_ended\"}";
+
 #[tokio::test]
 async fn a_silent_satellite_is_lost_once_however_many_pods_sweep() {
     let fleet = Fleet::new(BRISK).await;
@@ -33,6 +35,37 @@ async fn a_silent_satellite_is_lost_once_however_many_pods_sweep() {
     for pod in &pods {
         pod.sweeps(5).await;
     }
+    let history = fleet.history(credentials.id).await;
+    assert_eq!(history, ["1 connected connect", "1 heartbeat_lost heartbeat_timeout"]);
+    fleet.check().await;
+}
+
+#[tokio::test]
+async fn a_loss_that_three_pods_find_in_the_same_moment_is_declared_by_one_of_them() {
+    let fleet = Fleet::new(BRISK).await;
+    let pods = [fleet.pod("a").await, fleet.pod("b").await, fleet.pod("c").await];
+    let credentials = pods[0].register("edge", "eu").await;
+    let _satellite = Satellite::connect(pods[0].address, &credentials).await;
+    // Whoever holds this row holds every append about the satellite up, and no sweep.
+    let (holder, sql) = (fleet.sql().await, fleet.sql().await);
+    holder.batch_execute("begin; select 1 from satellites for update").await.expect("held");
+    const WAITING: &str = "
+        select count(*) from pg_stat_activity
+         where datname = current_database() and wait_event_type = 'Lock'";
+    eventually("every pod to have proposed the loss", async || {
+        let waiting: i64 = sql.query_one(WAITING, &[]).await.expect("the activity").get(0);
+        if waiting == pods.len() as i64 { Ok(()) } else { Err(waiting.to_string()) }
+    })
+    .await;
+    holder.batch_execute("rollback").await.expect("let go");
+    eventually("the other pods to find it declared", async || {
+        let mut late = 0.0;
+        for pod in &pods {
+            late += pod.metric(ALREADY_ENDED).await;
+        }
+        if late == 2.0 { Ok(()) } else { Err(late.to_string()) }
+    })
+    .await;
     let history = fleet.history(credentials.id).await;
     assert_eq!(history, ["1 connected connect", "1 heartbeat_lost heartbeat_timeout"]);
     fleet.check().await;
@@ -135,7 +168,7 @@ async fn the_end_of_a_connection_already_given_up_is_no_second_edge() {
     let pod = fleet.pod("a").await;
     let (Credentials { id, .. }, satellite) = lost_on_a_surviving_socket(&fleet, &pod).await;
     satellite.close().await;
-    pod.expect_metric("groundstation_unchanged_edges_total{reason=\"already_ended\"}", 1.0).await;
+    pod.expect_metric(ALREADY_ENDED, 1.0).await;
     let lost = ["1 connected connect", "1 heartbeat_lost heartbeat_timeout"];
     assert_eq!(fleet.history(id).await, lost);
     fleet.check().await;

@@ -3,6 +3,8 @@
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream;
+use async_nats::jetstream::context::PublishErrorKind;
+use async_nats::jetstream::message::PublishMessage;
 
 use crate::harness::log_and_stream::{differences, read_log, read_stream};
 use crate::harness::relaying::{
@@ -44,6 +46,27 @@ async fn a_pod_that_ends_in_order_hands_the_relay_over_at_once() {
     fleet.check().await;
 }
 
+fn header(message: &async_nats::Message, name: &str) -> String {
+    let headers = message.headers.as_ref().expect("headers");
+    headers.get(name).expect(name).to_string()
+}
+
+/// Waits until the stream no longer knows this message id.
+async fn forgotten(fleet: &Fleet, id: &str) {
+    let jetstream = jetstream::new(fleet.nats().await);
+    eventually("the stream to forget", async || {
+        // Never stored: either it is a duplicate, or it does not follow.
+        let message = PublishMessage::build().message_id(id).expected_last_sequence(u64::MAX >> 1);
+        let sent = jetstream.send_publish("satellite.connected", message).await.expect("sent");
+        match sent.await {
+            Ok(ack) => Err(format!("{ack:?}")),
+            Err(refused) if refused.kind() == PublishErrorKind::WrongLastSequence => Ok(()),
+            Err(other) => panic!("{other}"),
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_relay_that_sleeps_longer_than_its_lease_doubles_nothing_when_it_wakes() {
     let fleet = Fleet::new(CALM).await;
@@ -58,7 +81,8 @@ async fn a_relay_that_sleeps_longer_than_its_lease_doubles_nothing_when_it_wakes
     expect_relay(&other, "leading").await;
     let last = other.register("last", "eu").await;
     let _satellite = Satellite::connect(other.address, &last).await;
-    subscriber.expect("satellite.connected", last.id).await;
+    let newest = subscriber.expect("satellite.connected", last.id).await;
+    forgotten(&fleet, &header(&newest, "Nats-Msg-Id")).await;
     sleeper.wake();
     // It goes on where it stopped, and finds out.
     sleeper.expect_log("this pod no longer relays").await;
@@ -126,6 +150,13 @@ async fn a_stream_that_was_lost_is_made_again_from_the_whole_log() {
     }
     fleet.expect_log_length(6).await;
     fleet.check().await;
+    let sql = fleet.sql().await;
+    eventually("the relay to remember where it is", async || {
+        let row = sql.query_one("select position from relay", &[]).await.expect("the relay's row");
+        let position: i64 = row.get(0);
+        if position == 6 { Ok(()) } else { Err(position.to_string()) }
+    })
+    .await;
     let jetstream = jetstream::new(fleet.nats().await);
     jetstream.delete_stream(STREAM).await.expect("the stream is deleted");
     come_and_go(&pod, &credentials).await;

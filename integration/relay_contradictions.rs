@@ -239,7 +239,12 @@ async fn a_database_restored_under_a_running_pod_halts_it_until_a_repair() {
     let reason = expect_halted(&pod).await;
     assert!(reason.contains("restored"), "{reason}");
     assert_eq!(pod.metric("groundstation_relay_halted").await, 1.0);
-    assert_eq!(pod.get("/readyz").await.status, 200, "a pod without its relay is ready");
+    // Ready without its relay, once the probe has found the database again.
+    eventually("the pod to be ready", async || match pod.get("/readyz").await {
+        answer if answer.status == 200 => Ok(()),
+        answer => Err(answer.text),
+    })
+    .await;
     assert_eq!(pod.expect_log("the relay has halted").await["level"], "ERROR");
     assert_eq!(read_stream(&nats).await, stream_before, "nothing was touched");
 

@@ -8,8 +8,11 @@ use crate::harness::{CALM, Fleet, Heard, Proxy, Satellite};
 async fn a_removed_satellite_is_shut_down_on_whichever_pod_holds_it_and_not_let_in_again() {
     let fleet = Fleet::new(CALM).await;
     let (a, b) = (fleet.pod("a").await, fleet.pod("b").await);
+    a.expect_nats().await;
+    b.expect_nats().await;
     let credentials = a.register("edge", "eu").await;
     let bystander = a.register("bystander", "eu").await;
+    // Both are silent: no heartbeat of its own tells the satellite's pod.
     let mut satellite = Satellite::connect(b.address, &credentials).await;
     let bystanding = Satellite::connect(b.address, &bystander).await;
     assert_eq!(a.remove(credentials.id).await.status, 204);

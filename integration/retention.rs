@@ -33,6 +33,16 @@ async fn publish(sql: &Client, position: i64) {
     sql.execute(checkpoint, &[&position]).await.expect("the relay's row");
 }
 
+/// Waits until the relay of a pod says that it has published this far.
+async fn published(sql: &Client, position: i64) {
+    eventually("everything to be on the stream", async || {
+        let row = sql.query_one("select position from relay", &[]).await.expect("the relay's row");
+        let published: i64 = row.get(0);
+        if published == position { Ok(()) } else { Err(format!("{published}")) }
+    })
+    .await;
+}
+
 /// A folder of the test's own that is not there yet.
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("archives").join(stores::random())
@@ -265,7 +275,9 @@ async fn nothing_is_dropped_without_a_whole_archive() {
 #[tokio::test]
 async fn appends_are_hardly_held_up_while_a_drop_cannot_have_its_lock() {
     let (fleet, sql) = with_a_log(1_500).await;
+    publish(&sql, 0).await;
     let pod = fleet.pod("a").await;
+    published(&sql, 1_500).await;
     let credentials = pod.register("edge", "eu").await;
     let reader = fleet.sql().await;
     reader
@@ -380,31 +392,26 @@ async fn what_the_dropped_transitions_came_to_is_not_lost() {
          where position = 1";
     sql.batch_execute(quiet).await.expect("one more");
     written_log::write(&sql, 2_502, 4_500).await;
+    publish(&sql, 0).await;
     let pod = fleet.pod("a").await;
-    // The pod goes by what is really on the stream.
-    eventually("all of it to be published", async || {
-        let row = sql.query_one("select position from relay", &[]).await.expect("the relay's row");
-        match row.get::<_, i64>(0) {
-            4_500 => Ok(()),
-            position => Err(position.to_string()),
-        }
-    })
-    .await;
+    published(&sql, 4_500).await;
     let fleet_at = async |position: i64| {
         let mut page = pod.get(&format!("/v1/satellites?position={position}")).await.json();
         page["satellites"].take()
     };
-    let ats = [3_000, 3_001, 3_777, 4_500];
+    // The first of them will be the horizon.
+    let places = [4_000, 4_001, 4_250, 4_500];
     let mut before = Vec::new();
-    for at in ats {
-        before.push(fleet_at(at).await);
-        assert_eq!(before[0].as_array().expect("a fleet").len(), 11);
+    for place in places {
+        let fleet = fleet_at(place).await;
+        assert_eq!(fleet.as_array().expect("a fleet").len(), 11);
+        before.push(fleet);
     }
     written(&fleet, &["retention", "--older-than", "90d"]).await;
     assert_eq!(left(&sql).await.0, 4_001);
-    // Positions 3000 to 3999 went as well, so the horizon is 4000: exact from there on.
-    assert_eq!(fleet_at(4_500).await, before[3]);
-    assert_eq!(fleet_at(4_000).await.as_array().expect("a fleet").len(), 11);
+    for (place, before) in places.into_iter().zip(before) {
+        assert_eq!(fleet_at(place).await, before, "{place}");
+    }
     let gone = pod.get("/v1/satellites?position=3777").await;
     assert!(gone.status >= 400 && gone.text.contains("4001"), "{gone:?}");
     // The projection still follows from the log, whole.
@@ -433,12 +440,7 @@ async fn pods_do_it_by_themselves_and_make_room_ahead() {
     let plan = |name: &str| fleet.plan(name).with("GROUNDSTATION_PARTITION_WIDTH", "1000");
     // The first one publishes what is there; nothing goes before.
     let first = plan("first").start().await;
-    eventually("everything to be on the stream", async || {
-        let row = sql.query_one("select position from relay", &[]).await.expect("a row");
-        let published: i64 = row.get(0);
-        if published == 3_500 { Ok(()) } else { Err(format!("{published}")) }
-    })
-    .await;
+    published(&sql, 3_500).await;
     fleet.check().await;
     let keeping = |name: &str| {
         let folder = folder.to_str().expect("a name");

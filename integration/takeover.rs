@@ -1,6 +1,8 @@
 //! The newest session of a satellite is the one that counts, on whichever pod, whatever the older
 //! one does late.
 
+use tokio_tungstenite::tungstenite::Message;
+
 use crate::harness::{CALM, Credentials, Fleet, Heard, Pod, Proxy, Satellite, eventually};
 
 const STALE: &str = "groundstation_unchanged_edges_total{reason=\"stale_session\"}";
@@ -47,6 +49,8 @@ async fn the_satellites_of_a_killed_pod_come_back_on_another_as_takeover() {
 async fn a_newer_session_on_another_pod_ends_the_older_one_within_seconds() {
     let fleet = Fleet::new(CALM).await;
     let (a, b) = (fleet.pod("a").await, fleet.pod("b").await);
+    a.expect_nats().await;
+    b.expect_nats().await;
     let credentials = a.register("edge", "eu").await;
     // Silent, so that no heartbeat of its own can betray the older one.
     let mut older = Satellite::connect(a.address, &credentials).await;
@@ -79,34 +83,28 @@ async fn a_newer_session_on_the_same_pod_ends_the_older_one() {
     fleet.check().await;
 }
 
-/// Two pods, the first of which hears nothing from NATS, and a satellite that the second took over
-/// from it without its knowing.
-async fn taken_over_unheard(
-    fleet: &Fleet,
-    through: &Proxy,
-    a: &Pod,
-    b: &Pod,
-) -> (Credentials, Satellite, Satellite) {
-    let credentials = b.register("edge", "eu").await;
-    let older = Satellite::connect(through.address, &credentials).await;
-    holds(a, 1.0).await;
-    let newer = Satellite::connect(b.address, &credentials).await;
-    assert_eq!(fleet.history(credentials.id).await, TAKEN_OVER);
-    (credentials, older, newer)
+/// A pod that will hear nothing from the others, and the proxy that keeps it from hearing.
+async fn deaf_pod(fleet: &Fleet) -> (Pod, Proxy) {
+    let (nats, nats_url) = Proxy::before(&fleet.nats_url).await;
+    let pod = fleet.plan("deaf").with("NATS_URL", &nats_url).start().await;
+    nats.stall();
+    (pod, nats)
 }
 
 #[tokio::test]
 async fn a_late_close_on_the_old_pod_does_not_touch_the_new_session() {
     let fleet = Fleet::new(CALM).await;
-    let (nats, nats_url) = Proxy::before(&fleet.nats_url).await;
-    let a = fleet.plan("a").with("NATS_URL", &nats_url).start().await;
+    let (a, nats) = deaf_pod(&fleet).await;
     let b = fleet.pod("b").await;
+    let credentials = b.register("edge", "eu").await;
     let socket = Proxy::to(a.address).await;
-    nats.stall();
-    let (credentials, older, newer) = taken_over_unheard(&fleet, &socket, &a, &b).await;
+    let older = Satellite::connect(socket.address, &credentials).await;
+    // The goodbye is under way until after the takeover.
     socket.stall();
-    // The goodbye is sent, and is under way until after the takeover.
-    drop(older);
+    older.send_frame(Message::Close(None));
+    older.expect_sent().await;
+    let newer = Satellite::connect(b.address, &credentials).await;
+    assert_eq!(fleet.history(credentials.id).await, TAKEN_OVER);
     socket.resume();
     a.expect_metric(STALE, 1.0).await;
     assert_eq!(fleet.history(credentials.id).await, TAKEN_OVER);
@@ -140,12 +138,11 @@ async fn a_close_that_waits_for_the_database_does_not_touch_the_new_session() {
 #[tokio::test]
 async fn a_heartbeat_of_an_older_session_moves_nothing_and_ends_it() {
     let fleet = Fleet::new(CALM).await;
-    let (nats, nats_url) = Proxy::before(&fleet.nats_url).await;
-    let a = fleet.plan("a").with("NATS_URL", &nats_url).start().await;
+    let (a, nats) = deaf_pod(&fleet).await;
     let b = fleet.pod("b").await;
-    let socket = Proxy::to(a.address).await;
-    nats.stall();
-    let (credentials, mut older, newer) = taken_over_unheard(&fleet, &socket, &a, &b).await;
+    let credentials = b.register("edge", "eu").await;
+    let mut older = Satellite::connect(a.address, &credentials).await;
+    let newer = Satellite::connect(b.address, &credentials).await;
     newer.close().await;
     let ended: Vec<&str> = TAKEN_OVER.into_iter().chain(["2 disconnected client_close"]).collect();
     fleet.expect_history(credentials.id, &ended).await;

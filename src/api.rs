@@ -19,6 +19,7 @@ use crate::health::Health;
 use crate::log::append::Log;
 use crate::metrics::Metrics;
 
+mod parameters;
 mod past;
 mod problem;
 mod satellites;

@@ -20,7 +20,7 @@ use crate::config::{self, DatabaseArgs, MigrateArgs, NatsArgs, ServeArgs};
 use crate::dev::{self, DevArgs};
 use crate::lifecycle::Position;
 use crate::simulate::{self, Plan};
-use crate::{client, logging, pod, projector, schema, watch};
+use crate::{client, logging, pod, projector, schema, shutdown, watch};
 
 mod audit;
 mod replay;
@@ -181,7 +181,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             logging::start("info")?;
             let config = args.check()?;
             block_on(async {
-                let shutdown = shutdown_signal()?;
+                let shutdown = shutdown::signal()?;
                 pod::run(config, shutdown, |_| {}).await
             })
         }
@@ -244,7 +244,7 @@ async fn run_agent(args: AgentArgs) -> anyhow::Result<()> {
     // Closing the orders makes the agent say goodbye.
     let (orders, told) = mpsc::channel(1);
     let mut orders = Some(orders);
-    let mut interrupted = std::pin::pin!(shutdown_signal()?);
+    let mut interrupted = std::pin::pin!(shutdown::signal()?);
     let mut life = std::pin::pin!(agent::run(identity, told, |happening| {
         tracing::info!(?happening, "satellite");
     }));
@@ -273,7 +273,7 @@ async fn run_simulation(args: SimulateArgs) -> anyhow::Result<()> {
         seed: args.seed.unwrap_or_else(|| fastrand::u64(..)),
     };
     let stop = CancellationToken::new();
-    let interrupted = shutdown_signal()?;
+    let interrupted = shutdown::signal()?;
     let stopper = stop.clone();
     tokio::spawn(async move {
         interrupted.await;
@@ -292,7 +292,7 @@ async fn run_watch(args: WatchArgs) -> anyhow::Result<()> {
         args.nats.address()?.context("NATS_URL is missing: set it to nats://host:4222")?;
     let triggers = watch::triggers(address.connect("groundstation watch").await?).await?;
     let mut triggers = std::pin::pin!(triggers);
-    let mut interrupted = std::pin::pin!(shutdown_signal()?);
+    let mut interrupted = std::pin::pin!(shutdown::signal()?);
     let colour = std::io::stdout().is_terminal();
     eprintln!("watching; Ctrl-C ends");
     loop {
@@ -355,17 +355,4 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
         .build()
         .context("cannot start the runtime")?
         .block_on(work)
-}
-
-/// Resolves on SIGINT (Ctrl-C) or SIGTERM.
-pub fn shutdown_signal() -> anyhow::Result<impl Future<Output = ()>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    })
 }

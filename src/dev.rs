@@ -267,7 +267,7 @@ async fn demonstrate(
     let triggers = crate::watch::triggers(nats.connect("groundstation dev").await?).await?;
     let mut flight = JoinSet::new();
     let orders = launch(&mut flight, &members, address);
-    let interrupted = crate::cli::shutdown_signal()?;
+    let interrupted = crate::shutdown::signal()?;
     let over = async {
         match duration {
             Some(duration) => tokio::time::sleep(duration).await,

@@ -23,6 +23,7 @@ pub mod canonical;
 pub mod partitions;
 pub mod past;
 pub mod read;
+pub mod transaction;
 
 pub use partitions::horizon;
 

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::database::{self, Database};
 use crate::lifecycle::{self, Connection, Event, Position, Revision, SatelliteId, Session};
-use crate::log::{self, append, read};
+use crate::log::{self, read, transaction};
 
 /// Rows written to the second projection in one statement.
 const BATCH: usize = 10_000;
@@ -177,7 +177,7 @@ async fn replace(client: &mut Object, fold: &mut Fold) -> anyhow::Result<Finding
     second_projection(&transaction, fold, None).await?;
     // The rows before the log, as the appender does: it holds row locks when it waits for the log.
     transaction.batch_execute(LOCK_ROWS).await?;
-    append::lock_head(&transaction).await?;
+    transaction::lock_head(&transaction).await?;
     let late = fold.catch_up(&transaction, |_| {}).await?;
     second_projection(&transaction, fold, Some(&late)).await?;
     let findings = compare(&transaction, fold).await?;

@@ -147,7 +147,7 @@ pub async fn create(
     let tags = Json(&new.tags);
     let transaction = client.transaction().await?;
     let statement = transaction.prepare_cached(CREATE).await?;
-    let (head, now) = log::append::lock_head(&transaction).await?;
+    let (head, now) = log::transaction::lock_head(&transaction).await?;
     let parameters: [&(dyn ToSql + Sync); 10] = [
         &id.0,
         &new.name,

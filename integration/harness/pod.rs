@@ -166,6 +166,11 @@ impl Pod {
         .await;
     }
 
+    /// Waits until this pod is connected to NATS: what was told before then it has not heard.
+    pub async fn expect_nats(&self) {
+        self.expect_metric("groundstation_nats_up", 1.0).await;
+    }
+
     /// Waits until this pod has looked for silent satellites `times` more.
     pub async fn sweeps(&self, times: u32) {
         const SWEEPS: &str = "groundstation_sweep_seconds_count";

@@ -11,30 +11,34 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::Api;
+use super::parameters::{satellite_id, time};
 use super::problem::Problem;
-use super::satellites::{ListQuery, Page, satellite_id};
 use crate::history::{self, At, Field, Stats};
 use crate::lifecycle::Position;
+use crate::wire::SatelliteJson;
 
 /// The longest window of a question about the past.
 const MAX_WINDOW: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
-/// A page of the fleet as it was, by id.
-pub async fn fleet(api: &Api, query: ListQuery, limit: i64) -> Result<Page, Problem> {
-    if query.status.is_some() || query.region.is_some() || query.tag.is_some() || query.q.is_some()
-    {
-        return Err(Problem::invalid("at and position go with limit and cursor only."));
+/// The place in the past that the parameters `at` and `position` name; one of them is there.
+pub fn place(at: Option<String>, position: Option<i64>) -> Result<At, Problem> {
+    match (at, position) {
+        (Some(text), None) => Ok(At::Moment(time("at", &text)?)),
+        (None, Some(position)) if position >= 0 => Ok(At::Position(Position(position))),
+        (None, _) => Err(Problem::invalid("position must be 0 or more.")),
+        (Some(_), Some(_)) => Err(Problem::invalid("Give at or position, not both.")),
     }
-    let at = match (query.at, query.position) {
-        (Some(text), None) => At::Moment(
-            text.parse()
-                .map_err(|_| Problem::invalid("at must be a time such as 2026-03-01T12:00:00Z."))?,
-        ),
-        (None, Some(position)) if position >= 0 => At::Position(Position(position)),
-        (None, _) => return Err(Problem::invalid("position must be 0 or more.")),
-        (Some(_), Some(_)) => return Err(Problem::invalid("Give at or position, not both.")),
-    };
-    let after = match query.cursor {
+}
+
+/// A page of the fleet as it was, by id; the id the next page begins behind; the position it is
+/// as of.
+pub async fn fleet(
+    api: &Api,
+    at: At,
+    cursor: Option<String>,
+    limit: i64,
+) -> Result<(Vec<SatelliteJson>, Option<Uuid>, Position), Problem> {
+    let after = match cursor {
         None => Uuid::nil(),
         Some(cursor) => Uuid::try_parse(&cursor)
             .map_err(|_| Problem::invalid("cursor must be a nextCursor of an earlier page."))?,
@@ -42,11 +46,7 @@ pub async fn fleet(api: &Api, query: ListQuery, limit: i64) -> Result<Page, Prob
     let client = api.database.get().await?;
     let as_of = history::resolve(&client, at).await?;
     let (satellites, next) = history::fleet(&client, as_of, after, limit).await?;
-    Ok(Page {
-        satellites,
-        next_cursor: next.map(|id| id.to_string()),
-        position: Some(as_of.position.0),
-    })
+    Ok((satellites, next, as_of.position))
 }
 
 #[derive(Deserialize)]

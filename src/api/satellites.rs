@@ -12,9 +12,10 @@ use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::parameters::{limit, satellite_id};
 use super::problem::Problem;
 use super::{APPEND_TIMEOUT, Api, past};
-use crate::lifecycle::{Edge, SatelliteId};
+use crate::lifecycle::Edge;
 use crate::liveness::Status;
 use crate::log::append::Outcome;
 use crate::satellites::{self, ListFilter, MAX_LIMIT, NewSatellite};
@@ -25,28 +26,28 @@ const DEFAULT_LIMIT: i64 = 100;
 
 #[derive(Deserialize)]
 pub struct ListQuery {
-    pub status: Option<String>,
-    pub region: Option<String>,
-    pub tag: Option<String>,
-    pub q: Option<String>,
-    pub limit: Option<i64>,
-    pub cursor: Option<String>,
+    status: Option<String>,
+    region: Option<String>,
+    tag: Option<String>,
+    q: Option<String>,
+    limit: Option<i64>,
+    cursor: Option<String>,
     /// The fleet as it was at this moment,
-    pub at: Option<String>,
+    at: Option<String>,
     /// or right after this position.
-    pub position: Option<i64>,
+    position: Option<i64>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Page {
-    pub satellites: Vec<SatelliteJson>,
+    satellites: Vec<SatelliteJson>,
     /// Where the next page starts; absent on the last one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub next_cursor: Option<String>,
+    next_cursor: Option<String>,
     /// The position this page is as of; absent for the present.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub position: Option<i64>,
+    position: Option<i64>,
 }
 
 /// `GET /v1/satellites`
@@ -57,7 +58,7 @@ pub async fn list(
     let Query(query) = query?;
     let limit = limit(query.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
     if query.at.is_some() || query.position.is_some() {
-        return past::fleet(&api, query, limit).await.map(Json);
+        return as_it_was(&api, query, limit).await.map(Json);
     }
     let filter = filter(query)?;
     let client = api.database.get().await?;
@@ -69,6 +70,17 @@ pub async fn list(
     satellites.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     let next_cursor = satellites.last().filter(|_| is_full).map(cursor_after);
     Ok(Json(Page { satellites, next_cursor, position: None }))
+}
+
+/// The fleet at an earlier place, by id.
+async fn as_it_was(api: &Api, query: ListQuery, limit: i64) -> Result<Page, Problem> {
+    if query.status.is_some() || query.region.is_some() || query.tag.is_some() || query.q.is_some()
+    {
+        return Err(Problem::invalid("at and position go with limit and cursor only."));
+    }
+    let at = past::place(query.at, query.position)?;
+    let (satellites, next, position) = past::fleet(api, at, query.cursor, limit).await?;
+    Ok(Page { satellites, next_cursor: next.map(|id| id.to_string()), position: Some(position.0) })
 }
 
 fn filter(query: ListQuery) -> Result<ListFilter, Problem> {
@@ -102,15 +114,6 @@ fn cursor_after(satellite: &SatelliteJson) -> String {
     URL_SAFE_NO_PAD.encode(place.to_string())
 }
 
-/// A page's size, within its bounds.
-pub fn limit(asked: Option<i64>, default: i64, most: i64) -> Result<i64, Problem> {
-    match asked {
-        None => Ok(default),
-        Some(limit) if (1..=most).contains(&limit) => Ok(limit),
-        Some(_) => Err(Problem::invalid(format!("limit must be from 1 to {most}."))),
-    }
-}
-
 #[derive(Serialize)]
 pub struct Created {
     satellite: SatelliteJson,
@@ -137,13 +140,6 @@ pub async fn create(
     ];
     let token = token.expose_secret().to_owned();
     Ok((StatusCode::CREATED, headers, Json(Created { satellite, token })))
-}
-
-/// The id in the path; one that is not a UUID is as unknown as any other.
-pub fn satellite_id(path: Result<Path<String>, PathRejection>) -> Result<SatelliteId, Problem> {
-    let Path(text) = path?;
-    let shown: String = text.chars().take(64).collect();
-    Uuid::try_parse(&text).map(SatelliteId).map_err(|_| Problem::no_satellite(&shown))
 }
 
 /// `GET /v1/satellites/{id}`

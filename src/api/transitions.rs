@@ -8,11 +8,11 @@ use axum::extract::{Path, Query, State};
 use serde::{Deserialize, Serialize};
 
 use super::Api;
+use super::parameters::{limit, satellite_id, time};
 use super::problem::Problem;
-use super::satellites::{limit, satellite_id};
 use crate::lifecycle::{Event, Position, SatelliteId};
 use crate::log::read::{self, Filter, MAX_LIMIT};
-use crate::wire::{Timestamp, TransitionJson};
+use crate::wire::TransitionJson;
 
 /// How many transitions a page has unless told otherwise.
 const DEFAULT_LIMIT: i64 = 100;
@@ -76,8 +76,8 @@ async fn page(
     let filter = Filter {
         satellite,
         event,
-        since: time("since", query.since)?,
-        until: time("until", query.until)?,
+        since: query.since.as_deref().map(|text| time("since", text)).transpose()?,
+        until: query.until.as_deref().map(|text| time("until", text)).transpose()?,
     };
     let client = api.database.get().await?;
     let entries = read::filtered(&client, after, limit, &filter).await?;
@@ -85,13 +85,4 @@ async fn page(
         next_after: entries.last().map_or(after.0, |entry| entry.position.0),
         transitions: entries.iter().map(crate::log::Entry::to_json).collect(),
     }))
-}
-
-fn time(name: &str, text: Option<String>) -> Result<Option<Timestamp>, Problem> {
-    text.map(|text| {
-        text.parse().map_err(|_| {
-            Problem::invalid(format!("{name} must be a time such as 2026-03-01T12:00:00Z."))
-        })
-    })
-    .transpose()
 }

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use async_nats::jetstream::Context;
-use async_nats::jetstream::stream::Stream;
+use async_nats::jetstream::stream::{Config, Stream};
 use deadpool_postgres::Object;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -39,6 +39,9 @@ const SHORTEST_WINDOW: Duration = Duration::from_millis(100);
 
 /// How long the server is given to forget what is older than that.
 const FORGETTING: Duration = Duration::from_secs(1);
+
+/// A relay that has waited this long may be waiting for the server to forget.
+const STUCK: Duration = Duration::from_secs(2);
 
 /// Between two looks at how far the relay is.
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
@@ -86,8 +89,11 @@ impl Repair {
         let purge = stream.purge().sequence(tail.sequence + 1).await;
         let purged = purge.context("cannot purge the stream")?.purged;
         tell(&format!("purged {purged} messages"));
-        self.forget_message_ids(stream, &mut tell).await?;
-        let last = self.publish(&mut tell).await?;
+        let config = stream.cached_info().config.clone();
+        let window = config.duplicate_window;
+        tell(&format!("the stream's duplicate window is {window:?}; shortened for a moment"));
+        self.forget_message_ids(&config).await?;
+        let last = self.publish(&config, &mut tell).await?;
         Ok(Rebuilt { epoch, first, last, purged })
     }
 
@@ -127,20 +133,14 @@ impl Repair {
         Ok(())
     }
 
-    async fn forget_message_ids(
-        &self,
-        stream: Stream,
-        tell: &mut impl FnMut(&str),
-    ) -> anyhow::Result<()> {
-        let config = stream.cached_info().config.clone();
+    /// Shortens the stream's duplicate window and restores it.
+    async fn forget_message_ids(&self, config: &Config) -> anyhow::Result<()> {
         let window = config.duplicate_window;
-        tell(&format!("the stream's duplicate window is {window:?}; shortened for a moment"));
-        let mut short = config.clone();
-        short.duplicate_window = SHORTEST_WINDOW.min(window);
+        let short = Config { duplicate_window: SHORTEST_WINDOW.min(window), ..config.clone() };
         let update = self.jetstream.update_stream(&short).await;
         update.context("cannot shorten the stream's duplicate window")?;
         tokio::time::sleep(FORGETTING).await;
-        let restore = self.jetstream.update_stream(&config).await;
+        let restore = self.jetstream.update_stream(config).await;
         restore.with_context(|| {
             format!("cannot restore the stream's duplicate window: set it to {window:?}")
         })?;
@@ -148,7 +148,11 @@ impl Repair {
     }
 
     /// Relays until everything that is in the log now is on the stream; returns up to where.
-    async fn publish(&self, tell: &mut impl FnMut(&str)) -> anyhow::Result<Position> {
+    async fn publish(
+        &self,
+        config: &Config,
+        tell: &mut impl FnMut(&str),
+    ) -> anyhow::Result<Position> {
         let client = self.database.get().await?;
         let head = read::head(&client).await.map_err(described)?;
         drop(client);
@@ -164,7 +168,7 @@ impl Repair {
             metrics: Metrics::new(),
         };
         let relay = tokio::spawn(relay.run(stop.clone()));
-        let reached = self.reach(head, &health, tell).await;
+        let reached = self.reach(head, &health, config, tell).await;
         stop.cancel();
         relay.await.context("the relay failed")?;
         drop(news);
@@ -176,9 +180,11 @@ impl Repair {
         &self,
         head: Position,
         health: &Health,
+        config: &Config,
         tell: &mut impl FnMut(&str),
     ) -> anyhow::Result<()> {
         let (mut progressed, mut at) = (Instant::now(), Position::ZERO);
+        let mut forgot = Instant::now();
         let mut obstacle = String::new();
         loop {
             let client = self.database.get().await?;
@@ -197,6 +203,11 @@ impl Repair {
                 RelayState::Waiting { reason } if reason != obstacle => {
                     tell(&format!("waiting: {reason}"));
                     obstacle = reason;
+                }
+                // The server's timer misses a short window now and then: it is asked once more.
+                RelayState::Waiting { .. } if forgot.elapsed() > STUCK => {
+                    self.forget_message_ids(config).await?;
+                    forgot = Instant::now();
                 }
                 _ => {}
             }

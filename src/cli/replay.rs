@@ -6,7 +6,6 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use uuid::Uuid;
 
-use super::shutdown_signal;
 use crate::config::{DatabaseArgs, NatsArgs};
 use crate::lifecycle::{Event, Position, SatelliteId};
 use crate::progress::Progress;
@@ -63,7 +62,7 @@ pub struct ReplayArgs {
     /// For lines: the file to write, which must not be there yet [default: standard output]
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// For nats: what subjects begin with, such as replay.
+    /// For nats: what subjects begin with, a dot at its end, such as `replay.`
     #[arg(long, value_name = "PREFIX", value_parser = Prefix::parse)]
     prefix: Option<Prefix>,
     /// max, or how many times as fast as it was recorded, such as 1x or 10x; no pause is longer
@@ -94,7 +93,7 @@ pub async fn run(args: ReplayArgs) -> anyhow::Result<()> {
     let selection = args.selection()?;
     let address = args.database.required()?;
     let database = address.pool("replay")?;
-    let interrupted = shutdown_signal()?;
+    let interrupted = crate::shutdown::signal()?;
     let (sink, progress) = match (args.to, args.prefix) {
         (To::Lines, Some(_)) => bail!("--prefix is of use only with --to nats"),
         (To::Nats, None) => bail!("--to nats needs a --prefix, such as replay."),

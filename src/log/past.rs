@@ -57,16 +57,20 @@ pub async fn position_at(
 }
 
 const LAST_OF_EACH: &str = "
-    select distinct on (entity_id)
-           position, revision, change_id, entity_id, event, reason, session, prev, next,
-           actor_type, actor_id, traceparent, occurred_at, recorded_at
-      from remembered_transitions
-     where position <= $1 and entity_id > $2
-     order by entity_id, position desc
+    select * from (
+        select distinct on (entity_id)
+               position, revision, change_id, entity_id, event, reason, session, prev, next,
+               actor_type, actor_id, traceparent, occurred_at, recorded_at
+          from remembered_transitions
+         where position <= $1 and entity_id > $2
+         order by entity_id, position desc
+    ) newest
+     where next is not null
+     order by entity_id
      limit $3";
 
-/// The last entry at or before `position` of each satellite, by id after `after`, at most `limit`
-/// (bounded by [`MAX_LIMIT`]).
+/// The last entry at or before `position` of each satellite that was there then, by id after
+/// `after`, at most `limit` (bounded by [`MAX_LIMIT`]).
 pub async fn last_of_each(
     client: &impl GenericClient,
     position: Position,

@@ -1,0 +1,385 @@
+//! One batch of edges as one transaction: lock, read, decide, insert, project, commit.
+//!
+//! Owns the statements that write the log and the rows it projects to, and the log's lock. What it
+//! promises and why is told by [`super::append`], its only caller but for [`lock_head`].
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use deadpool_postgres::Object;
+use fail::fail_point;
+use futures_util::future::{try_join, try_join3, try_join4};
+use time::OffsetDateTime;
+use tokio_postgres::types::Json;
+use tokio_postgres::{Error, Statement};
+use tracing::error;
+use uuid::Uuid;
+
+use super::append::{Outcome, Request};
+use super::{ChangeId, KIND, SCHEMA_VERSION};
+use crate::lifecycle::{
+    self, Connection, Decision, Event, Illegal, Position, Profile, Revision, Session, Transition,
+};
+use crate::liveness;
+use crate::wire::{StateJson, Timestamp};
+
+/// Makes one transaction of a batch and commits it; the outcomes are in the order of the edges.
+/// `retry` says that an earlier try may have reached the log.
+pub(super) async fn transact(
+    client: &Object,
+    batch: &[Request],
+    retry: bool,
+    default_threshold: Duration,
+) -> Result<(Vec<Outcome>, Vec<Transition>), Error> {
+    let mut ids: Vec<Uuid> = batch.iter().map(|request| request.satellite.0).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let (now, mut satellites) = lock_and_read(client, &ids, default_threshold).await?;
+    stand_still("append::rows_locked").await;
+    let known = if retry { find_changes(client, batch).await? } else { HashMap::new() };
+
+    let mut outcomes = Vec::with_capacity(batch.len());
+    let mut transitions: Vec<(Transition, &Request)> = Vec::new();
+    for request in batch {
+        if let Some(outcome) = known.get(&request.change) {
+            outcomes.push(*outcome);
+            continue;
+        }
+        let satellite = satellites.entry(request.satellite.0).or_default();
+        match satellite.decide(request, now) {
+            Ok(transition) => {
+                // The position is known after the insert; until then it is the place in it.
+                outcomes.push(Outcome::Appended {
+                    position: Position(transitions.len() as i64),
+                    session: transition.session,
+                    event: transition.event,
+                });
+                transitions.push((transition, request));
+            }
+            Err(outcome) => outcomes.push(outcome),
+        }
+    }
+
+    if transitions.is_empty() {
+        client.batch_execute("rollback").await?;
+        return Ok((outcomes, Vec::new()));
+    }
+    let first = insert_and_commit(client, &transitions).await?;
+    for (request, outcome) in batch.iter().zip(&mut outcomes) {
+        if let Outcome::Appended { position, .. } = outcome
+            && !known.contains_key(&request.change)
+        {
+            position.0 += first.0;
+        }
+    }
+    Ok((outcomes, transitions.into_iter().map(|(transition, _)| transition).collect()))
+}
+
+async fn lock_and_read(
+    client: &Object,
+    ids: &[Uuid],
+    default_threshold: Duration,
+) -> Result<(OffsetDateTime, HashMap<Uuid, Satellite>), Error> {
+    let (lock_satellites, lock_rows, read): (Statement, Statement, Statement) = try_join3(
+        client.prepare_cached(LOCK_SATELLITES),
+        client.prepare_cached(LOCK_ROWS),
+        client.prepare_cached(READ_ROWS),
+    )
+    .await?;
+    let ids_parameter: &[&(dyn tokio_postgres::types::ToSql + Sync)] = &[&ids];
+    let (_, _, _, rows) = try_join4(
+        client.batch_execute("begin isolation level read committed"),
+        client.execute(&lock_satellites, ids_parameter),
+        client.execute(&lock_rows, ids_parameter),
+        client.query(&read, ids_parameter),
+    )
+    .await?;
+
+    let mut now = OffsetDateTime::UNIX_EPOCH;
+    let mut satellites = HashMap::with_capacity(rows.len());
+    for row in &rows {
+        now = row.try_get("now")?;
+        satellites.insert(row.try_get("id")?, Satellite::from_row(row, default_threshold)?);
+    }
+    Ok((now, satellites))
+}
+
+/// A satellite under its lock, as the transaction goes on.
+#[derive(Default)]
+struct Satellite {
+    profile: Option<Profile>,
+    row: Option<Connection>,
+}
+
+impl Satellite {
+    fn from_row(row: &tokio_postgres::Row, default: Duration) -> Result<Satellite, Error> {
+        let profile = match row.try_get::<_, Option<String>>("name")? {
+            None => None,
+            Some(name) => Some(Profile {
+                name,
+                region: row.try_get("region")?,
+                threshold: liveness::threshold(row.try_get("offline_threshold_ms")?, default),
+            }),
+        };
+        let last_event = row.try_get::<_, Option<&str>>("last_event")?.and_then(Event::parse);
+        let row = match last_event {
+            None => None,
+            Some(last_event) => Some(Connection {
+                session: Session(row.try_get("session")?),
+                revision: Revision(row.try_get("revision")?),
+                last_event,
+                last_heartbeat_at: row.try_get("last_heartbeat_at")?,
+            }),
+        };
+        Ok(Satellite { profile, row })
+    }
+
+    /// Decides an edge and moves on to the row after it.
+    fn decide(&mut self, request: &Request, now: OffsetDateTime) -> Result<Transition, Outcome> {
+        let profile = self.profile.as_ref().ok_or(Outcome::UnknownSatellite)?;
+        let happened = Timestamp::new(now - request.happened.elapsed()).moment();
+        let decision =
+            lifecycle::next(request.satellite, profile, self.row.as_ref(), request.edge, happened);
+        let transition = match decision {
+            Ok(Decision::Append(transition)) => *transition,
+            Ok(Decision::Nothing(why)) => return Err(Outcome::Nothing(why)),
+            Err(illegal @ Illegal::UnknownSession { .. }) => {
+                error!(%illegal, edge = ?request.edge, "an edge that cannot happen was refused");
+                return Err(Outcome::Refused);
+            }
+        };
+        match lifecycle::project(self.row.as_ref(), &transition) {
+            Ok(row) => self.row = Some(row),
+            Err(out_of_order) => {
+                error!(%out_of_order, "an edge was decided out of order");
+                return Err(Outcome::Refused);
+            }
+        }
+        if transition.event == Event::Removed {
+            self.profile = None;
+        }
+        Ok(transition)
+    }
+}
+
+const LOCK_SATELLITES: &str =
+    "select 1 from satellites where id = any($1) order by id for no key update";
+
+const LOCK_ROWS: &str = "
+    select 1 from satellite_connections where satellite_id = any($1)
+     order by satellite_id for no key update";
+
+const READ_ROWS: &str = "
+    select i.id, clock_timestamp() as now, s.name, s.region, s.offline_threshold_ms,
+           c.session, c.revision, c.last_event, c.last_heartbeat_at
+      from unnest($1::uuid[]) as i (id)
+      left join satellites s on s.id = i.id
+      left join satellite_connections c on c.satellite_id = i.id";
+
+const FIND_CHANGES: &str = "
+    select change_id, position, session, event from entity_transitions where change_id = any($1)";
+
+async fn find_changes(
+    client: &Object,
+    batch: &[Request],
+) -> Result<HashMap<ChangeId, Outcome>, Error> {
+    let changes: Vec<Uuid> = batch.iter().map(|request| request.change.0).collect();
+    let rows = client.query(FIND_CHANGES, &[&changes]).await?;
+    let mut known = HashMap::with_capacity(rows.len());
+    for row in &rows {
+        let event = Event::parse(row.try_get("event")?);
+        let outcome = event.map_or(Outcome::Refused, |event| Outcome::Appended {
+            position: Position(row.get("position")),
+            session: Session(row.get("session")),
+            event,
+        });
+        known.insert(ChangeId(row.try_get("change_id")?), outcome);
+    }
+    Ok(known)
+}
+
+const LOCK_LOG: &str =
+    "select pg_advisory_xact_lock(hashtextextended('groundstation: entity_transitions', 0))";
+
+const HEAD: &str = "
+    select coalesce(max(newest.position), 0),
+           greatest(max(newest.recorded_at), date_trunc('milliseconds', clock_timestamp()))
+      from (select position, recorded_at from entity_transitions order by position desc limit 1) newest";
+
+/// Takes the log's lock for the rest of a transaction and says where its head is, and the moment
+/// at which whatever is written under the lock counts as done. Nothing is appended meanwhile, so
+/// be quick.
+pub async fn lock_head(
+    transaction: &deadpool_postgres::Transaction<'_>,
+) -> Result<(Position, OffsetDateTime), Error> {
+    let lock = transaction.prepare_cached(LOCK_LOG).await?;
+    transaction.execute(&lock, &[]).await?;
+    let head = transaction.prepare_cached(HEAD).await?;
+    let row = transaction.query_one(&head, &[]).await?;
+    Ok((Position(row.try_get(0)?), row.try_get(1)?))
+}
+
+/// Positions follow the head, which the statement before made ours. `recorded_at` never goes back,
+/// whatever the server's clock does. Only a satellite's last transition of the batch reaches its
+/// row. Returns the first position.
+const INSERT: &str = "
+    with head as materialized (
+        select coalesce(max(newest.position), 0) as position,
+               greatest(max(newest.recorded_at), date_trunc('milliseconds', clock_timestamp())) as recorded_at
+          from (select position, recorded_at from entity_transitions order by position desc limit 1) newest
+    ), entry as materialized (
+        select head.position + e.n as position, head.recorded_at, e.*
+          from head, unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::text[], $5::text[], $6::bigint[],
+                            $7::jsonb[], $8::jsonb[], $9::text[], $10::text[], $11::timestamptz[],
+                            $12::timestamptz[], $13::bool[])
+               with ordinality as e (entity_id, revision, change_id, event, reason, session,
+                                     prev, next, actor_type, actor_id, occurred_at,
+                                     last_heartbeat_at, is_last, n)
+    ), appended as (
+        insert into entity_transitions
+               (position, revision, change_id, kind, entity_id, event, reason, session, prev, next,
+                actor_type, actor_id, schema_version, occurred_at, recorded_at)
+        select position, revision, change_id, $14, entity_id, event, reason, session, prev, next,
+               actor_type, actor_id, $15, occurred_at, recorded_at
+          from entry
+    ), projected as (
+        insert into satellite_connections as c
+               (satellite_id, session, revision, position, last_event, last_heartbeat_at)
+        select entity_id, session, revision, position, event, last_heartbeat_at
+          from entry where is_last
+        on conflict (satellite_id) do update
+           set session = excluded.session, revision = excluded.revision, position = excluded.position,
+               last_event = excluded.last_event, last_heartbeat_at = excluded.last_heartbeat_at
+    )
+    select position + 1 from head";
+
+/// The registry forgets a removed satellite; what it was stays in `registry_changes`.
+const DELETE_REMOVED: &str = "
+    with removed as (
+        select * from unnest($1::uuid[], $2::text[], $3::text[]) as r (id, actor_type, actor_id)
+    ), gone as (
+        delete from satellites s using removed r where s.id = r.id
+        returning s.*, r.actor_type, r.actor_id
+    )
+    insert into registry_changes
+           (position, changed_at, satellite_id, action, actor_type, actor_id, before)
+    select c.position, date_trunc('milliseconds', clock_timestamp()), gone.id, 'removed',
+           gone.actor_type, gone.actor_id,
+           jsonb_build_object('name', gone.name, 'region', gone.region, 'tags', gone.tags,
+                              'offlineThresholdMs', gone.offline_threshold_ms)
+      from gone join satellite_connections c on c.satellite_id = gone.id";
+
+async fn insert_and_commit(
+    client: &Object,
+    transitions: &[(Transition, &Request)],
+) -> Result<Position, Error> {
+    let columns = Columns::of(transitions);
+    let (lock, insert, delete) = try_join3(
+        client.prepare_cached(LOCK_LOG),
+        client.prepare_cached(INSERT),
+        client.prepare_cached(DELETE_REMOVED),
+    )
+    .await?;
+    let remove = async {
+        if columns.removed.is_empty() {
+            return Ok(0);
+        }
+        let (types, ids) = (&columns.removed_by_types, &columns.removed_by_ids);
+        client.execute(&delete, &[&columns.removed, types, ids]).await
+    };
+    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 15] = [
+        &columns.entity_ids,
+        &columns.revisions,
+        &columns.change_ids,
+        &columns.events,
+        &columns.reasons,
+        &columns.sessions,
+        &columns.prevs,
+        &columns.nexts,
+        &columns.actor_types,
+        &columns.actor_ids,
+        &columns.occurred_at,
+        &columns.last_heartbeat_at,
+        &columns.is_last,
+        &KIND,
+        &SCHEMA_VERSION,
+    ];
+    let statements =
+        try_join3(client.execute(&lock, &[]), client.query_one(&insert, &parameters), remove);
+    // Sent behind the statements without waiting for them; if one of them failed, the server
+    // answers COMMIT with a rollback and the failed statement's error is what counts.
+    let commit = async {
+        stand_still("append::log_locked").await;
+        client.batch_execute("commit").await
+    };
+    let ((_, row, _), ()) = try_join(statements, commit).await?;
+    row.try_get(0).map(Position)
+}
+
+/// In a fault test, stands still where `FAILPOINTS="<point>=return(<milliseconds>)"` says so, with
+/// whatever locks are held there.
+async fn stand_still(point: &str) {
+    if let Some(duration) = standstill(point) {
+        tokio::time::sleep(duration).await;
+    }
+}
+
+#[cfg_attr(not(feature = "failpoints"), expect(unused_variables))]
+fn standstill(point: &str) -> Option<Duration> {
+    fail_point!(point, |ms| ms?.parse().ok().map(Duration::from_millis));
+    None
+}
+
+/// The transitions turned on their side: one array a column.
+#[derive(Default)]
+struct Columns<'a> {
+    entity_ids: Vec<Uuid>,
+    revisions: Vec<i64>,
+    change_ids: Vec<Uuid>,
+    events: Vec<&'static str>,
+    reasons: Vec<&'static str>,
+    sessions: Vec<i64>,
+    prevs: Vec<Option<Json<StateJson>>>,
+    nexts: Vec<Option<Json<StateJson>>>,
+    actor_types: Vec<&'a str>,
+    actor_ids: Vec<&'a str>,
+    occurred_at: Vec<OffsetDateTime>,
+    last_heartbeat_at: Vec<Option<OffsetDateTime>>,
+    is_last: Vec<bool>,
+    removed: Vec<Uuid>,
+    removed_by_types: Vec<&'a str>,
+    removed_by_ids: Vec<&'a str>,
+}
+
+impl<'a> Columns<'a> {
+    fn of(transitions: &'a [(Transition, &'a Request)]) -> Columns<'a> {
+        let mut last = HashMap::with_capacity(transitions.len());
+        for (n, (transition, _)) in transitions.iter().enumerate() {
+            last.insert(transition.satellite, n);
+        }
+        let mut columns = Columns::default();
+        for (n, (transition, request)) in transitions.iter().enumerate() {
+            let state = |state: &Option<lifecycle::State>| state.as_ref().map(|s| Json(s.into()));
+            columns.entity_ids.push(transition.satellite.0);
+            columns.revisions.push(transition.revision.0);
+            columns.change_ids.push(request.change.0);
+            columns.events.push(transition.event.as_str());
+            columns.reasons.push(transition.reason.as_str());
+            columns.sessions.push(transition.session.0);
+            columns.prevs.push(state(&transition.prev));
+            columns.nexts.push(state(&transition.next));
+            columns.actor_types.push(&request.actor.kind);
+            columns.actor_ids.push(&request.actor.id);
+            columns.occurred_at.push(transition.occurred_at);
+            let next = transition.next.as_ref();
+            columns.last_heartbeat_at.push(next.and_then(|state| state.last_seen_at));
+            columns.is_last.push(last.get(&transition.satellite) == Some(&n));
+            if transition.event == Event::Removed {
+                columns.removed.push(transition.satellite.0);
+                columns.removed_by_types.push(&request.actor.kind);
+                columns.removed_by_ids.push(&request.actor.id);
+            }
+        }
+        columns
+    }
+}

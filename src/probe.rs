@@ -1,0 +1,108 @@
+//! The probe of a pod: proves the database writable, by keeping this pod's row in `pods`, and makes
+//! room in the log ahead of time. What it finds it tells [`Health`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::database::{self, Database};
+use crate::health::Health;
+use crate::log::partitions;
+use crate::metrics::Metrics;
+
+/// How often the database is proved writable.
+const PROBE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How long a probe may take before the database counts as not writable.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The task that proves the database writable by keeping this pod's row in `pods`, and makes room
+/// in the log ahead of time.
+pub struct Probe {
+    /// What it tells.
+    pub health: Arc<Health>,
+    /// This pod's name.
+    pub pod: String,
+    /// What it probes.
+    pub database: Database,
+    /// Positions in a partition it makes.
+    pub partition_width: i64,
+    /// Whose state it copies.
+    pub nats: async_nats::Client,
+    /// What it counts.
+    pub metrics: Metrics,
+}
+
+impl Probe {
+    /// Probes until told to stop, then takes the pod's row away.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(PROBE_INTERVAL);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => self.probe().await,
+                () = stop.cancelled() => break,
+            }
+        }
+        if let Err(error) = self.within_time(self.sign_off()).await {
+            tracing::debug!(%error, "the pod's row stays behind");
+        }
+    }
+
+    async fn probe(&self) {
+        let connected = self.nats.connection_state() == async_nats::connection::State::Connected;
+        self.health.nats(connected);
+        self.metrics.nats_up.set(connected.into());
+
+        let written = self.within_time(self.write()).await;
+        self.metrics.database_up.set(written.is_ok().into());
+        let (in_use, _) = self.database.usage();
+        self.metrics.database_connections.set(i64::try_from(in_use).unwrap_or(i64::MAX));
+        let news = self.health.database(written.is_ok());
+        match written {
+            Ok(()) if news => info!("the database can be written"),
+            Err(error) if news => error!(%error, "the database cannot be written: not ready"),
+            _ => {}
+        }
+    }
+
+    async fn within_time(
+        &self,
+        work: impl Future<Output = anyhow::Result<()>>,
+    ) -> Result<(), String> {
+        match tokio::time::timeout(PROBE_TIMEOUT, work).await {
+            Ok(done) => done.map_err(|error| format!("{error:#}")),
+            Err(_) => Err(format!("no answer within {PROBE_TIMEOUT:?}")),
+        }
+    }
+
+    async fn write(&self) -> anyhow::Result<()> {
+        let client = self.database.get().await?;
+        let write = async {
+            client.execute(SIGN_ON, &[&self.pod]).await?;
+            partitions::make_room(&client, self.partition_width).await
+        };
+        let made = write.await.map_err(|error| anyhow::anyhow!(database::describe(&error)))?;
+        if made > 0 {
+            info!(partitions = made, "made room in the log");
+        }
+        Ok(())
+    }
+
+    async fn sign_off(&self) -> anyhow::Result<()> {
+        let client = self.database.get().await?;
+        client.execute(SIGN_OFF, &[&self.pod]).await?;
+        Ok(())
+    }
+}
+
+const SIGN_ON: &str = "
+    with forgotten as (
+        delete from pods where seen_at < clock_timestamp() - interval '1 day' and name <> $1
+    )
+    insert into pods (name, started_at, seen_at) values ($1, clock_timestamp(), clock_timestamp())
+    on conflict (name) do update set seen_at = excluded.seen_at";
+
+const SIGN_OFF: &str = "delete from pods where name = $1";
