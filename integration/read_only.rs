@@ -28,7 +28,9 @@ async fn while_the_database_is_read_only_nothing_is_acknowledged_and_then_it_goe
     set(&fleet, "on").await;
     fleet.sql().await.batch_execute(END_SESSIONS).await.expect("ended");
     refused.nothing_is_acknowledged().await;
-    // Nobody ends the sessions that began meanwhile: the pod has to, they stay read-only.
+    // Readers at the same time: as many sessions as the pod may have. Nobody ends those that began
+    // meanwhile, and they stay read-only: the pod must not go on with them.
+    futures_util::future::join_all((0..24).map(|_| pod.get("/v1/satellites"))).await;
     set(&fleet, "off").await;
     refused.everything_is_made_up_for().await;
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
+use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// The role a pod's sessions take.
@@ -87,6 +88,13 @@ impl Address {
         let mut config = postgres::Config::from(self.config.clone());
         config.application_name("groundstation migrate");
         config.connect(self.tls.clone()).map_err(|error| unreachable_server(self, &error))
+    }
+
+    /// The same, but only for sessions that may write. A session begun while the server was
+    /// read-only can stay so for ever, and of several hosts only one takes writes.
+    pub fn for_writing(mut self) -> Address {
+        self.config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        self
     }
 
     /// The pool of a pod. Opens no connection yet.

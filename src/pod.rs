@@ -47,7 +47,7 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
     ready: impl FnOnce(SocketAddr),
 ) -> anyhow::Result<()> {
-    let database = config.database.pool(&config.pod)?;
+    let database = config.database.clone().for_writing().pool(&config.pod)?;
     schema::check(&database, &config.database).await?;
     let listener = listen(config.listen).await?;
     let address = listener.local_addr().context("cannot tell the listening address")?;

@@ -1,12 +1,17 @@
 //! A database that takes nothing for a while: what satellites and callers are told meanwhile, and
 //! what becomes of it afterwards. For whatever makes it so.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
 use super::fleet::Fleet;
 use super::pod::Pod;
 use super::satellite::{Credentials, Heard, Satellite};
 use super::wait::eventually;
+
+/// Longer than the pauses between two tries and between two looks, and not by much.
+const SOON: Duration = Duration::from_secs(10);
 
 /// Waits until `/readyz` answers so.
 pub async fn expect_readiness(pod: &Pod, status: u16) {
@@ -74,7 +79,9 @@ impl<'a> Refused<'a> {
     /// Now it can be written again: everything taken in the meantime is made up for, and nothing
     /// goes wrong any more.
     pub async fn everything_is_made_up_for(self) {
+        let begun = Instant::now();
         expect_readiness(self.pod, 200).await;
+        assert!(begun.elapsed() < SOON, "ready only after {:?}", begun.elapsed());
         // Those that had begun before are over.
         self.pod.sweeps(3).await;
         let (pod, failures) = (self.pod, failures(self.pod).await);
@@ -97,7 +104,7 @@ impl<'a> Refused<'a> {
         assert_eq!(self.fleet.history(credentials.id).await, ["1 connected connect"]);
         staying.close().await;
         self.fleet.expect_history(credentials.id, &left).await;
-        pod.sweeps(50).await;
+        pod.sweeps(20).await;
         assert_eq!(self::failures(pod).await, failures, "it goes on failing");
         let all = pod.get("/v1/satellites").await.json().to_string();
         assert_eq!(all.contains("too late"), self.was_registered, "{all}");
