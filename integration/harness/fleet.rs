@@ -200,6 +200,7 @@ impl Plan<'_> {
         self.environment
     }
 
+    #[cfg(feature = "failpoints")]
     /// Starts it and does not wait: it may die at once.
     pub fn launch(self) -> Pod {
         Pod::launch(&self.name, &self.environment, &self.fleet.admin_token)
