@@ -300,7 +300,7 @@ async fn appends_are_hardly_held_up_while_a_drop_cannot_have_its_lock() {
         longest = longest.max(begun.elapsed());
     }
     // One wait for the lock and some; the reader stays for longer than all of them together.
-    assert!(longest < Duration::from_millis(1_500), "{longest:?}");
+    assert!(longest < Duration::from_secs(4), "{longest:?}");
     assert_eq!(left(&sql).await.0, 1);
 }
 

@@ -26,5 +26,5 @@ create function heartbeat_is_fresh(
            <= make_interval(secs => (case when own_threshold_ms > 0 then own_threshold_ms else default_threshold_ms end) / 1000.0)
 $$;
 
--- The service never deletes a row: even a removal only changes one.
+-- The live path never deletes a row: even a removal only changes one.
 grant select, insert, update on satellite_connections to groundstation_service;
