@@ -14,10 +14,12 @@ use async_nats::jetstream::message::PublishMessage;
 use groundstation::database::{Address, Database};
 use groundstation::dev::stores::{self, Nats, Postgres};
 use groundstation::dev::tools::Tools;
+use groundstation::flapping;
 use groundstation::health::Health;
 use groundstation::lifecycle::{Edge, Position, SatelliteId};
 use groundstation::liveness::DEFAULT_OFFLINE_THRESHOLD;
 use groundstation::log::append::{Outcome, appender};
+use groundstation::log::transaction::Rules;
 use groundstation::metrics::Metrics;
 use groundstation::relay::{Relay, stream};
 use groundstation::schema;
@@ -91,9 +93,13 @@ async fn through_groundstation(
     let metrics = Metrics::new();
     let (head, head_watch) = watch::channel(Position::ZERO);
     let (announce, _announcements) = mpsc::channel(1);
-    let threshold = DEFAULT_OFFLINE_THRESHOLD;
+    let rules = Rules {
+        default_threshold: DEFAULT_OFFLINE_THRESHOLD,
+        flapping: flapping::Rules::default(),
+        pod: 1,
+    };
     let (log, appender) =
-        appender(database.clone(), threshold, head, announce, Arc::default(), metrics.clone());
+        appender(database.clone(), rules, head, announce, Arc::default(), metrics.clone());
     let (stop, appender) = (CancellationToken::new(), tokio::spawn(appender.run()));
     let relay = Relay {
         pod: "bench".to_owned(),

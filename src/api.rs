@@ -54,7 +54,10 @@ pub struct Api {
 pub fn routes(api: Arc<Api>) -> Router {
     let v1 = Router::new()
         .route("/satellites", get(satellites::list).post(satellites::create))
-        .route("/satellites/{id}", get(satellites::get).delete(satellites::remove))
+        .route(
+            "/satellites/{id}",
+            get(satellites::get).patch(satellites::change).delete(satellites::remove),
+        )
         .route("/satellites/{id}/stats", get(past::stats))
         .route("/satellites/{id}/transitions", get(transitions::of_satellite))
         .route("/transitions", get(transitions::all))

@@ -12,9 +12,16 @@ use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::database::Address;
+use crate::flapping;
 use crate::log::partitions;
+use crate::monitor::brown_out;
 use crate::nats;
 use crate::token;
+
+mod drain;
+mod guards;
+
+pub use drain::Drain;
 
 /// The shortest and longest durations any setting takes: tests use short ones, nobody needs longer.
 const DURATIONS: std::ops::RangeInclusive<Duration> =
@@ -185,6 +192,12 @@ pub struct ServeArgs {
     #[arg(long, env = "GROUNDSTATION_PARTITION_WIDTH", default_value_t = partitions::DEFAULT_WIDTH,
           value_parser = clap::value_parser!(i64).range(partitions::WIDTHS), value_name = "COUNT")]
     partition_width: i64,
+
+    #[command(flatten)]
+    guards: guards::GuardArgs,
+
+    #[command(flatten)]
+    drain: drain::DrainArgs,
 }
 
 /// A pod's settings, checked.
@@ -214,6 +227,12 @@ pub struct Config {
     pub archive: Option<PathBuf>,
     /// Positions in a new partition.
     pub partition_width: i64,
+    /// When losses are held.
+    pub brown_out: brown_out::Rules,
+    /// Which satellites flap.
+    pub flapping: flapping::Rules,
+    /// How the pod ends.
+    pub drain: Drain,
 }
 
 /// The digests of the tokens that open `/v1`.
@@ -264,6 +283,7 @@ impl ServeArgs {
         if pod.is_empty() || pod.len() > 200 || !pod.chars().all(|c| c.is_ascii_graphic()) {
             bail!("GROUNDSTATION_POD must have 1 to 200 printable ASCII characters and no space");
         }
+        let (brown_out, flapping) = self.guards.check()?;
         Ok(Config {
             pod,
             listen,
@@ -286,6 +306,9 @@ impl ServeArgs {
                 .transpose()?,
             archive: self.archive_dir.filter(|folder| !folder.as_os_str().is_empty()),
             partition_width: self.partition_width,
+            brown_out,
+            flapping,
+            drain: self.drain.check()?,
         })
     }
 }
@@ -367,6 +390,9 @@ mod tests {
         assert!(config.access.admin.is_none() && config.access.read.is_none());
         assert!(config.retention.is_none() && config.archive.is_none());
         assert_eq!(config.partition_width, 1_000_000);
+        assert_eq!(config.brown_out, brown_out::Rules::default());
+        assert_eq!(config.flapping, flapping::Rules::default());
+        assert_eq!(config.drain.deadline, Duration::from_secs(25));
     }
 
     #[test]
@@ -378,7 +404,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named_with_its_limit() {
-        let cases: [(&[&str], &str); 9] = [
+        let cases: [(&[&str], &str); 14] = [
             (&["--listen", "8080"], "GROUNDSTATION_LISTEN"),
             (&["--heartbeat-interval", "soon"], "GROUNDSTATION_HEARTBEAT_INTERVAL"),
             (&["--sweep-interval", "0s"], "from 10ms to 24h"),
@@ -386,6 +412,11 @@ mod tests {
             (&["--pod", "a b"], "GROUNDSTATION_POD"),
             (&["--retention", "59m"], "GROUNDSTATION_RETENTION is \"59m\": it must be from 1h"),
             (&["--retention", "old"], "not a span such as 90d"),
+            (&["--brown-out-share", "101"], "101 is not in 1..=100"),
+            (&["--flapping-edges", "101"], "GROUNDSTATION_FLAPPING_EDGES must be from 1 to 100"),
+            (&["--flapping-calm", "10"], "must be less than GROUNDSTATION_FLAPPING_EDGES"),
+            (&["--drain-delay", "now"], "GROUNDSTATION_DRAIN_DELAY"),
+            (&["--drain-spread", "20s"], "must leave 5s after"),
             (&["--partition-width", "999"], "1000..=100000000"),
             (&["--admin-token-file", "/does/not/exist"], "GROUNDSTATION_ADMIN_TOKEN_FILE"),
         ];

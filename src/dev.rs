@@ -178,6 +178,9 @@ fn config(
         ("--heartbeat-interval", interval.as_str()),
         ("--offline-threshold", OFFLINE_THRESHOLD),
         ("--sweep-interval", "500ms"),
+        // Nobody sends satellites here but the demonstration itself.
+        ("--drain-delay", "0s"),
+        ("--drain-spread", "1s"),
     ];
     let arguments = arguments.iter().map(|(name, value)| format!("{name}={value}"));
     Serve::try_parse_from(arguments)?.args.check()

@@ -16,6 +16,18 @@ pub struct Health {
     nats: AtomicBool,
     draining: AtomicBool,
     relay: Mutex<RelayState>,
+    brown_outs: Mutex<Vec<BrownOut>>,
+}
+
+/// A large part of some sessions went silent together: their losses are held for a while.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BrownOut {
+    /// Whose sessions.
+    pub scope: String,
+    /// How many there are.
+    pub sessions: u64,
+    /// How many of them went silent.
+    pub late: u64,
 }
 
 /// What the relay of this pod is doing.
@@ -52,6 +64,9 @@ pub struct Report {
     pub draining: bool,
     /// What the relay of this pod is doing.
     pub relay: RelayState,
+    /// Losses that are held; the pod is ready all the same.
+    #[serde(rename = "brownOut")]
+    pub brown_outs: Vec<BrownOut>,
 }
 
 impl Health {
@@ -71,6 +86,11 @@ impl Health {
         let news = *relay != state;
         *relay = state;
         news
+    }
+
+    /// The monitor tells which losses it holds.
+    pub fn brown_out(&self, held: Vec<BrownOut>) {
+        *self.brown_outs.lock().unwrap_or_else(PoisonError::into_inner) = held;
     }
 
     /// The probe tells whether the database could be written; returns whether that is news.
@@ -103,6 +123,7 @@ impl Health {
             nats: word(self.nats.load(Ordering::Relaxed)),
             draining,
             relay: self.relay.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            brown_outs: self.brown_outs.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
 }

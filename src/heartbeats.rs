@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use anyhow::bail;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use uuid::Uuid;
@@ -19,6 +20,7 @@ use crate::gateway::registry::{Command, Registry};
 use crate::lifecycle::{Edge, Event, SatelliteId, Session};
 use crate::log::append::Log;
 use crate::metrics::Metrics;
+use crate::observation;
 use crate::satellites::{self, About};
 
 /// How often heartbeats are written: often enough that a read on another pod is at most this much
@@ -99,6 +101,10 @@ fn verdict(current: Session, last_event: Option<Event>, session: Session) -> Ver
 
 /// The task that writes them.
 pub struct Flusher {
+    /// This life of the pod.
+    pub pod: i32,
+    /// The default offline threshold: what blind time is measured by.
+    pub default_threshold: Duration,
     /// What it writes.
     pub heartbeats: Arc<Heartbeats>,
     /// The sessions of this pod.
@@ -138,7 +144,9 @@ impl Flusher {
         }
     }
 
+    /// Writes everything heard so far, and says so: only then has this pod observed.
     async fn flush(&self) -> anyhow::Result<()> {
+        let began = Instant::now();
         let mut beats = self.heartbeats.take();
         while !beats.is_empty() {
             let batch = beats.split_off(beats.len().saturating_sub(MAX_BATCH));
@@ -149,7 +157,26 @@ impl Flusher {
                 return Err(error);
             }
         }
-        Ok(())
+        self.observe(began).await
+    }
+
+    async fn observe(&self, began: Instant) -> anyhow::Result<()> {
+        let client = self.database.get().await?;
+        let age = began.elapsed();
+        let observe = observation::observe(&client, self.pod, age, self.default_threshold);
+        let blind = within_time(observe).await;
+        match blind {
+            Ok(None) => Ok(()),
+            Ok(Some(blind)) => {
+                self.metrics.blind_seconds.inc_by(blind.as_secs_f64());
+                warn!(?blind, "nobody could observe the satellites, which counts against none");
+                Ok(())
+            }
+            Err(error) => {
+                database::abandon(client);
+                Err(error)
+            }
+        }
     }
 
     async fn write(&self, batch: &[(SatelliteId, Beat)]) -> anyhow::Result<()> {
@@ -171,11 +198,11 @@ impl Flusher {
             }
             Ok::<_, tokio_postgres::Error>(rows)
         };
-        let rows = match tokio::time::timeout(database::REPLY_TIMEOUT, write).await {
-            Ok(rows) => rows.map_err(|error| anyhow::anyhow!(database::describe(&error)))?,
-            Err(_) => {
+        let rows = match within_time(write).await {
+            Ok(rows) => rows,
+            Err(error) => {
                 database::abandon(client);
-                anyhow::bail!("no answer from the database within {:?}", database::REPLY_TIMEOUT);
+                return Err(error);
             }
         };
 
@@ -207,6 +234,15 @@ impl Flusher {
                 self.log.try_submit(satellite, Edge::Recover { session }, at);
             }),
         }
+    }
+}
+
+async fn within_time<T>(
+    work: impl Future<Output = Result<T, tokio_postgres::Error>>,
+) -> anyhow::Result<T> {
+    match tokio::time::timeout(database::REPLY_TIMEOUT, work).await {
+        Ok(done) => done.map_err(|error| anyhow::anyhow!(database::describe(&error))),
+        Err(_) => bail!("no answer from the database within {:?}", database::REPLY_TIMEOUT),
     }
 }
 

@@ -20,6 +20,7 @@ use crate::lifecycle::{Event, Position, SatelliteId};
 use crate::liveness::{self, Status};
 use crate::log::read::Filter;
 use crate::log::{Entry, partitions, past, read};
+use crate::observation;
 use crate::wire::{SatelliteJson, StateJson, Timestamp};
 
 /// A place in the past.
@@ -173,6 +174,7 @@ fn satellite_then(entry: Entry, record: Option<&Record>) -> Option<SatelliteJson
         last_heartbeat_at: state.last_seen_at,
         last_seen_at: state.last_seen_at,
         last_event: state.last_event,
+        flapping: state.flapping,
         offline_threshold_ms: after.and_then(|after| after["offlineThresholdMs"].as_i64()),
         created_at: Timestamp::new(record.map_or(entry.occurred_at, |record| record.created_at)),
     })
@@ -243,7 +245,8 @@ pub struct Stats {
     pub up_ms: i64,
     /// In which it was offline.
     pub down_ms: i64,
-    /// Of which nothing is known: before its first transition, and after its removal.
+    /// Of which nothing is known: before its first transition, after its removal, and while nobody
+    /// could observe.
     pub unknown_ms: i64,
 }
 
@@ -252,8 +255,9 @@ pub struct Stats {
 const MAX_TRANSITIONS: usize = 100_000;
 
 const PRESENT: &str = "
-    select statement_timestamp() as now, c.last_event, c.last_heartbeat_at, s.offline_threshold_ms
-      from (select 1) one
+    select clock_timestamp() as now, c.last_event, c.last_heartbeat_at, s.offline_threshold_ms,
+           sight.observed_at, sight.judged_at, sight.resumed_at
+      from sight
       left join satellites s on s.id = $1
       left join satellite_connections c on c.satellite_id = $1";
 
@@ -296,23 +300,25 @@ pub async fn stats(
     let first = within.first().map_or(Position(head.0 + 1), |entry| entry.position);
     let before = past::last_of(client, Position(first.0 - 1), satellite).await?;
     let changed = past::last_change(client, satellite, field.as_str()).await?;
-    let lapsed = lapsed(&row, now, default_threshold)?;
-    Ok(Some(answer(&Known { field, from, now, before, within, newest, changed, lapsed })))
+    let lapsed = lapsed(&row, default_threshold)?;
+    let blind = observation::blind_spans(client, from, now, default_threshold).await?;
+    Ok(Some(answer(&Known { field, from, now, before, within, newest, changed, lapsed, blind })))
 }
 
 /// Since when a satellite whose last edge is `connected` has been offline all the same, because
 /// its heartbeat is too old and nobody has declared it lost yet.
 fn lapsed(
     row: &tokio_postgres::Row,
-    now: OffsetDateTime,
     default_threshold: Duration,
 ) -> Result<Option<OffsetDateTime>, tokio_postgres::Error> {
     let last_event = row.try_get::<_, Option<&str>>("last_event")?.and_then(Event::parse);
     let heartbeat: Option<OffsetDateTime> = row.try_get("last_heartbeat_at")?;
     let threshold = liveness::threshold(row.try_get("offline_threshold_ms")?, default_threshold);
+    let sight = observation::sight_of(row, default_threshold)?;
     let is_late = last_event == Some(Event::Connected)
-        && liveness::status(heartbeat, now, threshold) == Status::Offline;
-    Ok(heartbeat.filter(|_| is_late).map(|heartbeat| heartbeat + threshold))
+        && liveness::status(heartbeat, sight.observed_at, threshold, &sight) == Status::Offline;
+    let until = heartbeat.map(|heartbeat| liveness::online_until(heartbeat, threshold, &sight));
+    Ok(until.filter(|_| is_late))
 }
 
 /// What an answer is made from.
@@ -329,6 +335,8 @@ struct Known {
     changed: Option<Entry>,
     /// See [`lapsed`].
     lapsed: Option<OffsetDateTime>,
+    /// Within the window, when nobody observed; oldest first, not overlapping.
+    blind: Vec<(OffsetDateTime, OffsetDateTime)>,
 }
 
 /// Pure: everything is in `known`.
@@ -346,22 +354,33 @@ fn answer(known: &Known) -> Stats {
         .filter(|entry| known.field.of(entry.prev.as_ref()) != known.field.of(entry.next.as_ref()));
 
     let (mut up, mut down, mut unknown) = (0, 0, 0);
-    let mut add = |state: Option<&StateJson>, span: time::Duration| match state {
-        Some(state) if state.status == Status::Online.as_str() => up += milliseconds(span),
-        Some(_) => down += milliseconds(span),
-        None => unknown += milliseconds(span),
+    let mut add = |status: Option<&str>, from: OffsetDateTime, to: OffsetDateTime| {
+        let span = milliseconds(to - from);
+        let blind = known.blind.iter().map(|(begin, end)| *end.min(&to) - *begin.max(&from));
+        let blind = match status {
+            Some(_) => blind.map(|span| milliseconds(span).max(0)).sum::<i64>().min(span),
+            None => span,
+        };
+        unknown += blind;
+        match status {
+            Some(status) if status == Status::Online.as_str() => up += span - blind,
+            _ => down += span - blind,
+        }
     };
+    fn status(entry: Option<&StateJson>) -> Option<&str> {
+        entry.map(|state| state.status.as_str())
+    }
     let mut state = known.before.as_ref().and_then(|entry| entry.next.as_ref());
     let mut reached = known.from;
     for entry in &known.within {
         let at = entry.occurred_at.clamp(reached, known.now);
-        add(state, at - reached);
+        add(status(state), reached, at);
         (state, reached) = (entry.next.as_ref(), at);
     }
     // An undeclared loss is known by now: the rest is down.
     let until = known.lapsed.map_or(known.now, |lapsed| lapsed.clamp(reached, known.now));
-    add(state, until - reached);
-    down += milliseconds(known.now - until);
+    add(status(state), reached, until);
+    add(Some(Status::Offline.as_str()), until, known.now);
 
     Stats {
         field: known.field.as_str(),
@@ -395,6 +414,7 @@ mod tests {
             region: "eu".to_owned(),
             last_seen_at: None,
             last_event: Some(last_event.to_owned()),
+            flapping: false,
         }
     }
 
@@ -425,8 +445,17 @@ mod tests {
         }
     }
 
-    /// The answer about the status over the last ten hours.
     fn ask(before: Option<Entry>, within: Vec<Entry>, lapsed: Option<OffsetDateTime>) -> Stats {
+        ask_with_blind(before, within, lapsed, Vec::new())
+    }
+
+    /// The answer about the status over the last ten hours.
+    fn ask_with_blind(
+        before: Option<Entry>,
+        within: Vec<Entry>,
+        lapsed: Option<OffsetDateTime>,
+        blind: Vec<(OffsetDateTime, OffsetDateTime)>,
+    ) -> Stats {
         let all: Vec<Entry> = before.iter().chain(&within).cloned().collect();
         let newest = all.last().cloned().expect("a transition");
         let changed = all
@@ -435,7 +464,7 @@ mod tests {
             .find(|e| Field::Status.of(e.prev.as_ref()) != Field::Status.of(e.next.as_ref()));
         let changed = changed.cloned();
         let (field, from) = (Field::Status, NOW - HOUR * 10);
-        answer(&Known { field, from, now: NOW, before, within, newest, changed, lapsed })
+        answer(&Known { field, from, now: NOW, before, within, newest, changed, lapsed, blind })
     }
 
     #[test]
@@ -463,6 +492,18 @@ mod tests {
                 assert_eq!(stats.in_state_for_ms, Some(hours * hour), "case {n}");
             }
         }
+    }
+
+    #[test]
+    fn time_in_which_nobody_observed_is_unknown_whatever_the_state() {
+        let at = |hours: i32| NOW - HOUR * hours;
+        // before it was known at all, across its coming, and across its leaving
+        let blind = vec![(at(10), at(9)), (at(7), at(5)), (at(3), at(1))];
+        let within = vec![entry(8, None, here()), entry(2, here(), gone())];
+        let stats = ask_with_blind(None, within, None, blind);
+        let hour = 3_600_000;
+        assert_eq!((stats.up_ms / hour, stats.down_ms / hour), (3, 1));
+        assert_eq!(stats.unknown_ms / hour, 6);
     }
 
     #[test]

@@ -18,6 +18,7 @@
 //! Every edge but connect and remove names its session. A session that is not the current one
 //! changes nothing ([`Unchanged::StaleSession`]); one that was never given out is illegal.
 //! A connection that was given up and then closes was given up once: that close changes nothing.
+//! A loss happened when the heartbeat's time was over (`occurred_at`), not when it was found.
 //! A session that ended cleanly stays ended: a heartbeat that was under way cannot revive it.
 
 use std::time::Duration;
@@ -26,7 +27,7 @@ use thiserror::Error;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::liveness::{self, Status};
+use crate::liveness::{self, Sight, Status};
 
 /// A registered satellite. Its UUID is the `clientId` its agent authenticates with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -206,14 +207,17 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// The state a reader sees at `now`; none once removed.
-    pub fn state(&self, profile: &Profile, now: OffsetDateTime) -> Option<State> {
+    /// The state a reader sees at `now`; none once removed. Who was given up stays offline until
+    /// heard again, even if a longer threshold would make the aged heartbeat fresh.
+    pub fn state(&self, profile: &Profile, now: OffsetDateTime, sight: &Sight) -> Option<State> {
+        let heartbeat = self.last_heartbeat_at.filter(|_| self.last_event == Event::Connected);
         (self.last_event != Event::Removed).then(|| State {
-            status: liveness::status(self.last_heartbeat_at, now, profile.threshold),
+            status: liveness::status(heartbeat, now, profile.threshold, sight),
             name: profile.name.clone(),
             region: profile.region.clone(),
             last_seen_at: self.last_heartbeat_at,
             last_event: Some(self.last_event),
+            flapping: false,
         })
     }
 }
@@ -231,6 +235,8 @@ pub struct State {
     pub last_seen_at: Option<OffsetDateTime>,
     /// The last edge; none where it is absent or a word this version does not know.
     pub last_event: Option<Event>,
+    /// Whether the satellite comes and goes too often, see [`crate::flapping`].
+    pub flapping: bool,
 }
 
 /// A decided change of one satellite, not yet given its place in the log.
@@ -250,8 +256,20 @@ pub struct Transition {
     pub prev: Option<State>,
     /// The state after; none for a removal.
     pub next: Option<State>,
-    /// When it happened, by the database's clock.
+    /// When it happened, by the database's clock; for a loss, until when the satellite counted as
+    /// online.
     pub occurred_at: OffsetDateTime,
+}
+
+impl Transition {
+    /// Marks the states before and after as those of a satellite that flaps.
+    pub fn mark_flapping(&mut self, before: bool, after: bool) {
+        for (state, flaps) in [(&mut self.prev, before), (&mut self.next, after)] {
+            if let Some(state) = state {
+                state.flapping = flaps;
+            }
+        }
+    }
 }
 
 /// What an edge leads to.
@@ -319,19 +337,21 @@ pub struct OutOfOrder {
 
 /// Decides what `edge`, which happened at `now`, does to a satellite whose row is `current`.
 ///
-/// `now` is the moment the edge happened, by the database's clock. Errors are faults of the
-/// caller, see [`Illegal`].
+/// `now` is the moment the edge happened, or for a loss was found, by the database's clock; `sight`
+/// what the pods could see of it. Errors are faults of the caller, see [`Illegal`].
 pub fn next(
     satellite: SatelliteId,
     profile: &Profile,
     current: Option<&Connection>,
     edge: Edge,
     now: OffsetDateTime,
+    sight: &Sight,
 ) -> Result<Decision, Illegal> {
     let newest = current.map_or(Session(0), |row| row.session);
     let last = current.map(|row| row.last_event);
     let heartbeat = current.and_then(|row| row.last_heartbeat_at);
 
+    let mut occurred_at = now;
     let (event, reason, session, last_seen_at) = match edge {
         Edge::Connect => {
             let reason = match last {
@@ -361,8 +381,11 @@ pub fn next(
         },
         Edge::Lost { session, reason } => match last {
             Some(Event::Connected) => {
-                if liveness::status(heartbeat, now, profile.threshold) == Status::Online {
+                if liveness::status(heartbeat, now, profile.threshold, sight) == Status::Online {
                     return Ok(Decision::Nothing(Unchanged::StillHeard));
+                }
+                if let Some(heartbeat) = heartbeat {
+                    occurred_at = liveness::online_until(heartbeat, profile.threshold, sight);
                 }
                 (Event::HeartbeatLost, reason, session, heartbeat)
             }
@@ -381,15 +404,16 @@ pub fn next(
         event,
         reason,
         session,
-        prev: current.and_then(|row| row.state(profile, now)),
+        prev: current.and_then(|row| row.state(profile, occurred_at, sight)),
         next: (event != Event::Removed).then(|| State {
-            status: liveness::status(last_seen_at, now, profile.threshold),
+            status: if event == Event::Connected { Status::Online } else { Status::Offline },
             name: profile.name.clone(),
             region: profile.region.clone(),
             last_seen_at,
             last_event: Some(event),
+            flapping: false,
         }),
-        occurred_at: now,
+        occurred_at,
     })))
 }
 

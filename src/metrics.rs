@@ -75,6 +75,14 @@ pub struct Numbers {
     pub database_connections: Gauge,
     /// 1 while connected to NATS.
     pub nats_up: Gauge,
+    /// From when a satellite's time was over to when that was found.
+    pub detection_seconds: Histogram,
+    /// Seconds in which nobody observed, as far as this pod was the one to end them.
+    pub blind_seconds: Counter<f64, AtomicU64>,
+    /// 1 while losses are held.
+    pub brown_out: Gauge,
+    /// Losses held by the last sweep.
+    pub brown_out_held: Gauge,
     /// Seconds since the process started, whole.
     pub started: Gauge<f64, AtomicU64>,
 }
@@ -127,6 +135,10 @@ impl Metrics {
             database_up: Gauge::default(),
             database_connections: Gauge::default(),
             nats_up: Gauge::default(),
+            detection_seconds: seconds(),
+            blind_seconds: Counter::default(),
+            brown_out: Gauge::default(),
+            brown_out_held: Gauge::default(),
             started: Gauge::default(),
         };
         numbers.register();
@@ -175,6 +187,24 @@ impl Numbers {
             "Transitions not on the stream yet",
             self.relay_lag.clone(),
         );
+        r.register_with_unit(
+            "detection_delay",
+            "From when a satellite's time was over to when its loss was found",
+            Unit::Seconds,
+            self.detection_seconds.clone(),
+        );
+        r.register_with_unit(
+            "blind",
+            "Time in which no pod observed the satellites, counted by the pod that ended it",
+            Unit::Seconds,
+            self.blind_seconds.clone(),
+        );
+        r.register(
+            "brown_out",
+            "1 while losses are held because a large part went silent together",
+            self.brown_out.clone(),
+        );
+        r.register("brown_out_held_edges", "Losses held", self.brown_out_held.clone());
         r.register("relay_leader", "1 while this pod relays", self.relay_leader.clone());
         r.register(
             "relay_halted",

@@ -1,10 +1,17 @@
-//! The monitor: finds satellites that went silent, from stored state alone.
+//! The monitor: finds satellites that went silent, and declares them lost.
 //!
-//! A pod that never saw a satellite can find it, so no pod's death goes unnoticed. Every pod
-//! sweeps; the sweep only proposes, and the append decides under the satellite's lock, where a
-//! heartbeat that came in between is seen and a second pod's proposal changes nothing. So each
-//! loss is declared once, however many pods sweep.
+//! Each pod knows when it last heard each session it holds, so it finds its own without asking
+//! anybody. The sessions of a pod that has fallen silent itself are found by every other pod from
+//! stored state, through an index; so no pod's death goes unnoticed, and no sweep costs anything for
+//! satellites that are fine. Now and then a pod also looks through the stored rows of its own
+//! sessions: what it does not know of (its memory is not the truth) is found there.
+//!
+//! The sweep only proposes. The append decides under the satellite's lock, where a heartbeat that
+//! came in between is seen, time in which nobody could hear does not count, and a second pod's
+//! proposal changes nothing. So each loss is declared once, however many pods sweep.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -12,25 +19,56 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::database::{self, Database};
+use crate::gateway::registry::Registry;
+use crate::health::{BrownOut, Health};
 use crate::lifecycle::{Edge, Reason, SatelliteId, Session};
 use crate::log::append::{Log, Outcome};
 use crate::metrics::Metrics;
+use crate::observation::{SILENT_AFTER, blind_after};
+use brown_out::{Guard, Lateness, Rules};
+
+pub mod brown_out;
 
 /// Losses one sweep declares; the next one goes on where it stopped.
-const MAX_DUE: i64 = 5_000;
+const MAX_DUE: usize = 5_000;
+
+/// Changed thresholds taken over in one sweep; the next one goes on.
+const MAX_CHANGES: i64 = 1_000;
+
+/// How late a silent pod's last account of its sessions may be: it writes what it hears every 250 ms.
+const FLUSH_ALLOWANCE: Duration = Duration::from_millis(500);
 
 /// The task.
 pub struct Monitor {
+    /// This life of the pod.
+    pub pod: i32,
     /// Where it looks.
     pub database: Database,
+    /// The sessions of this pod.
+    pub registry: Arc<Registry>,
     /// Where it declares.
     pub log: Log,
     /// How often it looks.
     pub interval: Duration,
     /// The default offline threshold.
     pub default_threshold: Duration,
+    /// How often satellites send a heartbeat.
+    pub heartbeat_interval: Duration,
+    /// When losses are held.
+    pub brown_out: Rules,
+    /// Whom it tells that they are.
+    pub health: Arc<Health>,
     /// What it counts.
     pub metrics: Metrics,
+}
+
+/// Sessions that are guarded together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Group {
+    /// All of them.
+    Fleet,
+    /// Those of one pod.
+    Pod(i32),
 }
 
 /// A session that looks lost.
@@ -38,6 +76,20 @@ pub struct Monitor {
 struct Due {
     satellite: SatelliteId,
     session: Session,
+    reason: Reason,
+    pod: Option<i32>,
+}
+
+/// What a sweep remembers for the next.
+struct Memory {
+    swept_at: Instant,
+    /// This pod was asleep, and reads first what came meanwhile.
+    deaf_until: Instant,
+    /// When the stored rows of its own sessions are looked through again.
+    look_through_at: Instant,
+    /// The newest change of the registry whose threshold has been taken over.
+    change: Option<i64>,
+    guards: HashMap<Group, Guard>,
 }
 
 impl Monitor {
@@ -45,6 +97,14 @@ impl Monitor {
     pub async fn run(self, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(self.interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let now = Instant::now();
+        let mut memory = Memory {
+            swept_at: now,
+            deaf_until: now,
+            look_through_at: now,
+            change: None,
+            guards: HashMap::new(),
+        };
         let mut failing = false;
         loop {
             tokio::select! {
@@ -52,7 +112,7 @@ impl Monitor {
                 () = stop.cancelled() => return,
             }
             let swept = tokio::select! {
-                swept = self.sweep() => swept,
+                swept = self.sweep(&mut memory) => swept,
                 () = stop.cancelled() => return,
             };
             match swept {
@@ -68,62 +128,259 @@ impl Monitor {
         }
     }
 
-    async fn sweep(&self) -> anyhow::Result<()> {
+    async fn sweep(&self, memory: &mut Memory) -> anyhow::Result<()> {
         let started = Instant::now();
-        let due = tokio::time::timeout(database::REPLY_TIMEOUT, self.find())
+        let lapse = blind_after(self.default_threshold);
+        if started.duration_since(memory.swept_at) > self.interval + lapse {
+            memory.deaf_until = started + lapse;
+        }
+        memory.swept_at = started;
+
+        let found = tokio::time::timeout(database::REPLY_TIMEOUT, self.find(memory, started))
             .await
             .context("no answer from the database")??;
         self.metrics.sweep_seconds.observe(started.elapsed().as_secs_f64());
-        self.declare(withhold(due)).await
+        self.guard(memory, &found, started);
+        let (held, due): (Vec<Due>, Vec<Due>) =
+            found.due.into_iter().partition(|due| memory.is_held(due));
+        self.metrics.brown_out_held.set(i64::try_from(held.len()).unwrap_or(i64::MAX));
+        self.declare(due).await
     }
 
-    async fn find(&self) -> anyhow::Result<Vec<Due>> {
+    /// Looks everywhere.
+    async fn find(&self, memory: &mut Memory, now: Instant) -> anyhow::Result<Found> {
         let client = self.database.get().await?;
-        let default_ms = i64::try_from(self.default_threshold.as_millis())?;
-        let find = async {
-            let statement = client.prepare_cached(FIND).await?;
-            client.query(&statement, &[&default_ms, &MAX_DUE]).await
+        let server = |error| anyhow::anyhow!(database::describe(&error));
+        self.take_over_thresholds(&client, memory).await.map_err(server)?;
+
+        let look = self.registry.look(now, self.default_threshold, self.heartbeat_interval);
+        let own = Lateness { sessions: look.sessions, late: look.late };
+        let mut found = Found::default();
+        if now >= memory.deaf_until {
+            let due = |&(satellite, session)| Due {
+                satellite,
+                session,
+                reason: Reason::HeartbeatTimeout,
+                pod: Some(self.pod),
+            };
+            found.due.extend(look.due.iter().take(MAX_DUE).map(due));
+        }
+        found.lateness = self.lateness(&client, own).await.map_err(server)?;
+        let look_through = now >= memory.look_through_at;
+        if look_through {
+            memory.look_through_at = now + self.default_threshold / 3;
+        }
+        let mut stored = self.stored(&client, look_through).await.map_err(server)?;
+        stored.retain(|due| !self.registry.holds(due.satellite, due.session));
+        found.due.extend(stored);
+        Ok(found)
+    }
+
+    /// A threshold that was changed, on whichever pod, counts from the next sweep on.
+    async fn take_over_thresholds(
+        &self,
+        client: &deadpool_postgres::Object,
+        memory: &mut Memory,
+    ) -> Result<(), tokio_postgres::Error> {
+        let Some(known) = memory.change else {
+            // Sessions ask for their threshold when they begin: older changes are known to them.
+            memory.change = Some(client.query_one(NEWEST_CHANGE, &[]).await?.try_get(0)?);
+            return Ok(());
         };
-        let rows = find.await.map_err(|error| anyhow::anyhow!(database::describe(&error)))?;
+        let statement = client.prepare_cached(CHANGES).await?;
+        for row in client.query(&statement, &[&known, &MAX_CHANGES]).await? {
+            memory.change = Some(row.try_get("change")?);
+            self.registry
+                .set_threshold(SatelliteId(row.try_get("satellite_id")?), row.try_get("ms")?);
+        }
+        Ok(())
+    }
+
+    /// How late the sessions of each pod are that has any; and tells the others of this pod's own.
+    async fn lateness(
+        &self,
+        client: &deadpool_postgres::Object,
+        own: Lateness,
+    ) -> Result<HashMap<Group, Lateness>, tokio_postgres::Error> {
+        let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        let statement = client.prepare_cached(ACCOUNT).await?;
+        let silent = SILENT_AFTER.as_secs_f64();
+        let (sessions, late) = (number(own.sessions), number(own.late));
+        let default_ms = i64::try_from(self.default_threshold.as_millis()).unwrap_or(i64::MAX);
+        let interval_ms = i64::try_from(self.heartbeat_interval.as_millis()).unwrap_or(0);
+        let rows = client
+            .query(&statement, &[&self.pod, &sessions, &late, &silent, &default_ms, &interval_ms])
+            .await?;
+        let mut fleet = own;
+        let mut groups = HashMap::from([(Group::Pod(self.pod), own)]);
+        for row in rows {
+            let count =
+                |column| row.try_get::<_, i64>(column).map(|n| u64::try_from(n).unwrap_or(0));
+            let (sessions, late) = (count("sessions")?, count("late")?);
+            // What a silent pod once held and is fine has been taken over: it counts elsewhere.
+            let is_silent: bool = row.try_get("is_silent")?;
+            fleet.sessions += if is_silent { late } else { sessions };
+            fleet.late += late;
+            groups.insert(Group::Pod(row.try_get("number")?), Lateness { sessions, late });
+        }
+        groups.insert(Group::Fleet, fleet);
+        Ok(groups)
+    }
+
+    /// Sessions of silent pods, and with `own` those of this pod, by what is stored of them.
+    async fn stored(
+        &self,
+        client: &deadpool_postgres::Object,
+        own: bool,
+    ) -> Result<Vec<Due>, tokio_postgres::Error> {
+        let default_ms = i64::try_from(self.default_threshold.as_millis()).unwrap_or(i64::MAX);
+        let statement = client.prepare_cached(FIND).await?;
+        let allowance = FLUSH_ALLOWANCE.as_secs_f64();
+        let silent = SILENT_AFTER.as_secs_f64();
+        let limit = MAX_DUE as i64;
+        let rows = client
+            .query(&statement, &[&default_ms, &silent, &allowance, &self.pod, &own, &limit])
+            .await?;
         rows.iter()
             .map(|row| {
+                let is_dead: bool = row.try_get("is_dead")?;
                 Ok(Due {
                     satellite: SatelliteId(row.try_get("satellite_id")?),
                     session: Session(row.try_get("session")?),
+                    reason: if is_dead { Reason::PodLost } else { Reason::HeartbeatTimeout },
+                    pod: row.try_get("pod")?,
                 })
             })
             .collect()
+    }
+
+    /// Judges each group anew and says what has changed.
+    fn guard(&self, memory: &mut Memory, found: &Found, now: Instant) {
+        let mut guards = HashMap::with_capacity(found.lateness.len());
+        for (group, lateness) in &found.lateness {
+            let before = memory.guards.get(group).copied().unwrap_or_default();
+            let after = before.judge(*lateness, now, &self.brown_out);
+            let Lateness { sessions, late } = *lateness;
+            match (before.holds(), after) {
+                (false, Guard::Holding { .. }) => warn!(
+                    ?group, sessions, late, hold = ?self.brown_out.hold,
+                    "brown-out: a large part went silent together, losses are held"
+                ),
+                (true, Guard::Spent) => {
+                    warn!(
+                        ?group,
+                        sessions, late, "brown-out: held long enough, losses are declared"
+                    );
+                }
+                (true, Guard::Calm) => info!(?group, sessions, late, "brown-out is over"),
+                _ => {}
+            }
+            guards.insert(*group, after);
+        }
+        memory.guards = guards;
+        let report: Vec<BrownOut> = memory
+            .guards
+            .iter()
+            .filter(|(_, guard)| guard.holds())
+            .filter_map(|(group, _)| Some(self.report(*group, found.lateness.get(group)?)))
+            .collect();
+        self.metrics.brown_out.set(i64::from(!report.is_empty()));
+        self.health.brown_out(report);
+    }
+
+    fn report(&self, group: Group, lateness: &Lateness) -> BrownOut {
+        let scope = match group {
+            Group::Fleet => "the fleet".to_owned(),
+            Group::Pod(pod) if pod == self.pod => "this pod".to_owned(),
+            Group::Pod(pod) => format!("pod number {pod}"),
+        };
+        BrownOut { scope, sessions: lateness.sessions, late: lateness.late }
     }
 
     async fn declare(&self, due: Vec<Due>) -> anyhow::Result<()> {
         if due.is_empty() {
             return Ok(());
         }
-        let reason = Reason::HeartbeatTimeout;
         let edges = due
             .iter()
-            .map(|due| (due.satellite, Edge::Lost { session: due.session, reason }))
+            .map(|due| (due.satellite, Edge::Lost { session: due.session, reason: due.reason }))
             .collect();
         let outcomes = self.log.append_all(edges).await?;
         let declared =
             outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Appended { .. })).count();
-        info!(due = due.len(), declared, "satellites went silent");
+        if declared > 0 {
+            info!(due = due.len(), declared, "satellites went silent");
+        }
         Ok(())
     }
 }
 
-/// The place of the rules that keep a found loss from being declared: time in which nobody could
-/// have heard the satellite, and a large part of the fleet expiring together. None applies yet.
-fn withhold(due: Vec<Due>) -> Vec<Due> {
-    due
+impl Memory {
+    fn is_held(&self, due: &Due) -> bool {
+        let holds = |group| self.guards.get(&group).is_some_and(|guard| guard.holds());
+        holds(Group::Fleet) || due.pod.is_some_and(|pod| holds(Group::Pod(pod)))
+    }
 }
+
+/// What a sweep found.
+#[derive(Default)]
+struct Found {
+    due: Vec<Due>,
+    lateness: HashMap<Group, Lateness>,
+}
+
+const NEWEST_CHANGE: &str = "select coalesce(max(change), 0) from registry_changes";
+
+/// Changes are appended under the log's lock: one with a higher number is never committed earlier.
+const CHANGES: &str = "
+    select change, satellite_id, (after ->> 'offlineThresholdMs')::bigint as ms
+      from registry_changes where change > $1 order by change limit $2";
+
+/// Keeps this pod's account, and reads those of the others: of a pod that speaks its own, of a silent
+/// one how many of its sessions are left and late. One that has neither is not told.
+const ACCOUNT: &str = "
+    with mine as (
+        update pods set sessions = $2, late = $3 where number = $1
+    ), others as (
+        select p.number, p.sessions, p.late,
+               coalesce(p.seen_at, p.started_at) < sight.observed_at - make_interval(secs => $4::float8) as is_silent,
+               sight.observed_at, sight.judged_at, sight.resumed_at
+          from sight, pods p where p.number <> $1
+    ), left_behind as (
+        select o.number, count(*) as late
+          from others o
+          join satellite_connections c on c.pod = o.number and c.last_event = 'connected'
+          join satellites s on s.id = c.satellite_id
+         where o.is_silent
+           and o.observed_at > online_until(c.last_heartbeat_at, s.offline_threshold_ms, $5, o.judged_at, o.resumed_at)
+                               - least(interval '1 millisecond' * $6::bigint,
+                                       threshold_of(s.offline_threshold_ms, $5) / 2)
+         group by o.number
+    )
+    select o.number, o.sessions, o.is_silent,
+           case when o.is_silent then coalesce(l.late, 0) else o.late end as late
+      from others o left join left_behind l using (number)
+     where not o.is_silent or l.late > 0";
 
 /// Rows that an append is deciding right now are left to it.
 const FIND: &str = "
-    select c.satellite_id, c.session
-      from satellite_connections c
-      join satellites s on s.id = c.satellite_id
-     where c.last_event = 'connected'
-       and not heartbeat_is_fresh(c.last_heartbeat_at, s.offline_threshold_ms, $1, statement_timestamp())
-     limit $2
-       for no key update of c skip locked";
+    with holder as materialized (
+        select p.number, p.left_at is null as is_dead
+          from sight, pods p
+         where coalesce(p.seen_at, p.started_at) < sight.observed_at - make_interval(secs => $2::float8)
+           and p.number <> $4
+        union all
+        select $4, false where $5
+    ), session as (
+        select c.satellite_id, c.session, c.pod, h.is_dead, c.last_heartbeat_at
+          from holder h
+          join satellite_connections c on c.pod = h.number and c.last_event = 'connected'
+        union all
+        select c.satellite_id, c.session, c.pod, false, c.last_heartbeat_at
+          from satellite_connections c where c.pod is null and c.last_event = 'connected'
+    )
+    select x.satellite_id, x.session, x.pod, x.is_dead
+      from sight, session x join satellites s on s.id = x.satellite_id
+     where sight.observed_at - make_interval(secs => $3::float8)
+           > online_until(x.last_heartbeat_at, s.offline_threshold_ms, $1, sight.judged_at, sight.resumed_at)
+     limit $6";

@@ -9,7 +9,7 @@ use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
@@ -22,8 +22,10 @@ use crate::health::Health;
 use crate::heartbeats::{Flusher, Heartbeats};
 use crate::lifecycle::Position;
 use crate::log::append;
+use crate::log::transaction::Rules;
 use crate::metrics::Metrics;
 use crate::monitor::Monitor;
+use crate::observation;
 use crate::peers::{self, Peers};
 use crate::probe::Probe;
 use crate::relay::Relay;
@@ -31,11 +33,8 @@ use crate::retention::{Keeper, Retention};
 use crate::schema;
 use crate::seal::Sealer;
 
-/// A draining pod says goodbye to its satellites over this long.
-const DRAIN_SPREAD: Duration = Duration::from_secs(2);
-
-/// What a draining pod allows each of its steps.
-const DRAIN_STEP: Duration = Duration::from_secs(8);
+/// What is left of the drain's deadline for the last edges, and before that for the other parts.
+const APPEND_RESERVE: Duration = Duration::from_secs(2);
 
 /// A socket that said nothing for this many offline thresholds is closed: the monitor has long
 /// told what there was to tell.
@@ -49,6 +48,9 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let database = config.database.clone().for_writing().pool(&config.pod)?;
     schema::check(&database, &config.database).await?;
+    let client = database.get().await?;
+    let pod = observation::sign_on(&client, &config.pod).await.context("cannot sign on")?;
+    drop(client);
     let listener = listen(config.listen).await?;
     let address = listener.local_addr().context("cannot tell the listening address")?;
     let metrics = Metrics::new();
@@ -64,7 +66,7 @@ pub async fn run(
     let (announce, announcements) = mpsc::channel(peers::QUEUE);
     let (log, appender) = append::appender(
         database.clone(),
-        config.offline_threshold,
+        Rules { default_threshold: config.offline_threshold, flapping: config.flapping, pod },
         head.clone(),
         announce,
         health.clone(),
@@ -80,7 +82,7 @@ pub async fn run(
         metrics: metrics.clone(),
         sockets: TaskTracker::new(),
         drain: drain.clone(),
-        drain_spread: DRAIN_SPREAD,
+        drain_spread: config.drain.spread,
         idle_timeout: config.offline_threshold * IDLE_THRESHOLDS,
         handshakes: gateway::handshakes(),
     });
@@ -98,6 +100,8 @@ pub async fn run(
     let appender = tokio::spawn(appender.run());
     tasks.spawn(
         Flusher {
+            pod,
+            default_threshold: config.offline_threshold,
             heartbeats,
             registry: registry.clone(),
             database: database.clone(),
@@ -108,10 +112,15 @@ pub async fn run(
     );
     tasks.spawn(
         Monitor {
+            pod,
             database: database.clone(),
+            registry: registry.clone(),
             log,
             interval: config.sweep_interval,
             default_threshold: config.offline_threshold,
+            heartbeat_interval: config.heartbeat_interval,
+            brown_out: config.brown_out,
+            health: health.clone(),
             metrics: metrics.clone(),
         }
         .run(stop.clone()),
@@ -143,7 +152,8 @@ pub async fn run(
     tasks.spawn(
         Probe {
             health: health.clone(),
-            pod: config.pod.clone(),
+            name: config.pod.clone(),
+            pod,
             database: database.clone(),
             partition_width: config.partition_width,
             nats,
@@ -178,24 +188,27 @@ pub async fn run(
         }
     }
 
-    // Sockets first: while they say goodbye, everything they need still runs.
+    let by = Instant::now() + config.drain.deadline;
     health.drain();
+    tokio::time::sleep(config.drain.delay).await;
+    // Sockets first: while they say goodbye, everything they need still runs.
     drain.cancel();
     sockets.close();
-    if timeout(DRAIN_SPREAD + DRAIN_STEP, sockets.wait()).await.is_err() {
+    if timeout_at(by - APPEND_RESERVE * 2, sockets.wait()).await.is_err() {
         warn!(sockets = sockets.len(), "sockets did not close in time");
     }
     stop_http.cancel();
-    if timeout(DRAIN_STEP, http).await.is_err() {
+    if timeout_at(by - APPEND_RESERVE * 2, http).await.is_err() {
         warn!("requests did not end in time");
     }
     stop.cancel();
-    if timeout(DRAIN_STEP, async { while tasks.join_next().await.is_some() {} }).await.is_err() {
+    let rest = async { while tasks.join_next().await.is_some() {} };
+    if timeout_at(by - APPEND_RESERVE, rest).await.is_err() {
         warn!("parts of the pod did not end in time");
         tasks.shutdown().await;
     }
     // Every way into the log is gone now: the appender ends when it has appended what it took.
-    if timeout(DRAIN_STEP, appender).await.is_err() {
+    if timeout_at(by, appender).await.is_err() {
         bail!("the database does not answer: the last edges of this pod are not in the log");
     }
     info!("drained");

@@ -11,6 +11,7 @@ use crate::database::{self, Database};
 use crate::health::Health;
 use crate::log::partitions;
 use crate::metrics::Metrics;
+use crate::observation;
 
 /// How often the database is proved writable.
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
@@ -24,7 +25,9 @@ pub struct Probe {
     /// What it tells.
     pub health: Arc<Health>,
     /// This pod's name.
-    pub pod: String,
+    pub name: String,
+    /// This life of the pod.
+    pub pod: i32,
     /// What it probes.
     pub database: Database,
     /// Positions in a partition it makes.
@@ -36,7 +39,7 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// Probes until told to stop, then takes the pod's row away.
+    /// Probes until told to stop, then says in the pod's row that it has left.
     pub async fn run(self, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(PROBE_INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -47,7 +50,7 @@ impl Probe {
             }
         }
         if let Err(error) = self.within_time(self.sign_off()).await {
-            tracing::debug!(%error, "the pod's row stays behind");
+            tracing::debug!(%error, "the pod has left and its row does not say so");
         }
     }
 
@@ -81,7 +84,7 @@ impl Probe {
     async fn write(&self) -> anyhow::Result<()> {
         let client = self.database.get().await?;
         let write = async {
-            client.execute(SIGN_ON, &[&self.pod]).await?;
+            observation::prove(&client, self.pod, &self.name).await?;
             partitions::make_room(&client, self.partition_width).await
         };
         let made = write.await.map_err(|error| anyhow::anyhow!(database::describe(&error)))?;
@@ -93,16 +96,6 @@ impl Probe {
 
     async fn sign_off(&self) -> anyhow::Result<()> {
         let client = self.database.get().await?;
-        client.execute(SIGN_OFF, &[&self.pod]).await?;
-        Ok(())
+        Ok(observation::sign_off(&client, self.pod).await?)
     }
 }
-
-const SIGN_ON: &str = "
-    with forgotten as (
-        delete from pods where seen_at < clock_timestamp() - interval '1 day' and name <> $1
-    )
-    insert into pods (name, started_at, seen_at) values ($1, clock_timestamp(), clock_timestamp())
-    on conflict (name) do update set seen_at = excluded.seen_at";
-
-const SIGN_OFF: &str = "delete from pods where name = $1";

@@ -11,6 +11,7 @@ use deadpool_postgres::{GenericClient, Object};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use thiserror::Error;
+use time::OffsetDateTime;
 use tokio_postgres::Row;
 use tokio_postgres::types::{Json, ToSql};
 use uuid::Uuid;
@@ -18,7 +19,9 @@ use uuid::Uuid;
 use crate::lifecycle::{Event, SatelliteId};
 use crate::liveness::{self, Status};
 use crate::wire::{Actor, SatelliteJson, Timestamp};
-use crate::{log, token};
+use crate::{log, observation, token};
+
+pub mod change;
 
 /// The most characters of a name, a region and a tag's value.
 pub const MAX_CHARACTERS: usize = 200;
@@ -34,7 +37,7 @@ const MAX_THRESHOLD_MS: i64 = 7 * 24 * 60 * 60 * 1_000;
 pub const MAX_LIMIT: i64 = 1_000;
 
 /// A satellite to be registered.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NewSatellite {
     /// 1 to 200 characters.
@@ -170,8 +173,10 @@ pub async fn create(
 
 const GET: &str = "
     select s.id, s.name, s.region, s.tags, s.capabilities, s.version, s.offline_threshold_ms,
-           s.created_at, c.last_event, c.last_heartbeat_at, statement_timestamp() as now
-      from satellites s
+           s.created_at, c.last_event, c.last_heartbeat_at,
+           coalesce(c.flapping_until > sight.observed_at, false) as flapping,
+           sight.observed_at, sight.judged_at, sight.resumed_at
+      from sight cross join satellites s
       left join satellite_connections c on c.satellite_id = s.id
      where s.id = $1";
 
@@ -188,15 +193,18 @@ pub async fn get(
 
 const LIST: &str = "
     select s.id, s.name, s.region, s.tags, s.capabilities, s.version, s.offline_threshold_ms,
-           s.created_at, c.last_event, c.last_heartbeat_at, statement_timestamp() as now
-      from satellites s
+           s.created_at, c.last_event, c.last_heartbeat_at,
+           coalesce(c.flapping_until > sight.observed_at, false) as flapping,
+           sight.observed_at, sight.judged_at, sight.resumed_at
+      from sight cross join satellites s
       left join satellite_connections c on c.satellite_id = s.id
      where ($2::text is null or s.region = $2)
        and ($3::text is null or s.tags ->> $3 = $4)
        and ($5::text is null or strpos(lower(s.name), lower($5)) > 0)
        and ($6::text is null or (s.name, s.id) > ($6, $7))
-       and ($8::bool is null or $8 = coalesce(heartbeat_is_fresh(
-               c.last_heartbeat_at, s.offline_threshold_ms, $9, statement_timestamp()), false))
+       and ($8::bool is null or $8 = coalesce(
+               c.last_event = 'connected' and sight.observed_at <= online_until(
+                   c.last_heartbeat_at, s.offline_threshold_ms, $9, sight.judged_at, sight.resumed_at), false))
      order by s.name, s.id
      limit $1";
 
@@ -233,13 +241,16 @@ pub async fn list(
 
 fn from_row(row: &Row, default: Duration) -> Result<SatelliteJson, tokio_postgres::Error> {
     let own = row.try_get("offline_threshold_ms")?;
-    let heartbeat = row.try_get("last_heartbeat_at")?;
-    let status =
-        liveness::status(heartbeat, row.try_get("now")?, liveness::threshold(own, default));
+    let heartbeat: Option<OffsetDateTime> = row.try_get("last_heartbeat_at")?;
     let Json(tags) = row.try_get("tags")?;
     // An imported satellite's last event is told like any other; a tombstone is not (the id was
     // registered again and has not connected since).
     let last_event = row.try_get::<_, Option<String>>("last_event")?;
+    // Who was given up stays so until heard again.
+    let counts = heartbeat.filter(|_| last_event.as_deref() == Some(Event::Connected.as_str()));
+    let sight = observation::sight_of(row, default)?;
+    let threshold = liveness::threshold(own, default);
+    let status = liveness::status(counts, sight.observed_at, threshold, &sight);
     Ok(SatelliteJson {
         id: row.try_get("id")?,
         name: row.try_get("name")?,
@@ -251,21 +262,34 @@ fn from_row(row: &Row, default: Duration) -> Result<SatelliteJson, tokio_postgre
         last_heartbeat_at: heartbeat.map(Timestamp::new),
         last_seen_at: heartbeat.map(Timestamp::new),
         last_event: last_event.filter(|event| event != Event::Removed.as_str()),
+        flapping: row.try_get("flapping")?,
         offline_threshold_ms: own,
         created_at: Timestamp::new(row.try_get("created_at")?),
     })
 }
 
-const CREDENTIAL: &str = "select token_hash from satellites where id = $1";
+const CREDENTIAL: &str = "select token_hash, offline_threshold_ms from satellites where id = $1";
 
-/// The stored digest of a satellite's token, for [`token::verify`] and nothing else.
+/// What is known of a satellite when it asks to be let in.
+pub struct Credential {
+    /// The stored digest of its token, for [`token::verify`] and nothing else.
+    pub digest: SecretString,
+    /// Its own offline threshold.
+    pub offline_threshold_ms: Option<i64>,
+}
+
+/// What a satellite is let in by, if there is such a one.
 pub async fn credential(
     client: &impl GenericClient,
     id: SatelliteId,
-) -> Result<Option<SecretString>, tokio_postgres::Error> {
+) -> Result<Option<Credential>, tokio_postgres::Error> {
     let statement = client.prepare_cached(CREDENTIAL).await?;
     let row = client.query_opt(&statement, &[&id.0]).await?;
-    row.map(|row| row.try_get::<_, String>(0).map(SecretString::from)).transpose()
+    row.map(|row| {
+        let digest = SecretString::from(row.try_get::<_, String>("token_hash")?);
+        Ok(Credential { digest, offline_threshold_ms: row.try_get("offline_threshold_ms")? })
+    })
+    .transpose()
 }
 
 /// What an agent says of itself.

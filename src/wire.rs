@@ -82,6 +82,9 @@ pub struct StateJson {
     pub last_seen_at: Option<Timestamp>,
     /// The last edge.
     pub last_event: Option<String>,
+    /// There, and true, while the satellite comes and goes too often.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub flapping: bool,
 }
 
 impl From<&State> for StateJson {
@@ -92,6 +95,7 @@ impl From<&State> for StateJson {
             region: state.region.clone(),
             last_seen_at: state.last_seen_at.map(Timestamp::new),
             last_event: state.last_event.map(|event| event.as_str().to_owned()),
+            flapping: state.flapping,
         }
     }
 }
@@ -105,6 +109,7 @@ impl From<StateJson> for State {
             region: json.region,
             last_seen_at: json.last_seen_at.map(Timestamp::moment),
             last_event: json.last_event.as_deref().and_then(Event::parse),
+            flapping: json.flapping,
         }
     }
 }
@@ -174,15 +179,20 @@ pub fn delta(prev: Option<&StateJson>, next: Option<&StateJson>) -> Vec<(String,
         return Vec::new();
     };
     let before = prev.map(fields);
+    let is_told = |(i, field): &(usize, (&str, Value))| match &before {
+        Some(before) => before[*i] != *field,
+        // The mark is told only where it is set.
+        None => *field != ("flapping", Value::Bool(false)),
+    };
     fields(next)
         .into_iter()
         .enumerate()
-        .filter(|(i, field)| before.as_ref().is_none_or(|before| before[*i] != *field))
+        .filter(is_told)
         .map(|(_, (name, value))| (name.to_owned(), value))
         .collect()
 }
 
-fn fields(state: &StateJson) -> [(&'static str, Value); 5] {
+fn fields(state: &StateJson) -> [(&'static str, Value); 6] {
     let time = |at: Option<Timestamp>| at.map_or(Value::Null, |at| Value::from(at.to_string()));
     [
         ("status", Value::from(state.status.as_str())),
@@ -190,6 +200,7 @@ fn fields(state: &StateJson) -> [(&'static str, Value); 5] {
         ("region", Value::from(state.region.as_str())),
         ("lastSeenAt", time(state.last_seen_at)),
         ("lastEvent", state.last_event.as_deref().map_or(Value::Null, Value::from)),
+        ("flapping", Value::from(state.flapping)),
     ]
 }
 
@@ -220,6 +231,9 @@ pub struct SatelliteJson {
     /// The last edge; absent while it has never connected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_event: Option<String>,
+    /// There, and true, while it comes and goes too often.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub flapping: bool,
     /// Its own offline threshold, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offline_threshold_ms: Option<i64>,
@@ -282,6 +296,7 @@ mod tests {
             region: "eu".to_owned(),
             last_seen_at,
             last_event: Some(last_event.to_owned()),
+            flapping: false,
         }
     }
 

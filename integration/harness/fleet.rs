@@ -107,6 +107,8 @@ impl Fleet {
             ("GROUNDSTATION_HEARTBEAT_INTERVAL", ms(self.timing.heartbeat)),
             ("GROUNDSTATION_OFFLINE_THRESHOLD", ms(self.timing.threshold)),
             ("GROUNDSTATION_SWEEP_INTERVAL", ms(self.timing.sweep)),
+            ("GROUNDSTATION_DRAIN_DELAY", "0s".to_owned()),
+            ("GROUNDSTATION_DRAIN_SPREAD", "2s".to_owned()),
             ("DATABASE_URL", self.database_url.clone()),
             ("NATS_URL", self.nats_url.clone()),
         ];

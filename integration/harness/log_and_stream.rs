@@ -172,6 +172,9 @@ fn expected_message(row: &LogRow) -> StreamMessage {
     if let Some(traceparent) = &row.traceparent {
         headers.insert("traceparent".to_owned(), traceparent.clone());
     }
+    if row.next.as_ref().is_some_and(|next| next["flapping"] == true) {
+        headers.insert("Groundstation-Flapping".to_owned(), "true".to_owned());
+    }
     let body = match &row.next {
         Some(next) => json!({
             "satelliteId": row.satellite,

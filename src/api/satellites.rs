@@ -18,6 +18,7 @@ use super::{APPEND_TIMEOUT, Api, past};
 use crate::lifecycle::Edge;
 use crate::liveness::Status;
 use crate::log::append::Outcome;
+use crate::satellites::change::{Change, Changed};
 use crate::satellites::{self, ListFilter, MAX_LIMIT, NewSatellite};
 use crate::wire::{Actor, SatelliteJson};
 
@@ -151,6 +152,23 @@ pub async fn get(
     let client = api.database.get().await?;
     let satellite = satellites::get(&client, id, api.default_threshold).await?;
     satellite.map(Json).ok_or_else(|| Problem::no_satellite(&id.to_string()))
+}
+
+/// `PATCH /v1/satellites/{id}`
+pub async fn change(
+    State(api): State<Arc<Api>>,
+    path: Result<Path<String>, PathRejection>,
+    body: Result<Json<Change>, JsonRejection>,
+) -> Result<Json<SatelliteJson>, Problem> {
+    let id = satellite_id(path)?;
+    let Json(asked) = body?;
+    let mut client = api.database.get().await?;
+    let (actor, default) = (Actor::admin(), api.default_threshold);
+    match satellites::change::change(&mut client, id, asked, &actor, default).await? {
+        Changed::To(satellite) => Ok(Json(*satellite)),
+        Changed::Invalid(invalid) => Err(invalid.into()),
+        Changed::Unknown => Err(Problem::no_satellite(&id.to_string())),
+    }
 }
 
 /// `DELETE /v1/satellites/{id}`

@@ -67,7 +67,7 @@ pub async fn run(mut socket: WebSocket, gateway: Arc<Gateway>, handshake: OwnedS
     let admitted = authenticate(&mut socket, &gateway).await;
     gateway.metrics.handshakes.dec();
     drop(handshake);
-    let (satellite, about) = match admitted {
+    let Admitted { satellite, about, threshold_ms } = match admitted {
         Ok(admitted) => admitted,
         Err(refusal) => return refuse(socket, &gateway, refusal).await,
     };
@@ -85,7 +85,7 @@ pub async fn run(mut socket: WebSocket, gateway: Arc<Gateway>, handshake: OwnedS
     gateway.metrics.authentication("ok");
     gateway.metrics.sessions.inc();
     let (commands, mut orders) = mpsc::channel(COMMANDS);
-    let end = if gateway.registry.enter(satellite, session, commands) {
+    let end = if gateway.registry.enter(satellite, session, commands, threshold_ms) {
         // The append was its first sign of life; only what it said of itself is still to be kept.
         if about != About::default() {
             gateway.heartbeats.beat(satellite, session, about.clone());
@@ -141,11 +141,16 @@ enum Refusal {
     Unavailable,
 }
 
+/// A satellite that may come in.
+struct Admitted {
+    satellite: SatelliteId,
+    about: About,
+    /// Its own offline threshold.
+    threshold_ms: Option<i64>,
+}
+
 /// Waits for the first message and checks its credentials.
-async fn authenticate(
-    socket: &mut WebSocket,
-    gateway: &Gateway,
-) -> Result<(SatelliteId, About), Refusal> {
+async fn authenticate(socket: &mut WebSocket, gateway: &Gateway) -> Result<Admitted, Refusal> {
     let first = timeout(AUTHENTICATE_TIMEOUT, first_message(socket));
     let (client_id, token, capabilities) = tokio::select! {
         first = first => first.map_err(|_| Refusal::TooLate)??,
@@ -154,8 +159,11 @@ async fn authenticate(
     // A malformed id has no row; it is looked up like any other.
     let id = SatelliteId(Uuid::try_parse(&client_id).unwrap_or(Uuid::nil()));
     match timeout(AUTHENTICATE_TIMEOUT, check(gateway, id, &token)).await {
-        Ok(Ok(true)) => Ok((id, About { version: None, capabilities })),
-        Ok(Ok(false)) => Err(Refusal::Credentials),
+        Ok(Ok(Some(threshold_ms))) => {
+            let about = About { version: None, capabilities };
+            Ok(Admitted { satellite: id, about, threshold_ms })
+        }
+        Ok(Ok(None)) => Err(Refusal::Credentials),
         Ok(Err(error)) => {
             warn!(error = %format!("{error:#}"), "cannot check credentials");
             Err(Refusal::Unavailable)
@@ -183,11 +191,17 @@ async fn first_message(
     }
 }
 
-async fn check(gateway: &Gateway, id: SatelliteId, token: &SecretString) -> anyhow::Result<bool> {
+/// The satellite's own offline threshold if the token is its own, else nothing.
+async fn check(
+    gateway: &Gateway,
+    id: SatelliteId,
+    token: &SecretString,
+) -> anyhow::Result<Option<Option<i64>>> {
     let client = gateway.database.get().await?;
     let stored = satellites::credential(&client, id).await?;
-    let stored = stored.as_ref().map(|stored| stored.expose_secret());
-    Ok(token::verify(stored, token.expose_secret()))
+    let digest = stored.as_ref().map(|stored| stored.digest.expose_secret());
+    let is_right = token::verify(digest, token.expose_secret());
+    Ok(stored.filter(|_| is_right).map(|stored| stored.offline_threshold_ms))
 }
 
 async fn refuse(mut socket: WebSocket, gateway: &Gateway, refusal: Refusal) {
@@ -273,6 +287,7 @@ impl Live<'_> {
             Ok(FromSatellite::Heartbeat { version, capabilities, .. }) => {
                 self.gateway.metrics.heartbeats_received.inc();
                 let about = self.news(About { version, capabilities });
+                self.gateway.registry.heard(self.satellite, self.session);
                 self.gateway.heartbeats.beat(self.satellite, self.session, about);
                 None
             }

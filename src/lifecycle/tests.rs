@@ -6,10 +6,17 @@ use proptest::prelude::*;
 use time::macros::datetime;
 
 use super::*;
-use crate::liveness::DEFAULT_OFFLINE_THRESHOLD;
+use crate::liveness::{DEFAULT_OFFLINE_THRESHOLD, Resumption};
 
 const NOW: OffsetDateTime = datetime!(2026-03-01 12:00:00 UTC);
 const ID: SatelliteId = SatelliteId(Uuid::from_u128(7));
+
+/// Somebody has always observed.
+const CLEAR: Sight = Sight {
+    observed_at: datetime!(9999-01-01 00:00:00 UTC),
+    resumption: None,
+    grace: DEFAULT_OFFLINE_THRESHOLD,
+};
 
 fn profile() -> Profile {
     Profile {
@@ -29,7 +36,7 @@ fn row(last_event: Event, heartbeat: Option<OffsetDateTime>) -> Connection {
 }
 
 fn decided(current: Option<&Connection>, edge: Edge) -> Transition {
-    match next(ID, &profile(), current, edge, NOW) {
+    match next(ID, &profile(), current, edge, NOW, &CLEAR) {
         Ok(Decision::Append(transition)) => *transition,
         other => panic!("{edge:?} on {current:?} gave {other:?}"),
     }
@@ -42,6 +49,7 @@ fn state(last_event: Option<Event>) -> State {
         region: "eu".to_owned(),
         last_seen_at: None,
         last_event,
+        flapping: false,
     }
 }
 
@@ -121,9 +129,9 @@ fn a_removal_announces_only_the_cleanup_signal() {
 
 #[test]
 fn disconnected_and_heartbeat_lost_stay_distinct_at_equal_status() {
-    let left = row(Event::Disconnected, None).state(&profile(), NOW);
+    let left = row(Event::Disconnected, None).state(&profile(), NOW, &CLEAR);
     let lost = row(Event::HeartbeatLost, Some(NOW - Duration::from_secs(60)));
-    let lost = lost.state(&profile(), NOW);
+    let lost = lost.state(&profile(), NOW, &CLEAR);
     let (left, lost) = (left.expect("a state"), lost.expect("a state"));
     assert_eq!(left.status, lost.status);
     assert_ne!(trigger(Some(&left)), trigger(Some(&lost)));
@@ -160,7 +168,7 @@ fn the_table_of_rules_holds() {
     ];
     for (last_event, edge, expected) in cases {
         let current = row(last_event, aged);
-        let found = match next(ID, &profile(), Some(&current), edge, NOW) {
+        let found = match next(ID, &profile(), Some(&current), edge, NOW, &CLEAR) {
             Ok(Decision::Append(transition)) => Ok((transition.event, transition.reason)),
             Ok(Decision::Nothing(why)) => Err(why),
             Err(illegal) => panic!("{edge:?} after {last_event:?}: {illegal}"),
@@ -174,9 +182,44 @@ fn a_satellite_heard_within_its_threshold_is_not_given_up() {
     let heard = row(Event::Connected, Some(NOW - DEFAULT_OFFLINE_THRESHOLD));
     let edge = Edge::Lost { session: Session(3), reason: Reason::HeartbeatTimeout };
     assert_eq!(
-        next(ID, &profile(), Some(&heard), edge, NOW),
+        next(ID, &profile(), Some(&heard), edge, NOW, &CLEAR),
         Ok(Decision::Nothing(Unchanged::StillHeard))
     );
+}
+
+#[test]
+fn a_loss_happened_when_the_heartbeats_time_was_over() {
+    let silent = row(Event::Connected, Some(NOW - Duration::from_secs(60)));
+    let edge = Edge::Lost { session: Session(3), reason: Reason::PodLost };
+    let transition = decided(Some(&silent), edge);
+    assert_eq!(transition.occurred_at, NOW - Duration::from_secs(15));
+    let status = |state: &Option<State>| state.as_ref().map(|state| state.status);
+    assert_eq!(status(&transition.prev), Some(Status::Online));
+    assert_eq!(status(&transition.next), Some(Status::Offline));
+}
+
+#[test]
+fn nobody_is_given_up_for_time_in_which_nobody_could_hear() {
+    let silent = row(Event::Connected, Some(NOW - Duration::from_secs(360)));
+    let edge = Edge::Lost { session: Session(3), reason: Reason::HeartbeatTimeout };
+    let judged_at = NOW - Duration::from_secs(350);
+    let resumed = |seconds| {
+        let resumed_at = NOW - Duration::from_secs(seconds);
+        Sight { resumption: Some(Resumption { judged_at, resumed_at }), ..CLEAR }
+    };
+    let decide = |sight| next(ID, &profile(), Some(&silent), edge, NOW, &sight);
+    let heard = Ok(Decision::Nothing(Unchanged::StillHeard));
+    assert_eq!(decide(Sight { observed_at: judged_at, ..CLEAR }), heard, "nobody observes yet");
+    assert_eq!(decide(resumed(45)), heard, "there is time to come back");
+    assert!(matches!(decide(resumed(46)), Ok(Decision::Append(_))), "the time is over");
+}
+
+#[test]
+fn who_was_given_up_stays_offline_until_heard_even_with_a_longer_threshold() {
+    let lost = row(Event::HeartbeatLost, Some(NOW - Duration::from_secs(60)));
+    let patient = Profile { threshold: Duration::from_secs(3600), ..profile() };
+    let state = lost.state(&patient, NOW, &CLEAR).expect("a state");
+    assert_eq!(state.status, Status::Offline);
 }
 
 #[test]
@@ -187,7 +230,7 @@ fn a_session_that_was_never_given_out_is_illegal() {
             Edge::Lost { session: Session(4), reason: Reason::HeartbeatTimeout },
             Edge::Recover { session: Session(4) },
         ] {
-            let found = next(ID, &profile(), current.as_ref(), edge, NOW);
+            let found = next(ID, &profile(), current.as_ref(), edge, NOW, &CLEAR);
             assert!(matches!(found, Err(Illegal::UnknownSession { .. })), "{edge:?}: {found:?}");
         }
     }
@@ -265,7 +308,7 @@ fn live(steps: &[(u8, Step, u64)]) -> (BTreeMap<u8, Connection>, Vec<(u8, Transi
             }
         };
         let id = SatelliteId(Uuid::from_u128(who.into()));
-        match next(id, &profile(), rows.get(&who), edge, now).expect("a legal edge") {
+        match next(id, &profile(), rows.get(&who), edge, now, &CLEAR).expect("a legal edge") {
             Decision::Append(transition) => {
                 let row = project(rows.get(&who), &transition).expect("in order");
                 rows.insert(who, row);
@@ -324,7 +367,7 @@ proptest! {
             ] {
                 let later = NOW + Duration::from_secs(1_000_000);
                 prop_assert_eq!(
-                    next(id, &profile(), Some(row), edge, later),
+                    next(id, &profile(), Some(row), edge, later, &CLEAR),
                     Ok(Decision::Nothing(Unchanged::StaleSession))
                 );
             }

@@ -23,7 +23,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_postgres::Error;
 use tracing::{error, info, warn};
 
-use super::{ChangeId, transaction};
+use super::ChangeId;
+use super::transaction::{self, Rules};
 use crate::database::{self, Database};
 use crate::health::Health;
 use crate::lifecycle::{Edge, Event, Position, SatelliteId, Session, Unchanged};
@@ -150,7 +151,7 @@ impl Log {
 pub struct Appender {
     requests: mpsc::Receiver<Request>,
     database: Database,
-    default_threshold: Duration,
+    rules: Rules,
     head: watch::Sender<Position>,
     announce: mpsc::Sender<Appended>,
     health: Arc<Health>,
@@ -162,15 +163,14 @@ pub struct Appender {
 /// little later).
 pub fn appender(
     database: Database,
-    default_threshold: Duration,
+    rules: Rules,
     head: watch::Sender<Position>,
     announce: mpsc::Sender<Appended>,
     health: Arc<Health>,
     metrics: Metrics,
 ) -> (Log, Appender) {
     let (sender, requests) = mpsc::channel(QUEUE);
-    let appender =
-        Appender { requests, database, default_threshold, head, announce, health, metrics };
+    let appender = Appender { requests, database, rules, head, announce, health, metrics };
     (Log { sender }, appender)
 }
 
@@ -258,11 +258,15 @@ impl Appender {
 
     async fn try_append(&self, batch: &[Request], retry: bool) -> Result<Vec<Outcome>, Failure> {
         let client = self.database.get().await.map_err(|e| Failure::Transient(format!("{e:#}")))?;
-        let attempt = transaction::transact(&client, batch, retry, self.default_threshold);
+        let attempt = transaction::transact(&client, batch, retry, &self.rules);
         match tokio::time::timeout(database::REPLY_TIMEOUT, attempt).await {
-            Ok(Ok((outcomes, transitions))) => {
+            Ok(Ok((outcomes, transitions, now))) => {
                 for transition in &transitions {
                     self.metrics.edge(transition.event, transition.reason);
+                    if transition.event == Event::HeartbeatLost {
+                        let delay = now - transition.occurred_at;
+                        self.metrics.detection_seconds.observe(delay.as_seconds_f64().max(0.0));
+                    }
                 }
                 Ok(outcomes)
             }

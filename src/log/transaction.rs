@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use deadpool_postgres::Object;
 use fail::fail_point;
-use futures_util::future::{try_join, try_join3, try_join4};
+use futures_util::future::{try_join, try_join3};
 use time::OffsetDateTime;
 use tokio_postgres::types::Json;
 use tokio_postgres::{Error, Statement};
@@ -17,36 +17,49 @@ use uuid::Uuid;
 
 use super::append::{Outcome, Request};
 use super::{ChangeId, KIND, SCHEMA_VERSION};
+use crate::flapping::{self, Flapping};
 use crate::lifecycle::{
     self, Connection, Decision, Event, Illegal, Position, Profile, Revision, Session, Transition,
 };
-use crate::liveness;
+use crate::liveness::{self, Sight};
+use crate::observation;
 use crate::wire::{StateJson, Timestamp};
 
+/// What a pod decides its edges by.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// The offline threshold of satellites without their own.
+    pub default_threshold: Duration,
+    /// Which satellites flap.
+    pub flapping: flapping::Rules,
+    /// The pod that will hold the sessions it lets in, see [`crate::observation`].
+    pub pod: i32,
+}
+
 /// Makes one transaction of a batch and commits it; the outcomes are in the order of the edges.
-/// `retry` says that an earlier try may have reached the log.
+/// `retry` says that an earlier try may have reached the log. Says too when they were decided.
 pub(super) async fn transact(
     client: &Object,
     batch: &[Request],
     retry: bool,
-    default_threshold: Duration,
-) -> Result<(Vec<Outcome>, Vec<Transition>), Error> {
+    rules: &Rules,
+) -> Result<(Vec<Outcome>, Vec<Transition>, OffsetDateTime), Error> {
     let mut ids: Vec<Uuid> = batch.iter().map(|request| request.satellite.0).collect();
     ids.sort_unstable();
     ids.dedup();
-    let (now, mut satellites) = lock_and_read(client, &ids, default_threshold).await?;
+    let (now, sight, mut satellites) = lock_and_read(client, &ids, rules).await?;
     stand_still("append::rows_locked").await;
     let known = if retry { find_changes(client, batch).await? } else { HashMap::new() };
 
     let mut outcomes = Vec::with_capacity(batch.len());
-    let mut transitions: Vec<(Transition, &Request)> = Vec::new();
+    let mut transitions: Vec<Decided> = Vec::new();
     for request in batch {
         if let Some(outcome) = known.get(&request.change) {
             outcomes.push(*outcome);
             continue;
         }
         let satellite = satellites.entry(request.satellite.0).or_default();
-        match satellite.decide(request, now) {
+        match satellite.decide(request, now, &sight, rules) {
             Ok(transition) => {
                 // The position is known after the insert; until then it is the place in it.
                 outcomes.push(Outcome::Appended {
@@ -54,7 +67,8 @@ pub(super) async fn transact(
                     session: transition.session,
                     event: transition.event,
                 });
-                transitions.push((transition, request));
+                let flapping = satellite.flapping.clone();
+                transitions.push(Decided { transition, request, flapping });
             }
             Err(outcome) => outcomes.push(outcome),
         }
@@ -62,9 +76,9 @@ pub(super) async fn transact(
 
     if transitions.is_empty() {
         client.batch_execute("rollback").await?;
-        return Ok((outcomes, Vec::new()));
+        return Ok((outcomes, Vec::new(), now));
     }
-    let first = insert_and_commit(client, &transitions).await?;
+    let first = insert_and_commit(client, &transitions, rules.pod).await?;
     for (request, outcome) in batch.iter().zip(&mut outcomes) {
         if let Outcome::Appended { position, .. } = outcome
             && !known.contains_key(&request.change)
@@ -72,14 +86,23 @@ pub(super) async fn transact(
             position.0 += first.0;
         }
     }
-    Ok((outcomes, transitions.into_iter().map(|(transition, _)| transition).collect()))
+    let transitions = transitions.into_iter().map(|decided| decided.transition).collect();
+    Ok((outcomes, transitions, now))
+}
+
+/// A decided edge, on its way into the log.
+struct Decided<'a> {
+    transition: Transition,
+    request: &'a Request,
+    /// What is remembered of the satellite after it.
+    flapping: Flapping,
 }
 
 async fn lock_and_read(
     client: &Object,
     ids: &[Uuid],
-    default_threshold: Duration,
-) -> Result<(OffsetDateTime, HashMap<Uuid, Satellite>), Error> {
+    rules: &Rules,
+) -> Result<(OffsetDateTime, Sight, HashMap<Uuid, Satellite>), Error> {
     let (lock_satellites, lock_rows, read): (Statement, Statement, Statement) = try_join3(
         client.prepare_cached(LOCK_SATELLITES),
         client.prepare_cached(LOCK_ROWS),
@@ -87,21 +110,23 @@ async fn lock_and_read(
     )
     .await?;
     let ids_parameter: &[&(dyn tokio_postgres::types::ToSql + Sync)] = &[&ids];
-    let (_, _, _, rows) = try_join4(
+    let locks = try_join3(
         client.batch_execute("begin isolation level read committed"),
         client.execute(&lock_satellites, ids_parameter),
         client.execute(&lock_rows, ids_parameter),
+    );
+    let (_, (now, sight), rows) = try_join3(
+        locks,
+        observation::sight(client, rules.default_threshold),
         client.query(&read, ids_parameter),
     )
     .await?;
 
-    let mut now = OffsetDateTime::UNIX_EPOCH;
     let mut satellites = HashMap::with_capacity(rows.len());
     for row in &rows {
-        now = row.try_get("now")?;
-        satellites.insert(row.try_get("id")?, Satellite::from_row(row, default_threshold)?);
+        satellites.insert(row.try_get("id")?, Satellite::from_row(row, rules.default_threshold)?);
     }
-    Ok((now, satellites))
+    Ok((now, sight, satellites))
 }
 
 /// A satellite under its lock, as the transaction goes on.
@@ -109,6 +134,7 @@ async fn lock_and_read(
 struct Satellite {
     profile: Option<Profile>,
     row: Option<Connection>,
+    flapping: Flapping,
 }
 
 impl Satellite {
@@ -122,6 +148,9 @@ impl Satellite {
             }),
         };
         let last_event = row.try_get::<_, Option<&str>>("last_event")?.and_then(Event::parse);
+        let recent: Option<Vec<OffsetDateTime>> = row.try_get("recent_edges")?;
+        let until = row.try_get("flapping_until")?;
+        let flapping = Flapping { recent: recent.unwrap_or_default(), until };
         let row = match last_event {
             None => None,
             Some(last_event) => Some(Connection {
@@ -131,16 +160,22 @@ impl Satellite {
                 last_heartbeat_at: row.try_get("last_heartbeat_at")?,
             }),
         };
-        Ok(Satellite { profile, row })
+        Ok(Satellite { profile, row, flapping })
     }
 
     /// Decides an edge and moves on to the row after it.
-    fn decide(&mut self, request: &Request, now: OffsetDateTime) -> Result<Transition, Outcome> {
+    fn decide(
+        &mut self,
+        request: &Request,
+        now: OffsetDateTime,
+        sight: &Sight,
+        rules: &Rules,
+    ) -> Result<Transition, Outcome> {
         let profile = self.profile.as_ref().ok_or(Outcome::UnknownSatellite)?;
         let happened = Timestamp::new(now - request.happened.elapsed()).moment();
-        let decision =
-            lifecycle::next(request.satellite, profile, self.row.as_ref(), request.edge, happened);
-        let transition = match decision {
+        let (id, edge) = (request.satellite, request.edge);
+        let decision = lifecycle::next(id, profile, self.row.as_ref(), edge, happened, sight);
+        let mut transition = match decision {
             Ok(Decision::Append(transition)) => *transition,
             Ok(Decision::Nothing(why)) => return Err(Outcome::Nothing(why)),
             Err(illegal @ Illegal::UnknownSession { .. }) => {
@@ -155,9 +190,13 @@ impl Satellite {
                 return Err(Outcome::Refused);
             }
         }
+        let before = self.flapping.is_marked(happened);
         if transition.event == Event::Removed {
             self.profile = None;
+        } else {
+            self.flapping.edge(happened, &rules.flapping);
         }
+        transition.mark_flapping(before, self.flapping.is_marked(happened));
         Ok(transition)
     }
 }
@@ -170,8 +209,8 @@ const LOCK_ROWS: &str = "
      order by satellite_id for no key update";
 
 const READ_ROWS: &str = "
-    select i.id, clock_timestamp() as now, s.name, s.region, s.offline_threshold_ms,
-           c.session, c.revision, c.last_event, c.last_heartbeat_at
+    select i.id, s.name, s.region, s.offline_threshold_ms, c.session, c.revision, c.last_event,
+           c.last_heartbeat_at, c.recent_edges, c.flapping_until
       from unnest($1::uuid[]) as i (id)
       left join satellites s on s.id = i.id
       left join satellite_connections c on c.satellite_id = i.id";
@@ -231,10 +270,10 @@ const INSERT: &str = "
         select head.position + e.n as position, head.recorded_at, e.*
           from head, unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::text[], $5::text[], $6::bigint[],
                             $7::jsonb[], $8::jsonb[], $9::text[], $10::text[], $11::timestamptz[],
-                            $12::timestamptz[], $13::bool[])
+                            $12::timestamptz[], $13::bool[], $16::text[], $17::timestamptz[])
                with ordinality as e (entity_id, revision, change_id, event, reason, session,
                                      prev, next, actor_type, actor_id, occurred_at,
-                                     last_heartbeat_at, is_last, n)
+                                     last_heartbeat_at, is_last, recent_edges, flapping_until, n)
     ), appended as (
         insert into entity_transitions
                (position, revision, change_id, kind, entity_id, event, reason, session, prev, next,
@@ -244,12 +283,16 @@ const INSERT: &str = "
           from entry
     ), projected as (
         insert into satellite_connections as c
-               (satellite_id, session, revision, position, last_event, last_heartbeat_at)
-        select entity_id, session, revision, position, event, last_heartbeat_at
+               (satellite_id, session, revision, position, last_event, last_heartbeat_at,
+                recent_edges, flapping_until, pod)
+        select entity_id, session, revision, position, event, last_heartbeat_at,
+               recent_edges::timestamptz[], flapping_until, $18
           from entry where is_last
         on conflict (satellite_id) do update
            set session = excluded.session, revision = excluded.revision, position = excluded.position,
-               last_event = excluded.last_event, last_heartbeat_at = excluded.last_heartbeat_at
+               last_event = excluded.last_event, last_heartbeat_at = excluded.last_heartbeat_at,
+               recent_edges = excluded.recent_edges, flapping_until = excluded.flapping_until,
+               pod = case excluded.last_event when 'connected' then excluded.pod else c.pod end
     )
     select position + 1 from head";
 
@@ -271,7 +314,8 @@ const DELETE_REMOVED: &str = "
 
 async fn insert_and_commit(
     client: &Object,
-    transitions: &[(Transition, &Request)],
+    transitions: &[Decided<'_>],
+    pod: i32,
 ) -> Result<Position, Error> {
     let columns = Columns::of(transitions);
     let (lock, insert, delete) = try_join3(
@@ -287,7 +331,7 @@ async fn insert_and_commit(
         let (types, ids) = (&columns.removed_by_types, &columns.removed_by_ids);
         client.execute(&delete, &[&columns.removed, types, ids]).await
     };
-    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 15] = [
+    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 18] = [
         &columns.entity_ids,
         &columns.revisions,
         &columns.change_ids,
@@ -303,6 +347,9 @@ async fn insert_and_commit(
         &columns.is_last,
         &KIND,
         &SCHEMA_VERSION,
+        &columns.recent_edges,
+        &columns.flapping_until,
+        &pod,
     ];
     let statements =
         try_join3(client.execute(&lock, &[]), client.query_one(&insert, &parameters), remove);
@@ -346,19 +393,22 @@ struct Columns<'a> {
     occurred_at: Vec<OffsetDateTime>,
     last_heartbeat_at: Vec<Option<OffsetDateTime>>,
     is_last: Vec<bool>,
+    /// Each an array in the form of PostgreSQL's text: an array of arrays has to be rectangular.
+    recent_edges: Vec<String>,
+    flapping_until: Vec<Option<OffsetDateTime>>,
     removed: Vec<Uuid>,
     removed_by_types: Vec<&'a str>,
     removed_by_ids: Vec<&'a str>,
 }
 
 impl<'a> Columns<'a> {
-    fn of(transitions: &'a [(Transition, &'a Request)]) -> Columns<'a> {
+    fn of(transitions: &'a [Decided<'a>]) -> Columns<'a> {
         let mut last = HashMap::with_capacity(transitions.len());
-        for (n, (transition, _)) in transitions.iter().enumerate() {
-            last.insert(transition.satellite, n);
+        for (n, decided) in transitions.iter().enumerate() {
+            last.insert(decided.transition.satellite, n);
         }
         let mut columns = Columns::default();
-        for (n, (transition, request)) in transitions.iter().enumerate() {
+        for (n, Decided { transition, request, flapping }) in transitions.iter().enumerate() {
             let state = |state: &Option<lifecycle::State>| state.as_ref().map(|s| Json(s.into()));
             columns.entity_ids.push(transition.satellite.0);
             columns.revisions.push(transition.revision.0);
@@ -374,6 +424,8 @@ impl<'a> Columns<'a> {
             let next = transition.next.as_ref();
             columns.last_heartbeat_at.push(next.and_then(|state| state.last_seen_at));
             columns.is_last.push(last.get(&transition.satellite) == Some(&n));
+            columns.recent_edges.push(array(&flapping.recent));
+            columns.flapping_until.push(flapping.until);
             if transition.event == Event::Removed {
                 columns.removed.push(transition.satellite.0);
                 columns.removed_by_types.push(&request.actor.kind);
@@ -382,4 +434,9 @@ impl<'a> Columns<'a> {
         }
         columns
     }
+}
+
+fn array(moments: &[OffsetDateTime]) -> String {
+    let moments: Vec<String> = moments.iter().map(|at| Timestamp::new(*at).to_string()).collect();
+    format!("{{{}}}", moments.join(","))
 }

@@ -17,6 +17,9 @@ pub const CHANGE: &str = "Nats-Msg-Id";
 /// The epoch, on messages of every epoch but the first.
 pub const EPOCH: &str = "Groundstation-Epoch";
 
+/// There, and `true`, on the edges of a satellite that comes and goes too often.
+pub const FLAPPING: &str = "Groundstation-Flapping";
+
 /// Where the messages come from, as CloudEvents wants it.
 const SOURCE: &str = "/groundstation";
 
@@ -79,6 +82,9 @@ fn headers(entry: &Entry, subject: &str, epoch: Epoch) -> HeaderMap {
     headers.insert("Groundstation-Revision", entry.revision.0.to_string());
     headers.insert("Groundstation-Session", entry.session.0.to_string());
     headers.insert("Groundstation-Reason", entry.reason.as_str());
+    if entry.next.as_ref().is_some_and(|state| state.flapping) {
+        headers.insert(FLAPPING, "true");
+    }
     if epoch > Epoch::FIRST {
         headers.insert(EPOCH, epoch.0.to_string());
     }

@@ -31,6 +31,7 @@ fn entry(position: i64) -> Entry {
             region: "eu".to_owned(),
             last_seen_at: None,
             last_event: Some("connected".to_owned()),
+            flapping: false,
         }),
         actor: Actor::system(),
         traceparent: None,

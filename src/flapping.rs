@@ -1,0 +1,130 @@
+//! Which satellites flap: come and go so often that a person should look. Pure.
+//!
+//! A satellite is *flapping* from the edge that makes its edges within a window more than a bound,
+//! until they have become few enough again; in between it keeps the mark it has (hysteresis), so that
+//! the mark itself does not flap. No edge is held back for it. Removals are no edges of a connection.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+/// The most edges a bound may be: so many moments are kept for each satellite.
+pub const MAX_EDGES: usize = 100;
+
+/// When a satellite counts as flapping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// In how long edges are counted.
+    pub window: Duration,
+    /// More edges than this mark a satellite; at most [`MAX_EDGES`].
+    pub edges: usize,
+    /// Once marked it stays so while it has more edges than this; less than `edges`.
+    pub calm: usize,
+}
+
+impl Default for Rules {
+    /// More than ten edges in five minutes; until there are five or fewer.
+    fn default() -> Rules {
+        Rules { window: Duration::from_secs(300), edges: 10, calm: 5 }
+    }
+}
+
+/// What is remembered of a satellite.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Flapping {
+    /// Its newest edges within the window, oldest first, no more than the mark needs.
+    pub recent: Vec<OffsetDateTime>,
+    /// Until when it is marked, if it has no more edges.
+    pub until: Option<OffsetDateTime>,
+}
+
+impl Flapping {
+    /// Whether it is marked at `now`.
+    pub fn is_marked(&self, now: OffsetDateTime) -> bool {
+        self.until.is_some_and(|until| now < until)
+    }
+
+    /// Notes an edge at `at`.
+    pub fn edge(&mut self, at: OffsetDateTime, rules: &Rules) {
+        let was_marked = self.is_marked(at);
+        self.recent.push(at);
+        self.recent.sort_unstable();
+        self.recent.retain(|edge| *edge + rules.window > at);
+        let surplus = self.recent.len().saturating_sub(rules.edges + 1);
+        self.recent.drain(..surplus);
+
+        let count = self.recent.len();
+        let marked = count > rules.edges || (was_marked && count > rules.calm);
+        // Calm again when the oldest of the `calm + 1` newest edges leaves the window.
+        let last_to_leave = count.checked_sub(rules.calm + 1).and_then(|n| self.recent.get(n));
+        self.until = last_to_leave.filter(|_| marked).map(|edge| *edge + rules.window);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use time::macros::datetime;
+
+    const START: OffsetDateTime = datetime!(2026-03-01 12:00:00 UTC);
+    const RULES: Rules = Rules { window: Duration::from_secs(60), edges: 4, calm: 2 };
+
+    fn second(n: i64) -> OffsetDateTime {
+        START + time::Duration::seconds(n)
+    }
+
+    fn after(edges: &[i64]) -> Flapping {
+        let mut flapping = Flapping::default();
+        for edge in edges {
+            flapping.edge(second(*edge), &RULES);
+        }
+        flapping
+    }
+
+    #[test]
+    fn the_mark_comes_with_one_edge_too_many_and_goes_when_it_is_calm() {
+        let cases: [(&str, &[i64], Option<i64>); 7] = [
+            ("none", &[], None),
+            ("as many as are fine", &[0, 1, 2, 3], None),
+            ("one too many; calm when that at 2 leaves the window", &[0, 1, 2, 3, 4], Some(62)),
+            ("spread out", &[0, 20, 40, 60, 80, 100], None),
+            ("still marked, with few edges", &[0, 1, 2, 3, 4, 61], Some(63)),
+            ("calm meanwhile, and not marked anew by a few", &[0, 1, 2, 3, 4, 63, 64, 65], None),
+            ("a storm", &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9], Some(67)),
+        ];
+        for (name, edges, until) in cases {
+            assert_eq!(after(edges).until, until.map(second), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_mark_is_over_at_its_moment() {
+        let flapping = after(&[0, 1, 2, 3, 4]);
+        assert!(flapping.is_marked(second(61)));
+        assert!(!flapping.is_marked(second(62)));
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_marked_exactly_as_counting_all_edges_says(gaps in prop::collection::vec(0..30i64, 0..60)) {
+            let mut flapping = Flapping::default();
+            let (mut all, mut now, mut marked) = (Vec::new(), 0, false);
+            let count = |all: &[i64], at: i64| all.iter().filter(|e| **e + 60 > at).count();
+            for gap in gaps {
+                // What the mark says second by second until the next edge.
+                for at in now..now + gap {
+                    marked = marked && count(&all, at) > RULES.calm;
+                    prop_assert_eq!(flapping.is_marked(second(at)), marked);
+                }
+                now += gap;
+                marked = marked && count(&all, now) > RULES.calm;
+                all.push(now);
+                marked = count(&all, now) > RULES.edges || (marked && count(&all, now) > RULES.calm);
+                flapping.edge(second(now), &RULES);
+                prop_assert_eq!(flapping.is_marked(second(now)), marked);
+                prop_assert!(flapping.recent.len() <= RULES.edges + 1);
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Who observes the satellites, and when nobody did.
+//!
+//! Owns the table `pods` (one row for each life of a pod) and `blind_spans`. A pod says again and
+//! again up to when it has written everything it heard ([`observe`]). The newest such moment of all
+//! pods is up to when satellites can be judged at all; where it lags behind by more than
+//! [`blind_after`], be it for an outage of the database or because no pod ran, the time in between
+//! is a blind span: stored once, never changed, and held against nobody (see [`crate::liveness`]).
+//!
+//! Only the database's clock counts; a pod contributes the age of what it says.
+
+use std::time::Duration;
+
+use deadpool_postgres::GenericClient;
+use time::OffsetDateTime;
+use tokio_postgres::Error;
+
+use crate::liveness::{Resumption, Sight};
+
+/// The longest silence of all pods that is not blind time yet.
+const LONGEST_LAPSE: Duration = Duration::from_secs(2);
+
+/// A pod that has not said anything for this long does not hold its sessions any more, as far as
+/// others can tell.
+pub const SILENT_AFTER: Duration = Duration::from_secs(2);
+
+/// A silence of all pods longer than this is blind time: short enough that what is left of a
+/// threshold is enough for the next heartbeat.
+pub fn blind_after(default_threshold: Duration) -> Duration {
+    LONGEST_LAPSE.min(default_threshold / 3)
+}
+
+const SIGN_ON: &str = "
+    with forgotten as (
+        delete from pods p
+         where coalesce(p.seen_at, p.started_at) < clock_timestamp() - interval '1 day'
+           and p.seen_at is distinct from (select max(seen_at) from pods)
+           and not exists (select 1 from satellite_connections c
+                            where c.pod = p.number and c.last_event = 'connected')
+    )
+    insert into pods (name, started_at) values ($1, clock_timestamp()) returning number";
+
+/// Gives this life of a pod its number.
+pub async fn sign_on(client: &impl GenericClient, name: &str) -> Result<i32, Error> {
+    client.query_one(SIGN_ON, &[&name]).await?.try_get(0)
+}
+
+const SIGN_OFF: &str = "update pods set left_at = clock_timestamp() where number = $1";
+
+/// Says that the pod has ended as it should.
+pub async fn sign_off(client: &impl GenericClient, pod: i32) -> Result<(), Error> {
+    client.execute(SIGN_OFF, &[&pod]).await.map(drop)
+}
+
+const PROVE: &str = "
+    insert into pods (number, name, started_at) overriding system value
+    values ($1, $2, clock_timestamp())
+    on conflict (number) do update set probed_at = clock_timestamp()";
+
+/// Proves the database writable, and the pod's row there (a restored database does not know it).
+pub async fn prove(client: &impl GenericClient, pod: i32, name: &str) -> Result<(), Error> {
+    client.execute(PROVE, &[&pod, &name]).await.map(drop)
+}
+
+const OBSERVE: &str = "
+    select observe($1, $2, make_interval(secs => $3::float8), make_interval(secs => $4::float8))";
+
+/// Says that everything the pod had heard `age` ago is written. Returns the length of the blind
+/// time that ends with this, if there was any.
+pub async fn observe(
+    client: &impl GenericClient,
+    pod: i32,
+    age: Duration,
+    default_threshold: Duration,
+) -> Result<Option<Duration>, Error> {
+    let statement = client.prepare_cached(OBSERVE).await?;
+    let seconds = |duration: Duration| duration.as_secs_f64();
+    let (blind_after, grace) =
+        (seconds(blind_after(default_threshold)), seconds(default_threshold));
+    let row = client.query_one(&statement, &[&pod, &seconds(age), &blind_after, &grace]).await?;
+    let blind: Option<f64> = row.try_get(0)?;
+    Ok(blind.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()))
+}
+
+const SIGHT: &str =
+    "select clock_timestamp() as now, observed_at, judged_at, resumed_at from sight";
+
+/// The database's time, and what could be seen up to it.
+pub async fn sight(
+    client: &impl GenericClient,
+    default_threshold: Duration,
+) -> Result<(OffsetDateTime, Sight), Error> {
+    let statement = client.prepare_cached(SIGHT).await?;
+    let row = client.query_one(&statement, &[]).await?;
+    Ok((row.try_get("now")?, sight_of(&row, default_threshold)?))
+}
+
+/// The sight in a row that has the columns of the view.
+pub fn sight_of(row: &tokio_postgres::Row, default_threshold: Duration) -> Result<Sight, Error> {
+    let judged_at: Option<OffsetDateTime> = row.try_get("judged_at")?;
+    let resumed_at: Option<OffsetDateTime> = row.try_get("resumed_at")?;
+    let resumption = judged_at
+        .zip(resumed_at)
+        .map(|(judged_at, resumed_at)| Resumption { judged_at, resumed_at });
+    Ok(Sight { observed_at: row.try_get("observed_at")?, resumption, grace: default_threshold })
+}
+
+const BLIND: &str = "
+    select greatest(from_at, $1) as from_at, least(to_at, $2) as to_at from blind_spans
+     where to_at > $1 and from_at < $2
+    union all
+    select greatest(observed_at, $1), $2 from sight where observed_at < $2 - make_interval(secs => $3::float8)
+     order by 1";
+
+/// The blind time within a window, oldest first; one that goes on is in it.
+pub async fn blind_spans(
+    client: &impl GenericClient,
+    from: OffsetDateTime,
+    to: OffsetDateTime,
+    default_threshold: Duration,
+) -> Result<Vec<(OffsetDateTime, OffsetDateTime)>, Error> {
+    let lapse = blind_after(default_threshold).as_secs_f64();
+    let rows = client.query(BLIND, &[&from, &to, &lapse]).await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
