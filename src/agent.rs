@@ -22,7 +22,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The first pause before coming back, doubled each time up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// The longest pause before coming back of an agent in the field.
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// How far a pause may be off either way, as a part of it.
 const JITTER: f64 = 0.25;
@@ -43,6 +45,9 @@ pub struct Identity {
     pub token: SecretString,
     /// How often it sends a heartbeat.
     pub heartbeat_interval: Duration,
+    /// The longest pause before it comes back: [`LONGEST_PAUSE`], or less where thresholds are
+    /// shorter than in the field.
+    pub longest_pause: Duration,
     /// What it says it can do.
     pub capabilities: Vec<String>,
 }
@@ -75,10 +80,10 @@ pub enum Happening {
     Pausing(Duration),
 }
 
-/// The pause before try `n` (0 is the first after a success): `min(30 s, 1 s · 2^n)` ± 25 %.
+/// The pause before try `n` (0 is the first after a success): `min(longest, 1 s · 2^n)` ± 25 %.
 /// `chance` is from 0 to 1.
-pub fn backoff(n: u32, chance: f64) -> Duration {
-    let doubled = FIRST_PAUSE.saturating_mul(1 << n.min(10)).min(LONGEST_PAUSE);
+pub fn backoff(n: u32, longest: Duration, chance: f64) -> Duration {
+    let doubled = FIRST_PAUSE.saturating_mul(1 << n.min(10)).min(longest);
     doubled.mul_f64(1.0 + JITTER * (2.0 * chance.clamp(0.0, 1.0) - 1.0))
 }
 
@@ -96,7 +101,7 @@ pub async fn run(
             Ended::ForGood => return,
             Ended::Left(away) => away,
             Ended::ComeBack => {
-                let pause = backoff(failures, fastrand::f64());
+                let pause = backoff(failures, identity.longest_pause, fastrand::f64());
                 failures = failures.saturating_add(1);
                 pause
             }
@@ -297,9 +302,9 @@ mod tests {
         let cases = [(0, 1), (1, 2), (2, 4), (3, 8), (4, 16), (5, 30), (6, 30), (u32::MAX, 30)];
         for (n, seconds) in cases {
             let exact = Duration::from_secs(seconds);
-            assert_eq!(backoff(n, 0.5), exact, "{n}");
-            assert_eq!(backoff(n, 0.0), exact.mul_f64(0.75), "{n}");
-            assert_eq!(backoff(n, 1.0), exact.mul_f64(1.25), "{n}");
+            assert_eq!(backoff(n, LONGEST_PAUSE, 0.5), exact, "{n}");
+            assert_eq!(backoff(n, LONGEST_PAUSE, 0.0), exact.mul_f64(0.75), "{n}");
+            assert_eq!(backoff(n, LONGEST_PAUSE, 1.0), exact.mul_f64(1.25), "{n}");
         }
     }
 }

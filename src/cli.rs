@@ -239,6 +239,7 @@ async fn run_agent(args: AgentArgs) -> anyhow::Result<()> {
         id: args.client_id,
         token: args.token,
         heartbeat_interval: config::duration("--heartbeat-interval", &args.heartbeat_interval)?,
+        longest_pause: agent::LONGEST_PAUSE,
         capabilities: args.capabilities,
     };
     // Closing the orders makes the agent say goodbye.

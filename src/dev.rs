@@ -304,6 +304,7 @@ fn launch(
             id: member.id,
             token: SecretString::from(member.token.clone()),
             heartbeat_interval: HEARTBEAT_INTERVAL,
+            longest_pause: agent::LONGEST_PAUSE,
             capabilities: vec!["demonstration".to_owned()],
         };
         let (order, told) = mpsc::channel(1);

@@ -230,6 +230,7 @@ async fn fly(
             id,
             token,
             heartbeat_interval: plan.heartbeat_interval,
+            longest_pause: agent::LONGEST_PAUSE,
             capabilities: vec!["simulated".to_owned()],
         };
         let (order, told) = mpsc::channel(1);

@@ -1,14 +1,17 @@
 //! One test's world: a database, a NATS account, tokens, and the settings its pods share.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use groundstation::dev::stores::{Nats, Postgres};
 use groundstation::nats::Address;
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
+use super::faults;
 use super::pod::Pod;
+use super::satellite::Credentials;
 use super::stores::{self, Share};
 use super::subscriber::Subscriber;
 use super::wait::{blocking, eventually};
@@ -35,6 +38,16 @@ pub const BRISK: Timing = Timing {
     sweep: Duration::from_millis(100),
 };
 
+/// For faults that last longer than a threshold: as in the field in a full run, else much shorter.
+pub fn steady() -> Timing {
+    let timing = |heartbeat, threshold, sweep| Timing {
+        heartbeat: Duration::from_millis(heartbeat),
+        threshold: Duration::from_millis(threshold),
+        sweep: Duration::from_millis(sweep),
+    };
+    if faults::full() { timing(15_000, 45_000, 1_000) } else { timing(300, 6_000, 100) }
+}
+
 /// See the module.
 pub struct Fleet {
     pub timing: Timing,
@@ -45,7 +58,7 @@ pub struct Fleet {
     /// Only where the test wants to kill it.
     nats: Option<Nats>,
     postgres: Option<Postgres>,
-    reader: OnceCell<Client>,
+    reader: Mutex<Option<Arc<Client>>>,
 }
 
 /// A pod to be started.
@@ -86,7 +99,7 @@ impl Fleet {
             read_token,
             nats,
             postgres: None,
-            reader: OnceCell::new(),
+            reader: Mutex::default(),
         }
     }
 
@@ -126,12 +139,21 @@ impl Fleet {
         client
     }
 
+    /// A connection for looking only, made anew where the server has been restarted.
+    async fn reader(&self) -> Arc<Client> {
+        let mut reader = self.reader.lock().await;
+        match reader.as_ref().filter(|client| !client.is_closed()) {
+            Some(client) => client.clone(),
+            None => reader.insert(Arc::new(self.sql().await)).clone(),
+        }
+    }
+
     /// What the log holds of a satellite: session, event and reason of each transition.
     pub async fn history(&self, satellite: Uuid) -> Vec<String> {
         const HISTORY: &str = "
             select session || ' ' || event || ' ' || reason
               from entity_transitions where entity_id = $1 order by position";
-        let sql = self.reader.get_or_init(|| self.sql()).await;
+        let sql = self.reader().await;
         let rows = sql.query(HISTORY, &[&satellite]).await.expect("the log can be read");
         rows.iter().map(|row| row.get(0)).collect()
     }
@@ -147,7 +169,7 @@ impl Fleet {
 
     /// How many transitions the log holds.
     pub async fn log_length(&self) -> i64 {
-        let sql = self.reader.get_or_init(|| self.sql()).await;
+        let sql = self.reader().await;
         let row = sql.query_one("select count(*) from entity_transitions", &[]).await;
         row.expect("the log can be read").get(0)
     }
@@ -180,6 +202,29 @@ impl Fleet {
     /// The Postgres of [`Fleet::with_own_postgres`].
     pub fn own_postgres(&self) -> &Postgres {
         self.postgres.as_ref().expect("Fleet::with_own_postgres")
+    }
+
+    /// The same, to be stopped and started again.
+    pub fn own_postgres_mut(&mut self) -> &mut Postgres {
+        self.postgres.as_mut().expect("Fleet::with_own_postgres")
+    }
+
+    /// Registers satellites on a pod, with names that begin so.
+    pub async fn register(&self, pod: &Pod, prefix: &str, count: usize) -> Vec<Credentials> {
+        let mut credentials = Vec::with_capacity(count);
+        for n in 0..count {
+            credentials.push(pod.register(&format!("{prefix}-{n}"), "eu").await);
+        }
+        credentials
+    }
+
+    /// How many transitions with this event the log holds of satellites whose name begins so.
+    pub async fn edges(&self, prefix: &str, event: &str) -> i64 {
+        const EDGES: &str = "
+            select count(*) from entity_transitions
+             where next ->> 'name' like $1 || '%' and event = $2";
+        let sql = self.reader().await;
+        sql.query_one(EDGES, &[&prefix, &event]).await.expect("the log can be read").get(0)
     }
 }
 

@@ -1,10 +1,12 @@
 //! What every test stands on: real stores, real pods, real sockets, and checks that look at the
 //! outcome from outside.
 
+pub mod agents;
 pub mod faults;
 pub mod fleet;
 pub mod invariants;
 pub mod log_and_stream;
+pub mod onlooker;
 pub mod pod;
 pub mod program;
 pub mod proxy;
@@ -17,8 +19,10 @@ pub mod subscriber;
 pub mod wait;
 pub mod written_log;
 
-pub use fleet::{BRISK, CALM, Fleet};
+pub use agents::Agents;
+pub use fleet::{BRISK, CALM, Fleet, steady};
+pub use onlooker::Onlooker;
 pub use pod::Pod;
 pub use proxy::Proxy;
 pub use satellite::{Credentials, Heard, Satellite};
-pub use wait::eventually;
+pub use wait::{eventually, within};

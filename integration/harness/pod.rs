@@ -122,6 +122,11 @@ impl Pod {
         self.call("POST", path, Some(&self.admin_token), Some(body.to_string())).await
     }
 
+    /// Changes something as the administrator.
+    pub async fn patch(&self, path: &str, body: &Value) -> Answer {
+        self.call("PATCH", path, Some(&self.admin_token), Some(body.to_string())).await
+    }
+
     /// Deletes a satellite as the administrator.
     pub async fn remove(&self, id: uuid::Uuid) -> Answer {
         self.call("DELETE", &format!("/v1/satellites/{id}"), Some(&self.admin_token), None).await

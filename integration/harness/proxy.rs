@@ -21,7 +21,7 @@ pub struct Proxy {
 }
 
 struct Control {
-    target: SocketAddr,
+    target: watch::Sender<SocketAddr>,
     /// Bytes stay where they are while this is true.
     stalled: watch::Sender<bool>,
     /// Counts up: connections older than the count end.
@@ -49,7 +49,7 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let control = Arc::new(Control {
-            target,
+            target: watch::Sender::new(target),
             stalled: watch::Sender::new(false),
             cuts: watch::Sender::new(0),
             refusing: watch::Sender::new(false),
@@ -58,6 +58,11 @@ impl Proxy {
         });
         let accepting = tokio::spawn(accept(listener, control.clone()));
         Proxy { address, control, accepting }
+    }
+
+    /// Leads new connections there, as a load balancer does.
+    pub fn lead_to(&self, target: SocketAddr) {
+        self.control.target.send_replace(target);
     }
 
     /// Ends every connection there is.
@@ -115,7 +120,8 @@ async fn accept(listener: TcpListener, control: Arc<Control>) {
 async fn forward(client: TcpStream, control: Arc<Control>) {
     let mut cuts = control.cuts.subscribe();
     cuts.mark_unchanged();
-    let Ok(server) = TcpStream::connect(control.target).await else { return };
+    let target = *control.target.borrow();
+    let Ok(server) = TcpStream::connect(target).await else { return };
     for socket in [&client, &server] {
         socket.set_nodelay(true).expect("TCP_NODELAY");
     }

@@ -47,6 +47,21 @@ impl Subscriber {
     }
 }
 
+impl Subscriber {
+    /// Waits, as long as the caller does, for the next message on this subject; whom it is about.
+    pub async fn next(&mut self, subject: &str) -> Uuid {
+        loop {
+            let message = match self.waiting.pop() {
+                Some(message) => message,
+                None => self.subscription.next().await.expect("the subscription goes on"),
+            };
+            if message.subject.as_str() == subject {
+                return about(&message).expect("a satellite");
+            }
+        }
+    }
+}
+
 /// The message's body.
 pub fn body(message: &Message) -> Value {
     serde_json::from_slice(&message.payload).expect("a body of JSON")

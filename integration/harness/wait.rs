@@ -10,13 +10,22 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Looks until it finds what the test waits for; gives up after [`PATIENCE`] with what it saw last.
-pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
+pub async fn eventually<T>(what: &str, look: impl AsyncFnMut() -> Result<T, String>) -> T {
+    within(PATIENCE, what, look).await
+}
+
+/// The same with another patience.
+pub async fn within<T>(
+    patience: Duration,
+    what: &str,
+    mut look: impl AsyncFnMut() -> Result<T, String>,
+) -> T {
     let begun = Instant::now();
     loop {
         match look().await {
             Ok(found) => return found,
-            Err(seen) if begun.elapsed() > PATIENCE => {
-                panic!("waited {PATIENCE:?} for {what}; last seen: {seen}")
+            Err(seen) if begun.elapsed() > patience => {
+                panic!("waited {patience:?} for {what}; last seen: {seen}")
             }
             Err(_) => tokio::time::sleep(PAUSE).await,
         }

@@ -1,0 +1,74 @@
+//! A satellite that goes silent is lost within its threshold, a sweep and a second, whichever pod held
+//! it and whatever became of its socket; and the transition says when it was due.
+
+use std::time::Duration;
+
+use groundstation::wire::Timestamp;
+use serde_json::Value;
+use time::OffsetDateTime;
+
+use crate::harness::faults::full;
+use crate::harness::{Fleet, Pod, Proxy, Satellite, steady};
+
+const DETECTED: &str = "groundstation_detection_delay_seconds_count";
+
+/// What is promised after the threshold and a sweep; more on a machine that does other things too.
+fn allowance() -> Duration {
+    Duration::from_secs(if full() { 1 } else { 10 })
+}
+
+fn time(value: &Value) -> OffsetDateTime {
+    value.as_str().expect("a time").parse::<Timestamp>().expect("a time").moment()
+}
+
+async fn expect_in_time(fleet: &Fleet, pod: &Pod, id: uuid::Uuid, reason: &str) {
+    let page = pod.get(&format!("/v1/satellites/{id}/transitions")).await.json();
+    let lost = page["transitions"].as_array().expect("a page").last().expect("a loss").clone();
+    assert_eq!((&lost["event"], &lost["reason"]), (&"heartbeat_lost".into(), &reason.into()));
+    let last_seen = time(&lost["prev"]["lastSeenAt"]);
+    assert_eq!(time(&lost["next"]["lastSeenAt"]), last_seen);
+    let (due, detected) = (time(&lost["occurredAt"]), time(&lost["recordedAt"]));
+    assert_eq!(due, last_seen + fleet.timing.threshold, "{lost}");
+    assert!(detected >= due, "{lost}");
+    let late = detected - due;
+    assert!(late <= fleet.timing.sweep + allowance(), "{late} late: {lost}");
+    assert_eq!(
+        (&lost["prev"]["status"], &lost["next"]["status"]),
+        (&"online".into(), &"offline".into())
+    );
+}
+
+#[tokio::test]
+async fn a_satellite_that_goes_silent_is_lost_in_time_with_an_open_a_half_open_and_a_dead_end() {
+    let fleet = Fleet::new(steady()).await;
+    let (a, mut dies) = (fleet.pod("a").await, fleet.pod("dies").await);
+    let mut subscriber = fleet.subscribe().await;
+    let credentials = fleet.register(&a, "edge", 3).await;
+    let half = Proxy::to(a.address).await;
+    let open = Satellite::connect(a.address, &credentials[0]).await;
+    let half_open = Satellite::connect(half.address, &credentials[1]).await;
+    let on_dying = Satellite::connect(dies.address, &credentials[2]).await;
+    for satellite in [&open, &half_open, &on_dying] {
+        satellite.beat_every(fleet.timing.heartbeat);
+    }
+    a.sweeps(10).await;
+    // All three at once: one says nothing more, one cannot be heard and is not told so, and one's
+    // pod is gone.
+    open.beat_every(Duration::from_secs(86_400));
+    half.stall();
+    dies.kill();
+    let patience = fleet.timing.threshold + Duration::from_secs(30);
+    let mut silent: Vec<_> = credentials.iter().map(|credentials| credentials.id).collect();
+    while !silent.is_empty() {
+        let lost = tokio::time::timeout(patience, subscriber.next("satellite.heartbeat_lost"));
+        let id = lost.await.expect("a loss in time");
+        silent.retain(|silent| *silent != id);
+    }
+    for (satellite, reason) in
+        credentials.iter().zip(["heartbeat_timeout", "heartbeat_timeout", "pod_lost"])
+    {
+        expect_in_time(&fleet, &a, satellite.id, reason).await;
+    }
+    a.expect_metric(DETECTED, 3.0).await;
+    fleet.check().await;
+}
