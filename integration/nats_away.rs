@@ -1,7 +1,6 @@
 //! While NATS is away edges go on being appended, the pod does not grow with them, and when NATS is
 //! back all of them are published in order.
 
-use std::process::Command;
 use std::time::Instant;
 
 use async_nats::jetstream;
@@ -17,13 +16,6 @@ use crate::harness::{CALM, Credentials, Fleet, Pod, Satellite};
 const GROWTH: u64 = 40 << 20;
 
 const SATELLITES: u32 = 20;
-
-/// A process' resident memory in bytes.
-fn resident(pid: u32) -> u64 {
-    let ps = Command::new("ps").args(["-o", "rss=", "-p", &pid.to_string()]).output();
-    let said = String::from_utf8(ps.expect("ps runs").stdout).expect("text");
-    said.trim().parse::<u64>().expect("a number of KiB") * 1024
-}
 
 /// Every satellite comes and goes this often.
 async fn come_and_go_all(pod: &Pod, satellites: &[Credentials], times: u32) {
@@ -61,13 +53,13 @@ async fn a_pod_does_not_grow_while_nats_is_away_and_then_publishes_everything_in
     fleet.check().await;
 
     fleet.own_nats().kill();
-    let before = resident(pod.pid());
+    let before = pod.resident();
     let begun = Instant::now();
     let edges = repetitions(5_000, 100_000);
     come_and_go_all(&pod, &satellites, edges / SATELLITES / 2).await;
     let length = i64::from(edges + SATELLITES * 20 * 2);
     fleet.expect_log_length(length).await;
-    let grown = resident(pod.pid()).saturating_sub(before);
+    let grown = pod.resident().saturating_sub(before);
     println!("{edges} edges in {:?}, the pod has grown by {} KiB", begun.elapsed(), grown >> 10);
     assert!(grown < GROWTH, "grown by {grown} bytes from {before}");
 
@@ -90,7 +82,7 @@ async fn a_pod_does_not_grow_while_nats_is_away_and_then_publishes_everything_in
     }
     let rate = (length - first) as f64 / begun.elapsed().as_secs_f64();
     println!("{} messages drained at {rate:.0} a second", length - first);
-    let grown = resident(pod.pid()).saturating_sub(before);
+    let grown = pod.resident().saturating_sub(before);
     println!("the pod has grown by {} KiB", grown >> 10);
     assert!(grown < GROWTH, "grown by {grown} bytes from {before}");
     come_and_go(&pod, &satellites[0]).await;

@@ -14,7 +14,7 @@ use super::pod::Pod;
 use super::satellite::Credentials;
 use super::stores::{self, Share};
 use super::subscriber::Subscriber;
-use super::wait::{blocking, eventually};
+use super::wait::{blocking, eventually, within};
 
 /// Heartbeats and what follows from their absence.
 #[derive(Clone, Copy)]
@@ -86,6 +86,15 @@ impl Fleet {
         let (mut share, own) = blocking(|| (stores::share(), stores::own_postgres())).await;
         share.database_url = own.1;
         Fleet { postgres: Some(own.0), ..Fleet::of(timing, share, None) }
+    }
+
+    /// A fleet whose database has a synchronous standby; the first can be killed, the second
+    /// promoted.
+    pub async fn with_standby(timing: Timing) -> (Fleet, Postgres, Postgres) {
+        let (mut share, (primary, standby, url)) =
+            blocking(|| (stores::share(), stores::replicated_postgres())).await;
+        share.database_url = url;
+        (Fleet::of(timing, share, None), primary, standby)
     }
 
     fn of(timing: Timing, share: Share, nats: Option<Nats>) -> Fleet {
@@ -216,6 +225,30 @@ impl Fleet {
             credentials.push(pod.register(&format!("{prefix}-{n}"), "eu").await);
         }
         credentials
+    }
+
+    /// Registers many satellites in one statement; they share a token.
+    pub async fn register_many(&self, prefix: &str, count: usize) -> Vec<Credentials> {
+        const REGISTER: &str = "
+            insert into satellites (id, name, region, token_hash)
+            select gen_random_uuid(), $1 || '-' || n, 'eu', $2 from generate_series(1, $3::bigint) n
+            returning id";
+        let token = stores::random();
+        let digest = groundstation::token::Digest::of(&token).to_stored();
+        let sql = self.reader().await;
+        let rows = sql.query(REGISTER, &[&prefix, &digest, &(count as i64)]).await;
+        let rows = rows.expect("satellites");
+        rows.iter().map(|row| Credentials { id: row.get(0), token: token.clone() }).collect()
+    }
+
+    /// Waits until the log holds this many transitions with this event of satellites whose name
+    /// begins so.
+    pub async fn expect_edges(&self, prefix: &str, event: &str, expected: usize) {
+        within(Duration::from_secs(240), &format!("{expected} {event}"), async || {
+            let edges = self.edges(prefix, event).await;
+            if edges == expected as i64 { Ok(()) } else { Err(edges.to_string()) }
+        })
+        .await;
     }
 
     /// How many transitions with this event the log holds of satellites whose name begins so.

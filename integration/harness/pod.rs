@@ -188,6 +188,14 @@ impl Pod {
         self.child.id()
     }
 
+    /// Its resident memory in bytes.
+    pub fn resident(&self) -> u64 {
+        let pid = self.pid();
+        let ps = Command::new("ps").args(["-o", "rss=", "-p", &pid.to_string()]).output();
+        let said = String::from_utf8(ps.expect("ps runs").stdout).expect("text");
+        said.trim().parse::<u64>().expect("a number of KiB") * 1024
+    }
+
     /// Dies as in a crash.
     pub fn kill(&mut self) {
         self.child.kill().and_then(|()| self.child.wait()).expect("the pod can be killed");

@@ -85,6 +85,53 @@ pub fn own_postgres() -> (Postgres, String) {
     (postgres, url)
 }
 
+/// A Postgres, a synchronous standby of it, and the URL that names both and means whichever takes
+/// writes. Blocking.
+pub fn replicated_postgres() -> (Postgres, Postgres, String) {
+    let stores = stores();
+    let n = stores.given.fetch_add(1, Ordering::Relaxed);
+    let folder = |name: &str| stores.folder.join(format!("{name}-{n}"));
+    let start = |folder: &Path, more: &[(&str, &str)]| {
+        let settings = [&POSTGRES_SETTINGS, more].concat();
+        Postgres::start(&tools(), folder, &settings).expect("a private Postgres")
+    };
+    let (primary_folder, standby_folder) = (folder("primary"), folder("standby"));
+    let mut primary = start(&primary_folder, &[]);
+    create_database(&primary, TEMPLATE, None);
+    let migrated = program::migrate(&primary.url(TEMPLATE));
+    assert!(migrated.status.success(), "{migrated:?}");
+    // A stopped server's data is a base backup.
+    primary.stop();
+    let mut standby = start(&standby_folder, &[]);
+    standby.stop();
+    const COPY: &str =
+        r#"rm -rf "$2"/* && cp -a "$1"/. "$2" && cp -p "$2"/PG_VERSION "$2"/standby.signal"#;
+    let copied = std::process::Command::new("/bin/sh")
+        .args(["-c", COPY, "copy"])
+        .args([primary.data(), standby.data()])
+        .status();
+    assert!(copied.expect("/bin/sh").success(), "the data can be copied");
+    drop((primary, standby));
+    let primary = start(&primary_folder, &[("synchronous_standby_names", "*")]);
+    let url = primary.url(TEMPLATE);
+    let password = url.split(['@', ':']).nth(2).expect("a password").to_owned();
+    let port = primary.port();
+    let from = format!("host=127.0.0.1 port={port} user=postgres password={password}");
+    let standby = start(&standby_folder, &[("primary_conninfo", &from)]);
+    let both = format!("127.0.0.1:{port},127.0.0.1:{}", standby.port());
+    let url = url.replace(&format!("127.0.0.1:{port}"), &both);
+    (primary, standby, format!("{url}?target_session_attrs=read-write"))
+}
+
+/// Makes a standby take writes. Blocking.
+pub fn promote(standby: &Postgres, url_of_both: &str) {
+    let password = url_of_both.split(['@', ':']).nth(2).expect("a password");
+    let url = format!("postgres://postgres:{password}@127.0.0.1:{}/{TEMPLATE}", standby.port());
+    let mut client = postgres::Client::connect(&url, postgres::NoTls).expect("the standby");
+    let promoted = client.query_one("select pg_promote(true, 30)", &[]).expect("pg_promote");
+    assert!(promoted.get::<_, bool>(0), "the standby was not promoted");
+}
+
 fn take(template: Option<&str>) -> Share {
     let stores = stores();
     let n = stores.given.fetch_add(1, Ordering::Relaxed);

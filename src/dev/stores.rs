@@ -72,6 +72,11 @@ impl Postgres {
         self.port
     }
 
+    /// The folder of its data, which is PostgreSQL's own.
+    pub fn data(&self) -> &Path {
+        &self.place.data
+    }
+
     /// The process id of the postmaster.
     pub fn pid(&self) -> u32 {
         self.process.pid()

@@ -1,0 +1,48 @@
+//! Everybody drops at once and comes back at once: all are online again, nobody is falsely lost, the
+//! pod sheds what is too much instead of letting everybody time out, and its memory goes back.
+
+use std::time::Duration;
+
+use groundstation::agent::Order;
+
+use crate::harness::faults::{full, repetitions};
+use crate::harness::{Agents, Fleet, steady};
+
+/// As many sockets as one process may have here, less what it needs besides.
+fn satellites() -> usize {
+    let limit = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let line = limit.lines().find(|line| line.starts_with("Max open files"));
+    let soft = line.and_then(|line| line.split_whitespace().nth(3)?.parse::<usize>().ok());
+    (repetitions(400, 20_000) as usize).min(soft.unwrap_or(1_024).saturating_sub(1_000).max(100))
+}
+
+#[tokio::test]
+async fn everybody_drops_at_once_and_comes_back_and_nobody_is_lost() {
+    let fleet = Fleet::new(steady()).await;
+    let count = satellites();
+    println!("{count} satellites");
+    let plan = fleet.plan("a").with("GROUNDSTATION_HEARTBEAT_INTERVAL", "2s");
+    // In a plain run few satellites come, so that few are too many.
+    let plan = if full() { plan } else { plan.with("GROUNDSTATION_MAX_HANDSHAKES", "40") };
+    let pod = plan.start().await;
+    let credentials = fleet.register_many("beating", count).await;
+    let agents = Agents::start(&fleet, pod.address, credentials);
+    agents.expect_all_within(Duration::from_secs(240)).await;
+    // The first time makes room for what is needed; from then on it must not grow.
+    let mut resident = Vec::new();
+    for storm in 1..=3 {
+        agents.order(Order::Drop);
+        // Each came back once more, whether its end was seen before that or not.
+        fleet.expect_edges("beating", "connected", (storm + 1) * count).await;
+        agents.expect_all_within(Duration::from_secs(240)).await;
+        pod.sweeps(5).await;
+        resident.push(pod.resident());
+    }
+    let growth = resident[2] as f64 / resident[0] as f64;
+    assert!(growth < 1.15, "resident bytes after each storm: {resident:?}");
+    println!("resident bytes after each storm: {resident:?}");
+    assert!(pod.metric("groundstation_authentications_total{result=\"shed\"}").await > 0.0);
+    assert_eq!(fleet.edges("beating", "heartbeat_lost").await, 0);
+    drop(agents);
+    fleet.check().await;
+}
