@@ -134,6 +134,8 @@ async fn the_sessions_of_one_pod_are_guarded_by_themselves_in_a_large_fleet() {
     assert_eq!(held.as_array().expect("a list").len(), 1, "{held}");
     assert_eq!(held[0]["scope"], "this pod");
     assert_eq!(rest.metric(HOLDING).await, 0.0, "a quarter of the fleet is no brown-out of it");
+    few.expect_metric("groundstation_brown_out_held_edges", 1.0).await;
+    assert_eq!(fleet.edges("edge", "heartbeat_lost").await, 0, "declared while held");
     expect_lost(&fleet, 10).await;
     fleet.check().await;
 }

@@ -29,7 +29,7 @@ use brown_out::{Guard, Lateness, Rules};
 
 pub mod brown_out;
 
-/// Losses one sweep declares; the next one goes on where it stopped.
+/// Losses one sweep declares; the next one follows at once.
 const MAX_DUE: usize = 5_000;
 
 /// Changed thresholds taken over in one sweep; the next one goes on.
@@ -116,7 +116,12 @@ impl Monitor {
                 () = stop.cancelled() => return,
             };
             match swept {
-                Ok(()) => failing = false,
+                Ok(is_all) => {
+                    failing = false;
+                    if !is_all {
+                        ticks.reset_immediately();
+                    }
+                }
                 Err(error) => {
                     self.metrics.sweep_failures.inc();
                     if !failing {
@@ -128,7 +133,8 @@ impl Monitor {
         }
     }
 
-    async fn sweep(&self, memory: &mut Memory) -> anyhow::Result<()> {
+    /// Returns whether that was all there is to declare.
+    async fn sweep(&self, memory: &mut Memory) -> anyhow::Result<bool> {
         let started = Instant::now();
         let lapse = blind_after(self.default_threshold);
         if started.duration_since(memory.swept_at) > self.interval + lapse {
@@ -144,7 +150,9 @@ impl Monitor {
         let (held, due): (Vec<Due>, Vec<Due>) =
             found.due.into_iter().partition(|due| memory.is_held(due));
         self.metrics.brown_out_held.set(i64::try_from(held.len()).unwrap_or(i64::MAX));
-        self.declare(due).await
+        let is_all = due.len() < MAX_DUE;
+        self.declare(due).await?;
+        Ok(is_all)
     }
 
     /// Looks everywhere.
