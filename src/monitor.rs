@@ -3,8 +3,9 @@
 //! Each pod knows when it last heard each session it holds, so it finds its own without asking
 //! anybody. The sessions of a pod that has fallen silent itself are found by every other pod from
 //! stored state, through an index; so no pod's death goes unnoticed, and no sweep costs anything for
-//! satellites that are fine. Now and then a pod also looks through the stored rows of its own
-//! sessions: what it does not know of (its memory is not the truth) is found there.
+//! satellites that are fine. Every third of a threshold a pod also looks through the stored rows of its
+//! own sessions, and of those that belong to no pod: what nobody knows of (memory is not the truth) is
+//! found there.
 //!
 //! The sweep only proposes. The append decides under the satellite's lock, where a heartbeat that
 //! came in between is seen, time in which nobody could hear does not count, and a second pod's
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use tokio_postgres::Row;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -78,6 +80,22 @@ struct Due {
     session: Session,
     reason: Reason,
     pod: Option<i32>,
+}
+
+impl Due {
+    fn from_row(row: &Row) -> Result<Due, tokio_postgres::Error> {
+        let is_dead: bool = row.try_get("is_dead")?;
+        Ok(Due {
+            satellite: SatelliteId(row.try_get("satellite_id")?),
+            session: Session(row.try_get("session")?),
+            reason: if is_dead { Reason::PodLost } else { Reason::HeartbeatTimeout },
+            pod: row.try_get("pod")?,
+        })
+    }
+}
+
+fn count(row: &Row, column: &str) -> Result<u64, tokio_postgres::Error> {
+    Ok(u64::try_from(row.try_get::<_, i64>(column)?).unwrap_or(0))
 }
 
 /// What a sweep remembers for the next.
@@ -173,14 +191,19 @@ impl Monitor {
             };
             found.due.extend(look.due.iter().take(MAX_DUE).map(due));
         }
-        found.lateness = self.lateness(&client, own).await.map_err(server)?;
-        let look_through = now >= memory.look_through_at;
-        if look_through {
-            memory.look_through_at = now + self.default_threshold / 3;
+        let silent = self.account(&client, own, &mut found.lateness).await.map_err(server)?;
+        if !silent.is_empty() {
+            let late = self.left_behind(&client, &silent, &mut found.lateness).await;
+            if late.map_err(server)? > 0 {
+                found.due.extend(self.stored(&client, &silent).await.map_err(server)?);
+            }
         }
-        let mut stored = self.stored(&client, look_through).await.map_err(server)?;
-        stored.retain(|due| !self.registry.holds(due.satellite, due.session));
-        found.due.extend(stored);
+        if now >= memory.look_through_at {
+            memory.look_through_at = now + self.default_threshold / 3;
+            let mut orphans = self.unheld(&client).await.map_err(server)?;
+            orphans.retain(|due| !self.registry.holds(due.satellite, due.session));
+            found.due.extend(orphans);
+        }
         Ok(found)
     }
 
@@ -204,62 +227,86 @@ impl Monitor {
         Ok(())
     }
 
-    /// How late the sessions of each pod are that has any; and tells the others of this pod's own.
-    async fn lateness(
+    /// Tells the other pods how this pod's sessions stand, and reads what they tell of theirs. Returns
+    /// the pods that have fallen silent.
+    async fn account(
         &self,
         client: &deadpool_postgres::Object,
         own: Lateness,
-    ) -> Result<HashMap<Group, Lateness>, tokio_postgres::Error> {
+        groups: &mut HashMap<Group, Lateness>,
+    ) -> Result<Vec<i32>, tokio_postgres::Error> {
         let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         let statement = client.prepare_cached(ACCOUNT).await?;
-        let silent = SILENT_AFTER.as_secs_f64();
+        let silent_after = SILENT_AFTER.as_secs_f64();
         let (sessions, late) = (number(own.sessions), number(own.late));
-        let default_ms = i64::try_from(self.default_threshold.as_millis()).unwrap_or(i64::MAX);
-        let interval_ms = i64::try_from(self.heartbeat_interval.as_millis()).unwrap_or(0);
-        let rows = client
-            .query(&statement, &[&self.pod, &sessions, &late, &silent, &default_ms, &interval_ms])
-            .await?;
-        let mut fleet = own;
-        let mut groups = HashMap::from([(Group::Pod(self.pod), own)]);
+        let rows = client.query(&statement, &[&self.pod, &sessions, &late, &silent_after]).await?;
+        let (mut fleet, mut silent) = (own, Vec::new());
+        groups.insert(Group::Pod(self.pod), own);
         for row in rows {
-            let count =
-                |column| row.try_get::<_, i64>(column).map(|n| u64::try_from(n).unwrap_or(0));
-            let (sessions, late) = (count("sessions")?, count("late")?);
-            // What a silent pod once held and is fine has been taken over: it counts elsewhere.
-            let is_silent: bool = row.try_get("is_silent")?;
-            fleet.sessions += if is_silent { late } else { sessions };
-            fleet.late += late;
-            groups.insert(Group::Pod(row.try_get("number")?), Lateness { sessions, late });
+            let pod = row.try_get("number")?;
+            let of_pod =
+                Lateness { sessions: count(&row, "sessions")?, late: count(&row, "late")? };
+            groups.insert(Group::Pod(pod), of_pod);
+            if row.try_get("is_silent")? {
+                silent.push(pod);
+            } else {
+                fleet = fleet + of_pod;
+            }
         }
         groups.insert(Group::Fleet, fleet);
-        Ok(groups)
+        Ok(silent)
     }
 
-    /// Sessions of silent pods, and with `own` those of this pod, by what is stored of them.
+    /// Counts the sessions of silent pods that are late. Those that are fine have been taken over, and
+    /// count where they are now. Returns how many there are.
+    async fn left_behind(
+        &self,
+        client: &deadpool_postgres::Object,
+        silent: &[i32],
+        groups: &mut HashMap<Group, Lateness>,
+    ) -> Result<u64, tokio_postgres::Error> {
+        let interval_ms = i64::try_from(self.heartbeat_interval.as_millis()).unwrap_or(0);
+        let default_ms = self.default_ms();
+        for pod in silent {
+            groups.entry(Group::Pod(*pod)).or_default().late = 0;
+        }
+        let mut all = 0;
+        // Not cached: the plan is to fit these pods, most of which have nobody left.
+        for row in client.query(LEFT_BEHIND, &[&silent, &default_ms, &interval_ms]).await? {
+            let late = count(&row, "late")?;
+            all += late;
+            groups.entry(Group::Pod(row.try_get("pod")?)).or_default().late = late;
+            let fleet = groups.entry(Group::Fleet).or_default();
+            *fleet = *fleet + Lateness { sessions: late, late };
+        }
+        Ok(all)
+    }
+
+    /// The sessions of silent pods that are due, by what is stored of them.
     async fn stored(
         &self,
         client: &deadpool_postgres::Object,
-        own: bool,
+        silent: &[i32],
     ) -> Result<Vec<Due>, tokio_postgres::Error> {
-        let default_ms = i64::try_from(self.default_threshold.as_millis()).unwrap_or(i64::MAX);
-        let statement = client.prepare_cached(FIND).await?;
         let allowance = FLUSH_ALLOWANCE.as_secs_f64();
-        let silent = SILENT_AFTER.as_secs_f64();
         let limit = MAX_DUE as i64;
-        let rows = client
-            .query(&statement, &[&default_ms, &silent, &allowance, &self.pod, &own, &limit])
-            .await?;
-        rows.iter()
-            .map(|row| {
-                let is_dead: bool = row.try_get("is_dead")?;
-                Ok(Due {
-                    satellite: SatelliteId(row.try_get("satellite_id")?),
-                    session: Session(row.try_get("session")?),
-                    reason: if is_dead { Reason::PodLost } else { Reason::HeartbeatTimeout },
-                    pod: row.try_get("pod")?,
-                })
-            })
-            .collect()
+        let rows = client.query(STORED, &[&silent, &self.default_ms(), &allowance, &limit]).await?;
+        rows.iter().map(Due::from_row).collect()
+    }
+
+    /// Sessions that are due of which no pod knows to whom they belong, or that should be this
+    /// pod's.
+    async fn unheld(
+        &self,
+        client: &deadpool_postgres::Object,
+    ) -> Result<Vec<Due>, tokio_postgres::Error> {
+        let limit = MAX_DUE as i64;
+        let rows = client.query(UNHELD, &[&self.pod, &self.default_ms(), &limit]).await?;
+        rows.iter().map(Due::from_row).collect()
+    }
+
+    fn default_ms(&self) -> i64 {
+        i64::try_from(self.default_threshold.as_millis()).unwrap_or(i64::MAX)
     }
 
     /// Judges each group anew and says what has changed.
@@ -344,51 +391,38 @@ const CHANGES: &str = "
     select change, satellite_id, (after ->> 'offlineThresholdMs')::bigint as ms
       from registry_changes where change > $1 order by change limit $2";
 
-/// Keeps this pod's account, and reads those of the others: of a pod that speaks its own, of a silent
-/// one how many of its sessions are left and late. One that has neither is not told.
 const ACCOUNT: &str = "
     with mine as (
         update pods set sessions = $2, late = $3 where number = $1
-    ), others as (
-        select p.number, p.sessions, p.late,
-               coalesce(p.seen_at, p.started_at) < sight.observed_at - make_interval(secs => $4::float8) as is_silent,
-               sight.observed_at, sight.judged_at, sight.resumed_at
-          from sight, pods p where p.number <> $1
-    ), left_behind as (
-        select o.number, count(*) as late
-          from others o
-          join satellite_connections c on c.pod = o.number and c.last_event = 'connected'
-          join satellites s on s.id = c.satellite_id
-         where o.is_silent
-           and o.observed_at > online_until(c.last_heartbeat_at, s.offline_threshold_ms, $5, o.judged_at, o.resumed_at)
-                               - least(interval '1 millisecond' * $6::bigint,
-                                       threshold_of(s.offline_threshold_ms, $5) / 2)
-         group by o.number
     )
-    select o.number, o.sessions, o.is_silent,
-           case when o.is_silent then coalesce(l.late, 0) else o.late end as late
-      from others o left join left_behind l using (number)
-     where not o.is_silent or l.late > 0";
+    select p.number, p.sessions, p.late,
+           coalesce(p.seen_at, p.started_at) < sight.observed_at - make_interval(secs => $4::float8) as is_silent
+      from sight, pods p where p.number <> $1";
 
-/// Rows that an append is deciding right now are left to it.
-const FIND: &str = "
-    with holder as materialized (
-        select p.number, p.left_at is null as is_dead
-          from sight, pods p
-         where coalesce(p.seen_at, p.started_at) < sight.observed_at - make_interval(secs => $2::float8)
-           and p.number <> $4
-        union all
-        select $4, false where $5
-    ), session as (
-        select c.satellite_id, c.session, c.pod, h.is_dead, c.last_heartbeat_at
-          from holder h
-          join satellite_connections c on c.pod = h.number and c.last_event = 'connected'
-        union all
-        select c.satellite_id, c.session, c.pod, false, c.last_heartbeat_at
-          from satellite_connections c where c.pod is null and c.last_event = 'connected'
-    )
-    select x.satellite_id, x.session, x.pod, x.is_dead
-      from sight, session x join satellites s on s.id = x.satellite_id
-     where sight.observed_at - make_interval(secs => $3::float8)
-           > online_until(x.last_heartbeat_at, s.offline_threshold_ms, $1, sight.judged_at, sight.resumed_at)
-     limit $6";
+/// Late is who has less than a heartbeat's interval left, as `Registry::look` says it.
+const LEFT_BEHIND: &str = "
+    select c.pod, count(*) as late
+      from sight, satellite_connections c join satellites s on s.id = c.satellite_id
+     where c.pod = any($1) and c.last_event = 'connected'
+       and sight.observed_at > online_until(c.last_heartbeat_at, s.offline_threshold_ms, $2, sight.judged_at, sight.resumed_at)
+                               - least(interval '1 millisecond' * $3::bigint, threshold_of(s.offline_threshold_ms, $2) / 2)
+     group by c.pod";
+
+/// Finds the sessions of silent pods that are due.
+pub const STORED: &str = "
+    select c.satellite_id, c.session, c.pod, p.left_at is null as is_dead
+      from sight, satellite_connections c
+      join satellites s on s.id = c.satellite_id
+      join pods p on p.number = c.pod
+     where c.pod = any($1) and c.last_event = 'connected'
+       and sight.observed_at - make_interval(secs => $3::float8)
+           > online_until(c.last_heartbeat_at, s.offline_threshold_ms, $2, sight.judged_at, sight.resumed_at)
+     limit $4";
+
+const UNHELD: &str = "
+    select c.satellite_id, c.session, c.pod, false as is_dead
+      from sight, satellite_connections c join satellites s on s.id = c.satellite_id
+     where (c.pod = $1 or c.pod is null) and c.last_event = 'connected'
+       and sight.observed_at
+           > online_until(c.last_heartbeat_at, s.offline_threshold_ms, $2, sight.judged_at, sight.resumed_at)
+     limit $3";

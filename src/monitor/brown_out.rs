@@ -35,6 +35,17 @@ pub struct Lateness {
     pub late: u64,
 }
 
+impl std::ops::Add for Lateness {
+    type Output = Lateness;
+
+    fn add(self, other: Lateness) -> Lateness {
+        Lateness {
+            sessions: self.sessions.saturating_add(other.sessions),
+            late: self.late.saturating_add(other.late),
+        }
+    }
+}
+
 impl Lateness {
     fn exceeds(self, rules: &Rules) -> bool {
         self.late > rules.floor
