@@ -12,6 +12,7 @@ use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::database::Address;
+use crate::door::settings::{DoorArgs, Settings};
 use crate::log::partitions;
 use crate::nats;
 use crate::token;
@@ -185,6 +186,9 @@ pub struct ServeArgs {
     #[arg(long, env = "GROUNDSTATION_PARTITION_WIDTH", default_value_t = partitions::DEFAULT_WIDTH,
           value_parser = clap::value_parser!(i64).range(partitions::WIDTHS), value_name = "COUNT")]
     partition_width: i64,
+
+    #[command(flatten)]
+    door: DoorArgs,
 }
 
 /// A pod's settings, checked.
@@ -214,6 +218,8 @@ pub struct Config {
     pub archive: Option<PathBuf>,
     /// Positions in a new partition.
     pub partition_width: i64,
+    /// The door's limits.
+    pub door: Settings,
 }
 
 /// The digests of the tokens that open `/v1`.
@@ -286,6 +292,7 @@ impl ServeArgs {
                 .transpose()?,
             archive: self.archive_dir.filter(|folder| !folder.as_os_str().is_empty()),
             partition_width: self.partition_width,
+            door: self.door.check()?,
         })
     }
 }

@@ -22,6 +22,7 @@ pub mod client;
 pub mod config;
 pub mod database;
 pub mod dev;
+pub mod door;
 pub mod gateway;
 pub mod health;
 pub mod heartbeats;
