@@ -175,6 +175,7 @@ fn satellite_then(entry: Entry, record: Option<&Record>) -> Option<SatelliteJson
         last_event: state.last_event,
         offline_threshold_ms: after.and_then(|after| after["offlineThresholdMs"].as_i64()),
         created_at: Timestamp::new(record.map_or(entry.occurred_at, |record| record.created_at)),
+        imported: None,
     })
 }
 

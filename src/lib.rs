@@ -27,6 +27,7 @@ pub mod gateway;
 pub mod health;
 pub mod heartbeats;
 pub mod history;
+pub mod import;
 pub mod lifecycle;
 pub mod liveness;
 pub mod log;

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::lifecycle::{Event, SatelliteId};
 use crate::liveness::{self, Status};
-use crate::wire::{Actor, SatelliteJson, Timestamp};
+use crate::wire::{Actor, ImportedJson, SatelliteJson, Timestamp};
 use crate::{log, token};
 
 /// The most characters of a name, a region and a tag's value.
@@ -34,7 +34,7 @@ const MAX_THRESHOLD_MS: i64 = 7 * 24 * 60 * 60 * 1_000;
 pub const MAX_LIMIT: i64 = 1_000;
 
 /// A satellite to be registered.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NewSatellite {
     /// 1 to 200 characters.
@@ -170,9 +170,11 @@ pub async fn create(
 
 const GET: &str = "
     select s.id, s.name, s.region, s.tags, s.capabilities, s.version, s.offline_threshold_ms,
-           s.created_at, c.last_event, c.last_heartbeat_at, statement_timestamp() as now
+           s.created_at, c.last_event, c.last_heartbeat_at, statement_timestamp() as now,
+           i.last_event as imported_event, i.last_heartbeat_at as imported_heartbeat, i.imported_at
       from satellites s
       left join satellite_connections c on c.satellite_id = s.id
+      left join satellite_imports i on i.satellite_id = s.id
      where s.id = $1";
 
 /// One satellite, as it stands now.
@@ -188,9 +190,11 @@ pub async fn get(
 
 const LIST: &str = "
     select s.id, s.name, s.region, s.tags, s.capabilities, s.version, s.offline_threshold_ms,
-           s.created_at, c.last_event, c.last_heartbeat_at, statement_timestamp() as now
+           s.created_at, c.last_event, c.last_heartbeat_at, statement_timestamp() as now,
+           i.last_event as imported_event, i.last_heartbeat_at as imported_heartbeat, i.imported_at
       from satellites s
       left join satellite_connections c on c.satellite_id = s.id
+      left join satellite_imports i on i.satellite_id = s.id
      where ($2::text is null or s.region = $2)
        and ($3::text is null or s.tags ->> $3 = $4)
        and ($5::text is null or strpos(lower(s.name), lower($5)) > 0)
@@ -237,8 +241,7 @@ fn from_row(row: &Row, default: Duration) -> Result<SatelliteJson, tokio_postgre
     let status =
         liveness::status(heartbeat, row.try_get("now")?, liveness::threshold(own, default));
     let Json(tags) = row.try_get("tags")?;
-    // An imported satellite's last event is told like any other; a tombstone is not (the id was
-    // registered again and has not connected since).
+    // A tombstone's is not told: the id was registered again and has not connected since.
     let last_event = row.try_get::<_, Option<String>>("last_event")?;
     Ok(SatelliteJson {
         id: row.try_get("id")?,
@@ -253,7 +256,19 @@ fn from_row(row: &Row, default: Duration) -> Result<SatelliteJson, tokio_postgre
         last_event: last_event.filter(|event| event != Event::Removed.as_str()),
         offline_threshold_ms: own,
         created_at: Timestamp::new(row.try_get("created_at")?),
+        imported: imported(row)?,
     })
+}
+
+/// What another system last knew of it, if it was copied from there.
+fn imported(row: &Row) -> Result<Option<ImportedJson>, tokio_postgres::Error> {
+    let Some(imported_at) = row.try_get::<_, Option<_>>("imported_at")? else { return Ok(None) };
+    let heartbeat: Option<_> = row.try_get("imported_heartbeat")?;
+    Ok(Some(ImportedJson {
+        last_event: row.try_get("imported_event")?,
+        last_heartbeat_at: heartbeat.map(Timestamp::new),
+        imported_at: Timestamp::new(imported_at),
+    }))
 }
 
 const CREDENTIAL: &str = "select token_hash from satellites where id = $1";

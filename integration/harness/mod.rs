@@ -8,6 +8,7 @@ pub mod log_and_stream;
 pub mod pod;
 pub mod program;
 pub mod proxy;
+pub mod raw;
 pub mod refusal;
 pub mod relaying;
 pub mod running;

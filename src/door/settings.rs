@@ -107,7 +107,12 @@ pub struct DoorArgs {
     trusted_proxies: Option<String>,
 
     /// The header in which those proxies write addresses
-    #[arg(long, env = "GROUNDSTATION_FORWARDED_HEADER", default_value = "x-forwarded-for")]
+    #[arg(
+        long,
+        env = "GROUNDSTATION_FORWARDED_HEADER",
+        default_value = "x-forwarded-for",
+        value_name = "HEADER"
+    )]
     forwarded_header: ForwardedHeader,
 
     /// Browsers' origins that may open the satellites' WebSocket, such as https://ops.example, with
