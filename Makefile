@@ -23,6 +23,11 @@ conformance: ## The Autobahn cases against the WebSocket layer
 	$(CARGO) build --locked --example echo
 	sh tools/conformance.sh
 
+fuzz: ## Fuzz the message parser for FUZZ_SECONDS (60); needs nightly Rust and cargo-fuzz
+	@mkdir -p fuzz/corpus/message
+	cd fuzz && $(CARGO) +nightly fuzz run --sanitizer none message corpus/message seeds/message -- \
+		-max_len=65536 -max_total_time=$(or $(FUZZ_SECONDS),60)
+
 lint: ## Check format and lints
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets --features failpoints -- -D warnings

@@ -22,6 +22,7 @@ mod door_tls;
 mod drain;
 mod going_silent;
 mod heartbeats;
+mod hostile_input;
 mod http_api;
 mod import_checkstack;
 mod long_transactions;

@@ -28,6 +28,8 @@ use crate::metrics::Metrics;
 use registry::Registry;
 
 pub mod protocol;
+#[cfg(test)]
+mod protocol_properties;
 pub mod registry;
 mod session;
 pub mod socket;

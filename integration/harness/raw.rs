@@ -52,6 +52,13 @@ impl Raw {
         std::mem::take(&mut self.read)
     }
 
+    /// Says that nothing more will come, and reads to the end; what the other side said.
+    pub async fn finish(&mut self) -> Vec<u8> {
+        // Fails only if the connection has ended.
+        self.stream.shutdown().await.ok();
+        self.ended().await
+    }
+
     async fn read_some(&mut self) -> bool {
         let mut bytes = [0; 4096];
         let read = timeout(PATIENCE, self.stream.read(&mut bytes)).await;
