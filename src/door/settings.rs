@@ -122,11 +122,11 @@ pub struct DoorArgs {
 
     /// Serve TLS with this certificate chain, PEM [default: none, plain text]
     #[arg(long, env = "GROUNDSTATION_TLS_CERT", value_name = "FILE")]
-    tls_cert: Option<PathBuf>,
+    tls_cert: Option<String>,
 
     /// The certificate's private key, PEM
     #[arg(long, env = "GROUNDSTATION_TLS_KEY", value_name = "FILE")]
-    tls_key: Option<PathBuf>,
+    tls_key: Option<String>,
 
     /// How often certificate and key are looked at for changes
     #[arg(
@@ -225,8 +225,8 @@ impl DoorArgs {
 }
 
 /// An empty variable counts as none.
-fn present(path: Option<PathBuf>) -> Option<PathBuf> {
-    path.filter(|path| !path.as_os_str().is_empty())
+fn present(path: Option<String>) -> Option<PathBuf> {
+    path.filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
 fn words(text: Option<&str>) -> impl Iterator<Item = &str> {
