@@ -51,9 +51,12 @@ enum End {
 }
 
 /// Runs a socket to its end. Its place at the door is given back once it is authenticated.
+///
+/// What happens once is boxed: a task is as large as the largest thing it ever waits for, and most of
+/// a session's life is [`Live::hold`].
 pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake) {
     gateway.metrics.handshakes.inc();
-    let admitted = authenticate(&mut socket, &gateway, handshake.deadline).await;
+    let admitted = Box::pin(authenticate(&mut socket, &gateway, handshake.deadline)).await;
     gateway.metrics.handshakes.dec();
     if matches!(admitted, Err(Refusal::Credentials | Refusal::NotAuthenticate)) {
         gateway.door.failed(handshake.client);
@@ -61,17 +64,18 @@ pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake
     drop(handshake);
     let (satellite, about) = match admitted {
         Ok(admitted) => admitted,
-        Err(refusal) => return refuse(socket, &gateway, refusal).await,
+        Err(refusal) => return Box::pin(refuse(socket, &gateway, refusal)).await,
     };
 
-    let session = match gateway.log.append(satellite, Edge::Connect, Actor::system()).await {
+    let append = gateway.log.append(satellite, Edge::Connect, Actor::system());
+    let session = match Box::pin(append).await {
         Ok(Outcome::Appended { session, .. }) => session,
         // Removed since its token was checked.
         Ok(Outcome::UnknownSatellite) => {
-            return refuse(socket, &gateway, Refusal::Credentials).await;
+            return Box::pin(refuse(socket, &gateway, Refusal::Credentials)).await;
         }
         Ok(Outcome::Nothing(_) | Outcome::Refused) | Err(_) => {
-            return refuse(socket, &gateway, Refusal::Unavailable).await;
+            return Box::pin(refuse(socket, &gateway, Refusal::Unavailable)).await;
         }
     };
     gateway.metrics.authentication("ok");
@@ -92,11 +96,11 @@ pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake
     // Out of the registry before the end is queued: what comes after it finds nobody.
     gateway.registry.leave(satellite, session);
     gateway.heartbeats.forget(satellite, session);
-    let goodbye = say_goodbye(socket, end);
+    let goodbye = Box::pin(say_goodbye(socket, end));
     match reason(end) {
         Some(reason) => {
             let edge = Edge::Disconnect { session, reason };
-            let append = gateway.log.append(satellite, edge, Actor::system());
+            let append = Box::pin(gateway.log.append(satellite, edge, Actor::system()));
             let (appended, ()) = tokio::join!(append, goodbye);
             if let Err(closed) = appended {
                 warn!(%satellite, session = session.0, %closed, "the end of a session is not in the log");

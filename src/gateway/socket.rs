@@ -30,7 +30,8 @@ const TOO_BIG: u16 = 1009;
 
 /// A bounded WebSocket. See the module.
 pub struct Socket {
-    inner: WebSocket,
+    /// Boxed, because futures keep what they are given more than once.
+    inner: Box<WebSocket>,
     limits: SocketLimits,
     messages: Bucket,
     metrics: Metrics,
@@ -64,7 +65,7 @@ where
         .on_failed_upgrade(|error| debug!(%error, "upgrade failed"))
         .on_upgrade(move |inner| {
             let messages = Bucket::full(limits.messages, Instant::now());
-            session(Socket { inner, limits, messages, metrics })
+            session(Socket { inner: Box::new(inner), limits, messages, metrics })
         })
 }
 
