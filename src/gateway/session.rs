@@ -20,7 +20,7 @@ use super::protocol::{
 use super::registry::{COMMANDS, Command};
 use super::socket::{Broken, Socket};
 use super::{Gateway, Handshake};
-use crate::door::refusal;
+use crate::door::refusal::Refusal as Limit;
 use crate::lifecycle::{Edge, Reason, SatelliteId, Session};
 use crate::log::append::Outcome;
 use crate::satellites::{self, About};
@@ -58,7 +58,7 @@ pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake
     gateway.metrics.handshakes.inc();
     let admitted = Box::pin(authenticate(&mut socket, &gateway, handshake.deadline)).await;
     gateway.metrics.handshakes.dec();
-    if matches!(admitted, Err(Refusal::Credentials | Refusal::NotAuthenticate)) {
+    if let Err(Refusal::Credentials | Refusal::NotAuthenticate | Refusal::Violation(_)) = admitted {
         gateway.door.failed(handshake.client);
     }
     drop(handshake);
@@ -201,7 +201,7 @@ async fn refuse(mut socket: Socket, gateway: &Gateway, refusal: Refusal) {
     };
     gateway.metrics.authentication(word);
     if refusal == Refusal::TooLate {
-        gateway.metrics.refused(refusal::Refusal::AuthenticationTimeout);
+        gateway.metrics.refused(Limit::AuthenticationTimeout);
     }
     debug!(?refusal, "a socket was not let in");
     if refusal == Refusal::Gone {
