@@ -25,7 +25,7 @@ conformance: ## The Autobahn cases against the WebSocket layer
 
 fuzz: ## Fuzz the message parser for FUZZ_SECONDS (60); needs nightly Rust and cargo-fuzz
 	@mkdir -p fuzz/corpus/message
-	cd fuzz && $(CARGO) +nightly fuzz run --sanitizer none message corpus/message seeds/message -- \
+	cd fuzz && $(CARGO) +nightly fuzz run --sanitizer none --dev message corpus/message seeds/message -- \
 		-max_len=65536 -max_total_time=$(or $(FUZZ_SECONDS),60)
 
 lint: ## Check format and lints

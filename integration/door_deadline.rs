@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::harness::raw::{Raw, UPGRADE};
-use crate::harness::{CALM, Fleet, Pod, Satellite};
+use crate::harness::{CALM, Fleet, Pod, Proxy, Satellite};
 
 const DEADLINE: Duration = Duration::from_secs(3);
 
@@ -83,6 +83,21 @@ async fn a_kept_connection_that_asks_nothing_more_is_ended() {
     let begun = Instant::now();
     kept.ended().await;
     assert!(begun.elapsed() < DEADLINE * 2, "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn whoever_has_asked_waits_for_his_answer_as_long_as_that_takes() {
+    let fleet = Fleet::new(CALM).await;
+    let (database, database_url) = Proxy::before(&fleet.database_url).await;
+    let plan = fleet.plan("a").with("GROUNDSTATION_AUTHENTICATION_TIMEOUT", "1s");
+    let pod = plan.with("DATABASE_URL", &database_url).start().await;
+    database.stall();
+    let resume = async {
+        tokio::time::sleep(Duration::from_millis(2_500)).await;
+        database.resume();
+    };
+    let (answer, ()) = tokio::join!(pod.get("/v1/satellites"), resume);
+    assert_eq!(answer.status, 200, "{answer:?}");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 //!
 //! Owns the accept loop, TLS, and the limits that hold before anybody has said who he is. The
 //! routes behind it are told by [`Arrival`] where a request comes from and until when it has to
-//! be authenticated. Knows nothing of satellites.
+//! be authenticated. A request that has come is never cut short here. Knows nothing of satellites.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -198,12 +198,16 @@ impl Door {
         http.max_buf_size(self.settings.max_header_bytes + READ_AHEAD_BYTES);
         let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
         let mut connection = std::pin::pin!(connection);
-        let mut stopping = false;
+        let (mut waiting, mut stopping) = (true, false);
         loop {
             tokio::select! {
                 ended = connection.as_mut() => return self.tell(ended, &asked),
-                () = sleep_until(arrival.deadline), if !asked.load(Ordering::Relaxed) => {
-                    return self.metrics.refused(Refusal::AuthenticationTimeout);
+                () = sleep_until(arrival.deadline), if waiting => {
+                    waiting = false;
+                    if !asked.load(Ordering::Relaxed) {
+                        return self.metrics.refused(Refusal::AuthenticationTimeout);
+                    }
+                    // Whoever has asked waits for his answer as long as that takes.
                 }
                 () = stop.cancelled(), if !stopping => {
                     stopping = true;
