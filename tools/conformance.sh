@@ -30,8 +30,9 @@ cases() {
     target/debug/examples/echo $settings >"$reports/address" &
     echo_server=$!
     trap 'kill $echo_server 2>/dev/null || true' EXIT
-    for _ in 1 2 3 4 5 6 7 8 9 10; do
-        [ -s "$reports/address" ] && break
+    tries=0
+    while ! [ -s "$reports/address" ] && [ "$tries" -lt 100 ]; do
+        tries=$((tries + 1))
         sleep 0.2
     done
     address=$(cat "$reports/address")
