@@ -25,6 +25,8 @@ cases() {
         shift
     done
     shift
+    # An address of an earlier run must not be taken for this one's.
+    rm -rf "$reports"
     mkdir -p "$reports"
     # shellcheck disable=SC2086
     target/debug/examples/echo $settings >"$reports/address" &
