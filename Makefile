@@ -4,7 +4,7 @@ CARGO := $(shell command -v cargo || echo "$$HOME/.cargo/bin/cargo")
 SEED = $(or $(GROUNDSTATION_SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults lint fmt bench tools clean docker-up
+.PHONY: help run test test-faults conformance fuzz lint fmt bench tools clean docker-up
 
 help: ## Show what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1#\2/p' $(MAKEFILE_LIST) | awk -F'#' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -18,6 +18,15 @@ test: tools lint ## Lint, then all tests against real servers
 test-faults: tools ## The same tests with every fault injected; GROUNDSTATION_SEED=n repeats a run
 	@seed=$(SEED); echo "GROUNDSTATION_SEED=$$seed"; \
 	GROUNDSTATION_FAULTS=full GROUNDSTATION_SEED=$$seed $(CARGO) test --locked --features failpoints --no-fail-fast
+
+conformance: ## The Autobahn cases against the WebSocket layer
+	$(CARGO) build --locked --example echo
+	sh tools/conformance.sh
+
+fuzz: ## Fuzz the message parser for FUZZ_SECONDS (60); needs nightly Rust and cargo-fuzz
+	@mkdir -p fuzz/corpus/message
+	cd fuzz && $(CARGO) +nightly fuzz run --sanitizer none --dev message corpus/message seeds/message -- \
+		-max_len=65536 -max_total_time=$(or $(FUZZ_SECONDS),60)
 
 lint: ## Check format and lints
 	$(CARGO) fmt --check

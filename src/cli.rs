@@ -23,12 +23,14 @@ use crate::simulate::{self, Plan};
 use crate::{client, logging, pod, projector, schema, shutdown, watch};
 
 mod audit;
+mod import;
 mod replay;
 mod retention;
 mod satellite;
 mod table;
 
 use audit::AuditArgs;
+use import::ImportArgs;
 use replay::ReplayArgs;
 use retention::RetentionArgs;
 use satellite::{ApiArgs, SatelliteArgs};
@@ -68,6 +70,8 @@ enum Command {
     Retention(RetentionArgs),
     /// Fold the whole log again and replace every current row that does not follow from it
     Rebuild(RebuildArgs),
+    /// Copy satellites from another system's database, with the credentials they have
+    Import(ImportArgs),
     /// Ask a pod whether it is ready; exits 0 if so (for health checks without a shell)
     Health(HealthArgs),
 }
@@ -215,6 +219,10 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Rebuild(args) => {
             logging::start("warn")?;
             block_on(run_rebuild(args))
+        }
+        Command::Import(args) => {
+            logging::start("warn")?;
+            import::run(args)
         }
         Command::Health(args) => {
             println!("{}", client::ready(&args.url)?);

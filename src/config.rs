@@ -12,6 +12,7 @@ use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::database::Address;
+use crate::door::settings::{DoorArgs, Settings};
 use crate::flapping;
 use crate::log::partitions;
 use crate::monitor::brown_out;
@@ -198,6 +199,9 @@ pub struct ServeArgs {
 
     #[command(flatten)]
     drain: drain::DrainArgs,
+
+    #[command(flatten)]
+    door: DoorArgs,
 }
 
 /// A pod's settings, checked.
@@ -233,6 +237,8 @@ pub struct Config {
     pub flapping: flapping::Rules,
     /// How the pod ends.
     pub drain: Drain,
+    /// The door's limits.
+    pub door: Settings,
 }
 
 /// The digests of the tokens that open `/v1`.
@@ -309,6 +315,7 @@ impl ServeArgs {
             brown_out,
             flapping,
             drain: self.drain.check()?,
+            door: self.door.check()?,
         })
     }
 }

@@ -4,40 +4,35 @@
 //! pod. The gateway hands edges to the log and heartbeats to the flusher; it publishes nothing and
 //! answers no questions about the fleet.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::State;
 use axum::extract::ws::WebSocketUpgrade;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use tokio::sync::Semaphore;
+use axum::{Extension, Router};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::database::Database;
+use crate::door::addresses::Place;
+use crate::door::refusal::Refusal;
+use crate::door::{Arrival, Door};
 use crate::heartbeats::Heartbeats;
 use crate::log::append::Log;
 use crate::metrics::Metrics;
 use registry::Registry;
 
 pub mod protocol;
+#[cfg(test)]
+mod protocol_properties;
 pub mod registry;
 mod session;
-
-/// The largest message, and the largest frame, of a satellite.
-pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
-
-/// axum's default of 128 KiB is allocated for every socket; a heartbeat has a hundred bytes.
-const READ_BUFFER_BYTES: usize = 4 * 1024;
-
-/// What may wait to be written to a satellite that does not read.
-const MAX_WRITE_BUFFER_BYTES: usize = 1024 * 1024;
-
-/// Sockets that are not authenticated yet, in one pod; more are answered 503.
-const MAX_HANDSHAKES: usize = 2_048;
+pub mod socket;
 
 /// What every socket of this pod needs.
 pub struct Gateway {
@@ -59,13 +54,18 @@ pub struct Gateway {
     pub drain_spread: Duration,
     /// After how long without any frame a socket is taken for dead.
     pub idle_timeout: Duration,
-    /// The places for sockets that are not authenticated yet, see [`handshakes`].
-    pub handshakes: Arc<Semaphore>,
+    /// What everybody is held to before he has said who he is.
+    pub door: Arc<Door>,
 }
 
-/// As many places as one pod has for sockets that are not authenticated yet.
-pub fn handshakes() -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(MAX_HANDSHAKES))
+/// A socket on its way to being authenticated.
+pub struct Handshake {
+    /// Where the satellite is.
+    pub client: IpAddr,
+    /// Until when it must have said who it is.
+    pub deadline: Instant,
+    /// Its place at the door.
+    pub place: Place,
 }
 
 /// The gateway's only route.
@@ -73,27 +73,51 @@ pub fn routes(gateway: Arc<Gateway>) -> Router {
     Router::new().route("/api/ws/satellite", get(accept)).with_state(gateway)
 }
 
-async fn accept(State(gateway): State<Arc<Gateway>>, upgrade: WebSocketUpgrade) -> Response {
+async fn accept(
+    State(gateway): State<Arc<Gateway>>,
+    Extension(arrival): Extension<Arrival>,
+    headers: HeaderMap,
+    upgrade: WebSocketUpgrade,
+) -> Response {
     if gateway.drain.is_cancelled() {
-        return busy("draining");
+        let retry = [(header::RETRY_AFTER, "1".to_owned())];
+        return (StatusCode::SERVICE_UNAVAILABLE, retry, "draining").into_response();
     }
-    let Ok(handshake) = gateway.handshakes.clone().try_acquire_owned() else {
-        gateway.metrics.authentication("shed");
-        return busy("too many satellites are connecting at once");
+    let handshake = match admit(&gateway.door, &arrival, &headers) {
+        Ok(handshake) => handshake,
+        Err(refusal) => {
+            gateway.metrics.refused(refusal);
+            return refuse(refusal);
+        }
     };
-    upgrade
-        .max_message_size(MAX_MESSAGE_BYTES)
-        .max_frame_size(MAX_MESSAGE_BYTES)
-        .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(0)
-        .max_write_buffer_size(MAX_WRITE_BUFFER_BYTES)
-        .on_failed_upgrade(|error| tracing::debug!(%error, "upgrade failed"))
-        .on_upgrade(|socket| async move {
-            let sockets = gateway.sockets.clone();
-            sockets.track_future(session::run(socket, gateway, handshake)).await;
-        })
+    let limits = gateway.door.settings().socket;
+    socket::upgrade(upgrade, limits, gateway.metrics.clone(), |socket| async move {
+        let sockets = gateway.sockets.clone();
+        sockets.track_future(session::run(socket, gateway, handshake)).await;
+    })
 }
 
-fn busy(why: &'static str) -> Response {
-    (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], why).into_response()
+/// What can be said before the upgrade: cheap, and without a look at the database.
+fn admit(door: &Door, arrival: &Arrival, headers: &HeaderMap) -> Result<Handshake, Refusal> {
+    door.check_origin(headers)?;
+    let client = door.client(arrival, headers);
+    let place = door.handshake(client)?;
+    Ok(Handshake { client, deadline: arrival.deadline, place })
+}
+
+fn refuse(refusal: Refusal) -> Response {
+    let (status, words) = match refusal {
+        Refusal::Origin => return (StatusCode::FORBIDDEN, "origin not allowed").into_response(),
+        Refusal::HandshakesPerAddress => (
+            StatusCode::TOO_MANY_REQUESTS,
+            "too many sockets of this address are not authenticated",
+        ),
+        Refusal::FailedAuthenticationsPerAddress => (
+            StatusCode::TOO_MANY_REQUESTS,
+            "too many authentications from this address have failed",
+        ),
+        _ => (StatusCode::SERVICE_UNAVAILABLE, "too many satellites are connecting at once"),
+    };
+    let retry = [(header::RETRY_AFTER, refusal.retry_after().as_secs().to_string())];
+    (status, retry, words).into_response()
 }

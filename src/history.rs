@@ -177,6 +177,7 @@ fn satellite_then(entry: Entry, record: Option<&Record>) -> Option<SatelliteJson
         flapping: state.flapping,
         offline_threshold_ms: after.and_then(|after| after["offlineThresholdMs"].as_i64()),
         created_at: Timestamp::new(record.map_or(entry.occurred_at, |record| record.created_at)),
+        imported: None,
     })
 }
 

@@ -11,6 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::door::refusal::Refusal;
 use crate::lifecycle::{Event, Reason, Unchanged};
 
 type Labels<const N: usize> = [(&'static str, &'static str); N];
@@ -31,6 +32,8 @@ pub struct Numbers {
     unchanged: Counters<1>,
     authentications: Counters<1>,
     dropped: Counters<1>,
+    refusals: Counters<1>,
+    tls_reloads: Counters<1>,
     /// Edges in one append.
     pub append_batch: Histogram,
     /// Seconds one append took, from its first statement to its commit.
@@ -113,6 +116,8 @@ impl Metrics {
             unchanged: Family::default(),
             authentications: Family::default(),
             dropped: Family::default(),
+            refusals: Family::default(),
+            tls_reloads: Family::default(),
             append_batch: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
             append_seconds: seconds(),
             append_failures: Counter::default(),
@@ -155,6 +160,8 @@ impl Numbers {
         r.register("unchanged_edges", "Edges that changed nothing", self.unchanged.clone());
         r.register("authentications", "First messages by result", self.authentications.clone());
         r.register("dropped_messages", "Messages dropped by reason", self.dropped.clone());
+        r.register("door_refusals", "Refused at the door by limit", self.refusals.clone());
+        r.register("tls_reloads", "New certificates by outcome", self.tls_reloads.clone());
         r.register("append_batch_edges", "Edges in one append", self.append_batch.clone());
         r.register_with_unit(
             "append",
@@ -276,6 +283,16 @@ impl Numbers {
     /// Counts a message that was dropped.
     pub fn dropped(&self, reason: &'static str) {
         self.dropped.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// Counts somebody who met a limit of the door.
+    pub fn refused(&self, limit: Refusal) {
+        self.refusals.get_or_create(&[("reason", limit.as_str())]).inc();
+    }
+
+    /// Counts a changed certificate: `ok`, or `failed` where the one before stays.
+    pub fn tls_reload(&self, outcome: &'static str) {
+        self.tls_reloads.get_or_create(&[("outcome", outcome)]).inc();
     }
 
     /// The text of `GET /metrics` (OpenMetrics 1.0).

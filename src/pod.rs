@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
-use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -16,6 +15,7 @@ use tracing::{error, info, warn};
 
 use crate::api::{self, Api};
 use crate::config::Config;
+use crate::door::Door;
 use crate::gateway::registry::Registry;
 use crate::gateway::{self, Gateway};
 use crate::health::Health;
@@ -54,6 +54,7 @@ pub async fn run(
     let listener = listen(config.listen).await?;
     let address = listener.local_addr().context("cannot tell the listening address")?;
     let metrics = Metrics::new();
+    let door = Door::new(config.door.clone(), metrics.clone())?;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     metrics.started.set(now.as_secs_f64());
     let client_name = format!("groundstation {}", config.pod);
@@ -84,7 +85,7 @@ pub async fn run(
         drain: drain.clone(),
         drain_spread: config.drain.spread,
         idle_timeout: config.offline_threshold * IDLE_THRESHOLDS,
-        handshakes: gateway::handshakes(),
+        door: door.clone(),
     });
     let sockets = gateway.sockets.clone();
     let api = Arc::new(Api {
@@ -161,21 +162,18 @@ pub async fn run(
         }
         .run(stop.clone()),
     );
+    if let Some(tls) = door.tls() {
+        let every = config.door.tls_reload_interval;
+        tasks.spawn(tls.clone().follow(every, metrics.clone(), stop.clone()));
+    }
     if let Some(older_than) = config.retention {
         let retention = Retention { database, older_than, archive: config.archive };
         tasks.spawn(Keeper { retention, metrics }.run(stop.clone()));
     }
     let routes = api::routes(api).merge(gateway::routes(gateway));
-    let listener = listener.tap_io(|socket| {
-        if let Err(error) = socket.set_nodelay(true) {
-            tracing::debug!(%error, "cannot set TCP_NODELAY");
-        }
-    });
-    let http =
-        axum::serve(listener, routes).with_graceful_shutdown(stop_http.clone().cancelled_owned());
-    let http = tokio::spawn(http.into_future());
+    let http = tokio::spawn(door.serve(listener, routes, stop_http.clone()));
 
-    info!(pod = %config.pod, %address, "listening");
+    info!(pod = %config.pod, %address, tls = config.door.tls.is_some(), "listening");
     if config.access.admin.is_none() {
         warn!("no GROUNDSTATION_ADMIN_TOKEN is set: /v1 answers 401");
     }

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use crate::lifecycle::{Event, SatelliteId};
 use crate::liveness::{self, Status};
-use crate::wire::{Actor, SatelliteJson, Timestamp};
+use crate::wire::{Actor, ImportedJson, SatelliteJson, Timestamp};
 use crate::{log, observation, token};
 
 pub mod change;
@@ -175,9 +175,11 @@ const GET: &str = "
     select s.id, s.name, s.region, s.tags, s.capabilities, s.version, s.offline_threshold_ms,
            s.created_at, c.last_event, c.last_heartbeat_at,
            coalesce(c.flapping_until > sight.observed_at, false) as flapping,
+           i.last_event as imported_event, i.last_heartbeat_at as imported_heartbeat, i.imported_at,
            sight.observed_at, sight.judged_at, sight.resumed_at
       from sight cross join satellites s
       left join satellite_connections c on c.satellite_id = s.id
+      left join satellite_imports i on i.satellite_id = s.id
      where s.id = $1";
 
 /// One satellite, as it stands now.
@@ -195,9 +197,11 @@ const LIST: &str = "
     select s.id, s.name, s.region, s.tags, s.capabilities, s.version, s.offline_threshold_ms,
            s.created_at, c.last_event, c.last_heartbeat_at,
            coalesce(c.flapping_until > sight.observed_at, false) as flapping,
+           i.last_event as imported_event, i.last_heartbeat_at as imported_heartbeat, i.imported_at,
            sight.observed_at, sight.judged_at, sight.resumed_at
       from sight cross join satellites s
       left join satellite_connections c on c.satellite_id = s.id
+      left join satellite_imports i on i.satellite_id = s.id
      where ($2::text is null or s.region = $2)
        and ($3::text is null or s.tags ->> $3 = $4)
        and ($5::text is null or strpos(lower(s.name), lower($5)) > 0)
@@ -243,8 +247,7 @@ fn from_row(row: &Row, default: Duration) -> Result<SatelliteJson, tokio_postgre
     let own = row.try_get("offline_threshold_ms")?;
     let heartbeat: Option<OffsetDateTime> = row.try_get("last_heartbeat_at")?;
     let Json(tags) = row.try_get("tags")?;
-    // An imported satellite's last event is told like any other; a tombstone is not (the id was
-    // registered again and has not connected since).
+    // A tombstone's is not told: the id was registered again and has not connected since.
     let last_event = row.try_get::<_, Option<String>>("last_event")?;
     // Who was given up stays so until heard again.
     let counts = heartbeat.filter(|_| last_event.as_deref() == Some(Event::Connected.as_str()));
@@ -265,7 +268,19 @@ fn from_row(row: &Row, default: Duration) -> Result<SatelliteJson, tokio_postgre
         flapping: row.try_get("flapping")?,
         offline_threshold_ms: own,
         created_at: Timestamp::new(row.try_get("created_at")?),
+        imported: imported(row)?,
     })
+}
+
+/// What another system last knew of it, if it was copied from there.
+fn imported(row: &Row) -> Result<Option<ImportedJson>, tokio_postgres::Error> {
+    let Some(imported_at) = row.try_get::<_, Option<_>>("imported_at")? else { return Ok(None) };
+    let heartbeat: Option<_> = row.try_get("imported_heartbeat")?;
+    Ok(Some(ImportedJson {
+        last_event: row.try_get("imported_event")?,
+        last_heartbeat_at: heartbeat.map(Timestamp::new),
+        imported_at: Timestamp::new(imported_at),
+    }))
 }
 
 const CREDENTIAL: &str = "select token_hash, offline_threshold_ms from satellites where id = $1";

@@ -239,6 +239,23 @@ pub struct SatelliteJson {
     pub offline_threshold_ms: Option<i64>,
     /// When it was registered.
     pub created_at: Timestamp,
+    /// What another system last knew of it, if it was copied from there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imported: Option<ImportedJson>,
+}
+
+/// What another system knew of a satellite: that system's edge and heartbeat, none of ours.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImportedJson {
+    /// Its last edge there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_event: Option<String>,
+    /// Its last heartbeat there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_heartbeat_at: Option<Timestamp>,
+    /// When it was last copied.
+    pub imported_at: Timestamp,
 }
 
 /// The body of a message on the bus.

@@ -10,6 +10,7 @@ pub mod onlooker;
 pub mod pod;
 pub mod program;
 pub mod proxy;
+pub mod raw;
 pub mod refusal;
 pub mod relaying;
 pub mod running;

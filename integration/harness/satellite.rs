@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use uuid::Uuid;
@@ -32,6 +33,7 @@ pub enum Heard {
     Dropped,
 }
 
+#[derive(Debug)]
 enum Order {
     Send(Message),
     Beat(Duration),
@@ -39,6 +41,7 @@ enum Order {
 }
 
 /// A socket; dropping it breaks the connection without a goodbye.
+#[derive(Debug)]
 pub struct Satellite {
     orders: mpsc::UnboundedSender<Order>,
     heard: mpsc::UnboundedReceiver<Heard>,
@@ -55,6 +58,28 @@ impl Satellite {
     /// Opens a socket, if the pod takes it.
     pub async fn try_open(address: SocketAddr) -> Result<Satellite, Error> {
         timeout(PATIENCE, try_open(address)).await.expect("an answer in time")
+    }
+
+    /// Opens a socket with more headers, if the pod takes it.
+    pub async fn try_open_with(
+        address: SocketAddr,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Satellite, Error> {
+        let mut request = url(address).into_client_request()?;
+        for (name, value) in headers {
+            request.headers_mut().append(*name, value.parse().expect("a header"));
+        }
+        let connected = tokio_tungstenite::connect_async(request);
+        let (socket, _) = timeout(PATIENCE, connected).await.expect("an answer in time")?;
+        Ok(Satellite::over(socket))
+    }
+
+    /// Lives on a WebSocket that is open.
+    pub fn over(socket: WebSocketStream<MaybeTlsStream<TcpStream>>) -> Satellite {
+        let (orders, ordered) = mpsc::unbounded_channel();
+        let (tell, heard) = mpsc::unbounded_channel();
+        let task = tokio::spawn(live(socket, ordered, tell));
+        Satellite { orders, heard, task }
     }
 
     /// Opens a socket and authenticates on it.
@@ -137,12 +162,12 @@ impl Drop for Satellite {
 }
 
 async fn try_open(address: SocketAddr) -> Result<Satellite, Error> {
-    let url = format!("ws://{address}/api/ws/satellite");
-    let (socket, _) = tokio_tungstenite::connect_async(url).await?;
-    let (orders, ordered) = mpsc::unbounded_channel();
-    let (tell, heard) = mpsc::unbounded_channel();
-    let task = tokio::spawn(live(socket, ordered, tell));
-    Ok(Satellite { orders, heard, task })
+    let (socket, _) = tokio_tungstenite::connect_async(url(address)).await?;
+    Ok(Satellite::over(socket))
+}
+
+fn url(address: SocketAddr) -> String {
+    format!("ws://{address}/api/ws/satellite")
 }
 
 async fn live(

@@ -7,39 +7,28 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::ws::{CloseFrame, Message, WebSocket};
+use axum::extract::ws::Message;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use tokio::time::{Instant, sleep_until, timeout};
-use tokio_tungstenite::tungstenite;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use super::Gateway;
 use super::protocol::{
     FromSatellite, INVALID_CREDENTIALS, MUST_AUTHENTICATE, Malformed, ToSatellite,
 };
 use super::registry::{COMMANDS, Command};
+use super::socket::{Broken, Socket};
+use super::{Gateway, Handshake};
+use crate::door::refusal::Refusal as Limit;
 use crate::lifecycle::{Edge, Reason, SatelliteId, Session};
 use crate::log::append::Outcome;
 use crate::satellites::{self, About};
 use crate::token;
 use crate::wire::Actor;
 
-/// From accept to a complete first message.
-const AUTHENTICATE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long a satellite may take to read what it is sent.
-const SEND_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long a goodbye may take.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-
 /// Close codes (RFC 6455, 7.4, and the agent's own).
 const NORMAL: u16 = 1000;
-const TOO_BIG: u16 = 1009;
-const INVALID_DATA: u16 = 1007;
-const PROTOCOL_ERROR: u16 = 1002;
 const RESTARTING: u16 = 1012;
 const TRY_AGAIN_LATER: u16 = 1013;
 const NOT_AUTHENTICATED: u16 = 4001;
@@ -61,25 +50,32 @@ enum End {
     Drain,
 }
 
-/// Runs a socket to its end. `handshake` is given back once it is authenticated.
-pub async fn run(mut socket: WebSocket, gateway: Arc<Gateway>, handshake: OwnedSemaphorePermit) {
+/// Runs a socket to its end. Its place at the door is given back once it is authenticated.
+///
+/// What happens once is boxed: a task is as large as the largest thing it ever waits for, and most of
+/// a session's life is [`Live::hold`].
+pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake) {
     gateway.metrics.handshakes.inc();
-    let admitted = authenticate(&mut socket, &gateway).await;
+    let admitted = Box::pin(authenticate(&mut socket, &gateway, handshake.deadline)).await;
     gateway.metrics.handshakes.dec();
+    if let Err(Refusal::Credentials | Refusal::NotAuthenticate | Refusal::Violation(_)) = admitted {
+        gateway.door.failed(handshake.client);
+    }
     drop(handshake);
     let Admitted { satellite, about, threshold_ms } = match admitted {
         Ok(admitted) => admitted,
-        Err(refusal) => return refuse(socket, &gateway, refusal).await,
+        Err(refusal) => return Box::pin(refuse(socket, &gateway, refusal)).await,
     };
 
-    let session = match gateway.log.append(satellite, Edge::Connect, Actor::system()).await {
+    let append = gateway.log.append(satellite, Edge::Connect, Actor::system());
+    let session = match Box::pin(append).await {
         Ok(Outcome::Appended { session, .. }) => session,
         // Removed since its token was checked.
         Ok(Outcome::UnknownSatellite) => {
-            return refuse(socket, &gateway, Refusal::Credentials).await;
+            return Box::pin(refuse(socket, &gateway, Refusal::Credentials)).await;
         }
         Ok(Outcome::Nothing(_) | Outcome::Refused) | Err(_) => {
-            return refuse(socket, &gateway, Refusal::Unavailable).await;
+            return Box::pin(refuse(socket, &gateway, Refusal::Unavailable)).await;
         }
     };
     gateway.metrics.authentication("ok");
@@ -100,11 +96,11 @@ pub async fn run(mut socket: WebSocket, gateway: Arc<Gateway>, handshake: OwnedS
     // Out of the registry before the end is queued: what comes after it finds nobody.
     gateway.registry.leave(satellite, session);
     gateway.heartbeats.forget(satellite, session);
-    let goodbye = say_goodbye(socket, end);
+    let goodbye = Box::pin(say_goodbye(socket, end));
     match reason(end) {
         Some(reason) => {
             let edge = Edge::Disconnect { session, reason };
-            let append = gateway.log.append(satellite, edge, Actor::system());
+            let append = Box::pin(gateway.log.append(satellite, edge, Actor::system()));
             let (appended, ()) = tokio::join!(append, goodbye);
             if let Err(closed) = appended {
                 warn!(%satellite, session = session.0, %closed, "the end of a session is not in the log");
@@ -150,15 +146,19 @@ struct Admitted {
 }
 
 /// Waits for the first message and checks its credentials.
-async fn authenticate(socket: &mut WebSocket, gateway: &Gateway) -> Result<Admitted, Refusal> {
-    let first = timeout(AUTHENTICATE_TIMEOUT, first_message(socket));
+async fn authenticate(
+    socket: &mut Socket,
+    gateway: &Gateway,
+    deadline: Instant,
+) -> Result<Admitted, Refusal> {
+    let first = timeout_at(deadline, first_message(socket));
     let (client_id, token, capabilities) = tokio::select! {
         first = first => first.map_err(|_| Refusal::TooLate)??,
         () = gateway.drain.cancelled() => return Err(Refusal::Unavailable),
     };
     // A malformed id has no row; it is looked up like any other.
     let id = SatelliteId(Uuid::try_parse(&client_id).unwrap_or(Uuid::nil()));
-    match timeout(AUTHENTICATE_TIMEOUT, check(gateway, id, &token)).await {
+    match timeout_at(deadline, check(gateway, id, &token)).await {
         Ok(Ok(Some(threshold_ms))) => {
             let about = About { version: None, capabilities };
             Ok(Admitted { satellite: id, about, threshold_ms })
@@ -173,12 +173,13 @@ async fn authenticate(socket: &mut WebSocket, gateway: &Gateway) -> Result<Admit
 }
 
 async fn first_message(
-    socket: &mut WebSocket,
+    socket: &mut Socket,
 ) -> Result<(String, SecretString, Option<Vec<String>>), Refusal> {
     loop {
         return match socket.recv().await {
             None | Some(Ok(Message::Close(_))) => Err(Refusal::Gone),
-            Some(Err(error)) => Err(violation(error).map_or(Refusal::Gone, Refusal::Violation)),
+            Some(Err(Broken::Violation(code))) => Err(Refusal::Violation(code)),
+            Some(Err(Broken::Gone)) => Err(Refusal::Gone),
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
             Some(Ok(Message::Binary(_))) => Err(Refusal::NotAuthenticate),
             Some(Ok(Message::Text(text))) => match FromSatellite::parse(&text) {
@@ -204,7 +205,7 @@ async fn check(
     Ok(stored.filter(|_| is_right).map(|stored| stored.offline_threshold_ms))
 }
 
-async fn refuse(mut socket: WebSocket, gateway: &Gateway, refusal: Refusal) {
+async fn refuse(mut socket: Socket, gateway: &Gateway, refusal: Refusal) {
     let (word, message, code) = match refusal {
         Refusal::NotAuthenticate => {
             ("not_authenticate", Some(MUST_AUTHENTICATE), NOT_AUTHENTICATED)
@@ -216,6 +217,9 @@ async fn refuse(mut socket: WebSocket, gateway: &Gateway, refusal: Refusal) {
         Refusal::Unavailable => ("unavailable", None, TRY_AGAIN_LATER),
     };
     gateway.metrics.authentication(word);
+    if refusal == Refusal::TooLate {
+        gateway.metrics.refused(Limit::AuthenticationTimeout);
+    }
     debug!(?refusal, "a socket was not let in");
     if refusal == Refusal::Gone {
         return;
@@ -225,7 +229,7 @@ async fn refuse(mut socket: WebSocket, gateway: &Gateway, refusal: Refusal) {
     {
         return;
     }
-    close(socket, code, message.unwrap_or_default()).await;
+    socket.close(code, message.unwrap_or_default()).await;
 }
 
 /// An authenticated socket.
@@ -239,7 +243,7 @@ struct Live<'a> {
 
 impl Live<'_> {
     /// Holds the socket until it ends, one way or another.
-    async fn hold(&mut self, socket: &mut WebSocket, orders: &mut mpsc::Receiver<Command>) -> End {
+    async fn hold(&mut self, socket: &mut Socket, orders: &mut mpsc::Receiver<Command>) -> End {
         let satellite_id = self.satellite.0;
         let welcome = ToSatellite::Authenticated { satellite_id, assignments: Vec::new() };
         if send(socket, &welcome).await.is_err() {
@@ -266,10 +270,9 @@ impl Live<'_> {
                             return end;
                         }
                     }
-                    Some(Err(error)) => {
-                        return violation(error).map_or(End::Dropped, End::Violation);
-                    }
-                    None => return End::Dropped,
+                    Some(Err(Broken::Violation(code))) => return End::Violation(code),
+                    Some(Err(Broken::Gone))
+                    | None => return End::Dropped,
                 },
                 () = sleep_until(silent_at) => return End::Silent,
             }
@@ -329,15 +332,20 @@ fn spread(session: Session, satellite: SatelliteId, over: Duration) -> Duration 
     over.mul_f64((mixed >> 11) as f64 / (1u64 << 53) as f64)
 }
 
-async fn send(socket: &mut WebSocket, message: &ToSatellite) -> anyhow::Result<()> {
-    let text = message.to_text()?;
-    timeout(SEND_TIMEOUT, socket.send(Message::Text(text.into()))).await??;
-    Ok(())
+async fn send(socket: &mut Socket, message: &ToSatellite) -> Result<(), Broken> {
+    let text = match message.to_text() {
+        Ok(text) => text,
+        Err(error) => {
+            warn!(%error, "a message cannot be written as JSON");
+            return Err(Broken::Gone);
+        }
+    };
+    socket.send(text).await
 }
 
-async fn say_goodbye(mut socket: WebSocket, end: End) {
+async fn say_goodbye(mut socket: Socket, end: End) {
     let (code, words) = match end {
-        End::ClientClose => return answer_close(socket).await,
+        End::ClientClose => return socket.answer_close().await,
         End::Dropped | End::Silent => return,
         End::Violation(code) => (code, ""),
         End::Drain => (RESTARTING, "pod is restarting"),
@@ -352,43 +360,7 @@ async fn say_goodbye(mut socket: WebSocket, end: End) {
             (NORMAL, reason)
         }
     };
-    close(socket, code, words).await;
-}
-
-/// The answer to a close frame waits in the socket: reading on sends it. Nothing else may be sent.
-async fn answer_close(mut socket: WebSocket) {
-    let farewell = async { while let Some(Ok(_)) = socket.recv().await {} };
-    if timeout(CLOSE_TIMEOUT, farewell).await.is_err() {
-        debug!("the satellite did not end the connection after its goodbye");
-    }
-}
-
-/// Sends a close frame and gives the other side a moment to answer it.
-async fn close(mut socket: WebSocket, code: u16, reason: &'static str) {
-    let farewell = async {
-        let frame = CloseFrame { code, reason: reason.into() };
-        socket.send(Message::Close(Some(frame))).await?;
-        while let Some(Ok(_)) = socket.recv().await {}
-        Ok::<_, axum::Error>(())
-    };
-    match timeout(CLOSE_TIMEOUT, farewell).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => debug!(%error, "the socket was gone before its goodbye"),
-        Err(_) => debug!("the satellite did not answer the goodbye"),
-    }
-}
-
-/// The close code for what a satellite did wrong; none where the connection just broke.
-fn violation(error: axum::Error) -> Option<u16> {
-    match error.into_inner().downcast_ref::<tungstenite::Error>()? {
-        tungstenite::Error::Capacity(_) => Some(TOO_BIG),
-        tungstenite::Error::Utf8(_) => Some(INVALID_DATA),
-        tungstenite::Error::Protocol(
-            tungstenite::error::ProtocolError::ResetWithoutClosingHandshake,
-        ) => None,
-        tungstenite::Error::Protocol(_) => Some(PROTOCOL_ERROR),
-        _ => None,
-    }
+    socket.close(code, words).await;
 }
 
 #[cfg(test)]
@@ -400,7 +372,7 @@ mod tests {
         let cases = [
             (End::ClientClose, Some(Reason::ClientClose)),
             (End::Dropped, Some(Reason::ConnectionDropped)),
-            (End::Violation(TOO_BIG), Some(Reason::ConnectionDropped)),
+            (End::Violation(1009), Some(Reason::ConnectionDropped)),
             (End::Silent, Some(Reason::ConnectionDropped)),
             (End::Told(Command::Superseded), None),
             (End::Told(Command::Removed), None),

@@ -1,0 +1,89 @@
+//! A TCP connection on which a test writes whatever it likes, byte by byte.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::wait::PATIENCE;
+
+/// What asks for the satellites' WebSocket, but for the empty line at its end.
+pub const UPGRADE: &str = "GET /api/ws/satellite HTTP/1.1\r\nHost: pod\r\nConnection: Upgrade\r\n\
+    Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+/// See the module.
+pub struct Raw {
+    stream: TcpStream,
+    read: Vec<u8>,
+}
+
+impl Raw {
+    /// Connects and says nothing.
+    pub async fn connect(address: SocketAddr) -> Raw {
+        let stream = TcpStream::connect(address).await.expect("a connection");
+        Raw { stream, read: Vec::new() }
+    }
+
+    /// Writes these bytes; false if the other side is gone.
+    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        self.stream.write_all(bytes.as_ref()).await.is_ok()
+    }
+
+    /// Reads until this has come, and returns everything up to there.
+    pub async fn read_until(&mut self, end: &[u8]) -> Vec<u8> {
+        loop {
+            if let Some(at) = self.read.windows(end.len()).position(|window| window == end) {
+                return self.read.drain(..at + end.len()).collect();
+            }
+            assert!(self.read_some().await, "the connection ended after {:?}", self.read);
+        }
+    }
+
+    /// The head of an HTTP answer.
+    pub async fn head(&mut self) -> String {
+        let head = self.read_until(b"\r\n\r\n").await;
+        String::from_utf8(head).expect("an answer in text")
+    }
+
+    /// Reads until the other side ends the connection; what it said before that.
+    pub async fn ended(&mut self) -> Vec<u8> {
+        while self.read_some().await {}
+        std::mem::take(&mut self.read)
+    }
+
+    /// Says that nothing more will come, and reads to the end; what the other side said.
+    pub async fn finish(&mut self) -> Vec<u8> {
+        // Fails only if the connection has ended.
+        self.stream.shutdown().await.ok();
+        self.ended().await
+    }
+
+    async fn read_some(&mut self) -> bool {
+        let mut bytes = [0; 4096];
+        let read = timeout(PATIENCE, self.stream.read(&mut bytes)).await;
+        // A reset is an end too.
+        let count = read.expect("the other side says or ends something in time").unwrap_or(0);
+        self.read.extend_from_slice(&bytes[..count]);
+        count > 0
+    }
+}
+
+/// A frame of a client, masked with zeros: `head` is its first byte.
+pub fn frame(head: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![head];
+    match payload.len() {
+        short @ ..126 => frame.push(0x80 | short as u8),
+        middle @ ..0x1_0000 => {
+            frame.push(0x80 | 126);
+            frame.extend((middle as u16).to_be_bytes());
+        }
+        long => {
+            frame.push(0x80 | 127);
+            frame.extend((long as u64).to_be_bytes());
+        }
+    }
+    frame.extend([0; 4]);
+    frame.extend(payload);
+    frame
+}

@@ -1,0 +1,89 @@
+//! `groundstation import`: satellites of another system, copied into the registry.
+
+use anyhow::bail;
+use clap::{Args, Subcommand};
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::config::DatabaseArgs;
+use crate::import::checkstack::Found;
+use crate::import::{Done, checkstack, store};
+use crate::schema;
+
+const AFTER_HELP: &str = "\
+Copies id, name, region, tags, threshold, token hash, version and capabilities, and remembers the last
+heartbeat and the last edge there. It appends no transition and publishes nothing: a satellite's
+first edge is the one it makes here, with the credentials it has.
+
+It may be run again, for example just before the agents are pointed here. A satellite that has
+connected here, or was removed here, is left as it is.";
+
+#[derive(Args)]
+pub struct ImportArgs {
+    #[command(subcommand)]
+    system: System,
+}
+
+#[derive(Subcommand)]
+enum System {
+    /// From the database of Checkstack 0.5's satellite plugin, or of an older one
+    Checkstack(CheckstackArgs),
+}
+
+#[derive(Args)]
+#[command(after_help = AFTER_HELP)]
+struct CheckstackArgs {
+    #[command(flatten)]
+    database: DatabaseArgs,
+    /// Checkstack's database, e.g. postgres://user:password@host:5432/checkstack; it is only read
+    #[arg(long, env = "CHECKSTACK_DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    from: SecretString,
+    /// The schema with its table `satellites` [default: plugin_satellite, or the only one there is]
+    #[arg(long, value_name = "NAME")]
+    schema: Option<String>,
+}
+
+/// Runs `groundstation import …`. Reads before any runtime starts.
+pub fn run(args: ImportArgs) -> anyhow::Result<()> {
+    let System::Checkstack(args) = args.system;
+    let found = checkstack::read(args.from.expose_secret(), args.schema.as_deref())?;
+    super::block_on(write(args.database, found))
+}
+
+async fn write(database: DatabaseArgs, found: Found) -> anyhow::Result<()> {
+    let address = database.required()?;
+    let database = address.pool("import")?;
+    schema::check(&database, &address).await?;
+    let (mut created, mut updated, mut unchanged, mut skipped) = (0u64, 0u64, 0u64, 0u64);
+    store(&database, &found.satellites, |satellite, done| {
+        let (id, name) = (satellite.id, &satellite.described.name);
+        match done {
+            Done::Created => {
+                created += 1;
+                println!("created {id} {name}");
+            }
+            Done::Updated => {
+                updated += 1;
+                println!("updated {id} {name}");
+            }
+            Done::Unchanged => unchanged += 1,
+            Done::Skipped(why) => {
+                skipped += 1;
+                println!("skipped {id} {name}: {why}");
+            }
+        }
+    })
+    .await?;
+    for (id, name, why) in &found.refused {
+        println!("refused {id} {name:?}: {why}");
+    }
+    let (schema, refused) = (&found.schema, found.refused.len());
+    println!(
+        "{schema}: {created} created, {updated} updated, {unchanged} unchanged, {skipped} skipped, {refused} refused"
+    );
+    if refused > 0 {
+        bail!(
+            "{refused} satellites break a limit of this system: change them there and import again"
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,239 @@
+//! The door: every connection of this pod, from its acceptance to its requests.
+//!
+//! Owns the accept loop, TLS, and the limits that hold before anybody has said who he is. The
+//! routes behind it are told by [`Arrival`] where a request comes from and until when it has to
+//! be authenticated. A request that has come is never cut short here. Knows nothing of satellites.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use axum::http::{HeaderMap, Request, header};
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+use crate::metrics::Metrics;
+use addresses::{Addresses, Place};
+use refusal::Refusal;
+use settings::Settings;
+use tls::Tls;
+
+pub mod addresses;
+pub mod bucket;
+pub mod proxies;
+pub mod refusal;
+pub mod settings;
+pub mod tls;
+
+/// How long the door rests when the system has no more file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
+
+/// What of a request is read at once, beyond its headers. hyper wants 8 KiB at least.
+const READ_AHEAD_BYTES: usize = 8 * 1024;
+
+/// How a request came in; an extension of every request.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival {
+    /// The other end of the connection: a client, or a proxy.
+    pub peer: IpAddr,
+    /// Until when whoever wants to stay must be authenticated: counted from the acceptance of the
+    /// connection for its first request, from its own beginning for a later one.
+    pub deadline: Instant,
+}
+
+/// See the module.
+pub struct Door {
+    settings: Settings,
+    addresses: Arc<Addresses>,
+    tls: Option<Arc<Tls>>,
+    metrics: Metrics,
+}
+
+impl Door {
+    /// With these settings. Reads certificate and key, where there are any.
+    pub fn new(settings: Settings, metrics: Metrics) -> anyhow::Result<Arc<Door>> {
+        let tls = settings.tls.clone().map(Tls::load).transpose().context("TLS")?;
+        let addresses = Arc::new(Addresses::new(settings.bounds));
+        Ok(Arc::new(Door { settings, addresses, tls: tls.map(Arc::new), metrics }))
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The certificate in use, where TLS is served.
+    pub fn tls(&self) -> Option<&Arc<Tls>> {
+        self.tls.as_ref()
+    }
+
+    /// Where a request really comes from.
+    pub fn client(&self, arrival: &Arrival, headers: &HeaderMap) -> IpAddr {
+        self.settings.proxies.client(arrival.peer, headers)
+    }
+
+    /// Whether a browser may do this; whoever sends no `Origin` is no browser.
+    pub fn check_origin(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        let mut origins = headers.get_all(header::ORIGIN).iter();
+        let allowed = origins.all(|origin| {
+            self.settings
+                .allowed_origins
+                .iter()
+                .any(|allowed| origin.as_bytes().eq_ignore_ascii_case(allowed.as_bytes()))
+        });
+        if allowed { Ok(()) } else { Err(Refusal::Origin) }
+    }
+
+    /// A place for a socket that is not authenticated yet.
+    pub fn handshake(&self, client: IpAddr) -> Result<Place, Refusal> {
+        self.addresses.handshake(client, Instant::now())
+    }
+
+    /// Remembers that an authentication from there failed.
+    pub fn failed(&self, client: IpAddr) {
+        self.addresses.failed(client, Instant::now());
+    }
+
+    /// Accepts and serves connections until `stop`, then until the last request has ended.
+    pub async fn serve(
+        self: Arc<Self>,
+        listener: TcpListener,
+        routes: Router,
+        stop: CancellationToken,
+    ) {
+        let connections = TaskTracker::new();
+        loop {
+            let (stream, peer) = tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, peer)) => (stream, peer.ip().to_canonical()),
+                    Err(error) => {
+                        rest(&error).await;
+                        continue;
+                    }
+                },
+                () = stop.cancelled() => break,
+            };
+            let now = Instant::now();
+            // All that comes through a proxy has its address.
+            let counted = (!self.settings.proxies.trust(peer)).then_some(peer);
+            match self.addresses.connection(counted, now) {
+                Ok(place) => {
+                    let arrival =
+                        Arrival { peer, deadline: now + self.settings.authentication_timeout };
+                    let (door, routes) = (self.clone(), routes.clone());
+                    connections.spawn(door.connection(
+                        stream,
+                        arrival,
+                        place,
+                        routes,
+                        stop.clone(),
+                    ));
+                }
+                Err(refusal) => self.metrics.refused(refusal),
+            }
+        }
+        drop(listener);
+        connections.close();
+        connections.wait().await;
+    }
+
+    /// One connection, until it ends or becomes a WebSocket.
+    async fn connection(
+        self: Arc<Self>,
+        stream: TcpStream,
+        arrival: Arrival,
+        _place: Place,
+        routes: Router,
+        stop: CancellationToken,
+    ) {
+        if let Err(error) = stream.set_nodelay(true) {
+            debug!(%error, "cannot set TCP_NODELAY");
+        }
+        let Some(tls) = &self.tls else {
+            return self.speak(stream, arrival, routes, stop).await;
+        };
+        match timeout_at(arrival.deadline, tls.accept(stream)).await {
+            Ok(Ok(stream)) => self.speak(stream, arrival, routes, stop).await,
+            Ok(Err(error)) => {
+                debug!(%error, "TLS handshake failed");
+                self.metrics.refused(Refusal::Tls);
+            }
+            Err(_) => self.metrics.refused(Refusal::AuthenticationTimeout),
+        }
+    }
+
+    async fn speak(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        arrival: Arrival,
+        routes: Router,
+        stop: CancellationToken,
+    ) {
+        let limit = self.settings.authentication_timeout;
+        let asked = AtomicBool::new(false);
+        let routes = TowerToHyperService::new(routes);
+        let service = service_fn(|mut request: Request<hyper::body::Incoming>| {
+            let arrival = if asked.swap(true, Ordering::Relaxed) {
+                Arrival { deadline: Instant::now() + limit, ..arrival }
+            } else {
+                arrival
+            };
+            request.extensions_mut().insert(arrival);
+            routes.call(request)
+        });
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(limit);
+        http.max_header_size(self.settings.max_header_bytes);
+        http.max_buf_size(self.settings.max_header_bytes + READ_AHEAD_BYTES);
+        let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
+        let mut connection = std::pin::pin!(connection);
+        let (mut waiting, mut stopping) = (true, false);
+        loop {
+            tokio::select! {
+                ended = connection.as_mut() => return self.tell(ended, &asked),
+                () = sleep_until(arrival.deadline), if waiting => {
+                    waiting = false;
+                    if !asked.load(Ordering::Relaxed) {
+                        return self.metrics.refused(Refusal::AuthenticationTimeout);
+                    }
+                    // Whoever has asked waits for his answer as long as that takes.
+                }
+                () = stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+        }
+    }
+
+    fn tell(&self, ended: hyper::Result<()>, asked: &AtomicBool) {
+        let Err(error) = ended else { return };
+        debug!(%error, "a connection ended early");
+        if error.is_parse_too_large() {
+            self.metrics.refused(Refusal::Headers);
+        } else if error.is_timeout() && !asked.load(Ordering::Relaxed) {
+            self.metrics.refused(Refusal::AuthenticationTimeout);
+        }
+    }
+}
+
+/// A connection that broke before it was accepted is nobody's concern; anything else, such as no
+/// file descriptor left, passes with time.
+async fn rest(error: &std::io::Error) {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    if ![ConnectionAborted, ConnectionRefused, ConnectionReset].contains(&error.kind()) {
+        warn!(%error, "cannot accept connections");
+        sleep(ACCEPT_PAUSE).await;
+    }
+}

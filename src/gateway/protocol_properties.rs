@@ -1,0 +1,115 @@
+//! What holds of the parser whatever it is given.
+
+use proptest::prelude::*;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::protocol::{FromSatellite, Malformed};
+
+/// Any JSON, a few levels deep.
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        ".{0,20}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(4, 40, 6, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+            proptest::collection::btree_map("[a-zA-Z]{0,12}", inner, 0..6)
+                .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+        ]
+    })
+}
+
+/// An object whose `type` may be one that is known, and whose fields may be those of a message.
+fn nearly_a_message() -> impl Strategy<Value = Value> {
+    let kinds = prop::sample::select(vec![
+        "authenticate",
+        "heartbeat",
+        "result",
+        "strategy_error",
+        "script_package_sync_state",
+        "request_script_package_manifest",
+        "request_script_package_blob",
+        "request_run_secrets",
+        "reboot",
+        "",
+    ]);
+    let fields = prop::sample::select(vec![
+        "clientId",
+        "token",
+        "capabilities",
+        "version",
+        "uptimeSeconds",
+        "configId",
+        "systemId",
+        "status",
+        "latencyMs",
+        "result",
+        "executedAt",
+        "lockfileHash",
+        "requestId",
+        "other",
+    ]);
+    (kinds, proptest::collection::btree_map(fields, any_json(), 0..8)).prop_map(|(kind, fields)| {
+        let mut object: serde_json::Map<String, Value> =
+            fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        object.insert("type".to_owned(), kind.into());
+        Value::Object(object)
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_a_message_or_one_of_the_malformed(text in "(?s).{0,400}") {
+        let json = serde_json::from_str::<&RawValue>(&text).is_ok();
+        match FromSatellite::parse(&text) {
+            Ok(_) => prop_assert!(json),
+            Err(malformed) => prop_assert_eq!(malformed == Malformed::Json, !json),
+        }
+    }
+
+    #[test]
+    fn whatever_is_nearly_a_message_is_told_from_what_is_none(message in nearly_a_message()) {
+        let kind = message["type"].as_str().unwrap_or_default().to_owned();
+        match FromSatellite::parse(&message.to_string()) {
+            Ok(_) => prop_assert!(!["reboot", ""].contains(&kind.as_str())),
+            Err(Malformed::UnknownType) => prop_assert!(["reboot", ""].contains(&kind.as_str())),
+            Err(other) => prop_assert_eq!(other, Malformed::Fields),
+        }
+    }
+
+    #[test]
+    fn fields_that_are_not_known_change_nothing(more in any_json()) {
+        let message = json!({"type": "heartbeat", "version": "0.5.0", "uptimeSeconds": 1, "zz": more});
+        let understood = matches!(
+            FromSatellite::parse(&message.to_string()),
+            Ok(FromSatellite::Heartbeat { version: Some(version), .. }) if version == "0.5.0"
+        );
+        prop_assert!(understood);
+    }
+
+    #[test]
+    fn a_message_cut_off_anywhere_is_no_json(cut in 0usize..200) {
+        let message = json!({"type": "authenticate", "clientId": "x", "token": "csat_secret"}).to_string();
+        let cut = cut % message.len();
+        prop_assert_eq!(FromSatellite::parse(&message[..cut]).err(), Some(Malformed::Json));
+    }
+
+    #[test]
+    fn a_token_is_never_shown(token in "[!-~]{12,60}") {
+        let message = json!({"type": "authenticate", "clientId": "x", "token": token}).to_string();
+        let shown = format!("{:?}", FromSatellite::parse(&message));
+        prop_assert!(!shown.contains(&token), "{}", shown);
+    }
+}
+
+#[test]
+fn depth_is_bounded_and_costs_no_stack() {
+    for deep in ["[".repeat(65_000), r#"{"type":"#.repeat(8_000)] {
+        assert_eq!(FromSatellite::parse(&deep).err(), Some(Malformed::Json));
+    }
+}
