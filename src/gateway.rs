@@ -1,8 +1,10 @@
 //! The satellites' door: `GET /api/ws/satellite`.
 //!
-//! [`session`] is one socket's life, [`protocol`] its messages, [`registry`] the sessions of this
-//! pod. The gateway hands edges to the log and heartbeats to the flusher; it publishes nothing and
-//! answers no questions about the fleet.
+//! [`session`] is one socket's life, [`live`] the authenticated part of it, [`line`] how it reads
+//! while it writes, [`protocol`] its messages. [`registry`] and [`standings`] are the sessions of this
+//! pod; [`questions`] and [`backends`] what satellites ask of others and say to them. The gateway
+//! hands edges to the log, heartbeats to the flusher and results to their queue, and answers no
+//! questions about the fleet.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,15 +19,24 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::credentials::Credentials;
 use crate::database::Database;
 use crate::heartbeats::Heartbeats;
 use crate::log::append::Log;
 use crate::metrics::Metrics;
+use crate::packages;
+use backends::Backends;
 use registry::Registry;
+use standings::Standings;
 
+pub mod backends;
+mod line;
+mod live;
 pub mod protocol;
+mod questions;
 pub mod registry;
 mod session;
+pub mod standings;
 
 /// The largest message, and the largest frame, of a satellite.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
@@ -33,16 +44,23 @@ pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 /// axum's default of 128 KiB is allocated for every socket; a heartbeat has a hundred bytes.
 const READ_BUFFER_BYTES: usize = 4 * 1024;
 
-/// What may wait to be written to a satellite that does not read.
-const MAX_WRITE_BUFFER_BYTES: usize = 1024 * 1024;
+/// What may wait to be written to a satellite that does not read: one message, of which the largest
+/// is a script package.
+const MAX_WRITE_BUFFER_BYTES: usize = packages::MAX_ANSWER_BYTES + 64 * 1024;
 
 /// Sockets that are not authenticated yet, in one pod; more are answered 503.
 const MAX_HANDSHAKES: usize = 2_048;
 
 /// What every socket of this pod needs.
 pub struct Gateway {
-    /// Where credentials are.
+    /// Who can tell a right token from a wrong one.
+    pub credentials: Credentials,
+    /// Where it is written what satellites are to be told.
     pub database: Database,
+    /// What they were told.
+    pub standings: Arc<Standings>,
+    /// Whom they ask and tell.
+    pub backends: Arc<Backends>,
     /// Where edges go.
     pub log: Log,
     /// Where heartbeats go.

@@ -31,6 +31,11 @@ pub struct Numbers {
     unchanged: Counters<1>,
     authentications: Counters<1>,
     dropped: Counters<1>,
+    results: Counters<1>,
+    /// Results that wait for JetStream.
+    pub results_waiting: Gauge,
+    asked: Counters<2>,
+    passed_on: Counters<2>,
     /// Edges in one append.
     pub append_batch: Histogram,
     /// Seconds one append took, from its first statement to its commit.
@@ -105,6 +110,10 @@ impl Metrics {
             unchanged: Family::default(),
             authentications: Family::default(),
             dropped: Family::default(),
+            results: Family::default(),
+            results_waiting: Gauge::default(),
+            asked: Family::default(),
+            passed_on: Family::default(),
             append_batch: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
             append_seconds: seconds(),
             append_failures: Counter::default(),
@@ -143,6 +152,18 @@ impl Numbers {
         r.register("unchanged_edges", "Edges that changed nothing", self.unchanged.clone());
         r.register("authentications", "First messages by result", self.authentications.clone());
         r.register("dropped_messages", "Messages dropped by reason", self.dropped.clone());
+        r.register("results", "Results by what became of them", self.results.clone());
+        r.register(
+            "results_waiting",
+            "Results that wait for JetStream",
+            self.results_waiting.clone(),
+        );
+        r.register("backend_requests", "Questions to other backends", self.asked.clone());
+        r.register(
+            "passed_on_messages",
+            "Messages for others on core NATS",
+            self.passed_on.clone(),
+        );
         r.register("append_batch_edges", "Edges in one append", self.append_batch.clone());
         r.register_with_unit(
             "append",
@@ -246,6 +267,21 @@ impl Numbers {
     /// Counts a message that was dropped.
     pub fn dropped(&self, reason: &'static str) {
         self.dropped.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// Counts a result: `delivered`, `not_assigned`, `revoked`, `overflowed`, `too_large`.
+    pub fn result(&self, outcome: &'static str) {
+        self.results.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// Counts a question to another backend.
+    pub fn asked(&self, subject: &'static str, outcome: &'static str) {
+        self.asked.get_or_create(&[("subject", subject), ("outcome", outcome)]).inc();
+    }
+
+    /// Counts a message for others on core NATS.
+    pub fn passed_on(&self, subject: &'static str, outcome: &'static str) {
+        self.passed_on.get_or_create(&[("subject", subject), ("outcome", outcome)]).inc();
     }
 
     /// The text of `GET /metrics` (OpenMetrics 1.0).

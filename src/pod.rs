@@ -15,8 +15,12 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::api::{self, Api};
+use crate::changes::{Changed, Changes};
 use crate::config::Config;
+use crate::credentials::Credentials;
+use crate::gateway::backends::Backends;
 use crate::gateway::registry::Registry;
+use crate::gateway::standings::Standings;
 use crate::gateway::{self, Gateway};
 use crate::health::Health;
 use crate::heartbeats::{Flusher, Heartbeats};
@@ -24,12 +28,15 @@ use crate::lifecycle::Position;
 use crate::log::append;
 use crate::metrics::Metrics;
 use crate::monitor::Monitor;
+use crate::packages::Packages;
 use crate::peers::{self, Peers};
 use crate::probe::Probe;
 use crate::relay::Relay;
+use crate::results::{Publisher, Results};
 use crate::retention::{Keeper, Retention};
 use crate::schema;
 use crate::seal::Sealer;
+use crate::secrets::Provider;
 
 /// A draining pod says goodbye to its satellites over this long.
 const DRAIN_SPREAD: Duration = Duration::from_secs(2);
@@ -72,8 +79,25 @@ pub async fn run(
     );
     let (drain, stop, stop_http) =
         (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+    let standings = Arc::new(Standings::default());
+    let changed = Changed::default();
+    let changes =
+        Changes::begin(database.clone(), nats.clone(), standings.clone(), changed.clone()).await?;
+    let results = Arc::new(Results::new(metrics.clone()));
+    let packages = Arc::new(Packages::new(nats.clone(), metrics.clone()));
+    let backends = Arc::new(Backends::new(
+        results.clone(),
+        packages.clone(),
+        Provider::new(config.secrets_dir.clone(), nats.clone()),
+        database.clone(),
+        nats.clone(),
+        metrics.clone(),
+    ));
     let gateway = Arc::new(Gateway {
+        credentials: Credentials::new(database.clone()),
         database: database.clone(),
+        standings,
+        backends,
         log: log.clone(),
         heartbeats: heartbeats.clone(),
         registry: registry.clone(),
@@ -91,6 +115,7 @@ pub async fn run(
         access: config.access.clone(),
         default_threshold: config.offline_threshold,
         health: health.clone(),
+        changed,
         metrics: metrics.clone(),
     });
 
@@ -139,6 +164,17 @@ pub async fn run(
     tasks.spawn(
         Peers { nats: nats.clone(), announcements, head, registry, database: database.clone() }
             .run(stop.clone()),
+    );
+    tasks.spawn(changes.run(stop.clone()));
+    tasks.spawn(packages.listen(stop.clone()));
+    tasks.spawn(
+        Publisher {
+            results,
+            nats: nats.clone(),
+            database: database.clone(),
+            metrics: metrics.clone(),
+        }
+        .run(stop.clone()),
     );
     tasks.spawn(
         Probe {

@@ -15,7 +15,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::{Json, ToSql};
 use uuid::Uuid;
 
-use crate::lifecycle::{Event, SatelliteId};
+use crate::lifecycle::{Event, SatelliteId, Session};
 use crate::liveness::{self, Status};
 use crate::wire::{Actor, SatelliteJson, Timestamp};
 use crate::{log, token};
@@ -256,16 +256,74 @@ fn from_row(row: &Row, default: Duration) -> Result<SatelliteJson, tokio_postgre
     })
 }
 
-const CREDENTIAL: &str = "select token_hash from satellites where id = $1";
+const CREDENTIAL: &str = "select token_hash, token_version from satellites where id = $1";
 
-/// The stored digest of a satellite's token, for [`token::verify`] and nothing else.
+/// What is stored of a satellite's token.
+pub struct Credential {
+    /// Its digest, for [`crate::credentials`] and nothing else.
+    pub digest: SecretString,
+    /// The number of the token.
+    pub token_version: i64,
+}
+
+/// The stored digest of a satellite's token.
 pub async fn credential(
     client: &impl GenericClient,
     id: SatelliteId,
-) -> Result<Option<SecretString>, tokio_postgres::Error> {
+) -> Result<Option<Credential>, tokio_postgres::Error> {
     let statement = client.prepare_cached(CREDENTIAL).await?;
     let row = client.query_opt(&statement, &[&id.0]).await?;
-    row.map(|row| row.try_get::<_, String>(0).map(SecretString::from)).transpose()
+    row.map(|row| {
+        let digest = row.try_get::<_, String>(0)?.into();
+        Ok(Credential { digest, token_version: row.try_get(1)? })
+    })
+    .transpose()
+}
+
+const REPLACE_DIGEST: &str =
+    "update satellites set token_hash = $3 where id = $1 and token_hash = $2";
+
+/// Stores the same token in another form; false where another token is stored by now.
+pub async fn replace_digest(
+    client: &impl GenericClient,
+    id: SatelliteId,
+    stored: &str,
+    digest: &token::Digest,
+) -> Result<bool, tokio_postgres::Error> {
+    let replaced = client.execute(REPLACE_DIGEST, &[&id.0, &stored, &digest.to_stored()]).await?;
+    Ok(replaced == 1)
+}
+
+const ROTATE: &str =
+    "update satellites set token_hash = $2, token_version = token_version + 1 where id = $1";
+
+const LIVE_SESSION: &str = "
+    select session from satellite_connections
+     where satellite_id = $1 and last_event not in ('disconnected', 'removed')";
+
+/// A new token.
+pub struct Rotated {
+    /// Shown this once.
+    pub token: SecretString,
+    /// The session that was let in with an earlier one and has not ended.
+    pub session: Option<Session>,
+}
+
+/// Replaces a satellite's token: from the commit on the old one opens nothing. `None` for an
+/// unknown satellite.
+pub async fn rotate(
+    client: &impl GenericClient,
+    id: SatelliteId,
+) -> anyhow::Result<Option<Rotated>> {
+    let token = token::generate()?;
+    let digest = token::Digest::of(token.expose_secret()).to_stored();
+    if client.execute(ROTATE, &[&id.0, &digest]).await? == 0 {
+        return Ok(None);
+    }
+    // In a later statement: a connect that the update waited for is seen.
+    let row = client.query_opt(LIVE_SESSION, &[&id.0]).await?;
+    let session = row.map(|row| row.try_get(0).map(Session)).transpose()?;
+    Ok(Some(Rotated { token, session }))
 }
 
 /// What an agent says of itself.
