@@ -21,7 +21,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
@@ -264,17 +264,17 @@ impl Publisher {
                 return Err(Held::Database(anyhow::anyhow!("no answer")));
             }
         };
-        let mut sent = Vec::with_capacity(count);
+        let mut allowed = Vec::with_capacity(count);
         for (finding, in_force) in taken.into_iter().zip(in_force) {
             if in_force {
-                sent.push(self.publish(jetstream, finding));
+                allowed.push(finding);
             } else {
                 self.metrics.result("revoked");
                 info!(satellite = %finding.satellite, config = %finding.config_id,
                     "a result whose assignment was revoked was dropped");
             }
         }
-        let left: Vec<Finding> = join_all(sent).await.into_iter().flatten().collect();
+        let left = self.publish(jetstream, allowed).await;
         if left.is_empty() {
             return Ok(count);
         }
@@ -297,30 +297,43 @@ impl Publisher {
         Ok(in_force)
     }
 
-    /// Publishes one and waits until the stream has it; gives it back otherwise.
-    async fn publish(&self, jetstream: &Context, finding: Finding) -> Option<Finding> {
-        let message = PublishMessage::build()
-            .payload(finding.body.clone())
-            .header("Content-Type", "application/json")
-            .message_id(finding.message_id());
-        let publish = async { jetstream.send_publish(SUBJECT, message).await?.await };
-        match timeout(ACK_TIMEOUT, publish).await {
-            Ok(Ok(_)) => {
-                self.metrics.result("delivered");
-                None
-            }
-            Ok(Err(error)) if error.kind() == PublishErrorKind::MaxPayloadExceeded => {
-                self.metrics.result("too_large");
-                error!(satellite = %finding.satellite, bytes = finding.body.len(),
-                    "a result is larger than the NATS server takes: dropped");
-                None
-            }
-            Ok(Err(error)) => {
-                debug!(%error, "a result was not acknowledged");
-                Some(finding)
-            }
-            Err(_) => Some(finding),
+    /// Publishes these in order and waits until the stream has them; gives back what it has not.
+    async fn publish(&self, jetstream: &Context, findings: Vec<Finding>) -> Vec<Finding> {
+        let until = Instant::now() + ACK_TIMEOUT;
+        let mut sent = Vec::with_capacity(findings.len());
+        for finding in findings {
+            let message = PublishMessage::build()
+                .payload(finding.body.clone())
+                .header("Content-Type", "application/json")
+                .message_id(finding.message_id());
+            let ack = timeout_at(until, jetstream.send_publish(SUBJECT, message)).await;
+            sent.push((finding, ack));
         }
+        let acknowledged = sent.into_iter().map(async |(finding, ack)| {
+            let ack = match ack {
+                Ok(Ok(ack)) => timeout_at(until, ack.into_future()).await,
+                Ok(Err(error)) => Ok(Err(error)),
+                Err(elapsed) => Err(elapsed),
+            };
+            match ack {
+                Ok(Ok(_)) => {
+                    self.metrics.result("delivered");
+                    None
+                }
+                Ok(Err(error)) if error.kind() == PublishErrorKind::MaxPayloadExceeded => {
+                    self.metrics.result("too_large");
+                    error!(satellite = %finding.satellite, bytes = finding.body.len(),
+                        "a result is larger than the NATS server takes: dropped");
+                    None
+                }
+                Ok(Err(error)) => {
+                    debug!(%error, "a result was not acknowledged");
+                    Some(finding)
+                }
+                Err(_) => Some(finding),
+            }
+        });
+        join_all(acknowledged).await.into_iter().flatten().collect()
     }
 }
 

@@ -208,8 +208,8 @@ impl<'a> Live<'a> {
                 self.offer_result(&text, config_id, system_id)
             }
             Ok(FromSatellite::StrategyError { strategy_id, message }) => {
-                let message: String = message.chars().take(MAX_LOGGED).collect();
-                warn!(satellite = %self.satellite, strategy = ?strategy_id, ?message,
+                let said: String = message.chars().take(MAX_LOGGED).collect();
+                warn!(satellite = %self.satellite, strategy = ?strategy_id, ?said,
                     "a satellite reports that a strategy failed");
                 self.pass_on("satellite.strategy_error", &text)
             }
