@@ -5,7 +5,7 @@ use async_nats::jetstream;
 use serde_json::{Value, json};
 
 use crate::harness::wait::{blocking, eventually};
-use crate::harness::{CALM, Credentials, Fleet, Pod, Satellite};
+use crate::harness::{CALM, Credentials, Fleet, Pod, Proxy, Satellite};
 
 const STREAM: &str = "SATELLITE_RESULTS";
 
@@ -171,7 +171,7 @@ async fn with_nats_away_results_wait_and_what_is_too_much_is_dropped_oldest_firs
 #[tokio::test]
 async fn results_wait_while_the_database_cannot_say_whether_they_are_assigned() {
     let fleet = Fleet::new(CALM).await;
-    let (database, database_url) = crate::harness::Proxy::before(&fleet.database_url).await;
+    let (database, database_url) = Proxy::before(&fleet.database_url).await;
     let pod = fleet.plan("a").with("DATABASE_URL", &database_url).start().await;
     let credentials = pod.register("edge", "eu").await;
     pod.assign(credentials.id, &json!([assignment("c")])).await;

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::harness::log_and_stream::read_stream;
 use crate::harness::subscriber::body;
-use crate::harness::{CALM, Credentials, Fleet, Pod, Satellite};
+use crate::harness::{CALM, Credentials, Fleet, Heard, Pod, Proxy, Satellite};
 
 /// A folder as Kubernetes mounts a secret: links to links. Removed when dropped.
 struct Mounted(PathBuf);
@@ -133,14 +133,32 @@ async fn only_what_is_stored_for_this_satellite_counts_at_the_moment_it_asks() {
     other.assign(credentials.id, &json!([])).await;
     satellite.send(&request("c", "k"));
     loop {
-        let crate::harness::Heard::Message(heard) = satellite.hear().await else {
-            panic!("closed")
-        };
+        let Heard::Message(heard) = satellite.hear().await else { panic!("closed") };
         if heard["type"] == "run_secrets" {
             assert_eq!(heard["error"], nothing["error"]);
             break;
         }
     }
+    fleet.check().await;
+}
+
+#[tokio::test]
+async fn a_session_that_was_taken_over_gets_none_even_before_its_pod_knows() {
+    let mounted = Mounted::with(&[("A", "a")]);
+    let fleet = Fleet::new(CALM).await;
+    // It hears nothing of the other pod, and the satellite sends no heartbeat that would betray it.
+    let (nats, nats_url) = Proxy::before(&fleet.nats_url).await;
+    let deaf = fleet.plan("deaf").with("NATS_URL", &nats_url);
+    let deaf = deaf.with("GROUNDSTATION_SECRETS_DIR", &mounted.path()).start().await;
+    let other = fleet.pod("b").await;
+    let list = assignments(&[("k", json!({"A": "${{ secrets.A }}"}))]);
+    let (credentials, mut older) = assigned(&deaf, &list).await;
+    assert_eq!(asks(&mut older, "c", "k").await, json!({"env": {"A": "a"}}));
+    nats.stall();
+    let (_newer, _) = Satellite::welcomed(other.address, &credentials).await;
+    let nothing = json!({"error": "No such assignment: c"});
+    assert_eq!(asks(&mut older, "c", "k").await, nothing);
+    nats.resume();
     fleet.check().await;
 }
 

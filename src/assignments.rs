@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use deadpool_postgres::{GenericClient, Object};
+use deadpool_postgres::GenericClient;
 use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
@@ -200,12 +200,14 @@ fn invalid(field: impl Into<String>, rule: impl Into<String>) -> Invalid {
     Invalid { field: field.into(), rule: rule.into() }
 }
 
-/// The satellite's own lock first, as every writer of it does: its removal waits, and no circle.
-const LOCK: &str = "select 1 from satellites where id = $1 for no key update";
-
+/// One statement, so that nobody waits for a pod that stands still in the middle. The satellite's own
+/// lock comes first, as for every writer of it: a removal waits, and nobody in a circle.
 const REPLACE: &str = "
-    insert into satellite_assignments as a (satellite_id, version, assignments)
-    values ($1, note_satellite_change($1), $2)
+    with registered as materialized (
+        select id from satellites where id = $1 for no key update
+    )
+    insert into satellite_assignments (satellite_id, version, assignments)
+    select id, note_satellite_change(id), $2 from registered
         on conflict (satellite_id) do update
        set version = excluded.version, assignments = excluded.assignments,
            changed_at = excluded.changed_at
@@ -213,19 +215,13 @@ const REPLACE: &str = "
 
 /// Replaces a list that has passed [`check`]; its version, or `None` for an unknown satellite.
 pub async fn replace(
-    client: &mut Object,
+    client: &impl GenericClient,
     satellite: SatelliteId,
     list: &Value,
 ) -> Result<Option<i64>, tokio_postgres::Error> {
-    let transaction = client.transaction().await?;
-    let lock = transaction.prepare_cached(LOCK).await?;
-    if transaction.query_opt(&lock, &[&satellite.0]).await?.is_none() {
-        return Ok(None);
-    }
-    let replace = transaction.prepare_cached(REPLACE).await?;
-    let row = transaction.query_one(&replace, &[&satellite.0, &Json(list)]).await?;
-    transaction.commit().await?;
-    row.try_get(0).map(Some)
+    let statement = client.prepare_cached(REPLACE).await?;
+    let row = client.query_opt(&statement, &[&satellite.0, &Json(list)]).await?;
+    row.map(|row| row.try_get(0)).transpose()
 }
 
 const GET: &str = "

@@ -197,16 +197,21 @@ impl Publisher {
         let mut last_effort = None;
         loop {
             let delivered = self.deliver(&jetstream, &mut stream_is_there).await;
+            let mut tell = told_at.elapsed() > TELL_INTERVAL;
             match &delivered {
-                Ok(0) => {}
-                Ok(_) if std::mem::take(&mut held) => info!("results are delivered again"),
+                // Nothing waits: whatever was dropped is all of it.
+                Ok(0) => tell = true,
+                Ok(_) if std::mem::take(&mut held) => {
+                    info!("results are delivered again");
+                    tell = true;
+                }
                 Ok(_) => {}
                 Err(why) if self.results.len() > 0 && !std::mem::replace(&mut held, true) => {
                     warn!(%why, waiting = self.results.len(), "results wait");
                 }
                 Err(_) => {}
             }
-            if !held || told_at.elapsed() > TELL_INTERVAL {
+            if tell {
                 self.tell_overflowed();
                 told_at = Instant::now();
             }

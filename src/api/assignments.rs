@@ -45,8 +45,8 @@ pub async fn replace(
     let id = satellite_id(path)?;
     let Json(sent) = body?;
     let list = assignments::check(sent)?;
-    let mut client = api.database.get().await?;
-    let version = assignments::replace(&mut client, id, &list).await?;
+    let client = api.database.get().await?;
+    let version = assignments::replace(&client, id, &list).await?;
     let version = version.ok_or_else(|| Problem::no_satellite(&id.to_string()))?;
     api.changed.tell();
     tracing::info!(satellite = %id, version, "assignments replaced");
