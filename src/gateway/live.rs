@@ -14,7 +14,7 @@ use axum::extract::ws::Message;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tracing::{info, warn};
 
 use super::Gateway;
@@ -32,6 +32,9 @@ use crate::standing::{self, Standing};
 
 /// How long the database may take to say what a satellite is to be told first.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The pause before it is asked again.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// How much of what an agent complains about is logged.
 const MAX_LOGGED: usize = 500;
@@ -66,16 +69,9 @@ impl<'a> Live<'a> {
         mut told: watch::Receiver<Told>,
     ) -> Result<Live<'a>, End> {
         let packages = gateway.backends.packages.subscribe();
-        let look = timeout(WELCOME_TIMEOUT, look(gateway, satellite));
-        let (looked, desired) = tokio::join!(look, gateway.backends.packages.desired());
-        match looked {
-            Ok(Ok(Some(standing))) => gateway.standings.tell(satellite, standing),
-            Ok(Ok(None)) | Err(_) => return Err(End::Unavailable),
-            Ok(Err(error)) => {
-                warn!(error = %format!("{error:#}"), "cannot tell a satellite what it is to do");
-                return Err(End::Unavailable);
-            }
-        }
+        let desired = gateway.backends.packages.desired();
+        let (standing, desired) = tokio::join!(look(gateway, satellite), desired);
+        gateway.standings.tell(satellite, standing.ok_or(End::Unavailable)?);
         // None for a session that a newer one of this pod has already replaced.
         let standing = told.borrow_and_update().clone();
         let standing = standing.ok_or(End::Told(Command::Superseded))?;
@@ -288,7 +284,25 @@ impl<'a> Live<'a> {
     }
 }
 
-async fn look(gateway: &Gateway, satellite: SatelliteId) -> anyhow::Result<Option<Standing>> {
+/// How a satellite stands. A connection to the database that breaks is no reason to send it away: it
+/// is looked again until [`WELCOME_TIMEOUT`] is over.
+async fn look(gateway: &Gateway, satellite: SatelliteId) -> Option<Standing> {
+    let until = Instant::now() + WELCOME_TIMEOUT;
+    loop {
+        let why = match timeout_at(until, try_look(gateway, satellite)).await {
+            Ok(Ok(standing)) => return standing,
+            Ok(Err(error)) => format!("{error:#}"),
+            Err(_) => "no answer".to_owned(),
+        };
+        if Instant::now() + LOOK_AGAIN >= until {
+            warn!(%satellite, error = %why, "cannot tell a satellite what it is to do");
+            return None;
+        }
+        sleep(LOOK_AGAIN).await;
+    }
+}
+
+async fn try_look(gateway: &Gateway, satellite: SatelliteId) -> anyhow::Result<Option<Standing>> {
     let client = gateway.database.get().await?;
     let standings = standing::read(&client, &[satellite]).await?;
     Ok(standings.into_iter().map(|(_, standing)| standing).next())
