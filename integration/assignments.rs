@@ -213,3 +213,23 @@ async fn lists_replaced_on_all_pods_at_once_leave_every_pod_and_session_with_the
     assert_eq!(updated(&mut satellite).await, list(999));
     fleet.check().await;
 }
+
+#[tokio::test]
+async fn a_list_goes_with_its_satellite() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let credentials = pod.register("edge", "eu").await;
+    let version = pod.assign(credentials.id, &list(1)).await;
+    let (mut satellite, _) = Satellite::welcomed(pod.address, &credentials).await;
+    assert_eq!(pod.remove(credentials.id).await.status, 204);
+    satellite.expect("shutdown").await;
+    assert_eq!(pod.get(&path(credentials.id)).await.status, 404);
+    assert_eq!(pod.put(&path(credentials.id), &list(2)).await.status, 404);
+    let sql = fleet.sql().await;
+    let kept = sql.query("select version from satellite_assignments", &[]).await.expect("rows");
+    assert!(kept.is_empty());
+    // Versions go on growing: whoever comes later is told nothing older.
+    let other = pod.register("other", "eu").await;
+    assert!(pod.assign(other.id, &list(1)).await > version + 1);
+    fleet.check().await;
+}
