@@ -4,7 +4,7 @@ CARGO := $(shell command -v cargo || echo "$$HOME/.cargo/bin/cargo")
 SEED = $(or $(GROUNDSTATION_SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults conformance fuzz lint fmt bench tools clean docker-up
+.PHONY: help run test test-faults conformance fuzz lint fmt bench tools test-tools clean docker-up
 
 help: ## Show what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1#\2/p' $(MAKEFILE_LIST) | awk -F'#' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -12,10 +12,10 @@ help: ## Show what can be made
 run: tools ## A private Postgres and NATS, one pod and some satellites; Ctrl-C ends it all
 	@exec $(CARGO) run --locked -- dev
 
-test: tools lint ## Lint, then all tests against real servers
+test: test-tools lint ## Lint, then all tests against real servers
 	$(CARGO) test --locked --features failpoints --no-fail-fast
 
-test-faults: tools ## The same tests with every fault injected; GROUNDSTATION_SEED=n repeats a run
+test-faults: test-tools ## The same tests with every fault injected; GROUNDSTATION_SEED=n repeats a run
 	@seed=$(SEED); echo "GROUNDSTATION_SEED=$$seed"; \
 	GROUNDSTATION_FAULTS=full GROUNDSTATION_SEED=$$seed $(CARGO) test --locked --features failpoints --no-fail-fast
 
@@ -40,6 +40,9 @@ bench: tools ## Measure
 
 tools: ## Find PostgreSQL and nats-server, or bring them into .tools
 	@sh tools/find-or-install.sh
+
+test-tools: ## The same, and what only tests need
+	@sh tools/find-or-install.sh tests
 
 clean: ## Remove all that was built, brought or stored here
 	$(CARGO) clean

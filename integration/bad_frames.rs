@@ -27,7 +27,11 @@ async fn frames_that_are_no_message_are_dropped_and_counted_and_the_socket_stays
         ("binary_frame", Message::binary(json!({"type": "heartbeat"}).to_string())),
         (
             "not_assigned",
-            Message::text(json!({"type": "result", "configId": "c", "systemId": "s"}).to_string()),
+            Message::text(
+                json!({"type": "result", "configId": "c", "systemId": "s", "status": "healthy",
+                       "executedAt": "2026-03-01T12:00:00Z"})
+                .to_string(),
+            ),
         ),
     ];
     for (_, frame) in &frames {

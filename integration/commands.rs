@@ -1,9 +1,12 @@
 //! The commands people and scripts use, as they use them.
 
+use std::io::Write;
+use std::process::Stdio;
+
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::harness::program::run;
+use crate::harness::program::{command, run};
 use crate::harness::running::Running;
 use crate::harness::wait::blocking;
 use crate::harness::{CALM, Fleet, Pod, eventually};
@@ -26,6 +29,72 @@ async fn ran(arguments: &[&str], environment: &[(String, String)]) -> (bool, Str
     .await;
     let text = |bytes| String::from_utf8(bytes).expect("text");
     (output.status.success(), text(output.stdout), text(output.stderr))
+}
+
+/// The same with JSON on its standard input.
+async fn ran_with(
+    arguments: &[&str],
+    environment: &[(String, String)],
+    input: &Value,
+) -> (bool, String, String) {
+    let mut command = command(environment);
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let input = input.to_string();
+    let output = blocking(move || {
+        let mut child = command.spawn().expect("the program starts");
+        let mut stdin = child.stdin.take().expect("piped");
+        stdin.write_all(input.as_bytes()).expect("it reads");
+        drop(stdin);
+        child.wait_with_output().expect("it ends")
+    })
+    .await;
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    (output.status.success(), text(output.stdout), text(output.stderr))
+}
+
+#[tokio::test]
+async fn assignments_and_tokens_are_replaced_on_the_command_line() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let api = api(&fleet, &pod);
+    let credentials = pod.register("edge", "eu").await;
+    let id = credentials.id.to_string();
+    let list = serde_json::json!([{"configId": "c", "systemId": "s", "strategyId": "http",
+                                   "config": {}, "intervalSeconds": 60}]);
+    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{id}.json"));
+    std::fs::write(&file, list.to_string()).expect("a file");
+    let path = file.display().to_string();
+    let (assigned, said, error) = ran(&["satellite", "assign", &id, &path], &api).await;
+    assert!(assigned && said.contains(": 1 assigned"), "{said}{error}");
+    let (_, shown, _) = ran(&["satellite", "assignments", &id], &api).await;
+    let shown: Value = serde_json::from_str(&shown).expect("JSON");
+    assert_eq!(shown["assignments"], list);
+    // What it shows it takes back, from standard input too.
+    let (assigned, said, error) = ran_with(&["satellite", "assign", &id, "-"], &api, &shown).await;
+    assert!(assigned && said.contains(": 1 assigned"), "{said}{error}");
+
+    std::fs::write(&file, r#"[{"configId": "c"}]"#).expect("a file");
+    let (assigned, _, error) = ran(&["satellite", "assign", &id, &path], &api).await;
+    assert!(!assigned && error.contains("assignments[0].systemId"), "{error}");
+    std::fs::write(&file, "[").expect("a file");
+    let (assigned, _, error) = ran(&["satellite", "assign", &id, &path], &api).await;
+    assert!(!assigned && error.contains("is not JSON"), "{error}");
+    std::fs::remove_file(&file).expect("the file");
+    let (assigned, _, error) = ran(&["satellite", "assign", &id, &path], &api).await;
+    assert!(!assigned && error.contains("cannot read"), "{error}");
+
+    let (rotated, said, error) = ran(&["satellite", "rotate-token", &id], &api).await;
+    assert!(
+        rotated && said.contains("token  csat_") && said.contains("shown this once"),
+        "{error}"
+    );
+    assert!(!said.contains(&credentials.token));
+    let (rotated, said, _) = ran(&["satellite", "rotate-token", &id, "--json"], &api).await;
+    let said: Value = serde_json::from_str(&said).expect("JSON");
+    assert!(rotated && said["satellite"]["id"] == id);
+    let token = said["token"].as_str().expect("a token").to_owned();
+    let new = crate::harness::Credentials { token, ..credentials };
+    crate::harness::Satellite::welcomed(pod.address, &new).await.0.close().await;
 }
 
 #[tokio::test]

@@ -11,19 +11,22 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{Method, header};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{get, post};
 
+use crate::changes::Changed;
 use crate::config::Access;
 use crate::database::Database;
 use crate::health::Health;
 use crate::log::append::Log;
 use crate::metrics::Metrics;
 
+mod assignments;
 mod parameters;
 mod past;
 mod problem;
 mod satellites;
 mod status;
+mod token;
 mod transitions;
 
 use problem::Problem;
@@ -46,6 +49,8 @@ pub struct Api {
     pub default_threshold: Duration,
     /// What `/readyz` tells.
     pub health: Arc<Health>,
+    /// Makes pods look at what was changed.
+    pub changed: Changed,
     /// What `/metrics` tells.
     pub metrics: Metrics,
 }
@@ -58,6 +63,13 @@ pub fn routes(api: Arc<Api>) -> Router {
             "/satellites/{id}",
             get(satellites::get).patch(satellites::change).delete(satellites::remove),
         )
+        .route(
+            "/satellites/{id}/assignments",
+            get(assignments::get)
+                .put(assignments::replace)
+                .layer(DefaultBodyLimit::max(assignments::MAX_BODY_BYTES)),
+        )
+        .route("/satellites/{id}/token", post(token::rotate))
         .route("/satellites/{id}/stats", get(past::stats))
         .route("/satellites/{id}/transitions", get(transitions::of_satellite))
         .route("/transitions", get(transitions::all))

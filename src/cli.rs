@@ -54,7 +54,7 @@ enum Command {
     Migrate(MigrateArgs),
     /// Show it all on this machine: private stores, one pod, a dozen satellites, a live view
     Dev(DevArgs),
-    /// Create, list, show and remove satellites, over a pod's HTTP API
+    /// Register satellites, list them, say what they check, replace their tokens, remove them; over a pod's HTTP API
     Satellite(SatelliteArgs),
     /// Be one satellite: connect, send heartbeats, come back for ever
     Agent(AgentArgs),

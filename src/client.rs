@@ -25,7 +25,7 @@ pub struct Client {
     token: SecretString,
 }
 
-/// What a registration answers.
+/// What a registration, or a new token, answers.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Created {
     /// The satellite.
@@ -47,6 +47,15 @@ pub struct Create<'a> {
     /// Its own offline threshold.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offline_threshold_ms: Option<i64>,
+}
+
+/// What a satellite is to check.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Assignments {
+    /// The change that made them.
+    pub version: i64,
+    /// All of them.
+    pub assignments: Vec<serde_json::Value>,
 }
 
 #[derive(Deserialize)]
@@ -127,6 +136,24 @@ impl Client {
     pub fn remove(&self, id: Uuid) -> anyhow::Result<()> {
         let request = self.agent.delete(format!("{}/v1/satellites/{id}", self.base));
         self.answer(request.header("authorization", self.bearer()).call()).map(drop)
+    }
+
+    /// Replaces a satellite's token: the old one is void.
+    pub fn rotate_token(&self, id: Uuid) -> anyhow::Result<Created> {
+        let request = self.agent.post(format!("{}/v1/satellites/{id}/token", self.base));
+        self.read(request.header("authorization", self.bearer()).send_empty())
+    }
+
+    /// What a satellite is to check.
+    pub fn assignments(&self, id: Uuid) -> anyhow::Result<Assignments> {
+        let request = self.agent.get(format!("{}/v1/satellites/{id}/assignments", self.base));
+        self.read(request.header("authorization", self.bearer()).call())
+    }
+
+    /// Replaces what a satellite is to check.
+    pub fn assign(&self, id: Uuid, list: &serde_json::Value) -> anyhow::Result<Assignments> {
+        let request = self.agent.put(format!("{}/v1/satellites/{id}/assignments", self.base));
+        self.read(request.header("authorization", self.bearer()).send_json(list))
     }
 
     fn bearer(&self) -> String {

@@ -17,6 +17,7 @@ use crate::flapping;
 use crate::log::partitions;
 use crate::monitor::brown_out;
 use crate::nats;
+use crate::secrets;
 use crate::token;
 
 mod drain;
@@ -189,6 +190,11 @@ pub struct ServeArgs {
     #[arg(long, env = "GROUNDSTATION_ARCHIVE_DIR", value_name = "DIR")]
     archive_dir: Option<PathBuf>,
 
+    /// A folder with one file for each secret, as Kubernetes mounts them [default: none, secrets are
+    /// asked for on the NATS subject secrets.resolve]
+    #[arg(long, env = "GROUNDSTATION_SECRETS_DIR", value_name = "DIR")]
+    secrets_dir: Option<PathBuf>,
+
     /// Transitions in one partition of the log, for those made from now on
     #[arg(long, env = "GROUNDSTATION_PARTITION_WIDTH", default_value_t = partitions::DEFAULT_WIDTH,
           value_parser = clap::value_parser!(i64).range(partitions::WIDTHS), value_name = "COUNT")]
@@ -229,6 +235,8 @@ pub struct Config {
     pub retention: Option<Duration>,
     /// Where dropped partitions are archived.
     pub archive: Option<PathBuf>,
+    /// Where secrets are, one file each.
+    pub secrets_dir: Option<PathBuf>,
     /// Positions in a new partition.
     pub partition_width: i64,
     /// When losses are held.
@@ -290,6 +298,10 @@ impl ServeArgs {
             bail!("GROUNDSTATION_POD must have 1 to 200 printable ASCII characters and no space");
         }
         let (brown_out, flapping) = self.guards.check()?;
+        let secrets_dir = self.secrets_dir.filter(|folder| !folder.as_os_str().is_empty());
+        if let Some(folder) = &secrets_dir {
+            secrets::check_folder("GROUNDSTATION_SECRETS_DIR", folder)?;
+        }
         Ok(Config {
             pod,
             listen,
@@ -311,6 +323,7 @@ impl ServeArgs {
                 .map(|text| span("GROUNDSTATION_RETENTION", text))
                 .transpose()?,
             archive: self.archive_dir.filter(|folder| !folder.as_os_str().is_empty()),
+            secrets_dir,
             partition_width: self.partition_width,
             brown_out,
             flapping,
@@ -411,7 +424,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named_with_its_limit() {
-        let cases: [(&[&str], &str); 14] = [
+        let cases: [(&[&str], &str); 16] = [
             (&["--listen", "8080"], "GROUNDSTATION_LISTEN"),
             (&["--heartbeat-interval", "soon"], "GROUNDSTATION_HEARTBEAT_INTERVAL"),
             (&["--sweep-interval", "0s"], "from 10ms to 24h"),
@@ -425,6 +438,8 @@ mod tests {
             (&["--drain-delay", "now"], "GROUNDSTATION_DRAIN_DELAY"),
             (&["--drain-spread", "20s"], "must leave 5s after"),
             (&["--partition-width", "999"], "1000..=100000000"),
+            (&["--secrets-dir", "/does/not/exist"], "GROUNDSTATION_SECRETS_DIR"),
+            (&["--secrets-dir", "/dev/null"], "is not a folder"),
             (&["--admin-token-file", "/does/not/exist"], "GROUNDSTATION_ADMIN_TOKEN_FILE"),
         ];
         for (args, expected) in cases {

@@ -1,8 +1,10 @@
 //! The satellites' door: `GET /api/ws/satellite`.
 //!
-//! [`session`] is one socket's life, [`protocol`] its messages, [`registry`] the sessions of this
-//! pod. The gateway hands edges to the log and heartbeats to the flusher; it publishes nothing and
-//! answers no questions about the fleet.
+//! [`session`] is one socket's life, [`live`] the authenticated part of it, [`line`] how it reads
+//! while it writes, [`protocol`] its messages. [`registry`] and [`standings`] are the sessions of this
+//! pod; [`questions`] and [`backends`] what satellites ask of others and say to them. The gateway
+//! hands edges to the log, heartbeats to the flusher and results to their queue, and answers no
+//! questions about the fleet.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,6 +20,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::credentials::Credentials;
 use crate::database::Database;
 use crate::door::addresses::Place;
 use crate::door::refusal::Refusal;
@@ -25,19 +28,32 @@ use crate::door::{Arrival, Door};
 use crate::heartbeats::Heartbeats;
 use crate::log::append::Log;
 use crate::metrics::Metrics;
+use backends::Backends;
 use registry::Registry;
+use standings::Standings;
 
+pub mod backends;
+mod line;
+mod live;
 pub mod protocol;
 #[cfg(test)]
 mod protocol_properties;
+mod questions;
 pub mod registry;
 mod session;
 pub mod socket;
+pub mod standings;
 
 /// What every socket of this pod needs.
 pub struct Gateway {
-    /// Where credentials are.
+    /// Who can tell a right token from a wrong one.
+    pub credentials: Credentials,
+    /// Where it is written what satellites are to be told.
     pub database: Database,
+    /// What they were told.
+    pub standings: Arc<Standings>,
+    /// Whom they ask and tell.
+    pub backends: Arc<Backends>,
     /// Where edges go.
     pub log: Log,
     /// Where heartbeats go.

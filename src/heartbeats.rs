@@ -89,12 +89,15 @@ enum Verdict {
     Superseded,
     /// The satellite is gone.
     Removed,
+    /// Ended by somebody else than its socket: only a new token does that.
+    TokenRotated,
 }
 
 fn verdict(current: Session, last_event: Option<Event>, session: Session) -> Verdict {
     match last_event {
         Some(Event::Removed) => Verdict::Removed,
         Some(Event::HeartbeatLost) if current == session => Verdict::Recover,
+        Some(Event::Disconnected) if current == session => Verdict::TokenRotated,
         _ => Verdict::Superseded,
     }
 }
@@ -228,6 +231,7 @@ impl Flusher {
         match verdict {
             Verdict::Superseded => end(Command::Superseded),
             Verdict::Removed => end(Command::Removed),
+            Verdict::TokenRotated => end(Command::TokenRotated),
             // Under the registry's lock, so that a session which is ending queues its end after
             // this and not before.
             Verdict::Recover => self.registry.while_live(satellite, session, || {
@@ -302,7 +306,8 @@ mod tests {
             (one, Some(Event::HeartbeatLost), Verdict::Recover),
             (two, Some(Event::HeartbeatLost), Verdict::Superseded),
             (two, Some(Event::Connected), Verdict::Superseded),
-            (one, Some(Event::Disconnected), Verdict::Superseded),
+            (one, Some(Event::Disconnected), Verdict::TokenRotated),
+            (two, Some(Event::Disconnected), Verdict::Superseded),
             (one, Some(Event::Removed), Verdict::Removed),
             (two, Some(Event::Removed), Verdict::Removed),
             (one, None, Verdict::Superseded),

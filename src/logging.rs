@@ -21,7 +21,9 @@ pub fn start(default: &str) -> anyhow::Result<()> {
         "json" => lines.json().flatten_event(true).try_init(),
         other => bail!("GROUNDSTATION_LOG_FORMAT is {other:?}: it must be text or json"),
     };
-    started.map_err(|error| anyhow::anyhow!("cannot set logging up: {error}"))
+    started.map_err(|error| anyhow::anyhow!("cannot set logging up: {error}"))?;
+    tracing::trace!("everything is logged that may be");
+    Ok(())
 }
 
 /// Sets logging up to append to a file: for a command whose terminal shows something else.
@@ -33,17 +35,18 @@ pub fn start_file(path: &Path) -> anyhow::Result<()> {
     started.map_err(|error| anyhow::anyhow!("cannot set logging up: {error}"))
 }
 
-/// What these print below `info` are whole frames and all parameters of statements: tokens, their
-/// digests, secrets. No level of `RUST_LOG` is to reach them.
-const INDISCREET: [&str; 3] = ["tungstenite=info", "tokio_tungstenite=info", "tokio_postgres=info"];
+/// What these print below `info` are whole frames, messages and all parameters of statements: tokens,
+/// their digests, secrets. No level of `RUST_LOG` is to reach them. At `info` async-nats tells of each
+/// connection twice; `nats.rs` tells what matters of it.
+const INDISCREET: [&str; 4] =
+    ["tungstenite=info", "tokio_tungstenite=info", "tokio_postgres=info", "async_nats=warn"];
 
-/// async-nats tells of each connection twice; `nats.rs` tells what matters of it.
 fn filter(default: &str) -> anyhow::Result<EnvFilter> {
     let filter = match std::env::var("RUST_LOG") {
         Ok(text) if !text.is_empty() => EnvFilter::try_new(&text).with_context(|| {
             format!("RUST_LOG is {text:?}, not a filter such as info or groundstation=debug")
         })?,
-        _ => EnvFilter::new(format!("{default},async_nats=warn")),
+        _ => EnvFilter::new(default),
     };
     let mut discreet = INDISCREET.iter().map(|directive| directive.parse());
     discreet.try_fold(filter, |filter, directive| Ok(filter.add_directive(directive?)))

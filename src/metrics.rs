@@ -34,6 +34,11 @@ pub struct Numbers {
     dropped: Counters<1>,
     refusals: Counters<1>,
     tls_reloads: Counters<1>,
+    results: Counters<1>,
+    /// Results that wait for JetStream.
+    pub results_waiting: Gauge,
+    asked: Counters<2>,
+    passed_on: Counters<2>,
     /// Edges in one append.
     pub append_batch: Histogram,
     /// Seconds one append took, from its first statement to its commit.
@@ -118,6 +123,10 @@ impl Metrics {
             dropped: Family::default(),
             refusals: Family::default(),
             tls_reloads: Family::default(),
+            results: Family::default(),
+            results_waiting: Gauge::default(),
+            asked: Family::default(),
+            passed_on: Family::default(),
             append_batch: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
             append_seconds: seconds(),
             append_failures: Counter::default(),
@@ -162,6 +171,18 @@ impl Numbers {
         r.register("dropped_messages", "Messages dropped by reason", self.dropped.clone());
         r.register("door_refusals", "Refused at the door by limit", self.refusals.clone());
         r.register("tls_reloads", "New certificates by outcome", self.tls_reloads.clone());
+        r.register("results", "Results by what became of them", self.results.clone());
+        r.register(
+            "results_waiting",
+            "Results that wait for JetStream",
+            self.results_waiting.clone(),
+        );
+        r.register("backend_requests", "Questions to other backends", self.asked.clone());
+        r.register(
+            "passed_on_messages",
+            "Messages for others on core NATS",
+            self.passed_on.clone(),
+        );
         r.register("append_batch_edges", "Edges in one append", self.append_batch.clone());
         r.register_with_unit(
             "append",
@@ -293,6 +314,21 @@ impl Numbers {
     /// Counts a changed certificate: `ok`, or `failed` where the one before stays.
     pub fn tls_reload(&self, outcome: &'static str) {
         self.tls_reloads.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// Counts a result: `delivered`, `not_assigned`, `revoked`, `overflowed`, `too_large`.
+    pub fn result(&self, outcome: &'static str) {
+        self.results.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// Counts a question to another backend.
+    pub fn asked(&self, subject: &'static str, outcome: &'static str) {
+        self.asked.get_or_create(&[("subject", subject), ("outcome", outcome)]).inc();
+    }
+
+    /// Counts a message for others on core NATS.
+    pub fn passed_on(&self, subject: &'static str, outcome: &'static str) {
+        self.passed_on.get_or_create(&[("subject", subject), ("outcome", outcome)]).inc();
     }
 
     /// The text of `GET /metrics` (OpenMetrics 1.0).

@@ -14,9 +14,13 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::api::{self, Api};
+use crate::changes::{Changed, Changes};
 use crate::config::Config;
+use crate::credentials::Credentials;
 use crate::door::Door;
+use crate::gateway::backends::Backends;
 use crate::gateway::registry::Registry;
+use crate::gateway::standings::Standings;
 use crate::gateway::{self, Gateway};
 use crate::health::Health;
 use crate::heartbeats::{Flusher, Heartbeats};
@@ -26,12 +30,15 @@ use crate::log::transaction::Rules;
 use crate::metrics::Metrics;
 use crate::monitor::Monitor;
 use crate::observation;
+use crate::packages::Packages;
 use crate::peers::{self, Peers};
 use crate::probe::Probe;
 use crate::relay::Relay;
+use crate::results::{Publisher, Results};
 use crate::retention::{Keeper, Retention};
 use crate::schema;
 use crate::seal::Sealer;
+use crate::secrets::Provider;
 
 /// What is left of the drain's deadline for the last edges, and before that for the other parts.
 const APPEND_RESERVE: Duration = Duration::from_secs(2);
@@ -75,8 +82,25 @@ pub async fn run(
     );
     let (drain, stop, stop_http) =
         (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+    let standings = Arc::new(Standings::default());
+    let changed = Changed::default();
+    let changes =
+        Changes::begin(database.clone(), nats.clone(), standings.clone(), changed.clone()).await?;
+    let results = Arc::new(Results::new(metrics.clone()));
+    let packages = Arc::new(Packages::new(nats.clone(), metrics.clone()));
+    let backends = Arc::new(Backends::new(
+        results.clone(),
+        packages.clone(),
+        Provider::new(config.secrets_dir.clone(), nats.clone()),
+        database.clone(),
+        nats.clone(),
+        metrics.clone(),
+    ));
     let gateway = Arc::new(Gateway {
+        credentials: Credentials::new(database.clone()),
         database: database.clone(),
+        standings,
+        backends,
         log: log.clone(),
         heartbeats: heartbeats.clone(),
         registry: registry.clone(),
@@ -94,6 +118,7 @@ pub async fn run(
         access: config.access.clone(),
         default_threshold: config.offline_threshold,
         health: health.clone(),
+        changed,
         metrics: metrics.clone(),
     });
 
@@ -149,6 +174,17 @@ pub async fn run(
     tasks.spawn(
         Peers { nats: nats.clone(), announcements, head, registry, database: database.clone() }
             .run(stop.clone()),
+    );
+    tasks.spawn(changes.run(stop.clone()));
+    tasks.spawn(packages.listen(stop.clone()));
+    tasks.spawn(
+        Publisher {
+            results,
+            nats: nats.clone(),
+            database: database.clone(),
+            metrics: metrics.clone(),
+        }
+        .run(stop.clone()),
     );
     tasks.spawn(
         Probe {

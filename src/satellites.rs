@@ -16,7 +16,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::{Json, ToSql};
 use uuid::Uuid;
 
-use crate::lifecycle::{Event, SatelliteId};
+use crate::lifecycle::{Event, SatelliteId, Session};
 use crate::liveness::{self, Status};
 use crate::wire::{Actor, ImportedJson, SatelliteJson, Timestamp};
 use crate::{log, observation, token};
@@ -283,13 +283,16 @@ fn imported(row: &Row) -> Result<Option<ImportedJson>, tokio_postgres::Error> {
     }))
 }
 
-const CREDENTIAL: &str = "select token_hash, offline_threshold_ms from satellites where id = $1";
+const CREDENTIAL: &str =
+    "select token_hash, token_version, offline_threshold_ms from satellites where id = $1";
 
 /// What is known of a satellite when it asks to be let in.
 pub struct Credential {
-    /// The stored digest of its token, for [`token::verify`] and nothing else.
+    /// Its digest, for [`crate::credentials`] and nothing else.
     pub digest: SecretString,
-    /// Its own offline threshold.
+    /// The number of the token.
+    pub token_version: i64,
+    /// The satellite's own offline threshold.
     pub offline_threshold_ms: Option<i64>,
 }
 
@@ -301,10 +304,59 @@ pub async fn credential(
     let statement = client.prepare_cached(CREDENTIAL).await?;
     let row = client.query_opt(&statement, &[&id.0]).await?;
     row.map(|row| {
-        let digest = SecretString::from(row.try_get::<_, String>("token_hash")?);
-        Ok(Credential { digest, offline_threshold_ms: row.try_get("offline_threshold_ms")? })
+        Ok(Credential {
+            digest: row.try_get::<_, String>("token_hash")?.into(),
+            token_version: row.try_get("token_version")?,
+            offline_threshold_ms: row.try_get("offline_threshold_ms")?,
+        })
     })
     .transpose()
+}
+
+const REPLACE_DIGEST: &str =
+    "update satellites set token_hash = $3 where id = $1 and token_hash = $2";
+
+/// Stores the same token in another form; false where another token is stored by now.
+pub async fn replace_digest(
+    client: &impl GenericClient,
+    id: SatelliteId,
+    stored: &str,
+    digest: &token::Digest,
+) -> Result<bool, tokio_postgres::Error> {
+    let replaced = client.execute(REPLACE_DIGEST, &[&id.0, &stored, &digest.to_stored()]).await?;
+    Ok(replaced == 1)
+}
+
+const ROTATE: &str =
+    "update satellites set token_hash = $2, token_version = token_version + 1 where id = $1";
+
+const LIVE_SESSION: &str = "
+    select session from satellite_connections
+     where satellite_id = $1 and last_event not in ('disconnected', 'removed')";
+
+/// A new token.
+pub struct Rotated {
+    /// Shown this once.
+    pub token: SecretString,
+    /// The session that was let in with an earlier one and has not ended.
+    pub session: Option<Session>,
+}
+
+/// Replaces a satellite's token: from the commit on the old one opens nothing. `None` for an
+/// unknown satellite.
+pub async fn rotate(
+    client: &impl GenericClient,
+    id: SatelliteId,
+) -> anyhow::Result<Option<Rotated>> {
+    let token = token::generate()?;
+    let digest = token::Digest::of(token.expose_secret()).to_stored();
+    if client.execute(ROTATE, &[&id.0, &digest]).await? == 0 {
+        return Ok(None);
+    }
+    // In a later statement: a connect that the update waited for is seen.
+    let row = client.query_opt(LIVE_SESSION, &[&id.0]).await?;
+    let session = row.map(|row| row.try_get(0).map(Session)).transpose()?;
+    Ok(Some(Rotated { token, session }))
 }
 
 /// What an agent says of itself.

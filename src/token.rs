@@ -58,6 +58,25 @@ pub fn verify(stored: Option<&str>, token: &str) -> bool {
     known & matches
 }
 
+/// How the digests of imported satellites start, all of them forms of the same function.
+const BCRYPT_PREFIXES: [&str; 3] = ["$2a$", "$2b$", "$2y$"];
+
+/// The highest cost that is verified: each step doubles the work, and this is half a second or so.
+const MAX_BCRYPT_COST: u32 = 14;
+
+/// Whether a stored digest is one of bcrypt's.
+pub fn is_bcrypt(stored: &str) -> bool {
+    BCRYPT_PREFIXES.iter().any(|prefix| stored.starts_with(prefix))
+}
+
+/// Whether `token` is the one stored by bcrypt. Takes tens of milliseconds of a core. A digest that
+/// is broken, or costs too much, matches nothing.
+pub fn verify_bcrypt(stored: &str, token: &str) -> bool {
+    let cost = stored.get(4..6).and_then(|cost| cost.parse().ok());
+    cost.is_some_and(|cost: u32| cost <= MAX_BCRYPT_COST)
+        && bcrypt::verify(token, stored).unwrap_or(false)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,5 +102,22 @@ mod tests {
         assert!(!verify(Some("sha256:short"), token));
         assert!(!verify(Some(""), token));
         assert!(!verify(None, token));
+    }
+
+    #[test]
+    fn digests_of_bcrypt_in_all_its_spellings_verify() {
+        let made = bcrypt::hash("csat_imported", 4).expect("a digest");
+        for prefix in BCRYPT_PREFIXES {
+            let stored = format!("{prefix}{}", &made[4..]);
+            assert!(is_bcrypt(&stored));
+            assert!(verify_bcrypt(&stored, "csat_imported"));
+            assert!(!verify_bcrypt(&stored, "csat_other"));
+            assert!(!verify(Some(&stored), "csat_imported"), "not by the fast way");
+        }
+        let dear = format!("$2b$31${}", &made[7..]);
+        for broken in [dear.as_str(), "$2b$", "$2b$04$short", &made[..59]] {
+            assert!(!verify_bcrypt(broken, "csat_imported"), "{broken}");
+        }
+        assert!(!is_bcrypt(&Digest::of("csat_imported").to_stored()));
     }
 }

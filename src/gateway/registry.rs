@@ -21,6 +21,8 @@ pub enum Command {
     Superseded,
     /// End: the satellite is no longer registered.
     Removed,
+    /// End: the satellite has a new token.
+    TokenRotated,
 }
 
 /// Commands that wait for one socket: each of them ends it, so one is enough.

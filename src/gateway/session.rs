@@ -1,30 +1,28 @@
-//! One socket's life, from its first frame to its last edge.
+//! One socket's life, from its first frame to its last edge; what is between is [`super::live`].
 //!
-//! A session hears five things: frames of its satellite, commands of the registry, the pod's
-//! draining, its own silence, and, while authenticating, the log's answer. It says which session
-//! it is in everything it does, so whatever it does late changes nothing.
+//! A session says which one it is in everything it does, so whatever it does late changes nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ws::Message;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout_at};
-use tracing::{debug, info, warn};
+use tokio::time::{Instant, timeout_at};
+use tracing::{debug, warn};
 use uuid::Uuid;
 
-use super::protocol::{
-    FromSatellite, INVALID_CREDENTIALS, MUST_AUTHENTICATE, Malformed, ToSatellite,
-};
+use super::line::Line;
+use super::live::Live;
+use super::protocol::{FromSatellite, INVALID_CREDENTIALS, MUST_AUTHENTICATE, ToSatellite};
 use super::registry::{COMMANDS, Command};
 use super::socket::{Broken, Socket};
 use super::{Gateway, Handshake};
+use crate::credentials::Verdict;
 use crate::door::refusal::Refusal as Limit;
 use crate::lifecycle::{Edge, Reason, SatelliteId, Session};
 use crate::log::append::Outcome;
-use crate::satellites::{self, About};
-use crate::token;
+use crate::satellites::About;
 use crate::wire::Actor;
 
 /// Close codes (RFC 6455, 7.4, and the agent's own).
@@ -35,7 +33,7 @@ const NOT_AUTHENTICATED: u16 = 4001;
 
 /// How a socket came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+pub(super) enum End {
     /// The satellite sent a close frame.
     ClientClose,
     /// The connection broke.
@@ -44,6 +42,10 @@ enum End {
     Violation(u16),
     /// Nothing was heard for so long that nobody can be there.
     Silent,
+    /// The satellite does not read what it is sent.
+    Stuck,
+    /// It was let in, and now there is no telling it what to do: the service's fault.
+    Unavailable,
     /// The registry said so.
     Told(Command),
     /// The pod is draining: no edge, the satellite comes back elsewhere.
@@ -62,7 +64,7 @@ pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake
         gateway.door.failed(handshake.client);
     }
     drop(handshake);
-    let Admitted { satellite, about, threshold_ms } = match admitted {
+    let Admitted { satellite, about, token_version, threshold_ms } = match admitted {
         Ok(admitted) => admitted,
         Err(refusal) => return Box::pin(refuse(socket, &gateway, refusal)).await,
     };
@@ -81,22 +83,29 @@ pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake
     gateway.metrics.authentication("ok");
     gateway.metrics.sessions.inc();
     let (commands, mut orders) = mpsc::channel(COMMANDS);
+    let (place, told) = gateway.standings.enter(satellite, session);
+    let mut line = Line::new(socket);
     let end = if gateway.registry.enter(satellite, session, commands, threshold_ms) {
         // The append was its first sign of life; only what it said of itself is still to be kept.
         if about != About::default() {
             gateway.heartbeats.beat(satellite, session, about.clone());
         }
-        let mut live = Live { satellite, session, gateway: &gateway, about };
-        live.hold(&mut socket, &mut orders).await
+        let who = (satellite, session);
+        match Box::pin(Live::welcome(&gateway, &mut line, who, (about, token_version), told)).await
+        {
+            Ok(mut live) => live.hold(&mut line, &mut orders).await,
+            Err(end) => end,
+        }
     } else {
         End::Told(Command::Superseded)
     };
+    drop(place);
     gateway.metrics.sessions.dec();
     debug!(%satellite, session = session.0, ?end, "session over");
     // Out of the registry before the end is queued: what comes after it finds nobody.
     gateway.registry.leave(satellite, session);
     gateway.heartbeats.forget(satellite, session);
-    let goodbye = Box::pin(say_goodbye(socket, end));
+    let goodbye = Box::pin(say_goodbye(line.into_socket(), end));
     match reason(end) {
         Some(reason) => {
             let edge = Edge::Disconnect { session, reason };
@@ -115,8 +124,13 @@ pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake
 fn reason(end: End) -> Option<Reason> {
     match end {
         End::ClientClose => Some(Reason::ClientClose),
-        End::Dropped | End::Violation(_) | End::Silent => Some(Reason::ConnectionDropped),
-        End::Told(_) | End::Drain => None,
+        End::Dropped | End::Violation(_) | End::Silent | End::Stuck => {
+            Some(Reason::ConnectionDropped)
+        }
+        End::Unavailable => Some(Reason::Shutdown),
+        // Where the rotation has ended it already this changes nothing.
+        End::Told(Command::TokenRotated) => Some(Reason::TokenRotated),
+        End::Told(Command::Superseded | Command::Removed) | End::Drain => None,
     }
 }
 
@@ -137,10 +151,12 @@ enum Refusal {
     Unavailable,
 }
 
-/// A satellite that may come in.
+/// Who was let in.
 struct Admitted {
     satellite: SatelliteId,
     about: About,
+    /// Which of the satellite's tokens it came with.
+    token_version: i64,
     /// Its own offline threshold.
     threshold_ms: Option<i64>,
 }
@@ -158,12 +174,13 @@ async fn authenticate(
     };
     // A malformed id has no row; it is looked up like any other.
     let id = SatelliteId(Uuid::try_parse(&client_id).unwrap_or(Uuid::nil()));
-    match timeout_at(deadline, check(gateway, id, &token)).await {
-        Ok(Ok(Some(threshold_ms))) => {
+    match timeout_at(deadline, gateway.credentials.check(id, &token)).await {
+        Ok(Ok(Verdict::Right { token_version, threshold_ms })) => {
             let about = About { version: None, capabilities };
-            Ok(Admitted { satellite: id, about, threshold_ms })
+            Ok(Admitted { satellite: id, about, token_version, threshold_ms })
         }
-        Ok(Ok(None)) => Err(Refusal::Credentials),
+        Ok(Ok(Verdict::Wrong)) => Err(Refusal::Credentials),
+        Ok(Ok(Verdict::Busy)) => Err(Refusal::Unavailable),
         Ok(Err(error)) => {
             warn!(error = %format!("{error:#}"), "cannot check credentials");
             Err(Refusal::Unavailable)
@@ -190,19 +207,6 @@ async fn first_message(
             },
         };
     }
-}
-
-/// The satellite's own offline threshold if the token is its own, else nothing.
-async fn check(
-    gateway: &Gateway,
-    id: SatelliteId,
-    token: &SecretString,
-) -> anyhow::Result<Option<Option<i64>>> {
-    let client = gateway.database.get().await?;
-    let stored = satellites::credential(&client, id).await?;
-    let digest = stored.as_ref().map(|stored| stored.digest.expose_secret());
-    let is_right = token::verify(digest, token.expose_secret());
-    Ok(stored.filter(|_| is_right).map(|stored| stored.offline_threshold_ms))
 }
 
 async fn refuse(mut socket: Socket, gateway: &Gateway, refusal: Refusal) {
@@ -232,101 +236,9 @@ async fn refuse(mut socket: Socket, gateway: &Gateway, refusal: Refusal) {
     socket.close(code, message.unwrap_or_default()).await;
 }
 
-/// An authenticated socket.
-struct Live<'a> {
-    satellite: SatelliteId,
-    session: Session,
-    gateway: &'a Gateway,
-    /// What the agent last said of itself: only news is passed on.
-    about: About,
-}
-
-impl Live<'_> {
-    /// Holds the socket until it ends, one way or another.
-    async fn hold(&mut self, socket: &mut Socket, orders: &mut mpsc::Receiver<Command>) -> End {
-        let satellite_id = self.satellite.0;
-        let welcome = ToSatellite::Authenticated { satellite_id, assignments: Vec::new() };
-        if send(socket, &welcome).await.is_err() {
-            return End::Dropped;
-        }
-        let idle = self.gateway.idle_timeout;
-        let mut silent_at = Instant::now() + idle;
-        let mut drained_at = None;
-        loop {
-            tokio::select! {
-                biased;
-                Some(command) = orders.recv() => return End::Told(command),
-                () = self.gateway.drain.cancelled(), if drained_at.is_none() => {
-                    let spread = spread(self.session, self.satellite, self.gateway.drain_spread);
-                    drained_at = Some(Instant::now() + spread);
-                }
-                () = sleep_until(drained_at.unwrap_or(silent_at)), if drained_at.is_some() => {
-                    return End::Drain;
-                }
-                frame = socket.recv() => match frame {
-                    Some(Ok(frame)) => {
-                        silent_at = Instant::now() + idle;
-                        if let Some(end) = self.hear(frame) {
-                            return end;
-                        }
-                    }
-                    Some(Err(Broken::Violation(code))) => return End::Violation(code),
-                    Some(Err(Broken::Gone))
-                    | None => return End::Dropped,
-                },
-                () = sleep_until(silent_at) => return End::Silent,
-            }
-        }
-    }
-
-    fn hear(&mut self, frame: Message) -> Option<End> {
-        let text = match frame {
-            Message::Text(text) => text,
-            Message::Binary(_) => return self.drop_message(Malformed::Binary.as_str()),
-            Message::Ping(_) | Message::Pong(_) => return None,
-            Message::Close(_) => return Some(End::ClientClose),
-        };
-        match FromSatellite::parse(&text) {
-            Ok(FromSatellite::Heartbeat { version, capabilities, .. }) => {
-                self.gateway.metrics.heartbeats_received.inc();
-                let about = self.news(About { version, capabilities });
-                self.gateway.registry.heard(self.satellite, self.session);
-                self.gateway.heartbeats.beat(self.satellite, self.session, about);
-                None
-            }
-            // The contract: a second one is ignored.
-            Ok(FromSatellite::Authenticate { .. }) => None,
-            // Nothing is assigned to any satellite yet, so nobody may send or ask these.
-            Ok(FromSatellite::Result {}) => self.drop_message("not_assigned"),
-            Ok(_) => self.drop_message("unsupported"),
-            Err(malformed) => self.drop_message(malformed.as_str()),
-        }
-    }
-
-    fn drop_message(&self, why: &'static str) -> Option<End> {
-        self.gateway.metrics.dropped(why);
-        info!(satellite = %self.satellite, reason = why, "a message was dropped");
-        None
-    }
-
-    /// What of it was not known yet.
-    fn news(&mut self, said: About) -> About {
-        let mut news = About::default();
-        if said.version.is_some() && said.version != self.about.version {
-            self.about.version.clone_from(&said.version);
-            news.version = said.version;
-        }
-        if said.capabilities.is_some() && said.capabilities != self.about.capabilities {
-            self.about.capabilities.clone_from(&said.capabilities);
-            news.capabilities = said.capabilities;
-        }
-        news
-    }
-}
-
 /// A moment within `over`, different for each session: a whole pod's satellites do not come back
 /// in the same instant.
-fn spread(session: Session, satellite: SatelliteId, over: Duration) -> Duration {
+pub(super) fn spread(session: Session, satellite: SatelliteId, over: Duration) -> Duration {
     let (high, low) = satellite.0.as_u64_pair();
     let mixed = (high ^ low ^ session.0.unsigned_abs()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     over.mul_f64((mixed >> 11) as f64 / (1u64 << 53) as f64)
@@ -346,13 +258,15 @@ async fn send(socket: &mut Socket, message: &ToSatellite) -> Result<(), Broken> 
 async fn say_goodbye(mut socket: Socket, end: End) {
     let (code, words) = match end {
         End::ClientClose => return socket.answer_close().await,
-        End::Dropped | End::Silent => return,
+        End::Dropped | End::Silent | End::Stuck => return,
         End::Violation(code) => (code, ""),
+        End::Unavailable => (TRY_AGAIN_LATER, ""),
         End::Drain => (RESTARTING, "pod is restarting"),
         End::Told(command) => {
             let reason = match command {
                 Command::Superseded => "A newer connection of this satellite took over",
                 Command::Removed => "Satellite removed",
+                Command::TokenRotated => "token_rotated",
             };
             if send(&mut socket, &ToSatellite::Shutdown { reason }).await.is_err() {
                 return;
@@ -374,6 +288,9 @@ mod tests {
             (End::Dropped, Some(Reason::ConnectionDropped)),
             (End::Violation(1009), Some(Reason::ConnectionDropped)),
             (End::Silent, Some(Reason::ConnectionDropped)),
+            (End::Stuck, Some(Reason::ConnectionDropped)),
+            (End::Unavailable, Some(Reason::Shutdown)),
+            (End::Told(Command::TokenRotated), Some(Reason::TokenRotated)),
             (End::Told(Command::Superseded), None),
             (End::Told(Command::Removed), None),
             (End::Drain, None),

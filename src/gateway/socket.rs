@@ -1,11 +1,13 @@
 //! The WebSocket as the gateway uses it: bounded in what comes in, how often, and how long what goes
 //! out may take. No extension is ever negotiated, so nothing is compressed.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::response::Response;
+use futures_util::{SinkExt, StreamExt};
 use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite;
 use tracing::debug;
@@ -72,7 +74,46 @@ where
 impl Socket {
     /// The next frame, of whatever kind, if it is not one too many; `None` when none will come.
     pub async fn recv(&mut self) -> Option<Result<Message, Broken>> {
-        let message = match self.inner.recv().await? {
+        poll_fn(|cx| self.poll_recv(cx)).await
+    }
+
+    /// The same, for whoever waits for other things too.
+    pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Message, Broken>>> {
+        self.inner.poll_next_unpin(cx).map(|message| self.admit(message?))
+    }
+
+    /// Writes `next`, or what is left of what was written before. Takes it when it is under way; ready
+    /// when all of it is written. How long that may take is for the caller to see to.
+    pub fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        next: &mut Option<Message>,
+    ) -> Poll<Result<(), Broken>> {
+        let written = self.try_write(cx, next);
+        written.map(|written| written.map_err(|error| self.broken(error)))
+    }
+
+    fn try_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        next: &mut Option<Message>,
+    ) -> Poll<Result<(), axum::Error>> {
+        if next.is_some() {
+            ready!(self.inner.poll_ready_unpin(cx))?;
+            if let Some(message) = next.take() {
+                self.inner.start_send_unpin(message)?;
+            }
+        }
+        self.inner.poll_flush_unpin(cx)
+    }
+
+    /// How long a message may take to be read.
+    pub fn write_timeout(&self) -> Duration {
+        self.limits.write_timeout
+    }
+
+    fn admit(&mut self, message: Result<Message, axum::Error>) -> Option<Result<Message, Broken>> {
+        let message = match message {
             Ok(message) => message,
             Err(error) => return Some(Err(self.broken(error))),
         };

@@ -1,0 +1,225 @@
+//! A token opens the door until there is a newer one, and not a moment longer, on any pod.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use crate::harness::wait::blocking;
+use crate::harness::{CALM, Credentials, Fleet, Heard, Pod, Satellite, eventually};
+
+/// Within this a session ends. Twice what is promised: the machine is busy.
+const PROMPT: Duration = Duration::from_secs(2);
+
+const ROTATED: [&str; 2] = ["1 connected connect", "1 disconnected token_rotated"];
+
+async fn rotate(pod: &Pod, credentials: &Credentials) -> Credentials {
+    let answer = pod.post(&format!("/v1/satellites/{}/token", credentials.id), &json!({})).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(answer.headers["cache-control"], "no-store");
+    let token = answer.json()["token"].as_str().expect("a token").to_owned();
+    assert_ne!(token, credentials.token);
+    Credentials { id: credentials.id, token }
+}
+
+async fn is_refused(pod: &Pod, credentials: &Credentials) {
+    let mut satellite = Satellite::open(pod.address).await;
+    satellite.authenticate(credentials);
+    assert_eq!(satellite.expect("auth_failed").await["reason"], "Invalid client ID or token");
+}
+
+async fn is_shut_down(satellite: &mut Satellite, reason: &str) {
+    assert_eq!(satellite.expect("shutdown").await["reason"], reason);
+    assert_eq!(satellite.hear().await, Heard::Closed(1000));
+}
+
+#[tokio::test]
+async fn a_new_token_voids_the_old_one_and_ends_its_session_on_whichever_pod() {
+    let fleet = Fleet::new(CALM).await;
+    let (a, b) = (fleet.pod("a").await, fleet.pod("b").await);
+    a.expect_nats().await;
+    b.expect_nats().await;
+    let old = a.register("edge", "eu").await;
+    let bystander = a.register("bystander", "eu").await;
+    let mut satellite = Satellite::connect(b.address, &old).await;
+    let bystanding = Satellite::connect(b.address, &bystander).await;
+    let new = rotate(&a, &old).await;
+    let rotated = Instant::now();
+    is_refused(&a, &old).await;
+    is_refused(&b, &old).await;
+    is_shut_down(&mut satellite, "token_rotated").await;
+    assert!(rotated.elapsed() < PROMPT, "{:?}", rotated.elapsed());
+    fleet.expect_history(old.id, &ROTATED).await;
+    assert_eq!(a.show(old.id).await["status"], "offline");
+    let again = Satellite::connect(b.address, &new).await;
+    let back: Vec<&str> = ROTATED.into_iter().chain(["2 connected connect"]).collect();
+    assert_eq!(fleet.history(old.id).await, back);
+    assert_eq!(fleet.history(bystander.id).await, ["1 connected connect"]);
+    let unknown = format!("/v1/satellites/{}/token", uuid::Uuid::new_v4());
+    assert_eq!(a.post(&unknown, &json!({})).await.status, 404);
+    let path = format!("/v1/satellites/{}/token", old.id);
+    assert_eq!(a.call("POST", &path, Some(&fleet.read_token), None).await.status, 403);
+    again.close().await;
+    bystanding.close().await;
+    fleet.check().await;
+}
+
+#[tokio::test]
+async fn a_rotation_and_a_removal_end_sessions_within_a_second_while_nats_is_away() {
+    let mut fleet = Fleet::with_own_nats(CALM).await;
+    let (a, b) = (fleet.pod("a").await, fleet.pod("b").await);
+    let (first, second) = (a.register("edge", "eu").await, a.register("other", "eu").await);
+    // Both are silent: no heartbeat of their own tells their pod.
+    let mut rotated = Satellite::connect(b.address, &first).await;
+    let mut removed = Satellite::connect(b.address, &second).await;
+    fleet.own_nats().kill();
+    rotate(&a, &first).await;
+    let begun = Instant::now();
+    is_shut_down(&mut rotated, "token_rotated").await;
+    assert!(begun.elapsed() < PROMPT, "{:?}", begun.elapsed());
+    assert_eq!(a.remove(second.id).await.status, 204);
+    let begun = Instant::now();
+    is_shut_down(&mut removed, "Satellite removed").await;
+    assert!(begun.elapsed() < PROMPT, "{:?}", begun.elapsed());
+    fleet.expect_history(first.id, &ROTATED).await;
+    fleet.expect_history(second.id, &["1 connected connect", "1 removed removed"]).await;
+    let fleet = blocking(move || {
+        fleet.own_nats().restart().expect("NATS restarts");
+        fleet
+    })
+    .await;
+    fleet.check().await;
+}
+
+#[tokio::test]
+async fn a_heartbeat_on_a_session_that_a_rotation_ended_ends_it_as_one() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let old = pod.register("edge", "eu").await;
+    let mut satellite = Satellite::connect(pod.address, &old).await;
+    satellite.beat_every(Duration::from_millis(5));
+    rotate(&pod, &old).await;
+    is_shut_down(&mut satellite, "token_rotated").await;
+    fleet.expect_history(old.id, &ROTATED).await;
+    assert_eq!(pod.show(old.id).await["status"], "offline");
+    fleet.check().await;
+}
+
+#[tokio::test]
+async fn whoever_authenticates_while_the_token_is_rotated_does_not_stay_with_the_old_one() {
+    const ROUNDS: u64 = 15;
+    let fleet = Fleet::new(CALM).await;
+    let (a, b) = (fleet.pod("a").await, fleet.pod("b").await);
+    a.expect_nats().await;
+    b.expect_nats().await;
+    let mut credentials = a.register("edge", "eu").await;
+    for round in 0..ROUNDS {
+        let old = credentials.clone();
+        let come = async {
+            tokio::time::sleep(Duration::from_millis(round)).await;
+            let mut satellite = Satellite::open(b.address).await;
+            satellite.authenticate(&old);
+            // Refused, let in and shut down, or shut down at once: over, in any case.
+            loop {
+                match satellite.hear().await {
+                    Heard::Closed(code) => return code,
+                    Heard::Message(message) if message["type"] == "shutdown" => {
+                        assert_eq!(message["reason"], "token_rotated");
+                    }
+                    Heard::Message(_) => {}
+                    Heard::Dropped => panic!("dropped without a goodbye"),
+                }
+            }
+        };
+        let (code, new) = tokio::join!(come, rotate(&a, &old));
+        assert!([1000, 4001].contains(&code), "{code}");
+        credentials = new;
+        eventually("nobody to be connected", async || {
+            let history = fleet.history(old.id).await;
+            let connected = history.last().is_some_and(|last| last.contains(" connected "));
+            if connected { Err(format!("{history:?}")) } else { Ok(()) }
+        })
+        .await;
+    }
+    Satellite::connect(a.address, &credentials).await.close().await;
+    fleet.check().await;
+}
+
+/// Stores what bcrypt makes of a token, as an import leaves it.
+async fn imported(fleet: &Fleet, pod: &Pod, token: &str, prefix: &str, cost: u32) -> Credentials {
+    let registered = pod.register("edge", "eu").await;
+    let made = bcrypt::hash(token, cost).expect("a digest");
+    let stored = format!("{prefix}{}", &made[4..]);
+    const STORE: &str = "update satellites set token_hash = $2 where id = $1";
+    let sql = fleet.sql().await;
+    sql.execute(STORE, &[&registered.id, &stored]).await.expect("stored");
+    Credentials { id: registered.id, token: token.to_owned() }
+}
+
+async fn stored(fleet: &Fleet, credentials: &Credentials) -> String {
+    const STORED: &str = "select token_hash from satellites where id = $1";
+    fleet.sql().await.query_one(STORED, &[&credentials.id]).await.expect("stored").get(0)
+}
+
+#[tokio::test]
+async fn an_imported_token_opens_the_door_and_is_stored_in_the_fast_form_from_then_on() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    for prefix in ["$2a$", "$2b$", "$2y$"] {
+        let credentials = imported(&fleet, &pod, "csat_imported", prefix, 6).await;
+        let wrong = Credentials { token: "csat_wrong".to_owned(), ..credentials.clone() };
+        is_refused(&pod, &wrong).await;
+        assert!(stored(&fleet, &credentials).await.starts_with(prefix));
+        Satellite::connect(pod.address, &credentials).await.close().await;
+        let fast = stored(&fleet, &credentials).await;
+        assert!(fast.starts_with("sha256:"), "{prefix}");
+        is_refused(&pod, &wrong).await;
+        let satellite = Satellite::connect(pod.address, &credentials).await;
+        assert_eq!(stored(&fleet, &credentials).await, fast);
+        // Storing it in another form is no rotation: the session stays.
+        satellite.beat();
+        satellite.close().await;
+    }
+    fleet.check().await;
+}
+
+#[tokio::test]
+async fn slow_tokens_are_verified_a_few_at_a_time_and_hold_nobody_else_up() {
+    const CROWD: usize = 60;
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    // Dear enough that all of them together take longer than they may wait.
+    let slow = imported(&fleet, &pod, "csat_imported", "$2b$", 12).await;
+    let fast = pod.register("fast", "eu").await;
+    let wrong = Credentials { token: "csat_wrong".to_owned(), ..slow.clone() };
+    let mut crowd = JoinSet::new();
+    for _ in 0..CROWD {
+        let (address, wrong) = (pod.address, wrong.clone());
+        crowd.spawn(async move {
+            let mut satellite = Satellite::open(address).await;
+            satellite.authenticate(&wrong);
+            satellite.hear().await
+        });
+    }
+    pod.expect_metric("groundstation_authentications_total{result=\"unavailable\"}", 1.0).await;
+    // Others come in meanwhile, and the pod answers.
+    let begun = Instant::now();
+    let satellite = Satellite::connect(pod.address, &fast).await;
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    satellite.close().await;
+    let (mut busy, mut refused) = (0, 0);
+    while let Some(heard) = crowd.join_next().await {
+        match heard.expect("a satellite") {
+            // As a busy door: not a word of the token.
+            Heard::Closed(1013) => busy += 1,
+            Heard::Message(message) => {
+                assert_eq!(message["reason"], "Invalid client ID or token");
+                refused += 1;
+            }
+            other => panic!("heard {other:?}"),
+        }
+    }
+    assert_eq!(busy + refused, CROWD);
+    assert!(busy > 0 && refused > 0, "{busy} busy, {refused} refused");
+    fleet.check().await;
+}

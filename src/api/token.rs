@@ -1,0 +1,56 @@
+//! `/v1/satellites/{id}/token`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::{HeaderName, header};
+use secrecy::ExposeSecret;
+use serde::Serialize;
+
+use super::parameters::satellite_id;
+use super::problem::Problem;
+use super::{APPEND_TIMEOUT, Api};
+use crate::lifecycle::{Edge, Reason};
+use crate::satellites::{self, Rotated};
+use crate::wire::{Actor, SatelliteJson};
+
+#[derive(Serialize)]
+pub struct NewToken {
+    satellite: SatelliteJson,
+    /// Shown this once.
+    token: String,
+}
+
+/// `POST /v1/satellites/{id}/token`
+pub async fn rotate(
+    State(api): State<Arc<Api>>,
+    path: Result<Path<String>, PathRejection>,
+) -> Result<([(HeaderName, &'static str); 1], Json<NewToken>), Problem> {
+    let id = satellite_id(path)?;
+    let unknown = || Problem::no_satellite(&id.to_string());
+    let rotated = {
+        let client = api.database.get().await?;
+        satellites::rotate(&client, id).await?
+    };
+    let Rotated { token, session } = rotated.ok_or_else(unknown)?;
+    api.changed.tell();
+    tracing::info!(satellite = %id, "token rotated");
+    if let Some(session) = session {
+        let edge = Edge::Disconnect { session, reason: Reason::TokenRotated };
+        let append = api.log.append(id, edge, Actor::admin());
+        // The new token is in force and has to be told; the pod that holds the session ends it too.
+        match tokio::time::timeout(APPEND_TIMEOUT, append).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) | Err(_) => {
+                tracing::warn!(satellite = %id, "the end of a session with an old token is late");
+            }
+        }
+    }
+    let client = api.database.get().await?;
+    let satellite = satellites::get(&client, id, api.default_threshold).await?;
+    let satellite = satellite.ok_or_else(unknown)?;
+    let token = token.expose_secret().to_owned();
+    Ok(([(header::CACHE_CONTROL, "no-store")], Json(NewToken { satellite, token })))
+}

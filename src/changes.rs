@@ -1,0 +1,127 @@
+//! What administrators change, told to the sessions of this pod.
+//!
+//! Each pod asks the database twice a second which satellites were changed since it last asked,
+//! and looks again at those it holds: that alone keeps the promise. Announcements on core NATS,
+//! and from this pod's own API, only make it look at once. What is heard is never believed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tokio::sync::Notify;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::database::{self, Database};
+use crate::gateway::standings::Standings;
+use crate::standing;
+
+/// The subject between pods.
+const SUBJECT: &str = "groundstation.pods.changed";
+
+/// How often the database is asked: half of the promised second.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// Changes read in one statement, and satellites looked at in one: lists can be long.
+const MAX_CHANGES: i64 = 10_000;
+const MAX_LOOK: usize = 50;
+
+/// The way to say that something was changed.
+#[derive(Clone, Default)]
+pub struct Changed(Arc<Notify>);
+
+impl Changed {
+    /// Makes this pod and the others look at once.
+    pub fn tell(&self) {
+        self.0.notify_one();
+    }
+}
+
+/// The task.
+pub struct Changes {
+    database: Database,
+    nats: async_nats::Client,
+    standings: Arc<Standings>,
+    changed: Changed,
+    /// Everything up to this change has been looked at.
+    last: i64,
+}
+
+impl Changes {
+    /// Begins at the newest change there is. Begin before the first session enters: it reads for
+    /// itself, and what is changed after that is found here.
+    pub async fn begin(
+        database: Database,
+        nats: async_nats::Client,
+        standings: Arc<Standings>,
+        changed: Changed,
+    ) -> anyhow::Result<Changes> {
+        let client = database.get().await?;
+        let last = standing::newest_change(&client).await?;
+        drop(client);
+        Ok(Changes { database, nats, standings, changed, last })
+    }
+
+    /// Follows the changes until told to stop.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut heard = match self.nats.subscribe(SUBJECT).await {
+            Ok(subscription) => subscription.boxed(),
+            Err(error) => {
+                warn!(%error, "cannot listen to the other pods: changes are found a little later");
+                futures_util::stream::pending().boxed()
+            }
+        };
+        let mut ticks = tokio::time::interval(INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut failing = false;
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = self.changed.0.notified() => self.announce().await,
+                Some(_) = heard.next() => {}
+                () = stop.cancelled() => return,
+            }
+            let look = tokio::time::timeout(database::REPLY_TIMEOUT, self.look()).await;
+            match look {
+                Ok(Ok(())) if std::mem::take(&mut failing) => info!("changes are followed again"),
+                Ok(Ok(())) => {}
+                Ok(Err(error)) if !std::mem::replace(&mut failing, true) => {
+                    warn!(error = %format!("{error:#}"), "cannot ask for changes, trying again");
+                }
+                Err(_) if !std::mem::replace(&mut failing, true) => {
+                    warn!("the database does not say what changed, trying again");
+                }
+                Ok(Err(_)) | Err(_) => {}
+            }
+        }
+    }
+
+    async fn announce(&self) {
+        // While NATS is away the client would queue these, and they would be old news.
+        if self.nats.connection_state() != async_nats::connection::State::Connected {
+            return;
+        }
+        if let Err(error) = self.nats.publish(SUBJECT, "".into()).await {
+            debug!(%error, "announcement not sent");
+        }
+    }
+
+    async fn look(&mut self) -> anyhow::Result<()> {
+        let client = self.database.get().await?;
+        loop {
+            let changes = standing::changed_after(&client, self.last, MAX_CHANGES).await?;
+            let held = self.standings.held(changes.iter().map(|(satellite, _)| *satellite));
+            for some in held.chunks(MAX_LOOK) {
+                for (satellite, standing) in standing::read(&client, some).await? {
+                    self.standings.tell(satellite, standing);
+                }
+            }
+            // Only now: a look that failed is made again.
+            self.last = changes.last().map_or(self.last, |(_, change)| *change);
+            if changes.len() < usize::try_from(MAX_CHANGES)? {
+                return Ok(());
+            }
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! A socket that reads while it writes.
+//!
+//! A satellite that is slow to read is still heard: what is said to it is written piece by piece
+//! between what it says. One message at a time is under way; whoever has the next one waits for
+//! [`Line::is_free`], so nothing piles up.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+
+use axum::extract::ws::Message;
+use tokio::time::Instant;
+
+use super::protocol::ToSatellite;
+use super::socket::{Broken, Socket};
+
+/// What happened on a line.
+#[derive(Debug)]
+pub enum Happened {
+    /// The satellite said this.
+    Heard(Message),
+    /// What was said to it is written: the line is free.
+    Written,
+    /// The connection broke, or a rule.
+    Broken(Broken),
+    /// The connection is over.
+    Ended,
+}
+
+/// See the module.
+pub struct Line {
+    socket: Socket,
+    next: Option<Message>,
+    /// Until when what is under way must be written.
+    deadline: Option<Instant>,
+}
+
+impl Line {
+    /// Over this socket.
+    pub fn new(socket: Socket) -> Line {
+        Line { socket, next: None, deadline: None }
+    }
+
+    /// Whether something may be said.
+    pub fn is_free(&self) -> bool {
+        self.deadline.is_none()
+    }
+
+    /// Until when the satellite must have read what is being said.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Says something; only while the line is free.
+    pub fn say(&mut self, message: &ToSatellite) -> Result<(), serde_json::Error> {
+        debug_assert!(self.is_free());
+        self.next = Some(Message::Text(message.to_text()?.into()));
+        self.deadline = Some(Instant::now() + self.socket.write_timeout());
+        Ok(())
+    }
+
+    /// Waits for whatever happens first. May be dropped and called again at any time.
+    pub async fn next(&mut self) -> Happened {
+        poll_fn(|cx| self.poll(cx)).await
+    }
+
+    /// The socket, with whatever of a message is written.
+    pub fn into_socket(self) -> Socket {
+        self.socket
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Happened> {
+        if self.deadline.is_some()
+            && let Poll::Ready(written) = self.socket.poll_write(cx, &mut self.next)
+        {
+            self.deadline = None;
+            return Poll::Ready(written.map_or_else(Happened::Broken, |()| Happened::Written));
+        }
+        self.socket.poll_recv(cx).map(|heard| match heard {
+            Some(Ok(message)) => Happened::Heard(message),
+            Some(Err(broken)) => Happened::Broken(broken),
+            None => Happened::Ended,
+        })
+    }
+}

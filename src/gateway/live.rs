@@ -1,0 +1,323 @@
+//! An authenticated socket, from its welcome to its end.
+//!
+//! One `select!` hears commands of the registry, the pod's draining, what administrators change, new
+//! script packages, answers to the satellite's questions, the satellite itself, and silence. None of
+//! it waits for another: what is said to the satellite is written while it is heard ([`Line`]), and
+//! whatever asks somebody else is a future beside ([`Question`]).
+//!
+//! What is pushed is read at the moment there is room for it: the newest, never a queue.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::ws::Message;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tracing::{info, warn};
+
+use super::Gateway;
+use super::line::{Happened, Line};
+use super::protocol::{FromSatellite, Malformed, ToSatellite, with_source};
+use super::questions::{Answer, MAX_OF_SESSION, Question};
+use super::registry::Command;
+use super::session::End;
+use super::socket::Broken;
+use super::standings::Told;
+use crate::door::refusal::Refusal;
+use crate::lifecycle::{SatelliteId, Session};
+use crate::packages::Desired;
+use crate::results::Finding;
+use crate::satellites::About;
+use crate::standing::{self, Standing};
+
+/// How long the database may take to say what a satellite is to be told first.
+const WELCOME_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The pause before it is asked again.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// How much of what an agent complains about is logged.
+const MAX_LOGGED: usize = 500;
+
+/// See the module.
+pub struct Live<'a> {
+    satellite: SatelliteId,
+    session: Session,
+    gateway: &'a Gateway,
+    /// What the agent last said of itself: only news is passed on.
+    about: About,
+    /// Which of the satellite's tokens it came with.
+    token_version: i64,
+    told: watch::Receiver<Told>,
+    standing: Arc<Standing>,
+    /// The version of the assignments it was last sent.
+    sent: i64,
+    packages: watch::Receiver<Option<Arc<str>>>,
+    /// There are script packages it was not told of.
+    refresh: bool,
+    questions: FuturesUnordered<Answer>,
+}
+
+impl<'a> Live<'a> {
+    /// Welcomes a satellite: looks up how it stands, and says so. Everything that is changed after
+    /// that look is told by `told`, which must have been entered before.
+    pub async fn welcome(
+        gateway: &'a Gateway,
+        line: &mut Line,
+        (satellite, session): (SatelliteId, Session),
+        (about, token_version): (About, i64),
+        mut told: watch::Receiver<Told>,
+    ) -> Result<Live<'a>, End> {
+        let packages = gateway.backends.packages.subscribe();
+        let desired = gateway.backends.packages.desired();
+        let (standing, desired) = tokio::join!(look(gateway, satellite), desired);
+        gateway.standings.tell(satellite, standing.ok_or(End::Unavailable)?);
+        // None for a session that a newer one of this pod has already replaced.
+        let standing = told.borrow_and_update().clone();
+        let standing = standing.ok_or(End::Told(Command::Superseded))?;
+        let live = Live {
+            satellite,
+            session,
+            gateway,
+            about,
+            token_version,
+            told,
+            sent: standing.assigned.version,
+            standing,
+            packages,
+            refresh: false,
+            questions: FuturesUnordered::new(),
+        };
+        live.may_stay()?;
+        let welcome = ToSatellite::Authenticated {
+            satellite_id: satellite.0,
+            assignments: live.standing.assigned.list.clone(),
+            script_packages_lockfile_hash: match desired {
+                Desired::Unknown => None,
+                Desired::Hash(hash) => Some(hash),
+            },
+        };
+        say(line, &welcome)?;
+        Ok(live)
+    }
+
+    /// Holds the socket until it ends, one way or another.
+    pub async fn hold(&mut self, line: &mut Line, orders: &mut mpsc::Receiver<Command>) -> End {
+        self.try_hold(line, orders).await.unwrap_or_else(|end| end)
+    }
+
+    async fn try_hold(
+        &mut self,
+        line: &mut Line,
+        orders: &mut mpsc::Receiver<Command>,
+    ) -> Result<End, End> {
+        let idle = self.gateway.idle_timeout;
+        let mut silent_at = Instant::now() + idle;
+        let mut drained_at = None;
+        loop {
+            if line.is_free() {
+                self.say_news(line)?;
+            }
+            let has_answers = line.is_free() && !self.questions.is_empty();
+            let stuck_at = line.deadline();
+            let give_up_at = stuck_at.map_or(silent_at, |at| at.min(silent_at));
+            tokio::select! {
+                biased;
+                Some(command) = orders.recv() => return Ok(End::Told(command)),
+                () = self.gateway.drain.cancelled(), if drained_at.is_none() => {
+                    let (session, satellite) = (self.session, self.satellite);
+                    let spread = super::session::spread(session, satellite, self.gateway.drain_spread);
+                    drained_at = Some(Instant::now() + spread);
+                }
+                () = sleep_until(drained_at.unwrap_or(silent_at)), if drained_at.is_some() => {
+                    return Ok(End::Drain);
+                }
+                Ok(()) = self.told.changed() => {
+                    if let Some(standing) = &*self.told.borrow_and_update() {
+                        self.standing = standing.clone();
+                    }
+                    self.may_stay()?;
+                }
+                Ok(()) = self.packages.changed() => self.refresh = true,
+                Some(answer) = self.questions.next(), if has_answers => say(line, &answer)?,
+                happened = line.next() => match happened {
+                    Happened::Heard(frame) => {
+                        silent_at = Instant::now() + idle;
+                        if let Some(end) = self.hear(frame) {
+                            return Ok(end);
+                        }
+                    }
+                    Happened::Written => {}
+                    Happened::Broken(Broken::Violation(code)) => return Ok(End::Violation(code)),
+                    Happened::Broken(Broken::Gone) => return Ok(End::Dropped),
+                    Happened::Ended => return Ok(End::Dropped),
+                },
+                () = sleep_until(give_up_at) => {
+                    if stuck_at == Some(give_up_at) {
+                        self.gateway.metrics.refused(Refusal::WriteTimeout);
+                        return Ok(End::Stuck);
+                    }
+                    return Ok(End::Silent);
+                }
+            }
+        }
+    }
+
+    /// Says what the satellite does not know yet, one thing at a time.
+    fn say_news(&mut self, line: &mut Line) -> Result<(), End> {
+        if self.sent < self.standing.assigned.version {
+            self.sent = self.standing.assigned.version;
+            let assignments = self.standing.assigned.list.clone();
+            return say(line, &ToSatellite::ConfigUpdated { assignments });
+        }
+        if std::mem::take(&mut self.refresh)
+            && let Some(hash) = &*self.packages.borrow_and_update()
+        {
+            let lockfile_hash = hash.to_string();
+            return say(line, &ToSatellite::RefreshScriptPackages { lockfile_hash });
+        }
+        Ok(())
+    }
+
+    fn may_stay(&self) -> Result<(), End> {
+        match self.standing.token_version {
+            None => Err(End::Told(Command::Removed)),
+            Some(version) if version != self.token_version => Err(End::Told(Command::TokenRotated)),
+            Some(_) => Ok(()),
+        }
+    }
+
+    fn hear(&mut self, frame: Message) -> Option<End> {
+        let text = match frame {
+            Message::Text(text) => text,
+            Message::Binary(_) => return self.drop_message(Malformed::Binary.as_str()),
+            Message::Ping(_) | Message::Pong(_) => return None,
+            Message::Close(_) => return Some(End::ClientClose),
+        };
+        match FromSatellite::parse(&text) {
+            Ok(FromSatellite::Heartbeat { version, capabilities, .. }) => {
+                self.gateway.metrics.heartbeats_received.inc();
+                let about = self.news(About { version, capabilities });
+                self.gateway.registry.heard(self.satellite, self.session);
+                self.gateway.heartbeats.beat(self.satellite, self.session, about);
+                None
+            }
+            // The contract: a second one is ignored.
+            Ok(FromSatellite::Authenticate { .. }) => None,
+            Ok(FromSatellite::Result { config_id, system_id, .. }) => {
+                self.offer_result(&text, config_id, system_id)
+            }
+            Ok(FromSatellite::StrategyError { strategy_id, message }) => {
+                let said: String = message.chars().take(MAX_LOGGED).collect();
+                warn!(satellite = %self.satellite, strategy = ?strategy_id, ?said,
+                    "a satellite reports that a strategy failed");
+                self.pass_on("satellite.strategy_error", &text)
+            }
+            Ok(FromSatellite::ScriptPackageSyncState { .. }) => {
+                self.pass_on("satellite.script_package_sync_state", &text)
+            }
+            Ok(FromSatellite::RequestScriptPackageManifest { lockfile_hash }) => {
+                self.ask(Question::Manifest { lockfile_hash })
+            }
+            Ok(FromSatellite::RequestScriptPackageBlob { integrity }) => {
+                self.ask(Question::Blob { integrity })
+            }
+            Ok(FromSatellite::RequestRunSecrets {
+                request_id, config_id, collector_id, ..
+            }) => self.ask(Question::RunSecrets { request_id, config_id, collector_id }),
+            Err(malformed) => self.drop_message(malformed.as_str()),
+        }
+    }
+
+    /// Whoever is not assigned to say it is stopped here; what was revoked a moment ago is stopped
+    /// before it is published.
+    fn offer_result(&self, text: &str, config_id: String, system_id: String) -> Option<End> {
+        if !self.standing.assigned.allows(&config_id, &system_id) {
+            self.gateway.metrics.result("not_assigned");
+            return self.drop_message("not_assigned");
+        }
+        let Ok(body) = with_source(text, self.satellite.0, &self.standing.label) else {
+            return self.drop_message(Malformed::Fields.as_str());
+        };
+        let (satellite, version) = (self.satellite, self.standing.assigned.version);
+        let finding = Finding { satellite, config_id, system_id, version, body };
+        self.gateway.backends.results.offer(finding);
+        None
+    }
+
+    fn pass_on(&self, subject: &'static str, text: &str) -> Option<End> {
+        match with_source(text, self.satellite.0, &self.standing.label) {
+            Ok(body) => self.gateway.backends.pass_on(subject, body),
+            Err(_) => return self.drop_message(Malformed::Fields.as_str()),
+        }
+        None
+    }
+
+    fn ask(&mut self, question: Question) -> Option<End> {
+        // Twice as many wait at most: those that are asked, and those turned away.
+        if self.questions.len() >= 2 * MAX_OF_SESSION {
+            return self.drop_message("too_many_questions");
+        }
+        let answer = if self.questions.len() >= MAX_OF_SESSION {
+            Box::pin(std::future::ready(question.turned_away()))
+        } else {
+            question.ask(&self.gateway.backends, self.satellite, self.session)
+        };
+        self.questions.push(answer);
+        None
+    }
+
+    fn drop_message(&self, why: &'static str) -> Option<End> {
+        self.gateway.metrics.dropped(why);
+        info!(satellite = %self.satellite, reason = why, "a message was dropped");
+        None
+    }
+
+    /// What of it was not known yet.
+    fn news(&mut self, said: About) -> About {
+        let mut news = About::default();
+        if said.version.is_some() && said.version != self.about.version {
+            self.about.version.clone_from(&said.version);
+            news.version = said.version;
+        }
+        if said.capabilities.is_some() && said.capabilities != self.about.capabilities {
+            self.about.capabilities.clone_from(&said.capabilities);
+            news.capabilities = said.capabilities;
+        }
+        news
+    }
+}
+
+/// How a satellite stands. A connection to the database that breaks is no reason to send it away: it
+/// is looked again until [`WELCOME_TIMEOUT`] is over.
+async fn look(gateway: &Gateway, satellite: SatelliteId) -> Option<Standing> {
+    let until = Instant::now() + WELCOME_TIMEOUT;
+    loop {
+        let why = match timeout_at(until, try_look(gateway, satellite)).await {
+            Ok(Ok(standing)) => return standing,
+            Ok(Err(error)) => format!("{error:#}"),
+            Err(_) => "no answer".to_owned(),
+        };
+        if Instant::now() + LOOK_AGAIN >= until {
+            warn!(%satellite, error = %why, "cannot tell a satellite what it is to do");
+            return None;
+        }
+        sleep(LOOK_AGAIN).await;
+    }
+}
+
+async fn try_look(gateway: &Gateway, satellite: SatelliteId) -> anyhow::Result<Option<Standing>> {
+    let client = gateway.database.get().await?;
+    let standings = standing::read(&client, &[satellite]).await?;
+    Ok(standings.into_iter().map(|(_, standing)| standing).next())
+}
+
+/// Every message can be written as JSON; one that cannot ends the session rather than be left out.
+fn say(line: &mut Line, message: &ToSatellite) -> Result<(), End> {
+    line.say(message).map_err(|error| {
+        warn!(%error, "a message cannot be written");
+        End::Unavailable
+    })
+}

@@ -1,0 +1,184 @@
+//! Where the values of secrets come from: a folder of files, or a responder on NATS.
+//!
+//! A value is held in types that cannot be printed, from here to the frame that carries it, and is
+//! kept nowhere. Names are checked before they reach a path or a subject.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use async_nats::RequestErrorKind;
+use async_nats::connection::State;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use serde_json::json;
+use thiserror::Error;
+use tracing::warn;
+
+/// The subject of the responder.
+const SUBJECT: &str = "secrets.resolve";
+
+/// How long the responder may take; agents wait longer than this.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The most bytes of one secret.
+pub const MAX_BYTES: usize = 64 * 1024;
+
+/// The most characters of a secret's name.
+pub const MAX_NAME: usize = 200;
+
+/// The values of secrets by their names.
+pub type Values = BTreeMap<String, SecretString>;
+
+/// Why not all of the secrets could be had. Never holds a value.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Unresolved {
+    /// There is none of this name.
+    #[error("Secret not found: {0}")]
+    NotFound(String),
+    /// It is there, and cannot be used.
+    #[error("Secret cannot be read: {0}")]
+    Unreadable(String),
+    /// There is neither a folder nor a responder.
+    #[error("No secrets provider is configured")]
+    NoProvider,
+    /// The responder did not answer in time, or not as it should.
+    #[error("The secrets provider does not answer")]
+    NoAnswer,
+}
+
+/// Whether this can be the name of a secret: never a path, never hidden.
+pub fn is_name(name: &str) -> bool {
+    (1..=MAX_NAME).contains(&name.len())
+        && !name.starts_with('.')
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
+}
+
+/// Where secrets come from.
+pub enum Provider {
+    /// A folder with one file for each.
+    Folder(PathBuf),
+    /// Whoever answers on `secrets.resolve`.
+    Nats(async_nats::Client),
+}
+
+impl Provider {
+    /// The folder if one is given, else NATS.
+    pub fn new(folder: Option<PathBuf>, nats: async_nats::Client) -> Provider {
+        folder.map_or(Provider::Nats(nats), Provider::Folder)
+    }
+
+    /// All of these secrets, or the reason why one of them cannot be had.
+    pub async fn resolve(&self, names: BTreeSet<String>) -> Result<Values, Unresolved> {
+        if let Some(bad) = names.iter().find(|name| !is_name(name)) {
+            return Err(Unresolved::NotFound(bad.chars().take(MAX_NAME).collect()));
+        }
+        match self {
+            Provider::Folder(folder) => {
+                let folder = folder.clone();
+                let read = tokio::task::spawn_blocking(move || read_all(&folder, names));
+                read.await.map_err(|_| Unresolved::NoAnswer)?
+            }
+            Provider::Nats(nats) => ask(nats, names).await,
+        }
+    }
+}
+
+/// Checks that the named setting is a folder that can be read.
+pub fn check_folder(setting: &str, folder: &Path) -> anyhow::Result<()> {
+    let shown = folder.display();
+    let found = folder.metadata().with_context(|| format!("cannot read {setting} {shown}"))?;
+    if !found.is_dir() {
+        bail!("{setting} {shown} is not a folder");
+    }
+    folder.read_dir().with_context(|| format!("cannot read {setting} {shown}"))?;
+    Ok(())
+}
+
+fn read_all(folder: &Path, names: BTreeSet<String>) -> Result<Values, Unresolved> {
+    names
+        .into_iter()
+        .map(|name| {
+            let value = read(folder, &name)?;
+            Ok((name, value))
+        })
+        .collect()
+}
+
+/// Kubernetes mounts each secret as a link to a file below the folder, and swaps a link in between
+/// to change all of them at once: so links are followed, and where they lead must be in the folder.
+fn read(folder: &Path, name: &str) -> Result<SecretString, Unresolved> {
+    let unreadable = |why: &str| {
+        warn!(secret = %name, "a secret cannot be read: {why}");
+        Unresolved::Unreadable(name.to_owned())
+    };
+    let root = folder.canonicalize().map_err(|error| unreadable(&error.to_string()))?;
+    let path = match root.join(name).canonicalize() {
+        Ok(path) => path,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return Err(Unresolved::NotFound(name.to_owned()));
+        }
+        Err(error) => return Err(unreadable(&error.to_string())),
+    };
+    if !path.starts_with(&root) {
+        return Err(unreadable("its link leads out of the folder"));
+    }
+    // Looked at before it is opened: opening a pipe would wait for its other end.
+    if !path.metadata().is_ok_and(|found| found.is_file()) {
+        return Err(unreadable("it is not a file"));
+    }
+    let mut text = String::new();
+    let file = std::fs::File::open(&path).map_err(|error| unreadable(&error.to_string()))?;
+    file.take(MAX_BYTES as u64 + 1)
+        .read_to_string(&mut text)
+        .map_err(|_| unreadable("it is not text"))?;
+    let mut value = SecretString::from(text);
+    if value.expose_secret().len() > MAX_BYTES {
+        return Err(unreadable("it is too large"));
+    }
+    // Editors and `echo` end a file with a line break that nobody means.
+    let text = value.expose_secret();
+    if let Some(line) = text.strip_suffix('\n') {
+        value = line.strip_suffix('\r').unwrap_or(line).to_owned().into();
+    }
+    Ok(value)
+}
+
+async fn ask(nats: &async_nats::Client, names: BTreeSet<String>) -> Result<Values, Unresolved> {
+    #[derive(Deserialize)]
+    struct Answer {
+        secrets: HashMap<String, Option<SecretString>>,
+    }
+    if nats.connection_state() != State::Connected {
+        return Err(Unresolved::NoAnswer);
+    }
+    let request = nats.request(SUBJECT, json!({"names": names}).to_string().into());
+    let message = match tokio::time::timeout(TIMEOUT, request).await {
+        Ok(Ok(message)) => message,
+        Ok(Err(error)) if error.kind() == RequestErrorKind::NoResponders => {
+            return Err(Unresolved::NoProvider);
+        }
+        Ok(Err(_)) | Err(_) => return Err(Unresolved::NoAnswer),
+    };
+    // The parser's own words would quote what it read.
+    let Ok(mut answer) = serde_json::from_slice::<Answer>(&message.payload) else {
+        warn!("the answer on {SUBJECT} is not what it should be");
+        return Err(Unresolved::NoAnswer);
+    };
+    names
+        .into_iter()
+        .map(|name| match answer.secrets.remove(&name).flatten() {
+            Some(value) if value.expose_secret().len() > MAX_BYTES => {
+                warn!(secret = %name, "a secret of the responder is too large");
+                Err(Unresolved::Unreadable(name))
+            }
+            Some(value) => Ok((name, value)),
+            None => Err(Unresolved::NotFound(name)),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;
