@@ -51,7 +51,9 @@ async fn expect_delivered(fleet: &Fleet, count: usize) -> Vec<(Value, String)> {
 
 /// Two pods and a satellite on the second, which may say results of `c`.
 async fn with_assigned(fleet: &Fleet) -> (Pod, Pod, Credentials, Satellite) {
-    let (a, b) = (fleet.pod("a").await, fleet.pod("b").await);
+    // More at once than an agent's hundred buffered results.
+    let b = fleet.plan("b").with("GROUNDSTATION_MESSAGE_BURST", "100000").start().await;
+    let a = fleet.pod("a").await;
     let credentials = a.register("edge", "eu").await;
     a.assign(credentials.id, &json!([assignment("c")])).await;
     let (satellite, _) = Satellite::welcomed(b.address, &credentials).await;
