@@ -125,7 +125,7 @@ async fn who_is_heard_again_while_losses_are_held_was_never_lost() {
 #[tokio::test]
 async fn the_sessions_of_one_pod_are_guarded_by_themselves_in_a_large_fleet() {
     let fleet = Fleet::new(BRISK).await;
-    let few = guarded(&fleet, "few", "4s").start().await;
+    let few = guarded(&fleet, "few", "8s").start().await;
     let rest = guarded(&fleet, "rest", "4s").start().await;
     let on_few = beating(&fleet, &few, 10).await;
     let _on_rest = beating(&fleet, &rest, 30).await;

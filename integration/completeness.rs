@@ -1,6 +1,7 @@
 //! A satellite that goes silent is lost within its threshold, a sweep and a second, whichever pod held
 //! it and whatever became of its socket; and the transition says when it was due.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use groundstation::wire::Timestamp;
@@ -21,7 +22,8 @@ fn time(value: &Value) -> OffsetDateTime {
     value.as_str().expect("a time").parse::<Timestamp>().expect("a time").moment()
 }
 
-async fn expect_in_time(fleet: &Fleet, pod: &Pod, id: uuid::Uuid, reason: &str) {
+/// Checks what the transition says of the time; when it was due.
+async fn expect_in_time(fleet: &Fleet, pod: &Pod, id: uuid::Uuid, reason: &str) -> OffsetDateTime {
     let page = pod.get(&format!("/v1/satellites/{id}/transitions")).await.json();
     let lost = page["transitions"].as_array().expect("a page").last().expect("a loss").clone();
     assert_eq!((&lost["event"], &lost["reason"]), (&"heartbeat_lost".into(), &reason.into()));
@@ -36,6 +38,7 @@ async fn expect_in_time(fleet: &Fleet, pod: &Pod, id: uuid::Uuid, reason: &str) 
         (&lost["prev"]["status"], &lost["next"]["status"]),
         (&"online".into(), &"offline".into())
     );
+    due
 }
 
 #[tokio::test]
@@ -58,16 +61,18 @@ async fn a_satellite_that_goes_silent_is_lost_in_time_with_an_open_a_half_open_a
     half.stall();
     dies.kill();
     let patience = fleet.timing.threshold + Duration::from_secs(30);
-    let mut silent: Vec<_> = credentials.iter().map(|credentials| credentials.id).collect();
-    while !silent.is_empty() {
+    let mut told = HashMap::new();
+    while told.len() < credentials.len() {
         let lost = tokio::time::timeout(patience, subscriber.next("satellite.heartbeat_lost"));
         let id = lost.await.expect("a loss in time");
-        silent.retain(|silent| *silent != id);
+        assert_eq!(told.insert(id, OffsetDateTime::now_utc()), None, "lost twice");
     }
     for (satellite, reason) in
         credentials.iter().zip(["heartbeat_timeout", "heartbeat_timeout", "pod_lost"])
     {
-        expect_in_time(&fleet, &a, satellite.id, reason).await;
+        let due = expect_in_time(&fleet, &a, satellite.id, reason).await;
+        let late = told[&satellite.id] - due;
+        assert!(late <= fleet.timing.sweep + allowance(), "on NATS {late} after it was due");
     }
     a.expect_metric(DETECTED, 3.0).await;
     fleet.check().await;

@@ -275,3 +275,27 @@ async fn the_table_of_an_older_checkstack_is_found_wherever_it_is() {
     let odd = checkstack.import(&fleet, &["--schema", "odd \" name"]).await;
     assert!(odd.status.success(), "{odd:?}");
 }
+
+#[tokio::test]
+async fn an_imported_satellite_connects_with_the_credentials_it_has() {
+    let (fleet, checkstack) = (Fleet::new(CALM).await, Checkstack::with_plugin().await);
+    let pod = fleet.pod("a").await;
+    let id = checkstack.satellite("edge").await;
+    let token = "csat_made_by_checkstack";
+    let hash = bcrypt::hash(token, 6).expect("a hash");
+    checkstack
+        .run(&format!(
+            "update plugin_satellite.satellites set token_hash = '{hash}' where id = '{id}'"
+        ))
+        .await;
+    checkstack.imported(&fleet).await;
+    let credentials = Credentials { id, token: token.to_owned() };
+    let satellite = Satellite::connect(pod.address, &credentials).await;
+    fleet.expect_history(id, &["1 connected connect"]).await;
+    assert!(token_hash(&fleet, id).await.starts_with("sha256:"), "stored in the fast form");
+    satellite.close().await;
+    // What it connects with from now on is this system's: another import leaves it alone.
+    checkstack.imported(&fleet).await;
+    Satellite::connect(pod.address, &credentials).await.close().await;
+    fleet.check().await;
+}

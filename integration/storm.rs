@@ -6,7 +6,7 @@ use std::time::Duration;
 use groundstation::agent::Order;
 
 use crate::harness::faults::{full, repetitions};
-use crate::harness::{Agents, Fleet, steady};
+use crate::harness::{Agents, Fleet, steady, within};
 
 /// As many sockets as one process may have here, less what it needs besides.
 fn satellites() -> usize {
@@ -48,5 +48,13 @@ async fn everybody_drops_at_once_and_comes_back_and_nobody_is_lost() {
     assert!(pod.metric("groundstation_door_refusals_total{reason=\"handshakes\"}").await > 0.0);
     assert_eq!(fleet.edges("beating", "heartbeat_lost").await, 0);
     drop(agents);
-    fleet.check().await;
+    within(Duration::from_secs(240), "everybody to be gone and told", async || {
+        let sessions = pod.metric("groundstation_sessions").await;
+        let lag = pod.metric("groundstation_relay_lag_positions").await;
+        if sessions + lag == 0.0 { Ok(()) } else { Err(format!("{sessions}, {lag}")) }
+    })
+    .await;
+    // What every other test checks by itself, for a log too long for that.
+    let audited = fleet.audit().await;
+    assert!(audited.status.success(), "{audited:?}");
 }

@@ -51,6 +51,14 @@ create view sight with (security_invoker = true) as
 
 grant select on sight to groundstation_service;
 
+-- Up to when a session is judged: like everybody, but for half a second where its pod has said nothing
+-- for two: that pod may have heard it and not written it yet (it writes every quarter of a second).
+create function judged_until(observed_at timestamptz, pod_seen_at timestamptz)
+    returns timestamptz language sql immutable as $$
+    select case when pod_seen_at < observed_at - interval '2 seconds'
+                then observed_at - interval '500 milliseconds' else observed_at end
+$$;
+
 -- A satellite's threshold: its own, or the default where it has none.
 create function threshold_of(own_threshold_ms bigint, default_threshold_ms bigint)
     returns interval language sql immutable as $$

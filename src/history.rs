@@ -257,10 +257,11 @@ const MAX_TRANSITIONS: usize = 100_000;
 
 const PRESENT: &str = "
     select clock_timestamp() as now, c.last_event, c.last_heartbeat_at, s.offline_threshold_ms,
-           sight.observed_at, sight.judged_at, sight.resumed_at
+           judged_until(sight.observed_at, p.seen_at) as observed_at, sight.judged_at, sight.resumed_at
       from sight
       left join satellites s on s.id = $1
-      left join satellite_connections c on c.satellite_id = $1";
+      left join satellite_connections c on c.satellite_id = $1
+      left join pods p on p.number = c.pod";
 
 /// Answers for one satellite, or `None` where there is none and never was.
 pub async fn stats(

@@ -37,9 +37,6 @@ const MAX_DUE: usize = 5_000;
 /// Changed thresholds taken over in one sweep; the next one goes on.
 const MAX_CHANGES: i64 = 1_000;
 
-/// How late a silent pod's last account of its sessions may be: it writes what it hears every 250 ms.
-const FLUSH_ALLOWANCE: Duration = Duration::from_millis(500);
-
 /// The task.
 pub struct Monitor {
     /// This life of the pod.
@@ -246,10 +243,11 @@ impl Monitor {
             let pod = row.try_get("number")?;
             let of_pod =
                 Lateness { sessions: count(&row, "sessions")?, late: count(&row, "late")? };
-            groups.insert(Group::Pod(pod), of_pod);
             if row.try_get("is_silent")? {
+                groups.insert(Group::Pod(pod), of_pod);
                 silent.push(pod);
             } else {
+                // It guards its own sessions by itself.
                 fleet = fleet + of_pod;
             }
         }
@@ -288,9 +286,8 @@ impl Monitor {
         client: &deadpool_postgres::Object,
         silent: &[i32],
     ) -> Result<Vec<Due>, tokio_postgres::Error> {
-        let allowance = FLUSH_ALLOWANCE.as_secs_f64();
         let limit = MAX_DUE as i64;
-        let rows = client.query(STORED, &[&silent, &self.default_ms(), &allowance, &limit]).await?;
+        let rows = client.query(STORED, &[&silent, &self.default_ms(), &limit]).await?;
         rows.iter().map(Due::from_row).collect()
     }
 
@@ -415,9 +412,9 @@ pub const STORED: &str = "
       join satellites s on s.id = c.satellite_id
       join pods p on p.number = c.pod
      where c.pod = any($1) and c.last_event = 'connected'
-       and sight.observed_at - make_interval(secs => $3::float8)
+       and judged_until(sight.observed_at, p.seen_at)
            > online_until(c.last_heartbeat_at, s.offline_threshold_ms, $2, sight.judged_at, sight.resumed_at)
-     limit $4";
+     limit $3";
 
 const UNHELD: &str = "
     select c.satellite_id, c.session, c.pod, false as is_dead

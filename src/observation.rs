@@ -20,7 +20,7 @@ use crate::liveness::{Resumption, Sight};
 const LONGEST_LAPSE: Duration = Duration::from_secs(2);
 
 /// A pod that has not said anything for this long does not hold its sessions any more, as far as
-/// others can tell.
+/// others can tell. (`judged_until`, in `schema/`, says what that means for a status.)
 pub const SILENT_AFTER: Duration = Duration::from_secs(2);
 
 /// A silence of all pods longer than this is blind time: short enough that what is left of a

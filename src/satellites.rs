@@ -176,9 +176,10 @@ const GET: &str = "
            s.created_at, c.last_event, c.last_heartbeat_at,
            coalesce(c.flapping_until > sight.observed_at, false) as flapping,
            i.last_event as imported_event, i.last_heartbeat_at as imported_heartbeat, i.imported_at,
-           sight.observed_at, sight.judged_at, sight.resumed_at
+           judged_until(sight.observed_at, p.seen_at) as observed_at, sight.judged_at, sight.resumed_at
       from sight cross join satellites s
       left join satellite_connections c on c.satellite_id = s.id
+      left join pods p on p.number = c.pod
       left join satellite_imports i on i.satellite_id = s.id
      where s.id = $1";
 
@@ -198,16 +199,17 @@ const LIST: &str = "
            s.created_at, c.last_event, c.last_heartbeat_at,
            coalesce(c.flapping_until > sight.observed_at, false) as flapping,
            i.last_event as imported_event, i.last_heartbeat_at as imported_heartbeat, i.imported_at,
-           sight.observed_at, sight.judged_at, sight.resumed_at
+           judged_until(sight.observed_at, p.seen_at) as observed_at, sight.judged_at, sight.resumed_at
       from sight cross join satellites s
       left join satellite_connections c on c.satellite_id = s.id
+      left join pods p on p.number = c.pod
       left join satellite_imports i on i.satellite_id = s.id
      where ($2::text is null or s.region = $2)
        and ($3::text is null or s.tags ->> $3 = $4)
        and ($5::text is null or strpos(lower(s.name), lower($5)) > 0)
        and ($6::text is null or (s.name, s.id) > ($6, $7))
        and ($8::bool is null or $8 = coalesce(
-               c.last_event = 'connected' and sight.observed_at <= online_until(
+               c.last_event = 'connected' and judged_until(sight.observed_at, p.seen_at) <= online_until(
                    c.last_heartbeat_at, s.offline_threshold_ms, $9, sight.judged_at, sight.resumed_at), false))
      order by s.name, s.id
      limit $1";

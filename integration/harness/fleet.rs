@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::faults;
 use super::pod::Pod;
+use super::program;
 use super::satellite::Credentials;
 use super::stores::{self, Share};
 use super::subscriber::Subscriber;
@@ -136,6 +137,15 @@ impl Fleet {
         ];
         let environment = environment.map(|(name, value)| (name.to_owned(), value)).to_vec();
         Plan { fleet: self, name: name.to_owned(), environment }
+    }
+
+    /// What `groundstation audit` says of log and stream.
+    pub async fn audit(&self) -> std::process::Output {
+        let environment = [
+            ("DATABASE_URL".to_owned(), self.database_url.clone()),
+            ("NATS_URL".to_owned(), self.nats_url.clone()),
+        ];
+        blocking(move || program::run(&["audit"], &environment)).await
     }
 
     /// The database, as its owner.

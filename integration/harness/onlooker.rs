@@ -50,16 +50,23 @@ impl Onlooker {
     }
 
     /// Who, of those whose name begins so, was ever said to be offline, and how often.
-    pub async fn saw_offline(self, prefix: &str) -> Vec<String> {
+    pub async fn saw_offline(mut self, prefix: &str) -> Vec<String> {
         self.stop.store(true, Ordering::SeqCst);
         let mut seen = Vec::new();
-        for looking in self.looking {
+        for looking in std::mem::take(&mut self.looking) {
             let sightings = looking.await.expect("an onlooker");
             assert!(sightings.looks > 0, "an onlooker that never saw anything");
             let named = sightings.offline.iter().filter(|(name, _)| name.starts_with(prefix));
             seen.extend(named.map(|(name, times)| format!("{name}: {times}")));
         }
         seen
+    }
+}
+
+impl Drop for Onlooker {
+    /// A test that has failed does not wait for who still looks.
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
     }
 }
 
