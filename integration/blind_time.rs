@@ -79,6 +79,7 @@ async fn postgres_stops_for(outage: Duration) {
     sleep(outage / 3).await;
     leaving.close().await;
     let left = stopped.elapsed();
+    sleep((outage * 9 / 10).saturating_sub(stopped.elapsed())).await;
     // Its socket stays open and says nothing more.
     silent.beat_every(Duration::from_secs(86_400));
     sleep(outage.saturating_sub(stopped.elapsed())).await;

@@ -10,7 +10,12 @@ use crate::harness::{Agents, Fleet, Onlooker, Pod, Proxy, eventually, steady};
 const SPREAD: &str = "3s";
 
 fn plan<'a>(fleet: &'a Fleet, name: &str) -> Plan<'a> {
-    fleet.plan(name).with("GROUNDSTATION_DRAIN_SPREAD", SPREAD)
+    // In the field they come from many addresses.
+    fleet
+        .plan(name)
+        .with("GROUNDSTATION_DRAIN_SPREAD", SPREAD)
+        .with("GROUNDSTATION_MAX_HANDSHAKES_PER_ADDRESS", "100000")
+        .with("GROUNDSTATION_MAX_CONNECTIONS_PER_ADDRESS", "100000")
 }
 
 async fn end(mut pod: Pod) {

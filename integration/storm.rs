@@ -23,7 +23,7 @@ async fn everybody_drops_at_once_and_comes_back_and_nobody_is_lost() {
     println!("{count} satellites");
     let plan = fleet.plan("a").with("GROUNDSTATION_HEARTBEAT_INTERVAL", "2s");
     // In a plain run few satellites come, so that few are too many.
-    let at_once = if full() { "2048" } else { "40" };
+    let at_once = if full() { "512" } else { "40" };
     let plan = plan
         .with("GROUNDSTATION_MAX_HANDSHAKES", at_once)
         .with("GROUNDSTATION_MAX_HANDSHAKES_PER_ADDRESS", "100000")

@@ -77,7 +77,7 @@ pub struct DoorArgs {
     max_connections_per_address: u32,
 
     /// Satellites' sockets of this pod that are not authenticated yet; more are answered 503
-    #[arg(long, env = "GROUNDSTATION_MAX_HANDSHAKES", default_value_t = 2_048,
+    #[arg(long, env = "GROUNDSTATION_MAX_HANDSHAKES", default_value_t = 512,
           value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "COUNT")]
     max_handshakes: u32,
 
