@@ -12,4 +12,5 @@ create table idempotency_keys (
 -- The oldest go first.
 create index idempotency_keys_by_age on idempotency_keys (used_at);
 
-grant select, insert, delete on idempotency_keys to groundstation_service;
+-- Rows are never changed, but locking one takes the right to.
+grant select, insert, delete, update (used_at) on idempotency_keys to groundstation_service;

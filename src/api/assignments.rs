@@ -78,7 +78,7 @@ pub struct Assignment {
 
 /// Show what a satellite is to check
 #[utoipa::path(
-    get,
+    get, operation_id = "showAssignments",
     path = "/v1/satellites/{id}/assignments",
     tag = "assignments",
     params(("id" = Uuid, Path, description = "The satellite")),
@@ -102,7 +102,7 @@ pub async fn get(
 /// The whole list at once; its live session hears of it within a second. With If-Match only if nobody
 /// has replaced it since.
 #[utoipa::path(
-    put,
+    put, operation_id = "replaceAssignments",
     path = "/v1/satellites/{id}/assignments",
     tag = "assignments",
     params(

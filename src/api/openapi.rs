@@ -44,7 +44,7 @@ use crate::wire::TransitionJson;
 struct Document;
 
 /// This document
-#[utoipa::path(get, path = "/openapi.json", tag = "pod", security(()),
+#[utoipa::path(get, operation_id = "readOpenapi", path = "/openapi.json", tag = "pod", security(()),
     responses((status = 200, description = "OpenAPI 3.1", body = Object)))]
 pub async fn document() -> Json<utoipa::openapi::OpenApi> {
     Json(Document::openapi())

@@ -57,13 +57,13 @@ pub struct StatsQuery {
     #[param(pattern = "^(status|lastEvent|name|region)$")]
     field: Option<String>,
     /// How far back, such as `24h` (the default) or `30days`; at most 366 days
-    #[param(example = "24h")]
+    #[param(example = "24h", pattern = "^[1-9][0-9]{0,2}(s|m|h|d)$")]
     window: Option<String>,
 }
 
 /// Since when, how often, how long
 #[utoipa::path(
-    get,
+    get, operation_id = "showStats",
     path = "/v1/satellites/{id}/stats",
     tag = "satellites",
     params(("id" = Uuid, Path, description = "The satellite"), StatsQuery),

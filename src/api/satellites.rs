@@ -73,7 +73,7 @@ pub struct Page {
 ///
 /// A cursor is a place, not a copy: a satellite that is there all the while is on exactly one page, or
 /// on none if it is renamed past the place meanwhile; others come and go without moving it.
-#[utoipa::path(get, path = "/v1/satellites", tag = "satellites", params(ListQuery), responses(
+#[utoipa::path(get, operation_id = "listSatellites", path = "/v1/satellites", tag = "satellites", params(ListQuery), responses(
     (status = 200, description = "A page of them", body = Page),
     (status = 410, description = "What was then has been dropped",
      body = super::problem::ProblemJson, content_type = "application/problem+json"),
@@ -164,7 +164,7 @@ pub struct Registered {
 /// it is sent. A repetition has the header `Idempotency-Replayed: true` and no token, because only its
 /// digest is kept: whoever lost the first answer takes a new token, `POST /v1/satellites/{id}/token`.
 #[utoipa::path(
-    post,
+    post, operation_id = "registerSatellite",
     path = "/v1/satellites",
     tag = "satellites",
     params(("Idempotency-Key" = Option<String>, Header,
@@ -219,7 +219,7 @@ fn registered(shown: Shown, token: Option<String>) -> impl IntoResponse {
 
 /// Show a satellite
 #[utoipa::path(
-    get,
+    get, operation_id = "showSatellite",
     path = "/v1/satellites/{id}",
     tag = "satellites",
     params(("id" = Uuid, Path, description = "The satellite")),
@@ -242,7 +242,7 @@ pub async fn get(
 ///
 /// What is absent stays as it is. With If-Match only if nobody has changed it since.
 #[utoipa::path(
-    patch,
+    patch, operation_id = "changeSatellite",
     path = "/v1/satellites/{id}",
     tag = "satellites",
     params(
@@ -283,7 +283,7 @@ pub async fn change(
 ///
 /// Its session ends, its token is void, and `removed` is its last transition.
 #[utoipa::path(
-    delete,
+    delete, operation_id = "removeSatellite",
     path = "/v1/satellites/{id}",
     tag = "satellites",
     params(("id" = Uuid, Path, description = "The satellite")),

@@ -11,14 +11,14 @@ use super::Api;
 use crate::health::Report;
 
 /// Is it alive?
-#[utoipa::path(get, path = "/livez", tag = "pod", security(()),
+#[utoipa::path(get, operation_id = "isAlive", path = "/livez", tag = "pod", security(()),
     responses((status = 200, description = "It answers", body = String, content_type = "text/plain")))]
 pub async fn live() -> &'static str {
     "ok"
 }
 
 /// Does it take satellites?
-#[utoipa::path(get, path = "/readyz", tag = "pod", security(()), responses(
+#[utoipa::path(get, operation_id = "isReady", path = "/readyz", tag = "pod", security(()), responses(
     (status = 200, description = "It does", body = Report),
     (status = 503, description = "It does not; the body says why", body = Report),
 ))]
@@ -29,7 +29,7 @@ pub async fn ready(State(api): State<Arc<Api>>) -> Response {
 }
 
 /// Its numbers
-#[utoipa::path(get, path = "/metrics", tag = "pod", security(()), responses(
+#[utoipa::path(get, operation_id = "readMetrics", path = "/metrics", tag = "pod", security(()), responses(
     (status = 200, description = "OpenMetrics text",
      body = String, content_type = "application/openmetrics-text"),
 ))]

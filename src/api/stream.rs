@@ -21,7 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
 use super::conditions::one;
@@ -118,6 +118,17 @@ pub struct StreamQuery {
     after: Option<i64>,
 }
 
+/// One event of the stream.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "a shape for the API's description; axum's `Event` is what is sent")]
+pub struct StreamEvent {
+    /// The position.
+    id: String,
+    /// A `TransitionJson`, as text.
+    #[schema(content_media_type = "application/json")]
+    data: String,
+}
+
 /// Follow the log
 ///
 /// Server-sent events: `id` is the position, `data` a transition as JSON. The header Last-Event-ID,
@@ -125,7 +136,7 @@ pub struct StreamQuery {
 /// and no data: it tells a reader of the present where he begins. A stream ends after a while, when
 /// its pod does, or when its reader does not read: come back with the last id.
 #[utoipa::path(
-    get,
+    get, operation_id = "followTransitions",
     path = "/v1/transitions/stream",
     tag = "transitions",
     params(
@@ -134,7 +145,7 @@ pub struct StreamQuery {
     ),
     responses(
         (status = 200, description = "Events, one for each transition",
-         body = String, content_type = "text/event-stream"),
+         body = StreamEvent, content_type = "text/event-stream"),
         (status = 410, description = "What follows this position has been dropped",
          body = super::problem::ProblemJson, content_type = "application/problem+json"),
     )

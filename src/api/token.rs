@@ -30,7 +30,7 @@ pub struct NewToken {
 ///
 /// The old one is void at once, and the session it opened ends.
 #[utoipa::path(
-    post,
+    post, operation_id = "rotateToken",
     path = "/v1/satellites/{id}/token",
     tag = "satellites",
     params(("id" = Uuid, Path, description = "The satellite")),

@@ -51,7 +51,7 @@ pub struct Page {
 }
 
 /// Read the log
-#[utoipa::path(get, path = "/v1/transitions", tag = "transitions", params(TransitionsQuery),
+#[utoipa::path(get, operation_id = "readTransitions", path = "/v1/transitions", tag = "transitions", params(TransitionsQuery),
     responses((status = 200, description = "A page of it", body = Page)))]
 pub async fn all(
     State(api): State<Arc<Api>>,
@@ -63,7 +63,7 @@ pub async fn all(
 /// Read the log of one satellite
 ///
 /// Also of one that was removed; of one that never was it is empty.
-#[utoipa::path(get, path = "/v1/satellites/{id}/transitions", tag = "transitions",
+#[utoipa::path(get, operation_id = "readTransitionsOfSatellite", path = "/v1/satellites/{id}/transitions", tag = "transitions",
     params(("id" = Uuid, Path, description = "The satellite"), TransitionsQuery),
     responses((status = 200, description = "A page of it", body = Page)))]
 pub async fn of_satellite(
