@@ -31,10 +31,26 @@ impl Reader {
         query: &str,
         last: Option<&str>,
     ) -> std::io::Result<Opened> {
-        let socket = TcpSocket::new_v4()?;
-        // So that whoever does not read holds the pod up soon.
-        socket.set_recv_buffer_size(16 * 1024)?;
-        let mut stream = socket.connect(address).await?;
+        Reader::over(TcpStream::connect(address).await?, token, query, last).await
+    }
+
+    /// Opens a stream of which little fits between the pod and whoever does not read.
+    pub async fn open_narrow(address: SocketAddr, token: &str, query: &str) -> Reader {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(16 * 1024).expect("a small buffer");
+        let stream = socket.connect(address).await.expect("a connection");
+        match Reader::over(stream, token, query, None).await.expect("an answer") {
+            Opened::Stream(reader) => reader,
+            Opened::Refused(status, body) => panic!("{status}: {body}"),
+        }
+    }
+
+    async fn over(
+        mut stream: TcpStream,
+        token: &str,
+        query: &str,
+        last: Option<&str>,
+    ) -> std::io::Result<Opened> {
         let last_header = last.map_or(String::new(), |id| format!("Last-Event-ID: {id}\r\n"));
         let request = format!(
             "GET /v1/transitions/stream{query} HTTP/1.0\r\nAuthorization: Bearer {token}\r\n{last_header}\r\n"
