@@ -1,6 +1,6 @@
 //! Asking and administering over HTTP.
 //!
-//! `/livez`, `/readyz` and `/metrics` are open; everything under `/v1` wants a bearer token: the
+//! `/livez`, `/readyz`, `/metrics` and `/openapi.json` are open; everything under `/v1` wants a bearer token: the
 //! admin token may do all, the read token only GET. Errors are RFC 9457 problems.
 
 use std::sync::Arc;
@@ -21,15 +21,19 @@ use crate::log::append::Log;
 use crate::metrics::Metrics;
 
 mod assignments;
+mod conditions;
+mod openapi;
 mod parameters;
 mod past;
 mod problem;
 mod satellites;
 mod status;
+pub mod stream;
 mod token;
 mod transitions;
 
 use problem::Problem;
+use stream::Streams;
 
 /// The largest body of a request.
 const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -53,6 +57,8 @@ pub struct Api {
     pub changed: Changed,
     /// What `/metrics` tells.
     pub metrics: Metrics,
+    /// The live streams of this pod.
+    pub streams: Arc<Streams>,
 }
 
 /// All routes but the satellites' own.
@@ -73,11 +79,13 @@ pub fn routes(api: Arc<Api>) -> Router {
         .route("/satellites/{id}/stats", get(past::stats))
         .route("/satellites/{id}/transitions", get(transitions::of_satellite))
         .route("/transitions", get(transitions::all))
+        .route("/transitions/stream", get(stream::follow))
         .route_layer(middleware::from_fn_with_state(api.clone(), authorize));
     Router::new()
         .route("/livez", get(status::live))
         .route("/readyz", get(status::ready))
         .route("/metrics", get(status::metrics))
+        .route("/openapi.json", get(openapi::document))
         .nest("/v1", v1)
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::no_method)
@@ -101,16 +109,16 @@ async fn authorize(
     let Some(token) = token else {
         return Err(Problem::unauthorized("Send the header Authorization: Bearer <token>."));
     };
-    let matches = |digest: &Option<crate::token::Digest>| {
-        digest.as_ref().is_some_and(|digest| digest.matches(token))
-    };
-    // Both are compared in any case: the time tells nothing.
-    let (admin, read) = (matches(&api.access.admin), matches(&api.access.read));
+    // All are compared in any case: the time tells nothing.
+    let (admin, read) = (api.access.admin.matches(token), api.access.read.matches(token));
     if admin || (read && request.method() == Method::GET) {
         return Ok(next.run(request).await);
     }
     if read {
         return Err(Problem::forbidden("The read token may only GET; use the admin token."));
     }
-    Err(Problem::unauthorized("The token is not valid here."))
+    Err(Problem::unauthorized(
+        "The token is not valid here: send one of those in this pod's GROUNDSTATION_ADMIN_TOKEN or, \
+         to read, in its GROUNDSTATION_READ_TOKEN.",
+    ))
 }

@@ -5,14 +5,17 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use deadpool_postgres::GenericClient;
+use deadpool_postgres::{GenericClient, Object};
 use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
-use tokio_postgres::types::Json;
+use tokio_postgres::types::{Json, ToSql};
 
+use crate::expected::Expected;
 use crate::lifecycle::{SatelliteId, Session};
+use crate::log;
 use crate::satellites::{Invalid, MAX_CHARACTERS};
+use crate::wire::Actor;
 
 /// The most assignments of one satellite.
 pub const MAX_ASSIGNMENTS: usize = 500;
@@ -200,28 +203,66 @@ fn invalid(field: impl Into<String>, rule: impl Into<String>) -> Invalid {
     Invalid { field: field.into(), rule: rule.into() }
 }
 
-/// One statement, so that nobody waits for a pod that stands still in the middle. The satellite's own
-/// lock comes first, as for every writer of it: a removal waits, and nobody in a circle.
-const REPLACE: &str = "
-    with registered as materialized (
-        select id from satellites where id = $1 for no key update
-    )
-    insert into satellite_assignments (satellite_id, version, assignments)
-    select id, note_satellite_change(id), $2 from registered
-        on conflict (satellite_id) do update
-       set version = excluded.version, assignments = excluded.assignments,
-           changed_at = excluded.changed_at
-    returning version";
+/// The satellite's own lock comes first, as for every writer of it: a removal waits, and nobody in a
+/// circle.
+const LOCK: &str = "select from satellites where id = $1 for no key update";
 
-/// Replaces a list that has passed [`check`]; its version, or `None` for an unknown satellite.
+/// In a statement after the one that waited for the row.
+const VERSION: &str = "select version from satellite_assignments where satellite_id = $1";
+
+/// Who assigned what is kept in the registry's history.
+const REPLACE: &str = "
+    with assigned as (
+        insert into satellite_assignments (satellite_id, version, assignments)
+        values ($1, note_satellite_change($1), $2)
+            on conflict (satellite_id) do update
+           set version = excluded.version, assignments = excluded.assignments,
+               changed_at = excluded.changed_at
+        returning version
+    )
+    insert into registry_changes
+           (position, changed_at, satellite_id, action, actor_type, actor_id, before, after)
+    select $3, $4, $1, 'assigned', $5, $6, jsonb_build_object('version', $7::bigint),
+           jsonb_build_object('version', assigned.version, 'assignments', $2::jsonb)
+      from assigned
+    returning (after ->> 'version')::bigint";
+
+/// What became of a list.
+pub enum Replaced {
+    /// It is in force, with this version.
+    By(i64),
+    /// There is no such satellite.
+    Unknown,
+    /// Another one than expected was there: nothing was replaced.
+    Unexpected,
+}
+
+/// Replaces a list that has passed [`check`].
 pub async fn replace(
-    client: &impl GenericClient,
+    client: &mut Object,
     satellite: SatelliteId,
     list: &Value,
-) -> Result<Option<i64>, tokio_postgres::Error> {
-    let statement = client.prepare_cached(REPLACE).await?;
-    let row = client.query_opt(&statement, &[&satellite.0, &Json(list)]).await?;
-    row.map(|row| row.try_get(0)).transpose()
+    expected: Option<&Expected>,
+    actor: &Actor,
+) -> Result<Replaced, tokio_postgres::Error> {
+    let transaction = client.transaction().await?;
+    let statement = transaction.prepare_cached(REPLACE).await?;
+    if transaction.query_opt(LOCK, &[&satellite.0]).await?.is_none() {
+        return Ok(Replaced::Unknown);
+    }
+    let before = transaction.query_opt(VERSION, &[&satellite.0]).await?;
+    let before: i64 = before.map_or(Ok(0), |row| row.try_get(0))?;
+    if expected.is_some_and(|expected| !expected.allows(before)) {
+        return Ok(Replaced::Unexpected);
+    }
+    // The log's lock before that of the changes: `change` of a description has them in this order.
+    let (head, now) = log::transaction::lock_head(&transaction).await?;
+    let list = Json(list);
+    let parameters: [&(dyn ToSql + Sync); 7] =
+        [&satellite.0, &list, &head.0, &now, &actor.kind, &actor.id, &before];
+    let version = transaction.query_one(&statement, &parameters).await?.try_get(0)?;
+    transaction.commit().await?;
+    Ok(Replaced::By(version))
 }
 
 const GET: &str = "

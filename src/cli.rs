@@ -7,7 +7,7 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use futures_util::StreamExt;
 
 use secrecy::SecretString;
@@ -22,18 +22,26 @@ use crate::lifecycle::Position;
 use crate::simulate::{self, Plan};
 use crate::{client, logging, pod, projector, schema, shutdown, watch};
 
+mod api;
 mod audit;
 mod import;
 mod replay;
 mod retention;
 mod satellite;
+mod status;
 mod table;
+mod transitions;
+mod triggers;
 
+use api::ApiArgs;
 use audit::AuditArgs;
 use import::ImportArgs;
 use replay::ReplayArgs;
 use retention::RetentionArgs;
-use satellite::{ApiArgs, SatelliteArgs};
+use satellite::SatelliteArgs;
+use status::StatusArgs;
+use transitions::TransitionsArgs;
+use triggers::TriggersArgs;
 
 #[derive(Parser)]
 #[command(name = "groundstation", version, about, max_term_width = 100)]
@@ -54,8 +62,14 @@ enum Command {
     Migrate(MigrateArgs),
     /// Show it all on this machine: private stores, one pod, a dozen satellites, a live view
     Dev(DevArgs),
-    /// Register satellites, list them, say what they check, replace their tokens, remove them; over a pod's HTTP API
+    /// Register satellites, list and change them, say what they check, replace their tokens, remove them; over a pod's HTTP API
     Satellite(SatelliteArgs),
+    /// Print transitions of the log, and follow it as it grows; over a pod's HTTP API
+    Transitions(TransitionsArgs),
+    /// Print what an automation can subscribe to; over a pod's HTTP API
+    Triggers(TriggersArgs),
+    /// Say how a pod and the fleet are
+    Status(StatusArgs),
     /// Be one satellite: connect, send heartbeats, come back for ever
     Agent(AgentArgs),
     /// Be many satellites in one process; they are registered, connected, and removed at the end
@@ -72,6 +86,8 @@ enum Command {
     Rebuild(RebuildArgs),
     /// Copy satellites from another system's database, with the credentials they have
     Import(ImportArgs),
+    /// Print completions for a shell, such as `groundstation completions bash > /etc/bash_completion.d/groundstation`
+    Completions(CompletionArgs),
     /// Ask a pod whether it is ready; exits 0 if so (for health checks without a shell)
     Health(HealthArgs),
 }
@@ -83,6 +99,13 @@ struct RebuildArgs {
     /// Only compare: change nothing, exit 1 where a row differs
     #[arg(long)]
     check: bool,
+}
+
+#[derive(Args)]
+struct CompletionArgs {
+    /// Which shell
+    #[arg(value_enum)]
+    shell: clap_complete::Shell,
 }
 
 #[derive(Args)]
@@ -192,6 +215,14 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Migrate(args) => migrate(&args),
         Command::Dev(args) => dev::run(&args),
         Command::Satellite(args) => satellite::run(args),
+        Command::Transitions(args) => transitions::run(args),
+        Command::Triggers(args) => triggers::run(args),
+        Command::Status(args) => status::run(args),
+        Command::Completions(args) => {
+            let mut script = Vec::new();
+            clap_complete::generate(args.shell, &mut Cli::command(), "groundstation", &mut script);
+            std::io::stdout().write_all(&script).context("cannot write")
+        }
         Command::Agent(args) => {
             logging::start("info")?;
             block_on(run_agent(args))

@@ -3,6 +3,7 @@
 //! A value that is missing or wrong gives one line that names the variable. Secrets are kept in
 //! types that cannot be printed.
 
+use std::io::Read;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::api::stream;
 use crate::database::Address;
 use crate::door::settings::{DoorArgs, Settings};
 use crate::flapping;
@@ -22,6 +24,7 @@ use crate::token;
 
 mod drain;
 mod guards;
+mod streams;
 
 pub use drain::Drain;
 
@@ -124,19 +127,20 @@ pub struct ServeArgs {
     )]
     listen: String,
 
-    /// The bearer token that may do everything under /v1; without one /v1 answers 401
+    /// The bearer token that may do everything under /v1; several with commas or line breaks, for
+    /// rotation. Without one /v1 answers 401
     #[arg(long, env = "GROUNDSTATION_ADMIN_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     admin_token: Option<SecretString>,
 
-    /// A file that holds the admin token
+    /// A file that holds the admin token, or several
     #[arg(long, env = "GROUNDSTATION_ADMIN_TOKEN_FILE", value_name = "FILE")]
     admin_token_file: Option<PathBuf>,
 
-    /// The bearer token that may only GET
+    /// The bearer token that may only GET; several with commas or line breaks, for rotation
     #[arg(long, env = "GROUNDSTATION_READ_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     read_token: Option<SecretString>,
 
-    /// A file that holds the read token
+    /// A file that holds the read token, or several
     #[arg(long, env = "GROUNDSTATION_READ_TOKEN_FILE", value_name = "FILE")]
     read_token_file: Option<PathBuf>,
 
@@ -207,6 +211,9 @@ pub struct ServeArgs {
     drain: drain::DrainArgs,
 
     #[command(flatten)]
+    streams: streams::StreamArgs,
+
+    #[command(flatten)]
     door: DoorArgs,
 }
 
@@ -245,6 +252,8 @@ pub struct Config {
     pub flapping: flapping::Rules,
     /// How the pod ends.
     pub drain: Drain,
+    /// What bounds live streams.
+    pub streams: stream::Limits,
     /// The door's limits.
     pub door: Settings,
 }
@@ -253,9 +262,9 @@ pub struct Config {
 #[derive(Clone, Default)]
 pub struct Access {
     /// May do everything.
-    pub admin: Option<token::Digest>,
+    pub admin: token::Digests,
     /// May only read.
-    pub read: Option<token::Digest>,
+    pub read: token::Digests,
 }
 
 impl ServeArgs {
@@ -302,18 +311,19 @@ impl ServeArgs {
         if let Some(folder) = &secrets_dir {
             secrets::check_folder("GROUNDSTATION_SECRETS_DIR", folder)?;
         }
+        let door = self.door.check()?;
         Ok(Config {
             pod,
             listen,
             database,
             nats,
             access: Access {
-                admin: secret(
+                admin: tokens(
                     "GROUNDSTATION_ADMIN_TOKEN",
                     self.admin_token,
                     self.admin_token_file,
                 )?,
-                read: secret("GROUNDSTATION_READ_TOKEN", self.read_token, self.read_token_file)?,
+                read: tokens("GROUNDSTATION_READ_TOKEN", self.read_token, self.read_token_file)?,
             },
             heartbeat_interval,
             offline_threshold,
@@ -328,7 +338,8 @@ impl ServeArgs {
             brown_out,
             flapping,
             drain: self.drain.check()?,
-            door: self.door.check()?,
+            streams: self.streams.check(door.socket.write_timeout)?,
+            door,
         })
     }
 }
@@ -363,22 +374,45 @@ pub fn span(name: &str, text: &str) -> anyhow::Result<Duration> {
     Ok(span)
 }
 
-/// The digest of a token given itself or by file; an empty one counts as none.
-fn secret(
+/// The most tokens of one right: for rotation two are enough.
+const MAX_TOKENS: usize = 16;
+
+/// The largest file of tokens, in bytes.
+const MAX_TOKEN_FILE: u64 = 64 * 1024;
+
+/// Tokens with commas or line breaks between them; empty ones count as none.
+pub fn split_tokens(text: &str) -> impl Iterator<Item = &str> {
+    text.split([',', '\n']).map(str::trim).filter(|token| !token.is_empty())
+}
+
+/// The digests of tokens given themselves or by file.
+fn tokens(
     name: &str,
     value: Option<SecretString>,
     file: Option<PathBuf>,
-) -> anyhow::Result<Option<token::Digest>> {
+) -> anyhow::Result<token::Digests> {
     let value = match (value, file) {
         (Some(_), Some(_)) => bail!("{name} and {name}_FILE are both set: set one of them"),
         (Some(value), None) => value,
-        (None, Some(file)) => std::fs::read_to_string(&file)
-            .with_context(|| format!("cannot read {name}_FILE {}", file.display()))?
-            .into(),
-        (None, None) => return Ok(None),
+        (None, Some(file)) => read_secret(&format!("{name}_FILE"), &file)?,
+        (None, None) => return Ok(token::Digests::default()),
     };
-    let token = value.expose_secret().trim();
-    Ok((!token.is_empty()).then(|| token::Digest::of(token)))
+    let tokens: Vec<_> = split_tokens(value.expose_secret()).map(token::Digest::of).collect();
+    if tokens.len() > MAX_TOKENS {
+        bail!("{name} has {} tokens, it must be at most {MAX_TOKENS}", tokens.len());
+    }
+    Ok(token::Digests::new(tokens))
+}
+
+fn read_secret(name: &str, file: &std::path::Path) -> anyhow::Result<SecretString> {
+    let shown = || format!("cannot read {name} {}", file.display());
+    let mut text = String::new();
+    let opened = std::fs::File::open(file).with_context(shown)?;
+    opened.take(MAX_TOKEN_FILE + 1).read_to_string(&mut text).with_context(shown)?;
+    if text.len() as u64 > MAX_TOKEN_FILE {
+        bail!("{name} {} must have at most {MAX_TOKEN_FILE} bytes", file.display());
+    }
+    Ok(text.into())
 }
 
 #[cfg(test)]
@@ -407,12 +441,26 @@ mod tests {
         assert_eq!(config.offline_threshold, Duration::from_secs(45));
         assert_eq!(config.sweep_interval, Duration::from_secs(1));
         assert_eq!(config.seal_interval, Duration::from_secs(60));
-        assert!(config.access.admin.is_none() && config.access.read.is_none());
+        assert!(config.access.admin.is_empty() && config.access.read.is_empty());
         assert!(config.retention.is_none() && config.archive.is_none());
         assert_eq!(config.partition_width, 1_000_000);
         assert_eq!(config.brown_out, brown_out::Rules::default());
         assert_eq!(config.flapping, flapping::Rules::default());
         assert_eq!(config.drain.deadline, Duration::from_secs(25));
+    }
+
+    #[test]
+    fn several_tokens_are_taken_each_by_itself_and_not_too_many() {
+        let config = check(&["--admin-token", "new, old\nolder,,"]).expect("tokens");
+        for (token, opens) in
+            [("new", true), ("old", true), ("older", true), ("new, old", false), ("", false)]
+        {
+            assert_eq!(config.access.admin.matches(token), opens, "{token:?}");
+            assert!(!config.access.read.matches(token));
+        }
+        let many = ["x"; 17].join(",");
+        let error = check(&["--read-token", &many]).err().expect("an error");
+        assert!(error.contains("GROUNDSTATION_READ_TOKEN has 17 tokens"), "{error}");
     }
 
     #[test]

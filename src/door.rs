@@ -52,6 +52,18 @@ pub struct Arrival {
     pub deadline: Instant,
 }
 
+/// The way for a route to end its connection at once, whatever is still to be written; an extension
+/// of every request. Dropping an answer is not enough where the other side does not read it.
+#[derive(Debug, Clone, Default)]
+pub struct HangUp(CancellationToken);
+
+impl HangUp {
+    /// Ends the connection.
+    pub fn now(&self) {
+        self.0.cancel();
+    }
+}
+
 /// See the module.
 pub struct Door {
     settings: Settings,
@@ -182,6 +194,7 @@ impl Door {
     ) {
         let limit = self.settings.authentication_timeout;
         let asked = AtomicBool::new(false);
+        let hang_up = HangUp::default();
         let routes = TowerToHyperService::new(routes);
         let service = service_fn(|mut request: Request<hyper::body::Incoming>| {
             let arrival = if asked.swap(true, Ordering::Relaxed) {
@@ -190,6 +203,7 @@ impl Door {
                 arrival
             };
             request.extensions_mut().insert(arrival);
+            request.extensions_mut().insert(hang_up.clone());
             routes.call(request)
         });
         let mut http = http1::Builder::new();
@@ -202,6 +216,7 @@ impl Door {
         loop {
             tokio::select! {
                 ended = connection.as_mut() => return self.tell(ended, &asked),
+                () = hang_up.0.cancelled() => return,
                 () = sleep_until(arrival.deadline), if waiting => {
                     waiting = false;
                     if !asked.load(Ordering::Relaxed) {

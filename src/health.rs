@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// Shared by everything that knows part of it.
 #[derive(Default)]
@@ -20,7 +21,7 @@ pub struct Health {
 }
 
 /// A large part of some sessions went silent together: their losses are held for a while.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct BrownOut {
     /// Whose sessions.
     pub scope: String,
@@ -31,7 +32,7 @@ pub struct BrownOut {
 }
 
 /// What the relay of this pod is doing.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, ToSchema)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum RelayState {
     /// Another pod relays, or nobody does yet.
@@ -52,7 +53,7 @@ pub enum RelayState {
 }
 
 /// The body of `/readyz`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Report {
     /// Whether the pod takes satellites.
     pub ready: bool,

@@ -14,6 +14,7 @@ use serde_json::Value;
 use thiserror::Error;
 use time::OffsetDateTime;
 use tokio_postgres::types::Json;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::lifecycle::{Event, Position, SatelliteId};
@@ -135,7 +136,7 @@ const REGISTERED: &str = "
            (select min(c.changed_at) from registry_changes c
              where c.satellite_id = r.satellite_id and c.action = 'created') as created_at
       from registry_changes r
-     where r.satellite_id = any($1) and r.after is not null
+     where r.satellite_id = any($1) and r.action in ('created', 'updated')
        and r.position <= $2 and r.changed_at <= $3
      order by r.satellite_id, r.change desc";
 
@@ -225,7 +226,7 @@ impl Field {
 }
 
 /// Answers about one satellite over a window that ends now.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Stats {
     /// The field asked about.

@@ -26,6 +26,7 @@ pub mod credentials;
 pub mod database;
 pub mod dev;
 pub mod door;
+pub mod expected;
 pub mod flapping;
 pub mod gateway;
 pub mod health;

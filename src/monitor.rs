@@ -218,8 +218,10 @@ impl Monitor {
         let statement = client.prepare_cached(CHANGES).await?;
         for row in client.query(&statement, &[&known, &MAX_CHANGES]).await? {
             memory.change = Some(row.try_get("change")?);
-            self.registry
-                .set_threshold(SatelliteId(row.try_get("satellite_id")?), row.try_get("ms")?);
+            if row.try_get("is_of_threshold")? {
+                self.registry
+                    .set_threshold(SatelliteId(row.try_get("satellite_id")?), row.try_get("ms")?);
+            }
         }
         Ok(())
     }
@@ -385,7 +387,8 @@ const NEWEST_CHANGE: &str = "select coalesce(max(change), 0) from registry_chang
 
 /// Changes are appended under the log's lock: one with a higher number is never committed earlier.
 const CHANGES: &str = "
-    select change, satellite_id, (after ->> 'offlineThresholdMs')::bigint as ms
+    select change, satellite_id, (after ->> 'offlineThresholdMs')::bigint as ms,
+           action in ('created', 'updated', 'removed') as is_of_threshold
       from registry_changes where change > $1 order by change limit $2";
 
 const ACCOUNT: &str = "

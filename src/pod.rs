@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
+use crate::api::stream::Streams;
 use crate::api::{self, Api};
 use crate::changes::{Changed, Changes};
 use crate::config::Config;
@@ -120,6 +121,13 @@ pub async fn run(
         health: health.clone(),
         changed,
         metrics: metrics.clone(),
+        streams: Arc::new(Streams::new(
+            config.streams,
+            database.clone(),
+            head.subscribe(),
+            drain.clone(),
+            metrics.clone(),
+        )),
     });
 
     let mut tasks = JoinSet::new();
@@ -210,7 +218,7 @@ pub async fn run(
     let http = tokio::spawn(door.serve(listener, routes, stop_http.clone()));
 
     info!(pod = %config.pod, %address, tls = config.door.tls.is_some(), "listening");
-    if config.access.admin.is_none() {
+    if config.access.admin.is_empty() {
         warn!("no GROUNDSTATION_ADMIN_TOKEN is set: /v1 answers 401");
     }
     ready(address);

@@ -14,6 +14,7 @@ use thiserror::Error;
 use time::OffsetDateTime;
 use tokio_postgres::Row;
 use tokio_postgres::types::{Json, ToSql};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::lifecycle::{Event, SatelliteId, Session};
@@ -22,6 +23,9 @@ use crate::wire::{Actor, ImportedJson, SatelliteJson, Timestamp};
 use crate::{log, observation, token};
 
 pub mod change;
+pub mod idempotency;
+
+use idempotency::{Claim, Key};
 
 /// The most characters of a name, a region and a tag's value.
 pub const MAX_CHARACTERS: usize = 200;
@@ -37,18 +41,21 @@ const MAX_THRESHOLD_MS: i64 = 7 * 24 * 60 * 60 * 1_000;
 pub const MAX_LIMIT: i64 = 1_000;
 
 /// A satellite to be registered.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NewSatellite {
     /// 1 to 200 characters.
+    #[schema(min_length = 1, max_length = 200)]
     pub name: String,
     /// 1 to 200 characters.
+    #[schema(min_length = 1, max_length = 200)]
     pub region: String,
-    /// Names and values, both text.
+    /// Names and values, both text; at most 64.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
     /// Its own offline threshold in milliseconds.
     #[serde(default)]
+    #[schema(minimum = 1, maximum = 604_800_000)]
     pub offline_threshold_ms: Option<i64>,
 }
 
@@ -136,19 +143,51 @@ const CREATE: &str = "
             jsonb_build_object('name', $2::text, 'region', $3::text, 'tags', $4::jsonb,
                                'offlineThresholdMs', $6::bigint))";
 
-/// Registers a satellite that has passed [`NewSatellite::check`]. The token is returned this once;
-/// only its digest is kept.
+/// What a registration came to.
+pub enum Created {
+    /// A new satellite.
+    New {
+        /// As it is now, with the number of the change that made it.
+        satellite: Box<Shown>,
+        /// Shown this once: only its digest is kept.
+        token: SecretString,
+    },
+    /// The satellite that the same request with the same key made before.
+    Again(Box<Shown>),
+    /// The one it made has been removed.
+    AgainButRemoved(SatelliteId),
+    /// The key was used for another request.
+    KeyOfAnother,
+    /// No more keys are kept today.
+    TooManyKeys,
+}
+
+/// Registers a satellite that has passed [`NewSatellite::check`], once for one key.
 pub async fn create(
     client: &mut Object,
     new: &NewSatellite,
+    key: Option<&Key>,
     actor: &Actor,
     default: Duration,
-) -> anyhow::Result<(SatelliteJson, SecretString)> {
+) -> anyhow::Result<Created> {
     let id = SatelliteId(Uuid::new_v4());
     let token = token::generate()?;
     let digest = token::Digest::of(token.expose_secret()).to_stored();
     let tags = Json(&new.tags);
     let transaction = client.transaction().await?;
+    if let Some(key) = key {
+        match idempotency::claim(&transaction, key, new, id).await? {
+            Claim::New => {}
+            Claim::Used(earlier) => {
+                let found = shown(&transaction, earlier, default).await?;
+                return Ok(found.map_or(Created::AgainButRemoved(earlier), |satellite| {
+                    Created::Again(Box::new(satellite))
+                }));
+            }
+            Claim::OtherRequest => return Ok(Created::KeyOfAnother),
+            Claim::Full => return Ok(Created::TooManyKeys),
+        }
+    }
     let statement = transaction.prepare_cached(CREATE).await?;
     let (head, now) = log::transaction::lock_head(&transaction).await?;
     let parameters: [&(dyn ToSql + Sync); 10] = [
@@ -165,10 +204,20 @@ pub async fn create(
     ];
     transaction.execute(&statement, &parameters).await?;
     transaction.commit().await?;
-    let satellite = get(client, id, default).await?;
+    let satellite = shown(client, id, default).await?;
     let satellite =
         satellite.ok_or_else(|| anyhow::anyhow!("removed as soon as it was created"))?;
-    Ok((satellite, token))
+    Ok(Created::New { satellite: Box::new(satellite), token })
+}
+
+/// A satellite and how often its description was changed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shown {
+    /// As it stands now.
+    pub satellite: SatelliteJson,
+    /// The number of the newest change to its description: what an administrator said of it, not how
+    /// it stands.
+    pub version: i64,
 }
 
 const GET: &str = "
@@ -176,7 +225,9 @@ const GET: &str = "
            s.created_at, c.last_event, c.last_heartbeat_at,
            coalesce(c.flapping_until > sight.observed_at, false) as flapping,
            i.last_event as imported_event, i.last_heartbeat_at as imported_heartbeat, i.imported_at,
-           judged_until(sight.observed_at, p.seen_at) as observed_at, sight.judged_at, sight.resumed_at
+           judged_until(sight.observed_at, p.seen_at) as observed_at, sight.judged_at, sight.resumed_at,
+           (select coalesce(max(r.change), 0) from registry_changes r
+             where r.satellite_id = s.id and r.action in ('created', 'updated')) as described_by
       from sight cross join satellites s
       left join satellite_connections c on c.satellite_id = s.id
       left join pods p on p.number = c.pod
@@ -189,9 +240,21 @@ pub async fn get(
     id: SatelliteId,
     default: Duration,
 ) -> Result<Option<SatelliteJson>, tokio_postgres::Error> {
+    Ok(shown(client, id, default).await?.map(|shown| shown.satellite))
+}
+
+/// One satellite and the version of its description.
+pub async fn shown(
+    client: &impl GenericClient,
+    id: SatelliteId,
+    default: Duration,
+) -> Result<Option<Shown>, tokio_postgres::Error> {
     let statement = client.prepare_cached(GET).await?;
     let row = client.query_opt(&statement, &[&id.0]).await?;
-    row.map(|row| from_row(&row, default)).transpose()
+    row.map(|row| {
+        Ok(Shown { satellite: from_row(&row, default)?, version: row.try_get("described_by")? })
+    })
+    .transpose()
 }
 
 const LIST: &str = "
@@ -329,8 +392,19 @@ pub async fn replace_digest(
     Ok(replaced == 1)
 }
 
-const ROTATE: &str =
-    "update satellites set token_hash = $2, token_version = token_version + 1 where id = $1";
+const LOCK_TOKEN: &str = "select token_version from satellites where id = $1 for no key update";
+
+/// Who did it is kept; of the token only its number.
+const ROTATE: &str = "
+    with rotated as (
+        update satellites set token_hash = $2, token_version = token_version + 1 where id = $1
+        returning token_version
+    )
+    insert into registry_changes
+           (position, changed_at, satellite_id, action, actor_type, actor_id, before, after)
+    select $3, $4, $1, 'token_rotated', $5, $6, jsonb_build_object('tokenVersion', $7::bigint),
+           jsonb_build_object('tokenVersion', rotated.token_version)
+      from rotated";
 
 const LIVE_SESSION: &str = "
     select session from satellite_connections
@@ -347,14 +421,22 @@ pub struct Rotated {
 /// Replaces a satellite's token: from the commit on the old one opens nothing. `None` for an
 /// unknown satellite.
 pub async fn rotate(
-    client: &impl GenericClient,
+    client: &mut Object,
     id: SatelliteId,
+    actor: &Actor,
 ) -> anyhow::Result<Option<Rotated>> {
     let token = token::generate()?;
     let digest = token::Digest::of(token.expose_secret()).to_stored();
-    if client.execute(ROTATE, &[&id.0, &digest]).await? == 0 {
-        return Ok(None);
-    }
+    let transaction = client.transaction().await?;
+    let statement = transaction.prepare_cached(ROTATE).await?;
+    // The row before the log, as the appender does.
+    let Some(row) = transaction.query_opt(LOCK_TOKEN, &[&id.0]).await? else { return Ok(None) };
+    let before: i64 = row.try_get("token_version")?;
+    let (head, now) = log::transaction::lock_head(&transaction).await?;
+    let parameters: [&(dyn ToSql + Sync); 7] =
+        [&id.0, &digest, &head.0, &now, &actor.kind, &actor.id, &before];
+    transaction.execute(&statement, &parameters).await?;
+    transaction.commit().await?;
     // In a later statement: a connect that the update waited for is seen.
     let row = client.query_opt(LIVE_SESSION, &[&id.0]).await?;
     let session = row.map(|row| row.try_get(0).map(Session)).transpose()?;

@@ -11,6 +11,7 @@ use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::lifecycle::{Event, Payload, State};
@@ -21,7 +22,8 @@ const RFC_3339_MS: &[BorrowedFormatItem<'_>] =
 
 /// A moment, to the millisecond: everything stored and sent is cut to it, so that what is printed
 /// is what was stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ToSchema)]
+#[schema(value_type = String, format = DateTime)]
 pub struct Timestamp(OffsetDateTime);
 
 impl Timestamp {
@@ -69,7 +71,7 @@ impl<'de> Deserialize<'de> for Timestamp {
 }
 
 /// The state of a connection, as sent and as stored in the log.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StateJson {
     /// `online` or `offline`.
@@ -115,7 +117,7 @@ impl From<StateJson> for State {
 }
 
 /// Who caused a transition.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Actor {
     /// `system`, or `token` for a call of the administration API.
     #[serde(rename = "type")]
@@ -137,7 +139,7 @@ impl Actor {
 }
 
 /// A transition, as read from the log.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TransitionJson {
     /// Its place in the whole log.
@@ -161,6 +163,7 @@ pub struct TransitionJson {
     /// The state after, or null for a removal.
     pub next: Option<StateJson>,
     /// The fields that changed, with their new values.
+    #[schema(value_type = Object)]
     pub delta: Map<String, Value>,
     /// Their names.
     pub changed_fields: Vec<String>,
@@ -205,7 +208,7 @@ fn fields(state: &StateJson) -> [(&'static str, Value); 6] {
 }
 
 /// A satellite, as the API shows it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SatelliteJson {
     /// The satellite, and its agent's `clientId`.
@@ -245,7 +248,7 @@ pub struct SatelliteJson {
 }
 
 /// What another system knew of a satellite: that system's edge and heartbeat, none of ours.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ImportedJson {
     /// Its last edge there.

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Finds PostgreSQL >= 15 and nats-server >= 2.10, or brings pinned ones into .tools/. With the word
-# `tests` brings also what only tests need: a WebSocket library for tools/foreign_agent.py.
+# `tests` brings also what only tests need: a WebSocket library for tools/foreign_agent.py, and the
+# tester of the HTTP API (Python 3.11 or newer).
 #
 # Looks where the program itself looks (src/dev/tools.rs): the environment, PATH, the usual folders,
 # .tools. Needs Python 3 with pip or venv only if something is missing; never root.
@@ -93,16 +94,21 @@ bring_servers() {
     mv .tools.new .tools
 }
 
-bring_websockets() {
-    echo "tools: bringing the library of the foreign agent into .tools"
+# bring_library NAME: what tools/requirements-NAME.txt lists, into .tools/NAME. The requirements are
+# copied beside what they brought: the same text, nothing to do.
+bring_library() {
+    folder=$(echo "$1" | tr - _)
+    requirements=requirements-$1.txt
+    cmp -s "tools/$requirements" ".tools/$folder/$requirements" && return
+    echo "tools: bringing $1 into .tools"
     rm -rf .tools.new
     mkdir .tools.new
     python=$(python_with_pip)
-    pip_into .tools.new/foreign_agent tools/requirements-foreign-agent.txt "$python"
-    cp tools/requirements-foreign-agent.txt .tools.new/foreign_agent/
+    pip_into ".tools.new/$folder" "tools/$requirements" "$python"
+    cp "tools/$requirements" ".tools.new/$folder/"
     mkdir -p .tools
-    rm -rf .tools/foreign_agent
-    mv .tools.new/foreign_agent .tools/
+    rm -rf ".tools/$folder"
+    mv ".tools.new/$folder" .tools/
 }
 
 trap 'rm -rf .tools.new' EXIT
@@ -111,7 +117,7 @@ if [ -z "$postgres" ] || [ -z "$nats" ]; then
     cmp -s tools/requirements.txt .tools/requirements.txt || bring_servers
 fi
 if [ "${1:-}" = tests ]; then
-    cmp -s tools/requirements-foreign-agent.txt .tools/foreign_agent/requirements-foreign-agent.txt ||
-        bring_websockets
+    bring_library foreign-agent
+    bring_library api-tester
 fi
 echo "tools: ${postgres:-.tools}, ${nats:-.tools}"

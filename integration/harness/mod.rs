@@ -11,6 +11,7 @@ pub mod pod;
 pub mod program;
 pub mod proxy;
 pub mod raw;
+pub mod reader;
 pub mod refusal;
 pub mod relaying;
 pub mod running;

@@ -145,6 +145,27 @@ impl Pod {
         self.call("DELETE", &format!("/v1/satellites/{id}"), Some(&self.admin_token), None).await
     }
 
+    /// A call of the administrator with more headers.
+    pub async fn call_with(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<String>,
+    ) -> Answer {
+        let mut request = ureq::http::Request::builder()
+            .method(method)
+            .uri(format!("http://{}{path}", self.address))
+            .header("Authorization", format!("Bearer {}", self.admin_token))
+            .header("Content-Type", "application/json");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(body.unwrap_or_default()).expect("a request");
+        let called = format!("{method} {path} of {}", self.name);
+        blocking(move || send(request)).await.unwrap_or_else(|error| panic!("{called}: {error}"))
+    }
+
     /// Any call.
     pub async fn call(
         &self,

@@ -5,51 +5,139 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{Path, State};
-use serde::Serialize;
+use axum::http::HeaderMap;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
+use utoipa::ToSchema;
 
 use super::Api;
+use super::conditions::{self, Tag, tag};
 use super::parameters::satellite_id;
 use super::problem::Problem;
-use crate::assignments;
+use crate::assignments::{self, Replaced};
+use crate::wire::Actor;
 
 /// The largest body: the largest list, with white space.
 pub const MAX_BODY_BYTES: usize = 2 * assignments::MAX_BYTES;
 
-#[derive(Serialize)]
+/// What a satellite is to check.
+#[derive(Serialize, ToSchema)]
+#[schema(as = AssignmentList)]
 pub struct List {
     /// The change that made it; of two versions the greater is the newer. 0: nothing ever was.
     version: i64,
+    /// All of it.
+    #[schema(value_type = Vec<Assignment>)]
     assignments: Box<RawValue>,
 }
 
-/// `GET /v1/satellites/{id}/assignments`
+/// A list to be replaced.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = NewAssignmentList)]
+pub struct NewList {
+    /// All of it: what is not in it is assigned no more. At most 500, and 512 KiB.
+    #[schema(max_items = 500)]
+    #[expect(
+        dead_code,
+        reason = "a shape for the API's description; `assignments::check` decides"
+    )]
+    assignments: Vec<Assignment>,
+}
+
+/// One thing a satellite is to check.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[expect(dead_code, reason = "a shape for the API's description; `assignments::check` decides")]
+pub struct Assignment {
+    /// Unlike that of every other assignment of the satellite.
+    #[schema(min_length = 1, max_length = 200)]
+    config_id: String,
+    /// What is checked.
+    #[schema(min_length = 1, max_length = 200)]
+    system_id: String,
+    /// How it is checked.
+    #[schema(min_length = 1, max_length = 200)]
+    strategy_id: String,
+    /// Whatever the strategy wants to know.
+    #[schema(value_type = Object)]
+    config: Value,
+    /// How often.
+    #[schema(minimum = 1, maximum = 604_800)]
+    interval_seconds: i64,
+    /// What is collected besides; at most 50.
+    #[schema(value_type = Option<Vec<Object>>, nullable = false)]
+    collectors: Option<Value>,
+    /// For people.
+    #[schema(min_length = 1, max_length = 200, nullable = false)]
+    config_name: Option<String>,
+    /// For people.
+    #[schema(min_length = 1, max_length = 200, nullable = false)]
+    system_name: Option<String>,
+}
+
+/// Show what a satellite is to check
+#[utoipa::path(
+    get, operation_id = "showAssignments",
+    path = "/v1/satellites/{id}/assignments",
+    tag = "assignments",
+    params(("id" = Uuid, Path, description = "The satellite")),
+    responses((status = 200, description = "The list in force", body = List, headers(
+        ("ETag" = String, description = "Its version"),
+    )))
+)]
 pub async fn get(
     State(api): State<Arc<Api>>,
     path: Result<Path<String>, PathRejection>,
-) -> Result<Json<List>, Problem> {
+) -> Result<(Tag, Json<List>), Problem> {
     let id = satellite_id(path)?;
     let client = api.database.get().await?;
     let found = assignments::get(&client, id).await?;
     let (version, assignments) = found.ok_or_else(|| Problem::no_satellite(&id.to_string()))?;
-    Ok(Json(List { version, assignments }))
+    Ok((tag(version), Json(List { version, assignments })))
 }
 
-/// `PUT /v1/satellites/{id}/assignments`
+/// Replace what a satellite is to check
+///
+/// The whole list at once; its live session hears of it within a second. With If-Match only if nobody
+/// has replaced it since.
+#[utoipa::path(
+    put, operation_id = "replaceAssignments",
+    path = "/v1/satellites/{id}/assignments",
+    tag = "assignments",
+    params(
+        ("id" = Uuid, Path, description = "The satellite"),
+        ("If-Match" = Option<String>, Header, description = "The ETag of the list you have read"),
+    ),
+    request_body = NewList,
+    responses(
+        (status = 200, description = "The list in force", body = List, headers(
+            ("ETag" = String, description = "Its version"),
+        )),
+        (status = 412, description = "Somebody else has replaced it meanwhile",
+         body = super::problem::ProblemJson, content_type = "application/problem+json"),
+    )
+)]
 pub async fn replace(
     State(api): State<Arc<Api>>,
     path: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
     body: Result<Json<Value>, JsonRejection>,
-) -> Result<Json<List>, Problem> {
+) -> Result<(Tag, Json<List>), Problem> {
     let id = satellite_id(path)?;
     let Json(sent) = body?;
     let list = assignments::check(sent)?;
-    let client = api.database.get().await?;
-    let version = assignments::replace(&client, id, &list).await?;
-    let version = version.ok_or_else(|| Problem::no_satellite(&id.to_string()))?;
+    let expected = conditions::expected(&headers)?;
+    let mut client = api.database.get().await?;
+    let replaced =
+        assignments::replace(&mut client, id, &list, expected.as_ref(), &Actor::admin()).await?;
+    let version = match replaced {
+        Replaced::By(version) => version,
+        Replaced::Unknown => return Err(Problem::no_satellite(&id.to_string())),
+        Replaced::Unexpected => return Err(Problem::changed_meanwhile()),
+    };
     api.changed.tell();
     tracing::info!(satellite = %id, version, "assignments replaced");
     let assignments = to_raw_value(&list).map_err(anyhow::Error::from)?;
-    Ok(Json(List { version, assignments }))
+    Ok((tag(version), Json(List { version, assignments })))
 }

@@ -8,6 +8,7 @@ use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use serde::Deserialize;
+use utoipa::IntoParams;
 use uuid::Uuid;
 
 use super::Api;
@@ -49,13 +50,29 @@ pub async fn fleet(
     Ok((satellites, next, as_of.position))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct StatsQuery {
+    /// `status` (the default), `lastEvent`, `name` or `region`
+    #[param(pattern = "^(status|lastEvent|name|region)$")]
     field: Option<String>,
+    /// How far back, such as `24h` (the default) or `30days`; at most 366 days
+    #[param(example = "24h", pattern = "^[1-9][0-9]{0,2}(s|m|h|d)$")]
     window: Option<String>,
 }
 
-/// `GET /v1/satellites/{id}/stats`
+/// Since when, how often, how long
+#[utoipa::path(
+    get, operation_id = "showStats",
+    path = "/v1/satellites/{id}/stats",
+    tag = "satellites",
+    params(("id" = Uuid, Path, description = "The satellite"), StatsQuery),
+    responses(
+        (status = 200, description = "Over a window that ends now", body = Stats),
+        (status = 410, description = "What was then has been dropped",
+         body = super::problem::ProblemJson, content_type = "application/problem+json"),
+    )
+)]
 pub async fn stats(
     State(api): State<Arc<Api>>,
     path: Result<Path<String>, PathRejection>,

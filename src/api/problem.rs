@@ -4,12 +4,35 @@ use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde::Serialize;
 use tracing::error;
+use utoipa::ToSchema;
 
 use crate::database;
 use crate::history::NoAnswer;
 use crate::satellites::Invalid;
+
+/// The media type of a problem.
+pub const PROBLEM_JSON: &str = "application/problem+json";
+
+/// A problem, as RFC 9457 has it.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub struct ProblemJson {
+    /// Stable; callers branch on it.
+    #[serde(rename = "type")]
+    #[schema(example = "urn:groundstation:problem:unknown-satellite")]
+    kind: String,
+    /// The same for every problem of this type.
+    title: String,
+    /// The status of the answer.
+    status: u16,
+    /// What is wrong this time, and what to do.
+    detail: String,
+    /// Which field of the body is wrong, where one is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
+}
 
 /// What went wrong, for the caller.
 #[derive(Debug)]
@@ -36,7 +59,8 @@ impl Problem {
 
     /// 404, for a satellite.
     pub fn no_satellite(id: &str) -> Problem {
-        let detail = format!("There is no satellite {id}.");
+        let detail =
+            format!("There is no satellite {id}; GET /v1/satellites lists those there are.");
         Problem::new(StatusCode::NOT_FOUND, "unknown-satellite", "Unknown satellite", detail)
     }
 
@@ -44,6 +68,56 @@ impl Problem {
     pub fn no_history(id: &str) -> Problem {
         let detail = format!("Satellite {id} has never connected: it has no history.");
         Problem::new(StatusCode::NOT_FOUND, "no-history", "No history", detail)
+    }
+
+    /// 409, for a key whose satellite is gone.
+    pub fn key_of_removed(id: &str) -> Problem {
+        let detail = format!(
+            "This Idempotency-Key registered satellite {id}, which has been removed; \
+             send another key to register a new one."
+        );
+        Problem::new(StatusCode::CONFLICT, "key-of-removed-satellite", "Key already used", detail)
+    }
+
+    /// 422, for a key that was used for something else.
+    pub fn key_of_another() -> Problem {
+        let detail = "This Idempotency-Key was used for a registration with another body; \
+                      send that body again, or another key.";
+        let (status, kind) = (StatusCode::UNPROCESSABLE_ENTITY, "key-of-another-request");
+        Problem::new(status, kind, "Key already used", detail)
+    }
+
+    /// 429, where as many keys as are kept were used within a day.
+    pub fn too_many_keys() -> Problem {
+        let detail = "As many Idempotency-Keys as are kept were used within a day; \
+                      register without one, or wait until the oldest have expired.";
+        Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-keys", "Too many keys", detail)
+    }
+
+    /// 412, where something was changed by somebody else.
+    pub fn changed_meanwhile() -> Problem {
+        let detail = "It was changed since you read it. GET it again, make your change to what is \
+                      there now, and send that with its ETag as If-Match.";
+        let (status, kind) = (StatusCode::PRECONDITION_FAILED, "changed-meanwhile");
+        Problem::new(status, kind, "Changed meanwhile", detail)
+    }
+
+    /// 422, for a position that the log has not reached.
+    pub fn ahead_of_log(after: i64, head: i64) -> Problem {
+        let detail = format!(
+            "The log ends at position {head}, so nothing can go on behind {after}: it is of another \
+             log, or of this one before it was restored to an earlier point."
+        );
+        let (status, kind) = (StatusCode::UNPROCESSABLE_ENTITY, "ahead-of-log");
+        Problem::new(status, kind, "Ahead of the log", detail)
+    }
+
+    /// 503, where as many streams are open as this pod takes.
+    pub fn too_many_streams() -> Problem {
+        let detail =
+            "This pod has as many live streams open as it takes; try again, or another pod.";
+        let (status, kind) = (StatusCode::SERVICE_UNAVAILABLE, "too-many-streams");
+        Problem::new(status, kind, "Too many streams", detail)
     }
 
     /// 422, for a field or parameter that breaks its limit.
@@ -68,18 +142,16 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut body = json!({
-            "type": format!("urn:groundstation:problem:{}", self.kind),
-            "title": self.title,
-            "status": self.status.as_u16(),
-            "detail": self.detail,
-        });
-        if let Some(path) = self.path {
-            body["path"] = path.into();
-        }
+        let body = ProblemJson {
+            kind: format!("urn:groundstation:problem:{}", self.kind),
+            title: self.title.to_owned(),
+            status: self.status.as_u16(),
+            detail: self.detail,
+            path: self.path,
+        };
         let mut response = (self.status, Json(body)).into_response();
         let headers = response.headers_mut();
-        let json = HeaderValue::from_static("application/problem+json");
+        let json = HeaderValue::from_static(PROBLEM_JSON);
         headers.insert(header::CONTENT_TYPE, json);
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -155,7 +227,7 @@ impl From<tokio_postgres::Error> for Problem {
 
 /// Answers a path that does not exist.
 pub async fn no_route() -> Problem {
-    let detail = "There is no such route; see the README for those there are.";
+    let detail = "There is no such route; /openapi.json names those there are.";
     Problem::new(StatusCode::NOT_FOUND, "not-found", "Not found", detail)
 }
 

@@ -5,13 +5,16 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderName, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
+use super::conditions::{self, Tag, tag};
 use super::parameters::{limit, satellite_id};
 use super::problem::Problem;
 use super::{APPEND_TIMEOUT, Api, past};
@@ -19,29 +22,44 @@ use crate::lifecycle::Edge;
 use crate::liveness::Status;
 use crate::log::append::Outcome;
 use crate::satellites::change::{Change, Changed};
-use crate::satellites::{self, ListFilter, MAX_LIMIT, NewSatellite};
+use crate::satellites::{self, Created, ListFilter, MAX_LIMIT, NewSatellite, Shown};
 use crate::wire::{Actor, SatelliteJson};
 
 /// How many satellites a page has unless told otherwise.
 const DEFAULT_LIMIT: i64 = 100;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct ListQuery {
+    /// `online` or `offline`, now
+    #[param(pattern = "^(online|offline)$")]
     status: Option<String>,
+    /// Only this region
     region: Option<String>,
+    /// Only with this tag, `name:value`
+    #[param(pattern = "^[^:]+:")]
     tag: Option<String>,
+    /// Only names that contain this, whatever the case
     q: Option<String>,
+    /// How many on a page
+    #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<i64>,
+    /// The `nextCursor` of the page before
     cursor: Option<String>,
-    /// The fleet as it was at this moment,
+    /// The fleet as it was at this moment; with limit and cursor only
+    #[param(format = DateTime)]
     at: Option<String>,
-    /// or right after this position.
+    /// The fleet as it was right after this position; with limit and cursor only
+    #[param(minimum = 0)]
     position: Option<i64>,
 }
 
-#[derive(Serialize)]
+/// A page of the fleet.
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = SatellitePage)]
 pub struct Page {
+    /// By name and id; by id where they are as of the past.
     satellites: Vec<SatelliteJson>,
     /// Where the next page starts; absent on the last one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -51,7 +69,15 @@ pub struct Page {
     position: Option<i64>,
 }
 
-/// `GET /v1/satellites`
+/// List satellites
+///
+/// A cursor is a place, not a copy: a satellite that is there all the while is on exactly one page, or
+/// on none if it is renamed past the place meanwhile; others come and go without moving it.
+#[utoipa::path(get, operation_id = "listSatellites", path = "/v1/satellites", tag = "satellites", params(ListQuery), responses(
+    (status = 200, description = "A page of them", body = Page),
+    (status = 410, description = "What was then has been dropped",
+     body = super::problem::ProblemJson, content_type = "application/problem+json"),
+))]
 pub async fn list(
     State(api): State<Arc<Api>>,
     query: Result<Query<ListQuery>, QueryRejection>,
@@ -85,6 +111,12 @@ async fn as_it_was(api: &Api, query: ListQuery, limit: i64) -> Result<Page, Prob
 }
 
 fn filter(query: ListQuery) -> Result<ListFilter, Problem> {
+    // The database has no place for one in a text.
+    for (name, text) in [("region", &query.region), ("tag", &query.tag), ("q", &query.q)] {
+        if text.as_ref().is_some_and(|text| text.contains('\0')) {
+            return Err(Problem::invalid(format!("{name} must not contain a NUL character.")));
+        }
+    }
     let status = query
         .status
         .map(|word| {
@@ -104,6 +136,7 @@ fn filter(query: ListQuery) -> Result<ListFilter, Problem> {
         .map(|cursor| {
             let json = URL_SAFE_NO_PAD.decode(cursor).ok();
             json.and_then(|json| serde_json::from_slice::<(String, Uuid)>(&json).ok())
+                .filter(|(name, _)| !name.contains('\0'))
                 .ok_or_else(|| Problem::invalid("cursor must be a nextCursor of an earlier page."))
         })
         .transpose()?;
@@ -115,63 +148,147 @@ fn cursor_after(satellite: &SatelliteJson) -> String {
     URL_SAFE_NO_PAD.encode(place.to_string())
 }
 
-#[derive(Serialize)]
-pub struct Created {
+/// A registered satellite.
+#[derive(Serialize, ToSchema)]
+pub struct Registered {
+    /// As it is now.
     satellite: SatelliteJson,
-    /// Shown this once.
-    token: String,
+    /// Shown this once; absent where a registration is repeated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
 }
 
-type Location = [(HeaderName, String); 2];
-
-/// `POST /v1/satellites`
+/// Register a satellite
+///
+/// With the header Idempotency-Key the same request makes one satellite within 24 hours, however often
+/// it is sent. A repetition has the header `Idempotency-Replayed: true` and no token, because only its
+/// digest is kept: whoever lost the first answer takes a new token, `POST /v1/satellites/{id}/token`.
+#[utoipa::path(
+    post, operation_id = "registerSatellite",
+    path = "/v1/satellites",
+    tag = "satellites",
+    params(("Idempotency-Key" = Option<String>, Header,
+            description = "What this registration is called: 1 to 200 printable ASCII characters")),
+    request_body = NewSatellite,
+    responses(
+        (status = 201, description = "It is registered", body = Registered, headers(
+            ("Location" = String, description = "Where it is"),
+            ("ETag" = String, description = "The version of its description"),
+        )),
+        (status = 409, description = "The key's satellite has been removed",
+         body = super::problem::ProblemJson, content_type = "application/problem+json"),
+        (status = 429, description = "Too many keys were used today",
+         body = super::problem::ProblemJson, content_type = "application/problem+json"),
+    )
+)]
 pub async fn create(
     State(api): State<Arc<Api>>,
+    headers: HeaderMap,
     body: Result<Json<NewSatellite>, JsonRejection>,
-) -> Result<(StatusCode, Location, Json<Created>), Problem> {
+) -> Result<Response, Problem> {
     let Json(new) = body?;
     new.check()?;
-    let mut client = api.database.get().await?;
-    let (satellite, token) =
-        satellites::create(&mut client, &new, &Actor::admin(), api.default_threshold).await?;
-    tracing::info!(satellite = %satellite.id, name = %satellite.name, "satellite registered");
-    let headers = [
-        (header::LOCATION, format!("/v1/satellites/{}", satellite.id)),
-        (header::CACHE_CONTROL, "no-store".to_owned()),
-    ];
-    let token = token.expose_secret().to_owned();
-    Ok((StatusCode::CREATED, headers, Json(Created { satellite, token })))
-}
-
-/// `GET /v1/satellites/{id}`
-pub async fn get(
-    State(api): State<Arc<Api>>,
-    path: Result<Path<String>, PathRejection>,
-) -> Result<Json<SatelliteJson>, Problem> {
-    let id = satellite_id(path)?;
-    let client = api.database.get().await?;
-    let satellite = satellites::get(&client, id, api.default_threshold).await?;
-    satellite.map(Json).ok_or_else(|| Problem::no_satellite(&id.to_string()))
-}
-
-/// `PATCH /v1/satellites/{id}`
-pub async fn change(
-    State(api): State<Arc<Api>>,
-    path: Result<Path<String>, PathRejection>,
-    body: Result<Json<Change>, JsonRejection>,
-) -> Result<Json<SatelliteJson>, Problem> {
-    let id = satellite_id(path)?;
-    let Json(asked) = body?;
+    let key = conditions::key(&headers)?;
     let mut client = api.database.get().await?;
     let (actor, default) = (Actor::admin(), api.default_threshold);
-    match satellites::change::change(&mut client, id, asked, &actor, default).await? {
-        Changed::To(satellite) => Ok(Json(*satellite)),
-        Changed::Invalid(invalid) => Err(invalid.into()),
-        Changed::Unknown => Err(Problem::no_satellite(&id.to_string())),
+    match satellites::create(&mut client, &new, key.as_ref(), &actor, default).await? {
+        Created::New { satellite, token } => {
+            let shown = &satellite.satellite;
+            tracing::info!(satellite = %shown.id, name = %shown.name, "satellite registered");
+            let token = token.expose_secret().to_owned();
+            Ok(registered(*satellite, Some(token)).into_response())
+        }
+        Created::Again(satellite) => {
+            let replayed = [(HeaderName::from_static("idempotency-replayed"), "true")];
+            Ok((replayed, registered(*satellite, None)).into_response())
+        }
+        Created::AgainButRemoved(id) => Err(Problem::key_of_removed(&id.to_string())),
+        Created::KeyOfAnother => Err(Problem::key_of_another()),
+        Created::TooManyKeys => Err(Problem::too_many_keys()),
     }
 }
 
-/// `DELETE /v1/satellites/{id}`
+fn registered(shown: Shown, token: Option<String>) -> impl IntoResponse {
+    let headers = [
+        (header::LOCATION, format!("/v1/satellites/{}", shown.satellite.id)),
+        (header::CACHE_CONTROL, "no-store".to_owned()),
+    ];
+    let body = Json(Registered { satellite: shown.satellite, token });
+    (StatusCode::CREATED, headers, tag(shown.version), body)
+}
+
+/// Show a satellite
+#[utoipa::path(
+    get, operation_id = "showSatellite",
+    path = "/v1/satellites/{id}",
+    tag = "satellites",
+    params(("id" = Uuid, Path, description = "The satellite")),
+    responses((status = 200, description = "As it stands now", body = SatelliteJson, headers(
+        ("ETag" = String, description = "The version of its description, not of its status"),
+    )))
+)]
+pub async fn get(
+    State(api): State<Arc<Api>>,
+    path: Result<Path<String>, PathRejection>,
+) -> Result<(Tag, Json<SatelliteJson>), Problem> {
+    let id = satellite_id(path)?;
+    let client = api.database.get().await?;
+    let shown = satellites::shown(&client, id, api.default_threshold).await?;
+    let shown = shown.ok_or_else(|| Problem::no_satellite(&id.to_string()))?;
+    Ok((tag(shown.version), Json(shown.satellite)))
+}
+
+/// Change a satellite
+///
+/// What is absent stays as it is. With If-Match only if nobody has changed it since.
+#[utoipa::path(
+    patch, operation_id = "changeSatellite",
+    path = "/v1/satellites/{id}",
+    tag = "satellites",
+    params(
+        ("id" = Uuid, Path, description = "The satellite"),
+        ("If-Match" = Option<String>, Header, description = "The ETag of what you have read"),
+    ),
+    request_body = Change,
+    responses(
+        (status = 200, description = "As it is now", body = SatelliteJson, headers(
+            ("ETag" = String, description = "The version of its description"),
+        )),
+        (status = 412, description = "Somebody else has changed it meanwhile",
+         body = super::problem::ProblemJson, content_type = "application/problem+json"),
+    )
+)]
+pub async fn change(
+    State(api): State<Arc<Api>>,
+    path: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+    body: Result<Json<Change>, JsonRejection>,
+) -> Result<(Tag, Json<SatelliteJson>), Problem> {
+    let id = satellite_id(path)?;
+    let Json(asked) = body?;
+    let expected = conditions::expected(&headers)?;
+    let mut client = api.database.get().await?;
+    let (actor, default) = (Actor::admin(), api.default_threshold);
+    let changed =
+        satellites::change::change(&mut client, id, asked, expected.as_ref(), &actor, default);
+    match changed.await? {
+        Changed::To(shown) => Ok((tag(shown.version), Json(shown.satellite))),
+        Changed::Invalid(invalid) => Err(invalid.into()),
+        Changed::Unknown => Err(Problem::no_satellite(&id.to_string())),
+        Changed::Unexpected => Err(Problem::changed_meanwhile()),
+    }
+}
+
+/// Remove a satellite
+///
+/// Its session ends, its token is void, and `removed` is its last transition.
+#[utoipa::path(
+    delete, operation_id = "removeSatellite",
+    path = "/v1/satellites/{id}",
+    tag = "satellites",
+    params(("id" = Uuid, Path, description = "The satellite")),
+    responses((status = 204, description = "It is removed"))
+)]
 pub async fn remove(
     State(api): State<Arc<Api>>,
     path: Result<Path<String>, PathRejection>,

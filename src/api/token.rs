@@ -8,6 +8,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderName, header};
 use secrecy::ExposeSecret;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::parameters::satellite_id;
 use super::problem::Problem;
@@ -16,14 +17,25 @@ use crate::lifecycle::{Edge, Reason};
 use crate::satellites::{self, Rotated};
 use crate::wire::{Actor, SatelliteJson};
 
-#[derive(Serialize)]
+/// A new token.
+#[derive(Serialize, ToSchema)]
 pub struct NewToken {
+    /// Whose.
     satellite: SatelliteJson,
     /// Shown this once.
     token: String,
 }
 
-/// `POST /v1/satellites/{id}/token`
+/// Replace a satellite's token
+///
+/// The old one is void at once, and the session it opened ends.
+#[utoipa::path(
+    post, operation_id = "rotateToken",
+    path = "/v1/satellites/{id}/token",
+    tag = "satellites",
+    params(("id" = Uuid, Path, description = "The satellite")),
+    responses((status = 200, description = "The new token, shown this once", body = NewToken))
+)]
 pub async fn rotate(
     State(api): State<Arc<Api>>,
     path: Result<Path<String>, PathRejection>,
@@ -31,8 +43,8 @@ pub async fn rotate(
     let id = satellite_id(path)?;
     let unknown = || Problem::no_satellite(&id.to_string());
     let rotated = {
-        let client = api.database.get().await?;
-        satellites::rotate(&client, id).await?
+        let mut client = api.database.get().await?;
+        satellites::rotate(&mut client, id, &Actor::admin()).await?
     };
     let Rotated { token, session } = rotated.ok_or_else(unknown)?;
     api.changed.tell();

@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
 use super::parameters::{limit, satellite_id, time};
@@ -17,25 +18,41 @@ use crate::wire::TransitionJson;
 /// How many transitions a page has unless told otherwise.
 const DEFAULT_LIMIT: i64 = 100;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct TransitionsQuery {
+    /// Behind this position; 0 is the beginning
+    #[param(minimum = 0)]
     after: Option<i64>,
+    /// How many on a page
+    #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<i64>,
+    /// Only `connected`, `disconnected`, `heartbeat_lost` or `removed`
+    #[param(pattern = "^(connected|disconnected|heartbeat_lost|removed)$")]
     event: Option<String>,
+    /// Recorded at or after this time
+    #[param(format = DateTime)]
     since: Option<String>,
+    /// Recorded before this time
+    #[param(format = DateTime)]
     until: Option<String>,
 }
 
-#[derive(Serialize)]
+/// A page of the log.
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = TransitionPage)]
 pub struct Page {
+    /// In the order of the log.
     transitions: Vec<TransitionJson>,
     /// What to pass as `after` for the transitions behind these: the last one's position, or the
     /// `after` asked with where there is none. It never passes what was not shown.
     next_after: i64,
 }
 
-/// `GET /v1/transitions`
+/// Read the log
+#[utoipa::path(get, operation_id = "readTransitions", path = "/v1/transitions", tag = "transitions", params(TransitionsQuery),
+    responses((status = 200, description = "A page of it", body = Page)))]
 pub async fn all(
     State(api): State<Arc<Api>>,
     query: Result<Query<TransitionsQuery>, QueryRejection>,
@@ -43,7 +60,12 @@ pub async fn all(
     page(&api, query, None).await
 }
 
-/// `GET /v1/satellites/{id}/transitions`: also of a satellite that was removed.
+/// Read the log of one satellite
+///
+/// Also of one that was removed; of one that never was it is empty.
+#[utoipa::path(get, operation_id = "readTransitionsOfSatellite", path = "/v1/satellites/{id}/transitions", tag = "transitions",
+    params(("id" = Uuid, Path, description = "The satellite"), TransitionsQuery),
+    responses((status = 200, description = "A page of it", body = Page)))]
 pub async fn of_satellite(
     State(api): State<Arc<Api>>,
     path: Result<Path<String>, PathRejection>,

@@ -7,51 +7,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
-use secrecy::SecretString;
 use uuid::Uuid;
 
+use super::api::ApiArgs;
 use super::table;
-use crate::client::{Client, Create};
+use crate::client::{Create, Update};
 use crate::config;
 use crate::wire::SatelliteJson;
-
-/// Which pod, and with which right.
-#[derive(Args)]
-pub struct ApiArgs {
-    /// A pod's address
-    #[arg(long, env = "GROUNDSTATION_URL", default_value = "http://127.0.0.1:8080", global = true)]
-    url: String,
-
-    /// The admin token (the read token is enough for list and show)
-    #[arg(
-        long,
-        env = "GROUNDSTATION_ADMIN_TOKEN",
-        hide_env_values = true,
-        global = true,
-        value_name = "TOKEN"
-    )]
-    token: Option<SecretString>,
-}
-
-impl ApiArgs {
-    /// A client for it.
-    pub fn client(&self) -> anyhow::Result<Client> {
-        let token = self.token.clone();
-        let token = token.context("no token: set GROUNDSTATION_ADMIN_TOKEN or pass --token")?;
-        Ok(Client::new(&self.url, token))
-    }
-
-    /// The satellites' WebSocket of the same pod.
-    pub fn websocket(&self) -> anyhow::Result<String> {
-        let base = self.url.trim_end_matches('/');
-        let base = match base.split_once("://") {
-            Some(("http", rest)) => format!("ws://{rest}"),
-            Some(("https", rest)) => format!("wss://{rest}"),
-            _ => bail!("--url is {base:?}, it must begin with http:// or https://"),
-        };
-        Ok(format!("{base}/api/ws/satellite"))
-    }
-}
 
 #[derive(Args)]
 pub struct SatelliteArgs {
@@ -82,6 +44,10 @@ enum SatelliteCommand {
         /// Its own offline threshold, such as 90s [default: the pod's]
         #[arg(long, value_name = "DURATION")]
         offline_threshold: Option<String>,
+        /// What this registration is called: the same key makes one satellite a day, however often it
+        /// is sent
+        #[arg(long, value_name = "KEY")]
+        idempotency_key: Option<String>,
     },
     /// List satellites and how each one stands
     List {
@@ -108,6 +74,29 @@ enum SatelliteCommand {
     Show {
         /// The satellite's id
         id: Uuid,
+    },
+    /// Change what the registry says of a satellite; what is not given stays as it is
+    Update {
+        /// The satellite's id
+        id: Uuid,
+        /// Another name, 1 to 200 characters
+        #[arg(long)]
+        name: Option<String>,
+        /// Another region, 1 to 200 characters
+        #[arg(long)]
+        region: Option<String>,
+        /// All of its tags from now on; may be given several times
+        #[arg(long = "tag", value_name = "NAME:VALUE", conflicts_with = "no_tags")]
+        tags: Vec<String>,
+        /// Take all of its tags away
+        #[arg(long)]
+        no_tags: bool,
+        /// Its own offline threshold, such as 90s
+        #[arg(long, value_name = "DURATION", conflicts_with = "no_offline_threshold")]
+        offline_threshold: Option<String>,
+        /// Take its own offline threshold away: the pod's counts
+        #[arg(long)]
+        no_offline_threshold: bool,
     },
     /// Replace a satellite's token: the old one is void at once and its session ends; prints the new
     /// one, this once
@@ -140,18 +129,22 @@ enum SatelliteCommand {
 pub fn run(args: SatelliteArgs) -> anyhow::Result<()> {
     let client = args.api.client()?;
     match args.command {
-        SatelliteCommand::Create { name, region, tags, offline_threshold } => {
-            let created = client.create(&Create {
+        SatelliteCommand::Create { name, region, tags, offline_threshold, idempotency_key } => {
+            let create = Create {
                 name: &name,
                 region: &region,
                 tags: parse_tags(&tags)?,
                 offline_threshold_ms: threshold(offline_threshold.as_deref())?,
-            })?;
+            };
+            let registered = client.register(&create, idempotency_key.as_deref())?;
             if args.json {
-                return print_json(&created);
+                return print_json(&registered);
             }
-            println!("id     {}", created.satellite.id);
-            println!("token  {}  (shown this once)", created.token);
+            println!("id     {}", registered.satellite.id);
+            match registered.token {
+                Some(token) => println!("token  {token}  (shown this once)"),
+                None => println!("token  was shown before; rotate-token makes a new one"),
+            }
         }
         SatelliteCommand::List { status, region, tag, q, at, position } => {
             let position = position.map(|position| position.to_string());
@@ -177,6 +170,34 @@ pub fn run(args: SatelliteArgs) -> anyhow::Result<()> {
         }
         SatelliteCommand::Show { id } => {
             let satellite = client.get(id)?;
+            if args.json {
+                return print_json(&satellite);
+            }
+            println!("{}", listing(std::slice::from_ref(&satellite)));
+        }
+        SatelliteCommand::Update {
+            id,
+            name,
+            region,
+            tags,
+            no_tags,
+            offline_threshold,
+            no_offline_threshold,
+        } => {
+            let threshold = threshold(offline_threshold.as_deref())?;
+            let update = Update {
+                name,
+                region,
+                tags: (no_tags || !tags.is_empty()).then(|| parse_tags(&tags)).transpose()?,
+                offline_threshold_ms: match no_offline_threshold {
+                    true => Some(None),
+                    false => threshold.map(Some),
+                },
+            };
+            if update == Update::default() {
+                bail!("nothing to change: give --name, --region, --tag or --offline-threshold");
+            }
+            let satellite = client.update(id, &update)?;
             if args.json {
                 return print_json(&satellite);
             }
@@ -244,7 +265,7 @@ fn listing(satellites: &[SatelliteJson]) -> String {
     table::render(head, &rows)
 }
 
-fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+pub(super) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     println!("{}", serde_json::to_string_pretty(value)?);
     Ok(())
 }

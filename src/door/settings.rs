@@ -27,7 +27,8 @@ pub struct DoorArgs {
     )]
     authentication_timeout: String,
 
-    /// How long a satellite may take to read a message before it is dropped
+    /// How long a satellite, or the reader of a live stream, may take to read a message before it is
+    /// dropped
     #[arg(
         long,
         env = "GROUNDSTATION_WRITE_TIMEOUT",

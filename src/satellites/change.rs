@@ -6,24 +6,29 @@ use std::time::Duration;
 use deadpool_postgres::Object;
 use serde::{Deserialize, Deserializer};
 use tokio_postgres::types::{Json, ToSql};
+use utoipa::ToSchema;
 
-use super::{Invalid, NewSatellite, get};
+use super::{Invalid, NewSatellite, Shown, shown};
+use crate::expected::Expected;
 use crate::lifecycle::SatelliteId;
 use crate::log;
-use crate::wire::{Actor, SatelliteJson};
+use crate::wire::Actor;
 
 /// A change: what is absent stays as it is.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Change {
     /// Another name.
+    #[schema(min_length = 1, max_length = 200)]
     pub name: Option<String>,
     /// Another region.
+    #[schema(min_length = 1, max_length = 200)]
     pub region: Option<String>,
     /// All of the tags.
     pub tags: Option<BTreeMap<String, String>>,
     /// Another offline threshold of its own; null takes it away.
     #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<i64>, minimum = 1, maximum = 604_800_000)]
     pub offline_threshold_ms: Option<Option<i64>>,
 }
 
@@ -46,16 +51,23 @@ impl Change {
 /// What became of a change.
 pub enum Changed {
     /// This is the satellite now.
-    To(Box<SatelliteJson>),
+    To(Box<Shown>),
     /// The change breaks a limit: nothing was changed.
     Invalid(Invalid),
     /// There is no such satellite.
     Unknown,
+    /// Another one than expected was there: nothing was changed.
+    Unexpected,
 }
 
 const LOCK: &str = "
     select name, region, tags, offline_threshold_ms from satellites where id = $1
        for no key update";
+
+/// In a statement after the one that waited for the row: whoever held it has changed it by now.
+const VERSION: &str = "
+    select coalesce(max(change), 0) from registry_changes
+     where satellite_id = $1 and action in ('created', 'updated')";
 
 /// What it was and what it is becomes part of the registry's history.
 const CHANGE: &str = "
@@ -80,6 +92,7 @@ pub async fn change(
     client: &mut Object,
     id: SatelliteId,
     change: Change,
+    expected: Option<&Expected>,
     actor: &Actor,
     default: Duration,
 ) -> anyhow::Result<Changed> {
@@ -89,6 +102,12 @@ pub async fn change(
     let Some(row) = transaction.query_opt(LOCK, &[&id.0]).await? else {
         return Ok(Changed::Unknown);
     };
+    if let Some(expected) = expected {
+        let version = transaction.query_one(VERSION, &[&id.0]).await?.try_get(0)?;
+        if !expected.allows(version) {
+            return Ok(Changed::Unexpected);
+        }
+    }
     let Json(tags) = row.try_get("tags")?;
     let before = NewSatellite {
         name: row.try_get("name")?,
@@ -117,7 +136,7 @@ pub async fn change(
         transaction.execute(&statement, &parameters).await?;
     }
     transaction.commit().await?;
-    let satellite = get(client, id, default).await?;
+    let satellite = shown(client, id, default).await?;
     Ok(satellite.map_or(Changed::Unknown, |satellite| Changed::To(Box::new(satellite))))
 }
 

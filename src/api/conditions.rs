@@ -1,0 +1,43 @@
+//! Entity tags: which version an answer shows, and which one a writer expects to replace.
+//!
+//! A tag stands for what administrators wrote, not for how a satellite stands: heartbeats change the
+//! answer without changing the tag. So a GET is never answered 304, and If-Match means what a writer
+//! wants to know: has anybody else written meanwhile?
+
+use axum::http::{HeaderMap, HeaderName, header};
+
+use super::problem::Problem;
+use crate::expected::{self, Expected};
+use crate::satellites::Invalid;
+use crate::satellites::idempotency::Key;
+
+/// The header of an answer.
+pub type Tag = [(HeaderName, String); 1];
+
+/// The tag of this version.
+pub fn tag(version: i64) -> Tag {
+    [(header::ETAG, expected::tag(version))]
+}
+
+/// What If-Match expects; `None` where nothing is expected.
+pub fn expected(headers: &HeaderMap) -> Result<Option<Expected>, Problem> {
+    let Some(header) = one(headers, &header::IF_MATCH)? else { return Ok(None) };
+    Ok(Expected::parse(&String::from_utf8_lossy(header)))
+}
+
+/// What the caller named his request.
+pub fn key(headers: &HeaderMap) -> Result<Option<Key>, Problem> {
+    let name = HeaderName::from_static("idempotency-key");
+    Ok(one(headers, &name)?.map(Key::parse).transpose()?)
+}
+
+/// The value of a header that may be there once.
+pub fn one<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u8]>, Problem> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next();
+    if values.next().is_some() {
+        let rule = "must be there once";
+        return Err(Invalid { field: name.to_string(), rule: rule.to_owned() }.into());
+    }
+    Ok(first.map(|value| value.as_bytes()))
+}

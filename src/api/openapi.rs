@@ -1,0 +1,99 @@
+//! `/openapi.json`: what the routes take and answer, from their own types.
+//!
+//! Each route describes itself where it is written; here is what all of them have in common: the
+//! bearer token, and the problems that any of them may answer.
+
+use axum::Json;
+use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
+use utoipa::{Modify, OpenApi};
+
+use super::problem::{PROBLEM_JSON, ProblemJson};
+use super::{assignments, past, satellites, status, stream, token, transitions};
+use crate::wire::TransitionJson;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Groundstation",
+        description = "Who of a fleet of remote agents is connected, who left and who went silent."
+    ),
+    paths(
+        status::live,
+        status::ready,
+        status::metrics,
+        document,
+        satellites::list,
+        satellites::create,
+        satellites::get,
+        satellites::change,
+        satellites::remove,
+        token::rotate,
+        assignments::get,
+        assignments::replace,
+        past::stats,
+        transitions::of_satellite,
+        transitions::all,
+        stream::follow,
+    ),
+    components(schemas(ProblemJson, TransitionJson)),
+    security(("bearer" = [])),
+    modifiers(&InCommon)
+)]
+struct Document;
+
+/// This document
+#[utoipa::path(get, operation_id = "readOpenapi", path = "/openapi.json", tag = "pod", security(()),
+    responses((status = 200, description = "OpenAPI 3.1", body = Object)))]
+pub async fn document() -> Json<utoipa::openapi::OpenApi> {
+    Json(Document::openapi())
+}
+
+/// What any route under `/v1` may answer.
+const OF_ALL: [(&str, &str); 4] = [
+    ("401", "No token, or one that is not valid here"),
+    ("404", "There is no such satellite, or nothing is known of it"),
+    ("422", "A field, parameter or header breaks its limit; the detail names both"),
+    ("503", "The database does not answer; try again"),
+];
+
+/// What one that changes something may answer besides.
+const OF_WRITES: [(&str, &str); 4] = [
+    ("400", "The body is no JSON"),
+    ("403", "The token may only read"),
+    ("413", "The body is too large"),
+    ("415", "The body is not said to be JSON"),
+];
+
+struct InCommon;
+
+impl Modify for InCommon {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+        if let Some(components) = &mut document.components {
+            components.add_security_scheme("bearer", bearer);
+        }
+        for (path, item) in &mut document.paths.paths {
+            if !path.starts_with("/v1/") {
+                continue;
+            }
+            let PathItem { get, put, post, patch, delete, .. } = item;
+            for operation in [&mut *get, put, post, patch, delete].into_iter().flatten() {
+                add(operation, &OF_ALL);
+            }
+            for operation in [put, post, patch, delete].into_iter().flatten() {
+                add(operation, &OF_WRITES);
+            }
+        }
+    }
+}
+
+fn add(operation: &mut Operation, problems: &[(&str, &str)]) {
+    for (status, description) in problems {
+        let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+        let response = ResponseBuilder::new().description(*description);
+        let response = RefOr::T(response.content(PROBLEM_JSON, problem).build());
+        operation.responses.responses.entry((*status).to_owned()).or_insert(response);
+    }
+}

@@ -1,0 +1,302 @@
+//! `GET /v1/transitions/stream`: the log as it grows, as server-sent events.
+//!
+//! Each event is a transition with its position as `id`. A stream reads the log with `position > p`
+//! and sends positions without a gap, or ends: so whoever comes back with the last id he has, to any
+//! pod, misses nothing and has nothing twice. The head's watch only wakes it sooner; polling alone is
+//! already correct. Streams are bounded in number, in what waits for a slow reader, in how long that
+//! may take to be read, and in their life, so that a token that was taken away is asked for again.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Extension, Query, State};
+use axum::http::{HeaderMap, HeaderName};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use serde::Deserialize;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+use utoipa::{IntoParams, ToSchema};
+
+use super::Api;
+use super::conditions::one;
+use super::problem::Problem;
+use crate::database::{self, Database};
+use crate::door::HangUp;
+use crate::door::refusal::Refusal;
+use crate::history::NoAnswer;
+use crate::lifecycle::Position;
+use crate::log::{self, Entry, read};
+use crate::metrics::Metrics;
+
+/// Transitions read at once.
+const PAGE: i64 = 200;
+
+/// Events that wait for a reader; what is in the sockets' buffers comes on top.
+const QUEUE: usize = 64;
+
+/// Streams that read the log at once: they share the pool of connections with everything else.
+const READERS: usize = 3;
+
+/// How often the log is read where nothing wakes a stream.
+const POLL: Duration = Duration::from_secs(1);
+
+/// Between two reads of one stream: what comes in meanwhile is read together.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// How often a silent stream sends a comment, so that nobody in between takes it for dead.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// After how long a reader is to come back; he may have been told to wait longer by an answer.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The live streams of a pod.
+pub struct Streams {
+    places: Arc<Semaphore>,
+    readers: Semaphore,
+    lifetime: Duration,
+    write_timeout: Duration,
+    head: watch::Receiver<Position>,
+    stop: CancellationToken,
+    database: Database,
+    metrics: Metrics,
+}
+
+/// What bounds them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// How many there may be.
+    pub streams: usize,
+    /// How long one lasts.
+    pub lifetime: Duration,
+    /// How long a reader may take to read.
+    pub write_timeout: Duration,
+}
+
+impl Streams {
+    /// Woken by `head`, ended by `stop`.
+    pub fn new(
+        limits: Limits,
+        database: Database,
+        head: watch::Receiver<Position>,
+        stop: CancellationToken,
+        metrics: Metrics,
+    ) -> Streams {
+        Streams {
+            places: Arc::new(Semaphore::new(limits.streams)),
+            readers: Semaphore::new(READERS),
+            lifetime: limits.lifetime,
+            write_timeout: limits.write_timeout,
+            head,
+            stop,
+            database,
+            metrics,
+        }
+    }
+
+    /// What follows `after`, at most a page. Only a few read at once.
+    async fn read(&self, after: Position) -> anyhow::Result<Vec<Entry>> {
+        let _turn = self.readers.acquire().await?;
+        let client = self.database.get().await?;
+        let entries = read::after(&client, after, PAGE).await;
+        entries.map_err(|error| anyhow::anyhow!(database::describe(&error)))
+    }
+}
+
+/// What a reader may ask for.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct StreamQuery {
+    /// Go on behind this position; without it, and without the header Last-Event-ID, with what
+    /// happens from now on
+    #[param(minimum = 0)]
+    after: Option<i64>,
+}
+
+/// One event of the stream.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "a shape for the API's description; axum's `Event` is what is sent")]
+pub struct StreamEvent {
+    /// The position.
+    id: String,
+    /// A `TransitionJson`, as text.
+    #[schema(content_media_type = "application/json")]
+    data: String,
+}
+
+/// Follow the log
+///
+/// Server-sent events: `id` is the position, `data` a transition as JSON. The header Last-Event-ID,
+/// which a browser sends by itself when it comes back, goes before `after`. The first event has an id
+/// and no data: it tells a reader of the present where he begins. A stream ends after a while, when
+/// its pod does, or when its reader does not read: come back with the last id.
+#[utoipa::path(
+    get, operation_id = "followTransitions",
+    path = "/v1/transitions/stream",
+    tag = "transitions",
+    params(
+        StreamQuery,
+        ("Last-Event-ID" = Option<String>, Header, description = "The last position you have"),
+    ),
+    responses(
+        (status = 200, description = "Events, one for each transition",
+         body = StreamEvent, content_type = "text/event-stream"),
+        (status = 410, description = "What follows this position has been dropped",
+         body = super::problem::ProblemJson, content_type = "application/problem+json"),
+    )
+)]
+pub async fn follow(
+    State(api): State<Arc<Api>>,
+    Extension(hang_up): Extension<HangUp>,
+    headers: HeaderMap,
+    query: Result<Query<StreamQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(query) = query?;
+    let asked = after(&headers, query.after)?;
+    let streams = api.streams.clone();
+    let place = streams.places.clone().try_acquire_owned();
+    let place = place.map_err(|_| Problem::too_many_streams())?;
+    let position = begin(&streams.database, asked).await?;
+    let (events, waiting) = mpsc::channel(QUEUE);
+    let follower = Follower { streams, position, events, hang_up };
+    tokio::spawn(follower.run(place));
+    let events = stream::unfold(waiting, |mut waiting: mpsc::Receiver<Event>| async move {
+        let event = waiting.recv().await?;
+        Some((Ok::<_, Infallible>(event), waiting))
+    });
+    // Proxies that collect answers are told not to.
+    let unbuffered = [(HeaderName::from_static("x-accel-buffering"), "no")];
+    let events = Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
+    Ok((unbuffered, events).into_response())
+}
+
+/// The position a reader names, where he does.
+fn after(headers: &HeaderMap, parameter: Option<i64>) -> Result<Option<Position>, Problem> {
+    let last = one(headers, &HeaderName::from_static("last-event-id"))?.filter(|id| !id.is_empty());
+    let named = match last {
+        None => parameter,
+        Some(id) => {
+            let position = std::str::from_utf8(id).ok().and_then(|id| id.parse().ok());
+            let rule = "Last-Event-ID must be the id of an earlier event, a position.";
+            Some(position.ok_or_else(|| Problem::invalid(rule))?)
+        }
+    };
+    match named {
+        Some(position) if position < 0 => {
+            Err(Problem::invalid("after must be a position, 0 or more."))
+        }
+        named => Ok(named.map(Position)),
+    }
+}
+
+/// Behind which position the stream begins. Behind 0 is all there is; behind anything else that is
+/// below the horizon a gap would go unseen.
+async fn begin(database: &Database, asked: Option<Position>) -> Result<Position, Problem> {
+    let client = database.get().await?;
+    let head = read::head(&client).await?;
+    let horizon = log::horizon(&client).await?;
+    match asked {
+        None => Ok(head.max(horizon)),
+        Some(Position::ZERO) => Ok(horizon),
+        Some(after) if after < horizon => Err(NoAnswer::Dropped(horizon.0 + 1).into()),
+        Some(after) if after > head.max(horizon) => Err(Problem::ahead_of_log(after.0, head.0)),
+        Some(after) => Ok(after),
+    }
+}
+
+/// One stream, from the log to its reader.
+struct Follower {
+    streams: Arc<Streams>,
+    /// Everything up to this is sent.
+    position: Position,
+    events: mpsc::Sender<Event>,
+    hang_up: HangUp,
+}
+
+/// Why a stream ends: in any case its reader may come back.
+enum End {
+    /// The reader has gone, its time is over, or the pod drains.
+    Over,
+    /// The reader does not read.
+    Slow,
+}
+
+impl Follower {
+    async fn run(mut self, _place: OwnedSemaphorePermit) {
+        let over = sleep_until(Instant::now() + self.streams.lifetime);
+        let (stop, gone) = (self.streams.stop.clone(), self.events.clone());
+        let end = tokio::select! {
+            end = self.follow() => end,
+            () = over => End::Over,
+            () = stop.cancelled() => End::Over,
+            () = gone.closed() => End::Over,
+        };
+        if matches!(end, End::Slow) {
+            debug!(position = self.position.0, "a live stream's reader does not read: ended");
+            self.streams.metrics.refused(Refusal::WriteTimeout);
+            self.hang_up.now();
+        }
+    }
+
+    async fn follow(&mut self) -> End {
+        let mut head = self.streams.head.clone();
+        let here = Event::default().id(self.position.0.to_string()).retry(RETRY);
+        if let Err(end) = self.send(here).await {
+            return end;
+        }
+        loop {
+            // Before the read: a transition that comes after it wakes the stream again.
+            head.mark_unchanged();
+            let entries = match self.streams.read(self.position).await {
+                Ok(entries) => entries,
+                // The probe tells that the database is away; a stream goes on when it is back.
+                Err(error) => {
+                    debug!(error = %format!("{error:#}"), "a live stream cannot read the log");
+                    sleep(POLL).await;
+                    continue;
+                }
+            };
+            for entry in &entries {
+                if let Err(end) = self.tell(entry).await {
+                    return end;
+                }
+            }
+            if entries.len() < PAGE as usize {
+                tokio::select! {
+                    changed = head.changed() => match changed {
+                        Ok(()) => sleep(PAUSE).await,
+                        Err(_) => return End::Over,
+                    },
+                    () = sleep(POLL) => {}
+                }
+            }
+        }
+    }
+
+    async fn tell(&mut self, entry: &Entry) -> Result<(), End> {
+        // Retention has overtaken a slow reader: who comes back is told so.
+        if entry.position.0 != self.position.0 + 1 {
+            return Err(End::Over);
+        }
+        let event = Event::default().id(entry.position.0.to_string()).json_data(entry.to_json());
+        let event = event.map_err(|error| {
+            tracing::error!(%error, position = entry.position.0, "a transition is no JSON");
+            End::Over
+        })?;
+        self.send(event).await?;
+        self.position = entry.position;
+        Ok(())
+    }
+
+    async fn send(&self, event: Event) -> Result<(), End> {
+        match timeout(self.streams.write_timeout, self.events.send(event)).await {
+            Ok(sent) => sent.map_err(|_| End::Over),
+            Err(_) => Err(End::Slow),
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Which pod a command talks to, and with which token.
+
+use anyhow::{Context, bail};
+use clap::Args;
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::client::Client;
+use crate::config;
+
+/// Which pod, and with which right.
+#[derive(Args)]
+pub struct ApiArgs {
+    /// A pod's address
+    #[arg(long, env = "GROUNDSTATION_URL", default_value = "http://127.0.0.1:8080", global = true)]
+    url: String,
+
+    /// The admin token (the read token is enough to look)
+    #[arg(
+        long,
+        env = "GROUNDSTATION_ADMIN_TOKEN",
+        hide_env_values = true,
+        global = true,
+        value_name = "TOKEN"
+    )]
+    token: Option<SecretString>,
+}
+
+impl ApiArgs {
+    /// A client for it.
+    pub fn client(&self) -> anyhow::Result<Client> {
+        // The pod's own variable may hold several for rotation; the first is the newest.
+        let token = self.token.as_ref().map(ExposeSecret::expose_secret);
+        let token = token.and_then(|text| config::split_tokens(text).next());
+        let token = token.context("no token: set GROUNDSTATION_ADMIN_TOKEN or pass --token")?;
+        Ok(Client::new(&self.url, token.into()))
+    }
+
+    /// The pod's address.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Whether there is a token at all.
+    pub fn has_token(&self) -> bool {
+        self.token.is_some()
+    }
+
+    /// The satellites' WebSocket of the same pod.
+    pub fn websocket(&self) -> anyhow::Result<String> {
+        let base = self.url.trim_end_matches('/');
+        let base = match base.split_once("://") {
+            Some(("http", rest)) => format!("ws://{rest}"),
+            Some(("https", rest)) => format!("wss://{rest}"),
+            _ => bail!("--url is {base:?}, it must begin with http:// or https://"),
+        };
+        Ok(format!("{base}/api/ws/satellite"))
+    }
+}

@@ -1,0 +1,48 @@
+//! `groundstation status`: how a pod and the fleet are.
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::api::ApiArgs;
+use super::satellite::print_json;
+use super::table;
+use crate::client;
+
+#[derive(Args)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    api: ApiArgs,
+
+    /// Print JSON for programs instead of text for people
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs `groundstation status`.
+pub fn run(args: StatusArgs) -> anyhow::Result<()> {
+    let report = client::report(args.api.url())?;
+    let fleet = args.api.has_token().then(|| fleet(&args.api)).transpose()?;
+    if args.json {
+        return print_json(&json!({"pod": report, "fleet": fleet}));
+    }
+    let word = |value: &Value| value.as_str().map_or(value.to_string(), str::to_owned);
+    let mut rows = Vec::new();
+    for (name, value) in report.as_object().into_iter().flatten() {
+        rows.push([name.clone(), word(value)]);
+    }
+    for (name, value) in fleet.iter().flat_map(|fleet| fleet.as_object()).flatten() {
+        rows.push([name.clone(), word(value)]);
+    }
+    println!("{}", table::render([args.api.url(), ""], &rows));
+    if fleet.is_none() {
+        eprintln!("no token: how the fleet is takes GROUNDSTATION_ADMIN_TOKEN or --token");
+    }
+    Ok(())
+}
+
+fn fleet(api: &ApiArgs) -> anyhow::Result<Value> {
+    let satellites = api.client()?.list(&[])?;
+    let online = satellites.iter().filter(|satellite| satellite.status == "online").count();
+    let flapping = satellites.iter().filter(|satellite| satellite.flapping).count();
+    Ok(json!({"satellites": satellites.len(), "online": online, "flapping": flapping}))
+}

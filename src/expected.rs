@@ -1,0 +1,59 @@
+//! What a writer expects to replace: the versions of a thing that he has seen.
+//!
+//! Two who change the same thing at once would otherwise undo each other unseen. Whoever says what
+//! he has seen is refused where it is another by now; whoever says nothing replaces whatever is there.
+
+/// The versions of which one must be the present one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expected(Vec<i64>);
+
+impl Expected {
+    /// Reads the header If-Match: entity tags with commas. `None` for `*`, which is whatever is there.
+    /// A tag that no version of ours has is kept as none: it matches nothing.
+    pub fn parse(header: &str) -> Option<Expected> {
+        if header.trim() == "*" {
+            return None;
+        }
+        let versions = header.split(',').filter_map(|tag| {
+            // Weak tags never match here: RFC 9110, 13.1.1.
+            let version = tag.trim().strip_prefix('"')?.strip_suffix('"')?;
+            version.parse().ok()
+        });
+        Some(Expected(versions.collect()))
+    }
+
+    /// Whether this version is one of them.
+    pub fn allows(&self, version: i64) -> bool {
+        self.0.contains(&version)
+    }
+}
+
+/// The entity tag of a version.
+pub fn tag(version: i64) -> String {
+    format!("\"{version}\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_strong_tags_that_are_ours_match() {
+        let cases = [
+            ("\"7\"", true),
+            (" \"6\" , \"7\"", true),
+            ("\"6\"", false),
+            ("W/\"7\"", false),
+            ("7", false),
+            ("\"seven\"", false),
+            ("\"", false),
+            ("", false),
+        ];
+        for (header, allowed) in cases {
+            let expected = Expected::parse(header).expect("a condition");
+            assert_eq!(expected.allows(7), allowed, "{header}");
+        }
+        assert_eq!(Expected::parse(" * "), None);
+        assert!(Expected::parse(&tag(7)).expect("a condition").allows(7));
+    }
+}
