@@ -22,6 +22,7 @@ use crate::wire::{Actor, ImportedJson, SatelliteJson, Timestamp};
 use crate::{log, observation, token};
 
 pub mod change;
+pub mod states;
 
 /// The most characters of a name, a region and a tag's value.
 pub const MAX_CHARACTERS: usize = 200;
