@@ -1,7 +1,7 @@
-//! Asking and administering over HTTP.
+//! Asking and administering over HTTP, and asking over NATS ([`micro`]), by the same functions.
 //!
-//! `/livez`, `/readyz` and `/metrics` are open; everything under `/v1` wants a bearer token: the
-//! admin token may do all, the read token only GET. Errors are RFC 9457 problems.
+//! `/livez`, `/readyz`, `/metrics` and `/asyncapi.json` are open; everything under `/v1` wants a
+//! bearer token: the admin token may do all, the read token only GET. Errors are RFC 9457 problems.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +21,8 @@ use crate::log::append::Log;
 use crate::metrics::Metrics;
 
 mod assignments;
+pub mod asyncapi;
+pub mod micro;
 mod parameters;
 mod past;
 mod problem;
@@ -28,6 +30,7 @@ mod satellites;
 mod status;
 mod token;
 mod transitions;
+mod triggers;
 
 use problem::Problem;
 
@@ -73,11 +76,13 @@ pub fn routes(api: Arc<Api>) -> Router {
         .route("/satellites/{id}/stats", get(past::stats))
         .route("/satellites/{id}/transitions", get(transitions::of_satellite))
         .route("/transitions", get(transitions::all))
+        .route("/triggers", get(triggers::list))
         .route_layer(middleware::from_fn_with_state(api.clone(), authorize));
     Router::new()
         .route("/livez", get(status::live))
         .route("/readyz", get(status::ready))
         .route("/metrics", get(status::metrics))
+        .route("/asyncapi.json", get(asyncapi::get))
         .nest("/v1", v1)
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::no_method)
