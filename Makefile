@@ -39,7 +39,8 @@ schemas: ## Write the schemas of the stream's messages from the types
 	$(CARGO) run --locked --example schemas
 
 examples: test-tools ## Run the examples of docs/examples against real servers
-	$(CARGO) test --locked --features failpoints --examples --test integration examples::
+	$(CARGO) build --locked --features failpoints --example consume
+	$(CARGO) test --locked --features failpoints --test integration examples::
 
 bench: tools ## Measure
 	$(CARGO) bench --locked
