@@ -4,7 +4,7 @@ CARGO := $(shell command -v cargo || echo "$$HOME/.cargo/bin/cargo")
 SEED = $(or $(GROUNDSTATION_SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults conformance fuzz lint fmt bench tools test-tools clean docker-up
+.PHONY: help run test test-faults conformance fuzz lint fmt schemas examples bench tools test-tools clean docker-up
 
 help: ## Show what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1#\2/p' $(MAKEFILE_LIST) | awk -F'#' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -37,6 +37,13 @@ lint: ## Check format and lints
 
 fmt: ## Format the code
 	$(CARGO) fmt
+
+schemas: ## Write the schemas of the stream's messages from the types
+	$(CARGO) run --locked --example schemas
+
+examples: test-tools ## Run the examples of docs/examples against real servers
+	$(CARGO) build --locked --features failpoints --example consume
+	$(CARGO) test --locked --features failpoints --test integration examples::
 
 bench: tools ## Measure
 	$(CARGO) bench --locked

@@ -1,7 +1,7 @@
-//! Asking and administering over HTTP.
+//! Asking and administering over HTTP, and asking over NATS ([`micro`]), by the same functions.
 //!
-//! `/livez`, `/readyz`, `/metrics` and `/openapi.json` are open; everything under `/v1` wants a bearer token: the
-//! admin token may do all, the read token only GET. Errors are RFC 9457 problems.
+//! `/livez`, `/readyz`, `/metrics`, `/openapi.json` and `/asyncapi.json` are open; everything under `/v1`
+//! wants a bearer token: the admin token may do all, the read token only GET. Errors are RFC 9457 problems.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +23,8 @@ use crate::metrics::Metrics;
 mod assignments;
 mod conditions;
 mod openapi;
+pub mod asyncapi;
+pub mod micro;
 mod parameters;
 mod past;
 mod problem;
@@ -31,6 +33,7 @@ mod status;
 pub mod stream;
 mod token;
 mod transitions;
+mod triggers;
 
 use problem::Problem;
 use stream::Streams;
@@ -80,12 +83,14 @@ pub fn routes(api: Arc<Api>) -> Router {
         .route("/satellites/{id}/transitions", get(transitions::of_satellite))
         .route("/transitions", get(transitions::all))
         .route("/transitions/stream", get(stream::follow))
+        .route("/triggers", get(triggers::list))
         .route_layer(middleware::from_fn_with_state(api.clone(), authorize));
     Router::new()
         .route("/livez", get(status::live))
         .route("/readyz", get(status::ready))
         .route("/metrics", get(status::metrics))
         .route("/openapi.json", get(openapi::document))
+        .route("/asyncapi.json", get(asyncapi::get))
         .nest("/v1", v1)
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::no_method)

@@ -2,7 +2,7 @@
 //! who went silent, and can prove it.
 //!
 //! ```text
-//! satellites → gateway ──┐                        ┌→ satellite_connections → reads (HTTP)
+//! satellites → gateway ──┐                        ┌→ satellite_connections → reads (HTTP, NATS)
 //!                        ├→ log + projection ─────┤
 //! time       → monitor ──┘  (one Postgres commit) └→ relay → JetStream → automation engine
 //! ```
@@ -27,6 +27,7 @@ pub mod database;
 pub mod dev;
 pub mod door;
 pub mod expected;
+pub mod event_schemas;
 pub mod flapping;
 pub mod gateway;
 pub mod health;
@@ -60,5 +61,6 @@ pub mod shutdown;
 pub mod simulate;
 pub mod standing;
 pub mod token;
+pub mod triggers;
 pub mod watch;
 pub mod wire;

@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::api::stream::Streams;
+use crate::api::micro::Micro;
 use crate::api::{self, Api};
 use crate::changes::{Changed, Changes};
 use crate::config::Config;
@@ -183,6 +184,8 @@ pub async fn run(
         Peers { nats: nats.clone(), announcements, head, registry, database: database.clone() }
             .run(stop.clone()),
     );
+    let micro = Micro { api: api.clone(), nats: nats.clone(), pod: config.pod.clone() };
+    tasks.spawn(micro.run(stop.clone()));
     tasks.spawn(changes.run(stop.clone()));
     tasks.spawn(packages.listen(stop.clone()));
     tasks.spawn(

@@ -24,6 +24,7 @@ use crate::{log, observation, token};
 
 pub mod change;
 pub mod idempotency;
+pub mod states;
 
 use idempotency::{Claim, Key};
 

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
@@ -67,6 +68,20 @@ impl<'de> Deserialize<'de> for Timestamp {
         text.parse().map_err(|_| {
             de::Error::custom("expected an RFC 3339 time such as 2026-03-01T12:00:00Z")
         })
+    }
+}
+
+impl JsonSchema for Timestamp {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Timestamp".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "format": "date-time"})
     }
 }
 
@@ -263,42 +278,52 @@ pub struct ImportedJson {
 
 /// The body of a message on the bus.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", untagged)]
+#[serde(untagged)]
 pub enum PayloadJson {
     /// Of a trigger.
-    Edge {
-        /// Whose.
-        #[serde(rename = "satelliteId")]
-        satellite_id: Uuid,
-        /// The satellite's name.
-        name: String,
-        /// The satellite's region.
-        region: String,
-        /// `online` or `offline`.
-        status: String,
-        /// The last heartbeat, or null after a clean disconnect.
-        #[serde(rename = "lastSeenAt")]
-        last_seen_at: Option<Timestamp>,
-    },
+    Edge(EdgeJson),
     /// Of the cleanup signal.
-    Removed {
-        /// Whose.
-        #[serde(rename = "satelliteId")]
-        satellite_id: Uuid,
-    },
+    Removed(RemovedJson),
+}
+
+/// The body of a trigger.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EdgeJson {
+    /// The satellite.
+    pub satellite_id: Uuid,
+    /// The satellite's name.
+    pub name: String,
+    /// The satellite's region.
+    pub region: String,
+    /// Whether the satellite is there now.
+    #[schemars(extend("enum" = ["online", "offline"]))]
+    pub status: String,
+    /// The last heartbeat, or null after a clean disconnect.
+    pub last_seen_at: Option<Timestamp>,
+}
+
+/// The body of the cleanup signal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RemovedJson {
+    /// The satellite.
+    pub satellite_id: Uuid,
 }
 
 impl From<Payload<'_>> for PayloadJson {
     fn from(payload: Payload<'_>) -> PayloadJson {
         match payload {
-            Payload::Edge { satellite, state } => PayloadJson::Edge {
+            Payload::Edge { satellite, state } => PayloadJson::Edge(EdgeJson {
                 satellite_id: satellite.0,
                 name: state.name.clone(),
                 region: state.region.clone(),
                 status: state.status.as_str().to_owned(),
                 last_seen_at: state.last_seen_at.map(Timestamp::new),
-            },
-            Payload::Removed { satellite } => PayloadJson::Removed { satellite_id: satellite.0 },
+            }),
+            Payload::Removed { satellite } => {
+                PayloadJson::Removed(RemovedJson { satellite_id: satellite.0 })
+            }
         }
     }
 }
@@ -350,19 +375,19 @@ mod tests {
 
     #[test]
     fn payloads_have_exactly_the_fields_of_the_contract() {
-        let edge = PayloadJson::Edge {
+        let edge = PayloadJson::Edge(EdgeJson {
             satellite_id: Uuid::nil(),
             name: "a".to_owned(),
             region: "eu".to_owned(),
             status: "offline".to_owned(),
             last_seen_at: None,
-        };
+        });
         assert_eq!(
             serde_json::to_value(edge).expect("json"),
             json!({"satelliteId": Uuid::nil(), "name": "a", "region": "eu",
                    "status": "offline", "lastSeenAt": null})
         );
-        let removed = PayloadJson::Removed { satellite_id: Uuid::nil() };
+        let removed = PayloadJson::Removed(RemovedJson { satellite_id: Uuid::nil() });
         assert_eq!(
             serde_json::to_value(removed).expect("json"),
             json!({"satelliteId": Uuid::nil()})

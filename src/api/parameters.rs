@@ -20,8 +20,13 @@ pub fn limit(asked: Option<i64>, default: i64, most: i64) -> Result<i64, Problem
 /// The id in the path; one that is not a UUID is as unknown as any other.
 pub fn satellite_id(path: Result<Path<String>, PathRejection>) -> Result<SatelliteId, Problem> {
     let Path(text) = path?;
+    satellite_named(&text)
+}
+
+/// The satellite of this id; a text that is no UUID is as unknown as any other.
+pub fn satellite_named(text: &str) -> Result<SatelliteId, Problem> {
     let shown: String = text.chars().take(64).collect();
-    Uuid::try_parse(&text).map(SatelliteId).map_err(|_| Problem::no_satellite(&shown))
+    Uuid::try_parse(text).map(SatelliteId).map_err(|_| Problem::no_satellite(&shown))
 }
 
 /// A moment in RFC 3339, for the parameter of this name.

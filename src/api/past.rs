@@ -15,7 +15,7 @@ use super::Api;
 use super::parameters::{satellite_id, time};
 use super::problem::Problem;
 use crate::history::{self, At, Field, Stats};
-use crate::lifecycle::Position;
+use crate::lifecycle::{Position, SatelliteId};
 use crate::wire::SatelliteJson;
 
 /// The longest window of a question about the past.
@@ -50,6 +50,7 @@ pub async fn fleet(
     Ok((satellites, next, as_of.position))
 }
 
+/// What to tell of a satellite's past.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct StatsQuery {
@@ -80,6 +81,11 @@ pub async fn stats(
 ) -> Result<Json<Stats>, Problem> {
     let id = satellite_id(path)?;
     let Query(query) = query?;
+    answer(&api, id, query).await.map(Json)
+}
+
+/// A satellite's stats, whichever way they are asked for.
+pub async fn answer(api: &Api, id: SatelliteId, query: StatsQuery) -> Result<Stats, Problem> {
     let field = query.field.as_deref().unwrap_or(Field::Status.as_str());
     let field = Field::parse(field).ok_or_else(|| {
         let words = Field::ALL.map(Field::as_str).join(", ");
@@ -94,5 +100,5 @@ pub async fn stats(
     let client = api.database.get().await?;
     let stats = history::stats(&client, id, field, window, api.default_threshold).await?;
     // Registered and never connected, or never there at all: nothing is known either way.
-    stats.map(Json).ok_or_else(|| Problem::no_history(&id.to_string()))
+    stats.ok_or_else(|| Problem::no_history(&id.to_string()))
 }

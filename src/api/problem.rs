@@ -125,6 +125,31 @@ impl Problem {
         Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", "Invalid request", detail)
     }
 
+    /// 413, for a question or an answer that is larger than what it travels on allows.
+    pub fn too_large(detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Too large", detail)
+    }
+
+    /// 400, for a body that is not the JSON it should be.
+    pub fn not_json(detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::BAD_REQUEST, "not-json", "Not JSON", detail)
+    }
+
+    /// The status, which is also the code of an error on NATS.
+    pub fn code(&self) -> u16 {
+        self.status.as_u16()
+    }
+
+    /// The stable type.
+    pub fn urn(&self) -> String {
+        format!("urn:groundstation:problem:{}", self.kind)
+    }
+
+    /// What to do about it.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
     /// 503.
     pub fn unavailable(detail: &str) -> Problem {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Not now", detail)
@@ -143,7 +168,7 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let body = ProblemJson {
-            kind: format!("urn:groundstation:problem:{}", self.kind),
+            kind: self.urn(),
             title: self.title.to_owned(),
             status: self.status.as_u16(),
             detail: self.detail,

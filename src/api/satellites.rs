@@ -18,7 +18,7 @@ use super::conditions::{self, Tag, tag};
 use super::parameters::{limit, satellite_id};
 use super::problem::Problem;
 use super::{APPEND_TIMEOUT, Api, past};
-use crate::lifecycle::Edge;
+use crate::lifecycle::{Edge, SatelliteId};
 use crate::liveness::Status;
 use crate::log::append::Outcome;
 use crate::satellites::change::{Change, Changed};
@@ -28,6 +28,7 @@ use crate::wire::{Actor, SatelliteJson};
 /// How many satellites a page has unless told otherwise.
 const DEFAULT_LIMIT: i64 = 100;
 
+/// Which page of the fleet.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct ListQuery {
@@ -69,6 +70,13 @@ pub struct Page {
     position: Option<i64>,
 }
 
+impl ListQuery {
+    /// The same, of those only who are online now.
+    pub fn online(self) -> ListQuery {
+        ListQuery { status: Some(Status::Online.as_str().to_owned()), ..self }
+    }
+}
+
 /// List satellites
 ///
 /// A cursor is a place, not a copy: a satellite that is there all the while is on exactly one page, or
@@ -83,9 +91,14 @@ pub async fn list(
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Json<Page>, Problem> {
     let Query(query) = query?;
+    page(&api, query).await.map(Json)
+}
+
+/// A page of the fleet, whichever way it is asked for.
+pub async fn page(api: &Api, query: ListQuery) -> Result<Page, Problem> {
     let limit = limit(query.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
     if query.at.is_some() || query.position.is_some() {
-        return as_it_was(&api, query, limit).await.map(Json);
+        return as_it_was(api, query, limit).await;
     }
     let filter = filter(query)?;
     let client = api.database.get().await?;
@@ -96,7 +109,7 @@ pub async fn list(
     let is_full = satellites.len() as i64 == asked || satellites.len() as i64 == MAX_LIMIT;
     satellites.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     let next_cursor = satellites.last().filter(|_| is_full).map(cursor_after);
-    Ok(Json(Page { satellites, next_cursor, position: None }))
+    Ok(Page { satellites, next_cursor, position: None })
 }
 
 /// The fleet at an earlier place, by id.
@@ -215,6 +228,13 @@ fn registered(shown: Shown, token: Option<String>) -> impl IntoResponse {
     ];
     let body = Json(Registered { satellite: shown.satellite, token });
     (StatusCode::CREATED, headers, tag(shown.version), body)
+}
+
+/// One satellite, whichever way it is asked for.
+pub async fn one(api: &Api, id: SatelliteId) -> Result<SatelliteJson, Problem> {
+    let client = api.database.get().await?;
+    let satellite = satellites::get(&client, id, api.default_threshold).await?;
+    satellite.ok_or_else(|| Problem::no_satellite(&id.to_string()))
 }
 
 /// Show a satellite

@@ -18,6 +18,7 @@ use crate::wire::TransitionJson;
 /// How many transitions a page has unless told otherwise.
 const DEFAULT_LIMIT: i64 = 100;
 
+/// Which transitions.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct TransitionsQuery {
@@ -57,7 +58,8 @@ pub async fn all(
     State(api): State<Arc<Api>>,
     query: Result<Query<TransitionsQuery>, QueryRejection>,
 ) -> Result<Json<Page>, Problem> {
-    page(&api, query, None).await
+    let Query(query) = query?;
+    page(&api, query, None).await.map(Json)
 }
 
 /// Read the log of one satellite
@@ -72,15 +74,16 @@ pub async fn of_satellite(
     query: Result<Query<TransitionsQuery>, QueryRejection>,
 ) -> Result<Json<Page>, Problem> {
     let id = satellite_id(path)?;
-    page(&api, query, Some(id)).await
+    let Query(query) = query?;
+    page(&api, query, Some(id)).await.map(Json)
 }
 
-async fn page(
+/// A page of the log, whichever way it is asked for.
+pub async fn page(
     api: &Api,
-    query: Result<Query<TransitionsQuery>, QueryRejection>,
+    query: TransitionsQuery,
     satellite: Option<SatelliteId>,
-) -> Result<Json<Page>, Problem> {
-    let Query(query) = query?;
+) -> Result<Page, Problem> {
     let limit = limit(query.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
     let after = Position(query.after.unwrap_or(0));
     if after < Position::ZERO {
@@ -103,8 +106,8 @@ async fn page(
     };
     let client = api.database.get().await?;
     let entries = read::filtered(&client, after, limit, &filter).await?;
-    Ok(Json(Page {
+    Ok(Page {
         next_after: entries.last().map_or(after.0, |entry| entry.position.0),
         transitions: entries.iter().map(crate::log::Entry::to_json).collect(),
-    }))
+    })
 }

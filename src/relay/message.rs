@@ -11,6 +11,18 @@ use crate::wire::{PayloadJson, Timestamp};
 /// The stream's position in the log.
 pub const POSITION: &str = "Groundstation-Position";
 
+/// Its place among those of its satellite.
+pub const REVISION: &str = "Groundstation-Revision";
+
+/// The session it belongs to.
+pub const SESSION: &str = "Groundstation-Session";
+
+/// Why it happened.
+pub const REASON: &str = "Groundstation-Reason";
+
+/// Between the relay and the server: the stream's sequence that the message must follow.
+pub const EXPECTED: &str = "Nats-Expected-Last-Sequence";
+
 /// The change id, by which the stream also recognises a repetition.
 pub const CHANGE: &str = "Nats-Msg-Id";
 
@@ -79,9 +91,9 @@ fn headers(entry: &Entry, subject: &str, epoch: Epoch) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(CHANGE, change.as_str());
     headers.insert(POSITION, entry.position.0.to_string());
-    headers.insert("Groundstation-Revision", entry.revision.0.to_string());
-    headers.insert("Groundstation-Session", entry.session.0.to_string());
-    headers.insert("Groundstation-Reason", entry.reason.as_str());
+    headers.insert(REVISION, entry.revision.0.to_string());
+    headers.insert(SESSION, entry.session.0.to_string());
+    headers.insert(REASON, entry.reason.as_str());
     if entry.next.as_ref().is_some_and(|state| state.flapping) {
         headers.insert(FLAPPING, "true");
     }

@@ -1,0 +1,92 @@
+//! The consumers of `docs/examples/` do what they say, each in its language: they go on where they
+//! ended, take from the log what is missing on the stream, and handle nothing twice when the stream
+//! is built anew.
+
+use std::path::Path;
+use std::process::Command;
+
+use async_nats::jetstream;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::audit::audit;
+use crate::harness::foreign;
+use crate::harness::relaying::{STREAM, come_and_go};
+use crate::harness::running::Running;
+use crate::harness::{CALM, Fleet};
+
+/// What a consumer did until it had handled as many transitions as it was asked to.
+struct Consumed {
+    positions: Vec<i64>,
+    said: String,
+}
+
+async fn consume(fleet: &Fleet, mut command: Command, state: &Path, count: usize) -> Consumed {
+    command
+        .env("NATS_URL", &fleet.nats_url)
+        .env("STATE", state)
+        .env("DURABLE", "example")
+        .env("COUNT", count.to_string());
+    let mut running = Running::of(command);
+    let ended = running.ends().await;
+    let said = running.everything();
+    assert!(ended.success(), "{said}");
+    let lines = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let positions = lines.filter_map(|line| line["position"].as_i64()).collect();
+    Consumed { positions, said }
+}
+
+/// The whole story; `command` makes the consumer to be started.
+async fn keeps_its_promises(command: impl Fn() -> Command) {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    pod.expect_nats().await;
+    let state = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.state", Uuid::new_v4()));
+    let satellites = fleet.register(&pod, "edge", 4).await;
+    for satellite in &satellites[..3] {
+        come_and_go(&pod, satellite).await;
+    }
+    fleet.expect_log_length(6).await;
+    fleet.check().await;
+
+    let first = consume(&fleet, command(), &state, 4).await;
+    assert_eq!(first.positions, [1, 2, 3, 4], "{}", first.said);
+
+    let stream = jetstream::new(fleet.nats().await).get_stream(STREAM).await.expect("the stream");
+    assert!(stream.delete_message(5).await.expect("NATS answers"), "message 5 was there");
+    let second = consume(&fleet, command(), &state, 2).await;
+    assert_eq!(second.positions, [5, 6], "{}", second.said);
+
+    let repaired = audit(&fleet, &["--repair", "--yes"]).await;
+    assert!(repaired.is_ok, "{repaired:?}");
+    come_and_go(&pod, &satellites[3]).await;
+    let third = consume(&fleet, command(), &state, 2).await;
+    assert_eq!(third.positions, [7, 8], "{}", third.said);
+    assert!(third.said.contains("epoch 2"), "{}", third.said);
+    assert!(third.said.contains("position 6 was handled before"), "{}", third.said);
+    std::fs::remove_file(state).expect("the state was kept");
+}
+
+#[tokio::test]
+async fn the_consumer_in_rust_misses_nothing_and_handles_nothing_twice() {
+    let examples = Path::new(env!("CARGO_BIN_EXE_groundstation")).with_file_name("examples");
+    let program = examples.join("consume");
+    assert!(program.exists(), "run `cargo build --example consume --features failpoints` first");
+    keeps_its_promises(|| Command::new(&program)).await;
+}
+
+#[tokio::test]
+async fn the_consumer_in_python_misses_nothing_and_handles_nothing_twice() {
+    keeps_its_promises(|| foreign::python("docs/examples/consume.py")).await;
+}
+
+#[tokio::test]
+async fn the_consumer_in_typescript_misses_nothing_and_handles_nothing_twice() {
+    let (command, folder) = foreign::node("docs/examples/consume.ts");
+    let again = || {
+        let mut copy = Command::new(command.get_program());
+        copy.args(command.get_args()).current_dir(&folder.0);
+        copy
+    };
+    keeps_its_promises(again).await;
+}

@@ -1,0 +1,136 @@
+//! `/asyncapi.json`: the stream as an AsyncAPI 3 document.
+
+use std::sync::LazyLock;
+
+use axum::Json;
+use serde_json::{Map, Value, json};
+
+use crate::event_schemas;
+use crate::lifecycle::{Event, Reason};
+use crate::relay::message;
+use crate::relay::stream::NAME;
+
+/// How a payload's schema is written.
+const SCHEMA_FORMAT: &str = "application/schema+json;version=draft-07";
+
+static DOCUMENT: LazyLock<Value> = LazyLock::new(document);
+
+/// `GET /asyncapi.json`
+pub async fn get() -> Json<&'static Value> {
+    Json(&DOCUMENT)
+}
+
+/// The document.
+pub fn document() -> Value {
+    let of_each = |part: fn(Event) -> Value| -> Map<String, Value> {
+        Event::ALL.into_iter().map(|event| (event.as_str().to_owned(), part(event))).collect()
+    };
+    json!({
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "Groundstation",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": format!(
+                "The JetStream stream {NAME}: one message for one transition of the log, in its \
+                 order, each once within an epoch."
+            ),
+            "license": {"name": "Apache-2.0"},
+        },
+        "defaultContentType": "application/json",
+        "channels": of_each(channel),
+        "operations": of_each(operation),
+        "components": {"messages": of_each(a_message), "schemas": {"headers": headers()}},
+    })
+}
+
+fn channel(event: Event) -> Value {
+    let name = event.as_str();
+    json!({
+        "address": event_schemas::subject(event),
+        "description": event_schemas::description(event),
+        "messages": {name: {"$ref": format!("#/components/messages/{name}")}},
+    })
+}
+
+fn operation(event: Event) -> Value {
+    let name = event.as_str();
+    json!({
+        "action": "send",
+        "summary": event_schemas::description(event),
+        "channel": {"$ref": format!("#/channels/{name}")},
+        "messages": [{"$ref": format!("#/channels/{name}/messages/{name}")}],
+    })
+}
+
+fn a_message(event: Event) -> Value {
+    json!({
+        "name": event_schemas::subject(event),
+        "title": event_schemas::subject(event),
+        "summary": event_schemas::description(event),
+        "contentType": "application/json",
+        "headers": {"$ref": "#/components/schemas/headers"},
+        "payload": {"schemaFormat": SCHEMA_FORMAT, "schema": event_schemas::payload(event)},
+    })
+}
+
+/// The headers of every message. On the wire a header is text.
+fn headers() -> Value {
+    let text = |description: &str| json!({"type": "string", "description": description});
+    let like = |pattern: &str, description: &str| json!({"type": "string", "pattern": pattern, "description": description});
+    let one_of = |words: Vec<&str>, description: &str| json!({"type": "string", "enum": words, "description": description});
+    let uuid =
+        |description: &str| json!({"type": "string", "format": "uuid", "description": description});
+    const NUMBER: &str = "^[1-9][0-9]*$";
+    let subjects = Event::ALL.map(event_schemas::subject).to_vec();
+    let reasons = Reason::ALL.map(Reason::as_str).to_vec();
+    let properties = [
+        (message::CHANGE, uuid("The change's id.")),
+        (
+            message::POSITION,
+            like(NUMBER, "The transition's place in the log: 1, 2, 3 … without a gap."),
+        ),
+        (message::REVISION, like(NUMBER, "Its place among those of its satellite.")),
+        (message::SESSION, like("^[0-9]+$", "The session it belongs to; 0 for none.")),
+        (message::REASON, one_of(reasons, "Why it happened.")),
+        (
+            message::FLAPPING,
+            one_of(vec!["true"], "There, while the satellite comes and goes too often."),
+        ),
+        (
+            message::EPOCH,
+            like(
+                "^([2-9]|[1-9][0-9]+)$",
+                "There, and higher, once the stream was built anew from the log; positions up to the last one handled come again.",
+            ),
+        ),
+        (
+            message::EXPECTED,
+            like(
+                "^[0-9]+$",
+                "Between the relay and the server: the stream's sequence before this message.",
+            ),
+        ),
+        ("ce-specversion", one_of(vec!["1.0"], "CloudEvents, binary mode.")),
+        ("ce-id", uuid("The change's id.")),
+        ("ce-type", one_of(subjects, "The subject.")),
+        ("ce-source", text("Where it comes from.")),
+        ("ce-subject", uuid("The satellite.")),
+        (
+            "ce-time",
+            json!({"type": "string", "format": "date-time", "description": "When it happened."}),
+        ),
+        ("ce-sequence", like("^[0-9]{20}$", "The position, padded to 20 digits.")),
+        ("ce-datacontenttype", one_of(vec!["application/json"], "How the body is written.")),
+        ("traceparent", text("W3C trace context, where there is one.")),
+    ];
+    const NOT_ALWAYS: [&str; 4] =
+        [message::FLAPPING, message::EPOCH, message::EXPECTED, "traceparent"];
+    let required: Vec<&str> = properties
+        .iter()
+        .map(|(name, _)| *name)
+        .filter(|name| !NOT_ALWAYS.contains(name))
+        .collect();
+    let properties: Map<String, Value> =
+        properties.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect();
+    json!({"type": "object", "required": required, "properties": properties})
+}

@@ -1,0 +1,327 @@
+//! Asking over NATS: a micro service (ADR-32) whose endpoints answer what the HTTP routes answer,
+//! by the same functions.
+//!
+//! All pods share one queue group, so each request is answered by one of them, and by another when
+//! one is gone. It only reads: who may publish on `groundstation.v1.>` is a matter of the account's
+//! permissions. A request is an object of JSON, or nothing where nothing has to be said; an error is
+//! the two headers of ADR-32 and `Groundstation-Problem`, the stable type.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::service::endpoint::Endpoint;
+use async_nats::service::{Request, Service, ServiceExt, error};
+use async_nats::{Client, HeaderMap};
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, error, warn};
+
+use super::problem::Problem;
+use super::{Api, MAX_BODY_BYTES};
+
+mod satellites;
+mod transitions;
+mod triggers;
+
+/// The service's name.
+const NAME: &str = "groundstation";
+
+/// What all its subjects begin with.
+const PREFIX: &str = "groundstation.v1";
+
+/// The queue group of all pods.
+const QUEUE_GROUP: &str = "q";
+
+/// The stable type of a problem.
+const PROBLEM: &str = "Groundstation-Problem";
+
+/// Requests of one pod that are answered at a time: each takes one of the pod's connections to the
+/// database, of which most are for the log.
+const AT_ONCE: usize = 4;
+
+/// Requests of one pod that are under way; more are told to come again.
+const UNDER_WAY: usize = 256;
+
+/// How long a request may take, waiting included.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the last replies may take to leave when the pod ends.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The most characters of an error's text in a header.
+const MAX_ERROR_CHARACTERS: usize = 500;
+
+/// What can be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Question {
+    SatellitesList,
+    SatellitesGet,
+    SatellitesOnline,
+    SatellitesStates,
+    SatellitesStats,
+    TransitionsList,
+    TriggersList,
+}
+
+impl Question {
+    const ALL: [Question; 7] = [
+        Question::SatellitesList,
+        Question::SatellitesGet,
+        Question::SatellitesOnline,
+        Question::SatellitesStates,
+        Question::SatellitesStats,
+        Question::TransitionsList,
+        Question::TriggersList,
+    ];
+
+    /// The rest of the subject.
+    fn subject(self) -> &'static str {
+        match self {
+            Question::SatellitesList => "satellites.list",
+            Question::SatellitesGet => "satellites.get",
+            Question::SatellitesOnline => "satellites.online",
+            Question::SatellitesStates => "satellites.states",
+            Question::SatellitesStats => "satellites.stats",
+            Question::TransitionsList => "transitions.list",
+            Question::TriggersList => "triggers.list",
+        }
+    }
+
+    /// What it takes, for whoever discovers it.
+    fn takes(self) -> &'static str {
+        match self {
+            Question::SatellitesList => {
+                r#"{"status"?,"region"?,"tag"?,"q"?,"limit"?,"cursor"?,"at"?,"position"?}"#
+            }
+            Question::SatellitesGet => r#"{"id"}"#,
+            Question::SatellitesOnline => r#"{"region"?,"tag"?,"q"?,"limit"?,"cursor"?}"#,
+            Question::SatellitesStates => r#"{"ids":["…"]}"#,
+            Question::SatellitesStats => r#"{"id","field"?,"window"?}"#,
+            Question::TransitionsList => r#"{"id"?,"after"?,"limit"?,"event"?,"since"?,"until"?}"#,
+            Question::TriggersList => "{}",
+        }
+    }
+}
+
+/// The task.
+pub struct Micro {
+    /// Where the answers are.
+    pub api: Arc<Api>,
+    /// Where the questions come from.
+    pub nats: Client,
+    /// This pod's name, for whoever discovers it.
+    pub pod: String,
+}
+
+impl Micro {
+    /// Answers until told to stop.
+    pub async fn run(self, stop: CancellationToken) {
+        match self.begin().await {
+            Ok((service, endpoints)) => self.answer_all(service, endpoints, stop).await,
+            Err(error) => {
+                error!(%error, "cannot answer on NATS: ask over HTTP");
+                stop.cancelled().await;
+            }
+        }
+    }
+
+    /// Signs on; NATS need not be there yet.
+    async fn begin(&self) -> Result<(Service, Vec<(Question, Endpoint)>), async_nats::Error> {
+        let metadata = [("pod".to_owned(), self.pod.clone())].into();
+        let service = self
+            .nats
+            .service_builder()
+            .description("Who of the fleet is there, and what happened")
+            .metadata(metadata)
+            .queue_group(QUEUE_GROUP)
+            .start(NAME, env!("CARGO_PKG_VERSION"))
+            .await?;
+        let group = service.group(PREFIX);
+        let mut endpoints = Vec::with_capacity(Question::ALL.len());
+        for question in Question::ALL {
+            // A name has no dots; the subject has.
+            let name = question.subject().replace('.', "-");
+            let metadata = [("request".to_owned(), question.takes().to_owned())].into();
+            let endpoint = group.endpoint_builder().name(name).metadata(metadata);
+            endpoints.push((question, endpoint.add(question.subject()).await?));
+        }
+        Ok((service, endpoints))
+    }
+
+    async fn answer_all(
+        self,
+        service: Service,
+        endpoints: Vec<(Question, Endpoint)>,
+        stop: CancellationToken,
+    ) {
+        let of_each = |(question, endpoint): (Question, Endpoint)| {
+            endpoint.map(move |request| (question, request))
+        };
+        let mut requests = stream::select_all(endpoints.into_iter().map(of_each));
+        let nats = self.nats.clone();
+        let answers = Arc::new(Answers {
+            api: self.api,
+            nats: self.nats,
+            at_once: Semaphore::new(AT_ONCE),
+            under_way: Arc::new(Semaphore::new(UNDER_WAY)),
+        });
+        let answering = TaskTracker::new();
+        let mut service = Some(service);
+        loop {
+            tokio::select! {
+                Some((question, request)) = requests.next() => {
+                    answers.clone().take(question, request, &answering).await;
+                }
+                // Then the endpoints end, when what they have taken is taken from them.
+                () = stop.cancelled(), if service.is_some() => {
+                    let Some(service) = service.take() else { continue };
+                    if let Err(error) = service.stop().await {
+                        debug!(%error, "the service did not stop");
+                    }
+                }
+                else => break,
+            }
+        }
+        answering.close();
+        answering.wait().await;
+        match tokio::time::timeout(FLUSH_TIMEOUT, nats.flush()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => debug!("the last replies may not have left"),
+        }
+    }
+}
+
+/// What answering needs.
+struct Answers {
+    api: Arc<Api>,
+    nats: Client,
+    at_once: Semaphore,
+    under_way: Arc<Semaphore>,
+}
+
+impl Answers {
+    /// Answers beside what else is answered; whoever is one too many is told so at once.
+    async fn take(self: Arc<Self>, question: Question, request: Request, tasks: &TaskTracker) {
+        match self.under_way.clone().try_acquire_owned() {
+            Ok(place) => drop(tasks.spawn(async move {
+                let answering = self.look_up(question, &request.message.payload);
+                let answered = tokio::time::timeout(ANSWER_TIMEOUT, answering).await;
+                let late = |_| Err(Problem::unavailable("It takes too long; try again."));
+                self.reply(question, &request, answered.unwrap_or_else(late)).await;
+                drop(place);
+            })),
+            Err(_) => {
+                let busy = Problem::unavailable("Too many questions at once; try again.");
+                self.reply(question, &request, Err(busy)).await;
+            }
+        }
+    }
+
+    async fn reply(&self, question: Question, request: &Request, answered: Result<Bytes, Problem>) {
+        if request.message.reply.is_none() {
+            debug!(question = question.subject(), "a question without a place for its answer");
+            return;
+        }
+        let sent = match answered.and_then(|answer| self.fitting(answer)) {
+            Ok(answer) => request.respond(Ok(answer)).await,
+            Err(problem) => {
+                let mut headers = HeaderMap::new();
+                headers.insert(PROBLEM, problem.urn());
+                request.respond_with_headers(Err(told(&problem)), headers).await
+            }
+        };
+        if let Err(error) = sent {
+            warn!(question = question.subject(), %error, "a reply could not be sent");
+        }
+    }
+
+    async fn look_up(&self, question: Question, body: &[u8]) -> Result<Bytes, Problem> {
+        let api = &*self.api;
+        // Fails only for a semaphore that was closed, and this one never is.
+        let _turn = self.at_once.acquire().await;
+        match question {
+            Question::SatellitesList => json(&satellites::list(api, asked(body)?).await?),
+            Question::SatellitesGet => json(&satellites::get(api, asked(body)?).await?),
+            Question::SatellitesOnline => json(&satellites::online(api, asked(body)?).await?),
+            Question::SatellitesStates => json(&satellites::states(api, asked(body)?).await?),
+            Question::SatellitesStats => json(&satellites::stats(api, asked(body)?).await?),
+            Question::TransitionsList => json(&transitions::list(api, asked(body)?).await?),
+            Question::TriggersList => json(triggers::list()),
+        }
+    }
+
+    /// What the server would not carry is not sent: the client would be cut off for it.
+    fn fitting(&self, answer: Bytes) -> Result<Bytes, Problem> {
+        let most = self.nats.server_info().max_payload;
+        if answer.len() <= most {
+            return Ok(answer);
+        }
+        Err(Problem::too_large(format!(
+            "The answer has {} bytes and NATS carries {most}: ask for fewer (limit, ids).",
+            answer.len()
+        )))
+    }
+}
+
+/// Reads a request; one without a body asks for nothing in particular.
+fn asked<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    if body.len() > MAX_BODY_BYTES {
+        return Err(Problem::too_large(format!("A request has at most {MAX_BODY_BYTES} bytes.")));
+    }
+    let body = if body.is_empty() { b"{}" } else { body };
+    serde_json::from_slice(body).map_err(|error| match error.classify() {
+        serde_json::error::Category::Data => Problem::invalid(format!("{error}.")),
+        _ => Problem::not_json(format!("A request is an object of JSON: {error}.")),
+    })
+}
+
+fn json(answer: &impl Serialize) -> Result<Bytes, Problem> {
+    Ok(serde_json::to_vec(answer).map_err(anyhow::Error::from)?.into())
+}
+
+/// An error's text goes into a header, and may hold what the asker wrote: a line break there would
+/// end the header.
+fn told(problem: &Problem) -> error::Error {
+    let fits = |c: char| if c.is_control() { ' ' } else { c };
+    let status = problem.detail().chars().take(MAX_ERROR_CHARACTERS).map(fits).collect();
+    error::Error { status, code: usize::from(problem.code()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_asker_wrote_cannot_break_a_header() {
+        let told = told(&Problem::invalid(format!("a\r\nb{}", "x".repeat(1_000))));
+        assert!(told.status.starts_with("a  bxx") && told.status.len() == MAX_ERROR_CHARACTERS);
+        assert_eq!(told.code, 422);
+    }
+
+    #[test]
+    fn a_request_is_an_object_of_bounded_size_or_nothing() {
+        #[derive(Debug, serde::Deserialize)]
+        struct Asked {
+            limit: Option<i64>,
+        }
+        let code =
+            |body: &[u8]| asked::<Asked>(body).map(|asked| asked.limit).map_err(|p| p.code());
+        let long = format!("{{\"x\":\"{}\"}}", "x".repeat(MAX_BODY_BYTES));
+        let cases: [(&[u8], _); 6] = [
+            (b"", Ok(None)),
+            (b"{\"limit\":7,\"unknown\":1}", Ok(Some(7))),
+            (b"{\"limit\":\"7\"}", Err(422)),
+            (b"7", Err(422)),
+            (b"{", Err(400)),
+            (long.as_bytes(), Err(413)),
+        ];
+        for (body, expected) in cases {
+            assert_eq!(code(body), expected, "{:?}", String::from_utf8_lossy(body));
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! `satellites.list`, `.get`, `.online`, `.states` and `.stats`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::api::Api;
+use crate::api::parameters::satellite_named;
+use crate::api::past::{self, StatsQuery};
+use crate::api::problem::Problem;
+use crate::api::satellites::{self, ListQuery, Page};
+use crate::history::Stats;
+use crate::lifecycle::SatelliteId;
+use crate::satellites::states::{self, MAX_NAMED};
+use crate::wire::{SatelliteJson, StateJson};
+
+/// As `GET /v1/satellites`.
+pub async fn list(api: &Api, asked: ListQuery) -> Result<Page, Problem> {
+    satellites::page(api, asked).await
+}
+
+/// As `GET /v1/satellites?status=online`.
+pub async fn online(api: &Api, asked: ListQuery) -> Result<Page, Problem> {
+    satellites::page(api, asked.online()).await
+}
+
+/// Which satellite.
+#[derive(Deserialize)]
+pub struct One {
+    id: String,
+}
+
+/// As `GET /v1/satellites/{id}`.
+pub async fn get(api: &Api, asked: One) -> Result<SatelliteJson, Problem> {
+    satellites::one(api, satellite_named(&asked.id)?).await
+}
+
+/// Which satellites.
+#[derive(Deserialize)]
+pub struct Many {
+    ids: Vec<Uuid>,
+}
+
+/// The state of each that has one.
+#[derive(Serialize)]
+pub struct States {
+    states: BTreeMap<Uuid, StateJson>,
+}
+
+/// The batched read.
+pub async fn states(api: &Api, asked: Many) -> Result<States, Problem> {
+    if asked.ids.len() > MAX_NAMED {
+        return Err(Problem::invalid(format!("ids must be at most {MAX_NAMED}.")));
+    }
+    let satellites: Vec<SatelliteId> = asked.ids.into_iter().map(SatelliteId).collect();
+    let client = api.database.get().await?;
+    let states = states::states(&client, &satellites, api.default_threshold).await?;
+    Ok(States { states })
+}
+
+/// Which satellite, and what of its past.
+#[derive(Deserialize)]
+pub struct OnesStats {
+    id: String,
+    #[serde(flatten)]
+    query: StatsQuery,
+}
+
+/// As `GET /v1/satellites/{id}/stats`.
+pub async fn stats(api: &Api, asked: OnesStats) -> Result<Stats, Problem> {
+    past::answer(api, satellite_named(&asked.id)?, asked.query).await
+}

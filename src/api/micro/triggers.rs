@@ -1,0 +1,8 @@
+//! `triggers.list`.
+
+use crate::triggers::{self, Catalogue};
+
+/// As `GET /v1/triggers`.
+pub fn list() -> &'static Catalogue {
+    &triggers::CATALOGUE
+}
