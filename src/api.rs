@@ -27,6 +27,7 @@ mod problem;
 mod satellites;
 mod status;
 mod token;
+mod traced;
 mod transitions;
 
 use problem::Problem;
@@ -73,6 +74,7 @@ pub fn routes(api: Arc<Api>) -> Router {
         .route("/satellites/{id}/stats", get(past::stats))
         .route("/satellites/{id}/transitions", get(transitions::of_satellite))
         .route("/transitions", get(transitions::all))
+        .route_layer(middleware::from_fn(traced::follow))
         .route_layer(middleware::from_fn_with_state(api.clone(), authorize));
     Router::new()
         .route("/livez", get(status::live))

@@ -182,7 +182,7 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Serve(args) => {
-            logging::start("info")?;
+            let _spans = logging::start_pod()?;
             let config = args.check()?;
             block_on(async {
                 let shutdown = shutdown::signal()?;

@@ -59,5 +59,6 @@ pub mod shutdown;
 pub mod simulate;
 pub mod standing;
 pub mod token;
+pub mod trace;
 pub mod watch;
 pub mod wire;

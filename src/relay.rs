@@ -28,13 +28,14 @@ use async_nats::jetstream::context::PublishAckFuture;
 use fail::fail_point;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{Span, error, info, warn};
 
 use crate::database::{self, Database};
 use crate::health::{Health, RelayState};
 use crate::lifecycle::Position;
 use crate::log::{ChangeId, Entry, read};
 use crate::metrics::Metrics;
+use crate::trace;
 
 pub mod checkpoint;
 pub mod message;
@@ -227,9 +228,10 @@ impl Relay {
                     self.acknowledge(window).await?;
                 }
                 let message = message::build(entry, window.epoch, window.published.sequence);
-                let message = message.context("a transition that fires nothing")?;
-                let ack = jetstream.send_publish(message.0, message.1).await.context("publish")?;
-                window.sent(entry, ack);
+                let (subject, message) = message.context("a transition that fires nothing")?;
+                let span = trace::publish(entry, subject);
+                let ack = jetstream.send_publish(subject, message).await.context("publish")?;
+                window.sent(entry, ack, span);
                 fail_point!("relay::mid_batch", |_| std::process::abort());
             }
             if !window.in_flight.is_empty() {
@@ -291,7 +293,7 @@ impl Relay {
     /// Waits for the oldest message in flight. Anything but "stored, right after the one before"
     /// is a failure; a duplicate is not a success either, it only means that the tail moved.
     async fn acknowledge(&self, window: &mut Window) -> anyhow::Result<()> {
-        let Some(InFlight { tail, ack }) = window.in_flight.pop_front() else {
+        let Some(InFlight { tail, ack, _span }) = window.in_flight.pop_front() else {
             return Ok(());
         };
         let outcome = ack.await;
@@ -412,6 +414,8 @@ struct Window {
 struct InFlight {
     tail: Tail,
     ack: PublishAckFuture,
+    /// Ends with it.
+    _span: Span,
 }
 
 impl Window {
@@ -420,11 +424,11 @@ impl Window {
         Window { epoch, in_flight, published: tail, newest: None, acknowledged: tail }
     }
 
-    fn sent(&mut self, entry: &Entry, ack: PublishAckFuture) {
+    fn sent(&mut self, entry: &Entry, ack: PublishAckFuture, span: Span) {
         let sequence = self.published.sequence + 1;
         self.published = Tail { position: entry.position, sequence };
         self.newest = Some(entry.change);
-        self.in_flight.push_back(InFlight { tail: self.published, ack });
+        self.in_flight.push_back(InFlight { tail: self.published, ack, _span: span });
     }
 }
 
