@@ -33,9 +33,7 @@ fn start_with(default: &str, exporter: Option<&Exporter>) -> anyhow::Result<()> 
     let lines = fmt::layer().with_writer(std::io::stderr);
     let format = std::env::var("GROUNDSTATION_LOG_FORMAT").unwrap_or_default();
     let lines = match format.as_str() {
-        "" | "text" => {
-            lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).boxed()
-        }
+        "" | "text" => lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).boxed(),
         "json" => lines.json().flatten_event(true).boxed(),
         other => bail!("GROUNDSTATION_LOG_FORMAT is {other:?}: it must be text or json"),
     };

@@ -34,7 +34,7 @@ use crate::database::{self, Database};
 use crate::health::{Health, RelayState};
 use crate::lifecycle::Position;
 use crate::log::{ChangeId, Entry, read};
-use crate::metrics::Metrics;
+use crate::metrics::{Disagreement, Metrics};
 use crate::trace;
 
 pub mod checkpoint;
@@ -137,6 +137,7 @@ impl Relay {
                 Err(Interruption::Contradiction(reason)) => {
                     let state = RelayState::Halted { reason: reason.clone() };
                     if self.health.relay(state) {
+                        self.metrics.disagreement(Disagreement::Contradiction, 1);
                         error!(%reason, "the relay has halted: stream and log contradict each other");
                     }
                     self.metrics.relay_halted.set(1);
@@ -175,6 +176,7 @@ impl Relay {
             stream::Found::Tail { tail, foreign } => {
                 if foreign > 0 {
                     self.metrics.relay_foreign.inc_by(foreign);
+                    self.metrics.disagreement(Disagreement::Foreign, foreign);
                     warn!(foreign, "somebody else publishes on our subjects: passed over");
                 }
                 tail
@@ -184,6 +186,14 @@ impl Relay {
             }
         };
         self.metrics.relay_halted.set(0);
+        if tail.position < checkpoint.tail.position {
+            self.metrics.disagreement(Disagreement::Behind, 1);
+            warn!(
+                stream = tail.position.0,
+                checkpoint = checkpoint.tail.position.0,
+                "the stream lost what it had: publishing it again"
+            );
+        }
         if self.health.relay(RelayState::Leading) {
             info!(
                 position = tail.position.0,
@@ -301,11 +311,11 @@ impl Relay {
             Ok(ack) if ack.sequence == tail.sequence && !ack.duplicate => {
                 self.metrics.relay_published.inc();
                 window.acknowledged = tail;
-                self.metrics.relay_lag.set(window.published.position.0 - tail.position.0);
                 Ok(())
             }
             Ok(ack) => {
                 self.metrics.relay_rejected.inc();
+                self.metrics.disagreement(Disagreement::Rejected, 1);
                 bail!(
                     "position {} was expected at sequence {}, the stream says {}{}",
                     tail.position.0,

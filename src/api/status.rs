@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::Api;
+use crate::metrics::exposition::Form;
 
 /// 200 while the process answers at all.
 pub async fn live() -> &'static str {
@@ -21,11 +22,12 @@ pub async fn ready(State(api): State<Arc<Api>>) -> Response {
     (status, Json(report)).into_response()
 }
 
-/// OpenMetrics text.
-pub async fn metrics(State(api): State<Arc<Api>>) -> Response {
-    const TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    match api.metrics.encode() {
-        Ok(text) => ([(header::CONTENT_TYPE, TEXT)], text).into_response(),
+/// OpenMetrics for whoever accepts it, else Prometheus' text format.
+pub async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let form = Form::accepted(accept.unwrap_or_default());
+    match api.metrics.encode(form) {
+        Ok(text) => ([(header::CONTENT_TYPE, form.content_type())], text).into_response(),
         Err(std::fmt::Error) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }

@@ -13,8 +13,7 @@ pub async fn follow(request: Request, next: Next) -> Response {
         return next.run(request).await;
     }
     let route = request.extensions().get::<MatchedPath>();
-    let span =
-        trace::request(request.method().as_str(), route.map_or("", |route| route.as_str()));
+    let span = trace::request(request.method().as_str(), route.map_or("", |route| route.as_str()));
     let parent = request.headers().get(trace::HEADER).and_then(|value| value.to_str().ok());
     let parent = parent.and_then(Traceparent::parse);
     let answered = async {

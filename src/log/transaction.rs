@@ -430,7 +430,9 @@ impl<'a> Columns<'a> {
             columns.is_last.push(last.get(&transition.satellite) == Some(&n));
             columns.recent_edges.push(array(&flapping.recent));
             columns.flapping_until.push(flapping.until);
-            columns.traceparents.push(request.traceparent.map(|traceparent| traceparent.to_string()));
+            columns
+                .traceparents
+                .push(request.traceparent.map(|traceparent| traceparent.to_string()));
             if transition.event == Event::Removed {
                 columns.removed.push(transition.satellite.0);
                 columns.removed_by_types.push(&request.actor.kind);
