@@ -413,18 +413,12 @@ pub enum Disagreement {
     Contradiction,
     /// Somebody else's message on our subjects.
     Foreign,
-    /// A message the stream did not take as expected.
-    Rejected,
 }
 
 impl Disagreement {
     /// All of them.
-    pub const ALL: [Disagreement; 4] = [
-        Disagreement::Behind,
-        Disagreement::Contradiction,
-        Disagreement::Foreign,
-        Disagreement::Rejected,
-    ];
+    pub const ALL: [Disagreement; 3] =
+        [Disagreement::Behind, Disagreement::Contradiction, Disagreement::Foreign];
 
     /// Its word.
     pub fn as_str(self) -> &'static str {
@@ -432,7 +426,6 @@ impl Disagreement {
             Disagreement::Behind => "behind",
             Disagreement::Contradiction => "contradiction",
             Disagreement::Foreign => "foreign",
-            Disagreement::Rejected => "rejected",
         }
     }
 }

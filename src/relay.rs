@@ -315,7 +315,6 @@ impl Relay {
             }
             Ok(ack) => {
                 self.metrics.relay_rejected.inc();
-                self.metrics.disagreement(Disagreement::Rejected, 1);
                 bail!(
                     "position {} was expected at sequence {}, the stream says {}{}",
                     tail.position.0,

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Finds PostgreSQL >= 15 and nats-server >= 2.10, or brings pinned ones into .tools/. With the word
-# `tests` brings also what only tests need: a WebSocket library for tools/foreign_agent.py.
+# `tests` brings also what only tests need: a WebSocket library for tools/foreign_agent.py, and promtool.
 #
 # Looks where the program itself looks (src/dev/tools.rs): the environment, PATH, the usual folders,
 # .tools. Needs Python 3 with pip or venv only if something is missing; never root.
@@ -105,6 +105,23 @@ bring_websockets() {
     mv .tools.new/foreign_agent .tools/
 }
 
+# promtool checks metrics and alert rules. Debian and Ubuntu have it in their package of Prometheus, which
+# is only unpacked here; elsewhere it comes with Prometheus.
+bring_promtool() {
+    [ -n "${GROUNDSTATION_PROMTOOL:-}" ] || command -v promtool >/dev/null || [ -x .tools/promtool ] && return
+    if command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null; then
+        echo "tools: bringing promtool into .tools"
+        rm -rf .tools.new
+        mkdir -p .tools.new .tools
+        download='cd .tools.new && apt-get -qq download prometheus'
+        if sh -c "$download" 2>/dev/null || { apt-get -qq update && sh -c "$download"; }; then
+            dpkg-deb -x .tools.new/prometheus_*.deb .tools.new/prometheus &&
+                mv .tools.new/prometheus/usr/bin/promtool .tools/promtool && return
+        fi
+    fi
+    fail "promtool is missing, which tests of metrics and alerts need: install Prometheus"
+}
+
 trap 'rm -rf .tools.new' EXIT
 # The requirements are copied beside what they brought: the same text, nothing to do.
 if [ -z "$postgres" ] || [ -z "$nats" ]; then
@@ -113,5 +130,6 @@ fi
 if [ "${1:-}" = tests ]; then
     cmp -s tools/requirements-foreign-agent.txt .tools/foreign_agent/requirements-foreign-agent.txt ||
         bring_websockets
+    bring_promtool
 fi
 echo "tools: ${postgres:-.tools}, ${nats:-.tools}"
