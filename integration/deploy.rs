@@ -238,7 +238,9 @@ async fn every_metric_that_is_asked_for_is_one_of_a_pod() {
     let fleet = Fleet::new(CALM).await;
     let pod = fleet.pod("a").await;
     let credentials = pod.register("edge", "eu").await;
-    Satellite::connect(pod.address, &credentials).await.close().await;
+    let satellite = Satellite::connect(pod.address, &credentials).await;
+    satellite.send(&serde_json::json!({"type": "nonsense"}));
+    satellite.close().await;
     fleet
         .expect_history(credentials.id, &["1 connected connect", "1 disconnected client_close"])
         .await;

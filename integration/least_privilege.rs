@@ -69,7 +69,7 @@ const ASSIGNMENT: &str = r#"{"configId": "c", "systemId": "s", "strategyId": "ht
 #[tokio::test]
 async fn with_the_deployed_rights_pods_do_everything_they_are_for() {
     let (fleet, rights) = restricted().await;
-    let (a, b) = (fleet.pod("a").await, fleet.pod("b").await);
+    let (mut a, mut b) = (fleet.pod("a").await, fleet.pod("b").await);
     for pod in [&a, &b] {
         pod.expect_nats().await;
     }
@@ -106,12 +106,19 @@ async fn with_the_deployed_rights_pods_do_everything_they_are_for() {
     a.expect_metric("groundstation_results_total{outcome=\"delivered\"}", 1.0).await;
 
     // The other pod takes over: the first hears of it.
-    let newer = Satellite::connect(b.address, &credentials).await;
+    let (newer, _) = Satellite::welcomed(b.address, &credentials).await;
     satellite.expect("shutdown").await;
     newer.close().await;
-    assert_eq!(b.remove(credentials.id).await.status, 204);
+    // A third begins with a stream that is there, and reads its tail.
+    for pod in [&mut a, &mut b] {
+        pod.terminate();
+        assert!(pod.exit().await.success());
+    }
+    let c = fleet.pod("c").await;
+    assert_eq!(c.remove(credentials.id).await.status, 204);
+    c.expect_metric("groundstation_relay_published_messages_total", 1.0).await;
     fleet.check().await;
-    for pod in [&a, &b] {
+    for pod in [&a, &b, &c] {
         let log = pod.log();
         assert!(!log.contains("ermissions") && !log.contains("permission denied"), "{log}");
     }

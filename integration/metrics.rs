@@ -13,7 +13,7 @@ use crate::harness::{CALM, Credentials, Fleet, Pod, Satellite};
 async fn busy(fleet: &Fleet) -> (Pod, Credentials) {
     let pod = fleet.pod("a").await;
     let credentials = pod.register("named-edge", "named-region").await;
-    let mut satellite = Satellite::connect(pod.address, &credentials).await;
+    let satellite = Satellite::connect(pod.address, &credentials).await;
     satellite.send(&json!({"type": "nonsense"}));
     satellite.beat();
     pod.expect_metric("groundstation_dropped_messages_total{reason=\"unknown_type\"}", 1.0).await;

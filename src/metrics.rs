@@ -181,6 +181,12 @@ impl Metrics {
         for kind in Disagreement::ALL {
             numbers.disagreements.get_or_create(&[("kind", kind.as_str())]).inc_by(0);
         }
+        for outcome in ["delivered", "not_assigned", "revoked", "overflowed", "too_large"] {
+            numbers.results.get_or_create(&[("outcome", outcome)]).inc_by(0);
+        }
+        for limit in Refusal::ALL {
+            numbers.refusals.get_or_create(&[("reason", limit.as_str())]).inc_by(0);
+        }
         for outcome in ["ok", "failed"] {
             numbers.tls_reloads.get_or_create(&[("outcome", outcome)]).inc_by(0);
         }

@@ -98,15 +98,15 @@ impl Fleet {
         roles: String,
         password: String,
     ) -> (Fleet, Rights) {
-        let (share, (nats, rights)) =
-            blocking(move || (stores::share(), stores::with_rights(&nats, &roles, password))).await;
-        let nats_url =
-            rights.nats_address.replacen("//", &format!("//operator:{}@", rights.password), 1);
-        let share = Share { database_url: rights.superuser_url.clone(), nats_url, ..share };
+        let (nats, rights) = blocking(move || stores::with_rights(&nats, &roles, password)).await;
+        let as_user = |user: &str| {
+            let account = format!("//{user}:{}@", rights.password);
+            rights.nats_address.replacen("//", &account, 1)
+        };
+        let share =
+            Share { database_url: rights.superuser_url.clone(), nats_url: as_user("operator") };
         let mut fleet = Fleet::of(timing, share, Some(nats));
-        let pod =
-            rights.nats_address.replacen("//", &format!("//groundstation:{}@", rights.password), 1);
-        fleet.pods_stores = Some((rights.pod_database_url.clone(), pod));
+        fleet.pods_stores = Some((rights.pod_database_url.clone(), as_user("groundstation")));
         (fleet, rights)
     }
 
