@@ -18,7 +18,7 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing::{Subscriber, info, warn};
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::registry::LookupSpan;
 
 use super::TARGET;
@@ -77,7 +77,10 @@ impl Exporter {
             .with_tracer(self.0.tracer("groundstation"))
             .with_location(false)
             .with_threads(false)
-            .with_filter(filter_fn(|metadata| metadata.is_span() && metadata.target() == TARGET))
+            .with_filter(
+                filter_fn(|metadata| metadata.is_span() && metadata.target() == TARGET)
+                    .with_max_level_hint(LevelFilter::INFO),
+            )
     }
 }
 
