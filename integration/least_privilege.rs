@@ -168,6 +168,9 @@ async fn nats_refuses_a_pod_what_it_has_no_business_with() {
     let _satellite = Satellite::connect(pod.address, &credentials).await;
     pod.expect_metric("groundstation_relay_published_messages_total", 1.0).await;
     let (nats, mut refused) = client(&rights, "groundstation", "_INBOX").await;
+    // What the relay does at its start: find the stream, read a message of its tail.
+    let stream = jetstream::new(nats.clone()).get_stream("SATELLITE_TRANSITIONS").await;
+    stream.expect("the stream").get_raw_message(1).await.expect("a message");
     for subject in [
         "$JS.API.STREAM.DELETE.SATELLITE_TRANSITIONS",
         "$JS.API.STREAM.PURGE.SATELLITE_TRANSITIONS",
