@@ -23,6 +23,7 @@ use groundstation::liveness::{DEFAULT_HEARTBEAT_INTERVAL, DEFAULT_OFFLINE_THRESH
 use groundstation::log::append::appender;
 use groundstation::log::transaction::Rules;
 use groundstation::metrics::Metrics;
+use groundstation::metrics::exposition::Form;
 use groundstation::monitor::{Monitor, brown_out};
 use groundstation::observation;
 use groundstation::relay::{Relay, stream};
@@ -252,7 +253,7 @@ async fn bare_append(client: &deadpool_postgres::Object) -> f64 {
 
 /// How many sweeps there were, and how long all of them took.
 fn sweeps(metrics: &Metrics) -> (u64, f64) {
-    let text = metrics.encode().expect("metrics");
+    let text = metrics.encode(Form::Text).expect("metrics");
     let value = |name: &str| {
         let line = text.lines().find(|line| line.starts_with(name)).expect("a metric");
         line.rsplit(' ').next().expect("a value").parse::<f64>().expect("a number")

@@ -15,6 +15,7 @@ use groundstation::door::Door;
 use groundstation::door::settings::Settings;
 use groundstation::gateway::socket::{self, Broken, Socket};
 use groundstation::metrics::Metrics;
+use groundstation::metrics::exposition::Form;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
@@ -116,7 +117,7 @@ async fn a_reader_that_does_not_read_is_dropped_and_the_one_beside_it_waits_for_
     assert!(after < WRITE_TIMEOUT * 3, "{after:?}");
     assert!(asked > 20, "{asked} answers");
     assert!(slowest < WRITE_TIMEOUT / 2, "the one beside waited {slowest:?}");
-    let counted = metrics.encode().expect("metrics");
+    let counted = metrics.encode(Form::Text).expect("metrics");
     assert!(counted.contains("door_refusals_total{reason=\"write_timeout\"} 1"), "{counted}");
     flood.await.expect("the flood ended");
 }

@@ -32,6 +32,7 @@ mod satellites;
 mod status;
 pub mod stream;
 mod token;
+mod traced;
 mod transitions;
 mod triggers;
 
@@ -84,6 +85,7 @@ pub fn routes(api: Arc<Api>) -> Router {
         .route("/transitions", get(transitions::all))
         .route("/transitions/stream", get(stream::follow))
         .route("/triggers", get(triggers::list))
+        .route_layer(middleware::from_fn(traced::follow))
         .route_layer(middleware::from_fn_with_state(api.clone(), authorize));
     Router::new()
         .route("/livez", get(status::live))

@@ -54,9 +54,17 @@ struct Cli {
     command: Command,
 }
 
+/// What `serve` reads of the environment that is no setting of its own.
+const TRACES: &str = "\
+Traces are exported where OTEL_EXPORTER_OTLP_ENDPOINT (or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT) names a
+collector, by OTLP over HTTP in protobuf; the other OTEL_ variables mean what they always do. Nothing is
+exported with OTEL_SDK_DISABLED=true or OTEL_TRACES_EXPORTER=none. Log lines: RUST_LOG,
+GROUNDSTATION_LOG_FORMAT (text or json).";
+
 #[derive(Subcommand)]
 enum Command {
     /// Run one pod: the satellites' WebSocket, the log, the relay, the HTTP API
+    #[command(after_help = TRACES)]
     Serve(Box<ServeArgs>),
     /// Bring the database's schema to the version this binary needs
     Migrate(MigrateArgs),
@@ -205,7 +213,7 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Serve(args) => {
-            logging::start("info")?;
+            let _spans = logging::start_pod()?;
             let config = args.check()?;
             block_on(async {
                 let shutdown = shutdown::signal()?;

@@ -5,13 +5,15 @@
 //! nobody up for longer than those. Nothing here knows a table.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::metrics::Metrics;
 
 /// The role a pod's sessions take.
 pub const SERVICE_ROLE: &str = "groundstation_service";
@@ -117,7 +119,7 @@ impl Address {
             .runtime(Runtime::Tokio1)
             .build()
             .context("cannot build the connection pool")?;
-        Ok(Database { pool })
+        Ok(Database { pool, metrics: None })
     }
 }
 
@@ -125,12 +127,27 @@ impl Address {
 #[derive(Clone)]
 pub struct Database {
     pool: Pool,
+    /// A pod counts; a one-shot command does not.
+    metrics: Option<Metrics>,
 }
 
 impl Database {
+    /// The same connections, with their use counted.
+    pub fn counted(self, metrics: Metrics) -> Database {
+        Database { metrics: Some(metrics), ..self }
+    }
+
     /// A connection, within [`CONNECT_TIMEOUT`].
     pub async fn get(&self) -> anyhow::Result<Object> {
-        self.pool.get().await.map_err(|error| match error {
+        let asked = Instant::now();
+        let got = self.pool.get().await;
+        if let Some(metrics) = &self.metrics {
+            metrics.database_wait_seconds.observe(asked.elapsed().as_secs_f64());
+            if got.is_err() {
+                metrics.database_wait_failures.inc();
+            }
+        }
+        got.map_err(|error| match error {
             deadpool_postgres::PoolError::Backend(error) => {
                 anyhow::anyhow!("cannot connect to the database: {}", describe(&error))
             }
@@ -138,10 +155,14 @@ impl Database {
         })
     }
 
-    /// Connections in use, and connections open.
-    pub fn usage(&self) -> (usize, usize) {
+    /// Who has connections and who waits for one.
+    pub fn usage(&self) -> Usage {
         let status = self.pool.status();
-        (status.size.saturating_sub(status.available), status.size)
+        Usage {
+            in_use: status.size.saturating_sub(status.available),
+            max: status.max_size,
+            waiting: status.waiting,
+        }
     }
 
     /// Checks that this is a server and a schema the binary can work with; each problem is one
@@ -170,6 +191,17 @@ impl Database {
             .get(0);
         check_server(version)
     }
+}
+
+/// The pool at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Connections somebody has.
+    pub in_use: usize,
+    /// Connections there may be.
+    pub max: usize,
+    /// Callers that wait for one.
+    pub waiting: usize,
 }
 
 /// Closes a connection instead of giving it back to the pool: its transaction, if any, ends with

@@ -62,5 +62,6 @@ pub mod simulate;
 pub mod standing;
 pub mod token;
 pub mod triggers;
+pub mod trace;
 pub mod watch;
 pub mod wire;

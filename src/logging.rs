@@ -6,22 +6,40 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer, fmt};
+
+use crate::trace::export::Exporter;
 
 /// Sets logging up from `RUST_LOG` (default `info`) and `GROUNDSTATION_LOG_FORMAT` (`text` or
 /// `json`). `default` replaces `info` for commands whose own output is what people came for.
 pub fn start(default: &str) -> anyhow::Result<()> {
-    let lines = tracing_subscriber::fmt().with_env_filter(filter(default)?);
-    let lines = lines.with_writer(std::io::stderr);
+    start_with(default, None)
+}
+
+/// The same for a pod, whose spans go to a collector where the environment names one. What comes back
+/// sends the last of them when it is dropped.
+pub fn start_pod() -> anyhow::Result<Option<Exporter>> {
+    let exporter = Exporter::from_environment()?;
+    start_with("info", exporter.as_ref())?;
+    if exporter.is_some() {
+        tracing::info!("spans are exported");
+    }
+    Ok(exporter)
+}
+
+fn start_with(default: &str, exporter: Option<&Exporter>) -> anyhow::Result<()> {
+    let lines = fmt::layer().with_writer(std::io::stderr);
     let format = std::env::var("GROUNDSTATION_LOG_FORMAT").unwrap_or_default();
-    let started = match format.as_str() {
-        "" | "text" => {
-            lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init()
-        }
-        "json" => lines.json().flatten_event(true).try_init(),
+    let lines = match format.as_str() {
+        "" | "text" => lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).boxed(),
+        "json" => lines.json().flatten_event(true).boxed(),
         other => bail!("GROUNDSTATION_LOG_FORMAT is {other:?}: it must be text or json"),
     };
-    started.map_err(|error| anyhow::anyhow!("cannot set logging up: {error}"))?;
+    let spans = exporter.map(Exporter::layer);
+    let all = tracing_subscriber::registry().with(lines.with_filter(filter(default)?)).with(spans);
+    all.try_init().map_err(|error| anyhow::anyhow!("cannot set logging up: {error}"))?;
     tracing::trace!("everything is logged that may be");
     Ok(())
 }
@@ -38,8 +56,16 @@ pub fn start_file(path: &Path) -> anyhow::Result<()> {
 /// What these print below `info` are whole frames, messages and all parameters of statements: tokens,
 /// their digests, secrets. No level of `RUST_LOG` is to reach them. At `info` async-nats tells of each
 /// connection twice; `nats.rs` tells what matters of it.
-const INDISCREET: [&str; 4] =
-    ["tungstenite=info", "tokio_tungstenite=info", "tokio_postgres=info", "async_nats=warn"];
+const INDISCREET: [&str; 7] = [
+    "tungstenite=info",
+    "tokio_tungstenite=info",
+    "tokio_postgres=info",
+    "async_nats=warn",
+    "ureq=info",
+    "ureq_proto=info",
+    // Spans are for a collector.
+    "groundstation::spans=off",
+];
 
 fn filter(default: &str) -> anyhow::Result<EnvFilter> {
     let filter = match std::env::var("RUST_LOG") {

@@ -14,6 +14,10 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::door::refusal::Refusal;
 use crate::lifecycle::{Event, Reason, Unchanged};
 
+pub mod exposition;
+
+use exposition::Form;
+
 type Labels<const N: usize> = [(&'static str, &'static str); N];
 type Counters<const N: usize> = Family<Labels<N>, Counter>;
 
@@ -57,8 +61,11 @@ pub struct Numbers {
     pub sweep_seconds: Histogram,
     /// Sweeps that failed.
     pub sweep_failures: Counter,
-    /// Transitions in the log that are not on the stream yet, as this pod last saw it.
+    /// Transitions in the log beyond the relay's checkpoint, as this pod last saw it.
     pub relay_lag: Gauge,
+    /// How long the oldest of them has been in the log.
+    pub relay_lag_seconds: Gauge<f64, AtomicU64>,
+    disagreements: Counters<1>,
     /// 1 while this pod relays.
     pub relay_leader: Gauge,
     /// 1 while the relay has stopped because stream and log contradict each other.
@@ -81,6 +88,14 @@ pub struct Numbers {
     pub database_up: Gauge,
     /// Database connections in use.
     pub database_connections: Gauge,
+    /// As many as there may be.
+    pub database_connections_max: Gauge,
+    /// Those who wait for one, as last seen.
+    pub database_waiting: Gauge,
+    /// Seconds until somebody had a connection.
+    pub database_wait_seconds: Histogram,
+    /// Times somebody had none in time.
+    pub database_wait_failures: Counter,
     /// 1 while connected to NATS.
     pub nats_up: Gauge,
     /// From when a satellite's time was over to when that was found.
@@ -137,6 +152,8 @@ impl Metrics {
             sweep_seconds: seconds(),
             sweep_failures: Counter::default(),
             relay_lag: Gauge::default(),
+            relay_lag_seconds: Gauge::default(),
+            disagreements: Family::default(),
             relay_leader: Gauge::default(),
             relay_halted: Gauge::default(),
             relay_published: Counter::default(),
@@ -148,6 +165,10 @@ impl Metrics {
             retention_failures: Counter::default(),
             database_up: Gauge::default(),
             database_connections: Gauge::default(),
+            database_connections_max: Gauge::default(),
+            database_waiting: Gauge::default(),
+            database_wait_seconds: seconds(),
+            database_wait_failures: Counter::default(),
             nats_up: Gauge::default(),
             detection_seconds: seconds(),
             blind_seconds: Counter::default(),
@@ -156,6 +177,19 @@ impl Metrics {
             started: Gauge::default(),
         };
         numbers.register();
+        // There from the start: an alert on an increase would miss the first.
+        for kind in Disagreement::ALL {
+            numbers.disagreements.get_or_create(&[("kind", kind.as_str())]).inc_by(0);
+        }
+        for outcome in ["delivered", "not_assigned", "revoked", "overflowed", "too_large"] {
+            numbers.results.get_or_create(&[("outcome", outcome)]).inc_by(0);
+        }
+        for limit in Refusal::ALL {
+            numbers.refusals.get_or_create(&[("reason", limit.as_str())]).inc_by(0);
+        }
+        for outcome in ["ok", "failed"] {
+            numbers.tls_reloads.get_or_create(&[("outcome", outcome)]).inc_by(0);
+        }
         Metrics(Arc::new(numbers))
     }
 }
@@ -212,8 +246,19 @@ impl Numbers {
         r.register("sweep_failures", "Sweeps that failed", self.sweep_failures.clone());
         r.register(
             "relay_lag_positions",
-            "Transitions not on the stream yet",
+            "Transitions not known to be on the stream yet, by the relay's checkpoint",
             self.relay_lag.clone(),
+        );
+        r.register_with_unit(
+            "relay_lag",
+            "For how long the oldest of them has been in the log",
+            Unit::Seconds,
+            self.relay_lag_seconds.clone(),
+        );
+        r.register(
+            "stream_disagreements",
+            "Times stream and log were found to differ, by how",
+            self.disagreements.clone(),
         );
         r.register_with_unit(
             "detection_delay",
@@ -276,6 +321,27 @@ impl Numbers {
             "Database connections in use",
             self.database_connections.clone(),
         );
+        r.register(
+            "database_connections_max",
+            "Database connections a pod may have",
+            self.database_connections_max.clone(),
+        );
+        r.register(
+            "database_connections_waiting",
+            "Callers that wait for a database connection",
+            self.database_waiting.clone(),
+        );
+        r.register_with_unit(
+            "database_connection_wait",
+            "Time until a caller had a database connection",
+            Unit::Seconds,
+            self.database_wait_seconds.clone(),
+        );
+        r.register(
+            "database_connection_failures",
+            "Callers that got no database connection",
+            self.database_wait_failures.clone(),
+        );
         r.register("nats_up", "1 while connected to NATS", self.nats_up.clone());
         r.register_with_unit(
             "process_start_time",
@@ -321,6 +387,11 @@ impl Numbers {
         self.results.get_or_create(&[("outcome", outcome)]).inc();
     }
 
+    /// Counts a difference between stream and log.
+    pub fn disagreement(&self, kind: Disagreement, times: u64) {
+        self.disagreements.get_or_create(&[("kind", kind.as_str())]).inc_by(times);
+    }
+
     /// Counts a question to another backend.
     pub fn asked(&self, subject: &'static str, outcome: &'static str) {
         self.asked.get_or_create(&[("subject", subject), ("outcome", outcome)]).inc();
@@ -331,10 +402,36 @@ impl Numbers {
         self.passed_on.get_or_create(&[("subject", subject), ("outcome", outcome)]).inc();
     }
 
-    /// The text of `GET /metrics` (OpenMetrics 1.0).
-    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+    /// The text of `GET /metrics`.
+    pub fn encode(&self, form: Form) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
         text::encode(&mut text, &self.registry)?;
-        Ok(text)
+        Ok(form.of(text))
+    }
+}
+
+/// How stream and log can differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disagreement {
+    /// The stream lost messages it had acknowledged; they were published again.
+    Behind,
+    /// The stream has what the log does not; the relay halted.
+    Contradiction,
+    /// Somebody else's message on our subjects.
+    Foreign,
+}
+
+impl Disagreement {
+    /// All of them.
+    pub const ALL: [Disagreement; 3] =
+        [Disagreement::Behind, Disagreement::Contradiction, Disagreement::Foreign];
+
+    /// Its word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Disagreement::Behind => "behind",
+            Disagreement::Contradiction => "contradiction",
+            Disagreement::Foreign => "foreign",
+        }
     }
 }

@@ -55,14 +55,15 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
     ready: impl FnOnce(SocketAddr),
 ) -> anyhow::Result<()> {
+    let metrics = Metrics::new();
     let database = config.database.clone().for_writing().pool(&config.pod)?;
+    let database = database.counted(metrics.clone());
     schema::check(&database, &config.database).await?;
     let client = database.get().await?;
     let pod = observation::sign_on(&client, &config.pod).await.context("cannot sign on")?;
     drop(client);
     let listener = listen(config.listen).await?;
     let address = listener.local_addr().context("cannot tell the listening address")?;
-    let metrics = Metrics::new();
     let door = Door::new(config.door.clone(), metrics.clone())?;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     metrics.started.set(now.as_secs_f64());

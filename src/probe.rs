@@ -4,14 +4,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use deadpool_postgres::Object;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::database::{self, Database};
 use crate::health::Health;
 use crate::log::partitions;
+use crate::log::read::{self, Beyond};
 use crate::metrics::Metrics;
 use crate::observation;
+use crate::relay::checkpoint;
 
 /// How often the database is proved writable.
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
@@ -61,8 +64,11 @@ impl Probe {
 
         let written = self.within_time(self.write()).await;
         self.metrics.database_up.set(written.is_ok().into());
-        let (in_use, _) = self.database.usage();
-        self.metrics.database_connections.set(i64::try_from(in_use).unwrap_or(i64::MAX));
+        let usage = self.database.usage();
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.metrics.database_connections.set(number(usage.in_use));
+        self.metrics.database_connections_max.set(number(usage.max));
+        self.metrics.database_waiting.set(number(usage.waiting));
         let news = self.health.database(written.is_ok());
         match written {
             Ok(()) if news => info!("the database can be written"),
@@ -88,10 +94,20 @@ impl Probe {
             partitions::make_room(&client, self.partition_width).await
         };
         let made = write.await.map_err(|error| anyhow::anyhow!(database::describe(&error)))?;
+        let lag = self.relay_lag(&client).await;
+        let lag = lag.map_err(|error| anyhow::anyhow!(database::describe(&error)))?;
+        self.metrics.relay_lag.set(lag.transitions);
+        self.metrics.relay_lag_seconds.set(lag.seconds);
         if made > 0 {
             info!(partitions = made, "made room in the log");
         }
         Ok(())
+    }
+
+    /// How far the stream is behind the log, whoever relays, or if nobody does.
+    async fn relay_lag(&self, client: &Object) -> Result<Beyond, tokio_postgres::Error> {
+        let checkpoint = checkpoint::read(client).await?;
+        read::beyond(client, checkpoint.tail.position).await
     }
 
     async fn sign_off(&self) -> anyhow::Result<()> {

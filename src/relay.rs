@@ -28,13 +28,14 @@ use async_nats::jetstream::context::PublishAckFuture;
 use fail::fail_point;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{Span, error, info, warn};
 
 use crate::database::{self, Database};
 use crate::health::{Health, RelayState};
 use crate::lifecycle::Position;
 use crate::log::{ChangeId, Entry, read};
-use crate::metrics::Metrics;
+use crate::metrics::{Disagreement, Metrics};
+use crate::trace;
 
 pub mod checkpoint;
 pub mod message;
@@ -136,6 +137,7 @@ impl Relay {
                 Err(Interruption::Contradiction(reason)) => {
                     let state = RelayState::Halted { reason: reason.clone() };
                     if self.health.relay(state) {
+                        self.metrics.disagreement(Disagreement::Contradiction, 1);
                         error!(%reason, "the relay has halted: stream and log contradict each other");
                     }
                     self.metrics.relay_halted.set(1);
@@ -174,6 +176,7 @@ impl Relay {
             stream::Found::Tail { tail, foreign } => {
                 if foreign > 0 {
                     self.metrics.relay_foreign.inc_by(foreign);
+                    self.metrics.disagreement(Disagreement::Foreign, foreign);
                     warn!(foreign, "somebody else publishes on our subjects: passed over");
                 }
                 tail
@@ -183,6 +186,14 @@ impl Relay {
             }
         };
         self.metrics.relay_halted.set(0);
+        if tail.position < checkpoint.tail.position {
+            self.metrics.disagreement(Disagreement::Behind, 1);
+            warn!(
+                stream = tail.position.0,
+                checkpoint = checkpoint.tail.position.0,
+                "the stream lost what it had: publishing it again"
+            );
+        }
         if self.health.relay(RelayState::Leading) {
             info!(
                 position = tail.position.0,
@@ -227,9 +238,10 @@ impl Relay {
                     self.acknowledge(window).await?;
                 }
                 let message = message::build(entry, window.epoch, window.published.sequence);
-                let message = message.context("a transition that fires nothing")?;
-                let ack = jetstream.send_publish(message.0, message.1).await.context("publish")?;
-                window.sent(entry, ack);
+                let (subject, message) = message.context("a transition that fires nothing")?;
+                let span = trace::publish(entry, subject);
+                let ack = jetstream.send_publish(subject, message).await.context("publish")?;
+                window.sent(entry, ack, span);
                 fail_point!("relay::mid_batch", |_| std::process::abort());
             }
             if !window.in_flight.is_empty() {
@@ -291,7 +303,7 @@ impl Relay {
     /// Waits for the oldest message in flight. Anything but "stored, right after the one before"
     /// is a failure; a duplicate is not a success either, it only means that the tail moved.
     async fn acknowledge(&self, window: &mut Window) -> anyhow::Result<()> {
-        let Some(InFlight { tail, ack }) = window.in_flight.pop_front() else {
+        let Some(InFlight { tail, ack, _span }) = window.in_flight.pop_front() else {
             return Ok(());
         };
         let outcome = ack.await;
@@ -299,7 +311,6 @@ impl Relay {
             Ok(ack) if ack.sequence == tail.sequence && !ack.duplicate => {
                 self.metrics.relay_published.inc();
                 window.acknowledged = tail;
-                self.metrics.relay_lag.set(window.published.position.0 - tail.position.0);
                 Ok(())
             }
             Ok(ack) => {
@@ -412,6 +423,8 @@ struct Window {
 struct InFlight {
     tail: Tail,
     ack: PublishAckFuture,
+    /// Ends with it.
+    _span: Span,
 }
 
 impl Window {
@@ -420,11 +433,11 @@ impl Window {
         Window { epoch, in_flight, published: tail, newest: None, acknowledged: tail }
     }
 
-    fn sent(&mut self, entry: &Entry, ack: PublishAckFuture) {
+    fn sent(&mut self, entry: &Entry, ack: PublishAckFuture, span: Span) {
         let sequence = self.published.sequence + 1;
         self.published = Tail { position: entry.position, sequence };
         self.newest = Some(entry.change);
-        self.in_flight.push_back(InFlight { tail: self.published, ack });
+        self.in_flight.push_back(InFlight { tail: self.published, ack, _span: span });
     }
 }
 

@@ -2,7 +2,7 @@
 # Finds PostgreSQL >= 15 and nats-server >= 2.10, or brings pinned ones into .tools/. With the word
 # `tests` brings also what only tests need: a WebSocket library for tools/foreign_agent.py, NATS for
 # tools/foreign_client.py, Node.js with the packages of tools/node/package.json, and the tester of the
-# HTTP API (Python 3.11 or newer).
+# HTTP API (Python 3.11 or newer); and promtool.
 #
 # Looks where the program itself looks (src/dev/tools.rs): the environment, PATH, the usual folders,
 # .tools. Needs Python 3 with pip or venv only if something is missing; never root.
@@ -126,6 +126,23 @@ bring_node_packages() {
     mv .tools.new/node .tools/
 }
 
+# promtool checks metrics and alert rules. Debian and Ubuntu have it in their package of Prometheus, which
+# is only unpacked here; elsewhere it comes with Prometheus.
+bring_promtool() {
+    [ -n "${GROUNDSTATION_PROMTOOL:-}" ] || command -v promtool >/dev/null || [ -x .tools/promtool ] && return
+    if command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null; then
+        echo "tools: bringing promtool into .tools"
+        rm -rf .tools.new
+        mkdir -p .tools.new .tools
+        download='cd .tools.new && apt-get -qq download prometheus'
+        if sh -c "$download" 2>/dev/null || { apt-get -qq update && sh -c "$download"; }; then
+            dpkg-deb -x .tools.new/prometheus_*.deb .tools.new/prometheus &&
+                mv .tools.new/prometheus/usr/bin/promtool .tools/promtool && return
+        fi
+    fi
+    fail "promtool is missing, which tests of metrics and alerts need: install Prometheus"
+}
+
 trap 'rm -rf .tools.new' EXIT
 # The requirements are copied beside what they brought: the same text, nothing to do.
 if [ -z "$postgres" ] || [ -z "$nats" ]; then
@@ -136,5 +153,6 @@ if [ "${1:-}" = tests ]; then
     bring_library foreign-clients
     bring_library api-tester
     cmp -s tools/node/package-lock.json .tools/node/package-lock.json || bring_node_packages
+    bring_promtool
 fi
 echo "tools: ${postgres:-.tools}, ${nats:-.tools}"

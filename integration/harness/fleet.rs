@@ -13,7 +13,7 @@ use super::faults;
 use super::pod::Pod;
 use super::program;
 use super::satellite::Credentials;
-use super::stores::{self, Share};
+use super::stores::{self, Rights, Share};
 use super::subscriber::Subscriber;
 use super::wait::{blocking, eventually, within};
 
@@ -59,6 +59,8 @@ pub struct Fleet {
     /// Only where the test wants to kill it.
     nats: Option<Nats>,
     postgres: Option<Postgres>,
+    /// The addresses of database and NATS as the pods use them, where those are others.
+    pods_stores: Option<(String, String)>,
     reader: Mutex<Option<Arc<Client>>>,
 }
 
@@ -89,6 +91,26 @@ impl Fleet {
         Fleet { postgres: Some(own.0), ..Fleet::of(timing, share, None) }
     }
 
+    /// A fleet whose pods have only the rights of these files; the test looks as the superuser and as
+    /// the operator.
+    pub async fn with_rights(
+        timing: Timing,
+        nats: String,
+        roles: String,
+        password: String,
+    ) -> (Fleet, Rights) {
+        let (nats, rights) = blocking(move || stores::with_rights(&nats, &roles, password)).await;
+        let as_user = |user: &str| {
+            let account = format!("//{user}:{}@", rights.password);
+            rights.nats_address.replacen("//", &account, 1)
+        };
+        let share =
+            Share { database_url: rights.superuser_url.clone(), nats_url: as_user("operator") };
+        let mut fleet = Fleet::of(timing, share, Some(nats));
+        fleet.pods_stores = Some((rights.pod_database_url.clone(), as_user("groundstation")));
+        (fleet, rights)
+    }
+
     /// A fleet whose database has a synchronous standby; the first can be killed, the second
     /// promoted.
     pub async fn with_standby(timing: Timing) -> (Fleet, Postgres, Postgres) {
@@ -109,6 +131,7 @@ impl Fleet {
             read_token,
             nats,
             postgres: None,
+            pods_stores: None,
             reader: Mutex::default(),
         }
     }
@@ -121,6 +144,8 @@ impl Fleet {
     /// A pod some of whose settings are its own.
     pub fn plan(&self, name: &str) -> Plan<'_> {
         let ms = |duration: Duration| format!("{}ms", duration.as_millis());
+        let own = || (self.database_url.clone(), self.nats_url.clone());
+        let (database_url, nats_url) = self.pods_stores.clone().unwrap_or_else(own);
         let environment = [
             ("GROUNDSTATION_POD", name.to_owned()),
             ("GROUNDSTATION_LISTEN", "127.0.0.1:0".to_owned()),
@@ -132,8 +157,8 @@ impl Fleet {
             ("GROUNDSTATION_SWEEP_INTERVAL", ms(self.timing.sweep)),
             ("GROUNDSTATION_DRAIN_DELAY", "0s".to_owned()),
             ("GROUNDSTATION_DRAIN_SPREAD", "2s".to_owned()),
-            ("DATABASE_URL", self.database_url.clone()),
-            ("NATS_URL", self.nats_url.clone()),
+            ("DATABASE_URL", database_url),
+            ("NATS_URL", nats_url),
         ];
         let environment = environment.map(|(name, value)| (name.to_owned(), value)).to_vec();
         Plan { fleet: self, name: name.to_owned(), environment }

@@ -2,6 +2,7 @@
 //! outcome from outside.
 
 pub mod agents;
+pub mod exposition;
 pub mod faults;
 pub mod fleet;
 pub mod foreign;
@@ -10,6 +11,7 @@ pub mod log_and_stream;
 pub mod onlooker;
 pub mod pod;
 pub mod program;
+pub mod promtool;
 pub mod proxy;
 pub mod raw;
 pub mod reader;

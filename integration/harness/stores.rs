@@ -85,6 +85,49 @@ pub fn own_postgres() -> (Postgres, String) {
     (postgres, url)
 }
 
+/// Stores in which everybody has the rights of files such as those in `deploy/`.
+pub struct Rights {
+    /// The database, as the pods log in.
+    pub pod_database_url: String,
+    /// The same, as its superuser.
+    pub superuser_url: String,
+    /// Host and port of the nats-server.
+    pub nats_address: String,
+    /// Of every user of both.
+    pub password: String,
+    /// Lives as long as these.
+    _postgres: Postgres,
+}
+
+/// A nats-server with this configuration, and a Postgres in which `roles` has been run before a role of
+/// its own migrated the schema. Blocking.
+pub fn with_rights(nats: &str, roles: &str, password: String) -> (Nats, Rights) {
+    let stores = stores();
+    let n = stores.given.fetch_add(1, Ordering::Relaxed);
+    let folder = stores.folder.join(format!("postgres-{n}"));
+    let postgres =
+        Postgres::start(&tools(), &folder, &POSTGRES_SETTINGS).expect("a private Postgres");
+    create_database(&postgres, TEMPLATE, None);
+    let superuser_url = postgres.url(TEMPLATE);
+    let mut client =
+        postgres::Client::connect(&superuser_url, postgres::NoTls).expect("the superuser");
+    client.batch_execute(roles).expect("the roles");
+    client.batch_execute(roles).expect("the roles, once more");
+    let address = superuser_url.split_once('@').expect("a URL with a password").1.to_owned();
+    let url = |role: &str| format!("postgres://{role}:{password}@{address}");
+    for role in ["groundstation_migrator", "groundstation_pod"] {
+        client
+            .batch_execute(&format!("alter role {role} password '{password}'"))
+            .expect("a password");
+    }
+    let migrated = program::migrate(&url("groundstation_migrator"));
+    assert!(migrated.status.success(), "{migrated:?}");
+    let nats = own_nats_with(nats);
+    let nats_address = nats.url();
+    let pod_database_url = url("groundstation_pod");
+    (nats, Rights { pod_database_url, superuser_url, nats_address, password, _postgres: postgres })
+}
+
 /// A Postgres, a synchronous standby of it, and the URL that names both and means whichever takes
 /// writes. Blocking.
 pub fn replicated_postgres() -> (Postgres, Postgres, String) {

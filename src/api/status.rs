@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::Api;
 use crate::health::Report;
+use crate::metrics::exposition::Form;
 
 /// Is it alive?
 #[utoipa::path(get, operation_id = "isAlive", path = "/livez", tag = "pod", security(()),
@@ -29,14 +30,18 @@ pub async fn ready(State(api): State<Arc<Api>>) -> Response {
 }
 
 /// Its numbers
+///
+/// OpenMetrics for whoever accepts it, else Prometheus' text format.
 #[utoipa::path(get, operation_id = "readMetrics", path = "/metrics", tag = "pod", security(()), responses(
-    (status = 200, description = "OpenMetrics text",
-     body = String, content_type = "application/openmetrics-text"),
+    (status = 200, description = "Prometheus text, or OpenMetrics where it is accepted", content(
+        (String = "text/plain"), (String = "application/openmetrics-text"),
+    )),
 ))]
-pub async fn metrics(State(api): State<Arc<Api>>) -> Response {
-    const TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    match api.metrics.encode() {
-        Ok(text) => ([(header::CONTENT_TYPE, TEXT)], text).into_response(),
+pub async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let form = Form::accepted(accept.unwrap_or_default());
+    match api.metrics.encode(form) {
+        Ok(text) => ([(header::CONTENT_TYPE, form.content_type())], text).into_response(),
         Err(std::fmt::Error) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_postgres::Error;
-use tracing::{error, info, warn};
+use tracing::{Instrument, error, info, warn};
 
 use super::ChangeId;
 use super::transaction::{self, Rules};
@@ -29,6 +29,7 @@ use crate::database::{self, Database};
 use crate::health::Health;
 use crate::lifecycle::{Edge, Event, Position, SatelliteId, Session, Unchanged};
 use crate::metrics::Metrics;
+use crate::trace::{self, Traceparent};
 use crate::wire::Actor;
 
 /// Edges that wait for the appender; whoever brings more waits in turn.
@@ -54,6 +55,8 @@ pub(super) struct Request {
     pub actor: Actor,
     /// When it happened, by this pod's monotonic clock: no pod's wall clock decides anything.
     pub happened: Instant,
+    /// The trace it belongs to, where there is one.
+    pub traceparent: Option<Traceparent>,
     reply: oneshot::Sender<Outcome>,
 }
 
@@ -108,9 +111,14 @@ impl Log {
     ) -> Result<Outcome, Closed> {
         let happened = Instant::now();
         let (reply, outcome) = oneshot::channel();
-        let request = Request { satellite, edge, change: ChangeId::new(), actor, happened, reply };
-        self.sender.send(request).await.map_err(|_| Closed)?;
-        outcome.await.map_err(|_| Closed)
+        let change = ChangeId::new();
+        let (span, traceparent) = trace::append(satellite);
+        let request = Request { satellite, edge, change, actor, happened, traceparent, reply };
+        let appended = async {
+            self.sender.send(request).await.map_err(|_| Closed)?;
+            outcome.await.map_err(|_| Closed)
+        };
+        appended.instrument(span).await
     }
 
     /// Appends edges that are found now, and waits until all of them are decided; the outcomes
@@ -124,7 +132,8 @@ impl Log {
         for (satellite, edge) in edges {
             let (reply, outcome) = oneshot::channel();
             let (change, actor) = (ChangeId::new(), Actor::system());
-            let request = Request { satellite, edge, change, actor, happened, reply };
+            let traceparent = None;
+            let request = Request { satellite, edge, change, actor, happened, traceparent, reply };
             self.sender.send(request).await.map_err(|_| Closed)?;
             waiting.push(outcome);
         }
@@ -140,7 +149,8 @@ impl Log {
     pub fn try_submit(&self, satellite: SatelliteId, edge: Edge, happened: Instant) {
         let (reply, _) = oneshot::channel();
         let (change, actor) = (ChangeId::new(), Actor::system());
-        let request = Request { satellite, edge, change, actor, happened, reply };
+        let traceparent = None;
+        let request = Request { satellite, edge, change, actor, happened, traceparent, reply };
         if self.sender.try_send(request).is_err() {
             tracing::debug!(%satellite, ?edge, "the log's queue is full, the edge will be found again");
         }

@@ -35,6 +35,31 @@ pub async fn head(client: &impl GenericClient) -> Result<Position, Error> {
     row.map_or(Ok(Position::ZERO), |row| row.try_get(0).map(Position))
 }
 
+const BEYOND: &str = "
+    select coalesce(max(newest.position) - $1, 0)::bigint as transitions,
+           coalesce(extract(epoch from clock_timestamp() - min(oldest.recorded_at)), 0)::float8 as seconds
+      from (select position from entity_transitions
+             where position > $1 order by position desc limit 1) newest,
+           (select recorded_at from entity_transitions
+             where position > $1 order by position limit 1) oldest";
+
+/// What is in the log beyond a position.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Beyond {
+    /// How many transitions.
+    pub transitions: i64,
+    /// For how long the oldest of them has been there; 0 where there is none.
+    pub seconds: f64,
+}
+
+/// How much is in the log beyond `after`, and for how long.
+pub async fn beyond(client: &impl GenericClient, after: Position) -> Result<Beyond, Error> {
+    let statement = client.prepare_cached(BEYOND).await?;
+    let row = client.query_one(&statement, &[&after.0]).await?;
+    let seconds: f64 = row.try_get("seconds")?;
+    Ok(Beyond { transitions: row.try_get("transitions")?, seconds: seconds.max(0.0) })
+}
+
 const AFTER: &str = "
     select position, revision, change_id, entity_id, event, reason, session, prev, next,
            actor_type, actor_id, traceparent, occurred_at, recorded_at

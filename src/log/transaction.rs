@@ -270,16 +270,18 @@ const INSERT: &str = "
         select head.position + e.n as position, head.recorded_at, e.*
           from head, unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::text[], $5::text[], $6::bigint[],
                             $7::jsonb[], $8::jsonb[], $9::text[], $10::text[], $11::timestamptz[],
-                            $12::timestamptz[], $13::bool[], $16::text[], $17::timestamptz[])
+                            $12::timestamptz[], $13::bool[], $16::text[], $17::timestamptz[],
+                            $19::text[])
                with ordinality as e (entity_id, revision, change_id, event, reason, session,
                                      prev, next, actor_type, actor_id, occurred_at,
-                                     last_heartbeat_at, is_last, recent_edges, flapping_until, n)
+                                     last_heartbeat_at, is_last, recent_edges, flapping_until,
+                                     traceparent, n)
     ), appended as (
         insert into entity_transitions
                (position, revision, change_id, kind, entity_id, event, reason, session, prev, next,
-                actor_type, actor_id, schema_version, occurred_at, recorded_at)
+                actor_type, actor_id, traceparent, schema_version, occurred_at, recorded_at)
         select position, revision, change_id, $14, entity_id, event, reason, session, prev, next,
-               actor_type, actor_id, $15, occurred_at, recorded_at
+               actor_type, actor_id, traceparent, $15, occurred_at, recorded_at
           from entry
     ), projected as (
         insert into satellite_connections as c
@@ -331,7 +333,7 @@ async fn insert_and_commit(
         let (types, ids) = (&columns.removed_by_types, &columns.removed_by_ids);
         client.execute(&delete, &[&columns.removed, types, ids]).await
     };
-    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 18] = [
+    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 19] = [
         &columns.entity_ids,
         &columns.revisions,
         &columns.change_ids,
@@ -350,6 +352,7 @@ async fn insert_and_commit(
         &columns.recent_edges,
         &columns.flapping_until,
         &pod,
+        &columns.traceparents,
     ];
     let statements =
         try_join3(client.execute(&lock, &[]), client.query_one(&insert, &parameters), remove);
@@ -396,6 +399,7 @@ struct Columns<'a> {
     /// Each an array in the form of PostgreSQL's text: an array of arrays has to be rectangular.
     recent_edges: Vec<String>,
     flapping_until: Vec<Option<OffsetDateTime>>,
+    traceparents: Vec<Option<String>>,
     removed: Vec<Uuid>,
     removed_by_types: Vec<&'a str>,
     removed_by_ids: Vec<&'a str>,
@@ -426,6 +430,9 @@ impl<'a> Columns<'a> {
             columns.is_last.push(last.get(&transition.satellite) == Some(&n));
             columns.recent_edges.push(array(&flapping.recent));
             columns.flapping_until.push(flapping.until);
+            columns
+                .traceparents
+                .push(request.traceparent.map(|traceparent| traceparent.to_string()));
             if transition.event == Event::Removed {
                 columns.removed.push(transition.satellite.0);
                 columns.removed_by_types.push(&request.actor.kind);

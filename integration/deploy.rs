@@ -1,0 +1,309 @@
+//! What is in `deploy/` fits together and fits the program: every reference has its end, every metric
+//! that is asked for exists, every alert does what its test says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use groundstation::config::{ServeArgs, duration};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::harness::exposition::{OPENMETRICS, TEXT, names, scrape};
+use crate::harness::promtool::promtool;
+use crate::harness::wait::blocking;
+use crate::harness::{CALM, Fleet, Satellite};
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy")
+}
+
+fn text(file: &str) -> String {
+    std::fs::read_to_string(folder().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
+}
+
+/// The documents of a YAML file.
+fn documents(file: &str) -> Vec<Value> {
+    let text = text(file);
+    let documents = serde_yaml_ng::Deserializer::from_str(&text);
+    documents
+        .map(|document| Value::deserialize(document).unwrap_or_else(|e| panic!("{file}: {e}")))
+        .collect()
+}
+
+fn kustomization() -> Value {
+    documents("kustomize/kustomization.yaml").remove(0)
+}
+
+fn strings(list: &Value) -> Vec<String> {
+    let list = list.as_array().expect("a list").iter();
+    list.map(|item| item.as_str().expect("text").to_owned()).collect()
+}
+
+/// Every object, by kind.
+fn objects() -> BTreeMap<String, Value> {
+    let files = strings(&kustomization()["resources"]);
+    let objects = files.iter().flat_map(|file| documents(&format!("kustomize/{file}")));
+    objects.map(|object| (object["kind"].as_str().expect("a kind").to_owned(), object)).collect()
+}
+
+/// Every value below this key, however deep.
+fn all<'a>(value: &'a Value, key: &str, found: &mut Vec<&'a Value>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, below) in fields {
+                if name == key {
+                    found.push(below);
+                }
+                all(below, key, found);
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| all(item, key, found)),
+        _ => {}
+    }
+}
+
+fn pod_template(object: &Value) -> &Value {
+    &object["spec"]["template"]
+}
+
+#[test]
+fn every_file_of_the_base_is_named_by_it() {
+    let mut named: BTreeSet<String> = strings(&kustomization()["resources"]).into_iter().collect();
+    named.insert("kustomization.yaml".to_owned());
+    let there = folder().join("kustomize").read_dir().expect("the base");
+    let there: BTreeSet<String> =
+        there.map(|file| file.expect("a file").file_name().into_string().expect("text")).collect();
+    assert_eq!(named, there);
+    assert_eq!(objects().len(), named.len() - 1, "one object a file, no kind twice");
+}
+
+#[test]
+fn every_reference_between_the_objects_has_its_end() {
+    let objects = objects();
+    let deployment = &objects["Deployment"];
+    let labels = pod_template(deployment)["metadata"]["labels"].as_object().expect("labels");
+    let selectors = [
+        &deployment["spec"]["selector"]["matchLabels"],
+        &objects["Service"]["spec"]["selector"],
+        &objects["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"],
+        &objects["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"],
+    ];
+    for selector in selectors {
+        for (name, value) in selector.as_object().expect("labels") {
+            assert_eq!(labels.get(name), Some(value), "{selector}");
+        }
+    }
+    let job = pod_template(&objects["Job"])["metadata"]["labels"].as_object().expect("labels");
+    let traffic = objects["Service"]["spec"]["selector"].as_object().expect("labels");
+    assert!(traffic.iter().any(|(name, value)| job.get(name) != Some(value)), "no traffic to it");
+
+    let container = &pod_template(deployment)["spec"]["containers"][0];
+    let port = &container["ports"][0];
+    assert_eq!(objects["Service"]["spec"]["ports"][0]["targetPort"], port["name"]);
+    for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
+        assert_eq!(container[probe]["httpGet"]["port"], port["name"], "{probe}");
+    }
+    let open = &objects["NetworkPolicy"]["spec"]["ingress"][0]["ports"][0]["port"];
+    assert_eq!(open, &port["containerPort"]);
+    let target = &objects["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"];
+    assert_eq!(target["name"], deployment["metadata"]["name"]);
+    assert_eq!(target["kind"], "Deployment");
+    let volumes = &pod_template(deployment)["spec"]["volumes"];
+    for mount in container["volumeMounts"].as_array().expect("mounts") {
+        let is_there = |volume: &Value| volume["name"] == mount["name"];
+        assert!(volumes.as_array().expect("volumes").iter().any(is_there), "{mount}");
+    }
+    let settings = &kustomization()["configMapGenerator"][0]["name"];
+    assert_eq!(&container["envFrom"][0]["configMapRef"]["name"], settings);
+    let images: Vec<_> = ["Deployment", "Job"].map(|kind| &objects[kind]).into();
+    for object in images {
+        let image = &pod_template(object)["spec"]["containers"][0]["image"];
+        assert_eq!(image, &kustomization()["images"][0]["name"]);
+    }
+}
+
+#[test]
+fn every_secret_is_told_of_in_the_operations_guide() {
+    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations.md");
+    let guide = std::fs::read_to_string(guide).expect("docs/operations.md");
+    for object in objects().values() {
+        let (mut keys, mut names) = (Vec::new(), Vec::new());
+        all(object, "secretKeyRef", &mut keys);
+        all(object, "secretName", &mut names);
+        for key in keys {
+            names.push(&key["name"]);
+            let key = key["key"].as_str().expect("a key");
+            assert!(guide.contains(&format!("`{key}`")), "{key}");
+        }
+        for name in names {
+            let name = name.as_str().expect("a name");
+            assert!(guide.contains(&format!("`{name}`")), "{name}");
+        }
+    }
+}
+
+/// The variables of the pods, those of the settings included.
+fn environment() -> BTreeMap<String, String> {
+    let literals = strings(&kustomization()["configMapGenerator"][0]["literals"]);
+    let literals = literals.iter().map(|line| line.split_once('=').expect("name=value"));
+    let mut environment: BTreeMap<String, String> =
+        literals.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let objects = objects();
+    let container = &pod_template(&objects["Deployment"])["spec"]["containers"][0];
+    for variable in container["env"].as_array().expect("variables") {
+        let value = variable["value"].as_str().unwrap_or("from elsewhere");
+        environment.insert(variable["name"].as_str().expect("a name").to_owned(), value.to_owned());
+    }
+    environment
+}
+
+#[test]
+fn every_variable_of_the_pods_is_a_setting_of_serve() {
+    let command = ServeArgs::augment_args(clap::Command::new("serve"));
+    let settings: BTreeSet<String> = command
+        .get_arguments()
+        .filter_map(|argument| Some(argument.get_env()?.to_str().expect("text").to_owned()))
+        .chain(["RUST_LOG".to_owned(), "GROUNDSTATION_LOG_FORMAT".to_owned()])
+        .collect();
+    for name in environment().keys() {
+        assert!(settings.contains(name), "{name} is no setting");
+    }
+}
+
+#[test]
+fn a_pod_has_longer_to_end_than_it_takes() {
+    let environment = environment();
+    let deadline = &environment["GROUNDSTATION_DRAIN_DEADLINE"];
+    let deadline = duration("GROUNDSTATION_DRAIN_DEADLINE", deadline).expect("a duration");
+    let objects = objects();
+    let grace = &pod_template(&objects["Deployment"])["spec"]["terminationGracePeriodSeconds"];
+    let grace = Duration::from_secs(grace.as_u64().expect("seconds"));
+    assert!(grace >= deadline + Duration::from_secs(5), "{grace:?} after {deadline:?}");
+}
+
+#[test]
+fn every_container_runs_with_the_least_rights() {
+    for kind in ["Deployment", "Job"] {
+        let objects = objects();
+        let spec = &pod_template(&objects[kind])["spec"];
+        assert_eq!(spec["automountServiceAccountToken"], false, "{kind}");
+        assert_eq!(spec["securityContext"]["runAsNonRoot"], true, "{kind}");
+        assert_eq!(spec["securityContext"]["seccompProfile"]["type"], "RuntimeDefault", "{kind}");
+        let container = &spec["containers"][0]["securityContext"];
+        assert_eq!(container["allowPrivilegeEscalation"], false, "{kind}");
+        assert_eq!(container["readOnlyRootFilesystem"], true, "{kind}");
+        assert_eq!(strings(&container["capabilities"]["drop"]), ["ALL"], "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn the_probes_and_the_scrape_ask_what_a_pod_answers() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let objects = objects();
+    let template = pod_template(&objects["Deployment"]);
+    let (mut gets, mut paths) = (Vec::new(), Vec::new());
+    all(template, "httpGet", &mut gets);
+    gets.iter().for_each(|get| paths.push(get["path"].as_str().expect("a path")));
+    let annotations = &template["metadata"]["annotations"];
+    paths.push(annotations["prometheus.io/path"].as_str().expect("a path"));
+    assert_eq!(paths.len(), 4);
+    for path in paths {
+        assert_eq!(pod.call("GET", path, None, None).await.status, 200, "{path}");
+    }
+}
+
+/// Every expression of the alerts and the dashboard.
+fn expressions() -> Vec<String> {
+    let rules = documents("prometheus/rules.yaml").remove(0);
+    let dashboard: Value =
+        serde_json::from_str(&text("grafana/groundstation.json")).expect("the dashboard");
+    let mut found = Vec::new();
+    all(&rules, "expr", &mut found);
+    all(&dashboard, "expr", &mut found);
+    assert!(found.len() > 40, "{}", found.len());
+    found.iter().map(|expression| expression.as_str().expect("text").to_owned()).collect()
+}
+
+/// The metrics an expression names.
+fn metrics_of(expression: &str) -> impl Iterator<Item = &str> {
+    let words = expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.filter(|word| word.starts_with("groundstation_"))
+}
+
+#[tokio::test]
+async fn every_metric_that_is_asked_for_is_one_of_a_pod() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let credentials = pod.register("edge", "eu").await;
+    let satellite = Satellite::connect(pod.address, &credentials).await;
+    satellite.send(&serde_json::json!({"type": "nonsense"}));
+    satellite.close().await;
+    fleet
+        .expect_history(credentials.id, &["1 connected connect", "1 disconnected client_close"])
+        .await;
+    // With families that have no sample yet, under the names their samples will have.
+    let (_, text) = scrape(&pod, TEXT).await;
+    let there = names(&text);
+    for expression in expressions() {
+        for metric in metrics_of(&expression) {
+            assert!(there.contains(metric), "{metric} of {expression}");
+        }
+    }
+    let objects = objects();
+    let mut scaled = Vec::new();
+    all(&objects["HorizontalPodAutoscaler"], "metric", &mut scaled);
+    assert_eq!(scaled.len(), 1);
+    assert!(there.contains(scaled[0]["name"].as_str().expect("a name")));
+    let (_, open) = scrape(&pod, OPENMETRICS).await;
+    assert!(names(&open).contains("groundstation_sessions"));
+}
+
+#[tokio::test]
+async fn the_alerts_do_what_their_tests_say() {
+    blocking(|| {
+        for arguments in [
+            ["check", "rules", "deploy/prometheus/rules.yaml"],
+            ["test", "rules", "deploy/prometheus/rules-test.yaml"],
+        ] {
+            promtool(&arguments, "").unwrap_or_else(|said| panic!("{arguments:?}: {said}"));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn promtool_understands_every_query_of_the_dashboard() {
+    let dashboard: Value =
+        serde_json::from_str(&text("grafana/groundstation.json")).expect("the dashboard");
+    let mut queries = Vec::new();
+    all(&dashboard, "expr", &mut queries);
+    let rules: Vec<Value> = queries
+        .iter()
+        .enumerate()
+        .map(|(n, query)| {
+            let query = query.as_str().expect("text").replace("$__rate_interval", "1m");
+            serde_json::json!({"record": format!("panel:{n}"), "expr": query})
+        })
+        .collect();
+    let group = serde_json::json!({"groups": [{"name": "dashboard", "rules": rules}]});
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dashboard-rules.yaml");
+    std::fs::write(&file, group.to_string()).expect("a file");
+    let arguments = ["check", "rules", file.to_str().expect("text")].map(str::to_owned);
+    blocking(move || promtool(&arguments, "")).await.expect("queries promtool understands");
+}
+
+#[test]
+fn every_alert_is_told_of_in_the_operations_guide() {
+    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations.md");
+    let guide = std::fs::read_to_string(guide).expect("docs/operations.md");
+    let rules = documents("prometheus/rules.yaml").remove(0);
+    let mut alerts = Vec::new();
+    all(&rules, "alert", &mut alerts);
+    for alert in alerts {
+        let alert = alert.as_str().expect("a name");
+        assert!(guide.contains(&format!("`{alert}`")), "{alert}");
+    }
+}

@@ -1,0 +1,258 @@
+//! A pod needs no more than the rights that `deploy/nats` and `deploy/postgres` give it: with exactly
+//! those it does everything it is for, and what it has no business with is refused.
+
+use std::path::Path;
+use std::time::Duration;
+
+use async_nats::jetstream::{self, consumer::pull};
+use async_nats::{Client, ConnectOptions};
+use futures_util::StreamExt;
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_postgres::error::SqlState;
+
+use crate::harness::satellite::Satellite;
+use crate::harness::stores::{Rights, random};
+use crate::harness::wait::{PATIENCE, blocking, eventually};
+use crate::harness::{CALM, Fleet, Pod};
+
+fn deployed(file: &str) -> String {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(file);
+    std::fs::read_to_string(file).expect("a file of deploy/")
+}
+
+/// A fleet whose pods have only the deployed rights, and the way to act as anybody.
+async fn restricted() -> (Fleet, Rights) {
+    let password = random();
+    // The server would take these from its environment.
+    let variables = ["GROUNDSTATION", "AUTOMATION", "BACKEND", "OPERATOR"]
+        .map(|user| format!("{user}_NATS_PASSWORD: {password}\n"))
+        .concat();
+    let nats = format!("{variables}{}", deployed("nats/groundstation.conf"));
+    Fleet::with_rights(CALM, nats, deployed("postgres/roles.sql"), password).await
+}
+
+/// A NATS client as one of the users, and what the server forbids it.
+async fn client(rights: &Rights, user: &str, inbox: &str) -> (Client, mpsc::Receiver<String>) {
+    let (told, refused) = mpsc::channel(100);
+    let options = ConnectOptions::with_user_and_password(user.to_owned(), rights.password.clone())
+        .custom_inbox_prefix(inbox)
+        .event_callback(move |event| {
+            let told = told.clone();
+            async move {
+                if let async_nats::Event::ServerError(error) = event {
+                    told.send(error.to_string()).await.ok();
+                }
+            }
+        });
+    (options.connect(&rights.nats_address).await.expect("a connection"), refused)
+}
+
+/// Whoever answers on a subject as the backend does.
+async fn respond(backend: &Client, subject: &'static str, answer: serde_json::Value) {
+    let mut questions = backend.subscribe(subject).await.expect("a subscription");
+    backend.flush().await.expect("NATS answers");
+    let backend = backend.clone();
+    tokio::spawn(async move {
+        while let Some(question) = questions.next().await {
+            let reply = question.reply.expect("somebody who waits");
+            backend.publish(reply, answer.to_string().into()).await.expect("published");
+        }
+    });
+}
+
+const ASSIGNMENT: &str = r#"{"configId": "c", "systemId": "s", "strategyId": "http", "config": {},
+    "intervalSeconds": 60, "collectors": [{"id": "k", "collectorId": "k",
+    "config": {"secretEnv": {"TOKEN": "${{ secrets.NAME }}"}}}]}"#;
+
+#[tokio::test]
+async fn with_the_deployed_rights_pods_do_everything_they_are_for() {
+    let (fleet, rights) = restricted().await;
+    let (mut a, mut b) = (fleet.pod("a").await, fleet.pod("b").await);
+    for pod in [&a, &b] {
+        pod.expect_nats().await;
+    }
+    let (backend, _) = client(&rights, "backend", "_INBOX_backend").await;
+    respond(&backend, "script-packages.manifest", json!({"entries": []})).await;
+    respond(&backend, "script-packages.blob", json!({"data": "AA=="})).await;
+    respond(&backend, "script-packages.lockfile-hash", json!({"lockfileHash": "h1"})).await;
+    respond(&backend, "secrets.resolve", json!({"secrets": {"NAME": "v"}})).await;
+    let mut strategies = backend.subscribe("satellite.strategy_error").await.expect("heard");
+    backend.flush().await.expect("NATS answers");
+
+    let credentials = a.register("edge", "eu").await;
+    let list: serde_json::Value = serde_json::from_str(ASSIGNMENT).expect("JSON");
+    a.assign(credentials.id, &json!([list])).await;
+    let (mut satellite, welcome) = Satellite::welcomed(a.address, &credentials).await;
+    assert_eq!(welcome["scriptPackagesLockfileHash"], "h1", "asked by request");
+    satellite.send(&json!({"type": "request_script_package_manifest", "lockfileHash": "h1"}));
+    satellite.expect("script_package_manifest").await;
+    satellite.send(&json!({"type": "request_script_package_blob", "integrity": "i"}));
+    assert_eq!(satellite.expect("script_package_blob").await["data"], "AA==");
+    satellite.send(&json!({"type": "request_run_secrets", "requestId": "r", "configId": "c",
+        "collectorId": "k", "runId": "1"}));
+    assert_eq!(satellite.expect("run_secrets").await["env"]["TOKEN"], "v");
+    satellite.send(&json!({"type": "strategy_error", "strategyId": "http", "message": "m"}));
+    timeout(PATIENCE, strategies.next()).await.expect("in time").expect("passed on");
+    backend
+        .publish("script-packages.changed", r#"{"lockfileHash":"h2"}"#.into())
+        .await
+        .expect("sent");
+    assert_eq!(satellite.expect("refresh_script_packages").await["lockfileHash"], "h2");
+    satellite
+        .send(&json!({"type": "result", "configId": "c", "systemId": "s", "status": "healthy",
+        "executedAt": "2026-03-01T12:00:00Z"}));
+    a.expect_metric("groundstation_results_total{outcome=\"delivered\"}", 1.0).await;
+
+    // The other pod takes over: the first hears of it.
+    let (newer, _) = Satellite::welcomed(b.address, &credentials).await;
+    satellite.expect("shutdown").await;
+    newer.close().await;
+    // A third begins with a stream that is there, and reads its tail.
+    for pod in [&mut a, &mut b] {
+        pod.terminate();
+        assert!(pod.exit().await.success());
+    }
+    let c = fleet.pod("c").await;
+    assert_eq!(c.remove(credentials.id).await.status, 204);
+    c.expect_metric("groundstation_relay_published_messages_total", 1.0).await;
+    fleet.check().await;
+    for pod in [&a, &b, &c] {
+        let log = pod.log();
+        assert!(!log.contains("ermissions") && !log.contains("permission denied"), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn the_automation_engine_reads_with_its_own_rights() {
+    let (fleet, rights) = restricted().await;
+    let pod = fleet.pod("a").await;
+    let credentials = pod.register("edge", "eu").await;
+    let _satellite = Satellite::connect(pod.address, &credentials).await;
+    pod.expect_metric("groundstation_relay_published_messages_total", 1.0).await;
+    let (nats, mut refused) = client(&rights, "automation", "_INBOX_automation").await;
+    let stream = jetstream::new(nats.clone()).get_stream("SATELLITE_TRANSITIONS").await;
+    let durable =
+        pull::Config { durable_name: Some("automation".to_owned()), ..Default::default() };
+    let stream = stream.expect("the stream");
+    let consumer = stream.get_or_create_consumer("automation", durable).await;
+    let mut messages = consumer.expect("a consumer").messages().await.expect("messages");
+    let message =
+        timeout(PATIENCE, messages.next()).await.expect("in time").expect("one").expect("ok");
+    assert_eq!(message.subject.as_str(), "satellite.connected");
+    message.double_ack().await.expect("acknowledged");
+    assert!(refused.try_recv().is_err());
+    // It tells the engine's own tale and nobody else's.
+    nats.publish("satellite.connected", "forged".into()).await.expect("sent");
+    expect_refusal(&mut refused, "satellite.connected").await;
+    let answers = nats.subscribe("_INBOX.>").await.expect("sent");
+    expect_refusal(&mut refused, "_INBOX.>").await;
+    drop(answers);
+}
+
+async fn expect_refusal(refused: &mut mpsc::Receiver<String>, subject: &str) {
+    let said = timeout(PATIENCE, refused.recv()).await.expect("a refusal in time").expect("open");
+    let said = said.to_lowercase();
+    assert!(
+        said.contains("permissions violation") && said.contains(&subject.to_lowercase()),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn nats_refuses_a_pod_what_it_has_no_business_with() {
+    let (fleet, rights) = restricted().await;
+    let pod = fleet.pod("a").await;
+    let credentials = pod.register("edge", "eu").await;
+    let _satellite = Satellite::connect(pod.address, &credentials).await;
+    pod.expect_metric("groundstation_relay_published_messages_total", 1.0).await;
+    let (nats, mut refused) = client(&rights, "groundstation", "_INBOX").await;
+    // What the relay does at its start: find the stream, read a message of its tail.
+    let stream = jetstream::new(nats.clone()).get_stream("SATELLITE_TRANSITIONS").await;
+    stream.expect("the stream").get_raw_message(1).await.expect("a message");
+    for subject in [
+        "$JS.API.STREAM.DELETE.SATELLITE_TRANSITIONS",
+        "$JS.API.STREAM.PURGE.SATELLITE_TRANSITIONS",
+        "$JS.API.STREAM.UPDATE.SATELLITE_TRANSITIONS",
+        "$JS.API.STREAM.MSG.DELETE.SATELLITE_TRANSITIONS",
+        "$JS.API.STREAM.CREATE.OTHER",
+        "$JS.API.CONSUMER.DELETE.SATELLITE_TRANSITIONS.automation",
+        "satellite.invented",
+        "script-packages.changed",
+        "orders.created",
+    ] {
+        nats.publish(subject, "{}".into()).await.expect("sent");
+        expect_refusal(&mut refused, subject).await;
+    }
+    for subject in ["secrets.resolve", "satellite.>", "script-packages.blob", ">"] {
+        let subscription = nats.subscribe(subject).await.expect("sent");
+        expect_refusal(&mut refused, subject).await;
+        drop(subscription);
+    }
+    // A service answers whoever asked, although it may not publish there by itself.
+    let mut asked = nats
+        .queue_subscribe("groundstation.v1.satellites.list", "q".into())
+        .await
+        .expect("a subscription");
+    nats.flush().await.expect("NATS answers");
+    let (automation, _) = client(&rights, "automation", "_INBOX_automation").await;
+    let answered = tokio::spawn(async move {
+        automation.request("groundstation.v1.satellites.list", "{}".into()).await
+    });
+    let question = timeout(PATIENCE, asked.next()).await.expect("in time").expect("a question");
+    nats.publish(question.reply.expect("an inbox"), "{}".into()).await.expect("sent");
+    let answer = timeout(Duration::from_secs(10), answered).await.expect("in time");
+    assert_eq!(answer.expect("joined").expect("an answer").payload.as_ref(), b"{}");
+    fleet.check().await;
+}
+
+#[tokio::test]
+async fn postgres_refuses_a_pods_role_what_it_has_no_business_with() {
+    let (fleet, rights) = restricted().await;
+    let pod: Pod = fleet.pod("a").await;
+    pod.register("edge", "eu").await;
+    let url = rights.pod_database_url.clone();
+    let (sql, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls)
+        .await
+        .expect("a connection as the pod");
+    tokio::spawn(connection);
+    // As it logs in it may not even look.
+    let denied = async |statement: &str| {
+        let error = sql.batch_execute(statement).await.expect_err(statement);
+        assert_eq!(error.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{statement}: {error}");
+    };
+    denied("select 1 from satellites").await;
+    denied("set role groundstation_migrator").await;
+    sql.batch_execute("set role groundstation_service").await.expect("its role");
+    sql.batch_execute("select 1 from satellites").await.expect("its table");
+    for statement in [
+        "update entity_transitions set reason = 'shutdown'",
+        "delete from entity_transitions",
+        "truncate entity_transitions",
+        "drop table satellites",
+        "create table mine (x int)",
+        "create temporary table mine (x int)",
+        "create role mine",
+        "alter role groundstation_service superuser",
+        "select 1 from pg_authid",
+        "copy satellites to program 'true'",
+        "select pg_read_file('PG_VERSION')",
+        "delete from registry_changes",
+        "delete from refinery_schema_history",
+    ] {
+        denied(statement).await;
+    }
+    // Neither is the service's role one to log in as.
+    let own = blocking(move || {
+        let url = url.replace("groundstation_pod", "groundstation_service");
+        postgres::Client::connect(&url, postgres::NoTls).err().expect("refused")
+    });
+    let refused = own.await.to_string();
+    assert!(!refused.is_empty());
+    eventually("the pod to stay ready", async || {
+        let answer = pod.get("/readyz").await;
+        if answer.status == 200 { Ok(()) } else { Err(answer.text) }
+    })
+    .await;
+}
