@@ -1,4 +1,4 @@
-# Everything from one place. Needs Rust, a C compiler and Python 3; no root, no Docker.
+# Everything from one place. Needs Rust, a C compiler and Python 3 (3.11 to test); no root, no Docker.
 
 CARGO := $(shell command -v cargo || echo "$$HOME/.cargo/bin/cargo")
 SEED = $(or $(GROUNDSTATION_SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
