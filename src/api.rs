@@ -21,10 +21,10 @@ use crate::log::append::Log;
 use crate::metrics::Metrics;
 
 mod assignments;
-mod conditions;
-mod openapi;
 pub mod asyncapi;
+mod conditions;
 pub mod micro;
+mod openapi;
 mod parameters;
 mod past;
 mod problem;

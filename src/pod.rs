@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
-use crate::api::stream::Streams;
 use crate::api::micro::Micro;
+use crate::api::stream::Streams;
 use crate::api::{self, Api};
 use crate::changes::{Changed, Changes};
 use crate::config::Config;

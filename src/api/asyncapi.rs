@@ -15,7 +15,10 @@ const SCHEMA_FORMAT: &str = "application/schema+json;version=draft-07";
 
 static DOCUMENT: LazyLock<Value> = LazyLock::new(document);
 
-/// `GET /asyncapi.json`
+/// The AsyncAPI description of the stream on NATS
+#[utoipa::path(get, operation_id = "asyncapi", path = "/asyncapi.json", tag = "pod", security(()), responses(
+    (status = 200, description = "AsyncAPI 3", body = Value),
+))]
 pub async fn get() -> Json<&'static Value> {
     Json(&DOCUMENT)
 }

@@ -10,7 +10,9 @@ use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
 use super::problem::{PROBLEM_JSON, ProblemJson};
-use super::{assignments, past, satellites, status, stream, token, transitions};
+use super::{
+    assignments, asyncapi, past, satellites, status, stream, token, transitions, triggers,
+};
 use crate::wire::TransitionJson;
 
 #[derive(OpenApi)]
@@ -36,6 +38,8 @@ use crate::wire::TransitionJson;
         transitions::of_satellite,
         transitions::all,
         stream::follow,
+        triggers::list,
+        asyncapi::get,
     ),
     components(schemas(ProblemJson, TransitionJson)),
     security(("bearer" = [])),
