@@ -103,7 +103,8 @@ async fn measure(address: &Address, nats_url: &str) {
             interval: Duration::from_millis(200),
             default_threshold: DEFAULT_OFFLINE_THRESHOLD,
             heartbeat_interval: DEFAULT_HEARTBEAT_INTERVAL,
-            brown_out: brown_out::Rules::default(),
+            // A pod whose satellites all fall due would be guarded.
+            brown_out: brown_out::Rules { floor: u64::MAX, ..brown_out::Rules::default() },
             health,
             metrics: metrics.clone(),
         }
