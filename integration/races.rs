@@ -54,10 +54,11 @@ async fn races_of_one_token_on_two_pods_leave_one_live_session_and_an_orderly_hi
         satellite.authenticate(&edge);
         satellite.beat_every(fleet.timing.heartbeat);
     }
-    eventually("both to have been let in", async || {
+    // One of them may be told of the other before it is welcome.
+    eventually("the race to be run", async || {
         let history = fleet.history(edge.id).await;
         let connected = history.iter().filter(|line| line.contains(" connected ")).count();
-        if connected == before + 2 { Ok(()) } else { Err(format!("{connected}")) }
+        if connected > before { Ok(()) } else { Err(format!("{connected}")) }
     })
     .await;
     expect_sessions(&pods, 1.0).await;
