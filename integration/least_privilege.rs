@@ -2,7 +2,6 @@
 //! those it does everything it is for, and what it has no business with is refused.
 
 use std::path::Path;
-use std::time::Duration;
 
 use async_nats::jetstream::{self, consumer::pull};
 use async_nats::{Client, ConnectOptions};
