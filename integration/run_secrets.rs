@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::harness::log_and_stream::read_stream;
 use crate::harness::subscriber::body;
-use crate::harness::{CALM, Credentials, Fleet, Heard, Pod, Proxy, Satellite};
+use crate::harness::{CALM, Credentials, Fleet, Heard, Pod, Proxy, Satellite, eventually};
 
 /// A folder as Kubernetes mounts a secret: links to links. Removed when dropped.
 struct Mounted(PathBuf);
@@ -189,7 +189,16 @@ async fn secrets_can_be_kept_by_a_responder_on_nats() {
             answering.publish(reply, answer.to_string().into()).await.expect("published");
         }
     });
-    assert_eq!(asks(&mut satellite, "c", "one").await, json!({"env": {"A": "1"}}));
+    // The server may hear of the responder a moment after this process has said so.
+    eventually("the responder to be asked", async || {
+        let answer = asks(&mut satellite, "c", "one").await;
+        if answer == nobody {
+            return Err(answer.to_string());
+        }
+        assert_eq!(answer, json!({"env": {"A": "1"}}));
+        Ok(())
+    })
+    .await;
     let missing = json!({"error": "Secret not found: TWO"});
     assert_eq!(asks(&mut satellite, "c", "two").await, missing);
     let expected = [json!({"names": ["ONE"]}), json!({"names": ["ONE", "TWO"]})];

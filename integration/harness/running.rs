@@ -6,7 +6,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 
 use super::program;
-use super::wait::eventually;
+use super::wait::{PATIENCE, eventually, within};
 
 /// See the module; dropping it kills it.
 pub struct Running {
@@ -67,7 +67,7 @@ impl Running {
     /// Waits until it has ended by itself.
     pub async fn ends(&mut self) -> ExitStatus {
         let Running { child, .. } = self;
-        eventually("the command to end", async || {
+        within(3 * PATIENCE, "the command to end", async || {
             let ended = child.try_wait().expect("the program is a child");
             ended.ok_or_else(|| "it runs".to_owned())
         })
