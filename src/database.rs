@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
+use deadpool_postgres::{
+    Manager, ManagerConfig, Object, Pool, QueueMode, RecyclingMethod, Runtime,
+};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -104,7 +106,7 @@ impl Address {
         let mut config = self.config.clone();
         config.application_name(format!("groundstation {pod}"));
         config.options(format!(
-            "-c role={SERVICE_ROLE} -c lock_timeout={} -c statement_timeout={} \
+            "-c role={SERVICE_ROLE} -c jit=off -c lock_timeout={} -c statement_timeout={} \
              -c idle_in_transaction_session_timeout={}",
             LOCK_TIMEOUT.as_millis(),
             STATEMENT_TIMEOUT.as_millis(),
@@ -114,6 +116,8 @@ impl Address {
         let manager = Manager::from_config(config, self.tls.clone(), recycling);
         let pool = Pool::builder(manager)
             .max_size(POOL_SIZE)
+            // The connection used last has its statements and the server's caches warm.
+            .queue_mode(QueueMode::Lifo)
             .wait_timeout(Some(CONNECT_TIMEOUT))
             .create_timeout(Some(CONNECT_TIMEOUT))
             .runtime(Runtime::Tokio1)

@@ -11,7 +11,7 @@ use fail::fail_point;
 use futures_util::future::{try_join, try_join3};
 use time::OffsetDateTime;
 use tokio_postgres::types::Json;
-use tokio_postgres::{Error, Statement};
+use tokio_postgres::{Error, Row, Statement};
 use tracing::error;
 use uuid::Uuid;
 
@@ -103,30 +103,34 @@ async fn lock_and_read(
     ids: &[Uuid],
     rules: &Rules,
 ) -> Result<(OffsetDateTime, Sight, HashMap<Uuid, Satellite>), Error> {
-    let (lock_satellites, lock_rows, read): (Statement, Statement, Statement) = try_join3(
-        client.prepare_cached(LOCK_SATELLITES),
-        client.prepare_cached(LOCK_ROWS),
-        client.prepare_cached(READ_ROWS),
-    )
-    .await?;
+    let (lock_satellites, lock_rows): (Statement, Statement) =
+        try_join(client.prepare_cached(LOCK_SATELLITES), client.prepare_cached(LOCK_ROWS)).await?;
     let ids_parameter: &[&(dyn tokio_postgres::types::ToSql + Sync)] = &[&ids];
     let locks = try_join3(
-        client.batch_execute("begin isolation level read committed"),
-        client.execute(&lock_satellites, ids_parameter),
-        client.execute(&lock_rows, ids_parameter),
+        client.batch_execute(BEGIN),
+        client.query(&lock_satellites, ids_parameter),
+        client.query(&lock_rows, ids_parameter),
     );
-    let (_, (now, sight), rows) = try_join3(
-        locks,
-        observation::sight(client, rules.default_threshold),
-        client.query(&read, ids_parameter),
-    )
-    .await?;
+    let sight = observation::sight(client, rules.default_threshold);
+    let ((_, registered, rows), (now, sight)) = try_join(locks, sight).await?;
 
-    let mut satellites = HashMap::with_capacity(rows.len());
+    let mut satellites: HashMap<Uuid, Satellite> = HashMap::with_capacity(ids.len());
+    for row in &registered {
+        let satellite = satellites.entry(row.try_get("id")?).or_default();
+        satellite.profile = Some(profile(row, rules.default_threshold)?);
+    }
     for row in &rows {
-        satellites.insert(row.try_get("id")?, Satellite::from_row(row, rules.default_threshold)?);
+        satellites.entry(row.try_get("satellite_id")?).or_default().stands(row)?;
     }
     Ok((now, sight, satellites))
+}
+
+fn profile(row: &Row, default: Duration) -> Result<Profile, Error> {
+    Ok(Profile {
+        name: row.try_get("name")?,
+        region: row.try_get("region")?,
+        threshold: liveness::threshold(row.try_get("offline_threshold_ms")?, default),
+    })
 }
 
 /// A satellite under its lock, as the transaction goes on.
@@ -138,20 +142,9 @@ struct Satellite {
 }
 
 impl Satellite {
-    fn from_row(row: &tokio_postgres::Row, default: Duration) -> Result<Satellite, Error> {
-        let profile = match row.try_get::<_, Option<String>>("name")? {
-            None => None,
-            Some(name) => Some(Profile {
-                name,
-                region: row.try_get("region")?,
-                threshold: liveness::threshold(row.try_get("offline_threshold_ms")?, default),
-            }),
-        };
-        let last_event = row.try_get::<_, Option<&str>>("last_event")?.and_then(Event::parse);
-        let recent: Option<Vec<OffsetDateTime>> = row.try_get("recent_edges")?;
-        let until = row.try_get("flapping_until")?;
-        let flapping = Flapping { recent: recent.unwrap_or_default(), until };
-        let row = match last_event {
+    /// Takes what its row says.
+    fn stands(&mut self, row: &Row) -> Result<(), Error> {
+        self.row = match Event::parse(row.try_get("last_event")?) {
             None => None,
             Some(last_event) => Some(Connection {
                 session: Session(row.try_get("session")?),
@@ -160,7 +153,11 @@ impl Satellite {
                 last_heartbeat_at: row.try_get("last_heartbeat_at")?,
             }),
         };
-        Ok(Satellite { profile, row, flapping })
+        self.flapping = Flapping {
+            recent: row.try_get("recent_edges")?,
+            until: row.try_get("flapping_until")?,
+        };
+        Ok(())
     }
 
     /// Decides an edge and moves on to the row after it.
@@ -201,19 +198,22 @@ impl Satellite {
     }
 }
 
-const LOCK_SATELLITES: &str =
-    "select 1 from satellites where id = any($1) order by id for no key update";
+/// Planned once: for a batch of one edge Postgres would plan the statements anew each time, because
+/// an array of one costs less than one of unknown length, and that takes longer than they do.
+const BEGIN: &str =
+    "begin isolation level read committed; set local plan_cache_mode = force_generic_plan";
 
+/// A locking SELECT returns each row as it is once it is locked, whatever the statement saw when it
+/// began.
+const LOCK_SATELLITES: &str = "
+    select id, name, region, offline_threshold_ms
+      from satellites where id = any($1) order by id for no key update";
+
+/// After the satellites: whoever brought a row here for one of them has committed by now.
 const LOCK_ROWS: &str = "
-    select 1 from satellite_connections where satellite_id = any($1)
+    select satellite_id, session, revision, last_event, last_heartbeat_at, recent_edges, flapping_until
+      from satellite_connections where satellite_id = any($1)
      order by satellite_id for no key update";
-
-const READ_ROWS: &str = "
-    select i.id, s.name, s.region, s.offline_threshold_ms, c.session, c.revision, c.last_event,
-           c.last_heartbeat_at, c.recent_edges, c.flapping_until
-      from unnest($1::uuid[]) as i (id)
-      left join satellites s on s.id = i.id
-      left join satellite_connections c on c.satellite_id = i.id";
 
 const FIND_CHANGES: &str = "
     select change_id, position, session, event from entity_transitions where change_id = any($1)";
@@ -270,25 +270,25 @@ const INSERT: &str = "
         select head.position + e.n as position, head.recorded_at, e.*
           from head, unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::text[], $5::text[], $6::bigint[],
                             $7::jsonb[], $8::jsonb[], $9::text[], $10::text[], $11::timestamptz[],
-                            $12::timestamptz[], $13::bool[], $16::text[], $17::timestamptz[],
-                            $19::text[])
+                            $12::timestamptz[], $13::bool[], $14::int[], $15::int[],
+                            $16::timestamptz[], $17::text[])
                with ordinality as e (entity_id, revision, change_id, event, reason, session,
                                      prev, next, actor_type, actor_id, occurred_at,
-                                     last_heartbeat_at, is_last, recent_edges, flapping_until,
-                                     traceparent, n)
+                                     last_heartbeat_at, is_last, recent_from, recent_to,
+                                     flapping_until, traceparent, n)
     ), appended as (
         insert into entity_transitions
                (position, revision, change_id, kind, entity_id, event, reason, session, prev, next,
                 actor_type, actor_id, traceparent, schema_version, occurred_at, recorded_at)
-        select position, revision, change_id, $14, entity_id, event, reason, session, prev, next,
-               actor_type, actor_id, traceparent, $15, occurred_at, recorded_at
+        select position, revision, change_id, $18, entity_id, event, reason, session, prev, next,
+               actor_type, actor_id, traceparent, $19, occurred_at, recorded_at
           from entry
     ), projected as (
         insert into satellite_connections as c
                (satellite_id, session, revision, position, last_event, last_heartbeat_at,
                 recent_edges, flapping_until, pod)
         select entity_id, session, revision, position, event, last_heartbeat_at,
-               recent_edges::timestamptz[], flapping_until, $18
+               ($21::timestamptz[])[recent_from:recent_to], flapping_until, $20
           from entry where is_last
         on conflict (satellite_id) do update
            set session = excluded.session, revision = excluded.revision, position = excluded.position,
@@ -333,7 +333,7 @@ async fn insert_and_commit(
         let (types, ids) = (&columns.removed_by_types, &columns.removed_by_ids);
         client.execute(&delete, &[&columns.removed, types, ids]).await
     };
-    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 19] = [
+    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 21] = [
         &columns.entity_ids,
         &columns.revisions,
         &columns.change_ids,
@@ -347,12 +347,14 @@ async fn insert_and_commit(
         &columns.occurred_at,
         &columns.last_heartbeat_at,
         &columns.is_last,
+        &columns.recent_from,
+        &columns.recent_to,
+        &columns.flapping_until,
+        &columns.traceparents,
         &KIND,
         &SCHEMA_VERSION,
-        &columns.recent_edges,
-        &columns.flapping_until,
         &pod,
-        &columns.traceparents,
+        &columns.recent,
     ];
     let statements =
         try_join3(client.execute(&lock, &[]), client.query_one(&insert, &parameters), remove);
@@ -396,8 +398,11 @@ struct Columns<'a> {
     occurred_at: Vec<OffsetDateTime>,
     last_heartbeat_at: Vec<Option<OffsetDateTime>>,
     is_last: Vec<bool>,
-    /// Each an array in the form of PostgreSQL's text: an array of arrays has to be rectangular.
-    recent_edges: Vec<String>,
+    /// Everybody's recent edges, one behind the other, and where in them each one's begin and end,
+    /// counted from 1: an array of arrays would have to be rectangular.
+    recent: Vec<OffsetDateTime>,
+    recent_from: Vec<i32>,
+    recent_to: Vec<i32>,
     flapping_until: Vec<Option<OffsetDateTime>>,
     traceparents: Vec<Option<String>>,
     removed: Vec<Uuid>,
@@ -428,7 +433,9 @@ impl<'a> Columns<'a> {
             let next = transition.next.as_ref();
             columns.last_heartbeat_at.push(next.and_then(|state| state.last_seen_at));
             columns.is_last.push(last.get(&transition.satellite) == Some(&n));
-            columns.recent_edges.push(array(&flapping.recent));
+            columns.recent_from.push(columns.recent.len() as i32 + 1);
+            columns.recent.extend(&flapping.recent);
+            columns.recent_to.push(columns.recent.len() as i32);
             columns.flapping_until.push(flapping.until);
             columns
                 .traceparents
@@ -441,9 +448,4 @@ impl<'a> Columns<'a> {
         }
         columns
     }
-}
-
-fn array(moments: &[OffsetDateTime]) -> String {
-    let moments: Vec<String> = moments.iter().map(|at| Timestamp::new(*at).to_string()).collect();
-    format!("{{{}}}", moments.join(","))
 }
