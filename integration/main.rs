@@ -45,6 +45,7 @@ mod import_checkstack;
 mod least_privilege;
 mod live_stream;
 mod long_transactions;
+mod lookups;
 mod many_at_once;
 mod metrics;
 mod micro;
@@ -70,6 +71,7 @@ mod script_packages;
 mod seals;
 mod secrets_stay_inside;
 mod settings_are_documented;
+mod simulator;
 mod slow_reader;
 mod sql_agrees_with_rust;
 #[cfg(feature = "failpoints")]

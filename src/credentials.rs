@@ -13,7 +13,8 @@ use tracing::{info, warn};
 
 use crate::database::Database;
 use crate::lifecycle::SatelliteId;
-use crate::satellites;
+use crate::lookup::Lookup;
+use crate::satellites::{self, Credential};
 use crate::token;
 
 /// Slow verifications that run at once: they take a core each.
@@ -42,6 +43,7 @@ pub enum Verdict {
 /// See the module.
 pub struct Credentials {
     database: Database,
+    stored: Lookup<Credential>,
     places: Semaphore,
     cores: Arc<Semaphore>,
 }
@@ -50,15 +52,13 @@ impl Credentials {
     /// Against this database.
     pub fn new(database: Database) -> Credentials {
         let (places, cores) = (Semaphore::new(SLOW_WAITING), Semaphore::new(SLOW_AT_ONCE));
-        Credentials { database, places, cores: Arc::new(cores) }
+        let stored = Lookup::new(&database);
+        Credentials { database, stored, places, cores: Arc::new(cores) }
     }
 
     /// Checks a token.
     pub async fn check(&self, id: SatelliteId, token: &SecretString) -> anyhow::Result<Verdict> {
-        let stored = {
-            let client = self.database.get().await?;
-            satellites::credential(&client, id).await?
-        };
+        let stored = self.stored.of(id).await?;
         let digest = stored.as_ref().map(|stored| stored.digest.expose_secret());
         let right = match digest {
             Some(digest) if token::is_bcrypt(digest) => {

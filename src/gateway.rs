@@ -21,13 +21,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::credentials::Credentials;
-use crate::database::Database;
 use crate::door::addresses::Place;
 use crate::door::refusal::Refusal;
 use crate::door::{Arrival, Door};
 use crate::heartbeats::Heartbeats;
 use crate::log::append::Log;
+use crate::lookup::Lookup;
 use crate::metrics::Metrics;
+use crate::standing::Standing;
 use backends::Backends;
 use registry::Registry;
 use standings::Standings;
@@ -48,8 +49,8 @@ pub mod standings;
 pub struct Gateway {
     /// Who can tell a right token from a wrong one.
     pub credentials: Credentials,
-    /// Where it is written what satellites are to be told.
-    pub database: Database,
+    /// What satellites are to be told.
+    pub standing: Lookup<Standing>,
     /// What they were told.
     pub standings: Arc<Standings>,
     /// Whom they ask and tell.

@@ -38,6 +38,7 @@ pub mod lifecycle;
 pub mod liveness;
 pub mod log;
 pub mod logging;
+pub mod lookup;
 pub mod metrics;
 pub mod monitor;
 pub mod nats;

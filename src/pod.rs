@@ -29,6 +29,7 @@ use crate::heartbeats::{Flusher, Heartbeats};
 use crate::lifecycle::Position;
 use crate::log::append;
 use crate::log::transaction::Rules;
+use crate::lookup::Lookup;
 use crate::metrics::Metrics;
 use crate::monitor::Monitor;
 use crate::observation;
@@ -101,7 +102,7 @@ pub async fn run(
     ));
     let gateway = Arc::new(Gateway {
         credentials: Credentials::new(database.clone()),
-        database: database.clone(),
+        standing: Lookup::new(&database),
         standings,
         backends,
         log: log.clone(),

@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use crate::lifecycle::{Event, SatelliteId, Session};
 use crate::liveness::{self, Status};
+use crate::lookup::Read;
 use crate::wire::{Actor, ImportedJson, SatelliteJson, Timestamp};
 use crate::{log, observation, token};
 
@@ -349,10 +350,11 @@ fn imported(row: &Row) -> Result<Option<ImportedJson>, tokio_postgres::Error> {
     }))
 }
 
-const CREDENTIAL: &str =
-    "select token_hash, token_version, offline_threshold_ms from satellites where id = $1";
+const CREDENTIALS: &str = "
+    select id, token_hash, token_version, offline_threshold_ms from satellites where id = any($1)";
 
 /// What is known of a satellite when it asks to be let in.
+#[derive(Clone)]
 pub struct Credential {
     /// Its digest, for [`crate::credentials`] and nothing else.
     pub digest: SecretString,
@@ -362,21 +364,24 @@ pub struct Credential {
     pub offline_threshold_ms: Option<i64>,
 }
 
-/// What a satellite is let in by, if there is such a one.
-pub async fn credential(
-    client: &impl GenericClient,
-    id: SatelliteId,
-) -> Result<Option<Credential>, tokio_postgres::Error> {
-    let statement = client.prepare_cached(CREDENTIAL).await?;
-    let row = client.query_opt(&statement, &[&id.0]).await?;
-    row.map(|row| {
-        Ok(Credential {
-            digest: row.try_get::<_, String>("token_hash")?.into(),
-            token_version: row.try_get("token_version")?,
-            offline_threshold_ms: row.try_get("offline_threshold_ms")?,
-        })
-    })
-    .transpose()
+impl Read for Credential {
+    async fn read(
+        client: &Object,
+        satellites: &[SatelliteId],
+    ) -> anyhow::Result<Vec<(SatelliteId, Credential)>> {
+        let ids: Vec<Uuid> = satellites.iter().map(|id| id.0).collect();
+        let statement = client.prepare_cached(CREDENTIALS).await?;
+        let rows = client.query(&statement, &[&ids]).await?;
+        let credential = |row: &Row| {
+            let credential = Credential {
+                digest: row.try_get::<_, String>("token_hash")?.into(),
+                token_version: row.try_get("token_version")?,
+                offline_threshold_ms: row.try_get("offline_threshold_ms")?,
+            };
+            Ok((SatelliteId(row.try_get("id")?), credential))
+        };
+        rows.iter().map(credential).collect()
+    }
 }
 
 const REPLACE_DIGEST: &str =

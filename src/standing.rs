@@ -1,13 +1,16 @@
 //! How a satellite stands with its administrators: is it registered, with which token, under which
 //! name, and what is it to check. Read in one statement, so that one change number covers all of it.
 
-use deadpool_postgres::GenericClient;
+use deadpool_postgres::{GenericClient, Object};
 use serde_json::value::RawValue;
+use tokio_postgres::Error;
 use tokio_postgres::types::Json;
+use tracing::warn;
 use uuid::Uuid;
 
 use crate::assignments::Assigned;
 use crate::lifecycle::SatelliteId;
+use crate::lookup::Read;
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -30,28 +33,45 @@ const READ: &str = "
       left join satellites s on s.id = i.id
       left join satellite_assignments a on a.satellite_id = i.id";
 
-/// How these satellites stand now.
+/// How these satellites stand now. One whose list cannot be read is left out, and nobody else.
 pub async fn read(
     client: &impl GenericClient,
     satellites: &[SatelliteId],
-) -> anyhow::Result<Vec<(SatelliteId, Standing)>> {
+) -> Result<Vec<(SatelliteId, Standing)>, Error> {
     let ids: Vec<Uuid> = satellites.iter().map(|id| id.0).collect();
     let statement = client.prepare_cached(READ).await?;
     let rows = client.query(&statement, &[&ids]).await?;
-    rows.iter()
-        .map(|row| {
-            let name: Option<&str> = row.try_get("name")?;
-            let region: Option<&str> = row.try_get("region")?;
-            let Json(list): Json<Box<RawValue>> = row.try_get("assignments")?;
-            let standing = Standing {
-                change: row.try_get("change")?,
-                token_version: row.try_get("token_version")?,
-                label: format!("{} ({})", name.unwrap_or_default(), region.unwrap_or_default()),
-                assigned: Assigned::new(row.try_get("version")?, list)?,
-            };
-            Ok((SatelliteId(row.try_get("id")?), standing))
-        })
-        .collect()
+    let mut found = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let satellite = SatelliteId(row.try_get("id")?);
+        let name: Option<&str> = row.try_get("name")?;
+        let region: Option<&str> = row.try_get("region")?;
+        let Json(list): Json<Box<RawValue>> = row.try_get("assignments")?;
+        let assigned = match Assigned::new(row.try_get("version")?, list) {
+            Ok(assigned) => assigned,
+            Err(error) => {
+                warn!(%satellite, %error, "its stored assignments cannot be read");
+                continue;
+            }
+        };
+        let standing = Standing {
+            change: row.try_get("change")?,
+            token_version: row.try_get("token_version")?,
+            label: format!("{} ({})", name.unwrap_or_default(), region.unwrap_or_default()),
+            assigned,
+        };
+        found.push((satellite, standing));
+    }
+    Ok(found)
+}
+
+impl Read for Standing {
+    async fn read(
+        client: &Object,
+        satellites: &[SatelliteId],
+    ) -> anyhow::Result<Vec<(SatelliteId, Standing)>> {
+        Ok(read(client, satellites).await?)
+    }
 }
 
 const AFTER: &str = "
@@ -62,7 +82,7 @@ pub async fn changed_after(
     client: &impl GenericClient,
     change: i64,
     limit: i64,
-) -> Result<Vec<(SatelliteId, i64)>, tokio_postgres::Error> {
+) -> Result<Vec<(SatelliteId, i64)>, Error> {
     let statement = client.prepare_cached(AFTER).await?;
     let rows = client.query(&statement, &[&change, &limit]).await?;
     rows.iter().map(|row| Ok((SatelliteId(row.try_get(0)?), row.try_get(1)?))).collect()
@@ -71,7 +91,7 @@ pub async fn changed_after(
 const NEWEST: &str = "select coalesce(max(change), 0) from satellite_changes";
 
 /// The newest change there is.
-pub async fn newest_change(client: &impl GenericClient) -> Result<i64, tokio_postgres::Error> {
+pub async fn newest_change(client: &impl GenericClient) -> Result<i64, Error> {
     let statement = client.prepare_cached(NEWEST).await?;
     client.query_one(&statement, &[]).await?.try_get(0)
 }

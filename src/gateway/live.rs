@@ -30,7 +30,7 @@ use crate::lifecycle::{SatelliteId, Session};
 use crate::packages::Desired;
 use crate::results::Finding;
 use crate::satellites::About;
-use crate::standing::{self, Standing};
+use crate::standing::Standing;
 
 /// How long the database may take to say what a satellite is to be told first.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(5);
@@ -295,9 +295,9 @@ impl<'a> Live<'a> {
 async fn look(gateway: &Gateway, satellite: SatelliteId) -> Option<Standing> {
     let until = Instant::now() + WELCOME_TIMEOUT;
     loop {
-        let why = match timeout_at(until, try_look(gateway, satellite)).await {
+        let why = match timeout_at(until, gateway.standing.of(satellite)).await {
             Ok(Ok(standing)) => return standing,
-            Ok(Err(error)) => format!("{error:#}"),
+            Ok(Err(error)) => error.to_string(),
             Err(_) => "no answer".to_owned(),
         };
         if Instant::now() + LOOK_AGAIN >= until {
@@ -306,12 +306,6 @@ async fn look(gateway: &Gateway, satellite: SatelliteId) -> Option<Standing> {
         }
         sleep(LOOK_AGAIN).await;
     }
-}
-
-async fn try_look(gateway: &Gateway, satellite: SatelliteId) -> anyhow::Result<Option<Standing>> {
-    let client = gateway.database.get().await?;
-    let standings = standing::read(&client, &[satellite]).await?;
-    Ok(standings.into_iter().map(|(_, standing)| standing).next())
 }
 
 /// Every message can be written as JSON; one that cannot ends the session rather than be left out.
