@@ -1,48 +1,37 @@
-//! A million transitions: replayed to JSON lines against a bare COPY of the same rows, and rebuilt;
-//! and a hundred thousand satellites, listed with their status against the bare query.
-//!
-//! `GROUNDSTATION_BENCH=smoke` takes a hundredth of it, to show that it works.
-
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+//! A million transitions: replayed to JSON lines against a bare COPY of the same rows, and rebuilt.
+//! And a hundred thousand satellites, read with their status against the bare query.
 
 use std::io::Read;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use serde_json::Value;
+use uuid::Uuid;
 
-mod common;
-
-use common::Stores;
+use crate::Scale;
+use crate::fleet;
+use crate::stores::Stores;
+use crate::table::{self, compared, figure, seconds};
 
 /// Satellites with a history; the rest of the fleet has never connected.
-const WITH_HISTORY: i64 = 10_000;
+const WITH_HISTORY: usize = 10_000;
 
-fn main() {
-    let smoke = std::env::var("GROUNDSTATION_BENCH").is_ok_and(|scale| scale == "smoke");
-    let (transitions, satellites): (i64, usize) =
-        if smoke { (10_000, 1_000) } else { (1_000_000, 100_000) };
-    let stores = Stores::start("history");
+pub fn measure(scale: Scale) {
+    let (transitions, satellites) = scale.choose((1_000_000, 100_000), (5_000, 500));
+    let stores = Stores::start();
     let ids = stores.register(satellites);
-    let mut sql = stores.sql();
-    let with_history = WITH_HISTORY.min(satellites as i64);
-    sql.batch_execute("select extend_transition_log(1000000, 1000001)").expect("room");
-    let wrote = sql
-        .execute(WRITE, &[&&ids[..with_history as usize], &transitions, &with_history])
-        .expect("the log");
-    assert_eq!(wrote as i64, transitions);
-    sql.batch_execute(PROJECT).expect("the projection");
-    sql.batch_execute("vacuum analyze").expect("vacuum");
-    println!("\nPostgres {}, {transitions} transitions, {satellites} satellites\n", stores.version);
+    write(&stores, &ids, transitions);
 
+    table::section(&format!("The past: {transitions} transitions"));
+    let mut sql = stores.sql();
     let copy = "copy (select * from entity_transitions order by position) to stdout";
     let bare = best(3, || {
         let mut reader = sql.copy_out(copy).expect("copy");
         std::io::copy(&mut reader, &mut std::io::sink()).expect("rows");
     });
     let replay = best(2, || {
-        let mut child =
-            program(&stores, &["replay"]).stdout(Stdio::piped()).spawn().expect("replay");
+        let command =
+            program(&stores, &["replay"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+        let mut child = command.expect("replay");
         let mut out = child.stdout.take().expect("piped");
         let (mut buffer, mut lines) = (vec![0; 1 << 20], 0);
         loop {
@@ -53,54 +42,27 @@ fn main() {
             lines += buffer[..read].iter().filter(|byte| **byte == b'\n').count();
         }
         assert!(child.wait().expect("replay").success());
-        assert_eq!(lines as i64, transitions);
+        assert_eq!(lines, transitions);
     });
-    println!("bare COPY                    {bare:>8.2} s");
-    println!("replay to JSON lines         {replay:>8.2} s   ratio {:.2}", bare / replay);
-    let rebuild = best(2, || {
-        let output = program(&stores, &["rebuild"]).output().expect("rebuild");
-        assert!(output.status.success(), "{output:?}");
-    });
-    println!("rebuild                      {rebuild:>8.2} s");
-    let chain = best(1, || {
-        let output = program(&stores, &["rebuild", "--check"]).output().expect("check");
-        assert!(output.status.success(), "{output:?}");
-    });
-    println!("rebuild --check              {chain:>8.2} s");
+    let what = "replay to JSON lines; bare: COPY of the same rows";
+    compared(what, seconds(replay), seconds(bare), bare / replay, "0.3 of its speed");
+    figure("rebuild of the projection", seconds(timed(&stores, &["rebuild"])), "10 s");
+    figure("rebuild --check", seconds(timed(&stores, &["rebuild", "--check"])), "");
 
-    let (pod, _) = stores.pod("bench");
-    let listed = best(2, || {
-        let (mut seen, mut cursor) = (0, String::new());
-        loop {
-            let page = pod.get(&format!("/v1/satellites?limit=1000{cursor}")).expect("a page");
-            let page: Value = serde_json::from_str(&page).expect("JSON");
-            seen += page["satellites"].as_array().expect("satellites").len();
-            match page["nextCursor"].as_str() {
-                Some(next) => cursor = format!("&cursor={next}"),
-                None => break,
-            }
-        }
-        assert_eq!(seen, satellites);
-    });
-    let bare = best(3, || {
-        let mut after = (String::new(), uuid::Uuid::nil());
-        let mut seen = 0;
-        loop {
-            let rows = sql.query(PAGE, &[&after.0, &after.1]).expect("a page");
-            seen += rows.len();
-            let Some(last) = rows.last() else { break };
-            after = (last.get("name"), last.get("id"));
-        }
-        assert_eq!(seen, satellites);
-    });
-    println!(
-        "\nfleet read over HTTP         {listed:>8.2} s   {:>8.0} satellites/s",
-        satellites as f64 / listed
-    );
-    println!("the bare query, paged too    {bare:>8.2} s   ratio {:.2}", bare / listed);
+    table::section(&format!("The fleet: {satellites} satellites"));
+    fleet::compare(&stores, &ids, "0.5");
 }
 
-fn best(times: usize, mut run: impl FnMut()) -> f64 {
+/// Seconds a command takes.
+fn timed(stores: &Stores, arguments: &[&str]) -> f64 {
+    best(2, || {
+        let output = program(stores, arguments).output().expect("a command");
+        assert!(output.status.success(), "{output:?}");
+    })
+}
+
+/// The shortest of some times, in seconds.
+pub fn best(times: usize, mut run: impl FnMut()) -> f64 {
     (0..times).fold(f64::MAX, |best, _| {
         let began = Instant::now();
         run();
@@ -114,11 +76,17 @@ fn program(stores: &Stores, arguments: &[&str]) -> Command {
     command
 }
 
-const PAGE: &str = "
-    select s.id, s.name, s.region, s.tags, s.capabilities, s.version, s.offline_threshold_ms,
-           s.created_at, c.last_event, c.last_heartbeat_at
-      from satellites s left join satellite_connections c on c.satellite_id = s.id
-     where (s.name, s.id) > ($1, $2) order by s.name, s.id limit 1000";
+/// Writes a log of so many transitions, and what it folds to.
+fn write(stores: &Stores, ids: &[Uuid], transitions: usize) {
+    let mut sql = stores.sql();
+    sql.batch_execute("select extend_transition_log(1000000, 1000001)").expect("room");
+    let with_history = ids[..WITH_HISTORY.min(ids.len())].to_vec();
+    let (count, satellites) = (transitions as i64, with_history.len() as i64);
+    let wrote = sql.execute(WRITE, &[&with_history, &count, &satellites]).expect("the log");
+    assert_eq!(wrote as usize, transitions);
+    sql.batch_execute(PROJECT).expect("the projection");
+    sql.batch_execute("vacuum analyze").expect("vacuum");
+}
 
 /// Satellites take turns; each comes and goes.
 const WRITE: &str = r#"

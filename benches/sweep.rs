@@ -1,67 +1,56 @@
 //! What a sweep over a million satellites costs: when none of them is due, against a plain count of
 //! the same rows; and how long ten thousand that fall due together take to be on the stream, against
-//! the bare append of as many rows.
+//! the bare append of the same rows.
 //!
-//! The real monitor, appender and relay run in this process, against a private Postgres (fsync on)
-//! and nats-server. Of the million, this pod holds some, other pods that speak the rest, and a pod
-//! that has died the ten thousand.
-
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+//! The real monitor, appender and relay run in this process. Of the million, this pod holds some,
+//! other pods that speak the rest, and a pod that has died the ten thousand.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream;
-use groundstation::database::{Address, Database};
-use groundstation::dev::stores::{self, Nats, Postgres};
-use groundstation::dev::tools::Tools;
-use groundstation::flapping;
+use groundstation::database::Database;
 use groundstation::gateway::registry::{COMMANDS, Registry};
-use groundstation::health::Health;
-use groundstation::lifecycle::{Position, SatelliteId, Session};
+use groundstation::lifecycle::{SatelliteId, Session};
 use groundstation::liveness::{DEFAULT_HEARTBEAT_INTERVAL, DEFAULT_OFFLINE_THRESHOLD};
-use groundstation::log::append::appender;
-use groundstation::log::transaction::Rules;
 use groundstation::metrics::Metrics;
 use groundstation::metrics::exposition::Form;
 use groundstation::monitor::{Monitor, brown_out};
 use groundstation::observation;
-use groundstation::relay::{Relay, stream};
-use groundstation::schema;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-const SATELLITES: [i64; 3] = [10_000, 100_000, 1_000_000];
+use crate::Scale;
+use crate::bare;
+use crate::engine::{self, Engine};
+use crate::stores::Stores;
+use crate::table::{self, compared, millis, note, seconds};
+
 /// Held by this pod: as many sockets as one pod has.
 const OWN: i64 = 50_000;
-const DUE: i64 = 10_000;
-const SWEEPS: u64 = 20;
 
-fn main() {
-    let here = std::env::current_dir().expect("a folder");
-    let tools = Tools::find(&here).expect("run `make tools`");
-    let folder = std::env::temp_dir().join(format!("groundstation-bench-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("a folder");
-    let settings = [("shared_buffers", "1GB"), ("max_wal_size", "8GB")];
-    let mut postgres =
-        Postgres::start(&tools, &folder.join("postgres"), &settings).expect("Postgres");
-    let mut nats = Nats::start(&tools, &folder.join("nats"), "").expect("nats-server");
-    let address = Address::parse("bench", &postgres.url("postgres")).expect("address");
-    schema::migrate(&address).expect("schema");
+pub fn measure(scale: Scale) {
+    let stores = Stores::start();
     let runtime = tokio::runtime::Runtime::new().expect("runtime");
-    println!("\nPostgres {}; a sweep, none due\n", tools.postgres_version);
-    println!("{:<12} {:>12} {:>16} {:>7}", "satellites", "sweep ms", "plain count ms", "ratio");
-    runtime.block_on(measure(&address, &nats.url()));
-    drop(runtime);
-    nats.stop();
-    postgres.stop();
-    stores::remove_all(&folder).expect("removed");
+    table::section("A sweep; bare: a plain count of the same rows");
+    let due = runtime.block_on(sweeps_and_losses(scale, &stores));
+    let bare = bare::appends(&stores, due.count) / due.count as f64;
+    let what = format!("{} due together, until all are on the stream; bare append", due.count);
+    compared(&what, seconds(due.took), seconds(1.0 / bare), due.took * bare, "1 s");
+    note("how the sessions of a silent pod are found:");
+    due.plan.iter().for_each(|line| note(line));
 }
 
-async fn measure(address: &Address, nats_url: &str) {
-    let database = address.pool("bench").expect("pool");
-    let nats = async_nats::connect(nats_url).await.expect("NATS");
+/// Those that fell due together.
+struct Due {
+    count: usize,
+    took: f64,
+    plan: Vec<String>,
+}
+
+async fn sweeps_and_losses(scale: Scale, stores: &Stores) -> Due {
+    let database = stores.pool("bench");
     let client = database.get().await.expect("connection");
     let mut pods = Vec::new();
     for name in ["own", "other", "dead"] {
@@ -69,92 +58,62 @@ async fn measure(address: &Address, nats_url: &str) {
     }
     let [own, other, dead] = pods[..] else { unreachable!() };
     let registry = Arc::new(Registry::default());
-    let metrics = Metrics::new();
+    let nats = stores.nats().await;
+    let engine = Engine::start(&database, &nats, "own", own);
+    let jetstream = jetstream::new(nats);
+    engine::stream_there(&jetstream).await;
     let stop = CancellationToken::new();
-    let health = Arc::new(Health::default());
-    let (head, head_watch) = watch::channel(Position::ZERO);
-    let (announce, _announcements) = mpsc::channel(1);
-    let rules = Rules {
-        default_threshold: DEFAULT_OFFLINE_THRESHOLD,
-        flapping: flapping::Rules::default(),
+    let observers = tokio::spawn(observers(database.clone(), pods.clone(), stop.clone()));
+    let monitor = Monitor {
         pod: own,
+        database: database.clone(),
+        registry: registry.clone(),
+        log: engine.log.clone(),
+        interval: Duration::from_millis(200),
+        default_threshold: DEFAULT_OFFLINE_THRESHOLD,
+        heartbeat_interval: DEFAULT_HEARTBEAT_INTERVAL,
+        // A pod whose satellites all fall due would be guarded.
+        brown_out: brown_out::Rules { floor: u64::MAX, ..brown_out::Rules::default() },
+        health: engine.health.clone(),
+        metrics: engine.metrics.clone(),
     };
-    let (log, task) =
-        appender(database.clone(), rules, head, announce, health.clone(), metrics.clone());
-    tokio::spawn(task.run());
-    tokio::spawn(observers(database.clone(), vec![own, other, dead], stop.clone()));
-    tokio::spawn(
-        Relay {
-            pod: "own".to_owned(),
-            database: database.clone(),
-            nats: nats.clone(),
-            head: head_watch,
-            health: health.clone(),
-            metrics: metrics.clone(),
-        }
-        .run(stop.clone()),
-    );
-    tokio::spawn(
-        Monitor {
-            pod: own,
-            database: database.clone(),
-            registry: registry.clone(),
-            log,
-            interval: Duration::from_millis(200),
-            default_threshold: DEFAULT_OFFLINE_THRESHOLD,
-            heartbeat_interval: DEFAULT_HEARTBEAT_INTERVAL,
-            // A pod whose satellites all fall due would be guarded.
-            brown_out: brown_out::Rules { floor: u64::MAX, ..brown_out::Rules::default() },
-            health,
-            metrics: metrics.clone(),
-        }
-        .run(stop.clone()),
-    );
+    let monitor = tokio::spawn(monitor.run(stop.clone()));
 
     let (commands, _orders) = mpsc::channel(COMMANDS);
     let mut there = 0;
-    for satellites in SATELLITES {
-        let ids = register(address, satellites - there, own, other, registry.len() as i64).await;
-        there = satellites;
+    let fleets: &[i64] = scale.choose(&[10_000, 100_000, 1_000_000], &[1_000]);
+    let wanted = scale.choose(20, 2);
+    for satellites in fleets {
+        let held = registry.len() as i64;
+        let more = satellites - there;
+        let ids = tokio::task::block_in_place(|| register(stores, more, own, other, held));
+        there = *satellites;
         for id in ids {
             registry.enter(SatelliteId(id), Session(1), commands.clone(), None);
         }
-        let (sweeps_before, seconds_before) = sweeps(&metrics);
-        while sweeps(&metrics).0 < sweeps_before + SWEEPS {
+        let (before, seconds_before) = sweeps(&engine.metrics);
+        while sweeps(&engine.metrics).0 < before + wanted {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        let (sweeps_after, seconds_after) = sweeps(&metrics);
-        let sweep = (seconds_after - seconds_before) / (sweeps_after - sweeps_before) as f64;
+        let (after, seconds_after) = sweeps(&engine.metrics);
+        let sweep = (seconds_after - seconds_before) / (after - before) as f64;
         let count = count(&client).await;
-        println!(
-            "{satellites:<12} {:>12.1} {:>16.1} {:>7.2}",
-            sweep * 1e3,
-            count * 1e3,
-            sweep / count
-        );
+        let what = format!("{satellites} satellites, none due");
+        compared(&what, millis(sweep), millis(count), sweep / count, "20 ms");
     }
 
     // The dead pod's satellites were heard last long ago, and so was it.
-    let bare = bare_append(&client).await;
-    client.execute(LET_DIE, &[&dead, &other, &DUE]).await.expect("a death");
+    let due = scale.choose(10_000, 500);
+    client.execute(LET_DIE, &[&dead, &other, &(due as i64)]).await.expect("a death");
     let began = Instant::now();
-    let context = jetstream::new(nats);
-    loop {
-        let stream = context.get_stream(stream::NAME).await;
-        if stream.is_ok_and(|stream| stream.cached_info().state.messages >= DUE as u64) {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    engine::reached(&jetstream, due).await;
     let took = began.elapsed().as_secs_f64();
-    println!(
-        "\n{DUE} due together of {there}: on the stream after {took:.2} s; bare append {bare:.2} s; ratio {:.1}",
-        took / bare
-    );
-    for line in plan(&client, dead).await {
-        println!("{line}");
-    }
+    let plan = plan(&client, dead).await;
     stop.cancel();
+    monitor.await.expect("the monitor");
+    observers.await.expect("the observers");
+    engine.end().await;
+    Due { count: due, took, plan }
 }
 
 const LET_DIE: &str = "
@@ -185,36 +144,29 @@ async fn observers(database: Database, pods: Vec<i32>, stop: CancellationToken) 
 }
 
 /// Registers satellites that are connected and heard just now, and returns those of this pod.
-async fn register(address: &Address, more: i64, own: i32, other: i32, held: i64) -> Vec<Uuid> {
-    let address = address.clone();
-    tokio::task::spawn_blocking(move || {
-        let mut client = address.connect_blocking().expect("a connection");
-        let own_more = (OWN - held).clamp(0, more / 2);
-        let rows = client
-            .query(
-                "with new as (
-                     insert into satellites (id, name, region, token_hash)
-                     select gen_random_uuid(), 'bench', 'eu', '' from generate_series(1, $1::bigint)
-                     returning id
-                 ), numbered as (
-                     select id, row_number() over () as n from new
-                 ), connected as (
-                     insert into satellite_connections
-                            (satellite_id, session, revision, position, last_event, last_heartbeat_at, pod)
-                     select id, 1, 1, 1, 'connected', now() + interval '1 hour',
-                            case when n <= $2::bigint then $3::int else $4::int end
-                       from numbered
-                 )
-                 select id from numbered where n <= $2::bigint",
-                &[&more, &own_more, &own, &other],
-            )
-            .expect("satellites");
-        client.batch_execute("vacuum analyze satellites, satellite_connections").expect("vacuum");
-        rows.iter().map(|row| row.get(0)).collect()
-    })
-    .await
-    .expect("registered")
+fn register(stores: &Stores, more: i64, own: i32, other: i32, held: i64) -> Vec<Uuid> {
+    let mut client = stores.sql();
+    let own_more = (OWN - held).clamp(0, more / 2);
+    let rows = client.query(REGISTER, &[&more, &own_more, &own, &other]).expect("satellites");
+    client.batch_execute("vacuum analyze satellites, satellite_connections").expect("vacuum");
+    rows.iter().map(|row| row.get(0)).collect()
 }
+
+const REGISTER: &str = "
+    with new as (
+        insert into satellites (id, name, region, token_hash)
+        select gen_random_uuid(), 'bench', 'eu', '' from generate_series(1, $1::bigint)
+        returning id
+    ), numbered as (
+        select id, row_number() over () as n from new
+    ), connected as (
+        insert into satellite_connections
+               (satellite_id, session, revision, position, last_event, last_heartbeat_at, pod)
+        select id, 1, 1, 1, 'connected', now() + interval '1 hour',
+               case when n <= $2::bigint then $3::int else $4::int end
+          from numbered
+    )
+    select id from numbered where n <= $2::bigint";
 
 async fn count(client: &deadpool_postgres::Object) -> f64 {
     let mut best = f64::MAX;
@@ -224,32 +176,6 @@ async fn count(client: &deadpool_postgres::Object) -> f64 {
         best = best.min(began.elapsed().as_secs_f64());
     }
     best
-}
-
-/// As many rows as fall due, in the batches of an append, each with its own commit.
-async fn bare_append(client: &deadpool_postgres::Object) -> f64 {
-    client
-        .batch_execute(
-            "set role none; create table bare (like entity_transitions including all);
-             grant all on bare to groundstation_service; set role groundstation_service",
-        )
-        .await
-        .expect("a table");
-    let began = Instant::now();
-    for first in (0..DUE).step_by(1_000) {
-        client
-            .execute(
-                "insert into bare (position, revision, change_id, kind, entity_id, event, reason, session,
-                                   actor_type, actor_id, schema_version, next, occurred_at, recorded_at)
-                 select $1::bigint + n, 1, gen_random_uuid(), 'satellite-connection', gen_random_uuid(), 'connected',
-                        'connect', 1, 'system', 'system', 1, '{}', now(), now()
-                   from generate_series(1, 1000) n",
-                &[&first],
-            )
-            .await
-            .expect("rows");
-    }
-    began.elapsed().as_secs_f64()
 }
 
 /// How many sweeps there were, and how long all of them took.

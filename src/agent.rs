@@ -3,18 +3,20 @@
 //!
 //! Used by `groundstation agent` (one real satellite), `simulate` and `dev` (many).
 
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, interval_at, sleep, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 use uuid::Uuid;
 
 /// How long opening a connection, and the answer to `authenticate`, may take.
@@ -50,6 +52,8 @@ pub struct Identity {
     pub longest_pause: Duration,
     /// What it says it can do.
     pub capabilities: Vec<String>,
+    /// The local address it connects from; the system's choice if `None`.
+    pub from: Option<IpAddr>,
 }
 
 /// What a satellite is told to do, for demonstrations and simulations.
@@ -163,8 +167,32 @@ async fn connect(identity: &Identity) -> Result<Socket, String> {
         .read_buffer_size(BUFFER_BYTES)
         .write_buffer_size(0)
         .max_message_size(Some(16 * 1024 * 1024));
-    let connect = tokio_tungstenite::connect_async_with_config(&identity.url, Some(config), true);
-    connect.await.map(|(socket, _)| socket).map_err(|error| error.to_string())
+    let url = identity.url.as_str();
+    let connected = match identity.from {
+        None => tokio_tungstenite::connect_async_with_config(url, Some(config), true).await,
+        Some(from) => {
+            let stream = open(url, from).await.map_err(|error| format!("from {from}: {error}"))?;
+            client_async_tls_with_config(url, stream, Some(config), None).await
+        }
+    };
+    connected.map(|(socket, _)| socket).map_err(|error| error.to_string())
+}
+
+/// A TCP connection to a URL's host, from this local address.
+async fn open(url: &str, from: IpAddr) -> io::Result<TcpStream> {
+    let invalid = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, why);
+    let uri: ureq::http::Uri = url.parse().map_err(|_| invalid("not a URL"))?;
+    let host = uri.host().ok_or_else(|| invalid("a URL without a host"))?;
+    let host = host.trim_matches(['[', ']']);
+    let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("wss") { 443 } else { 80 });
+    let mut addresses = tokio::net::lookup_host((host, port)).await?;
+    let to = addresses.find(|to| to.is_ipv4() == from.is_ipv4());
+    let to = to.ok_or_else(|| invalid("the host has no address of that kind"))?;
+    let socket = if from.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.bind(SocketAddr::new(from, 0))?;
+    let stream = socket.connect(to).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 /// One open connection.
@@ -203,6 +231,8 @@ impl<T: FnMut(Happening)> Connection<'_, T> {
         let started = Instant::now();
         let every = self.identity.heartbeat_interval;
         let mut heartbeats = interval_at(started + every, every);
+        // Like a timer in the field: what was missed is not caught up with.
+        heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut silent_until = started;
         loop {
             tokio::select! {
@@ -306,5 +336,16 @@ mod tests {
             assert_eq!(backoff(n, LONGEST_PAUSE, 0.0), exact.mul_f64(0.75), "{n}");
             assert_eq!(backoff(n, LONGEST_PAUSE, 1.0), exact.mul_f64(1.25), "{n}");
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn an_agent_connects_from_the_address_it_is_told() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+        let url = format!("ws://{}/", listener.local_addr().expect("an address"));
+        let from: IpAddr = "127.0.0.7".parse().expect("an address");
+        let (opened, accepted) = tokio::join!(open(&url, from), listener.accept());
+        opened.expect("a connection");
+        assert_eq!(accepted.expect("a connection").1.ip(), from);
     }
 }

@@ -4,6 +4,7 @@
 //! standard output, log lines go to standard error.
 
 use std::io::{IsTerminal, Write};
+use std::net::IpAddr;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
@@ -175,6 +176,13 @@ struct SimulateArgs {
     /// Connections begun per second
     #[arg(long, default_value_t = 500.0, value_name = "PER_SECOND")]
     ramp: f64,
+    /// Satellites that connect for the first time at once, at most
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    at_once: u32,
+    /// Connect from this local address; may be given several times, then they take turns (127.0.0.1,
+    /// 127.0.0.2 … reach a pod on this machine with more connections than one address has ports)
+    #[arg(long, value_name = "IP")]
+    from: Vec<IpAddr>,
     /// How long [default: until Ctrl-C]
     #[arg(long, value_name = "DURATION")]
     duration: Option<String>,
@@ -187,6 +195,9 @@ struct SimulateArgs {
     /// Repeat an earlier run's flapping [default: random]
     #[arg(long)]
     seed: Option<u64>,
+    /// Print the summary as a JSON object
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Args)]
@@ -288,6 +299,7 @@ async fn run_agent(args: AgentArgs) -> anyhow::Result<()> {
         heartbeat_interval: config::duration("--heartbeat-interval", &args.heartbeat_interval)?,
         longest_pause: agent::LONGEST_PAUSE,
         capabilities: args.capabilities,
+        from: None,
     };
     // Closing the orders makes the agent say goodbye.
     let (orders, told) = mpsc::channel(1);
@@ -316,6 +328,8 @@ async fn run_simulation(args: SimulateArgs) -> anyhow::Result<()> {
         silence: config::duration("--silence", &args.silence)?,
         heartbeat_interval: config::duration("--heartbeat-interval", &args.heartbeat_interval)?,
         connects_per_second: args.ramp,
+        connects_at_once: args.at_once as usize,
+        from: args.from,
         duration: duration.map(|text| config::duration("--duration", text)).transpose()?,
         keep: args.keep,
         seed: args.seed.unwrap_or_else(|| fastrand::u64(..)),
@@ -331,7 +345,11 @@ async fn run_simulation(args: SimulateArgs) -> anyhow::Result<()> {
     if std::io::stderr().is_terminal() {
         eprintln!();
     }
-    println!("{summary}");
+    if args.json {
+        println!("{}", serde_json::to_string(&summary)?);
+    } else {
+        println!("{summary}");
+    }
     Ok(())
 }
 

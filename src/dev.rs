@@ -306,6 +306,7 @@ fn launch(
             heartbeat_interval: HEARTBEAT_INTERVAL,
             longest_pause: agent::LONGEST_PAUSE,
             capabilities: vec!["demonstration".to_owned()],
+            from: None,
         };
         let (order, told) = mpsc::channel(1);
         orders.push(order);

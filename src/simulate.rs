@@ -2,20 +2,26 @@
 //! now and then leaving, dropping out or falling silent.
 
 use std::io::{IsTerminal, Write};
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use secrecy::SecretString;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::agent::{self, Happening, Identity, Order};
+use crate::agent::{self, Identity, Order};
 use crate::client::{Client, Create};
+
+pub mod cost;
+mod tally;
+
+use tally::Tally;
+pub use tally::{Counts, Summary, Waits};
 
 /// Where simulated satellites are.
 const REGIONS: [&str; 4] = ["eu-west", "us-east", "ap-south", "sa-east"];
@@ -45,6 +51,11 @@ pub struct Plan {
     pub heartbeat_interval: Duration,
     /// Connections begun per second, at most.
     pub connects_per_second: f64,
+    /// Satellites that connect for the first time at once, at most.
+    pub connects_at_once: usize,
+    /// The local addresses they connect from, in turn; the system's choice if there is none. From
+    /// one address some 28,000 connections can be made to one pod.
+    pub from: Vec<IpAddr>,
     /// How long; for ever if `None`.
     pub duration: Option<Duration>,
     /// Whether the satellites stay registered afterwards.
@@ -53,112 +64,23 @@ pub struct Plan {
     pub seed: u64,
 }
 
-/// What happened so far.
-#[derive(Default)]
-pub struct Tally {
-    online: AtomicI64,
-    authenticated: AtomicU64,
-    disconnected: AtomicU64,
-    refused: AtomicU64,
-    shut_down: AtomicU64,
-    heartbeats: AtomicU64,
-    orders: AtomicU64,
-    /// Milliseconds from connecting to authenticated.
-    waits: Mutex<Vec<f64>>,
-}
-
-/// Waits remembered, for the summary's percentiles.
-const MAX_WAITS: usize = 1_000_000;
-
-impl Tally {
-    fn note(&self, online: &mut bool, happening: &Happening) {
-        let count = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
-        let mut leave = || {
-            if std::mem::take(online) {
-                self.online.fetch_sub(1, Ordering::Relaxed);
-            }
-        };
-        match happening {
-            Happening::Authenticated(wait) => {
-                count(&self.authenticated);
-                let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
-                if waits.len() < MAX_WAITS {
-                    waits.push(wait.as_secs_f64() * 1e3);
-                }
-                drop(waits);
-                if !std::mem::replace(online, true) {
-                    self.online.fetch_add(1, Ordering::Relaxed);
-                }
-            }
-            Happening::Heartbeat => {
-                count(&self.heartbeats);
-            }
-            Happening::Refused(_) => {
-                count(&self.refused);
-                leave();
-            }
-            Happening::Shutdown(_) => {
-                count(&self.shut_down);
-                leave();
-            }
-            Happening::Disconnected(_) => {
-                count(&self.disconnected);
-                leave();
-            }
-            Happening::Pausing(_) => leave(),
-        }
-    }
-
-    fn progress(&self, satellites: usize) -> String {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        format!(
-            "{}/{satellites} online · {} connects · {} disconnects · {} shutdowns · {} refused · {} heartbeats",
-            self.online.load(Ordering::Relaxed),
-            read(&self.authenticated),
-            read(&self.disconnected),
-            read(&self.shut_down),
-            read(&self.refused),
-            read(&self.heartbeats),
-        )
-    }
-
-    fn summary(&self, satellites: usize, elapsed: Duration) -> String {
-        let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        waits.sort_by(f64::total_cmp);
-        let at = |share: f64| {
-            let last = waits.len().saturating_sub(1);
-            waits.get((last as f64 * share) as usize).copied().unwrap_or(0.0)
-        };
-        format!(
-            "{} in {:.1} s\nflaps ordered: {} · connecting took p50 {:.1} ms, p99 {:.1} ms, most {:.1} ms",
-            self.progress(satellites),
-            elapsed.as_secs_f64(),
-            self.orders.load(Ordering::Relaxed),
-            at(0.5),
-            at(0.99),
-            at(1.0),
-        )
-    }
-}
-
 /// Simulates until the plan's duration is over or `stop` is cancelled; returns the summary.
 pub async fn run(
     client: Client,
     websocket: String,
     plan: Plan,
     stop: CancellationToken,
-) -> anyhow::Result<String> {
+) -> anyhow::Result<Summary> {
     eprintln!("registering {} satellites (seed {})", plan.satellites, plan.seed);
     let registered = register(&client, &plan).await?;
     let ids: Vec<Uuid> = registered.iter().map(|(id, _)| *id).collect();
-    let tally = Arc::new(Tally::default());
-    let began = Instant::now();
+    let tally = Arc::new(Tally::new(plan.satellites));
 
     let simulated = tokio::select! {
         simulated = fly(&websocket, &plan, registered, &tally, &stop) => simulated,
-        () = report(&tally, plan.satellites) => Ok(()),
+        () = report(&tally) => Ok(()),
     };
-    let summary = tally.summary(plan.satellites, began.elapsed());
+    let summary = tally.summary();
     if !plan.keep {
         remove(&client, ids).await.context("cannot remove the simulated satellites")?;
     }
@@ -220,11 +142,17 @@ async fn fly(
     let end = plan.duration.map(|duration| Instant::now() + duration);
     let (mut flight, mut orders) = (JoinSet::new(), Vec::with_capacity(registered.len()));
     let mut starts = interval(Duration::from_secs_f64(1.0 / plan.connects_per_second.max(0.1)));
+    let mut from = plan.from.iter().copied().cycle();
+    let places = Arc::new(Semaphore::new(plan.connects_at_once.max(1)));
     for (id, token) in registered {
-        tokio::select! {
-            _ = starts.tick() => {}
+        let next = async {
+            starts.tick().await;
+            places.clone().acquire_owned().await
+        };
+        let mut place = tokio::select! {
+            place = next => place.ok(),
             () = stop.cancelled() => break,
-        }
+        };
         let identity = Identity {
             url: websocket.to_owned(),
             id,
@@ -232,12 +160,15 @@ async fn fly(
             heartbeat_interval: plan.heartbeat_interval,
             longest_pause: agent::LONGEST_PAUSE,
             capabilities: vec!["simulated".to_owned()],
+            from: from.next(),
         };
         let (order, told) = mpsc::channel(1);
         orders.push(order);
         let (tally, mut online) = (tally.clone(), false);
         flight.spawn(agent::run(identity, told, move |happening| {
             tally.note(&mut online, &happening);
+            // The first thing that happens ends its first try.
+            drop(place.take());
         }));
     }
 
@@ -275,43 +206,22 @@ async fn flap(plan: &Plan, orders: &[mpsc::Sender<Order>], tally: &Tally) {
         };
         // One that has an order already keeps it.
         if orders[random.usize(..orders.len())].try_send(order).is_ok() {
-            tally.orders.fetch_add(1, Ordering::Relaxed);
+            tally.ordered();
         }
     }
 }
 
 /// Tells progress for ever.
-async fn report(tally: &Tally, satellites: usize) {
+async fn report(tally: &Tally) {
     let terminal = std::io::stderr().is_terminal();
     let mut ticks = interval(if terminal { TERMINAL_PROGRESS } else { PLAIN_PROGRESS });
     loop {
         ticks.tick().await;
-        let progress = tally.progress(satellites);
+        let progress = tally.counts();
         let line = if terminal { format!("\r\x1b[2K{progress}") } else { format!("{progress}\n") };
         // Nobody to tell: the simulation goes on all the same.
         if std::io::stderr().write_all(line.as_bytes()).is_err() {
             return std::future::pending().await;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_satellite_counts_as_online_once_however_often_it_is_told() {
-        let (tally, mut online) = (Tally::default(), false);
-        let online_after = |happening: Happening, online: &mut bool| {
-            tally.note(online, &happening);
-            tally.online.load(Ordering::Relaxed)
-        };
-        let here = Happening::Authenticated(Duration::from_millis(3));
-        assert_eq!(online_after(here.clone(), &mut online), 1);
-        assert_eq!(online_after(here, &mut online), 1);
-        assert_eq!(online_after(Happening::Shutdown(String::new()), &mut online), 0);
-        assert_eq!(online_after(Happening::Disconnected(String::new()), &mut online), 0);
-        assert_eq!(online_after(Happening::Pausing(Duration::ZERO), &mut online), 0);
-        assert!(tally.summary(1, Duration::from_secs(1)).contains("p50 3.0 ms"));
     }
 }

@@ -44,6 +44,7 @@ impl Agents {
                 heartbeat_interval: fleet.timing.heartbeat,
                 longest_pause,
                 capabilities: Vec::new(),
+                from: None,
             };
             let (order, told) = mpsc::channel(1);
             let (truth, mut here) = (truth.clone(), false);

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::fleet::Fleet;
 use super::log_and_stream::{differences, read_log, read_stream};
-use super::wait::eventually;
+use super::wait::as_long_as_it_gets_further;
 
 impl Fleet {
     /// Checks everything that is always true. Needs a pod that relays, or a relay that has caught
@@ -20,10 +20,10 @@ impl Fleet {
     pub async fn check(&self) {
         let mut sql = self.sql().await;
         let nats = self.nats().await;
-        eventually("the stream to equal the log", async || {
+        as_long_as_it_gets_further("the stream to equal the log", async || {
             let (log, stream) = (read_log(&sql).await, read_stream(&nats).await);
             let found = differences(&log, &stream);
-            if found.is_empty() { Ok(()) } else { Err(found.join("\n")) }
+            if found.is_empty() { Ok(()) } else { Err((stream.len(), found.join("\n"))) }
         })
         .await;
         let snapshot = sql.build_transaction().isolation_level(IsolationLevel::RepeatableRead);

@@ -20,15 +20,36 @@ pub async fn within<T>(
     what: &str,
     mut look: impl AsyncFnMut() -> Result<T, String>,
 ) -> T {
-    let begun = Instant::now();
+    waiting(patience, what, async || look().await.map_err(|seen| (0, seen))).await
+}
+
+/// Like [`eventually`] for what takes as long as there is much of it: goes on as long as it gets
+/// further. A look that fails says how far it is.
+pub async fn as_long_as_it_gets_further<T>(
+    what: &str,
+    look: impl AsyncFnMut() -> Result<T, (usize, String)>,
+) -> T {
+    waiting(PATIENCE, what, look).await
+}
+
+async fn waiting<T>(
+    patience: Duration,
+    what: &str,
+    mut look: impl AsyncFnMut() -> Result<T, (usize, String)>,
+) -> T {
+    let (mut since, mut reached) = (Instant::now(), 0);
     loop {
+        let looked = Instant::now();
         match look().await {
             Ok(found) => return found,
-            Err(seen) if begun.elapsed() > patience => {
+            Err((far, _)) if far != reached => (since, reached) = (Instant::now(), far),
+            Err((_, seen)) if since.elapsed() > patience => {
                 panic!("waited {patience:?} for {what}; last seen: {seen}")
             }
-            Err(_) => tokio::time::sleep(PAUSE).await,
+            Err(_) => {}
         }
+        // A look that takes long leaves as much to what it looks at.
+        tokio::time::sleep(PAUSE.max(looked.elapsed())).await;
     }
 }
 

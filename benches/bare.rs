@@ -1,0 +1,129 @@
+//! What the two stores do without Groundstation.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
+
+use async_nats::HeaderMap;
+use async_nats::jetstream::{self, context::PublishAckFuture, message::PublishMessage};
+use futures_util::StreamExt;
+use groundstation::relay::stream;
+
+use crate::stores::Stores;
+
+/// Rows in one bare INSERT: the most an append takes.
+const BATCH: usize = 1_000;
+/// Bare publishes not acknowledged yet: as many as the relay has.
+const IN_FLIGHT: usize = 1_000;
+
+/// Rows a second when the log's newest `rows` are appended to a table like it, a thousand a commit,
+/// by pgbench with one connection.
+pub fn appends(stores: &Stores, rows: usize) -> f64 {
+    let mut sql = stores.sql();
+    sql.batch_execute(
+        "drop table if exists bare; create table bare (like entity_transitions including all);
+         drop sequence if exists bare_batches; create sequence bare_batches minvalue 0",
+    )
+    .expect("a table");
+    let head: i64 =
+        sql.query_one("select max(position) from entity_transitions", &[]).unwrap().get(0);
+    let before = head - rows as i64;
+    let batch = BATCH.min(rows);
+    let script = format!(
+        "with batch as materialized (select {before} + {batch} * nextval('bare_batches') as start)
+         insert into bare select t.* from batch, entity_transitions t
+          where t.position > batch.start and t.position <= batch.start + {batch};\n"
+    );
+    let batches = rows / batch;
+    let tps = pgbench(stores, &script, &["-t", &batches.to_string()]);
+    let inserted: i64 = sql.query_one("select count(*) from bare", &[]).unwrap().get(0);
+    assert_eq!(inserted as usize, batches * batch);
+    tps * batch as f64
+}
+
+/// Transactions a second.
+fn pgbench(stores: &Stores, script: &str, arguments: &[&str]) -> f64 {
+    let file = stores.folder.join("script.sql");
+    std::fs::write(&file, script).expect("a script");
+    let output = Command::new(find_pgbench(stores))
+        .args(["-n", "-M", "prepared", "-c", "1", "-f"])
+        .arg(&file)
+        .args(arguments)
+        .arg(stores.url())
+        .output()
+        .expect("pgbench");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let line = text.lines().rev().find_map(|line| line.strip_prefix("tps = ")).expect("tps");
+    line.split_whitespace().next().expect("a number").parse().expect("a number")
+}
+
+/// Beside the server, wherever its name may lead to, or on PATH.
+fn find_pgbench(stores: &Stores) -> PathBuf {
+    let named = stores.tools.postgres_bin.join("postgres");
+    let beside = named.canonicalize().expect("a server").with_file_name("pgbench");
+    [stores.tools.postgres_bin.join("pgbench"), beside]
+        .into_iter()
+        .find(|path| path.is_file())
+        .unwrap_or_else(|| "pgbench".into())
+}
+
+/// Messages a second when the stream's newest `count` are published to a stream of their own,
+/// pipelined and without expectations.
+pub async fn publishes(nats: &async_nats::Client, count: usize) -> f64 {
+    let context = jetstream::context::ContextBuilder::new()
+        .max_ack_inflight(IN_FLIGHT + 1)
+        .build(nats.clone());
+    let messages = newest(&context, count).await;
+    let config = jetstream::stream::Config {
+        name: "BARE".to_owned(),
+        subjects: vec!["bare".to_owned()],
+        ..Default::default()
+    };
+    context.delete_stream("BARE").await.ok();
+    context.create_stream(config).await.expect("stream");
+    let mut in_flight: VecDeque<PublishAckFuture> = VecDeque::new();
+    let began = Instant::now();
+    for (headers, body) in messages {
+        if in_flight.len() == IN_FLIGHT {
+            in_flight.pop_front().expect("one").await.expect("ack");
+        }
+        let message = PublishMessage::build().headers(headers).payload(body);
+        in_flight.push_back(context.send_publish("bare", message).await.expect("publish"));
+    }
+    for ack in in_flight {
+        ack.await.expect("ack");
+    }
+    count as f64 / began.elapsed().as_secs_f64()
+}
+
+async fn newest(context: &jetstream::Context, count: usize) -> Vec<(HeaderMap, bytes::Bytes)> {
+    let stream = context.get_stream(stream::NAME).await.expect("the stream");
+    let last = stream.cached_info().state.last_sequence;
+    let start_sequence = last - count as u64 + 1;
+    let consumer = stream
+        .create_consumer(jetstream::consumer::pull::OrderedConfig {
+            deliver_policy: jetstream::consumer::DeliverPolicy::ByStartSequence { start_sequence },
+            ..Default::default()
+        })
+        .await
+        .expect("a consumer");
+    let messages = consumer.messages().await.expect("messages").take(count);
+    messages
+        .map(|message| {
+            let message = message.expect("a message");
+            // All but what the relay expects.
+            let expected = groundstation::relay::message::EXPECTED;
+            let headers = message.headers.iter().flat_map(|headers| headers.iter());
+            let mut kept = HeaderMap::new();
+            for (name, values) in headers.filter(|(name, _)| name.as_ref() as &str != expected) {
+                for value in values {
+                    kept.append(name.clone(), value.clone());
+                }
+            }
+            (kept, message.payload.clone())
+        })
+        .collect()
+        .await
+}

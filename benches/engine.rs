@@ -1,0 +1,89 @@
+//! A pod's appender and relay in this process: edges without the sockets they come from.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::jetstream;
+use groundstation::database::Database;
+use groundstation::flapping;
+use groundstation::health::Health;
+use groundstation::lifecycle::Position;
+use groundstation::liveness::DEFAULT_OFFLINE_THRESHOLD;
+use groundstation::log::append::{Log, appender};
+use groundstation::log::transaction::Rules;
+use groundstation::metrics::Metrics;
+use groundstation::relay::{Relay, stream};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// See the module.
+pub struct Engine {
+    pub log: Log,
+    pub metrics: Metrics,
+    pub health: Arc<Health>,
+    stop: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Engine {
+    /// Starts them as the pod of this name and number.
+    pub fn start(database: &Database, nats: &async_nats::Client, name: &str, pod: i32) -> Engine {
+        let (metrics, health) = (Metrics::new(), Arc::new(Health::default()));
+        let (head, head_watch) = watch::channel(Position::ZERO);
+        let (announce, mut announcements) = mpsc::channel(16);
+        let rules = Rules {
+            default_threshold: DEFAULT_OFFLINE_THRESHOLD,
+            flapping: flapping::Rules::default(),
+            pod,
+        };
+        let (log, appender) =
+            appender(database.clone(), rules, head, announce, health.clone(), metrics.clone());
+        let relay = Relay {
+            pod: name.to_owned(),
+            database: database.clone(),
+            nats: nats.clone(),
+            head: head_watch,
+            health: health.clone(),
+            metrics: metrics.clone(),
+        };
+        let stop = CancellationToken::new();
+        let tasks = vec![
+            tokio::spawn(appender.run()),
+            tokio::spawn(relay.run(stop.clone())),
+            tokio::spawn(async move { while announcements.recv().await.is_some() {} }),
+        ];
+        Engine { log, metrics, health, stop, tasks }
+    }
+
+    /// Ends them, the relay's lease handed over.
+    pub async fn end(self) {
+        self.stop.cancel();
+        drop(self.log);
+        for task in self.tasks {
+            task.await.expect("a task");
+        }
+    }
+}
+
+/// Messages on the stream.
+pub async fn messages(jetstream: &jetstream::Context) -> usize {
+    match jetstream.get_stream(stream::NAME).await {
+        Ok(stream) => stream.cached_info().state.messages as usize,
+        Err(_) => 0,
+    }
+}
+
+/// Waits until the stream has so many messages.
+pub async fn reached(jetstream: &jetstream::Context, count: usize) {
+    while messages(jetstream).await < count {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Waits until there is a stream.
+pub async fn stream_there(jetstream: &jetstream::Context) {
+    while jetstream.get_stream(stream::NAME).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

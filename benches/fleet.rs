@@ -1,0 +1,82 @@
+//! Reading the fleet over HTTP and over NATS, against the bare query of the same rows.
+
+use std::collections::HashSet;
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::history::best;
+use crate::pod::Pod;
+use crate::stores::Stores;
+use crate::table::{compared, millis, seconds};
+
+/// Satellites in one batched read: the most there may be.
+const STATES: usize = 1_000;
+
+/// Lists all of them, and reads the states of a thousand.
+pub fn compare(stores: &Stores, ids: &[Uuid], aim: &str) {
+    let (pod, _) = Pod::start(stores, "bench");
+    let mut sql = stores.sql();
+    let listed = best(3, || assert_eq!(list(&pod), ids.len()));
+    let bare = best(3, || assert_eq!(list_bare(&mut sql), ids.len()));
+    let what = format!("{} listed with their status, 1,000 a page", ids.len());
+    compared(&what, seconds(listed), seconds(bare), bare / listed, aim);
+
+    let asked = &ids[..STATES.min(ids.len())];
+    let known = connected(&mut sql, asked);
+    let body = bytes::Bytes::from(json!({ "ids": asked }).to_string());
+    let runtime = tokio::runtime::Runtime::new().expect("runtime");
+    let nats = runtime.block_on(stores.nats());
+    let states = best(20, || {
+        let asking = nats.request("groundstation.v1.satellites.states", body.clone());
+        let answer = runtime.block_on(asking).expect("an answer");
+        let states: Value = serde_json::from_slice(&answer.payload).expect("JSON");
+        assert_eq!(states["states"].as_object().expect("states").len(), known, "{states}");
+    });
+    let bare =
+        best(20, || assert_eq!(sql.query(ROWS, &[&asked]).expect("rows").len(), asked.len()));
+    let what = format!("states of {} at once, over NATS", asked.len());
+    compared(&what, millis(states), millis(bare), bare / states, aim);
+}
+
+/// How many satellites the pod lists, page by page.
+fn list(pod: &Pod) -> usize {
+    let (mut seen, mut cursor) = (HashSet::new(), String::new());
+    loop {
+        let page = pod.get(&format!("/v1/satellites?limit=1000{cursor}")).expect("a page");
+        let page: Value = serde_json::from_str(&page).expect("JSON");
+        let satellites = page["satellites"].as_array().expect("satellites");
+        seen.extend(satellites.iter().map(|satellite| satellite["id"].to_string()));
+        match page["nextCursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return seen.len(),
+        }
+    }
+}
+
+fn list_bare(sql: &mut postgres::Client) -> usize {
+    let statement = sql.prepare(PAGE).expect("a statement");
+    let (mut after, mut seen) = ((String::new(), Uuid::nil()), 0);
+    loop {
+        let rows = sql.query(&statement, &[&after.0, &after.1]).expect("a page");
+        seen += rows.len();
+        let Some(last) = rows.last() else { return seen };
+        after = (last.get("name"), last.get("id"));
+    }
+}
+
+fn connected(sql: &mut postgres::Client, ids: &[Uuid]) -> usize {
+    let query = "select count(*) from satellite_connections where satellite_id = any($1)";
+    sql.query_one(query, &[&ids]).expect("a count").get::<_, i64>(0) as usize
+}
+
+const PAGE: &str = "
+    select s.id, s.name, s.region, s.tags, s.capabilities, s.version, s.offline_threshold_ms,
+           s.created_at, c.last_event, c.last_heartbeat_at
+      from satellites s left join satellite_connections c on c.satellite_id = s.id
+     where (s.name, s.id) > ($1, $2) order by s.name, s.id limit 1000";
+
+const ROWS: &str = "
+    select s.id, s.name, s.region, s.offline_threshold_ms, c.last_event, c.last_heartbeat_at
+      from satellites s left join satellite_connections c on c.satellite_id = s.id
+     where s.id = any($1)";

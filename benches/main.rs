@@ -1,0 +1,68 @@
+//! How fast and how cheap it is, each figure beside a baseline that is measured in the same run:
+//! machines differ and are noisy, ratios less so.
+//!
+//! `make bench` runs all of it in some minutes; `make bench SECTIONS="edges latency"` a part.
+//! Against a private Postgres (fsync on) and nats-server, real pods and real sockets; the load comes
+//! from `groundstation simulate` on the same cores, whose own cost is told beside.
+//!
+//! Under `cargo test` the same code runs in its smoke form, with a hundredth of everything, to show
+//! that it works: its figures mean nothing and none is asserted.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod bare;
+mod edges;
+mod engine;
+mod fleet;
+mod growth;
+mod history;
+mod idle;
+mod latency;
+mod load;
+mod pod;
+mod stores;
+mod sweep;
+mod table;
+
+/// A section's name and what measures it.
+type Section = (&'static str, fn(Scale));
+
+const SECTIONS: [Section; 7] = [
+    ("edges", edges::measure),
+    ("load", load::measure),
+    ("latency", latency::measure),
+    ("idle", idle::measure),
+    ("sweep", sweep::measure),
+    ("history", history::measure),
+    ("growth", growth::measure),
+];
+
+/// How much of everything.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Scale {
+    /// As much as the aims speak of.
+    Full,
+    /// As little as shows that it works.
+    Smoke,
+}
+
+impl Scale {
+    /// The one or the other.
+    pub fn choose<T>(self, full: T, smoke: T) -> T {
+        if self == Scale::Full { full } else { smoke }
+    }
+}
+
+fn main() {
+    // `cargo bench` says so, `cargo test` says nothing.
+    let full = std::env::args().any(|argument| argument == "--bench");
+    let scale = if full { Scale::Full } else { Scale::Smoke };
+    let wanted: Vec<String> =
+        std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    table::head(scale);
+    for (name, measure) in SECTIONS {
+        if !full || wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
+            measure(scale);
+        }
+    }
+}

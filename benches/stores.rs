@@ -1,0 +1,93 @@
+//! A private Postgres and nats-server for one section, and satellites in them.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use groundstation::database::{Address, Database};
+use groundstation::dev::stores::{self, Nats, Postgres};
+use groundstation::dev::tools::Tools;
+use groundstation::schema;
+use uuid::Uuid;
+
+/// Every satellite's token.
+pub const TOKEN: &str = "csat_bench";
+
+/// Postgres with fsync on and a cache that holds the fleet, nats-server as it comes; removed when
+/// dropped.
+pub struct Stores {
+    postgres: Postgres,
+    nats: Nats,
+    pub tools: Tools,
+    pub folder: PathBuf,
+}
+
+impl Stores {
+    /// Starts them and makes the schema.
+    pub fn start() -> Stores {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let here = std::env::current_dir().expect("a folder");
+        let tools = Tools::find(&here).expect("run `make tools`");
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("groundstation-bench-{}-{number}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let settings = [("shared_buffers", "1GB"), ("max_wal_size", "8GB")];
+        let postgres =
+            Postgres::start(&tools, &folder.join("postgres"), &settings).expect("Postgres");
+        let nats = Nats::start(&tools, &folder.join("nats"), "").expect("nats-server");
+        let stores = Stores { postgres, nats, tools, folder };
+        schema::migrate(&stores.address()).expect("schema");
+        stores
+    }
+
+    /// The database's URL.
+    pub fn url(&self) -> String {
+        self.postgres.url("postgres")
+    }
+
+    /// The server's URL.
+    pub fn nats_url(&self) -> String {
+        self.nats.url()
+    }
+
+    /// A connection to the stream's server.
+    pub async fn nats(&self) -> async_nats::Client {
+        async_nats::connect(self.nats_url()).await.expect("NATS")
+    }
+
+    fn address(&self) -> Address {
+        Address::parse("bench", &self.url()).expect("address")
+    }
+
+    /// A pod's connections.
+    pub fn pool(&self, pod: &str) -> Database {
+        self.address().pool(pod).expect("pool")
+    }
+
+    /// A connection as the owner.
+    pub fn sql(&self) -> postgres::Client {
+        postgres::Client::connect(&self.url(), postgres::NoTls).expect("a connection")
+    }
+
+    /// Registers satellites.
+    pub fn register(&self, count: usize) -> Vec<Uuid> {
+        let digest = groundstation::token::Digest::of(TOKEN).to_stored();
+        let insert = "insert into satellites (id, name, region, token_hash)
+                      select id, 'bench-' || id, 'eu', $2 from unnest($1::uuid[]) as i (id)";
+        let ids: Vec<Uuid> = (0..count).map(|_| Uuid::new_v4()).collect();
+        let mut sql = self.sql();
+        for ids in ids.chunks(100_000) {
+            sql.execute(insert, &[&ids, &digest]).expect("satellites");
+        }
+        sql.batch_execute("vacuum analyze satellites").expect("vacuum");
+        ids
+    }
+}
+
+impl Drop for Stores {
+    fn drop(&mut self) {
+        self.nats.stop();
+        self.postgres.stop();
+        stores::remove_all(&self.folder).expect("removed");
+    }
+}
