@@ -7,6 +7,7 @@ pub mod faults;
 pub mod fleet;
 pub mod foreign;
 pub mod invariants;
+pub mod kubectl;
 pub mod log_and_stream;
 pub mod onlooker;
 pub mod pod;
