@@ -2,6 +2,7 @@
 //! outcome from outside.
 
 pub mod agents;
+pub mod backup;
 pub mod exposition;
 pub mod faults;
 pub mod fleet;
