@@ -359,7 +359,7 @@ async fn a_new_epoch_begins_where_it_is_asked_for_and_is_never_an_earlier_one() 
         (&["--new-epoch", "3"], "8"),
         (&[], "8"),
     ] {
-        let asked = [&["--repair", "--yes"], arguments].concat();
+        let asked = [&["--wait", "10ms", "--repair", "--yes"], arguments].concat();
         let ended = audit(&fleet, &asked).await;
         assert!(ended.is_ok, "{ended:?}");
         let says_so = ended.out.contains("restored to an earlier point (to position 12 at most)");
