@@ -131,6 +131,33 @@ async fn what_is_not_there_is_said_in_one_line() {
         assert!(!succeeded && why.contains("is `groundstation serve` running there?"), "{why}");
         assert_eq!(why.lines().count(), 1, "{why}");
     }
+    let nobody = [("NATS_URL".to_owned(), "nats://127.0.0.1:9".to_owned())];
+    let (succeeded, _, why) = ran(&["watch"], &nobody).await;
+    assert!(!succeeded && why.contains("cannot connect to NATS at 127.0.0.1:9"), "{why}");
+    assert_eq!(why.lines().count(), 1, "{why}");
+    let (succeeded, _, why) = ran(&["watch"], &[]).await;
+    assert!(!succeeded && why.contains("NATS_URL is missing"), "{why}");
+}
+
+#[tokio::test]
+async fn the_triggers_are_a_table_for_people_and_the_catalogue_for_programs() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let mut api = api(&fleet, &pod);
+    // To look, the read token is enough; options go before the environment.
+    api[1].1 = "wrong".to_owned();
+    let asked = ["triggers", "--token", &fleet.read_token];
+    let (succeeded, table, error) = ran(&asked, &api).await;
+    assert!(succeeded, "{error}");
+    let lines: Vec<&str> = table.lines().collect();
+    assert!(lines.len() == 4 && lines[0].starts_with("ID"), "{table}");
+    assert!(lines[3].starts_with("satellite.heartbeat_lost"), "{table}");
+    let url = std::mem::replace(&mut api[0].1, "http://127.0.0.1:9".to_owned());
+    let asked = ["triggers", "--json", "--token", &fleet.read_token, "--url", &url];
+    let (succeeded, catalogue, error) = ran(&asked, &api).await;
+    assert!(succeeded, "{error}");
+    let catalogue: Value = serde_json::from_str(&catalogue).expect("JSON");
+    assert_eq!(catalogue, pod.get("/v1/triggers").await.json());
 }
 
 #[tokio::test]

@@ -344,3 +344,30 @@ async fn a_repair_that_died_after_it_began_is_finished_by_the_pods_and_by_anothe
     let ended = audit(&fleet, &["--repair", "--yes"]).await;
     assert!(ended.is_ok && ended.out.contains("epoch 3"), "{ended:?}");
 }
+
+#[tokio::test]
+async fn a_new_epoch_begins_where_it_is_asked_for_and_is_never_an_earlier_one() {
+    let fleet = Fleet::new(CALM).await;
+    let messages = twelve_published(&fleet).await;
+    replace_stream(&fleet, &messages).await;
+    let ended = audit(&fleet, &["--new-epoch"]).await;
+    assert!(!ended.is_ok && ended.err.contains("--repair"), "{ended:?}");
+    let nats = fleet.nats().await;
+    for (arguments, epoch) in [
+        (&["--new-epoch"][..], "2"),
+        (&["--new-epoch", "7"], "7"),
+        (&["--new-epoch", "3"], "8"),
+        (&[], "8"),
+    ] {
+        let asked = [&["--wait", "10ms", "--repair", "--yes"], arguments].concat();
+        let ended = audit(&fleet, &asked).await;
+        assert!(ended.is_ok, "{ended:?}");
+        let says_so = ended.out.contains("restored to an earlier point (to position 12 at most)");
+        assert_eq!(says_so, !arguments.is_empty(), "{ended:?}");
+        let mut stream = read_stream(&nats).await;
+        for message in &mut stream {
+            assert_eq!(message.headers.remove("Groundstation-Epoch").as_deref(), Some(epoch));
+        }
+        assert_eq!(differences(&read_log(&fleet.sql().await).await, &stream), Vec::<String>::new());
+    }
+}

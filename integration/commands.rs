@@ -132,7 +132,9 @@ async fn satellites_are_created_listed_shown_and_removed_on_the_command_line() {
     let (_, shown, _) = ran(&["satellite", "show", &id, "--json"], &api).await;
     assert_eq!(&serde_json::from_str::<Value>(&shown).expect("JSON"), satellite);
 
-    assert!(ran(&["satellite", "remove", &id], &api).await.0);
+    let (removed, said, _) = ran(&["satellite", "remove", &id, "--json"], &api).await;
+    let said: Value = serde_json::from_str(&said).expect("JSON");
+    assert!(removed && said["removed"] == id, "{said}");
     let (again, _, why) = ran(&["satellite", "remove", &id], &api).await;
     assert!(!again && why.contains("Unknown satellite (404)") && why.contains(&id), "{why}");
     let (bad, _, why) = ran(&["satellite", "create", "--name", "", "--region", "eu"], &api).await;

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::harness::exposition::{OPENMETRICS, TEXT, names, scrape};
+use crate::harness::kubectl::kustomize;
 use crate::harness::promtool::promtool;
 use crate::harness::wait::blocking;
 use crate::harness::{CALM, Fleet, Satellite};
@@ -121,6 +122,102 @@ fn every_reference_between_the_objects_has_its_end() {
     for object in images {
         let image = &pod_template(object)["spec"]["containers"][0]["image"];
         assert_eq!(image, &kustomization()["images"][0]["name"]);
+    }
+}
+
+/// Of these objects the one of a kind.
+fn one<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
+    let mut found = objects.iter().filter(|object| object["kind"] == kind);
+    let object = found.next().unwrap_or_else(|| panic!("no {kind}"));
+    assert!(found.next().is_none(), "more than one {kind}");
+    object
+}
+
+#[test]
+fn kustomize_builds_the_base_as_it_is_committed() {
+    let Some(built) = kustomize(&folder().join("kustomize")) else { return };
+    let mut kinds: BTreeSet<String> = objects().into_keys().collect();
+    kinds.insert("ConfigMap".to_owned());
+    let there: Vec<&str> = built.iter().filter_map(|object| object["kind"].as_str()).collect();
+    assert_eq!(there.len(), kinds.len(), "{there:?}");
+    assert_eq!(there.iter().map(|kind| kind.to_string()).collect::<BTreeSet<_>>(), kinds);
+    for object in &built {
+        let labels = &object["metadata"]["labels"];
+        assert_eq!(labels["app.kubernetes.io/part-of"], "groundstation", "{object}");
+    }
+    // The pods have the settings under the name that was made of them, and the image of this version.
+    let (deployment, settings) = (one(&built, "Deployment"), one(&built, "ConfigMap"));
+    let container = &pod_template(deployment)["spec"]["containers"][0];
+    let name = &container["envFrom"][0]["configMapRef"]["name"];
+    assert!(
+        name.as_str().is_some_and(|name| name.starts_with("groundstation-settings-")),
+        "{name}"
+    );
+    assert_eq!(name, &settings["metadata"]["name"]);
+    let literals = strings(&kustomization()["configMapGenerator"][0]["literals"]);
+    for (name, value) in literals.iter().filter_map(|line| line.split_once('=')) {
+        assert_eq!(settings["data"][name], value, "{name}");
+    }
+    let image = format!("groundstation:{}", env!("CARGO_PKG_VERSION"));
+    for kind in ["Deployment", "Job"] {
+        let container = &pod_template(one(&built, kind))["spec"]["containers"][0];
+        assert_eq!(container["image"], image.as_str(), "{kind}");
+    }
+    // What a selector says cannot be changed later, so nothing was added to it.
+    let selector = &deployment["spec"]["selector"];
+    assert_eq!(selector, &objects()["Deployment"]["spec"]["selector"]);
+}
+
+/// What the operations guide asks of an overlay.
+const OVERLAY: &str = r#"
+apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+namespace: presence
+resources: [../base]
+images: [{name: groundstation, newName: registry.example/groundstation, newTag: "9"}]
+secretGenerator:
+  - {name: groundstation-stores, literals: [database-url=postgres://, nats-url=nats://]}
+  - {name: groundstation-migrate, literals: [database-url=postgres://]}
+  - {name: groundstation-tokens, literals: [admin=a, read=b]}
+configMapGenerator:
+  - {name: groundstation-settings, behavior: merge, literals: [GROUNDSTATION_RETENTION=90d]}
+"#;
+
+#[test]
+fn an_overlay_that_brings_image_secrets_and_settings_is_all_that_is_missing() {
+    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("overlay");
+    std::fs::remove_dir_all(&place).ok();
+    let (base, overlay) = (place.join("base"), place.join("overlay"));
+    for folder in [&base, &overlay] {
+        std::fs::create_dir_all(folder).expect("a folder");
+    }
+    for file in folder().join("kustomize").read_dir().expect("the base").flatten() {
+        std::fs::copy(file.path(), base.join(file.file_name())).expect("copied");
+    }
+    std::fs::write(overlay.join("kustomization.yaml"), OVERLAY).expect("an overlay");
+    let Some(built) = kustomize(&overlay) else { return };
+    // Every name that is referred to is the name of something that was built.
+    let names: Vec<&Value> = built.iter().map(|object| &object["metadata"]["name"]).collect();
+    let mut references = Vec::new();
+    for object in &built {
+        assert_eq!(object["metadata"]["namespace"], "presence", "{object}");
+        for key in ["secretKeyRef", "configMapRef", "scaleTargetRef"] {
+            let mut found = Vec::new();
+            all(object, key, &mut found);
+            references.extend(found.iter().map(|reference| &reference["name"]));
+        }
+        all(object, "secretName", &mut references);
+    }
+    assert_eq!(references.len(), 6, "{references:?}");
+    for reference in references {
+        assert!(names.contains(&reference), "{reference} of {names:?}");
+    }
+    let settings = one(&built, "ConfigMap");
+    assert_eq!(settings["data"]["GROUNDSTATION_RETENTION"], "90d");
+    assert_eq!(settings["data"]["GROUNDSTATION_LOG_FORMAT"], "json");
+    for kind in ["Deployment", "Job"] {
+        let container = &pod_template(one(&built, kind))["spec"]["containers"][0];
+        assert_eq!(container["image"], "registry.example/groundstation:9", "{kind}");
     }
 }
 

@@ -21,7 +21,8 @@ struct Consumed {
     said: String,
 }
 
-async fn consume(fleet: &Fleet, mut command: Command, state: &Path, count: usize) -> Consumed {
+/// Runs it to its end: whether that was a good one, and what it said.
+async fn run(fleet: &Fleet, mut command: Command, state: &Path, count: usize) -> (bool, String) {
     command
         .env("NATS_URL", &fleet.nats_url)
         .env("STATE", state)
@@ -29,8 +30,12 @@ async fn consume(fleet: &Fleet, mut command: Command, state: &Path, count: usize
         .env("COUNT", count.to_string());
     let mut running = Running::of(command);
     let ended = running.ends().await;
-    let said = running.everything();
-    assert!(ended.success(), "{said}");
+    (ended.success(), running.everything())
+}
+
+async fn consume(fleet: &Fleet, command: Command, state: &Path, count: usize) -> Consumed {
+    let (is_well, said) = run(fleet, command, state, count).await;
+    assert!(is_well, "{said}");
     let lines = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let positions = lines.filter_map(|line| line["position"].as_i64()).collect();
     Consumed { positions, said }
@@ -64,6 +69,17 @@ async fn keeps_its_promises(command: impl Fn() -> Command) {
     assert_eq!(third.positions, [7, 8], "{}", third.said);
     assert!(third.said.contains("epoch 2"), "{}", third.said);
     assert!(third.said.contains("position 6 was handled before"), "{}", third.said);
+
+    // To it position 8 was another change: the log it knew was lost behind position 7.
+    let known = std::fs::read_to_string(&state).expect("the state was kept");
+    let mut known: Value = serde_json::from_str(&known).expect("JSON");
+    assert_eq!(known["position"], 8);
+    known["change"] = Uuid::new_v4().to_string().into();
+    std::fs::write(&state, known.to_string()).expect("another state");
+    let repaired = audit(&fleet, &["--repair", "--new-epoch", "--yes"]).await;
+    assert!(repaired.is_ok, "{repaired:?}");
+    let (is_well, said) = run(&fleet, command(), &state, 1).await;
+    assert!(!is_well && said.contains("position 8 is another change now"), "{said}");
     std::fs::remove_file(state).expect("the state was kept");
 }
 

@@ -152,6 +152,75 @@ async fn what_does_not_exist_is_404_and_what_a_route_cannot_is_405() {
     problem(&answer);
 }
 
+#[tokio::test]
+async fn every_refusal_says_what_to_do() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let never = pod.register("never", "eu").await.id;
+    let unknown = Uuid::new_v4();
+    let (admin, read) = (fleet.admin_token.as_str(), fleet.read_token.as_str());
+    let new = json!({"name": "edge", "region": "eu"}).to_string();
+    let of = |end: &str| format!("/v1/satellites/{unknown}{end}");
+    let list = "GET /v1/satellites lists those there are";
+    let cases = [
+        (
+            "GET",
+            "/v1/satellites".to_owned(),
+            None,
+            None,
+            401,
+            "Send the header Authorization: Bearer",
+        ),
+        ("GET", "/v1/satellites".into(), Some("x"), None, 401, "GROUNDSTATION_ADMIN_TOKEN"),
+        ("POST", "/v1/satellites".into(), Some(read), Some(&new), 403, "use the admin token"),
+        ("DELETE", of(""), Some(read), None, 403, "use the admin token"),
+        ("GET", of(""), Some(admin), None, 404, list),
+        ("PATCH", of(""), Some(admin), Some(&new), 404, list),
+        ("DELETE", of(""), Some(admin), None, 404, list),
+        ("POST", of("/token"), Some(admin), None, 404, list),
+        ("GET", of("/assignments"), Some(admin), None, 404, list),
+        (
+            "GET",
+            format!("/v1/satellites/{never}/stats"),
+            Some(read),
+            None,
+            404,
+            "once it has connected",
+        ),
+        ("GET", "/v1/nothing".into(), Some(read), None, 404, "/openapi.json names"),
+        ("PUT", "/v1/satellites".into(), Some(admin), None, 405, "the header Allow names"),
+        (
+            "GET",
+            "/v1/satellites?limit=0".into(),
+            Some(read),
+            None,
+            422,
+            "limit must be from 1 to 1000",
+        ),
+        ("GET", "/v1/satellites?status=x".into(), Some(read), None, 422, "online or offline"),
+        ("GET", "/v1/satellites?tag=x".into(), Some(read), None, 422, "written name:value"),
+        (
+            "GET",
+            "/v1/satellites?cursor=x".into(),
+            Some(read),
+            None,
+            422,
+            "nextCursor of an earlier",
+        ),
+        ("GET", "/v1/satellites?at=x".into(), Some(read), None, 422, "a time such as 2026"),
+        ("GET", "/v1/satellites?position=9".into(), Some(read), None, 422, "has not happened"),
+        ("GET", "/v1/transitions?event=x".into(), Some(read), None, 422, "event must be"),
+        ("GET", "/v1/transitions?after=-1".into(), Some(read), None, 422, "after must be"),
+    ];
+    for (method, path, token, body, status, words) in cases {
+        let answer = pod.call(method, &path, token, body.cloned()).await;
+        assert_eq!(answer.status, status, "{method} {path}: {answer:?}");
+        problem(&answer);
+        let detail = answer.json()["detail"].as_str().expect("a detail").to_owned();
+        assert!(detail.contains(words), "{method} {path}: {detail}");
+    }
+}
+
 async fn names(pod: &Pod, query: &str) -> Vec<String> {
     let answer = pod.get(&format!("/v1/satellites?{query}")).await;
     assert_eq!(answer.status, 200, "{query}: {answer:?}");

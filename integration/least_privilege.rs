@@ -11,6 +11,8 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 
+use crate::harness::backup::StreamBackup;
+use crate::harness::relaying::STREAM;
 use crate::harness::satellite::Satellite;
 use crate::harness::stores::{Rights, random};
 use crate::harness::wait::{PATIENCE, blocking, eventually};
@@ -120,6 +122,36 @@ async fn with_the_deployed_rights_pods_do_everything_they_are_for() {
     for pod in [&a, &b, &c] {
         let log = pod.log();
         assert!(!log.contains("ermissions") && !log.contains("permission denied"), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn the_operator_backs_the_stream_up_and_restores_it_and_a_pod_can_do_neither() {
+    let (fleet, rights) = restricted().await;
+    let mut pod = fleet.pod("a").await;
+    let credentials = pod.register("edge", "eu").await;
+    Satellite::connect(pod.address, &credentials).await.close().await;
+    pod.expect_metric("groundstation_relay_published_messages_total", 2.0).await;
+    let (nats, mut refused) = client(&rights, "operator", "_INBOX").await;
+    let backup = StreamBackup::take(&nats).await;
+    assert_eq!(backup.last_sequence(), 2);
+    pod.terminate();
+    assert!(pod.exit().await.success());
+    jetstream::new(nats.clone()).delete_stream(STREAM).await.expect("the stream is lost");
+    backup.restore(&nats).await;
+    fleet.check().await;
+    refused.try_recv().expect_err("nothing was forbidden");
+
+    let (nats, mut refused) = client(&rights, "groundstation", "_INBOX").await;
+    for subject in [
+        format!("$JS.API.STREAM.SNAPSHOT.{STREAM}"),
+        format!("$JS.API.STREAM.RESTORE.{STREAM}"),
+        format!("$JS.API.STREAM.PURGE.{STREAM}"),
+        format!("$JS.API.STREAM.DELETE.{STREAM}"),
+    ] {
+        nats.publish(subject.clone(), "{}".into()).await.expect("sent");
+        let said = timeout(PATIENCE, refused.recv()).await.expect("in time").expect("a word");
+        assert!(said.contains("ermissions") && said.contains(&subject), "{said}");
     }
 }
 

@@ -261,3 +261,48 @@ async fn a_stream_ends_after_its_lifetime() {
     assert_eq!(ended.expect("it ends"), None);
     assert_eq!(reader.last.as_deref(), Some("0"));
 }
+
+#[tokio::test]
+async fn open_streams_are_told_and_one_too_many_is_told_when_to_come_back() {
+    const OPEN: &str = "groundstation_streams";
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet
+        .plan("a")
+        .with("GROUNDSTATION_MAX_STREAMS", "2")
+        .with("GROUNDSTATION_STREAM_LIFETIME", "2m")
+        .start()
+        .await;
+    assert_eq!(pod.metric(OPEN).await, 0.0);
+    assert_eq!(pod.metric("groundstation_streams_max").await, 2.0);
+    let mut first = Reader::open(pod.address, &fleet.read_token, "", None).await;
+    first.begun().await;
+    assert_eq!(pod.metric(OPEN).await, 1.0);
+    // Refused for what he asks: he has no stream.
+    assert_eq!(pod.get("/v1/transitions/stream?after=-1").await.status, 422);
+    assert_eq!(pod.get("/v1/transitions/stream?after=7").await.status, 422);
+    assert_eq!(pod.metric(OPEN).await, 1.0);
+    let mut second = Reader::open(pod.address, &fleet.read_token, "", None).await;
+    second.begun().await;
+    assert_eq!(pod.metric(OPEN).await, 2.0);
+
+    let refused = pod.get("/v1/transitions/stream").await;
+    assert_eq!(refused.status, 503, "{refused:?}");
+    assert_eq!(refused.headers["content-type"], "application/problem+json", "{refused:?}");
+    let pause: u64 = refused.headers["retry-after"].parse().expect("seconds");
+    assert!(pause > 0, "{refused:?}");
+    assert_eq!(refused.json()["type"], "urn:groundstation:problem:too-many-streams");
+    assert_eq!(pod.metric(OPEN).await, 2.0);
+
+    drop(first);
+    eventually("one stream to be open", async || match pod.metric(OPEN).await {
+        1.0 => Ok(()),
+        open => Err(open.to_string()),
+    })
+    .await;
+    drop(second);
+    eventually("no stream to be open", async || match pod.metric(OPEN).await {
+        0.0 => Ok(()),
+        open => Err(open.to_string()),
+    })
+    .await;
+}

@@ -63,6 +63,7 @@ mod relay_contradictions;
 mod relay_killed;
 mod removal;
 mod replay;
+mod restore_drill;
 mod results;
 mod retention;
 mod rolling_restart;

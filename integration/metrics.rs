@@ -33,6 +33,44 @@ async fn promtool_finds_nothing_to_say_about_the_metrics_of_a_busy_pod() {
 }
 
 #[tokio::test]
+async fn what_an_operator_has_to_know_is_among_them() {
+    let fleet = Fleet::new(CALM).await;
+    let (pod, _) = busy(&fleet).await;
+    let (_, text) = scrape(&pod, TEXT).await;
+    let there = names(&text);
+    for what in [
+        "sessions",
+        "handshakes",
+        "authentications_total",
+        "edges_total",
+        "append_batch_edges",
+        "append_seconds",
+        "heartbeats_received_total",
+        "heartbeats_flushed_total",
+        "sweep_seconds",
+        "detection_delay_seconds",
+        "relay_lag_positions",
+        "relay_lag_seconds",
+        "relay_leader",
+        "stream_disagreements_total",
+        "blind_seconds_total",
+        "brown_out",
+        "door_refusals_total",
+        "dropped_messages_total",
+        "database_connections_in_use",
+        "database_connections_waiting",
+        "database_connections_max",
+        "nats_up",
+        "database_up",
+        "streams",
+    ] {
+        assert!(there.contains(&format!("groundstation_{what}")), "{what}");
+    }
+    let counted = "groundstation_edges_total{event=\"connected\",reason=\"connect\"} 1";
+    assert!(text.contains(counted), "{text}");
+}
+
+#[tokio::test]
 async fn openmetrics_says_the_same_to_whoever_accepts_it() {
     let fleet = Fleet::new(CALM).await;
     let (pod, _) = busy(&fleet).await;

@@ -32,6 +32,10 @@ pub struct Numbers {
     pub sessions: Gauge,
     /// Sockets on their way to being authenticated.
     pub handshakes: Gauge,
+    /// Live streams that are open.
+    pub streams: Gauge,
+    /// As many as there may be.
+    pub streams_max: Gauge,
     edges: Counters<2>,
     unchanged: Counters<1>,
     authentications: Counters<1>,
@@ -132,6 +136,8 @@ impl Metrics {
             registry: Registry::with_prefix("groundstation"),
             sessions: Gauge::default(),
             handshakes: Gauge::default(),
+            streams: Gauge::default(),
+            streams_max: Gauge::default(),
             edges: Family::default(),
             unchanged: Family::default(),
             authentications: Family::default(),
@@ -199,6 +205,8 @@ impl Numbers {
         let r = &mut self.registry;
         r.register("sessions", "Authenticated sessions this pod holds", self.sessions.clone());
         r.register("handshakes", "Sockets not authenticated yet", self.handshakes.clone());
+        r.register("streams", "Live streams that are open", self.streams.clone());
+        r.register("streams_max", "Live streams a pod may have", self.streams_max.clone());
         r.register("edges", "Transitions appended by this pod", self.edges.clone());
         r.register("unchanged_edges", "Edges that changed nothing", self.unchanged.clone());
         r.register("authentications", "First messages by result", self.authentications.clone());

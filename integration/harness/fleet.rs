@@ -91,6 +91,37 @@ impl Fleet {
         Fleet { postgres: Some(own.0), ..Fleet::of(timing, share, None) }
     }
 
+    /// A fleet with stores of its own, to be lost.
+    pub async fn with_own_stores(timing: Timing) -> Fleet {
+        let own = blocking(|| (stores::own_postgres(), stores::own_nats())).await;
+        let ((postgres, database_url), nats) = own;
+        let share = Share { database_url, nats_url: nats.url() };
+        Fleet { postgres: Some(postgres), ..Fleet::of(timing, share, Some(nats)) }
+    }
+
+    /// The Postgres of [`Fleet::with_own_stores`] is gone for good.
+    pub fn lose_postgres(&mut self) {
+        self.own_postgres_mut().kill();
+        self.postgres = None;
+    }
+
+    /// So is its nats-server.
+    pub fn lose_nats(&mut self) {
+        self.own_nats().kill();
+        self.nats = None;
+    }
+
+    /// There is another Postgres instead.
+    pub fn has_postgres(&mut self, (postgres, url): (Postgres, String)) {
+        (self.postgres, self.database_url) = (Some(postgres), url);
+    }
+
+    /// There is another nats-server instead, with nothing in it.
+    pub async fn has_new_nats(&mut self) {
+        let nats = blocking(stores::own_nats).await;
+        (self.nats_url, self.nats) = (nats.url(), Some(nats));
+    }
+
     /// A fleet whose pods have only the rights of these files; the test looks as the superuser and as
     /// the operator.
     pub async fn with_rights(

@@ -2,11 +2,13 @@
 //! outcome from outside.
 
 pub mod agents;
+pub mod backup;
 pub mod exposition;
 pub mod faults;
 pub mod fleet;
 pub mod foreign;
 pub mod invariants;
+pub mod kubectl;
 pub mod log_and_stream;
 pub mod onlooker;
 pub mod pod;

@@ -6,6 +6,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -85,6 +86,44 @@ pub fn own_postgres() -> (Postgres, String) {
     (postgres, url)
 }
 
+/// A program that comes with PostgreSQL, with what it needs to run.
+pub fn postgres_program(name: &str) -> Command {
+    // What is on PATH may be links to some of them.
+    let postgres = tools().postgres_bin.join("postgres").canonicalize().expect("PostgreSQL");
+    let mut command = Command::new(postgres.with_file_name(name));
+    command.env("LC_ALL", "C");
+    command
+}
+
+/// A fresh Postgres that gets a base backup instead of its own data, and the segments of WAL that were
+/// received after it, whole or not; and the URL in it of the database that had `url`. Blocking.
+pub fn postgres_of(base: &Path, wal: &Path, url: &str) -> (Postgres, String) {
+    const COPY: &str = r#"
+        owner=$(ls -ldn "$3" | awk '{ print $3 ":" $4 }')
+        rm -rf "$3"/* && cp -R "$1"/. "$3" || exit 1
+        for segment in "$2"/*; do
+            name=${segment##*/}
+            cp "$segment" "$3/pg_wal/${name%.partial}" || exit 1
+        done
+        chmod 700 "$3" && chown -R "$owner" "$3""#;
+    let stores = stores();
+    let n = stores.given.fetch_add(1, Ordering::Relaxed);
+    let folder = stores.folder.join(format!("postgres-{n}"));
+    let start = || Postgres::start(&tools(), &folder, &POSTGRES_SETTINGS);
+    let mut fresh = start().expect("a private Postgres");
+    fresh.stop();
+    let copied =
+        Command::new("/bin/sh").args(["-c", COPY, "copy"]).args([base, wal, fresh.data()]).status();
+    assert!(copied.expect("/bin/sh").success(), "the backup can be copied");
+    drop(fresh);
+    let restored = start().expect("a restored Postgres");
+    // Roles and their passwords are those of the backup.
+    let (server, database) = url.rsplit_once('/').expect("a database");
+    let (account, _) = server.rsplit_once(':').expect("a port");
+    let url = format!("{account}:{}/{database}", restored.port());
+    (restored, url)
+}
+
 /// Stores in which everybody has the rights of files such as those in `deploy/`.
 pub struct Rights {
     /// The database, as the pods log in.
@@ -149,7 +188,7 @@ pub fn replicated_postgres() -> (Postgres, Postgres, String) {
     standby.stop();
     const COPY: &str =
         r#"rm -rf "$2"/* && cp -a "$1"/. "$2" && cp -p "$2"/PG_VERSION "$2"/standby.signal"#;
-    let copied = std::process::Command::new("/bin/sh")
+    let copied = Command::new("/bin/sh")
         .args(["-c", COPY, "copy"])
         .args([primary.data(), standby.data()])
         .status();

@@ -66,7 +66,9 @@ impl Problem {
 
     /// 404, for a satellite without a single transition.
     pub fn no_history(id: &str) -> Problem {
-        let detail = format!("Satellite {id} has never connected: it has no history.");
+        let detail = format!(
+            "Satellite {id} has never connected: it has no history. Ask again once it has connected."
+        );
         Problem::new(StatusCode::NOT_FOUND, "no-history", "No history", detail)
     }
 

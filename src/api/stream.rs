@@ -87,6 +87,7 @@ impl Streams {
         stop: CancellationToken,
         metrics: Metrics,
     ) -> Streams {
+        metrics.streams_max.set(limits.streams as i64);
         Streams {
             places: Arc::new(Semaphore::new(limits.streams)),
             readers: Semaphore::new(READERS),
@@ -162,9 +163,10 @@ pub async fn follow(
     let place = streams.places.clone().try_acquire_owned();
     let place = place.map_err(|_| Problem::too_many_streams())?;
     let position = begin(&streams.database, asked).await?;
+    let open = Open::new(place, streams.metrics.clone());
     let (events, waiting) = mpsc::channel(QUEUE);
     let follower = Follower { streams, position, events, hang_up };
-    tokio::spawn(follower.run(place));
+    tokio::spawn(follower.run(open));
     let events = stream::unfold(waiting, |mut waiting: mpsc::Receiver<Event>| async move {
         let event = waiting.recv().await?;
         Some((Ok::<_, Infallible>(event), waiting))
@@ -209,6 +211,25 @@ async fn begin(database: &Database, asked: Option<Position>) -> Result<Position,
     }
 }
 
+/// The place of an open stream, and its count; both are given back when it ends, however it does.
+struct Open {
+    _place: OwnedSemaphorePermit,
+    metrics: Metrics,
+}
+
+impl Open {
+    fn new(place: OwnedSemaphorePermit, metrics: Metrics) -> Open {
+        metrics.streams.inc();
+        Open { _place: place, metrics }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.metrics.streams.dec();
+    }
+}
+
 /// One stream, from the log to its reader.
 struct Follower {
     streams: Arc<Streams>,
@@ -227,7 +248,7 @@ enum End {
 }
 
 impl Follower {
-    async fn run(mut self, _place: OwnedSemaphorePermit) {
+    async fn run(mut self, _open: Open) {
         let over = sleep_until(Instant::now() + self.streams.lifetime);
         let (stop, gone) = (self.streams.stop.clone(), self.events.clone());
         let end = tokio::select! {

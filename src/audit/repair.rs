@@ -60,6 +60,8 @@ pub struct Repair {
     pub jetstream: Context,
     /// Under which name it holds the lease.
     pub holder: String,
+    /// The new epoch, where the one after those that log and stream know is not later.
+    pub at_least: Epoch,
 }
 
 /// What a repair came to.
@@ -108,7 +110,8 @@ impl Repair {
         let horizon = log::horizon(&client).await.map_err(described)?;
         let before = checkpoint::read(&client).await.map_err(described)?;
         // A database from before an earlier repair knows an older epoch than the stream.
-        let epoch = Epoch(before.epoch.max(newest_epoch(stream).await?).0 + 1);
+        let known = before.epoch.max(newest_epoch(stream).await?);
+        let epoch = self.at_least.max(Epoch(known.0 + 1));
         let mut tail = Tail { position: horizon, sequence: last_sequence(stream).await? };
         checkpoint::begin_epoch(&client, &self.holder, epoch, tail).await?;
         if before.is_led {

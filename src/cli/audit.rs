@@ -10,6 +10,7 @@ use crate::audit::repair::{Rebuilt, Repair};
 use crate::audit::{Audit, Summary};
 use crate::config::{self, DatabaseArgs, NatsArgs};
 use crate::database::Database;
+use crate::relay::message::Epoch;
 use crate::relay::stream::NAME;
 use crate::schema;
 use crate::seal::chain;
@@ -33,6 +34,13 @@ pub struct AuditArgs {
     /// If log and stream differ, rebuild the stream from the log under a new epoch
     #[arg(long)]
     repair: bool,
+
+    /// Rebuild even if they agree: after both were restored to an earlier point, positions that
+    /// consumers know are given out again, which only a new epoch tells them. With a number, where
+    /// consumers have seen epochs that the backups know nothing of: that one at least
+    #[arg(long, requires = "repair", num_args = 0..=1, default_missing_value = "0",
+          value_parser = clap::value_parser!(i64).range(0..=1_000_000_000), value_name = "NUMBER")]
+    new_epoch: Option<i64>,
 
     /// Do not ask before a repair
     #[arg(long, requires = "repair")]
@@ -61,7 +69,7 @@ pub async fn run(args: AuditArgs) -> anyhow::Result<()> {
         wait: config::duration("--wait", &args.wait)?,
     };
     let summary = compare(&audit).await?;
-    if summary.agrees() {
+    if summary.agrees() && args.new_epoch.is_none() {
         return Ok(());
     }
     if !args.repair {
@@ -69,10 +77,11 @@ pub async fn run(args: AuditArgs) -> anyhow::Result<()> {
     }
     confirm(&args)?;
     let holder = format!("{name}-{}", gethostname::gethostname().to_string_lossy());
-    let repair = Repair { database, nats, jetstream: audit.jetstream.clone(), holder };
+    let at_least = Epoch(args.new_epoch.unwrap_or(0));
+    let repair = Repair { database, nats, jetstream: audit.jetstream.clone(), holder, at_least };
     let rebuilt = repair.run(|line| eprintln!("{line}")).await?;
     let after = compare(&audit).await?;
-    println!("{}", advice(&summary, &rebuilt));
+    println!("{}", advice(&summary, &rebuilt, args.new_epoch.is_some()));
     if !after.agrees() {
         bail!("log and stream still differ");
     }
@@ -131,8 +140,9 @@ fn describe(summary: &Summary) -> String {
     lines.join("\n")
 }
 
-/// What whoever consumes the stream has to do after a repair.
-fn advice(before: &Summary, rebuilt: &Rebuilt) -> String {
+/// What whoever consumes the stream has to do after a repair. It was `demanded` where log and stream
+/// may have agreed.
+fn advice(before: &Summary, rebuilt: &Rebuilt, demanded: bool) -> String {
     let Rebuilt { epoch, first, last, .. } = rebuilt;
     let mut text = format!(
         "The stream was rebuilt under epoch {epoch}: positions {} to {} were published again, after \
@@ -145,13 +155,17 @@ fn advice(before: &Summary, rebuilt: &Rebuilt) -> String {
         last.0,
         epoch = epoch.0,
     );
-    let counts = &before.counts;
-    if counts.extra + counts.different > 0 {
+    let unlike = before.counts.extra + before.counts.different;
+    if unlike > 0 {
+        let said = "messages were on the stream and are not what the log says.";
+        text.push_str(&format!("\n{unlike} {said}"));
+    }
+    if unlike > 0 || demanded {
         text.push_str(&format!(
-            "\n{} messages were on the stream and are not what the log says. If the database was \
-             restored to an earlier point, positions after that point now name other transitions: a \
-             consumer that was ahead of it starts again from that point, not from its own last position.",
-            counts.extra + counts.different
+            "\nIf the database was restored to an earlier point (to position {} at most), positions after \
+             that point name other transitions from now on: a consumer that was ahead of it starts again \
+             from that point, not from its own last position.",
+            last.0
         ));
     }
     text

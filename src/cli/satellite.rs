@@ -220,9 +220,10 @@ pub fn run(args: SatelliteArgs) -> anyhow::Result<()> {
         SatelliteCommand::Assignments { id } => return print_json(&client.assignments(id)?),
         SatelliteCommand::Remove { id } => {
             client.remove(id)?;
-            if !args.json {
-                println!("removed {id}");
+            if args.json {
+                return print_json(&serde_json::json!({"removed": id}));
             }
+            println!("removed {id}");
         }
     }
     Ok(())
