@@ -45,8 +45,8 @@ examples: test-tools ## Run the examples of docs/examples against real servers
 	$(CARGO) build --locked --features failpoints --example consume
 	$(CARGO) test --locked --features failpoints --test integration examples::
 
-bench: tools ## Measure
-	$(CARGO) bench --locked
+bench: tools ## Measure; SECTIONS="edges load" for a part (see benches/main.rs)
+	$(CARGO) bench --locked -- $(SECTIONS)
 
 tools: ## Find PostgreSQL and nats-server, or bring them into .tools
 	@sh tools/find-or-install.sh

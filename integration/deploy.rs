@@ -275,9 +275,12 @@ fn a_pod_has_longer_to_end_than_it_takes() {
     let deadline = &environment["GROUNDSTATION_DRAIN_DEADLINE"];
     let deadline = duration("GROUNDSTATION_DRAIN_DEADLINE", deadline).expect("a duration");
     let objects = objects();
-    let grace = &pod_template(&objects["Deployment"])["spec"]["terminationGracePeriodSeconds"];
-    let grace = Duration::from_secs(grace.as_u64().expect("seconds"));
-    assert!(grace >= deadline + Duration::from_secs(5), "{grace:?} after {deadline:?}");
+    let spec = &pod_template(&objects["Deployment"])["spec"];
+    let seconds = |value: &Value| Duration::from_secs(value.as_u64().expect("seconds"));
+    let grace = seconds(&spec["terminationGracePeriodSeconds"]);
+    let before = seconds(&spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]);
+    let needed = before + deadline + Duration::from_secs(5);
+    assert!(grace >= needed, "{grace:?} for {before:?} and {deadline:?}");
 }
 
 #[test]
