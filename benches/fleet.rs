@@ -1,8 +1,6 @@
 //! Reading the fleet over HTTP and over NATS, against the bare query of the same rows.
 
-use std::collections::HashSet;
-
-use serde_json::{Value, json};
+use serde_json::json;
 use uuid::Uuid;
 
 use crate::history::best;
@@ -30,8 +28,8 @@ pub fn compare(stores: &Stores, ids: &[Uuid], aim: &str) {
     let states = best(20, || {
         let asking = nats.request("groundstation.v1.satellites.states", body.clone());
         let answer = runtime.block_on(asking).expect("an answer");
-        let states: Value = serde_json::from_slice(&answer.payload).expect("JSON");
-        assert_eq!(states["states"].as_object().expect("states").len(), known, "{states}");
+        let states = std::str::from_utf8(&answer.payload).expect("text");
+        assert_eq!(states.matches("\"lastEvent\":").count(), known, "{states}");
     });
     let bare =
         best(20, || assert_eq!(sql.query(ROWS, &[&asked]).expect("rows").len(), asked.len()));
@@ -39,18 +37,15 @@ pub fn compare(stores: &Stores, ids: &[Uuid], aim: &str) {
     compared(&what, millis(states), millis(bare), bare / states, aim);
 }
 
-/// How many satellites the pod lists, page by page.
+/// How many satellites the pod lists, page by page. Their JSON is not parsed: that would be this
+/// program's cost and not the pod's.
 fn list(pod: &Pod) -> usize {
-    let (mut seen, mut cursor) = (HashSet::new(), String::new());
+    let (mut seen, mut cursor) = (0, String::new());
     loop {
         let page = pod.get(&format!("/v1/satellites?limit=1000{cursor}")).expect("a page");
-        let page: Value = serde_json::from_str(&page).expect("JSON");
-        let satellites = page["satellites"].as_array().expect("satellites");
-        seen.extend(satellites.iter().map(|satellite| satellite["id"].to_string()));
-        match page["nextCursor"].as_str() {
-            Some(next) => cursor = format!("&cursor={next}"),
-            None => return seen.len(),
-        }
+        seen += page.matches("\"createdAt\":").count();
+        let Some((_, rest)) = page.rsplit_once("\"nextCursor\":\"") else { return seen };
+        cursor = format!("&cursor={}", rest.split('"').next().expect("a cursor"));
     }
 }
 

@@ -17,10 +17,10 @@ use crate::stores::Stores;
 use crate::table;
 
 /// Satellites whose edges are measured, whatever the size of the fleet.
-const ACTIVE: usize = 20_000;
+const ACTIVE: usize = 10_000;
 
 pub fn measure(scale: Scale) {
-    let fleets: &[usize] = scale.choose(&[20_000, 100_000, 1_000_000], &[200, 400]);
+    let fleets: &[usize] = scale.choose(&[10_000, 100_000, 1_000_000], &[200, 400]);
     let mut figures: Vec<[String; 4]> = Vec::new();
     for fleet in fleets {
         let stores = Stores::start();

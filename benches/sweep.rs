@@ -38,6 +38,8 @@ pub fn measure(scale: Scale) {
     let bare = bare::appends(&stores, due.count) / due.count as f64;
     let what = format!("{} due together, until all are on the stream; bare append", due.count);
     compared(&what, seconds(due.took), seconds(1.0 / bare), due.took * bare, "1 s");
+    let (bytes, pages) = due.wal;
+    note(&format!("{:.0} MB of write-ahead log, {pages:.0} whole pages among it", bytes / 1e6));
     note("how the sessions of a silent pod are found:");
     due.plan.iter().for_each(|line| note(line));
 }
@@ -46,6 +48,9 @@ pub fn measure(scale: Scale) {
 struct Due {
     count: usize,
     took: f64,
+    /// Bytes of write-ahead log, and how many whole pages are among them: each page's first change
+    /// after a checkpoint writes all of it.
+    wal: (f64, f64),
     plan: Vec<String>,
 }
 
@@ -104,16 +109,19 @@ async fn sweeps_and_losses(scale: Scale, stores: &Stores) -> Due {
 
     // The dead pod's satellites were heard last long ago, and so was it.
     let due = scale.choose(10_000, 500);
+    let before = wal(&client).await;
     client.execute(LET_DIE, &[&dead, &other, &(due as i64)]).await.expect("a death");
     let began = Instant::now();
     engine::reached(&jetstream, due).await;
     let took = began.elapsed().as_secs_f64();
+    let after = wal(&client).await;
+    let wal = (after.0 - before.0, after.1 - before.1);
     let plan = plan(&client, dead).await;
     stop.cancel();
     monitor.await.expect("the monitor");
     observers.await.expect("the observers");
     engine.end().await;
-    Due { count: due, took, plan }
+    Due { count: due, took, wal, plan }
 }
 
 const LET_DIE: &str = "
@@ -176,6 +184,15 @@ async fn count(client: &deadpool_postgres::Object) -> f64 {
         best = best.min(began.elapsed().as_secs_f64());
     }
     best
+}
+
+/// Bytes of write-ahead log so far, and whole pages in it.
+async fn wal(client: &deadpool_postgres::Object) -> (f64, f64) {
+    // A backend tells what it wrote a moment later.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let query = "select wal_bytes::float8, wal_fpi::float8 from pg_stat_wal";
+    let row = client.query_one(query, &[]).await.expect("statistics");
+    (row.get(0), row.get(1))
 }
 
 /// How many sweeps there were, and how long all of them took.

@@ -2,9 +2,8 @@
 
 use serde_json::Value;
 
-use crate::harness::program::run;
+use crate::harness::program::ran;
 use crate::harness::running::Running;
-use crate::harness::wait::blocking;
 use crate::harness::{CALM, Fleet, Pod, Proxy, Satellite};
 
 fn api(fleet: &Fleet, pod: &Pod) -> Vec<(String, String)> {
@@ -13,18 +12,6 @@ fn api(fleet: &Fleet, pod: &Pod) -> Vec<(String, String)> {
     let token = format!("{},older", fleet.admin_token);
     let variables = [("GROUNDSTATION_URL", url), ("GROUNDSTATION_ADMIN_TOKEN", token)];
     variables.map(|(name, value)| (name.to_owned(), value)).to_vec()
-}
-
-async fn ran(arguments: &[&str], environment: &[(String, String)]) -> (bool, String, String) {
-    let arguments: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();
-    let environment = environment.to_vec();
-    let output = blocking(move || {
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        run(&arguments, &environment)
-    })
-    .await;
-    let text = |bytes| String::from_utf8(bytes).expect("text");
-    (output.status.success(), text(output.stdout), text(output.stderr))
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::harness::program::{command, run};
+use crate::harness::program::{command, ran};
 use crate::harness::running::Running;
 use crate::harness::wait::blocking;
 use crate::harness::{CALM, Fleet, Pod, eventually};
@@ -16,19 +16,6 @@ fn api(fleet: &Fleet, pod: &Pod) -> Vec<(String, String)> {
     let variables =
         [("GROUNDSTATION_URL", url), ("GROUNDSTATION_ADMIN_TOKEN", fleet.admin_token.clone())];
     variables.map(|(name, value)| (name.to_owned(), value)).to_vec()
-}
-
-/// Runs a command to its end: whether it succeeded, what it printed, what it said.
-async fn ran(arguments: &[&str], environment: &[(String, String)]) -> (bool, String, String) {
-    let arguments: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();
-    let environment = environment.to_vec();
-    let output = blocking(move || {
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        run(&arguments, &environment)
-    })
-    .await;
-    let text = |bytes| String::from_utf8(bytes).expect("text");
-    (output.status.success(), text(output.stdout), text(output.stderr))
 }
 
 /// The same with JSON on its standard input.

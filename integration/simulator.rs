@@ -2,8 +2,7 @@
 
 use serde_json::Value;
 
-use crate::harness::program::run;
-use crate::harness::wait::blocking;
+use crate::harness::program::ran;
 use crate::harness::{CALM, Fleet};
 
 #[tokio::test]
@@ -21,9 +20,9 @@ async fn a_simulation_from_several_addresses_says_as_json_what_it_did_and_what_i
     for address in addresses {
         arguments.extend(["--from", address]);
     }
-    let output = blocking(move || run(&arguments, &environment)).await;
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let summary: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let (succeeded, summary, said) = ran(&arguments, &environment).await;
+    assert!(succeeded, "{said}");
+    let summary: Value = serde_json::from_str(&summary).expect("JSON");
     assert_eq!(summary["satellites"], 12, "{summary}");
     assert_eq!(summary["connects"], 12, "{summary}");
     assert!(summary["allOnlineAfterSeconds"].as_f64().is_some_and(|at| at < 2.0), "{summary}");

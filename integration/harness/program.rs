@@ -6,6 +6,8 @@ use std::process::{Command, Output, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::wait::blocking;
+
 /// How long a command that is to end may run.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -51,4 +53,17 @@ fn collect(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
 /// `groundstation migrate`. Blocking.
 pub fn migrate(database_url: &str) -> Output {
     run(&["migrate"], &[("DATABASE_URL", database_url)])
+}
+
+/// Runs a command to its end: whether it succeeded, what it printed, what it said.
+pub async fn ran(arguments: &[&str], environment: &[(String, String)]) -> (bool, String, String) {
+    let arguments: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();
+    let environment = environment.to_vec();
+    let output = blocking(move || {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        run(&arguments, &environment)
+    })
+    .await;
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    (output.status.success(), text(output.stdout), text(output.stderr))
 }

@@ -2,7 +2,8 @@
 //!
 //! It takes whatever edges are waiting (bounded), and makes one transaction of them:
 //!
-//! 1. lock the satellites and their rows, in id order; in a later statement read them;
+//! 1. lock the satellites, then their rows, in id order, and read of each what it is once it is
+//!    locked;
 //! 2. decide each edge with [`crate::lifecycle::next`], in the order they came;
 //! 3. take the log's lock; in a later statement read the head, insert at head + 1 …, update the
 //!    rows; commit.
