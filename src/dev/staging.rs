@@ -164,10 +164,15 @@ impl Stage {
         Ok(())
     }
 
-    /// The staged data folder, reached also through `link`.
+    /// The staged data folder, reached also through `link`. Without the link the folder it was in is
+    /// another one by now, made at the same place: what is staged is of one that was removed, and
+    /// its password went with it.
     fn data(&self, link: &Path) -> Result<PathBuf> {
         let data = self.0.join("data");
         if fs::read_link(link).ok().as_ref() != Some(&data) {
+            if fs::symlink_metadata(link).is_err() {
+                remove_if_there(&data)?;
+            }
             symlink(&data, link).with_context(|| {
                 format!("Postgres's account cannot reach {}, which is in the way", link.display())
             })?;
@@ -256,5 +261,19 @@ mod tests {
     #[test]
     fn a_folder_of_somebody_else_is_no_stage() {
         assert!(Stage(PathBuf::from(STAGES)).check_owner().is_err());
+    }
+
+    #[test]
+    fn a_folder_made_anew_does_not_get_the_data_of_the_one_before() -> Result<()> {
+        let root = std::env::temp_dir().join(format!("groundstation-stage-{}", std::process::id()));
+        let (stage, folder) = (Stage(root.join("stage")), root.join("folder"));
+        fs::create_dir_all(stage.0.join("data"))?;
+        fs::create_dir_all(&folder)?;
+        let link = folder.join("data");
+        assert!(!stage.data(&link)?.exists(), "data that nothing leads to");
+        fs::create_dir(stage.0.join("data"))?;
+        assert!(stage.data(&link)?.exists(), "data that the link leads to");
+        fs::remove_dir_all(root)?;
+        Ok(())
     }
 }
