@@ -77,11 +77,12 @@ async fn a_tester_that_knows_only_the_document_finds_nothing_it_does_not_say() {
         .args(["-c", "from schemathesis.cli import schemathesis; schemathesis()", "run"])
         .arg(format!("http://{}/openapi.json", pod.address))
         .args(["--header", &format!("Authorization: Bearer {}", fleet.admin_token)])
+        // Not `use_after_free`: the history of a satellite that was removed stays to be read.
         .args([
             "--checks",
             "not_a_server_error,status_code_conformance,content_type_conformance,\
              response_headers_conformance,response_schema_conformance,unsupported_method,\
-             allow_header_conformance,ignored_auth,use_after_free",
+             allow_header_conformance,ignored_auth",
         ])
         .args(["--phases", phases, "--max-examples", &examples.to_string()])
         .args(["--seed", &seed.to_string()])

@@ -24,6 +24,10 @@ use super::staging::{Place, Stage, remove_if_there};
 use super::supervised::{Launch, StartError, Supervised, await_predecessor};
 use super::tools::Tools;
 
+/// What the streams of a private server may reserve together. The server's own default is a part of the
+/// disk that is free, which says nothing here: streams reserve far more than they use.
+const MAX_FILE_STORE_BYTES: u64 = 1 << 40;
+
 /// Crash recovery may take this long; more hides a hang.
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// How long a start is tried again while a port or the memory of a killed server is still taken.
@@ -249,7 +253,7 @@ fn nats_configuration(dir: &Path, port: Option<u16>, more: &str) -> Result<Strin
         "listen: \"127.0.0.1:{port}\"\n\
          pid_file: \"{dir}/nats-server.pid\"\n\
          ports_file_dir: \"{dir}\"\n\
-         jetstream {{ store_dir: \"{dir}/jetstream\" }}\n\
+         jetstream {{ store_dir: \"{dir}/jetstream\", max_file_store: {MAX_FILE_STORE_BYTES} }}\n\
          {more}\n"
     ))
 }
