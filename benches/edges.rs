@@ -60,20 +60,11 @@ pub fn measure(scale: Scale) {
     );
     let single = edges as f64 / again.streamed;
     compared("the same, once more", show(single), show(slower), single / slower, "");
-    compared(
-        "the same, two pods, against one",
-        rate(edges, two.streamed),
-        show(single),
-        of(two.streamed, single),
-        "0.9",
-    );
-    compared(
-        "the same, four pods, against one",
-        rate(edges, four.streamed),
-        show(single),
-        of(four.streamed, single),
-        "0.9",
-    );
+    for (pods, took) in [("two", two), ("four", four)] {
+        let what = format!("the same, {pods} pods, against one");
+        let streamed = took.streamed;
+        compared(&what, rate(edges, streamed), show(single), of(streamed, single), "0.9");
+    }
 }
 
 /// Appends [`ROUNDS`] edges of each satellite by so many pods, each with its share, while they relay.
