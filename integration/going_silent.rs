@@ -1,8 +1,11 @@
 //! A satellite that goes silent is declared lost, once, by whichever pod looks.
 
+use std::time::Duration;
+
 use serde_json::json;
 use uuid::Uuid;
 
+use crate::harness::fleet::Timing;
 use crate::harness::subscriber::body;
 use crate::harness::{BRISK, CALM, Credentials, Fleet, Heard, Satellite, eventually};
 
@@ -97,6 +100,53 @@ async fn the_satellites_of_a_killed_pod_are_lost_once_each_by_pods_that_never_sa
     let declared = b.metric(POD_LOST).await + c.metric(POD_LOST).await;
     assert_eq!(declared, SATELLITES as f64);
     fleet.check().await;
+}
+
+#[tokio::test]
+async fn a_session_that_is_over_is_taken_from_a_silent_pod_and_one_that_is_not_stays_with_it() {
+    // Looked for three times a threshold.
+    let fleet = Fleet::new(Timing { threshold: Duration::from_secs(15), ..CALM }).await;
+    let mut a = fleet.pod("a").await;
+    let b = fleet.pod("b").await;
+    let (left, stays) = (b.register("left", "eu").await, b.register("stays", "eu").await);
+    let leaving = Satellite::connect(a.address, &left).await;
+    let _staying = Satellite::connect(a.address, &stays).await;
+    leaving.close().await;
+    fleet.expect_history(left.id, &["1 connected connect", "1 disconnected client_close"]).await;
+    let sql = fleet.sql().await;
+    let pod_of = async |satellite: Uuid| -> i32 {
+        let query = "select pod from satellite_connections where satellite_id = $1";
+        sql.query_one(query, &[&satellite]).await.expect("a row").get(0)
+    };
+    let held_by = pod_of(stays.id).await;
+    assert_eq!(pod_of(left.id).await, held_by);
+    a.kill();
+    eventually("the session that is over to be nobody's", async || match pod_of(left.id).await {
+        0 => Ok(()),
+        pod => Err(pod.to_string()),
+    })
+    .await;
+    assert_eq!(pod_of(stays.id).await, held_by);
+    let _back = Satellite::connect(b.address, &left).await;
+    assert_ne!(pod_of(left.id).await, 0);
+}
+
+/// Else an update is not HOT, which is what makes edges and heartbeats cheap.
+#[tokio::test]
+async fn the_index_of_no_satellites_row_knows_more_of_it_than_whose_it_is_and_where() {
+    let fleet = Fleet::new(CALM).await;
+    let indexes = "
+        select indexdef from pg_indexes where tablename = 'satellite_connections' order by 1";
+    let rows = fleet.sql().await.query(indexes, &[]).await.expect("the catalogue");
+    let definitions: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(
+        definitions,
+        [
+            "CREATE INDEX sessions_by_pod ON public.satellite_connections USING btree (pod)",
+            "CREATE UNIQUE INDEX one_connection_a_satellite ON public.satellite_connections \
+             USING btree (satellite_id)"
+        ]
+    );
 }
 
 #[tokio::test]

@@ -44,7 +44,7 @@ async fn rows_that_do_not_follow_from_the_log_are_named_and_mended_and_heartbeat
 
     let sql = fleet.sql().await;
     let damages = [
-        "update satellite_connections set last_event = 'disconnected', last_heartbeat_at = null where satellite_id = $1",
+        "update satellite_connections set last_event = 'disconnected', last_heartbeat_at = null, pod = 0 where satellite_id = $1",
         "update satellite_connections set session = 7 where satellite_id = $1",
         "delete from satellite_connections where satellite_id = $1",
     ];

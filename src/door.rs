@@ -4,7 +4,8 @@
 //! routes behind it are told by [`Arrival`] where a request comes from and until when it has to
 //! be authenticated. A request that has come is never cut short here. Knows nothing of satellites.
 
-use std::net::IpAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,7 +18,7 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -35,6 +36,12 @@ pub mod proxies;
 pub mod refusal;
 pub mod settings;
 pub mod tls;
+
+/// Connections that the system completes while none is accepted; beyond them a client hears nothing
+/// and asks again after a second, then after two and four. A fleet that comes at once is let to
+/// the door, where those who are too many are told so. The system may have a smaller bound of its
+/// own (Linux: `net.core.somaxconn`, 4,096).
+const BACKLOG: u32 = 4_096;
 
 /// How long the door rests when the system has no more file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
@@ -243,10 +250,20 @@ impl Door {
     }
 }
 
+/// The socket to accept connections from, which a pod that was just here may have left in use.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if cfg!(unix) {
+        socket.set_reuseaddr(true)?;
+    }
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 /// A connection that broke before it was accepted is nobody's concern; anything else, such as no
 /// file descriptor left, passes with time.
-async fn rest(error: &std::io::Error) {
-    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+async fn rest(error: &io::Error) {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     if ![ConnectionAborted, ConnectionRefused, ConnectionReset].contains(&error.kind()) {
         warn!(%error, "cannot accept connections");
         sleep(ACCEPT_PAUSE).await;

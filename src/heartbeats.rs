@@ -32,7 +32,8 @@ const MAX_BATCH: usize = 1_000;
 
 struct Beat {
     session: Session,
-    at: Instant,
+    /// When it was heard; none for what was said with a connect, whose edge is its sign of life.
+    at: Option<Instant>,
     about: About,
 }
 
@@ -45,7 +46,12 @@ pub struct Heartbeats {
 impl Heartbeats {
     /// Notes a heartbeat that came just now.
     pub fn beat(&self, satellite: SatelliteId, session: Session, about: About) {
-        self.put(satellite, Beat { session, at: Instant::now(), about });
+        self.put(satellite, Beat { session, at: Some(Instant::now()), about });
+    }
+
+    /// Notes what an agent said of itself when it connected.
+    pub fn said(&self, satellite: SatelliteId, session: Session, about: About) {
+        self.put(satellite, Beat { session, at: None, about });
     }
 
     /// Forgets what waits for a session that has ended.
@@ -184,9 +190,11 @@ impl Flusher {
 
     async fn write(&self, batch: &[(SatelliteId, Beat)]) -> anyhow::Result<()> {
         let client = self.database.get().await?;
-        let ids: Vec<Uuid> = batch.iter().map(|(id, _)| id.0).collect();
-        let sessions: Vec<i64> = batch.iter().map(|(_, beat)| beat.session.0).collect();
-        let ages: Vec<f64> = batch.iter().map(|(_, b)| b.at.elapsed().as_secs_f64()).collect();
+        let heard: HashMap<Uuid, (Session, Instant)> =
+            batch.iter().filter_map(|(id, beat)| Some((id.0, (beat.session, beat.at?)))).collect();
+        let ids: Vec<Uuid> = heard.keys().copied().collect();
+        let sessions: Vec<i64> = heard.values().map(|(session, _)| session.0).collect();
+        let ages: Vec<f64> = heard.values().map(|(_, at)| at.elapsed().as_secs_f64()).collect();
         let news: Vec<(SatelliteId, About)> = batch
             .iter()
             .filter(|(_, beat)| beat.about != About::default())
@@ -194,8 +202,11 @@ impl Flusher {
             .collect();
 
         let write = async {
-            let statement = client.prepare_cached(FLUSH).await?;
-            let rows = client.query(&statement, &[&ids, &sessions, &ages]).await?;
+            let mut rows = Vec::new();
+            if !ids.is_empty() {
+                let statement = client.prepare_cached(FLUSH).await?;
+                rows = client.query(&statement, &[&ids, &sessions, &ages]).await?;
+            }
             if !news.is_empty() {
                 satellites::describe(&client, &news).await?;
             }
@@ -209,15 +220,14 @@ impl Flusher {
             }
         };
 
-        let moved = batch.len().saturating_sub(rows.len());
+        let moved = heard.len().saturating_sub(rows.len());
         self.metrics.heartbeats_flushed.inc_by(moved as u64);
-        let happened: HashMap<Uuid, Instant> = batch.iter().map(|(id, b)| (id.0, b.at)).collect();
         for row in &rows {
             let id = SatelliteId(row.try_get("satellite_id")?);
             let session = Session(row.try_get("session")?);
             let current = Session(row.try_get("current")?);
             let last_event = Event::parse(row.try_get("last_event")?);
-            let at = happened.get(&id.0).copied().unwrap_or_else(Instant::now);
+            let at = heard.get(&id.0).map_or_else(Instant::now, |(_, at)| *at);
             self.act(id, session, verdict(current, last_event, session), at);
         }
         Ok(())
@@ -281,7 +291,7 @@ mod tests {
         let said = |version: &str| About { version: Some(version.to_owned()), capabilities: None };
         heartbeats.beat(ID, Session(1), said("0.4"));
         heartbeats.beat(ID, Session(2), About::default());
-        let old = Beat { session: Session(1), at: Instant::now(), about: said("0.3") };
+        let old = Beat { session: Session(1), at: Some(Instant::now()), about: said("0.3") };
         heartbeats.put(ID, old);
         let taken = heartbeats.take();
         assert_eq!(taken.len(), 1);

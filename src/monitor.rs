@@ -34,6 +34,9 @@ pub mod brown_out;
 /// Losses one sweep declares; the next one follows at once.
 const MAX_DUE: usize = 5_000;
 
+/// Ended sessions taken from silent pods at a time.
+const MAX_LET_GO: u64 = 1_000;
+
 /// Changed thresholds taken over in one sweep; the next one goes on.
 const MAX_CHANGES: i64 = 1_000;
 
@@ -196,7 +199,10 @@ impl Monitor {
             }
         }
         if now >= memory.look_through_at {
-            memory.look_through_at = now + self.default_threshold / 3;
+            // As long as there are more of them the next sweep looks again.
+            if self.let_go(&client, &silent).await.map_err(server)? < MAX_LET_GO {
+                memory.look_through_at = now + self.default_threshold / 3;
+            }
             let mut orphans = self.unheld(&client).await.map_err(server)?;
             orphans.retain(|due| !self.registry.holds(due.satellite, due.session));
             found.due.extend(orphans);
@@ -291,6 +297,17 @@ impl Monitor {
         let limit = MAX_DUE as i64;
         let rows = client.query(STORED, &[&silent, &self.default_ms(), &limit]).await?;
         rows.iter().map(Due::from_row).collect()
+    }
+
+    /// Takes sessions that are over from the pods that are silent, so that they are not passed over in
+    /// each sweep. Returns how many.
+    async fn let_go(
+        &self,
+        client: &deadpool_postgres::Object,
+        silent: &[i32],
+    ) -> Result<u64, tokio_postgres::Error> {
+        let limit = i64::try_from(MAX_LET_GO).unwrap_or(i64::MAX);
+        client.execute(LET_GO, &[&silent, &limit]).await
     }
 
     /// Sessions that are due of which no pod knows to whom they belong, or that should be this
@@ -418,6 +435,15 @@ pub const STORED: &str = "
        and judged_until(sight.observed_at, p.seen_at)
            > online_until(c.last_heartbeat_at, s.offline_threshold_ms, $2, sight.judged_at, sight.resumed_at)
      limit $3";
+
+/// Waits for nobody: a row that is locked has an edge on its way.
+const LET_GO: &str = "
+    with over as (
+        select satellite_id from satellite_connections
+         where (pod = any($1) or pod is null) and last_event <> 'connected'
+         limit $2 for no key update skip locked
+    )
+    update satellite_connections c set pod = 0 from over where c.satellite_id = over.satellite_id";
 
 const UNHELD: &str = "
     select c.satellite_id, c.session, c.pod, false as is_dead

@@ -19,7 +19,7 @@ use crate::api::{self, Api};
 use crate::changes::{Changed, Changes};
 use crate::config::Config;
 use crate::credentials::Credentials;
-use crate::door::Door;
+use crate::door::{self, Door};
 use crate::gateway::backends::Backends;
 use crate::gateway::registry::Registry;
 use crate::gateway::standings::Standings;
@@ -63,7 +63,7 @@ pub async fn run(
     let client = database.get().await?;
     let pod = observation::sign_on(&client, &config.pod).await.context("cannot sign on")?;
     drop(client);
-    let listener = listen(config.listen).await?;
+    let listener = listen(config.listen)?;
     let address = listener.local_addr().context("cannot tell the listening address")?;
     let door = Door::new(config.door.clone(), metrics.clone())?;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -262,8 +262,8 @@ pub async fn run(
     Ok(())
 }
 
-async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    door::listen(address).map_err(|error| match error.kind() {
         std::io::ErrorKind::AddrInUse => anyhow::anyhow!(
             "the port of GROUNDSTATION_LISTEN ({address}) is in use: choose another, or end whoever has it"
         ),

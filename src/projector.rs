@@ -310,7 +310,8 @@ const DELETE_UNFOUNDED: &str = "
     delete from satellite_connections c
      where not exists (select 1 from rebuilt r where r.satellite_id = c.satellite_id)";
 
-/// A heartbeat that is newer than the log's survives on the same connected session.
+/// A heartbeat that is newer than the log's survives on the same connected session. A session that was
+/// thought to be over, and had been taken from its pod, is one of which nobody knows who holds it.
 const REPLACE: &str = "
     insert into satellite_connections as c
            (satellite_id, session, revision, position, last_event, last_heartbeat_at)
@@ -326,4 +327,5 @@ const REPLACE: &str = "
         or (r.last_event <> 'connected' and l.last_heartbeat_at is distinct from r.last_heartbeat_at)
     on conflict (satellite_id) do update
        set session = excluded.session, revision = excluded.revision, position = excluded.position,
-           last_event = excluded.last_event, last_heartbeat_at = excluded.last_heartbeat_at";
+           last_event = excluded.last_event, last_heartbeat_at = excluded.last_heartbeat_at,
+           pod = nullif(c.pod, 0)";

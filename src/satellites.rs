@@ -458,14 +458,19 @@ pub struct About {
     pub capabilities: Option<Vec<String>>,
 }
 
+/// Only rows that say something else are locked, and after the wait for a lock they are looked at
+/// again: a fleet that comes back saying what it said before costs no write.
 const DESCRIBE: &str = "
     with said as (
-        select * from unnest($1::uuid[], $2::text[], $3::jsonb[]) as a (id, version, capabilities)
-    ), news as (
-        select s.id, a.version,
+        select a.id, a.version,
                case when a.capabilities is not null
                     then array(select jsonb_array_elements_text(a.capabilities)) end as capabilities
+          from unnest($1::uuid[], $2::text[], $3::jsonb[]) as a (id, version, capabilities)
+    ), news as (
+        select s.id, a.version, a.capabilities
           from satellites s join said a using (id)
+         where (coalesce(a.version, s.version), coalesce(a.capabilities, s.capabilities))
+               is distinct from (s.version, s.capabilities)
          order by s.id
            for no key update of s
     )
@@ -473,9 +478,7 @@ const DESCRIBE: &str = "
        set version = coalesce(n.version, s.version),
            capabilities = coalesce(n.capabilities, s.capabilities)
       from news n
-     where s.id = n.id
-       and (coalesce(n.version, s.version), coalesce(n.capabilities, s.capabilities))
-           is distinct from (s.version, s.capabilities)";
+     where s.id = n.id";
 
 /// Keeps what agents say of themselves; rows that say so already are not touched.
 pub async fn describe(
@@ -486,7 +489,8 @@ pub async fn describe(
     let versions: Vec<Option<&str>> = news.iter().map(|(_, a)| a.version.as_deref()).collect();
     let capabilities: Vec<_> =
         news.iter().map(|(_, a)| a.capabilities.as_ref().map(Json)).collect();
-    client.execute(DESCRIBE, &[&ids, &versions, &capabilities]).await.map(drop)
+    let statement = client.prepare_cached(DESCRIBE).await?;
+    client.execute(&statement, &[&ids, &versions, &capabilities]).await.map(drop)
 }
 
 #[cfg(test)]

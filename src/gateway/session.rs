@@ -88,7 +88,7 @@ pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake
     let end = if gateway.registry.enter(satellite, session, commands, threshold_ms) {
         // The append was its first sign of life; only what it said of itself is still to be kept.
         if about != About::default() {
-            gateway.heartbeats.beat(satellite, session, about.clone());
+            gateway.heartbeats.said(satellite, session, about.clone());
         }
         let who = (satellite, session);
         match Box::pin(Live::welcome(&gateway, &mut line, who, (about, token_version), told)).await
