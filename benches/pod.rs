@@ -93,6 +93,8 @@ impl Simulator {
         let mut command = Command::new(PROGRAM);
         command
             .args(["simulate", "--keep", "--json", "--ramp", "1000000", "--prefix", prefix])
+            // As many as the pod lets in at once, less a few.
+            .args(["--at-once", "500"])
             .args(["--satellites", &satellites.to_string(), "--heartbeat-interval", heartbeats])
             .env_clear()
             .env("GROUNDSTATION_URL", format!("http://{}", pod.address))

@@ -38,8 +38,11 @@ pub fn measure(scale: Scale) {
     let bare = bare::appends(&stores, due.count) / due.count as f64;
     let what = format!("{} due together, until all are on the stream; bare append", due.count);
     compared(&what, seconds(due.took), seconds(1.0 / bare), due.took * bare, "1 s");
-    let (bytes, pages) = due.wal;
-    note(&format!("{:.0} MB of write-ahead log, {pages:.0} whole pages among it", bytes / 1e6));
+    note(&format!(
+        "it wrote {:.1} KB of write-ahead log for each; an append took {} on average",
+        due.wal / due.count as f64 / 1e3,
+        millis(due.append)
+    ));
     note("how the sessions of a silent pod are found:");
     due.plan.iter().for_each(|line| note(line));
 }
@@ -48,9 +51,10 @@ pub fn measure(scale: Scale) {
 struct Due {
     count: usize,
     took: f64,
-    /// Bytes of write-ahead log, and how many whole pages are among them: each page's first change
-    /// after a checkpoint writes all of it.
-    wal: (f64, f64),
+    /// Bytes of write-ahead log: each page's first change after a checkpoint writes all of it.
+    wal: f64,
+    /// What the transaction of an append took, in seconds.
+    append: f64,
     plan: Vec<String>,
 }
 
@@ -68,7 +72,9 @@ async fn sweeps_and_losses(scale: Scale, stores: &Stores) -> Due {
     let jetstream = jetstream::new(nats);
     engine::stream_there(&jetstream).await;
     let stop = CancellationToken::new();
-    let observers = tokio::spawn(observers(database.clone(), pods.clone(), stop.clone()));
+    let observers = tokio::spawn(observers(database.clone(), vec![own, other], stop.clone()));
+    let dying = CancellationToken::new();
+    let observer = tokio::spawn(self::observers(database.clone(), vec![dead], dying.clone()));
     let monitor = Monitor {
         pod: own,
         database: database.clone(),
@@ -96,11 +102,11 @@ async fn sweeps_and_losses(scale: Scale, stores: &Stores) -> Due {
         for id in ids {
             registry.enter(SatelliteId(id), Session(1), commands.clone(), None);
         }
-        let (before, seconds_before) = sweeps(&engine.metrics);
-        while sweeps(&engine.metrics).0 < before + wanted {
+        let (before, seconds_before) = observed(&engine.metrics, "sweep_seconds");
+        while observed(&engine.metrics, "sweep_seconds").0 < before + wanted {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        let (after, seconds_after) = sweeps(&engine.metrics);
+        let (after, seconds_after) = observed(&engine.metrics, "sweep_seconds");
         let sweep = (seconds_after - seconds_before) / (after - before) as f64;
         let count = count(&client).await;
         let what = format!("{satellites} satellites, none due");
@@ -109,19 +115,22 @@ async fn sweeps_and_losses(scale: Scale, stores: &Stores) -> Due {
 
     // The dead pod's satellites were heard last long ago, and so was it.
     let due = scale.choose(10_000, 500);
+    dying.cancel();
+    observer.await.expect("the observer");
     let before = wal(&client).await;
     client.execute(LET_DIE, &[&dead, &other, &(due as i64)]).await.expect("a death");
     let began = Instant::now();
     engine::reached(&jetstream, due).await;
     let took = began.elapsed().as_secs_f64();
     let after = wal(&client).await;
-    let wal = (after.0 - before.0, after.1 - before.1);
+    let (appends, seconds) = observed(&engine.metrics, "append_seconds");
+    let (wal, append) = (after - before, seconds / appends as f64);
     let plan = plan(&client, dead).await;
     stop.cancel();
     monitor.await.expect("the monitor");
     observers.await.expect("the observers");
     engine.end().await;
-    Due { count: due, took, wal, plan }
+    Due { count: due, took, wal, append, plan }
 }
 
 const LET_DIE: &str = "
@@ -129,23 +138,16 @@ const LET_DIE: &str = "
         update satellite_connections set pod = $1, last_heartbeat_at = now() - interval '1 minute'
          where satellite_id in (select satellite_id from satellite_connections where pod = $2 limit $3)
     )
-    update pods set left_at = null, seen_at = now() - interval '1 minute', name = 'died' where number = $1";
+    update pods set seen_at = now() - interval '1 minute' where number = $1";
 
-/// Pods that write all they hear; one that has died does not.
+/// Pods that write all they hear.
 async fn observers(database: Database, pods: Vec<i32>, stop: CancellationToken) {
     let client = database.get().await.expect("connection");
     while !stop.is_cancelled() {
         for pod in &pods {
-            let alive = client
-                .query_one("select name <> 'died' from pods where number = $1", &[pod])
-                .await
-                .expect("a pod");
-            if alive.get(0) {
-                let age = Duration::ZERO;
-                observation::observe(&client, *pod, age, DEFAULT_OFFLINE_THRESHOLD)
-                    .await
-                    .expect("observed");
-            }
+            let observe =
+                observation::observe(&client, *pod, Duration::ZERO, DEFAULT_OFFLINE_THRESHOLD);
+            observe.await.expect("observed");
         }
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
@@ -186,23 +188,21 @@ async fn count(client: &deadpool_postgres::Object) -> f64 {
     best
 }
 
-/// Bytes of write-ahead log so far, and whole pages in it.
-async fn wal(client: &deadpool_postgres::Object) -> (f64, f64) {
-    // A backend tells what it wrote a moment later.
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let query = "select wal_bytes::float8, wal_fpi::float8 from pg_stat_wal";
-    let row = client.query_one(query, &[]).await.expect("statistics");
-    (row.get(0), row.get(1))
+/// Bytes of write-ahead log so far.
+async fn wal(client: &deadpool_postgres::Object) -> f64 {
+    let query = "select (pg_current_wal_insert_lsn() - '0/0')::float8";
+    client.query_one(query, &[]).await.expect("a position").get(0)
 }
 
-/// How many sweeps there were, and how long all of them took.
-fn sweeps(metrics: &Metrics) -> (u64, f64) {
+/// How many of a histogram there were, and how many seconds all of them took.
+fn observed(metrics: &Metrics, name: &str) -> (u64, f64) {
     let text = metrics.encode(Form::Text).expect("metrics");
-    let value = |name: &str| {
-        let line = text.lines().find(|line| line.starts_with(name)).expect("a metric");
+    let value = |part: &str| {
+        let name = format!("groundstation_{name}_{part} ");
+        let line = text.lines().find(|line| line.starts_with(&name)).expect("a metric");
         line.rsplit(' ').next().expect("a value").parse::<f64>().expect("a number")
     };
-    (value("groundstation_sweep_seconds_count ") as u64, value("groundstation_sweep_seconds_sum "))
+    (value("count") as u64, value("sum"))
 }
 
 /// How Postgres finds the sessions of a silent pod.

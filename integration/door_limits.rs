@@ -1,9 +1,11 @@
 //! Every limit of the door refuses just whom it is there for, and counts it.
 
 use serde_json::json;
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::harness::raw::{Raw, UPGRADE, frame};
+use crate::harness::wait::PATIENCE;
 use crate::harness::{CALM, Fleet, Heard, Satellite, eventually};
 
 fn refusals(reason: &str) -> String {
@@ -50,6 +52,28 @@ async fn more_connections_than_an_address_may_have_are_closed_at_once() {
         if answer.starts_with(b"HTTP/1.1 200") { Ok(()) } else { Err(format!("{answer:?}")) }
     })
     .await;
+}
+
+/// More at once than the 128 that would wait by default.
+#[tokio::test]
+async fn a_burst_of_connections_waits_for_a_pod_that_does_not_get_round_to_them() {
+    let fleet = Fleet::new(CALM).await;
+    let plan = fleet.plan("a").with("GROUNDSTATION_MAX_CONNECTIONS_PER_ADDRESS", "1000");
+    let pod = plan.with("GROUNDSTATION_MAX_HANDSHAKES_PER_ADDRESS", "1000").start().await;
+    let allowed = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap_or_default();
+    let burst: usize = allowed.trim().parse().unwrap_or(128).min(500);
+    pod.suspend();
+    let mut waiting = Vec::new();
+    for nth in 0..burst {
+        // Else the system says nothing at all, for as long as nobody is accepted.
+        let connected = timeout(PATIENCE, Raw::connect(pod.address)).await;
+        waiting.push(connected.unwrap_or_else(|_| panic!("connection {nth} was dropped")));
+    }
+    pod.wake();
+    for connection in &mut waiting {
+        connection.send(format!("{UPGRADE}\r\n")).await;
+        assert!(connection.head().await.starts_with("HTTP/1.1 101"));
+    }
 }
 
 #[tokio::test]

@@ -32,7 +32,7 @@ use brown_out::{Guard, Lateness, Rules};
 pub mod brown_out;
 
 /// Losses one sweep declares; the next one follows at once.
-const MAX_DUE: usize = 5_000;
+const MAX_DUE: usize = 10_000;
 
 /// Ended sessions taken from silent pods at a time.
 const MAX_LET_GO: u64 = 1_000;
@@ -418,6 +418,7 @@ const ACCOUNT: &str = "
 
 /// Late is who has less than a heartbeat's interval left, as `Registry::look` says it.
 const LEFT_BEHIND: &str = "
+    with sight as materialized (select * from sight)
     select c.pod, count(*) as late
       from sight, satellite_connections c join satellites s on s.id = c.satellite_id
      where c.pod = any($1) and c.last_event = 'connected'
@@ -427,6 +428,7 @@ const LEFT_BEHIND: &str = "
 
 /// Finds the sessions of silent pods that are due.
 pub const STORED: &str = "
+    with sight as materialized (select * from sight)
     select c.satellite_id, c.session, c.pod, p.left_at is null as is_dead
       from sight, satellite_connections c
       join satellites s on s.id = c.satellite_id
@@ -445,10 +447,13 @@ const LET_GO: &str = "
     )
     update satellite_connections c set pod = 0 from over where c.satellite_id = over.satellite_id";
 
+/// Only those that were not heard for as long as there is between two looks can be: most rows are
+/// passed over before anything is asked about their satellites.
 const UNHELD: &str = "
     select c.satellite_id, c.session, c.pod, false as is_dead
       from sight, satellite_connections c join satellites s on s.id = c.satellite_id
      where (c.pod = $1 or c.pod is null) and c.last_event = 'connected'
+       and c.last_heartbeat_at < sight.observed_at - interval '1 millisecond' * ($2::bigint / 3)
        and sight.observed_at
            > online_until(c.last_heartbeat_at, s.offline_threshold_ms, $2, sight.judged_at, sight.resumed_at)
      limit $3";

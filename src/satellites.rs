@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use deadpool_postgres::{GenericClient, Object};
+use futures_util::{StreamExt, TryStreamExt};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use thiserror::Error;
@@ -291,23 +292,21 @@ pub async fn list(
     let (after_name, after_id) = filter.after.clone().unzip();
     let online = filter.status.map(|status| status == Status::Online);
     let default_ms = i64::try_from(default.as_millis()).unwrap_or(i64::MAX);
-    let rows = client
-        .query(
-            LIST,
-            &[
-                &limit.clamp(1, MAX_LIMIT),
-                &filter.region,
-                &tag_name,
-                &tag_value,
-                &filter.text,
-                &after_name,
-                &after_id,
-                &online,
-                &default_ms,
-            ],
-        )
-        .await?;
-    rows.iter().map(|row| from_row(row, default)).collect()
+    let limit = limit.clamp(1, MAX_LIMIT);
+    let parameters: [&(dyn ToSql + Sync); 9] = [
+        &limit,
+        &filter.region,
+        &tag_name,
+        &tag_value,
+        &filter.text,
+        &after_name,
+        &after_id,
+        &online,
+        &default_ms,
+    ];
+    // Row by row: what has come is read while Postgres looks for the rest.
+    let rows = client.query_raw(LIST, parameters).await?;
+    rows.map(|row| from_row(&row?, default)).try_collect().await
 }
 
 fn from_row(row: &Row, default: Duration) -> Result<SatelliteJson, tokio_postgres::Error> {

@@ -8,3 +8,8 @@ create index sessions_by_pod on satellite_connections (pod);
 -- not pass over those that had ended before. The monitor sees to it for pods that are silent.
 alter table satellite_connections
     add constraint a_connected_session_is_not_nobodys check (pod <> 0 or last_event <> 'connected');
+
+-- Adding an interval to a timestamptz is stable, not immutable. A function that claims more than its body
+-- can keep is called row by row, which costs some microseconds each; these are part of their query now.
+alter function judged_until(timestamptz, timestamptz) stable;
+alter function online_until(timestamptz, bigint, bigint, timestamptz, timestamptz) stable;
