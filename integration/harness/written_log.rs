@@ -80,4 +80,5 @@ const PROJECT: &str = "
       from entity_transitions order by entity_id, position desc
     on conflict (satellite_id) do update
        set session = excluded.session, revision = excluded.revision, position = excluded.position,
-           last_event = excluded.last_event, last_heartbeat_at = excluded.last_heartbeat_at";
+           last_event = excluded.last_event, last_heartbeat_at = excluded.last_heartbeat_at,
+           pod = nullif(satellite_connections.pod, 0)";
