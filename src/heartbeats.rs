@@ -300,6 +300,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_said_with_a_connect_is_no_heartbeat_and_waits_for_one() {
+        let heartbeats = Heartbeats::default();
+        let about = About { version: None, capabilities: Some(vec!["http".to_owned()]) };
+        heartbeats.said(ID, Session(1), about.clone());
+        assert_eq!(heartbeats.lock()[&ID].at, None);
+        heartbeats.beat(ID, Session(1), About::default());
+        let taken = heartbeats.take();
+        assert!(taken[0].1.at.is_some());
+        assert_eq!(taken[0].1.about, about);
+    }
+
+    #[test]
     fn an_ended_session_takes_only_its_own_heartbeat_with_it() {
         let heartbeats = Heartbeats::default();
         heartbeats.beat(ID, Session(2), About::default());
