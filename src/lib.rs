@@ -28,6 +28,7 @@ pub mod dev;
 pub mod door;
 pub mod event_schemas;
 pub mod expected;
+mod failpoint;
 pub mod flapping;
 pub mod gateway;
 pub mod health;

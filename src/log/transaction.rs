@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use deadpool_postgres::Object;
-use fail::fail_point;
 use futures_util::future::{try_join, try_join3};
 use time::OffsetDateTime;
 use tokio_postgres::types::Json;
@@ -17,6 +16,7 @@ use uuid::Uuid;
 
 use super::append::{Outcome, Request};
 use super::{ChangeId, KIND, SCHEMA_VERSION};
+use crate::failpoint::stand_still;
 use crate::flapping::{self, Flapping};
 use crate::lifecycle::{
     self, Connection, Decision, Event, Illegal, Position, Profile, Revision, Session, Transition,
@@ -366,20 +366,6 @@ async fn insert_and_commit(
     };
     let ((_, row, _), ()) = try_join(statements, commit).await?;
     row.try_get(0).map(Position)
-}
-
-/// In a fault test, stands still where `FAILPOINTS="<point>=return(<milliseconds>)"` says so, with
-/// whatever locks are held there.
-async fn stand_still(point: &str) {
-    if let Some(duration) = standstill(point) {
-        tokio::time::sleep(duration).await;
-    }
-}
-
-#[cfg_attr(not(feature = "failpoints"), expect(unused_variables))]
-fn standstill(point: &str) -> Option<Duration> {
-    fail_point!(point, |ms| ms?.parse().ok().map(Duration::from_millis));
-    None
 }
 
 /// The transitions turned on their side: one array a column.
