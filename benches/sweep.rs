@@ -10,14 +10,13 @@ use std::time::{Duration, Instant};
 
 use async_nats::jetstream;
 use groundstation::database::Database;
-use groundstation::gateway::registry::{COMMANDS, Registry};
+use groundstation::gateway::table::SessionTable;
 use groundstation::lifecycle::{SatelliteId, Session};
 use groundstation::liveness::{DEFAULT_HEARTBEAT_INTERVAL, DEFAULT_OFFLINE_THRESHOLD};
 use groundstation::metrics::Metrics;
 use groundstation::metrics::exposition::Form;
 use groundstation::monitor::{Monitor, brown_out};
 use groundstation::observation;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -66,9 +65,9 @@ async fn sweeps_and_losses(scale: Scale, stores: &Stores) -> Due {
         pods.push(observation::sign_on(&client, name).await.expect("a pod"));
     }
     let [own, other, dead] = pods[..] else { unreachable!() };
-    let registry = Arc::new(Registry::default());
     let nats = stores.nats().await;
     let engine = Engine::start(&database, &nats, "own", own);
+    let sessions = SessionTable::new(Arc::default(), engine.metrics.clone());
     let jetstream = jetstream::new(nats);
     engine::stream_there(&jetstream).await;
     let stop = CancellationToken::new();
@@ -78,7 +77,7 @@ async fn sweeps_and_losses(scale: Scale, stores: &Stores) -> Due {
     let monitor = Monitor {
         pod: own,
         database: database.clone(),
-        registry: registry.clone(),
+        sessions: sessions.clone(),
         log: engine.log.clone(),
         interval: Duration::from_millis(200),
         default_threshold: DEFAULT_OFFLINE_THRESHOLD,
@@ -90,17 +89,15 @@ async fn sweeps_and_losses(scale: Scale, stores: &Stores) -> Due {
     };
     let monitor = tokio::spawn(monitor.run(stop.clone()));
 
-    let (commands, _orders) = mpsc::channel(COMMANDS);
-    let mut there = 0;
+    let (mut there, mut held) = (0, Vec::new());
     let fleets: &[i64] = scale.choose(&[10_000, 100_000, 1_000_000], &[1_000]);
     let wanted = scale.choose(20, 2);
     for satellites in fleets {
-        let held = registry.len() as i64;
-        let more = satellites - there;
-        let ids = tokio::task::block_in_place(|| register(stores, more, own, other, held));
+        let (more, already) = (satellites - there, held.len() as i64);
+        let ids = tokio::task::block_in_place(|| register(stores, more, own, other, already));
         there = *satellites;
         for id in ids {
-            registry.enter(SatelliteId(id), Session(1), commands.clone(), None);
+            held.extend(sessions.enter(SatelliteId(id), Session(1)));
         }
         let (before, seconds_before) = observed(&engine.metrics, "sweep_seconds");
         while observed(&engine.metrics, "sweep_seconds").0 < before + wanted {

@@ -71,6 +71,8 @@ mod run_secrets;
 mod script_packages;
 mod seals;
 mod secrets_stay_inside;
+#[cfg(feature = "failpoints")]
+mod session_panics;
 mod settings_are_documented;
 mod simulator;
 mod slow_reader;

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::{CALM, Credentials, Fleet, Pod, Satellite, eventually};
+use crate::harness::fleet::Timing;
+use crate::harness::{CALM, Credentials, Fleet, Pod, Proxy, Satellite, eventually};
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -111,4 +112,110 @@ async fn a_change_is_taken_whole_or_refused_with_its_field_and_is_in_the_registr
         if rows == expected { Ok(()) } else { Err(format!("{rows:?}")) }
     })
     .await;
+}
+
+const LOST: [&str; 2] = ["1 connected connect", "1 heartbeat_lost heartbeat_timeout"];
+const RECOVERED: [&str; 3] = [LOST[0], LOST[1], "1 connected recovered"];
+
+/// Four default thresholds are over before a threshold of [`PATIENT_MS`] is.
+const HASTY: Timing = Timing { threshold: Duration::from_secs(2), ..CALM };
+const PATIENT_MS: i64 = 12_000;
+
+#[tokio::test]
+async fn a_socket_is_kept_as_long_as_its_satellite_has_patience_for() {
+    let fleet = Fleet::new(HASTY).await;
+    let pod = fleet.pod("a").await;
+    let with = json!({"name": "patient", "region": "eu", "offlineThresholdMs": PATIENT_MS});
+    let (patient, becomes) = (pod.register_with(with).await, pod.register("becomes", "eu").await);
+    let first = Satellite::connect(pod.address, &patient).await;
+    let second = Satellite::connect(pod.address, &becomes).await;
+    change(&pod, &becomes, json!({"offlineThresholdMs": PATIENT_MS})).await;
+    for (credentials, satellite) in [(&patient, &first), (&becomes, &second)] {
+        fleet.expect_history(credentials.id, &LOST).await;
+        // Its socket is there still: it has some time to be heard again.
+        satellite.beat();
+        fleet.expect_history(credentials.id, &RECOVERED).await;
+    }
+    fleet.check().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_died_without_a_word_is_lost_by_its_threshold_and_then_let_go() {
+    let fleet = Fleet::new(HASTY).await;
+    let pod = fleet.pod("a").await;
+    let with = json!({"name": "patient", "region": "eu", "offlineThresholdMs": DAY_MS});
+    let patient = pod.register_with(with).await;
+    let cable = Proxy::to(pod.address).await;
+    let mut satellite = Satellite::connect(cable.address, &patient).await;
+    // The end of the connection does not get through either.
+    cable.stall();
+    // Longer than the socket of a satellite with the default threshold is kept.
+    pod.sweeps(100).await;
+    assert_eq!(fleet.history(patient.id).await, ["1 connected connect"]);
+    assert_eq!(pod.metric("groundstation_sessions").await, 1.0);
+    // Its patience is over at once, and for longer than that already: it is lost, which no end of its
+    // socket may forestall.
+    change(&pod, &patient, json!({"offlineThresholdMs": null})).await;
+    fleet.expect_history(patient.id, &LOST).await;
+    eventually("the socket to be let go", async || {
+        let sessions = pod.metric("groundstation_sessions").await;
+        if sessions == 0.0 { Ok(()) } else { Err(sessions.to_string()) }
+    })
+    .await;
+    assert_eq!(fleet.history(patient.id).await, LOST, "one loss is one edge");
+    cable.resume();
+    while satellite.hear().await != crate::harness::Heard::Dropped {}
+    fleet.check().await;
+}
+
+#[tokio::test]
+async fn a_changed_threshold_counts_on_a_pod_that_hears_nothing_of_the_others() {
+    let fleet = Fleet::new(CALM).await;
+    let (nats, nats_url) = Proxy::before(&fleet.nats_url).await;
+    nats.stall();
+    let deaf = fleet.plan("deaf").with("NATS_URL", &nats_url).start().await;
+    let other = fleet.pod("other").await;
+    let edge = other.register("edge", "eu").await;
+    let _satellite = Satellite::connect(deaf.address, &edge).await;
+    change(&other, &edge, json!({"offlineThresholdMs": 1})).await;
+    let changed = std::time::Instant::now();
+    fleet.expect_history(edge.id, &LOST).await;
+    // Promised within a second and a sweep; the rest is for a busy machine.
+    assert!(changed.elapsed() < Duration::from_secs(8), "{:?}", changed.elapsed());
+    nats.resume();
+    fleet.check().await;
+}
+
+/// The change comes when the session is in the log and not with the sessions of its pod yet.
+#[cfg(feature = "failpoints")]
+async fn changed_while_a_session_enters(own_ms: Option<i64>) {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet
+        .plan("a")
+        .with("FAILPOINTS", "session::appended=1*return(4000)->off")
+        .start()
+        .await;
+    let with = json!({"name": "edge", "region": "eu", "offlineThresholdMs": own_ms});
+    let edge = pod.register_with(with).await;
+    let mut satellite = Satellite::open(pod.address).await;
+    satellite.authenticate(&edge);
+    fleet.expect_history(edge.id, &LOST[..1]).await;
+    change(&pod, &edge, json!({"offlineThresholdMs": 1_000})).await;
+    // Whoever looks for changes, and for silent satellites, has seen this one.
+    pod.sweeps(15).await;
+    satellite.expect("authenticated").await;
+    fleet.expect_history(edge.id, &LOST).await;
+    fleet.check().await;
+}
+
+#[cfg(feature = "failpoints")]
+#[tokio::test]
+async fn a_threshold_made_shorter_while_its_session_enters_counts() {
+    changed_while_a_session_enters(Some(3_600_000)).await;
+}
+
+#[cfg(feature = "failpoints")]
+#[tokio::test]
+async fn a_first_threshold_given_while_its_session_enters_counts() {
+    changed_while_a_session_enters(None).await;
 }

@@ -14,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::database::{self, Database};
-use crate::gateway::standings::Standings;
+use crate::gateway::table::SessionTable;
+use crate::lifecycle::SatelliteId;
 use crate::standing;
 
 /// The subject between pods.
@@ -42,7 +43,7 @@ impl Changed {
 pub struct Changes {
     database: Database,
     nats: async_nats::Client,
-    standings: Arc<Standings>,
+    sessions: Arc<SessionTable>,
     changed: Changed,
     /// Everything up to this change has been looked at.
     last: i64,
@@ -54,13 +55,13 @@ impl Changes {
     pub async fn begin(
         database: Database,
         nats: async_nats::Client,
-        standings: Arc<Standings>,
+        sessions: Arc<SessionTable>,
         changed: Changed,
     ) -> anyhow::Result<Changes> {
         let client = database.get().await?;
         let last = standing::newest_change(&client).await?;
         drop(client);
-        Ok(Changes { database, nats, standings, changed, last })
+        Ok(Changes { database, nats, sessions, changed, last })
     }
 
     /// Follows the changes until told to stop.
@@ -111,10 +112,11 @@ impl Changes {
         let client = self.database.get().await?;
         loop {
             let changes = standing::changed_after(&client, self.last, MAX_CHANGES).await?;
-            let held = self.standings.held(changes.iter().map(|(satellite, _)| *satellite));
+            let held = self.sessions.held(changes.iter().map(|(satellite, _)| *satellite));
+            let held: Vec<SatelliteId> = held.into_iter().map(|(satellite, _)| satellite).collect();
             for some in held.chunks(MAX_LOOK) {
                 for (satellite, standing) in standing::read(&client, some).await? {
-                    self.standings.tell(satellite, standing);
+                    self.sessions.tell(satellite, standing);
                 }
             }
             // Only now: a look that failed is made again.

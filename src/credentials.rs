@@ -31,8 +31,6 @@ pub enum Verdict {
     Right {
         /// Its number.
         token_version: i64,
-        /// The satellite's own offline threshold.
-        threshold_ms: Option<i64>,
     },
     /// It is not, or there is no such satellite.
     Wrong,
@@ -74,10 +72,7 @@ impl Credentials {
             digest => token::verify(digest, token.expose_secret()),
         };
         Ok(match stored {
-            Some(stored) if right => Verdict::Right {
-                token_version: stored.token_version,
-                threshold_ms: stored.offline_threshold_ms,
-            },
+            Some(stored) if right => Verdict::Right { token_version: stored.token_version },
             _ => Verdict::Wrong,
         })
     }

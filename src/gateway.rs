@@ -1,8 +1,7 @@
 //! The satellites' door: `GET /api/ws/satellite`.
 //!
 //! [`session`] is one socket's life, [`live`] the authenticated part of it, [`line`] how it reads
-//! while it writes, [`protocol`] its messages. [`registry`] and [`standings`] are the sessions of this
-//! pod; [`questions`] and [`backends`] what satellites ask of others and say to them. The gateway
+//! while it writes, [`protocol`] its messages. [`table`] is the sessions of this pod; [`questions`] and [`backends`] what satellites ask of others and say to them. The gateway
 //! hands edges to the log, heartbeats to the flusher and results to their queue, and answers no
 //! questions about the fleet.
 
@@ -30,8 +29,7 @@ use crate::lookup::Lookup;
 use crate::metrics::Metrics;
 use crate::standing::Standing;
 use backends::Backends;
-use registry::Registry;
-use standings::Standings;
+use table::SessionTable;
 
 pub mod backends;
 mod line;
@@ -40,10 +38,9 @@ pub mod protocol;
 #[cfg(test)]
 mod protocol_properties;
 mod questions;
-pub mod registry;
 mod session;
 pub mod socket;
-pub mod standings;
+pub mod table;
 
 /// What every socket of this pod needs.
 pub struct Gateway {
@@ -51,8 +48,6 @@ pub struct Gateway {
     pub credentials: Credentials,
     /// What satellites are to be told.
     pub standing: Lookup<Standing>,
-    /// What they were told.
-    pub standings: Arc<Standings>,
     /// Whom they ask and tell.
     pub backends: Arc<Backends>,
     /// Where edges go.
@@ -60,7 +55,7 @@ pub struct Gateway {
     /// Where heartbeats go.
     pub heartbeats: Arc<Heartbeats>,
     /// The sessions of this pod.
-    pub registry: Arc<Registry>,
+    pub sessions: Arc<SessionTable>,
     /// What it counts.
     pub metrics: Metrics,
     /// The sockets' tasks, waited for at the end.
@@ -69,8 +64,8 @@ pub struct Gateway {
     pub drain: CancellationToken,
     /// Over how long a draining pod spreads its goodbyes.
     pub drain_spread: Duration,
-    /// After how long without any frame a socket is taken for dead.
-    pub idle_timeout: Duration,
+    /// The default offline threshold.
+    pub default_threshold: Duration,
     /// What everybody is held to before he has said who he is.
     pub door: Arc<Door>,
 }

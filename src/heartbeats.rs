@@ -16,7 +16,7 @@ use tracing::warn;
 use uuid::Uuid;
 
 use crate::database::{self, Database};
-use crate::gateway::registry::{Command, Registry};
+use crate::gateway::table::{Command, SessionTable};
 use crate::lifecycle::{Edge, Event, SatelliteId, Session};
 use crate::log::append::Log;
 use crate::metrics::Metrics;
@@ -117,7 +117,7 @@ pub struct Flusher {
     /// What it writes.
     pub heartbeats: Arc<Heartbeats>,
     /// The sessions of this pod.
-    pub registry: Arc<Registry>,
+    pub sessions: Arc<SessionTable>,
     /// Where it writes.
     pub database: Database,
     /// Where a recovery goes.
@@ -236,15 +236,15 @@ impl Flusher {
     fn act(&self, satellite: SatelliteId, session: Session, verdict: Verdict, at: Instant) {
         let end = |command| {
             self.metrics.heartbeats_stale.inc();
-            self.registry.end(satellite, session, command);
+            self.sessions.end(satellite, session, command);
         };
         match verdict {
             Verdict::Superseded => end(Command::Superseded),
             Verdict::Removed => end(Command::Removed),
             Verdict::TokenRotated => end(Command::TokenRotated),
-            // Under the registry's lock, so that a session which is ending queues its end after
+            // Under the table's lock, so that a session which is ending queues its end after
             // this and not before.
-            Verdict::Recover => self.registry.while_live(satellite, session, || {
+            Verdict::Recover => self.sessions.while_live(satellite, session, || {
                 self.log.try_submit(satellite, Edge::Recover { session }, at);
             }),
         }

@@ -418,6 +418,23 @@ impl Numbers {
     }
 }
 
+/// Something that is there and counted for as long as this is: a panic takes it away as well.
+pub struct Counted(Gauge);
+
+impl Counted {
+    /// One more.
+    pub fn on(gauge: &Gauge) -> Counted {
+        gauge.inc();
+        Counted(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 /// How stream and log can differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disagreement {

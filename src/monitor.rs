@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::database::{self, Database};
-use crate::gateway::registry::Registry;
+use crate::gateway::table::SessionTable;
 use crate::health::{BrownOut, Health};
 use crate::lifecycle::{Edge, Reason, SatelliteId, Session};
 use crate::log::append::{Log, Outcome};
@@ -37,9 +37,6 @@ const MAX_DUE: usize = 10_000;
 /// Ended sessions taken from silent pods at a time.
 const MAX_LET_GO: u64 = 1_000;
 
-/// Changed thresholds taken over in one sweep; the next one goes on.
-const MAX_CHANGES: i64 = 1_000;
-
 /// The task.
 pub struct Monitor {
     /// This life of the pod.
@@ -47,7 +44,7 @@ pub struct Monitor {
     /// Where it looks.
     pub database: Database,
     /// The sessions of this pod.
-    pub registry: Arc<Registry>,
+    pub sessions: Arc<SessionTable>,
     /// Where it declares.
     pub log: Log,
     /// How often it looks.
@@ -105,8 +102,6 @@ struct Memory {
     deaf_until: Instant,
     /// When the stored rows of its own sessions are looked through again.
     look_through_at: Instant,
-    /// The newest change of the registry whose threshold has been taken over.
-    change: Option<i64>,
     guards: HashMap<Group, Guard>,
 }
 
@@ -116,13 +111,8 @@ impl Monitor {
         let mut ticks = tokio::time::interval(self.interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let now = Instant::now();
-        let mut memory = Memory {
-            swept_at: now,
-            deaf_until: now,
-            look_through_at: now,
-            change: None,
-            guards: HashMap::new(),
-        };
+        let mut memory =
+            Memory { swept_at: now, deaf_until: now, look_through_at: now, guards: HashMap::new() };
         let mut failing = false;
         loop {
             tokio::select! {
@@ -177,9 +167,8 @@ impl Monitor {
     async fn find(&self, memory: &mut Memory, now: Instant) -> anyhow::Result<Found> {
         let client = self.database.get().await?;
         let server = |error| anyhow::anyhow!(database::describe(&error));
-        self.take_over_thresholds(&client, memory).await.map_err(server)?;
 
-        let look = self.registry.look(now, self.default_threshold, self.heartbeat_interval);
+        let look = self.sessions.look(now, self.default_threshold, self.heartbeat_interval);
         let own = Lateness { sessions: look.sessions, late: look.late };
         let mut found = Found::default();
         if now >= memory.deaf_until {
@@ -204,32 +193,10 @@ impl Monitor {
                 memory.look_through_at = now + self.default_threshold / 3;
             }
             let mut orphans = self.unheld(&client).await.map_err(server)?;
-            orphans.retain(|due| !self.registry.holds(due.satellite, due.session));
+            orphans.retain(|due| !self.sessions.holds(due.satellite, due.session));
             found.due.extend(orphans);
         }
         Ok(found)
-    }
-
-    /// A threshold that was changed, on whichever pod, counts from the next sweep on.
-    async fn take_over_thresholds(
-        &self,
-        client: &deadpool_postgres::Object,
-        memory: &mut Memory,
-    ) -> Result<(), tokio_postgres::Error> {
-        let Some(known) = memory.change else {
-            // Sessions ask for their threshold when they begin: older changes are known to them.
-            memory.change = Some(client.query_one(NEWEST_CHANGE, &[]).await?.try_get(0)?);
-            return Ok(());
-        };
-        let statement = client.prepare_cached(CHANGES).await?;
-        for row in client.query(&statement, &[&known, &MAX_CHANGES]).await? {
-            memory.change = Some(row.try_get("change")?);
-            if row.try_get("is_of_threshold")? {
-                self.registry
-                    .set_threshold(SatelliteId(row.try_get("satellite_id")?), row.try_get("ms")?);
-            }
-        }
-        Ok(())
     }
 
     /// Tells the other pods how this pod's sessions stand, and reads what they tell of theirs. Returns
@@ -400,14 +367,6 @@ struct Found {
     lateness: HashMap<Group, Lateness>,
 }
 
-const NEWEST_CHANGE: &str = "select coalesce(max(change), 0) from registry_changes";
-
-/// Changes are appended under the log's lock: one with a higher number is never committed earlier.
-const CHANGES: &str = "
-    select change, satellite_id, (after ->> 'offlineThresholdMs')::bigint as ms,
-           action in ('created', 'updated', 'removed') as is_of_threshold
-      from registry_changes where change > $1 order by change limit $2";
-
 const ACCOUNT: &str = "
     with mine as (
         update pods set sessions = $2, late = $3 where number = $1
@@ -416,7 +375,7 @@ const ACCOUNT: &str = "
            coalesce(p.seen_at, p.started_at) < sight.observed_at - make_interval(secs => $4::float8) as is_silent
       from sight, pods p where p.number <> $1";
 
-/// Late is who has less than a heartbeat's interval left, as `Registry::look` says it.
+/// Late is who has less than a heartbeat's interval left, as `SessionTable::look` says it.
 const LEFT_BEHIND: &str = "
     with sight as materialized (select * from sight)
     select c.pod, count(*) as late

@@ -17,7 +17,7 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use crate::database::{self, Database};
-use crate::gateway::registry::{Command, Registry};
+use crate::gateway::table::{Command, SessionTable};
 use crate::lifecycle::{Event, Position, SatelliteId, Session};
 use crate::log::append::Appended;
 
@@ -31,7 +31,7 @@ const MAX_NAMED: usize = 1_000;
 pub const QUEUE: usize = 256;
 
 /// A socket that took its session while the announcement of a newer one was under way is not in
-/// the registry yet: so each announcement is looked at once more after this.
+/// the table yet: so each announcement is looked at once more after this.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -49,7 +49,7 @@ pub struct Peers {
     /// Changes when there is news in the log; its value is only a word.
     pub head: watch::Sender<Position>,
     /// The sessions of this pod.
-    pub registry: Arc<Registry>,
+    pub sessions: Arc<SessionTable>,
     /// Where what is heard is looked up.
     pub database: Database,
 }
@@ -131,7 +131,7 @@ impl Peers {
 
     /// Ends the local sockets whose session is over, as the database says.
     async fn look_up(&self, satellites: &[SatelliteId]) {
-        let held = self.registry.held(satellites);
+        let held = self.sessions.held(satellites.iter().copied());
         if held.is_empty() {
             return;
         }
@@ -146,10 +146,10 @@ impl Peers {
         for (satellite, newest, removed) in current {
             match held.get(&satellite) {
                 Some(&session) if removed => {
-                    self.registry.end(satellite, session, Command::Removed);
+                    self.sessions.end(satellite, session, Command::Removed);
                 }
                 Some(&session) if newest > session => {
-                    self.registry.end(satellite, session, Command::Superseded);
+                    self.sessions.end(satellite, session, Command::Superseded);
                 }
                 _ => {}
             }

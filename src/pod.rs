@@ -21,8 +21,7 @@ use crate::config::Config;
 use crate::credentials::Credentials;
 use crate::door::{self, Door};
 use crate::gateway::backends::Backends;
-use crate::gateway::registry::Registry;
-use crate::gateway::standings::Standings;
+use crate::gateway::table::SessionTable;
 use crate::gateway::{self, Gateway};
 use crate::health::Health;
 use crate::heartbeats::{Flusher, Heartbeats};
@@ -46,10 +45,6 @@ use crate::secrets::Provider;
 /// What is left of the drain's deadline for the last edges, and before that for the other parts.
 const APPEND_RESERVE: Duration = Duration::from_secs(2);
 
-/// A socket that said nothing for this many offline thresholds is closed: the monitor has long
-/// told what there was to tell.
-const IDLE_THRESHOLDS: u32 = 4;
-
 /// Runs a pod until `shutdown` resolves, then drains it. `ready` is told the address it listens on.
 pub async fn run(
     config: Config,
@@ -72,8 +67,8 @@ pub async fn run(
     let nats = config.nats.connect_in_background(&client_name, metrics.clone()).await?;
 
     let health = Arc::new(Health::default());
-    let registry = Arc::new(Registry::default());
     let heartbeats = Arc::new(Heartbeats::default());
+    let sessions = SessionTable::new(heartbeats.clone(), metrics.clone());
     let (head, head_watch) = watch::channel(Position::ZERO);
     let (announce, announcements) = mpsc::channel(peers::QUEUE);
     let (log, appender) = append::appender(
@@ -86,10 +81,9 @@ pub async fn run(
     );
     let (drain, stop, stop_http) =
         (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
-    let standings = Arc::new(Standings::default());
     let changed = Changed::default();
     let changes =
-        Changes::begin(database.clone(), nats.clone(), standings.clone(), changed.clone()).await?;
+        Changes::begin(database.clone(), nats.clone(), sessions.clone(), changed.clone()).await?;
     let results = Arc::new(Results::new(metrics.clone()));
     let packages = Arc::new(Packages::new(nats.clone(), metrics.clone()));
     let backends = Arc::new(Backends::new(
@@ -103,16 +97,15 @@ pub async fn run(
     let gateway = Arc::new(Gateway {
         credentials: Credentials::new(database.clone()),
         standing: Lookup::new(&database),
-        standings,
         backends,
         log: log.clone(),
         heartbeats: heartbeats.clone(),
-        registry: registry.clone(),
+        sessions: sessions.clone(),
         metrics: metrics.clone(),
         sockets: TaskTracker::new(),
         drain: drain.clone(),
         drain_spread: config.drain.spread,
-        idle_timeout: config.offline_threshold * IDLE_THRESHOLDS,
+        default_threshold: config.offline_threshold,
         door: door.clone(),
     });
     let sockets = gateway.sockets.clone();
@@ -140,7 +133,7 @@ pub async fn run(
             pod,
             default_threshold: config.offline_threshold,
             heartbeats,
-            registry: registry.clone(),
+            sessions: sessions.clone(),
             database: database.clone(),
             log: log.clone(),
             metrics: metrics.clone(),
@@ -151,7 +144,7 @@ pub async fn run(
         Monitor {
             pod,
             database: database.clone(),
-            registry: registry.clone(),
+            sessions: sessions.clone(),
             log,
             interval: config.sweep_interval,
             default_threshold: config.offline_threshold,
@@ -183,7 +176,7 @@ pub async fn run(
         .run(stop.clone()),
     );
     tasks.spawn(
-        Peers { nats: nats.clone(), announcements, head, registry, database: database.clone() }
+        Peers { nats: nats.clone(), announcements, head, sessions, database: database.clone() }
             .run(stop.clone()),
     );
     let micro = Micro { api: api.clone(), nats: nats.clone(), pod: config.pod.clone() };

@@ -350,7 +350,7 @@ fn imported(row: &Row) -> Result<Option<ImportedJson>, tokio_postgres::Error> {
 }
 
 const CREDENTIALS: &str = "
-    select id, token_hash, token_version, offline_threshold_ms from satellites where id = any($1)";
+    select id, token_hash, token_version from satellites where id = any($1)";
 
 /// What is known of a satellite when it asks to be let in.
 #[derive(Clone)]
@@ -359,8 +359,6 @@ pub struct Credential {
     pub digest: SecretString,
     /// The number of the token.
     pub token_version: i64,
-    /// The satellite's own offline threshold.
-    pub offline_threshold_ms: Option<i64>,
 }
 
 impl Read for Credential {
@@ -375,7 +373,6 @@ impl Read for Credential {
             let credential = Credential {
                 digest: row.try_get::<_, String>("token_hash")?.into(),
                 token_version: row.try_get("token_version")?,
-                offline_threshold_ms: row.try_get("offline_threshold_ms")?,
             };
             Ok((SatelliteId(row.try_get("id")?), credential))
         };

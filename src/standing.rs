@@ -1,5 +1,5 @@
 //! How a satellite stands with its administrators: is it registered, with which token, under which
-//! name, and what is it to check. Read in one statement, so that one change number covers all of it.
+//! name, how long may it be silent, and what is it to check. Read in one statement, so that one change number covers all of it.
 
 use deadpool_postgres::{GenericClient, Object};
 use serde_json::value::RawValue;
@@ -21,13 +21,15 @@ pub struct Standing {
     pub token_version: Option<i64>,
     /// "name (region)", for those who get its results.
     pub label: String,
+    /// Its own offline threshold, if it has one.
+    pub threshold_ms: Option<i64>,
     /// What it is to check.
     pub assigned: Assigned,
 }
 
 const READ: &str = "
     select i.id, coalesce(n.change, 0) as change, s.token_version, s.name, s.region,
-           coalesce(a.version, 0) as version, coalesce(a.assignments, '[]') as assignments
+           s.offline_threshold_ms, coalesce(a.version, 0) as version, coalesce(a.assignments, '[]') as assignments
       from unnest($1::uuid[]) as i (id)
       left join satellite_changes n on n.satellite_id = i.id
       left join satellites s on s.id = i.id
@@ -58,6 +60,7 @@ pub async fn read(
             change: row.try_get("change")?,
             token_version: row.try_get("token_version")?,
             label: format!("{} ({})", name.unwrap_or_default(), region.unwrap_or_default()),
+            threshold_ms: row.try_get("offline_threshold_ms")?,
             assigned,
         };
         found.push((satellite, standing));

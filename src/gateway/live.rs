@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ws::Message;
+use fail::fail_point;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, watch};
@@ -21,12 +22,12 @@ use super::Gateway;
 use super::line::{Happened, Line};
 use super::protocol::{FromSatellite, Malformed, ToSatellite, with_source};
 use super::questions::{Answer, MAX_OF_SESSION, Question};
-use super::registry::Command;
 use super::session::End;
 use super::socket::Broken;
-use super::standings::Told;
+use super::table::{Command, Told};
 use crate::door::refusal::Refusal;
 use crate::lifecycle::{SatelliteId, Session};
+use crate::liveness;
 use crate::packages::Desired;
 use crate::results::Finding;
 use crate::satellites::About;
@@ -37,6 +38,11 @@ const WELCOME_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The pause before it is asked again.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// A satellite that says nothing keeps its socket for this many default thresholds after it was due:
+/// time to tell that it is lost, and to hear from it all the same. So a connection that died without a
+/// word is held no longer than that.
+const LINGER_THRESHOLDS: u32 = 3;
 
 /// How much of what an agent complains about is logged.
 const MAX_LOGGED: usize = 500;
@@ -73,7 +79,7 @@ impl<'a> Live<'a> {
         let packages = gateway.backends.packages.subscribe();
         let desired = gateway.backends.packages.desired();
         let (standing, desired) = tokio::join!(look(gateway, satellite), desired);
-        gateway.standings.tell(satellite, standing.ok_or(End::Unavailable)?);
+        gateway.sessions.tell(satellite, standing.ok_or(End::Unavailable)?);
         // None for a session that a newer one of this pod has already replaced.
         let standing = told.borrow_and_update().clone();
         let standing = standing.ok_or(End::Told(Command::Superseded))?;
@@ -113,8 +119,8 @@ impl<'a> Live<'a> {
         line: &mut Line,
         orders: &mut mpsc::Receiver<Command>,
     ) -> Result<End, End> {
-        let idle = self.gateway.idle_timeout;
-        let mut silent_at = Instant::now() + idle;
+        let mut heard_at = Instant::now();
+        let mut silent_at = self.silent_at(heard_at);
         let mut drained_at = None;
         loop {
             if line.is_free() {
@@ -135,16 +141,21 @@ impl<'a> Live<'a> {
                     return Ok(End::Drain);
                 }
                 Ok(()) = self.told.changed() => {
+                    let patience = self.patience();
                     if let Some(standing) = &*self.told.borrow_and_update() {
                         self.standing = standing.clone();
                     }
                     self.may_stay()?;
+                    if self.patience() != patience {
+                        silent_at = self.silent_at(heard_at);
+                    }
                 }
                 Ok(()) = self.packages.changed() => self.refresh = true,
                 Some(answer) = self.questions.next(), if has_answers => say(line, &answer)?,
                 happened = line.next() => match happened {
                     Happened::Heard(frame) => {
-                        silent_at = Instant::now() + idle;
+                        heard_at = Instant::now();
+                        silent_at = self.silent_at(heard_at);
                         if let Some(end) = self.hear(frame) {
                             return Ok(end);
                         }
@@ -163,6 +174,19 @@ impl<'a> Live<'a> {
                 }
             }
         }
+    }
+
+    /// For how long the satellite may say nothing: its own threshold, if it is longer than most.
+    fn patience(&self) -> Duration {
+        let default = self.gateway.default_threshold;
+        liveness::threshold(self.standing.threshold_ms, default).max(default)
+    }
+
+    /// Until when a satellite that was heard last at `heard_at` keeps its socket. Where its patience
+    /// was made shorter it can be over already, and its loss is still to be told.
+    fn silent_at(&self, heard_at: Instant) -> Instant {
+        let due_at = heard_at + self.patience();
+        due_at.max(Instant::now()) + self.gateway.default_threshold * LINGER_THRESHOLDS
     }
 
     /// Says what the satellite does not know yet, one thing at a time.
@@ -199,8 +223,9 @@ impl<'a> Live<'a> {
         match FromSatellite::parse(&text) {
             Ok(FromSatellite::Heartbeat { version, capabilities, .. }) => {
                 self.gateway.metrics.heartbeats_received.inc();
+                fail_point!("session::heard_a_heartbeat");
                 let about = self.news(About { version, capabilities });
-                self.gateway.registry.heard(self.satellite, self.session);
+                self.gateway.sessions.heard(self.satellite, self.session);
                 self.gateway.heartbeats.beat(self.satellite, self.session, about);
                 None
             }

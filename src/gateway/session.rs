@@ -2,26 +2,29 @@
 //!
 //! A session says which one it is in everything it does, so whatever it does late changes nothing.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ws::Message;
+use futures_util::FutureExt;
 use secrecy::SecretString;
-use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 use uuid::Uuid;
 
 use super::line::Line;
 use super::live::Live;
 use super::protocol::{FromSatellite, INVALID_CREDENTIALS, MUST_AUTHENTICATE, ToSatellite};
-use super::registry::{COMMANDS, Command};
 use super::socket::{Broken, Socket};
+use super::table::{Command, Inbox};
 use super::{Gateway, Handshake};
 use crate::credentials::Verdict;
 use crate::door::refusal::Refusal as Limit;
+use crate::failpoint::stand_still;
 use crate::lifecycle::{Edge, Reason, SatelliteId, Session};
 use crate::log::append::Outcome;
+use crate::metrics::Counted;
 use crate::satellites::About;
 use crate::wire::Actor;
 
@@ -46,10 +49,12 @@ pub(super) enum End {
     Stuck,
     /// It was let in, and now there is no telling it what to do: the service's fault.
     Unavailable,
-    /// The registry said so.
+    /// Somebody else in the pod said so.
     Told(Command),
     /// The pod is draining: no edge, the satellite comes back elsewhere.
     Drain,
+    /// A fault of ours in the middle of it.
+    Panicked,
 }
 
 /// Runs a socket to its end. Its place at the door is given back once it is authenticated.
@@ -57,14 +62,14 @@ pub(super) enum End {
 /// What happens once is boxed: a task is as large as the largest thing it ever waits for, and most of
 /// a session's life is [`Live::hold`].
 pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake) {
-    gateway.metrics.handshakes.inc();
+    let counted = Counted::on(&gateway.metrics.handshakes);
     let admitted = Box::pin(authenticate(&mut socket, &gateway, handshake.deadline)).await;
-    gateway.metrics.handshakes.dec();
+    drop(counted);
     if let Err(Refusal::Credentials | Refusal::NotAuthenticate | Refusal::Violation(_)) = admitted {
         gateway.door.failed(handshake.client);
     }
     drop(handshake);
-    let Admitted { satellite, about, token_version, threshold_ms } = match admitted {
+    let Admitted { satellite, about, token_version } = match admitted {
         Ok(admitted) => admitted,
         Err(refusal) => return Box::pin(refuse(socket, &gateway, refusal)).await,
     };
@@ -80,42 +85,50 @@ pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake
             return Box::pin(refuse(socket, &gateway, Refusal::Unavailable)).await;
         }
     };
-    gateway.metrics.authentication("ok");
-    gateway.metrics.sessions.inc();
-    let (commands, mut orders) = mpsc::channel(COMMANDS);
-    let (place, told) = gateway.standings.enter(satellite, session);
     let mut line = Line::new(socket);
-    let end = if gateway.registry.enter(satellite, session, commands, threshold_ms) {
-        // The append was its first sign of life; only what it said of itself is still to be kept.
-        if about != About::default() {
-            gateway.heartbeats.said(satellite, session, about.clone());
+    stand_still("session::appended").await;
+    gateway.metrics.authentication("ok");
+
+    let end = match gateway.sessions.enter(satellite, session) {
+        Some((entered, Inbox { mut commands, standing })) => {
+            // The append was its first sign of life; only what it said of itself is still to be kept.
+            if about != About::default() {
+                gateway.heartbeats.said(satellite, session, about.clone());
+            }
+            let (line, who) = (&mut line, (satellite, session));
+            let held = async {
+                let welcome = Live::welcome(&gateway, line, who, (about, token_version), standing);
+                match Box::pin(welcome).await {
+                    Ok(mut live) => live.hold(line, &mut commands).await,
+                    Err(end) => end,
+                }
+            };
+            let end = AssertUnwindSafe(held).catch_unwind().await.unwrap_or(End::Panicked);
+            // Out of the table before the end is queued: what comes after it finds nobody.
+            drop(entered);
+            end
         }
-        let who = (satellite, session);
-        match Box::pin(Live::welcome(&gateway, &mut line, who, (about, token_version), told)).await
-        {
-            Ok(mut live) => live.hold(&mut line, &mut orders).await,
-            Err(end) => end,
-        }
-    } else {
-        End::Told(Command::Superseded)
+        None => End::Told(Command::Superseded),
     };
-    drop(place);
-    gateway.metrics.sessions.dec();
+    if end == End::Panicked {
+        error!(%satellite, session = session.0, "a session panicked: its connection is broken off");
+    }
     debug!(%satellite, session = session.0, ?end, "session over");
-    // Out of the registry before the end is queued: what comes after it finds nobody.
-    gateway.registry.leave(satellite, session);
-    gateway.heartbeats.forget(satellite, session);
     let goodbye = Box::pin(say_goodbye(line.into_socket(), end));
     match reason(end) {
         Some(reason) => {
-            let edge = Edge::Disconnect { session, reason };
-            let append = Box::pin(gateway.log.append(satellite, edge, Actor::system()));
-            let (appended, ()) = tokio::join!(append, goodbye);
-            if let Err(closed) = appended {
-                warn!(%satellite, session = session.0, %closed, "the end of a session is not in the log");
-            }
+            let ended = Box::pin(disconnect(&gateway, satellite, session, reason));
+            tokio::join!(ended, goodbye);
         }
         None => goodbye.await,
+    }
+}
+
+/// Appends the end of a session.
+async fn disconnect(gateway: &Gateway, satellite: SatelliteId, session: Session, reason: Reason) {
+    let edge = Edge::Disconnect { session, reason };
+    if let Err(closed) = gateway.log.append(satellite, edge, Actor::system()).await {
+        warn!(%satellite, session = session.0, %closed, "the end of a session is not in the log");
     }
 }
 
@@ -124,7 +137,7 @@ pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake
 fn reason(end: End) -> Option<Reason> {
     match end {
         End::ClientClose => Some(Reason::ClientClose),
-        End::Dropped | End::Violation(_) | End::Silent | End::Stuck => {
+        End::Dropped | End::Violation(_) | End::Silent | End::Stuck | End::Panicked => {
             Some(Reason::ConnectionDropped)
         }
         End::Unavailable => Some(Reason::Shutdown),
@@ -157,8 +170,6 @@ struct Admitted {
     about: About,
     /// Which of the satellite's tokens it came with.
     token_version: i64,
-    /// Its own offline threshold.
-    threshold_ms: Option<i64>,
 }
 
 /// Waits for the first message and checks its credentials.
@@ -175,9 +186,9 @@ async fn authenticate(
     // A malformed id has no row; it is looked up like any other.
     let id = SatelliteId(Uuid::try_parse(&client_id).unwrap_or(Uuid::nil()));
     match timeout_at(deadline, gateway.credentials.check(id, &token)).await {
-        Ok(Ok(Verdict::Right { token_version, threshold_ms })) => {
+        Ok(Ok(Verdict::Right { token_version })) => {
             let about = About { version: None, capabilities };
-            Ok(Admitted { satellite: id, about, token_version, threshold_ms })
+            Ok(Admitted { satellite: id, about, token_version })
         }
         Ok(Ok(Verdict::Wrong)) => Err(Refusal::Credentials),
         Ok(Ok(Verdict::Busy)) => Err(Refusal::Unavailable),
@@ -258,7 +269,8 @@ async fn send(socket: &mut Socket, message: &ToSatellite) -> Result<(), Broken> 
 async fn say_goodbye(mut socket: Socket, end: End) {
     let (code, words) = match end {
         End::ClientClose => return socket.answer_close().await,
-        End::Dropped | End::Silent | End::Stuck => return,
+        // What was being written when it panicked cannot be followed by a goodbye.
+        End::Dropped | End::Silent | End::Stuck | End::Panicked => return,
         End::Violation(code) => (code, ""),
         End::Unavailable => (TRY_AGAIN_LATER, ""),
         End::Drain => (RESTARTING, "pod is restarting"),
@@ -289,6 +301,7 @@ mod tests {
             (End::Violation(1009), Some(Reason::ConnectionDropped)),
             (End::Silent, Some(Reason::ConnectionDropped)),
             (End::Stuck, Some(Reason::ConnectionDropped)),
+            (End::Panicked, Some(Reason::ConnectionDropped)),
             (End::Unavailable, Some(Reason::Shutdown)),
             (End::Told(Command::TokenRotated), Some(Reason::TokenRotated)),
             (End::Told(Command::Superseded), None),
