@@ -1,5 +1,9 @@
 //! A pod that is asked to end says goodbye, and its satellites go on elsewhere.
 
+use std::time::Duration;
+
+use tokio_tungstenite::tungstenite::Error;
+
 use crate::harness::{CALM, Credentials, Fleet, Heard, Satellite, eventually};
 
 #[tokio::test]
@@ -48,4 +52,35 @@ async fn a_pod_that_drains_is_not_ready_and_takes_nobody() {
     assert_eq!(report["draining"], true);
     assert!(Satellite::try_open(pod.address).await.is_err(), "a draining pod took a socket");
     assert_eq!(pod.exit().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_pod_takes_nobody_from_the_moment_it_says_so_and_closes_nobody_before_its_delay_is_over() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet
+        .plan("a")
+        .with("GROUNDSTATION_DRAIN_DELAY", "10m")
+        .with("GROUNDSTATION_DRAIN_DEADLINE", "11m")
+        .start()
+        .await;
+    let credentials = pod.register("edge", "eu").await;
+    let held = Satellite::connect(pod.address, &credentials).await;
+    let mut at_the_door = Satellite::open(pod.address).await;
+    pod.terminate();
+    eventually("the pod to say that it drains", async || {
+        let answer = pod.get("/readyz").await;
+        if answer.status == 503 { Ok(()) } else { Err(answer.text) }
+    })
+    .await;
+    match Satellite::try_open(pod.address).await {
+        Err(Error::Http(answer)) => assert_eq!(answer.status(), 503),
+        other => panic!("a draining pod answered {other:?}"),
+    }
+    // Who was not let in yet is not let in any more.
+    assert_eq!(at_the_door.hear().await, Heard::Closed(1013));
+    held.beat_every(Duration::from_millis(100));
+    let heartbeats = "groundstation_heartbeats_received_total";
+    let heard = pod.metric(heartbeats).await;
+    pod.expect_metric(heartbeats, heard + 3.0).await;
+    assert_eq!(fleet.history(credentials.id).await, ["1 connected connect"]);
 }

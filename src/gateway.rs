@@ -23,6 +23,7 @@ use crate::credentials::Credentials;
 use crate::door::addresses::Place;
 use crate::door::refusal::Refusal;
 use crate::door::{Arrival, Door};
+use crate::health::Health;
 use crate::heartbeats::Heartbeats;
 use crate::log::append::Log;
 use crate::lookup::Lookup;
@@ -56,11 +57,13 @@ pub struct Gateway {
     pub heartbeats: Arc<Heartbeats>,
     /// The sessions of this pod.
     pub sessions: Arc<SessionTable>,
+    /// Whether the pod lets anybody in.
+    pub health: Arc<Health>,
     /// What it counts.
     pub metrics: Metrics,
     /// The sockets' tasks, waited for at the end.
     pub sockets: TaskTracker,
-    /// Cancelled when the pod drains: sockets are closed with 1012.
+    /// Cancelled when a draining pod closes its sockets, with 1012.
     pub drain: CancellationToken,
     /// Over how long a draining pod spreads its goodbyes.
     pub drain_spread: Duration,
@@ -91,7 +94,7 @@ async fn accept(
     headers: HeaderMap,
     upgrade: WebSocketUpgrade,
 ) -> Response {
-    if gateway.drain.is_cancelled() {
+    if gateway.health.is_draining() {
         let retry = [(header::RETRY_AFTER, "1".to_owned())];
         return (StatusCode::SERVICE_UNAVAILABLE, retry, "draining").into_response();
     }

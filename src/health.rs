@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
 /// Shared by everything that knows part of it.
@@ -15,7 +16,7 @@ pub struct Health {
     database: AtomicBool,
     appends_fail: AtomicBool,
     nats: AtomicBool,
-    draining: AtomicBool,
+    draining: CancellationToken,
     relay: Mutex<RelayState>,
     brown_outs: Mutex<Vec<BrownOut>>,
 }
@@ -71,14 +72,19 @@ pub struct Report {
 }
 
 impl Health {
-    /// The pod begins to shut down.
+    /// The pod begins to shut down: from the same moment on it is not ready and lets nobody in.
     pub fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+        self.draining.cancel();
     }
 
     /// Whether the pod is shutting down.
     pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+        self.draining.is_cancelled()
+    }
+
+    /// Waits until the pod begins to shut down.
+    pub async fn drained(&self) {
+        self.draining.cancelled().await;
     }
 
     /// The relay tells what it is doing; returns whether that is news.

@@ -101,6 +101,7 @@ pub async fn run(
         log: log.clone(),
         heartbeats: heartbeats.clone(),
         sessions: sessions.clone(),
+        health: health.clone(),
         metrics: metrics.clone(),
         sockets: TaskTracker::new(),
         drain: drain.clone(),
@@ -229,6 +230,7 @@ pub async fn run(
     }
 
     let by = Instant::now() + config.drain.deadline;
+    // Unready and closed to whoever comes, with the sockets it has until nobody is sent here any more.
     health.drain();
     tokio::time::sleep(config.drain.delay).await;
     // Sockets first: while they say goodbye, everything they need still runs.

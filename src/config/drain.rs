@@ -8,8 +8,8 @@ use clap::Args;
 /// The settings of a pod's end.
 #[derive(Args, Clone)]
 pub struct DrainArgs {
-    /// How long a pod that was told to end goes on unready before it closes anything, so that whoever
-    /// sends it satellites learns of it
+    /// How long a pod that was told to end goes on unready, letting nobody in, before it closes
+    /// anything, so that whoever sends it satellites learns of it
     #[arg(long, env = "GROUNDSTATION_DRAIN_DELAY", default_value = "2s", value_name = "DURATION")]
     drain_delay: String,
 

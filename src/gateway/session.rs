@@ -181,7 +181,7 @@ async fn authenticate(
     let first = timeout_at(deadline, first_message(socket));
     let (client_id, token, capabilities) = tokio::select! {
         first = first => first.map_err(|_| Refusal::TooLate)??,
-        () = gateway.drain.cancelled() => return Err(Refusal::Unavailable),
+        () = gateway.health.drained() => return Err(Refusal::Unavailable),
     };
     // A malformed id has no row; it is looked up like any other.
     let id = SatelliteId(Uuid::try_parse(&client_id).unwrap_or(Uuid::nil()));
