@@ -186,3 +186,105 @@ async fn who_goes_away_while_authenticating_is_not_left_connected() {
     assert_eq!(pod.show(credentials.id).await["status"], "offline");
     fleet.check().await;
 }
+
+/// Waits until an append of this pod waits for a row that somebody else has locked.
+async fn expect_held_up(fleet: &Fleet, pod: &str) {
+    const WAITS: &str = "
+        select count(*) from pg_stat_activity
+         where application_name = $1 and datname = current_database() and wait_event_type = 'Lock'";
+    let (sql, name) = (fleet.sql().await, format!("groundstation {pod}"));
+    eventually("the append to be held up", async || {
+        let waiting: i64 = sql.query_one(WAITS, &[&name]).await.expect("the activity").get(0);
+        if waiting > 0 { Ok(()) } else { Err("it is not".to_owned()) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_connect_whose_satellite_left_while_its_pod_was_cut_off_takes_nothing_over() {
+    let fleet = Fleet::new(CALM).await;
+    let (database, database_url) = Proxy::before(&fleet.database_url).await;
+    let a = fleet.plan("a").with("DATABASE_URL", &database_url).start().await;
+    let b = fleet.pod("b").await;
+    let (edge, other) = (b.register("edge", "eu").await, b.register("other", "eu").await);
+    // Its credentials are right, and then its connect has to wait.
+    let holder = fleet.sql().await;
+    let lock = format!("begin; select 1 from satellites where id = '{}' for update", edge.id);
+    holder.batch_execute(&lock).await.expect("locked");
+    let impatient = Satellite::open(a.address).await;
+    impatient.authenticate(&edge);
+    // Said too early, and no reason to hear nothing any more.
+    impatient.beat();
+    expect_held_up(&fleet, "a").await;
+    database.refuse();
+    holder.batch_execute("rollback").await.expect("let go");
+    impatient.vanish();
+    a.expect_metric("groundstation_authentications_total{result=\"gone\"}", 1.0).await;
+    let mut elsewhere = Satellite::connect(b.address, &edge).await;
+    database.admit();
+    // Let in behind the one that is gone.
+    eventually("the pod to take satellites again", async || {
+        let mut behind = Satellite::open(a.address).await;
+        behind.authenticate(&other);
+        match behind.hear().await {
+            Heard::Message(message) if message["type"] == "authenticated" => Ok(()),
+            heard => Err(format!("{heard:?}")),
+        }
+    })
+    .await;
+    assert_eq!(fleet.history(edge.id).await, ["1 connected connect"]);
+    assert_eq!(b.show(edge.id).await["status"], "online");
+    let beats = "groundstation_heartbeats_flushed_total";
+    let before = b.metric(beats).await;
+    elsewhere.beat();
+    b.expect_metric(beats, before + 1.0).await;
+    holds(&b, 1.0).await;
+    elsewhere.send_frame(Message::Close(None));
+    assert!(matches!(elsewhere.hear().await, Heard::Closed(_)), "its socket was closed before");
+    fleet.check().await;
+}
+
+#[tokio::test]
+async fn who_is_not_let_in_within_its_time_is_told_to_come_again_and_not_let_in_later() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let (edge, other) = (pod.register("edge", "eu").await, pod.register("other", "eu").await);
+    let holder = fleet.sql().await;
+    let lock = format!("begin; select 1 from satellites where id = '{}' for update", edge.id);
+    holder.batch_execute(&lock).await.expect("locked");
+    let mut waiting = Satellite::open(pod.address).await;
+    waiting.authenticate(&edge);
+    assert_eq!(waiting.hear().await, Heard::Closed(1013));
+    holder.batch_execute("rollback").await.expect("let go");
+    let _behind = Satellite::connect(pod.address, &other).await;
+    assert_eq!(fleet.history(edge.id).await, Vec::<String>::new());
+    let mut again = Satellite::connect(pod.address, &edge).await;
+    again.send_frame(Message::Close(None));
+    assert!(matches!(again.hear().await, Heard::Closed(_)));
+    let history = ["1 connected connect", "1 disconnected client_close"];
+    fleet.expect_history(edge.id, &history).await;
+    fleet.check().await;
+}
+
+#[tokio::test]
+async fn a_connect_that_is_in_the_log_when_its_satellite_has_left_is_ended_there() {
+    let fleet = Fleet::new(CALM).await;
+    let (database, database_url) = Proxy::before(&fleet.database_url).await;
+    let pod = fleet.plan("a").with("DATABASE_URL", &database_url).start().await;
+    let edge = pod.register("edge", "eu").await;
+    let satellite = Satellite::open(pod.address).await;
+    database.lose_commits(1);
+    satellite.authenticate(&edge);
+    eventually("the answer to be lost", async || match database.commits_lost() {
+        0 => Err("it is not".to_owned()),
+        _ => Ok(()),
+    })
+    .await;
+    database.refuse();
+    satellite.vanish();
+    database.admit();
+    let history = ["1 connected connect", "1 disconnected connection_dropped"];
+    fleet.expect_history(edge.id, &history).await;
+    holds(&pod, 0.0).await;
+    fleet.check().await;
+}

@@ -292,6 +292,8 @@ pub enum Unchanged {
     StillHeard,
     /// It was to be recovered, but had not been given up.
     NotLost,
+    /// It was taken back before it was in the log: whoever was to be let in had gone.
+    Withdrawn,
 }
 
 impl Unchanged {
@@ -302,6 +304,7 @@ impl Unchanged {
             Unchanged::AlreadyEnded => "already_ended",
             Unchanged::StillHeard => "still_heard",
             Unchanged::NotLost => "not_lost",
+            Unchanged::Withdrawn => "withdrawn",
         }
     }
 }

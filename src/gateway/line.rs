@@ -2,16 +2,22 @@
 //!
 //! A satellite that is slow to read is still heard: what is said to it is written piece by piece
 //! between what it says. One message at a time is under way; whoever has the next one waits for
-//! [`Line::is_free`], so nothing piles up.
+//! [`Line::is_free`], so nothing piles up. A satellite that waits to be let in is listened to as well, to
+//! know whether it is still there ([`Line::over`]).
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use axum::extract::ws::Message;
 use tokio::time::Instant;
 
 use super::protocol::ToSatellite;
 use super::socket::{Broken, Socket};
+
+/// Messages kept of a satellite that talks before it is let in: more than the heartbeats of so short a
+/// time. Beyond them it is not read, and heard once it is in.
+const MAX_EARLY: usize = 16;
 
 /// What happened on a line.
 #[derive(Debug)]
@@ -32,12 +38,14 @@ pub struct Line {
     next: Option<Message>,
     /// Until when what is under way must be written.
     deadline: Option<Instant>,
+    /// What it said before it was let in.
+    early: VecDeque<Message>,
 }
 
 impl Line {
     /// Over this socket.
     pub fn new(socket: Socket) -> Line {
-        Line { socket, next: None, deadline: None }
+        Line { socket, next: None, deadline: None, early: VecDeque::new() }
     }
 
     /// Whether something may be said.
@@ -63,6 +71,12 @@ impl Line {
         poll_fn(|cx| self.poll(cx)).await
     }
 
+    /// Waits until the connection is over, and keeps what is said meanwhile for [`Line::next`]. May be
+    /// dropped and called again at any time.
+    pub async fn over(&mut self) -> Broken {
+        poll_fn(|cx| self.poll_over(cx)).await
+    }
+
     /// The socket, with whatever of a message is written.
     pub fn into_socket(self) -> Socket {
         self.socket
@@ -75,10 +89,25 @@ impl Line {
             self.deadline = None;
             return Poll::Ready(written.map_or_else(Happened::Broken, |()| Happened::Written));
         }
+        if let Some(message) = self.early.pop_front() {
+            return Poll::Ready(Happened::Heard(message));
+        }
         self.socket.poll_recv(cx).map(|heard| match heard {
             Some(Ok(message)) => Happened::Heard(message),
             Some(Err(broken)) => Happened::Broken(broken),
             None => Happened::Ended,
         })
+    }
+
+    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<Broken> {
+        while self.early.len() < MAX_EARLY {
+            match ready!(self.socket.poll_recv(cx)) {
+                Some(Ok(Message::Close(_))) | None => return Poll::Ready(Broken::Gone),
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                Some(Ok(message)) => self.early.push_back(message),
+                Some(Err(broken)) => return Poll::Ready(broken),
+            }
+        }
+        Poll::Pending
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::extract::ws::Message;
 use futures_util::FutureExt;
 use secrecy::SecretString;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, error, warn};
 use uuid::Uuid;
 
@@ -23,10 +23,15 @@ use crate::credentials::Verdict;
 use crate::door::refusal::Refusal as Limit;
 use crate::failpoint::stand_still;
 use crate::lifecycle::{Edge, Reason, SatelliteId, Session};
-use crate::log::append::Outcome;
+use crate::log::append::{Closed, Outcome};
 use crate::metrics::Counted;
 use crate::satellites::About;
 use crate::wire::Actor;
+
+/// How long a connect may wait for the log: longer than the database lets it wait for another pod that
+/// stands still, so that only what is really away sends a satellite back to come again. Whoever is let in
+/// after an outage has come in the last seconds of it.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Close codes (RFC 6455, 7.4, and the agent's own).
 const NORMAL: u16 = 1000;
@@ -73,19 +78,8 @@ pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake
         Ok(admitted) => admitted,
         Err(refusal) => return Box::pin(refuse(socket, &gateway, refusal)).await,
     };
-
-    let append = gateway.log.append(satellite, Edge::Connect, Actor::system());
-    let session = match Box::pin(append).await {
-        Ok(Outcome::Appended { session, .. }) => session,
-        // Removed since its token was checked.
-        Ok(Outcome::UnknownSatellite) => {
-            return Box::pin(refuse(socket, &gateway, Refusal::Credentials)).await;
-        }
-        Ok(Outcome::Nothing(_) | Outcome::Refused) | Err(_) => {
-            return Box::pin(refuse(socket, &gateway, Refusal::Unavailable)).await;
-        }
-    };
-    let mut line = Line::new(socket);
+    let let_in = Box::pin(let_in(Line::new(socket), &gateway, satellite));
+    let Some((mut line, session)) = let_in.await else { return };
     stand_still("session::appended").await;
     gateway.metrics.authentication("ok");
 
@@ -121,6 +115,65 @@ pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake
             tokio::join!(ended, goodbye);
         }
         None => goodbye.await,
+    }
+}
+
+/// Brings a connect into the log; none where the socket was not let in, and has been told why. Only
+/// whoever is there to be let in is: it is listened to as long as that takes.
+async fn let_in(
+    mut line: Line,
+    gateway: &Gateway,
+    satellite: SatelliteId,
+) -> Option<(Line, Session)> {
+    let by = Instant::now() + CONNECT_TIMEOUT;
+    let taken = tokio::select! {
+        biased;
+        taken = gateway.log.connect(satellite) => taken.map_err(|Closed| Refusal::Unavailable),
+        refusal = given_up(&mut line, gateway, by) => Err(refusal),
+    };
+    let mut connecting = match taken {
+        Ok(connecting) => connecting,
+        Err(refusal) => {
+            refuse(line.into_socket(), gateway, refusal).await;
+            return None;
+        }
+    };
+    let refusal = tokio::select! {
+        biased;
+        outcome = connecting.outcome() => match outcome {
+            Ok(Outcome::Appended { session, .. }) => return Some((line, session)),
+            // Removed since its token was checked.
+            Ok(Outcome::UnknownSatellite) => Refusal::Credentials,
+            Ok(Outcome::Nothing(_) | Outcome::Refused) | Err(Closed) => Refusal::Unavailable,
+        },
+        refusal = given_up(&mut line, gateway, by) => {
+            connecting.withdraw();
+            refuse(line.into_socket(), gateway, refusal).await;
+            // It can be in the log all the same: then it is ended there.
+            if let Ok(Outcome::Appended { session, .. }) = connecting.outcome().await {
+                let reason = match refusal {
+                    Refusal::Unavailable => Reason::Shutdown,
+                    _ => Reason::ConnectionDropped,
+                };
+                disconnect(gateway, satellite, session, reason).await;
+            }
+            return None;
+        }
+    };
+    refuse(line.into_socket(), gateway, refusal).await;
+    None
+}
+
+/// Waits until a satellite is not to be let in any more: it has gone, its time is over, or the pod
+/// lets nobody in.
+async fn given_up(line: &mut Line, gateway: &Gateway, by: Instant) -> Refusal {
+    tokio::select! {
+        broken = line.over() => match broken {
+            Broken::Violation(code) => Refusal::Violation(code),
+            Broken::Gone => Refusal::Gone,
+        },
+        () = gateway.health.drained() => Refusal::Unavailable,
+        () = sleep_until(by) => Refusal::Unavailable,
     }
 }
 

@@ -18,6 +18,7 @@
 //! the other) it is looked up which of them are in the log already.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -58,7 +59,42 @@ pub(super) struct Request {
     pub happened: Instant,
     /// The trace it belongs to, where there is one.
     pub traceparent: Option<Traceparent>,
+    /// Set once it is taken back, see [`Connecting::withdraw`].
+    withdrawn: Option<Arc<AtomicBool>>,
     reply: oneshot::Sender<Outcome>,
+}
+
+impl Request {
+    /// Whether it has been taken back. One that an earlier try may have brought into the log has to
+    /// be looked for there first.
+    pub fn is_withdrawn(&self) -> bool {
+        self.withdrawn.as_ref().is_some_and(|withdrawn| withdrawn.load(Ordering::Relaxed))
+    }
+}
+
+/// A connect on its way into the log.
+pub struct Connecting {
+    outcome: oneshot::Receiver<Outcome>,
+    withdrawn: Arc<AtomicBool>,
+}
+
+impl Connecting {
+    /// Waits until it is decided. May be dropped and called again.
+    pub async fn outcome(&mut self) -> Result<Outcome, Closed> {
+        (&mut self.outcome).await.map_err(|_| Closed)
+    }
+
+    /// Takes it back: a session whose socket is gone is to take nothing over. Where it was in the log
+    /// already, or is on its way, that is its outcome all the same; else it never will be.
+    pub fn withdraw(&self) {
+        self.withdrawn.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Connecting {
+    fn drop(&mut self) {
+        self.withdraw();
+    }
 }
 
 /// What became of an edge.
@@ -114,12 +150,33 @@ impl Log {
         let (reply, outcome) = oneshot::channel();
         let change = ChangeId::new();
         let (span, traceparent) = trace::append(satellite);
-        let request = Request { satellite, edge, change, actor, happened, traceparent, reply };
+        let withdrawn = None;
+        let request =
+            Request { satellite, edge, change, actor, happened, traceparent, withdrawn, reply };
         let appended = async {
             self.sender.send(request).await.map_err(|_| Closed)?;
             outcome.await.map_err(|_| Closed)
         };
         appended.instrument(span).await
+    }
+
+    /// Hands over a connect that happens now, as soon as there is room for it. Whoever gives up
+    /// waiting for that has asked for nothing.
+    pub async fn connect(&self, satellite: SatelliteId) -> Result<Connecting, Closed> {
+        let (reply, outcome) = oneshot::channel();
+        let withdrawn = Arc::new(AtomicBool::new(false));
+        let request = Request {
+            satellite,
+            edge: Edge::Connect,
+            change: ChangeId::new(),
+            actor: Actor::system(),
+            happened: Instant::now(),
+            traceparent: None,
+            withdrawn: Some(withdrawn.clone()),
+            reply,
+        };
+        self.sender.send(request).await.map_err(|_| Closed)?;
+        Ok(Connecting { outcome, withdrawn })
     }
 
     /// Appends edges that are found now, and waits until all of them are decided; the outcomes
@@ -133,8 +190,9 @@ impl Log {
         for (satellite, edge) in edges {
             let (reply, outcome) = oneshot::channel();
             let (change, actor) = (ChangeId::new(), Actor::system());
-            let traceparent = None;
-            let request = Request { satellite, edge, change, actor, happened, traceparent, reply };
+            let (traceparent, withdrawn) = (None, None);
+            let request =
+                Request { satellite, edge, change, actor, happened, traceparent, withdrawn, reply };
             self.sender.send(request).await.map_err(|_| Closed)?;
             waiting.push(outcome);
         }
@@ -150,8 +208,9 @@ impl Log {
     pub fn try_submit(&self, satellite: SatelliteId, edge: Edge, happened: Instant) {
         let (reply, _) = oneshot::channel();
         let (change, actor) = (ChangeId::new(), Actor::system());
-        let traceparent = None;
-        let request = Request { satellite, edge, change, actor, happened, traceparent, reply };
+        let (traceparent, withdrawn) = (None, None);
+        let request =
+            Request { satellite, edge, change, actor, happened, traceparent, withdrawn, reply };
         if self.sender.try_send(request).is_err() {
             tracing::debug!(%satellite, ?edge, "the log's queue is full, the edge will be found again");
         }

@@ -20,6 +20,7 @@ use crate::failpoint::stand_still;
 use crate::flapping::{self, Flapping};
 use crate::lifecycle::{
     self, Connection, Decision, Event, Illegal, Position, Profile, Revision, Session, Transition,
+    Unchanged,
 };
 use crate::liveness::{self, Sight};
 use crate::observation;
@@ -56,6 +57,10 @@ pub(super) async fn transact(
     for request in batch {
         if let Some(outcome) = known.get(&request.change) {
             outcomes.push(*outcome);
+            continue;
+        }
+        if request.is_withdrawn() {
+            outcomes.push(Outcome::Nothing(Unchanged::Withdrawn));
             continue;
         }
         let satellite = satellites.entry(request.satellite.0).or_default();
