@@ -76,7 +76,7 @@ pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake
         Ok(Outcome::UnknownSatellite) => {
             return Box::pin(refuse(socket, &gateway, Refusal::Credentials)).await;
         }
-        Ok(Outcome::Nothing(_) | Outcome::Refused) | Err(_) => {
+        Ok(Outcome::Nothing(_) | Outcome::Refused | Outcome::Locked) | Err(_) => {
             return Box::pin(refuse(socket, &gateway, Refusal::Unavailable)).await;
         }
     };
