@@ -206,9 +206,9 @@ fn observed(metrics: &Metrics, name: &str) -> (u64, f64) {
 async fn plan(client: &deadpool_postgres::Object, dead: i32) -> Vec<String> {
     let statement = groundstation::monitor::STORED;
     let explain = format!(
-        "prepare sweep (int[], bigint, bigint) as {statement};
+        "prepare sweep (int[], bigint, bigint, uuid) as {statement};
          explain (analyze, costs off, timing off, summary off, buffers off)
-         execute sweep ('{{{dead}}}', 45000, 5000)"
+         execute sweep ('{{{dead}}}', 45000, 5000, null)"
     );
     let messages = client.simple_query(&explain).await.expect("a plan");
     let line = |message: &tokio_postgres::SimpleQueryMessage| match message {

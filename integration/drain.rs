@@ -55,7 +55,8 @@ async fn a_pod_that_drains_is_not_ready_and_takes_nobody() {
 }
 
 #[tokio::test]
-async fn a_pod_takes_nobody_from_the_moment_it_says_so_and_closes_nobody_before_its_delay_is_over() {
+async fn a_pod_takes_nobody_from_the_moment_it_says_so_and_closes_nobody_before_its_delay_is_over()
+{
     let fleet = Fleet::new(CALM).await;
     let pod = fleet
         .plan("a")

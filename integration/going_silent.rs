@@ -50,26 +50,19 @@ async fn a_loss_that_three_pods_find_in_the_same_moment_is_declared_by_one_of_th
     let credentials = pods[0].register("edge", "eu").await;
     let _satellite = Satellite::connect(holding.address, &credentials).await;
     holding.kill();
-    // Whoever holds this row holds every append about the satellite up, and no sweep.
-    let (holder, sql) = (fleet.sql().await, fleet.sql().await);
+    // Whoever holds this row holds every append about the satellite up, and no sweep: each proposes the
+    // loss again and again.
+    let holder = fleet.sql().await;
     holder.batch_execute("begin; select 1 from satellites for update").await.expect("held");
-    const WAITING: &str = "
-        select count(*) from pg_stat_activity
-         where datname = current_database() and wait_event_type = 'Lock'";
-    eventually("every pod to have proposed the loss", async || {
-        let waiting: i64 = sql.query_one(WAITING, &[]).await.expect("the activity").get(0);
-        if waiting == pods.len() as i64 { Ok(()) } else { Err(waiting.to_string()) }
-    })
-    .await;
+    for pod in &pods {
+        pod.expect_metric("groundstation_losses_locked_total", 2.0).await;
+    }
     holder.batch_execute("rollback").await.expect("let go");
-    eventually("the other pods to find it declared", async || {
-        let mut late = 0.0;
-        for pod in &pods {
-            late += pod.metric(ALREADY_ENDED).await;
-        }
-        if late == 2.0 { Ok(()) } else { Err(late.to_string()) }
-    })
-    .await;
+    let lost = ["1 connected connect", "1 heartbeat_lost pod_lost"];
+    fleet.expect_history(credentials.id, &lost).await;
+    for pod in &pods {
+        pod.sweeps(3).await;
+    }
     let history = fleet.history(credentials.id).await;
     assert_eq!(history, ["1 connected connect", "1 heartbeat_lost pod_lost"]);
     fleet.check().await;

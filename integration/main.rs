@@ -42,11 +42,15 @@ mod hostile_input;
 mod http_api;
 mod idempotency;
 mod import_checkstack;
+mod late_heartbeats;
 mod least_privilege;
 mod live_stream;
+mod locked_rows;
 mod long_transactions;
 mod lookups;
 mod many_at_once;
+#[cfg(feature = "failpoints")]
+mod many_due;
 mod metrics;
 mod micro;
 mod migrations;
@@ -84,6 +88,8 @@ mod stalled_append;
 mod starting;
 mod stats;
 mod storm;
+#[cfg(target_os = "linux")]
+mod suspended_machine;
 mod takeover;
 mod thresholds;
 mod token_life;

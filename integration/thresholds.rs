@@ -190,11 +190,8 @@ async fn a_changed_threshold_counts_on_a_pod_that_hears_nothing_of_the_others() 
 #[cfg(feature = "failpoints")]
 async fn changed_while_a_session_enters(own_ms: Option<i64>) {
     let fleet = Fleet::new(CALM).await;
-    let pod = fleet
-        .plan("a")
-        .with("FAILPOINTS", "session::appended=1*return(4000)->off")
-        .start()
-        .await;
+    let pod =
+        fleet.plan("a").with("FAILPOINTS", "session::appended=1*return(4000)->off").start().await;
     let with = json!({"name": "edge", "region": "eu", "offlineThresholdMs": own_ms});
     let edge = pod.register_with(with).await;
     let mut satellite = Satellite::open(pod.address).await;

@@ -1,27 +1,40 @@
 //! Heartbeats: bookkeeping, not transitions.
 //!
 //! A pod keeps the newest heartbeat of each of its sessions and writes all of them a few times a
-//! second, in one statement. Ages are measured with the pod's monotonic clock and subtracted from
-//! the database's clock, so no pod's wall clock matters. The statement is fenced: a heartbeat of a
-//! session that is not current, or whose last edge is not `connected`, moves nothing; it tells what
-//! is to be done instead ([`Verdict`]). While the database is away heartbeats wait, one a session.
+//! second, in one statement. When one was heard is told by the pod's [`DatabaseClock`], so no pod's wall
+//! clock matters, and neither does how long the statement takes to get there or waits. The statement is
+//! fenced: a heartbeat of a session that is not current, or whose last edge is not `connected`, moves
+//! nothing; it tells what is to be done instead ([`Verdict`]). While the database is away heartbeats wait,
+//! one a session.
+//!
+//! A row that somebody else has locked is waited for by its own satellite only: its heartbeat stays
+//! in memory, all others are written, and the pod says that it has observed. Of the satellite left out
+//! that is not true, and this is why no loss comes of it: while its pod lives nobody else declares its
+//! sessions lost, and its pod knows better; the loss needs the very row that is locked; and once that is
+//! free the heartbeat is written within [`FLUSH_INTERVAL`]. What remains is that a read calls it offline
+//! while its row is locked for longer than its threshold, which [`LockedRows`] tells operators.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
+use deadpool_postgres::Object;
+use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use uuid::Uuid;
 
 use crate::database::{self, Database};
+use crate::database_clock::{DatabaseClock, Moment};
 use crate::gateway::table::{Command, SessionTable};
 use crate::lifecycle::{Edge, Event, SatelliteId, Session};
+use crate::locked_rows::LockedRows;
 use crate::log::append::Log;
 use crate::metrics::Metrics;
 use crate::observation;
 use crate::satellites::{self, About};
+use crate::wire::Timestamp;
 
 /// How often heartbeats are written: often enough that a read on another pod is at most this much
 /// behind, seldom enough that a batch is worth its commit.
@@ -33,7 +46,7 @@ const MAX_BATCH: usize = 1_000;
 struct Beat {
     session: Session,
     /// When it was heard; none for what was said with a connect, whose edge is its sign of life.
-    at: Option<Instant>,
+    at: Option<Moment>,
     about: About,
 }
 
@@ -46,7 +59,7 @@ pub struct Heartbeats {
 impl Heartbeats {
     /// Notes a heartbeat that came just now.
     pub fn beat(&self, satellite: SatelliteId, session: Session, about: About) {
-        self.put(satellite, Beat { session, at: Some(Instant::now()), about });
+        self.put(satellite, Beat { session, at: Some(Moment::now()), about });
     }
 
     /// Notes what an agent said of itself when it connected.
@@ -108,6 +121,25 @@ fn verdict(current: Session, last_event: Option<Event>, session: Session) -> Ver
     }
 }
 
+/// Whose rows somebody else has locked.
+struct Locked {
+    connections: HashSet<SatelliteId>,
+    registry: HashSet<SatelliteId>,
+}
+
+impl Locked {
+    /// What of a heartbeat could not be written.
+    fn part_of(&self, satellite: SatelliteId, beat: Beat) -> Option<Beat> {
+        let heartbeat = self.connections.contains(&satellite);
+        let about = self.registry.contains(&satellite);
+        (heartbeat || about).then(|| Beat {
+            session: beat.session,
+            at: beat.at.filter(|_| heartbeat),
+            about: if about { beat.about } else { About::default() },
+        })
+    }
+}
+
 /// The task that writes them.
 pub struct Flusher {
     /// This life of the pod.
@@ -131,13 +163,14 @@ impl Flusher {
     pub async fn run(self, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(FLUSH_INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut locked = LockedRows::new("heartbeats", self.metrics.clone());
         let mut failing = false;
         loop {
             let stopping = tokio::select! {
                 _ = ticks.tick() => false,
                 () = stop.cancelled() => true,
             };
-            match self.flush().await {
+            match self.flush(&mut locked).await {
                 Ok(()) => failing = false,
                 Err(error) => {
                     self.metrics.heartbeat_failures.inc();
@@ -153,19 +186,31 @@ impl Flusher {
         }
     }
 
-    /// Writes everything heard so far, and says so: only then has this pod observed.
-    async fn flush(&self) -> anyhow::Result<()> {
+    /// Writes everything heard so far, but for rows somebody else has locked, and says so: only then has
+    /// this pod observed.
+    async fn flush(&self, locked: &mut LockedRows) -> anyhow::Result<()> {
         let began = Instant::now();
         let mut beats = self.heartbeats.take();
+        let mut left_out = Vec::new();
         while !beats.is_empty() {
             let batch = beats.split_off(beats.len().saturating_sub(MAX_BATCH));
-            if let Err(error) = self.write(&batch).await {
-                for (satellite, beat) in beats.into_iter().chain(batch) {
-                    self.heartbeats.put(satellite, beat);
+            let locked = match self.write(&batch).await {
+                Ok(locked) => locked,
+                Err(error) => {
+                    for (satellite, beat) in beats.into_iter().chain(batch) {
+                        self.heartbeats.put(satellite, beat);
+                    }
+                    return Err(error);
                 }
-                return Err(error);
+            };
+            for (satellite, beat) in batch {
+                if let Some(waits) = locked.part_of(satellite, beat) {
+                    self.heartbeats.put(satellite, waits);
+                    left_out.push(satellite);
+                }
             }
         }
+        locked.found(left_out.into_iter());
         self.observe(began).await
     }
 
@@ -188,13 +233,12 @@ impl Flusher {
         }
     }
 
-    async fn write(&self, batch: &[(SatelliteId, Beat)]) -> anyhow::Result<()> {
+    async fn write(&self, batch: &[(SatelliteId, Beat)]) -> anyhow::Result<Locked> {
         let client = self.database.get().await?;
-        let heard: HashMap<Uuid, (Session, Instant)> =
+        let heard: HashMap<Uuid, (Session, Moment)> =
             batch.iter().filter_map(|(id, beat)| Some((id.0, (beat.session, beat.at?)))).collect();
         let ids: Vec<Uuid> = heard.keys().copied().collect();
         let sessions: Vec<i64> = heard.values().map(|(session, _)| session.0).collect();
-        let ages: Vec<f64> = heard.values().map(|(_, at)| at.elapsed().as_secs_f64()).collect();
         let news: Vec<(SatelliteId, About)> = batch
             .iter()
             .filter(|(_, beat)| beat.about != About::default())
@@ -205,15 +249,21 @@ impl Flusher {
             let mut rows = Vec::new();
             if !ids.is_empty() {
                 let statement = client.prepare_cached(FLUSH).await?;
-                rows = client.query(&statement, &[&ids, &sessions, &ages]).await?;
+                // All of them were heard before.
+                let now = look_at_clock(&client, self.log.clock()).await?;
+                let time_of = |(_, at): &(Session, Moment)| self.log.clock().time_of(*at, now);
+                let times: Vec<OffsetDateTime> =
+                    heard.values().map(|beat| Timestamp::new(time_of(beat)).moment()).collect();
+                rows = client.query(&statement, &[&ids, &sessions, &times]).await?;
             }
-            if !news.is_empty() {
-                satellites::describe(&client, &news).await?;
-            }
-            Ok::<_, tokio_postgres::Error>(rows)
+            let locked = match news.is_empty() {
+                true => HashSet::new(),
+                false => satellites::describe(&client, &news).await?,
+            };
+            Ok::<_, tokio_postgres::Error>((rows, locked))
         };
-        let rows = match within_time(write).await {
-            Ok(rows) => rows,
+        let (rows, registry) = match within_time(write).await {
+            Ok(written) => written,
             Err(error) => {
                 database::abandon(client);
                 return Err(error);
@@ -222,18 +272,22 @@ impl Flusher {
 
         let moved = heard.len().saturating_sub(rows.len());
         self.metrics.heartbeats_flushed.inc_by(moved as u64);
+        let mut locked = Locked { connections: HashSet::new(), registry };
         for row in &rows {
             let id = SatelliteId(row.try_get("satellite_id")?);
+            let Some(current) = row.try_get::<_, Option<i64>>("current")?.map(Session) else {
+                locked.connections.insert(id);
+                continue;
+            };
             let session = Session(row.try_get("session")?);
-            let current = Session(row.try_get("current")?);
             let last_event = Event::parse(row.try_get("last_event")?);
-            let at = heard.get(&id.0).map_or_else(Instant::now, |(_, at)| *at);
+            let at = heard.get(&id.0).map_or_else(Moment::now, |(_, at)| *at);
             self.act(id, session, verdict(current, last_event, session), at);
         }
-        Ok(())
+        Ok(locked)
     }
 
-    fn act(&self, satellite: SatelliteId, session: Session, verdict: Verdict, at: Instant) {
+    fn act(&self, satellite: SatelliteId, session: Session, verdict: Verdict, at: Moment) {
         let end = |command| {
             self.metrics.heartbeats_stale.inc();
             self.sessions.end(satellite, session, command);
@@ -260,24 +314,39 @@ async fn within_time<T>(
     }
 }
 
-/// Locks the rows in id order, as the appender does. Returns the heartbeats that moved nothing.
+/// The database's time, by a round trip of its own that the clock learns from.
+async fn look_at_clock(
+    client: &Object,
+    clock: &DatabaseClock,
+) -> Result<OffsetDateTime, tokio_postgres::Error> {
+    let statement = client.prepare_cached("select clock_timestamp()").await?;
+    let sent = Moment::now();
+    let now = client.query_one(&statement, &[]).await?.try_get(0)?;
+    clock.note(sent, now, Moment::now());
+    Ok(now)
+}
+
+/// Waits for no row. Returns the heartbeats that moved nothing: without a current session those whose
+/// rows somebody else has locked.
 const FLUSH: &str = "
     with beat as (
-        select * from unnest($1::uuid[], $2::bigint[], $3::float8[]) as b (satellite_id, session, age)
+        select * from unnest($1::uuid[], $2::bigint[], $3::timestamptz[]) as b (satellite_id, session, heard_at)
     ), locked as (
-        select c.satellite_id, c.session as current, c.last_event, b.session, b.age
+        select c.satellite_id, c.session as current, c.last_event, b.session, b.heard_at
           from satellite_connections c join beat b using (satellite_id)
          order by c.satellite_id
-           for no key update of c
+           for no key update of c skip locked
     ), moved as (
         update satellite_connections c
-           set last_heartbeat_at = greatest(c.last_heartbeat_at,
-                   date_trunc('milliseconds', clock_timestamp() - make_interval(secs => l.age)))
+           set last_heartbeat_at = greatest(c.last_heartbeat_at, l.heard_at)
           from locked l
          where c.satellite_id = l.satellite_id and l.session = l.current and l.last_event = 'connected'
     )
-    select satellite_id, session, current, last_event from locked
-     where session <> current or last_event <> 'connected'";
+    select b.satellite_id, b.session, l.current, l.last_event
+      from beat b left join locked l using (satellite_id)
+     where l.session <> l.current or l.last_event <> 'connected'
+        or (l.satellite_id is null
+            and exists (select from satellite_connections c where c.satellite_id = b.satellite_id))";
 
 #[cfg(test)]
 mod tests {
@@ -291,7 +360,7 @@ mod tests {
         let said = |version: &str| About { version: Some(version.to_owned()), capabilities: None };
         heartbeats.beat(ID, Session(1), said("0.4"));
         heartbeats.beat(ID, Session(2), About::default());
-        let old = Beat { session: Session(1), at: Some(Instant::now()), about: said("0.3") };
+        let old = Beat { session: Session(1), at: Some(Moment::now()), about: said("0.3") };
         heartbeats.put(ID, old);
         let taken = heartbeats.take();
         assert_eq!(taken.len(), 1);
@@ -309,6 +378,21 @@ mod tests {
         let taken = heartbeats.take();
         assert!(taken[0].1.at.is_some());
         assert_eq!(taken[0].1.about, about);
+    }
+
+    #[test]
+    fn of_a_heartbeat_only_what_is_locked_waits() {
+        let about = About { version: Some("0.5".to_owned()), capabilities: None };
+        let of = |connection: bool, registry: bool| {
+            let only = |locked| if locked { HashSet::from([ID]) } else { HashSet::new() };
+            let locked = Locked { connections: only(connection), registry: only(registry) };
+            let beat = Beat { session: Session(1), at: Some(Moment::now()), about: about.clone() };
+            locked.part_of(ID, beat).map(|beat| (beat.at.is_some(), beat.about == about))
+        };
+        assert_eq!(of(false, false), None);
+        assert_eq!(of(true, false), Some((true, false)));
+        assert_eq!(of(false, true), Some((false, true)));
+        assert_eq!(of(true, true), Some((true, true)));
     }
 
     #[test]

@@ -12,7 +12,7 @@
 //! | connect | connected, *connect* | connected, *takeover* | connected, *connect* | connected, *connect* |
 //! | disconnect | illegal | disconnected | nothing | nothing |
 //! | lost | illegal | heartbeat_lost, if offline | nothing | nothing |
-//! | recover | illegal | nothing | nothing | connected, *recovered* |
+//! | recover | illegal | nothing | nothing | connected, *recovered*, if young |
 //! | remove | removed | removed | removed | removed |
 //!
 //! Every edge but connect and remove names its session. A session that is not the current one
@@ -20,6 +20,9 @@
 //! A connection that was given up and then closes was given up once: that close changes nothing.
 //! A loss happened when the heartbeat's time was over (`occurred_at`), not when it was found.
 //! A session that ended cleanly stays ended: a heartbeat that was under way cannot revive it.
+//! A heartbeat brings a satellite back only while it is no older than the threshold: one that its pod could
+//! not tell of in time says nothing about now. Blind time makes it no younger. A satellite that is alive
+//! has been heard since on the same socket, so this keeps none away, and whoever is dead stays lost.
 
 use std::time::Duration;
 
@@ -294,6 +297,8 @@ pub enum Unchanged {
     NotLost,
     /// It was taken back before it was in the log: whoever was to be let in had gone.
     Withdrawn,
+    /// It was to be recovered by a heartbeat that is older than its threshold by now.
+    HeardTooLongAgo,
 }
 
 impl Unchanged {
@@ -305,6 +310,7 @@ impl Unchanged {
             Unchanged::StillHeard => "still_heard",
             Unchanged::NotLost => "not_lost",
             Unchanged::Withdrawn => "withdrawn",
+            Unchanged::HeardTooLongAgo => "heard_too_long_ago",
         }
     }
 }
@@ -338,15 +344,16 @@ pub struct OutOfOrder {
     pub after: Revision,
 }
 
-/// Decides what `edge`, which happened at `now`, does to a satellite whose row is `current`.
+/// Decides at `now` what `edge`, which happened at `happened`, does to a satellite whose row is `current`.
 ///
-/// `now` is the moment the edge happened, or for a loss was found, by the database's clock; `sight`
-/// what the pods could see of it. Errors are faults of the caller, see [`Illegal`].
+/// Both by the database's clock. A loss happened here when it was found, a recovery when the heartbeat was
+/// heard. `sight` is what the pods could see of it. Errors are faults of the caller, see [`Illegal`].
 pub fn next(
     satellite: SatelliteId,
     profile: &Profile,
     current: Option<&Connection>,
     edge: Edge,
+    happened: OffsetDateTime,
     now: OffsetDateTime,
     sight: &Sight,
 ) -> Result<Decision, Illegal> {
@@ -354,14 +361,14 @@ pub fn next(
     let last = current.map(|row| row.last_event);
     let heartbeat = current.and_then(|row| row.last_heartbeat_at);
 
-    let mut occurred_at = now;
+    let mut occurred_at = happened;
     let (event, reason, session, last_seen_at) = match edge {
         Edge::Connect => {
             let reason = match last {
                 Some(Event::Connected) => Reason::Takeover,
                 _ => Reason::Connect,
             };
-            (Event::Connected, reason, Session(newest.0 + 1), Some(now))
+            (Event::Connected, reason, Session(newest.0 + 1), Some(happened))
         }
         Edge::Remove => (Event::Removed, Reason::Removed, newest, None),
         Edge::Disconnect { session, .. }
@@ -384,7 +391,8 @@ pub fn next(
         },
         Edge::Lost { session, reason } => match last {
             Some(Event::Connected) => {
-                if liveness::status(heartbeat, now, profile.threshold, sight) == Status::Online {
+                if liveness::status(heartbeat, happened, profile.threshold, sight) == Status::Online
+                {
                     return Ok(Decision::Nothing(Unchanged::StillHeard));
                 }
                 if let Some(heartbeat) = heartbeat {
@@ -395,7 +403,12 @@ pub fn next(
             _ => return Ok(Decision::Nothing(Unchanged::AlreadyEnded)),
         },
         Edge::Recover { session } => match last {
-            Some(Event::HeartbeatLost) => (Event::Connected, Reason::Recovered, session, Some(now)),
+            Some(Event::HeartbeatLost) if now > happened + profile.threshold => {
+                return Ok(Decision::Nothing(Unchanged::HeardTooLongAgo));
+            }
+            Some(Event::HeartbeatLost) => {
+                (Event::Connected, Reason::Recovered, session, Some(happened))
+            }
             Some(Event::Connected) => return Ok(Decision::Nothing(Unchanged::NotLost)),
             _ => return Ok(Decision::Nothing(Unchanged::AlreadyEnded)),
         },

@@ -20,6 +20,7 @@ use exposition::Form;
 
 type Labels<const N: usize> = [(&'static str, &'static str); N];
 type Counters<const N: usize> = Family<Labels<N>, Counter>;
+type Gauges<const N: usize> = Family<Labels<N>, Gauge>;
 
 /// A pod's metrics; clones share the same numbers.
 #[derive(Clone)]
@@ -38,6 +39,7 @@ pub struct Numbers {
     pub streams_max: Gauge,
     edges: Counters<2>,
     unchanged: Counters<1>,
+    locked_satellites: Gauges<1>,
     authentications: Counters<1>,
     dropped: Counters<1>,
     refusals: Counters<1>,
@@ -65,6 +67,8 @@ pub struct Numbers {
     pub sweep_seconds: Histogram,
     /// Sweeps that failed.
     pub sweep_failures: Counter,
+    /// Losses left to the next sweep, because somebody has the satellite's row.
+    pub losses_locked: Counter,
     /// Transitions in the log beyond the relay's checkpoint, as this pod last saw it.
     pub relay_lag: Gauge,
     /// How long the oldest of them has been in the log.
@@ -140,6 +144,7 @@ impl Metrics {
             streams_max: Gauge::default(),
             edges: Family::default(),
             unchanged: Family::default(),
+            locked_satellites: Family::default(),
             authentications: Family::default(),
             dropped: Family::default(),
             refusals: Family::default(),
@@ -157,6 +162,7 @@ impl Metrics {
             heartbeat_failures: Counter::default(),
             sweep_seconds: seconds(),
             sweep_failures: Counter::default(),
+            losses_locked: Counter::default(),
             relay_lag: Gauge::default(),
             relay_lag_seconds: Gauge::default(),
             disagreements: Family::default(),
@@ -209,6 +215,11 @@ impl Numbers {
         r.register("streams_max", "Live streams a pod may have", self.streams_max.clone());
         r.register("edges", "Transitions appended by this pod", self.edges.clone());
         r.register("unchanged_edges", "Edges that changed nothing", self.unchanged.clone());
+        r.register(
+            "locked_satellites",
+            "Satellites whose rows somebody has kept locked for long, by what waits for them",
+            self.locked_satellites.clone(),
+        );
         r.register("authentications", "First messages by result", self.authentications.clone());
         r.register("dropped_messages", "Messages dropped by reason", self.dropped.clone());
         r.register("door_refusals", "Refused at the door by limit", self.refusals.clone());
@@ -252,6 +263,11 @@ impl Numbers {
             self.sweep_seconds.clone(),
         );
         r.register("sweep_failures", "Sweeps that failed", self.sweep_failures.clone());
+        r.register(
+            "losses_locked",
+            "Losses left to the next sweep, as somebody has the row",
+            self.losses_locked.clone(),
+        );
         r.register(
             "relay_lag_positions",
             "Transitions not known to be on the stream yet, by the relay's checkpoint",
@@ -368,6 +384,11 @@ impl Numbers {
     /// Counts an edge that changed nothing.
     pub fn unchanged(&self, why: Unchanged) {
         self.unchanged.get_or_create(&[("reason", why.as_str())]).inc();
+    }
+
+    /// Sets of how many satellites `edges` or `heartbeats` wait for a row that somebody keeps locked.
+    pub fn locked_satellites(&self, what: &'static str, count: i64) {
+        self.locked_satellites.get_or_create(&[("what", what)]).set(count);
     }
 
     /// Counts a first message: `ok`, `refused`, `not_authenticate`, `timeout`, `unavailable`.

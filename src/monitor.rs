@@ -16,7 +16,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use fail::fail_point;
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -31,7 +33,7 @@ use brown_out::{Guard, Lateness, Rules};
 
 pub mod brown_out;
 
-/// Losses one sweep declares; the next one follows at once.
+/// Losses one sweep takes from each place it looks; where it declared any, the next one follows at once.
 const MAX_DUE: usize = 10_000;
 
 /// Ended sessions taken from silent pods at a time.
@@ -103,6 +105,34 @@ struct Memory {
     /// When the stored rows of its own sessions are looked through again.
     look_through_at: Instant,
     guards: HashMap<Group, Guard>,
+    /// Where the next look goes on.
+    turns: Turns,
+}
+
+/// Where to go on among the sessions that are due, by place where they are looked for.
+///
+/// A loss that was found need not be declared: it may be held, its row may be locked, a session that was
+/// given up may have a socket still. Those that stay due must keep no other from being found, so where
+/// there are more than one look takes, the next takes those that come after.
+#[derive(Default)]
+struct Turns {
+    own: Option<SatelliteId>,
+    stored: Option<SatelliteId>,
+    unheld: Option<SatelliteId>,
+}
+
+/// Cuts a look that found too many, and notes where the next goes on. `due` is in the order of ids, from
+/// `turn` on.
+fn cut(due: &mut Vec<Due>, turn: &mut Option<SatelliteId>, max: usize) {
+    let is_all = due.len() <= max;
+    due.truncate(max);
+    *turn = if is_all { None } else { due.last().map(|due| due.satellite) };
+}
+
+/// [`MAX_DUE`], but in a test of what happens beyond it.
+fn max_due() -> usize {
+    fail_point!("monitor::max_due", |max| max.and_then(|max| max.parse().ok()).unwrap_or(MAX_DUE));
+    MAX_DUE
 }
 
 impl Monitor {
@@ -111,8 +141,13 @@ impl Monitor {
         let mut ticks = tokio::time::interval(self.interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let now = Instant::now();
-        let mut memory =
-            Memory { swept_at: now, deaf_until: now, look_through_at: now, guards: HashMap::new() };
+        let mut memory = Memory {
+            swept_at: now,
+            deaf_until: now,
+            look_through_at: now,
+            guards: HashMap::new(),
+            turns: Turns::default(),
+        };
         let mut failing = false;
         loop {
             tokio::select! {
@@ -124,9 +159,9 @@ impl Monitor {
                 () = stop.cancelled() => return,
             };
             match swept {
-                Ok(is_all) => {
+                Ok(goes_on) => {
                     failing = false;
-                    if !is_all {
+                    if goes_on {
                         ticks.reset_immediately();
                     }
                 }
@@ -141,7 +176,7 @@ impl Monitor {
         }
     }
 
-    /// Returns whether that was all there is to declare.
+    /// Returns whether there is more to declare.
     async fn sweep(&self, memory: &mut Memory) -> anyhow::Result<bool> {
         let started = Instant::now();
         let lapse = blind_after(self.default_threshold);
@@ -158,9 +193,9 @@ impl Monitor {
         let (held, due): (Vec<Due>, Vec<Due>) =
             found.due.into_iter().partition(|due| memory.is_held(due));
         self.metrics.brown_out_held.set(i64::try_from(held.len()).unwrap_or(i64::MAX));
-        let is_all = due.len() < MAX_DUE;
-        self.declare(due).await?;
-        Ok(is_all)
+        let is_all = due.len() < max_due();
+        let declared = self.declare(due).await?;
+        Ok(!is_all && declared > 0)
     }
 
     /// Looks everywhere.
@@ -172,27 +207,24 @@ impl Monitor {
         let own = Lateness { sessions: look.sessions, late: look.late };
         let mut found = Found::default();
         if now >= memory.deaf_until {
-            let due = |&(satellite, session)| Due {
-                satellite,
-                session,
-                reason: Reason::HeartbeatTimeout,
-                pod: Some(self.pod),
-            };
-            found.due.extend(look.due.iter().take(MAX_DUE).map(due));
+            found.due = self.own(look.due, &mut memory.turns.own);
         }
         let silent = self.account(&client, own, &mut found.lateness).await.map_err(server)?;
         if !silent.is_empty() {
             let late = self.left_behind(&client, &silent, &mut found.lateness).await;
             if late.map_err(server)? > 0 {
-                found.due.extend(self.stored(&client, &silent).await.map_err(server)?);
+                let turn = &mut memory.turns.stored;
+                found.due.extend(self.stored(&client, &silent, turn).await.map_err(server)?);
             }
         }
         if now >= memory.look_through_at {
+            let over = self.let_go(&client, &silent).await.map_err(server)?;
+            let turn = &mut memory.turns.unheld;
+            let mut orphans = self.unheld(&client, turn).await.map_err(server)?;
             // As long as there are more of them the next sweep looks again.
-            if self.let_go(&client, &silent).await.map_err(server)? < MAX_LET_GO {
+            if over < MAX_LET_GO && turn.is_none() {
                 memory.look_through_at = now + self.default_threshold / 3;
             }
-            let mut orphans = self.unheld(&client).await.map_err(server)?;
             orphans.retain(|due| !self.sessions.holds(due.satellite, due.session));
             found.due.extend(orphans);
         }
@@ -255,15 +287,50 @@ impl Monitor {
         Ok(all)
     }
 
+    /// Those of this pod's sessions that are due which are to be declared now.
+    fn own(
+        &self,
+        mut sessions: Vec<(SatelliteId, Session)>,
+        turn: &mut Option<SatelliteId>,
+    ) -> Vec<Due> {
+        sessions.sort_unstable();
+        let after = |(satellite, _): &(SatelliteId, Session)| Some(*satellite) > *turn;
+        let due = |(satellite, session)| Due {
+            satellite,
+            session,
+            reason: Reason::HeartbeatTimeout,
+            pod: Some(self.pod),
+        };
+        let mut due: Vec<Due> = sessions.into_iter().filter(after).map(due).collect();
+        cut(&mut due, turn, max_due());
+        due
+    }
+
     /// The sessions of silent pods that are due, by what is stored of them.
     async fn stored(
         &self,
         client: &deadpool_postgres::Object,
         silent: &[i32],
+        turn: &mut Option<SatelliteId>,
     ) -> Result<Vec<Due>, tokio_postgres::Error> {
-        let limit = MAX_DUE as i64;
-        let rows = client.query(STORED, &[&silent, &self.default_ms(), &limit]).await?;
-        rows.iter().map(Due::from_row).collect()
+        self.look(client, STORED, &silent, turn).await
+    }
+
+    /// Looks among stored rows, from where the look before had to stop.
+    async fn look(
+        &self,
+        client: &deadpool_postgres::Object,
+        statement: &str,
+        pods: &(dyn ToSql + Sync),
+        turn: &mut Option<SatelliteId>,
+    ) -> Result<Vec<Due>, tokio_postgres::Error> {
+        let max = max_due();
+        let limit = i64::try_from(max).unwrap_or(i64::MAX).saturating_add(1);
+        let after = turn.map(|satellite| satellite.0);
+        let rows = client.query(statement, &[pods, &self.default_ms(), &limit, &after]).await?;
+        let mut due = rows.iter().map(Due::from_row).collect::<Result<Vec<Due>, _>>()?;
+        cut(&mut due, turn, max);
+        Ok(due)
     }
 
     /// Takes sessions that are over from the pods that are silent, so that they are not passed over in
@@ -282,10 +349,9 @@ impl Monitor {
     async fn unheld(
         &self,
         client: &deadpool_postgres::Object,
+        turn: &mut Option<SatelliteId>,
     ) -> Result<Vec<Due>, tokio_postgres::Error> {
-        let limit = MAX_DUE as i64;
-        let rows = client.query(UNHELD, &[&self.pod, &self.default_ms(), &limit]).await?;
-        rows.iter().map(Due::from_row).collect()
+        self.look(client, UNHELD, &self.pod, turn).await
     }
 
     fn default_ms(&self) -> i64 {
@@ -335,21 +401,24 @@ impl Monitor {
         BrownOut { scope, sessions: lateness.sessions, late: lateness.late }
     }
 
-    async fn declare(&self, due: Vec<Due>) -> anyhow::Result<()> {
+    /// Returns how many were declared.
+    async fn declare(&self, due: Vec<Due>) -> anyhow::Result<usize> {
         if due.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         let edges = due
             .iter()
             .map(|due| (due.satellite, Edge::Lost { session: due.session, reason: due.reason }))
             .collect();
         let outcomes = self.log.append_all(edges).await?;
+        let locked = outcomes.iter().filter(|outcome| **outcome == Outcome::Locked).count();
+        self.metrics.losses_locked.inc_by(locked as u64);
         let declared =
             outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Appended { .. })).count();
         if declared > 0 {
             info!(due = due.len(), declared, "satellites went silent");
         }
-        Ok(())
+        Ok(declared)
     }
 }
 
@@ -385,17 +454,20 @@ const LEFT_BEHIND: &str = "
                                - least(interval '1 millisecond' * $3::bigint, threshold_of(s.offline_threshold_ms, $2) / 2)
      group by c.pod";
 
-/// Finds the sessions of silent pods that are due.
+/// Finds the sessions of silent pods that are due, from one on. They are looked for by their pods and then
+/// put in order: else Postgres might walk all rows in that order.
 pub const STORED: &str = "
-    with sight as materialized (select * from sight)
-    select c.satellite_id, c.session, c.pod, p.left_at is null as is_dead
-      from sight, satellite_connections c
-      join satellites s on s.id = c.satellite_id
-      join pods p on p.number = c.pod
-     where c.pod = any($1) and c.last_event = 'connected'
-       and judged_until(sight.observed_at, p.seen_at)
-           > online_until(c.last_heartbeat_at, s.offline_threshold_ms, $2, sight.judged_at, sight.resumed_at)
-     limit $3";
+    with sight as materialized (select * from sight), due as materialized (
+        select c.satellite_id, c.session, c.pod, p.left_at is null as is_dead
+          from sight, satellite_connections c
+          join satellites s on s.id = c.satellite_id
+          join pods p on p.number = c.pod
+         where c.pod = any($1) and c.last_event = 'connected'
+           and ($4::uuid is null or c.satellite_id > $4)
+           and judged_until(sight.observed_at, p.seen_at)
+               > online_until(c.last_heartbeat_at, s.offline_threshold_ms, $2, sight.judged_at, sight.resumed_at)
+    )
+    select * from due order by satellite_id limit $3";
 
 /// Waits for nobody: a row that is locked has an edge on its way.
 const LET_GO: &str = "
@@ -409,10 +481,44 @@ const LET_GO: &str = "
 /// Only those that were not heard for as long as there is between two looks can be: most rows are
 /// passed over before anything is asked about their satellites.
 const UNHELD: &str = "
-    select c.satellite_id, c.session, c.pod, false as is_dead
-      from sight, satellite_connections c join satellites s on s.id = c.satellite_id
-     where (c.pod = $1 or c.pod is null) and c.last_event = 'connected'
-       and c.last_heartbeat_at < sight.observed_at - interval '1 millisecond' * ($2::bigint / 3)
-       and sight.observed_at
-           > online_until(c.last_heartbeat_at, s.offline_threshold_ms, $2, sight.judged_at, sight.resumed_at)
-     limit $3";
+    with due as materialized (
+        select c.satellite_id, c.session, c.pod, false as is_dead
+          from sight, satellite_connections c join satellites s on s.id = c.satellite_id
+         where (c.pod = $1 or c.pod is null) and c.last_event = 'connected'
+           and ($4::uuid is null or c.satellite_id > $4)
+           and c.last_heartbeat_at < sight.observed_at - interval '1 millisecond' * ($2::bigint / 3)
+           and sight.observed_at
+               > online_until(c.last_heartbeat_at, s.offline_threshold_ms, $2, sight.judged_at, sight.resumed_at)
+    )
+    select * from due order by satellite_id limit $3";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    /// Looks as often as it takes to have seen all of `due`; what each look found.
+    fn looks(due: &[u128], max: usize, times: usize) -> Vec<Vec<u128>> {
+        let mut turn = None;
+        let mut look = || {
+            let is_next = |id: &&u128| Some(SatelliteId(Uuid::from_u128(**id))) > turn;
+            let mut found: Vec<Due> = due.iter().filter(is_next).map(|id| of(*id)).collect();
+            cut(&mut found, &mut turn, max);
+            found.iter().map(|due| due.satellite.0.as_u128()).collect()
+        };
+        (0..times).map(|_| look()).collect()
+    }
+
+    fn of(id: u128) -> Due {
+        let satellite = SatelliteId(Uuid::from_u128(id));
+        Due { satellite, session: Session(1), reason: Reason::HeartbeatTimeout, pod: None }
+    }
+
+    #[test]
+    fn those_that_stay_due_keep_no_other_from_being_found() {
+        assert_eq!(looks(&[1, 2, 3], 3, 2), [[1, 2, 3], [1, 2, 3]]);
+        assert_eq!(looks(&[1, 2, 3, 4, 5], 2, 4), [vec![1, 2], vec![3, 4], vec![5], vec![1, 2]]);
+        assert_eq!(looks(&[1, 2, 3, 4], 2, 3), [[1, 2], [3, 4], [1, 2]]);
+        assert_eq!(looks(&[], 2, 2), [[0; 0]; 2]);
+    }
+}

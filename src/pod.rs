@@ -251,7 +251,10 @@ pub async fn run(
     }
     // Every way into the log is gone now: the appender ends when it has appended what it took.
     if timeout_at(by, appender).await.is_err() {
-        bail!("the database does not answer: the last edges of this pod are not in the log");
+        bail!(
+            "the last edges of this pod are not in the log: the database does not answer, or somebody \
+             keeps a satellite's row locked"
+        );
     }
     info!("drained");
     Ok(())

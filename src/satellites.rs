@@ -4,7 +4,7 @@
 //! way out, from the row and the database's clock. The token's hash leaves the database only to be
 //! compared, in [`credential`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use deadpool_postgres::{GenericClient, Object};
@@ -454,8 +454,8 @@ pub struct About {
     pub capabilities: Option<Vec<String>>,
 }
 
-/// Only rows that say something else are locked, and after the wait for a lock they are looked at
-/// again: a fleet that comes back saying what it said before costs no write.
+/// Only rows that say something else are locked, and once locked they are looked at again: a fleet that
+/// comes back saying what it said before costs no write. Waits for no row; returns those it was not given.
 const DESCRIBE: &str = "
     with said as (
         select a.id, a.version,
@@ -468,25 +468,33 @@ const DESCRIBE: &str = "
          where (coalesce(a.version, s.version), coalesce(a.capabilities, s.capabilities))
                is distinct from (s.version, s.capabilities)
          order by s.id
-           for no key update of s
+           for no key update of s skip locked
+    ), kept as (
+        update satellites s
+           set version = coalesce(n.version, s.version),
+               capabilities = coalesce(n.capabilities, s.capabilities)
+          from news n
+         where s.id = n.id
     )
-    update satellites s
-       set version = coalesce(n.version, s.version),
-           capabilities = coalesce(n.capabilities, s.capabilities)
-      from news n
-     where s.id = n.id";
+    select s.id
+      from satellites s join said a using (id)
+     where (coalesce(a.version, s.version), coalesce(a.capabilities, s.capabilities))
+           is distinct from (s.version, s.capabilities)
+       and not exists (select from news n where n.id = s.id)";
 
-/// Keeps what agents say of themselves; rows that say so already are not touched.
+/// Keeps what agents say of themselves; rows that say so already are not touched. Returns those that
+/// somebody else has locked, of whom nothing was kept.
 pub async fn describe(
     client: &impl GenericClient,
     news: &[(SatelliteId, About)],
-) -> Result<(), tokio_postgres::Error> {
+) -> Result<HashSet<SatelliteId>, tokio_postgres::Error> {
     let ids: Vec<Uuid> = news.iter().map(|(id, _)| id.0).collect();
     let versions: Vec<Option<&str>> = news.iter().map(|(_, a)| a.version.as_deref()).collect();
     let capabilities: Vec<_> =
         news.iter().map(|(_, a)| a.capabilities.as_ref().map(Json)).collect();
     let statement = client.prepare_cached(DESCRIBE).await?;
-    client.execute(&statement, &[&ids, &versions, &capabilities]).await.map(drop)
+    let rows = client.query(&statement, &[&ids, &versions, &capabilities]).await?;
+    rows.iter().map(|row| row.try_get("id").map(SatelliteId)).collect()
 }
 
 #[cfg(test)]

@@ -318,11 +318,11 @@ pub async fn remove(
     match tokio::time::timeout(APPEND_TIMEOUT, append).await {
         Ok(Ok(Outcome::Appended { .. })) => Ok(StatusCode::NO_CONTENT),
         Ok(Ok(Outcome::UnknownSatellite)) => Err(Problem::no_satellite(&id.to_string())),
-        Ok(Ok(Outcome::Nothing(_) | Outcome::Refused) | Err(_)) => {
+        Ok(Ok(Outcome::Nothing(_) | Outcome::Refused | Outcome::Locked) | Err(_)) => {
             Err(Problem::unavailable("The removal was not taken; try again."))
         }
         Err(_) => Err(Problem::unavailable(
-            "The database does not answer; the removal is taken and will be made as soon as it does.",
+            "The database does not answer, or somebody has the satellite locked; the removal is taken and will be made as soon as it can be.",
         )),
     }
 }

@@ -144,7 +144,7 @@ async fn let_in(
             Ok(Outcome::Appended { session, .. }) => return Some((line, session)),
             // Removed since its token was checked.
             Ok(Outcome::UnknownSatellite) => Refusal::Credentials,
-            Ok(Outcome::Nothing(_) | Outcome::Refused) | Err(Closed) => Refusal::Unavailable,
+            Ok(Outcome::Nothing(_) | Outcome::Refused | Outcome::Locked) | Err(Closed) => Refusal::Unavailable,
         },
         refusal = given_up(&mut line, gateway, by) => {
             connecting.withdraw();

@@ -36,7 +36,7 @@ fn row(last_event: Event, heartbeat: Option<OffsetDateTime>) -> Connection {
 }
 
 fn decided(current: Option<&Connection>, edge: Edge) -> Transition {
-    match next(ID, &profile(), current, edge, NOW, &CLEAR) {
+    match next(ID, &profile(), current, edge, NOW, NOW, &CLEAR) {
         Ok(Decision::Append(transition)) => *transition,
         other => panic!("{edge:?} on {current:?} gave {other:?}"),
     }
@@ -168,7 +168,7 @@ fn the_table_of_rules_holds() {
     ];
     for (last_event, edge, expected) in cases {
         let current = row(last_event, aged);
-        let found = match next(ID, &profile(), Some(&current), edge, NOW, &CLEAR) {
+        let found = match next(ID, &profile(), Some(&current), edge, NOW, NOW, &CLEAR) {
             Ok(Decision::Append(transition)) => Ok((transition.event, transition.reason)),
             Ok(Decision::Nothing(why)) => Err(why),
             Err(illegal) => panic!("{edge:?} after {last_event:?}: {illegal}"),
@@ -182,7 +182,7 @@ fn a_satellite_heard_within_its_threshold_is_not_given_up() {
     let heard = row(Event::Connected, Some(NOW - DEFAULT_OFFLINE_THRESHOLD));
     let edge = Edge::Lost { session: Session(3), reason: Reason::HeartbeatTimeout };
     assert_eq!(
-        next(ID, &profile(), Some(&heard), edge, NOW, &CLEAR),
+        next(ID, &profile(), Some(&heard), edge, NOW, NOW, &CLEAR),
         Ok(Decision::Nothing(Unchanged::StillHeard))
     );
 }
@@ -199,6 +199,30 @@ fn a_loss_happened_when_the_heartbeats_time_was_over() {
 }
 
 #[test]
+fn a_heartbeat_brings_nobody_back_once_it_is_older_than_the_threshold() {
+    let lost = row(Event::HeartbeatLost, Some(NOW - Duration::from_secs(600)));
+    let edge = Edge::Recover { session: Session(3) };
+    let blind = Sight {
+        observed_at: NOW - Duration::from_secs(300),
+        resumption: Some(Resumption {
+            judged_at: NOW - Duration::from_secs(400),
+            resumed_at: NOW - Duration::from_secs(1),
+        }),
+        ..CLEAR
+    };
+    for sight in [CLEAR, blind] {
+        let decide = |seconds| {
+            let heard = NOW - time::Duration::seconds_f64(seconds);
+            next(ID, &profile(), Some(&lost), edge, heard, NOW, &sight)
+        };
+        let Ok(Decision::Append(transition)) = decide(45.0) else { panic!("young enough") };
+        let seen = transition.next.and_then(|state| state.last_seen_at);
+        assert_eq!(seen, Some(NOW - Duration::from_secs(45)), "seen when it was heard");
+        assert_eq!(decide(45.001), Ok(Decision::Nothing(Unchanged::HeardTooLongAgo)));
+    }
+}
+
+#[test]
 fn nobody_is_given_up_for_time_in_which_nobody_could_hear() {
     let silent = row(Event::Connected, Some(NOW - Duration::from_secs(360)));
     let edge = Edge::Lost { session: Session(3), reason: Reason::HeartbeatTimeout };
@@ -207,7 +231,7 @@ fn nobody_is_given_up_for_time_in_which_nobody_could_hear() {
         let resumed_at = NOW - Duration::from_secs(seconds);
         Sight { resumption: Some(Resumption { judged_at, resumed_at }), ..CLEAR }
     };
-    let decide = |sight| next(ID, &profile(), Some(&silent), edge, NOW, &sight);
+    let decide = |sight| next(ID, &profile(), Some(&silent), edge, NOW, NOW, &sight);
     let heard = Ok(Decision::Nothing(Unchanged::StillHeard));
     assert_eq!(decide(Sight { observed_at: judged_at, ..CLEAR }), heard, "nobody observes yet");
     assert_eq!(decide(resumed(45)), heard, "there is time to come back");
@@ -230,7 +254,7 @@ fn a_session_that_was_never_given_out_is_illegal() {
             Edge::Lost { session: Session(4), reason: Reason::HeartbeatTimeout },
             Edge::Recover { session: Session(4) },
         ] {
-            let found = next(ID, &profile(), current.as_ref(), edge, NOW, &CLEAR);
+            let found = next(ID, &profile(), current.as_ref(), edge, NOW, NOW, &CLEAR);
             assert!(matches!(found, Err(Illegal::UnknownSession { .. })), "{edge:?}: {found:?}");
         }
     }
@@ -308,7 +332,7 @@ fn live(steps: &[(u8, Step, u64)]) -> (BTreeMap<u8, Connection>, Vec<(u8, Transi
             }
         };
         let id = SatelliteId(Uuid::from_u128(who.into()));
-        match next(id, &profile(), rows.get(&who), edge, now, &CLEAR).expect("a legal edge") {
+        match next(id, &profile(), rows.get(&who), edge, now, now, &CLEAR).expect("a legal edge") {
             Decision::Append(transition) => {
                 let row = project(rows.get(&who), &transition).expect("in order");
                 rows.insert(who, row);
@@ -367,7 +391,7 @@ proptest! {
             ] {
                 let later = NOW + Duration::from_secs(1_000_000);
                 prop_assert_eq!(
-                    next(id, &profile(), Some(row), edge, later, &CLEAR),
+                    next(id, &profile(), Some(row), edge, later, later, &CLEAR),
                     Ok(Decision::Nothing(Unchanged::StaleSession))
                 );
             }

@@ -3,7 +3,8 @@
 //! It takes whatever edges are waiting (bounded), and makes one transaction of them:
 //!
 //! 1. lock the satellites, then their rows, in id order, and read of each what it is once it is
-//!    locked;
+//!    locked; edges of a satellite that somebody else has locked are left out, and wait by themselves
+//!    ([`super::held`]);
 //! 2. decide each edge with [`crate::lifecycle::next`], in the order they came;
 //! 3. take the log's lock; in a later statement read the head, insert at head + 1 …, update the
 //!    rows; commit.
@@ -16,6 +17,9 @@
 //! A lost reply to COMMIT is an unknown outcome. The batch is tried again with the same change
 //! ids, and under the satellites' locks (which the lost transaction must have released, one way or
 //! the other) it is looked up which of them are in the log already.
+//!
+//! When an edge happened is told by the pod's [`DatabaseClock`], so neither a lock nor a reply that is
+//! late makes it seem later, or earlier, than it was.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,10 +30,13 @@ use tokio_postgres::Error;
 use tracing::{Instrument, error, info, warn};
 
 use super::ChangeId;
+use super::held::Held;
 use super::transaction::{self, Rules};
 use crate::database::{self, Database};
+use crate::database_clock::{DatabaseClock, Moment};
 use crate::health::Health;
 use crate::lifecycle::{Edge, Event, Position, SatelliteId, Session, Unchanged};
+use crate::locked_rows::LockedRows;
 use crate::metrics::Metrics;
 use crate::trace::{self, Traceparent};
 use crate::wire::Actor;
@@ -56,19 +63,50 @@ pub(super) struct Request {
     pub change: ChangeId,
     pub actor: Actor,
     /// When it happened, by this pod's monotonic clock: no pod's wall clock decides anything.
-    pub happened: Instant,
+    pub happened: Moment,
     /// The trace it belongs to, where there is one.
     pub traceparent: Option<Traceparent>,
+    /// An earlier try may have reached the log.
+    pub tried: bool,
     /// Set once it is taken back, see [`Connecting::withdraw`].
     withdrawn: Option<Arc<AtomicBool>>,
     reply: oneshot::Sender<Outcome>,
 }
 
 impl Request {
+    pub(super) fn new(
+        satellite: SatelliteId,
+        edge: Edge,
+        actor: Actor,
+        happened: Moment,
+        traceparent: Option<Traceparent>,
+    ) -> (Request, oneshot::Receiver<Outcome>) {
+        let (reply, outcome) = oneshot::channel();
+        let request = Request {
+            satellite,
+            edge,
+            change: ChangeId::new(),
+            actor,
+            happened,
+            traceparent,
+            tried: false,
+            withdrawn: None,
+            reply,
+        };
+        (request, outcome)
+    }
+
     /// Whether it has been taken back. One that an earlier try may have brought into the log has to
     /// be looked for there first.
-    pub fn is_withdrawn(&self) -> bool {
+    pub(super) fn is_withdrawn(&self) -> bool {
         self.withdrawn.as_ref().is_some_and(|withdrawn| withdrawn.load(Ordering::Relaxed))
+    }
+
+    /// Whoever asked may have gone; what was decided stays so.
+    pub(super) fn answer(self, outcome: Outcome) {
+        if self.reply.send(outcome).is_err() {
+            tracing::debug!(satellite = %self.satellite, "nobody waits for this outcome");
+        }
     }
 }
 
@@ -115,6 +153,9 @@ pub enum Outcome {
     UnknownSatellite,
     /// It could not happen; the appender has logged why.
     Refused,
+    /// Somebody else has the satellite's row locked, and this is no edge that waits for it: a loss is
+    /// found again, and of connects only so many wait.
+    Locked,
 }
 
 /// The pod is shutting down: the edge was not taken.
@@ -135,6 +176,7 @@ pub struct Appended {
 #[derive(Clone)]
 pub struct Log {
     sender: mpsc::Sender<Request>,
+    clock: Arc<DatabaseClock>,
 }
 
 impl Log {
@@ -146,13 +188,9 @@ impl Log {
         edge: Edge,
         actor: Actor,
     ) -> Result<Outcome, Closed> {
-        let happened = Instant::now();
-        let (reply, outcome) = oneshot::channel();
-        let change = ChangeId::new();
+        let happened = Moment::now();
         let (span, traceparent) = trace::append(satellite);
-        let withdrawn = None;
-        let request =
-            Request { satellite, edge, change, actor, happened, traceparent, withdrawn, reply };
+        let (request, outcome) = Request::new(satellite, edge, actor, happened, traceparent);
         let appended = async {
             self.sender.send(request).await.map_err(|_| Closed)?;
             outcome.await.map_err(|_| Closed)
@@ -163,18 +201,10 @@ impl Log {
     /// Hands over a connect that happens now, as soon as there is room for it. Whoever gives up
     /// waiting for that has asked for nothing.
     pub async fn connect(&self, satellite: SatelliteId) -> Result<Connecting, Closed> {
-        let (reply, outcome) = oneshot::channel();
+        let (mut request, outcome) =
+            Request::new(satellite, Edge::Connect, Actor::system(), Moment::now(), None);
         let withdrawn = Arc::new(AtomicBool::new(false));
-        let request = Request {
-            satellite,
-            edge: Edge::Connect,
-            change: ChangeId::new(),
-            actor: Actor::system(),
-            happened: Instant::now(),
-            traceparent: None,
-            withdrawn: Some(withdrawn.clone()),
-            reply,
-        };
+        request.withdrawn = Some(withdrawn.clone());
         self.sender.send(request).await.map_err(|_| Closed)?;
         Ok(Connecting { outcome, withdrawn })
     }
@@ -185,14 +215,11 @@ impl Log {
         &self,
         edges: Vec<(SatelliteId, Edge)>,
     ) -> Result<Vec<Outcome>, Closed> {
-        let happened = Instant::now();
+        let happened = Moment::now();
         let mut waiting = Vec::with_capacity(edges.len());
         for (satellite, edge) in edges {
-            let (reply, outcome) = oneshot::channel();
-            let (change, actor) = (ChangeId::new(), Actor::system());
-            let (traceparent, withdrawn) = (None, None);
-            let request =
-                Request { satellite, edge, change, actor, happened, traceparent, withdrawn, reply };
+            let actor = Actor::system();
+            let (request, outcome) = Request::new(satellite, edge, actor, happened, None);
             self.sender.send(request).await.map_err(|_| Closed)?;
             waiting.push(outcome);
         }
@@ -205,15 +232,16 @@ impl Log {
 
     /// Hands over an edge that happened at `happened`, unless the queue is full: for edges that
     /// will be found again. Never blocks.
-    pub fn try_submit(&self, satellite: SatelliteId, edge: Edge, happened: Instant) {
-        let (reply, _) = oneshot::channel();
-        let (change, actor) = (ChangeId::new(), Actor::system());
-        let (traceparent, withdrawn) = (None, None);
-        let request =
-            Request { satellite, edge, change, actor, happened, traceparent, withdrawn, reply };
+    pub fn try_submit(&self, satellite: SatelliteId, edge: Edge, happened: Moment) {
+        let (request, _) = Request::new(satellite, edge, Actor::system(), happened, None);
         if self.sender.try_send(request).is_err() {
             tracing::debug!(%satellite, ?edge, "the log's queue is full, the edge will be found again");
         }
+    }
+
+    /// What this pod knows of the database's clock.
+    pub fn clock(&self) -> &DatabaseClock {
+        &self.clock
     }
 }
 
@@ -222,6 +250,7 @@ pub struct Appender {
     requests: mpsc::Receiver<Request>,
     database: Database,
     rules: Rules,
+    clock: Arc<DatabaseClock>,
     head: watch::Sender<Position>,
     announce: mpsc::Sender<Appended>,
     health: Arc<Health>,
@@ -240,8 +269,9 @@ pub fn appender(
     metrics: Metrics,
 ) -> (Log, Appender) {
     let (sender, requests) = mpsc::channel(QUEUE);
-    let appender = Appender { requests, database, rules, head, announce, health, metrics };
-    (Log { sender }, appender)
+    let clock = Arc::new(DatabaseClock::default());
+    let log = Log { sender, clock: clock.clone() };
+    (log, Appender { requests, database, rules, clock, head, announce, health, metrics })
 }
 
 impl Appender {
@@ -249,37 +279,56 @@ impl Appender {
     /// task is dropped.
     pub async fn run(mut self) {
         let mut batch = Vec::with_capacity(MAX_BATCH);
-        while self.requests.recv_many(&mut batch, MAX_BATCH).await > 0 {
-            self.append_for_good(&mut batch, false).await;
+        let mut held = Held::default();
+        let mut locked = LockedRows::new("edges", self.metrics.clone());
+        let mut is_open = true;
+        while is_open || !held.is_empty() {
+            tokio::select! {
+                taken = self.requests.recv_many(&mut batch, MAX_BATCH), if is_open => {
+                    is_open = taken > 0;
+                }
+                () = held.due() => {}
+            }
+            held.queue_behind(&mut batch);
+            held.take_due(Instant::now().into(), &mut batch);
+            if !batch.is_empty() {
+                self.append_for_good(&mut batch, &mut held).await;
+                held.forget_decided();
+            }
+            locked.found(held.satellites());
         }
     }
 
-    /// Tries until the batch is in the log. Leaves `batch` empty. `retry` says that an earlier try
-    /// may have reached the log.
-    async fn append_for_good(&self, batch: &mut Vec<Request>, mut retry: bool) {
+    /// Tries until the batch is in the log, but for what `held` keeps because somebody else has its
+    /// rows. Leaves `batch` empty.
+    async fn append_for_good(&self, batch: &mut Vec<Request>, held: &mut Held) {
         let (mut pause, mut failed) = (FIRST_PAUSE, 0);
         loop {
             let started = Instant::now();
-            match self.try_append(batch, retry).await {
+            match self.try_append(batch).await {
                 Ok(outcomes) => {
                     if self.health.appends_fail(false) {
                         info!("the log takes edges again");
                     }
                     self.metrics.append_seconds.observe(started.elapsed().as_secs_f64());
                     self.metrics.append_batch.observe(batch.len() as f64);
-                    self.settle(batch, &outcomes).await;
+                    held.hold(self.settle(batch, &outcomes), Instant::now().into());
                     return;
                 }
                 Err(Failure::Poisoned(cause)) if batch.len() == 1 => {
                     error!(%cause, satellite = %batch[0].satellite, edge = ?batch[0].edge,
                         "an edge was refused by the database and is given up");
-                    self.settle(batch, &[Outcome::Refused]).await;
+                    self.settle(batch, &[Some(Outcome::Refused)]);
                     return;
                 }
                 Err(Failure::Poisoned(_)) => {
                     // One edge spoils the batch: find it by taking them one by one.
                     for request in std::mem::take(batch) {
-                        Box::pin(self.append_for_good(&mut vec![request], retry)).await;
+                        let mut one = vec![request];
+                        held.queue_behind(&mut one);
+                        if !one.is_empty() {
+                            Box::pin(self.append_for_good(&mut one, held)).await;
+                        }
                     }
                     return;
                 }
@@ -292,17 +341,24 @@ impl Appender {
                     }
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
-                    retry = true;
+                    for request in batch.iter_mut() {
+                        request.tried = true;
+                    }
                 }
             }
         }
     }
 
-    /// Tells everybody who waits, and whoever should look.
-    async fn settle(&self, batch: &mut Vec<Request>, outcomes: &[Outcome]) {
+    /// Tells everybody who waits, and whoever should look. Returns what has no outcome yet.
+    fn settle(&self, batch: &mut Vec<Request>, outcomes: &[Option<Outcome>]) -> Vec<Request> {
         let mut told = Appended { position: Position::ZERO, superseded: Vec::new() };
+        let mut left_out = Vec::new();
         for (request, outcome) in batch.drain(..).zip(outcomes) {
-            match *outcome {
+            let Some(outcome) = *outcome else {
+                left_out.push(request);
+                continue;
+            };
+            match outcome {
                 Outcome::Appended { position, session, event } => {
                     told.position = told.position.max(position);
                     let replaces = event == Event::Connected && session.0 > 1;
@@ -311,12 +367,9 @@ impl Appender {
                     }
                 }
                 Outcome::Nothing(why) => self.metrics.unchanged(why),
-                Outcome::UnknownSatellite | Outcome::Refused => {}
+                Outcome::UnknownSatellite | Outcome::Refused | Outcome::Locked => {}
             }
-            // Whoever asked may have gone; the log keeps the edge all the same.
-            if request.reply.send(*outcome).is_err() {
-                tracing::debug!(satellite = %request.satellite, "nobody waits for this outcome");
-            }
+            request.answer(outcome);
         }
         if told.position > Position::ZERO {
             self.head.send_replace(told.position);
@@ -324,11 +377,12 @@ impl Appender {
                 tracing::debug!("announcement skipped: the queue is full");
             }
         }
+        left_out
     }
 
-    async fn try_append(&self, batch: &[Request], retry: bool) -> Result<Vec<Outcome>, Failure> {
+    async fn try_append(&self, batch: &[Request]) -> Result<Vec<Option<Outcome>>, Failure> {
         let client = self.database.get().await.map_err(|e| Failure::Transient(format!("{e:#}")))?;
-        let attempt = transaction::transact(&client, batch, retry, &self.rules);
+        let attempt = transaction::transact(&client, batch, &self.rules, &self.clock);
         match tokio::time::timeout(database::REPLY_TIMEOUT, attempt).await {
             Ok(Ok((outcomes, transitions, now))) => {
                 for transition in &transitions {

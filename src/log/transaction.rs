@@ -16,11 +16,12 @@ use uuid::Uuid;
 
 use super::append::{Outcome, Request};
 use super::{ChangeId, KIND, SCHEMA_VERSION};
+use crate::database_clock::{DatabaseClock, Moment};
 use crate::failpoint::stand_still;
 use crate::flapping::{self, Flapping};
 use crate::lifecycle::{
-    self, Connection, Decision, Event, Illegal, Position, Profile, Revision, Session, Transition,
-    Unchanged,
+    self, Connection, Decision, Edge, Event, Illegal, Position, Profile, Revision, Session,
+    Transition, Unchanged,
 };
 use crate::liveness::{self, Sight};
 use crate::observation;
@@ -37,45 +38,53 @@ pub struct Rules {
     pub pod: i32,
 }
 
-/// Makes one transaction of a batch and commits it; the outcomes are in the order of the edges.
-/// `retry` says that an earlier try may have reached the log. Says too when they were decided.
+/// Makes one transaction of a batch and commits it; the outcomes are in the order of the edges, and
+/// there is none where somebody else has the satellite's row locked. Says too when they were decided.
 pub(super) async fn transact(
     client: &Object,
     batch: &[Request],
-    retry: bool,
     rules: &Rules,
-) -> Result<(Vec<Outcome>, Vec<Transition>, OffsetDateTime), Error> {
-    let mut ids: Vec<Uuid> = batch.iter().map(|request| request.satellite.0).collect();
-    ids.sort_unstable();
-    ids.dedup();
-    let (now, sight, mut satellites) = lock_and_read(client, &ids, rules).await?;
+    clock: &DatabaseClock,
+) -> Result<(Vec<Option<Outcome>>, Vec<Transition>, OffsetDateTime), Error> {
+    let (now, sight, mut satellites) = lock_and_read(client, batch, rules, clock).await?;
     stand_still("append::rows_locked").await;
-    let known = if retry { find_changes(client, batch).await? } else { HashMap::new() };
+    let known = find_changes(client, batch).await?;
 
     let mut outcomes = Vec::with_capacity(batch.len());
     let mut transitions: Vec<Decided> = Vec::new();
     for request in batch {
-        if let Some(outcome) = known.get(&request.change) {
-            outcomes.push(*outcome);
-            continue;
-        }
-        if request.is_withdrawn() {
-            outcomes.push(Outcome::Nothing(Unchanged::Withdrawn));
+        if request.is_withdrawn() && !request.tried {
+            // It never reached the log, so it need not wait for anybody's lock.
+            outcomes.push(Some(Outcome::Nothing(Unchanged::Withdrawn)));
             continue;
         }
         let satellite = satellites.entry(request.satellite.0).or_default();
-        match satellite.decide(request, now, &sight, rules) {
+        if satellite.is_locked {
+            // Whoever has it may be the lost transaction of an earlier try: nothing is known yet.
+            outcomes.push(None);
+            continue;
+        }
+        if let Some(outcome) = known.get(&request.change) {
+            outcomes.push(Some(*outcome));
+            continue;
+        }
+        if request.is_withdrawn() {
+            outcomes.push(Some(Outcome::Nothing(Unchanged::Withdrawn)));
+            continue;
+        }
+        let happened = Timestamp::new(clock.time_of(request.happened, now)).moment();
+        match satellite.decide(request, happened, now, &sight, rules) {
             Ok(transition) => {
                 // The position is known after the insert; until then it is the place in it.
-                outcomes.push(Outcome::Appended {
+                outcomes.push(Some(Outcome::Appended {
                     position: Position(transitions.len() as i64),
                     session: transition.session,
                     event: transition.event,
-                });
+                }));
                 let flapping = satellite.flapping.clone();
                 transitions.push(Decided { transition, request, flapping });
             }
-            Err(outcome) => outcomes.push(outcome),
+            Err(outcome) => outcomes.push(Some(outcome)),
         }
     }
 
@@ -85,7 +94,7 @@ pub(super) async fn transact(
     }
     let first = insert_and_commit(client, &transitions, rules.pod).await?;
     for (request, outcome) in batch.iter().zip(&mut outcomes) {
-        if let Outcome::Appended { position, .. } = outcome
+        if let Some(Outcome::Appended { position, .. }) = outcome
             && !known.contains_key(&request.change)
         {
             position.0 += first.0;
@@ -105,9 +114,12 @@ struct Decided<'a> {
 
 async fn lock_and_read(
     client: &Object,
-    ids: &[Uuid],
+    batch: &[Request],
     rules: &Rules,
+    clock: &DatabaseClock,
 ) -> Result<(OffsetDateTime, Sight, HashMap<Uuid, Satellite>), Error> {
+    let ids = ids_of(batch.iter());
+    let removed = ids_of(batch.iter().filter(|request| request.edge == Edge::Remove));
     let (lock_satellites, lock_rows): (Statement, Statement) =
         try_join(client.prepare_cached(LOCK_SATELLITES), client.prepare_cached(LOCK_ROWS)).await?;
     let ids_parameter: &[&(dyn tokio_postgres::types::ToSql + Sync)] = &[&ids];
@@ -116,40 +128,72 @@ async fn lock_and_read(
         client.query(&lock_satellites, ids_parameter),
         client.query(&lock_rows, ids_parameter),
     );
-    let sight = observation::sight(client, rules.default_threshold);
-    let ((_, registered, rows), (now, sight)) = try_join(locks, sight).await?;
+    let lock_removed = async {
+        if removed.is_empty() {
+            return Ok(Vec::new());
+        }
+        let lock = client.prepare_cached(LOCK_REMOVED).await?;
+        client.query(&lock, &[&removed]).await
+    };
+    let sent = Moment::now();
+    let sight = async {
+        let (now, sight) = observation::sight(client, rules.default_threshold).await?;
+        clock.note(sent, now, Moment::now());
+        Ok((now, sight))
+    };
+    let ((_, registered, rows), removed, (now, sight)) =
+        try_join3(locks, lock_removed, sight).await?;
 
     let mut satellites: HashMap<Uuid, Satellite> = HashMap::with_capacity(ids.len());
     for row in &registered {
         let satellite = satellites.entry(row.try_get("id")?).or_default();
-        satellite.profile = Some(profile(row, rules.default_threshold)?);
+        satellite.is_locked |= row.try_get::<_, bool>("is_locked")?;
+        satellite.profile = profile(row, rules.default_threshold)?;
     }
     for row in &rows {
-        satellites.entry(row.try_get("satellite_id")?).or_default().stands(row)?;
+        let satellite = satellites.entry(row.try_get("id")?).or_default();
+        satellite.is_locked |= row.try_get::<_, bool>("is_locked")?;
+        satellite.stands(row)?;
+    }
+    for row in &removed {
+        let satellite = satellites.entry(row.try_get("id")?).or_default();
+        satellite.is_locked |= row.try_get::<_, bool>("is_locked")?;
     }
     Ok((now, sight, satellites))
 }
 
-fn profile(row: &Row, default: Duration) -> Result<Profile, Error> {
-    Ok(Profile {
-        name: row.try_get("name")?,
+/// Whose edges these are, in the order in which rows are locked.
+fn ids_of<'a>(requests: impl Iterator<Item = &'a Request>) -> Vec<Uuid> {
+    let mut ids: Vec<Uuid> = requests.map(|request| request.satellite.0).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
+
+fn profile(row: &Row, default: Duration) -> Result<Option<Profile>, Error> {
+    let Some(name) = row.try_get("name")? else { return Ok(None) };
+    Ok(Some(Profile {
+        name,
         region: row.try_get("region")?,
         threshold: liveness::threshold(row.try_get("offline_threshold_ms")?, default),
-    })
+    }))
 }
 
 /// A satellite under its lock, as the transaction goes on.
 #[derive(Default)]
 struct Satellite {
+    /// Not under ours: somebody else has one of its rows.
+    is_locked: bool,
     profile: Option<Profile>,
     row: Option<Connection>,
     flapping: Flapping,
 }
 
 impl Satellite {
-    /// Takes what its row says.
+    /// Takes what its row says, if it has one.
     fn stands(&mut self, row: &Row) -> Result<(), Error> {
-        self.row = match Event::parse(row.try_get("last_event")?) {
+        let Some(last_event) = row.try_get("last_event")? else { return Ok(()) };
+        self.row = match Event::parse(last_event) {
             None => None,
             Some(last_event) => Some(Connection {
                 session: Session(row.try_get("session")?),
@@ -169,14 +213,14 @@ impl Satellite {
     fn decide(
         &mut self,
         request: &Request,
+        happened: OffsetDateTime,
         now: OffsetDateTime,
         sight: &Sight,
         rules: &Rules,
     ) -> Result<Transition, Outcome> {
         let profile = self.profile.as_ref().ok_or(Outcome::UnknownSatellite)?;
-        let happened = Timestamp::new(now - request.happened.elapsed()).moment();
-        let (id, edge) = (request.satellite, request.edge);
-        let decision = lifecycle::next(id, profile, self.row.as_ref(), edge, happened, sight);
+        let (id, edge, row) = (request.satellite, request.edge, self.row.as_ref());
+        let decision = lifecycle::next(id, profile, row, edge, happened, now, sight);
         let mut transition = match decision {
             Ok(Decision::Append(transition)) => *transition,
             Ok(Decision::Nothing(why)) => return Err(Outcome::Nothing(why)),
@@ -209,17 +253,44 @@ const BEGIN: &str =
     "begin isolation level read committed; set local plan_cache_mode = force_generic_plan";
 
 /// A locking SELECT returns each row as it is once it is locked, whatever the statement saw when it
-/// began.
+/// began. It waits for no row: one that is there and was not had is somebody else's.
 const LOCK_SATELLITES: &str = "
-    select id, name, region, offline_threshold_ms
-      from satellites where id = any($1) order by id for no key update";
+    select i.id, s.name, s.region, s.offline_threshold_ms,
+           s.name is null and exists (select from satellites where id = i.id) as is_locked
+      from unnest($1::uuid[]) i (id)
+      left join lateral (
+          select name, region, offline_threshold_ms
+            from satellites where id = i.id for no key update skip locked
+      ) s on true";
 
-/// After the satellites: whoever brought a row here for one of them has committed by now.
+/// After the satellites: whoever brought a row here for one of those that are ours has committed by now.
 const LOCK_ROWS: &str = "
-    select satellite_id, session, revision, last_event, last_heartbeat_at, recent_edges, flapping_until
-      from satellite_connections where satellite_id = any($1)
-     order by satellite_id for no key update";
+    select i.id, c.session, c.revision, c.last_event, c.last_heartbeat_at, c.recent_edges, c.flapping_until,
+           c.session is null and exists (select from satellite_connections where satellite_id = i.id) as is_locked
+      from unnest($1::uuid[]) i (id)
+      left join lateral (
+          select session, revision, last_event, last_heartbeat_at, recent_edges, flapping_until
+            from satellite_connections where satellite_id = i.id for no key update skip locked
+      ) c on true";
 
+/// A removal deletes the registry's row and what belongs to it, under the log's lock: nobody may have
+/// any of it, not even its key.
+const LOCK_REMOVED: &str = "
+    select i.id,
+           s.id is null and exists (select from satellites where id = i.id)
+           or a.satellite_id is null and exists (select from satellite_assignments where satellite_id = i.id)
+           or m.satellite_id is null and exists (select from satellite_imports where satellite_id = i.id)
+           as is_locked
+      from unnest($1::uuid[]) i (id)
+      left join lateral (select id from satellites where id = i.id for update skip locked) s on true
+      left join lateral (
+          select satellite_id from satellite_assignments where satellite_id = i.id for update skip locked
+      ) a on true
+      left join lateral (
+          select satellite_id from satellite_imports where satellite_id = i.id for update skip locked
+      ) m on true";
+
+/// Which edges of an earlier try are in the log.
 const FIND_CHANGES: &str = "
     select change_id, position, session, event from entity_transitions where change_id = any($1)";
 
@@ -227,7 +298,11 @@ async fn find_changes(
     client: &Object,
     batch: &[Request],
 ) -> Result<HashMap<ChangeId, Outcome>, Error> {
-    let changes: Vec<Uuid> = batch.iter().map(|request| request.change.0).collect();
+    let tried = batch.iter().filter(|request| request.tried);
+    let changes: Vec<Uuid> = tried.map(|request| request.change.0).collect();
+    if changes.is_empty() {
+        return Ok(HashMap::new());
+    }
     let rows = client.query(FIND_CHANGES, &[&changes]).await?;
     let mut known = HashMap::with_capacity(rows.len());
     for row in &rows {

@@ -1,0 +1,147 @@
+//! The database's clock, as far as a pod knows it: which moment here was which moment there.
+//!
+//! Only the database's clock decides, and a pod learns of it by round trips. One that was sent here at
+//! `sent`, read `told` there and was answered here at `answered` proves that the clock there showed `told`
+//! at some moment between the two. So the clock there was between `told - answered` and `told - sent` when
+//! the one here was zero. What all round trips agree on is kept; where one contradicts those before it,
+//! somebody has set a clock (or the two drift), and that one counts alone.
+//!
+//! From that follows how far a time is off ([`DatabaseClock::time_of`]): the truth and what is kept both lie
+//! within the bounds of the newest round trip, so by no more than that took; and by less where an earlier one
+//! was faster. A statement that waits for a lock or in a socket, or a pod that stands still, makes one round
+//! trip long and its bounds wide, and takes nothing from what is known. Within the bounds the latest is
+//! taken: a heartbeat may seem younger than it is by part of a round trip, and never older but by as much
+//! as the clocks drifted apart since, so no rounding of ours makes a false alarm.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+use time::OffsetDateTime;
+
+/// A clock that nobody sets and that goes on while the machine is suspended: the one of
+/// [`std::time::Instant`] stops on Linux, and what was heard before would seem to have been heard after.
+#[cfg(target_os = "linux")]
+const CLOCK: ClockId = ClockId::Boottime;
+#[cfg(not(target_os = "linux"))]
+const CLOCK: ClockId = ClockId::Monotonic;
+
+/// A moment of this machine, since its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(Duration);
+
+impl Moment {
+    /// This moment.
+    pub fn now() -> Moment {
+        let time = clock_gettime(CLOCK);
+        let part = |n: i64| u64::try_from(n).unwrap_or(0);
+        Moment(Duration::from_secs(part(time.tv_sec)) + Duration::from_nanos(part(time.tv_nsec)))
+    }
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct DatabaseClock {
+    known: Mutex<Option<Bounds>>,
+}
+
+/// Between what the database's clock showed when ours was zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Bounds {
+    earliest: OffsetDateTime,
+    latest: OffsetDateTime,
+}
+
+impl DatabaseClock {
+    /// Notes a round trip that was sent at `sent`, read `told` from the database's clock, and was
+    /// answered at `answered`.
+    pub fn note(&self, sent: Moment, told: OffsetDateTime, answered: Moment) {
+        let newest = Bounds { earliest: told - answered.0, latest: told - sent.0 };
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = Some(known.map_or(newest, |known| known.and(newest)));
+    }
+
+    /// What the database's clock showed at a moment before it showed `now`.
+    pub fn time_of(&self, moment: Moment, now: OffsetDateTime) -> OffsetDateTime {
+        let known = *self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.map_or(now, |known| (known.latest + moment.0).min(now))
+    }
+}
+
+impl Bounds {
+    /// What both say, or the newest where they contradict each other.
+    fn and(self, newest: Bounds) -> Bounds {
+        let earliest = self.earliest.max(newest.earliest);
+        let latest = self.latest.min(newest.latest);
+        if earliest <= latest { Bounds { earliest, latest } } else { newest }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use time::macros::datetime;
+
+    use super::*;
+
+    /// What the database's clock shows when ours is zero.
+    const ZERO: OffsetDateTime = datetime!(2026-03-01 12:00:00 UTC);
+
+    fn at(seconds: f64) -> Moment {
+        Moment(Duration::from_secs_f64(seconds))
+    }
+
+    fn there(seconds: f64) -> OffsetDateTime {
+        ZERO + time::Duration::seconds_f64(seconds)
+    }
+
+    const NEVER: OffsetDateTime = datetime!(9999-01-01 00:00:00 UTC);
+
+    #[test]
+    fn a_long_round_trip_takes_nothing_from_what_is_known() {
+        let clock = DatabaseClock::default();
+        clock.note(at(10.0), there(10.001), at(10.002));
+        clock.note(at(20.0), there(24.9), at(25.0));
+        assert_eq!(clock.time_of(at(20.0), NEVER), there(20.001));
+        clock.note(at(30.0), there(30.0), at(35.0));
+        assert_eq!(clock.time_of(at(30.0), NEVER), there(30.0));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_is_believed_at_once() {
+        let clock = DatabaseClock::default();
+        clock.note(at(10.0), there(10.001), at(10.002));
+        clock.note(at(20.0), there(3_620.001), at(20.002));
+        assert_eq!(clock.time_of(at(20.0), NEVER), there(3_620.001));
+        clock.note(at(30.0), there(30.001), at(30.002));
+        assert_eq!(clock.time_of(at(30.0), NEVER), there(30.001));
+    }
+
+    #[test]
+    fn nothing_that_happened_is_in_the_future() {
+        let clock = DatabaseClock::default();
+        assert_eq!(clock.time_of(at(10.0), there(10.5)), there(10.5), "nothing is known yet");
+        clock.note(at(10.0), there(14.0), at(15.0));
+        assert_eq!(clock.time_of(at(10.0), there(13.0)), there(13.0));
+    }
+
+    proptest! {
+        /// Whatever the round trips and however the clocks drift.
+        #[test]
+        fn a_time_is_off_by_no_more_than_the_newest_round_trip(
+            trips in proptest::collection::vec((0.0..10.0f64, 0.0..1.0f64, 0.0..5.0f64), 1..50),
+            drift in -0.001..0.001f64,
+        ) {
+            let truth = |moment: f64| there(moment * (1.0 + drift));
+            let clock = DatabaseClock::default();
+            let mut now = 0.0;
+            for (pause, read, length) in trips {
+                let sent = now + pause;
+                now = sent + length;
+                clock.note(at(sent), truth(sent + read * length), at(now));
+                let off = clock.time_of(at(now), NEVER) - truth(now);
+                prop_assert!(off.as_seconds_f64().abs() <= length + 1e-6, "{off} after {length}");
+            }
+        }
+    }
+}
