@@ -131,13 +131,13 @@ impl Flusher {
     pub async fn run(self, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(FLUSH_INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut failing = false;
+        let (mut failing, mut observed) = (false, None);
         loop {
             let stopping = tokio::select! {
                 _ = ticks.tick() => false,
                 () = stop.cancelled() => true,
             };
-            match self.flush().await {
+            match self.flush(&mut observed).await {
                 Ok(()) => failing = false,
                 Err(error) => {
                     self.metrics.heartbeat_failures.inc();
@@ -153,8 +153,9 @@ impl Flusher {
         }
     }
 
-    /// Writes everything heard so far, and says so: only then has this pod observed.
-    async fn flush(&self) -> anyhow::Result<()> {
+    /// Writes everything heard so far, and says so: only then has this pod observed. `observed` is when
+    /// it did so last.
+    async fn flush(&self, observed: &mut Option<Instant>) -> anyhow::Result<()> {
         let began = Instant::now();
         let mut beats = self.heartbeats.take();
         while !beats.is_empty() {
@@ -166,13 +167,16 @@ impl Flusher {
                 return Err(error);
             }
         }
-        self.observe(began).await
+        let since = observed.map(|observed| began - observed);
+        self.observe(began, since).await?;
+        *observed = Some(began);
+        Ok(())
     }
 
-    async fn observe(&self, began: Instant) -> anyhow::Result<()> {
+    async fn observe(&self, began: Instant, since: Option<Duration>) -> anyhow::Result<()> {
         let client = self.database.get().await?;
         let age = began.elapsed();
-        let observe = observation::observe(&client, self.pod, age, self.default_threshold);
+        let observe = observation::observe(&client, self.pod, age, since, self.default_threshold);
         let blind = within_time(observe).await;
         match blind {
             Ok(None) => Ok(()),

@@ -26,7 +26,7 @@ use crate::health::{BrownOut, Health};
 use crate::lifecycle::{Edge, Reason, SatelliteId, Session};
 use crate::log::append::{Log, Outcome};
 use crate::metrics::Metrics;
-use crate::observation::{SILENT_AFTER, blind_after};
+use crate::observation::{self, SILENT_AFTER, blind_after};
 use brown_out::{Guard, Lateness, Rules};
 
 pub mod brown_out;
@@ -199,6 +199,8 @@ impl Monitor {
             }
         }
         if now >= memory.look_through_at {
+            let pods = [&silent[..], &[self.pod]].concat();
+            observation::bring_back(&client, &pods).await.map_err(server)?;
             // As long as there are more of them the next sweep looks again.
             if self.let_go(&client, &silent).await.map_err(server)? < MAX_LET_GO {
                 memory.look_through_at = now + self.default_threshold / 3;
