@@ -9,6 +9,8 @@ use time::OffsetDateTime;
 use tokio::time::sleep;
 
 use crate::harness::fleet::Plan;
+use crate::harness::program;
+use crate::harness::wait::blocking;
 use crate::harness::{
     Agents, CALM, Clock, Credentials, Fleet, Onlooker, Pod, Satellite, steady, within,
 };
@@ -158,11 +160,27 @@ impl Stage {
 async fn a_database_that_was_an_hour_ahead_for_seconds_loses_whom_it_should_and_relays_at_once() {
     let mut stage = Stage::set().await;
     stage.step(HOUR).await;
+    // Their first heartbeats are of an hour that has not come.
+    let ahead = stage.fleet.register(&stage.pods[1], "ahead", 2).await;
+    let _silent = Satellite::connect(stage.pods[1].address, &ahead[0]).await;
+    let goes_on = Satellite::connect(stage.pods[1].address, &ahead[1]).await;
+    goes_on.beat_every(stage.fleet.timing.heartbeat);
     stage.pods[0].kill();
     sleep(Duration::from_secs(3)).await;
     stage.step(0).await;
     stage.expect_edges().await;
     stage.expect_losses().await;
+    let lost = ["1 connected connect", "1 heartbeat_lost heartbeat_timeout"];
+    stage.fleet.expect_history(ahead[0].id, &lost).await;
+    assert_eq!(stage.fleet.history(ahead[1].id).await, ["1 connected connect"]);
+    let shown = stage.pods[1].show(ahead[1].id).await;
+    let heard: Timestamp = shown["lastSeenAt"].as_str().expect("a time").parse().expect("a time");
+    assert_eq!(shown["status"], "online");
+    assert!(heard.moment() < OffsetDateTime::now_utc() + Duration::from_secs(60), "{shown}");
+    // Its first heartbeat is in the log, and later than any it had since.
+    let database = [("DATABASE_URL".to_owned(), stage.fleet.database_url.clone())];
+    let checked = blocking(move || program::run(&["rebuild", "--check"], &database)).await;
+    assert!(checked.status.success(), "{checked:?}");
     stage.expect_no_false_alarm().await;
 }
 
