@@ -142,8 +142,13 @@ async fn observers(database: Database, pods: Vec<i32>, stop: CancellationToken) 
     let client = database.get().await.expect("connection");
     while !stop.is_cancelled() {
         for pod in &pods {
-            let observe =
-                observation::observe(&client, *pod, Duration::ZERO, DEFAULT_OFFLINE_THRESHOLD);
+            let observe = observation::observe(
+                &client,
+                *pod,
+                Duration::ZERO,
+                None,
+                DEFAULT_OFFLINE_THRESHOLD,
+            );
             observe.await.expect("observed");
         }
         tokio::time::sleep(Duration::from_millis(250)).await;

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use groundstation::wire::Timestamp;
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::harness::program::run;
@@ -173,4 +175,29 @@ async fn the_command_line_lists_the_fleet_as_it_was() {
     }
     assert!(!listed[1].contains("edge-2"), "removed: {}", listed[1]);
     fleet.check().await;
+}
+
+#[tokio::test]
+async fn a_moment_is_past_when_its_millisecond_is_over() {
+    let (fleet, clock) = Fleet::with_clock(CALM).await;
+    let pod = fleet.pod("a").await;
+    let credentials = pod.register("edge", "eu").await;
+    // The database's clock stands within a millisecond.
+    let sql = fleet.sql().await;
+    let soon = "select (extract(epoch from clock_timestamp()) * 1000)::bigint + 2000";
+    let millisecond: i64 = sql.query_one(soon, &[]).await.expect("the time").get(0);
+    clock.stop_at(millisecond * 1_000 + 400);
+    let moment = OffsetDateTime::from_unix_timestamp_nanos(i128::from(millisecond) * 1_000_000);
+    let at = Timestamp::new(moment.expect("a time")).to_string();
+    let question = format!("/v1/satellites?at={at}");
+
+    let asked = pod.get(&question).await;
+    let _edge = Satellite::connect(pod.address, &credentials).await;
+    let transitions = pod.get("/v1/transitions").await.json();
+    assert_eq!(transitions["transitions"][0]["recordedAt"], at, "{transitions}");
+    assert_eq!(asked.status, 422, "{asked:?}");
+    assert_eq!(asked.json()["type"], "urn:groundstation:problem:future");
+    clock.stop_at((millisecond + 1) * 1_000);
+    let asked = pod.get(&question).await;
+    assert_eq!((asked.status, &asked.json()["position"]), (200, &json!(1)), "{asked:?}");
 }

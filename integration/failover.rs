@@ -1,15 +1,20 @@
-//! Postgres fails over to its synchronous standby: no edge is lost, and nobody who goes on beating.
+//! Postgres fails over to its standby: to a synchronous one without a loss; to one that lacks the newest
+//! commits, and no pod goes on with what it remembers of them.
 
 use std::time::Duration;
 
-use tokio::time::sleep;
+use serde_json::json;
+use tokio::time::{sleep, timeout};
 
-use crate::harness::wait::blocking;
-use crate::harness::{Agents, Fleet, Onlooker, Satellite, eventually, steady, stores, within};
+use crate::harness::reader::Reader;
+use crate::harness::wait::{PATIENCE, blocking};
+use crate::harness::{
+    Agents, CALM, Fleet, Onlooker, Satellite, eventually, steady, stores, within,
+};
 
 #[tokio::test]
 async fn a_fail_over_to_the_synchronous_standby_loses_no_edge_and_nobody() {
-    let (fleet, mut primary, standby) = Fleet::with_standby(steady()).await;
+    let (fleet, mut primary, standby) = Fleet::with_standby(steady(), "*").await;
     let pods = [fleet.pod("a").await, fleet.pod("b").await];
     let beating = fleet.register(&pods[0], "beating", 12).await;
     let others = fleet.register(&pods[0], "other", 2).await;
@@ -54,5 +59,73 @@ async fn a_fail_over_to_the_synchronous_standby_loses_no_edge_and_nobody() {
     assert_eq!(fleet.log_length().await, before + 2, "and nobody else was given up");
     assert_eq!(agents.authenticated(), 12, "sockets stayed up");
     fleet.check().await;
+    drop(standby);
+}
+
+/// A list of one check.
+fn list(config: &str) -> serde_json::Value {
+    json!([{"configId": config, "systemId": "s", "strategyId": "http", "config": {}, "intervalSeconds": 60}])
+}
+
+#[tokio::test]
+async fn pods_that_remember_what_a_standby_never_got_begin_anew_and_follow_what_is_there() {
+    let (fleet, mut primary, mut standby) = Fleet::with_standby(CALM, "").await;
+    let mut pods = [fleet.pod("a").await, fleet.pod("b").await];
+    let known = fleet.register(&pods[0], "known", 2).await;
+    let [held, other] = [&known[0], &known[1]];
+    let mut satellite = Satellite::connect(pods[1].address, held).await;
+    pods[0].assign(held.id, &list("first")).await;
+    satellite.expect("config_updated").await;
+    let mut reader = Reader::open(pods[1].address, &fleet.read_token, "", None).await;
+    const RECEIVED: &str = "
+        select coalesce(bool_or(replay_lsn >= pg_current_wal_flush_lsn()), false) from pg_stat_replication";
+    let sql = fleet.sql().await;
+    eventually("the standby to have everything", async || {
+        let received = sql.query_one(RECEIVED, &[]).await.expect("the standby's row");
+        if received.get(0) { Ok(()) } else { Err("it lags".to_owned()) }
+    })
+    .await;
+
+    // What comes now dies with the primary: changes, sessions and positions.
+    standby = blocking(move || {
+        standby.stop();
+        standby
+    })
+    .await;
+    for n in 0..5 {
+        pods[0].assign(held.id, &list(&format!("lost-{n}"))).await;
+        satellite.expect("config_updated").await;
+        Satellite::connect(pods[0].address, other).await.close().await;
+    }
+    fleet.expect_log_length(11).await;
+    while reader.last.as_deref() != Some("11") {
+        reader.next().await.expect("the stream goes on");
+    }
+    pods[1].sweeps(20).await;
+    primary.kill();
+    let url = fleet.database_url.clone();
+    let standby = blocking(move || {
+        standby.restart().expect("the standby starts again");
+        stores::promote(&standby, &url);
+        standby
+    })
+    .await;
+
+    for pod in &mut pods {
+        let ended = pod.exit().await;
+        assert!(!ended.success(), "{ended:?}");
+        let line = pod.log();
+        assert!(line.contains("went back to an earlier point"), "{line}");
+    }
+    let rest = timeout(PATIENCE, async { while reader.next().await.is_some() {} }).await;
+    rest.expect("the stream has ended");
+    assert_eq!(reader.last.as_deref(), Some("11"), "and told nothing else before");
+    // Those that are started instead know what is there, and follow it.
+    let pod = fleet.pod("c").await;
+    let (mut satellite, told) = Satellite::welcomed(pod.address, held).await;
+    assert_eq!(told["assignments"][0]["configId"], "first", "{told}");
+    pod.assign(held.id, &list("second")).await;
+    let told = satellite.expect("config_updated").await;
+    assert_eq!(told["assignments"][0]["configId"], "second", "{told}");
     drop(standby);
 }

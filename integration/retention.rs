@@ -7,13 +7,18 @@ use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
 use flate2::read::MultiGzDecoder;
+use groundstation::database::Address;
+use groundstation::history::{self, At, NoAnswer};
+use groundstation::lifecycle::{Position, SatelliteId};
 use serde_json::Value;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
+use uuid::Uuid;
 
 use crate::harness::log_and_stream::{read_log, read_stream};
+use crate::harness::pod::Answer;
 use crate::harness::wait::blocking;
-use crate::harness::{CALM, Fleet, Satellite, eventually, program, stores, written_log};
+use crate::harness::{CALM, Fleet, Pod, Satellite, eventually, program, stores, written_log};
 
 const WIDTH: i64 = 1_000;
 
@@ -507,4 +512,94 @@ async fn the_relay_goes_on_from_the_horizon() {
     let pod = fleet.pod("c").await;
     on_stream((1_001..=1_200).collect()).await;
     pod.expect_log("the stream goes on behind a gap").await;
+}
+
+/// Asks a pod while somebody has a lock for which a statement with these words waits, and drops the first
+/// thousand transitions before it goes.
+async fn asked_while_dropped(
+    fleet: &Fleet,
+    pod: &Pod,
+    (lock, words): (&str, &str),
+    path: &str,
+) -> Answer {
+    const WAITING: &str = "
+        select count(*) from pg_stat_activity
+         where datname = current_database() and wait_event_type = 'Lock' and strpos(query, $1) > 0";
+    let (sql, dropping) = (fleet.sql().await, fleet.sql().await);
+    dropping.batch_execute(&format!("begin; {lock}")).await.expect("the lock");
+    let drop = async {
+        eventually("the question to wait", async || {
+            let waiting = sql.query_one(WAITING, &[&words]).await.expect("the activity");
+            if waiting.get::<_, i64>(0) > 0 { Ok(()) } else { Err("nobody waits".to_owned()) }
+        })
+        .await;
+        const DROP: &str = "select drop_transition_partition(1, interval '90 days'); commit";
+        dropping.batch_execute(DROP).await.expect("dropped");
+    };
+    let (answer, ()) = tokio::join!(pod.get(path), drop);
+    assert_eq!(left(&sql).await, (1_001, 1_500));
+    answer
+}
+
+fn expect_gone(answer: &Answer) {
+    assert_eq!(answer.status, 410, "{answer:?}");
+    assert!(answer.text.contains("1001"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_moment_that_is_dropped_while_it_is_looked_for_is_gone() {
+    let (fleet, sql) = with_a_log(2_500).await;
+    publish(&sql, 0).await;
+    let pod = fleet.pod("a").await;
+    published(&sql, 2_500).await;
+    let lock =
+        "select pg_advisory_xact_lock(hashtextextended('groundstation: entity_transitions', 0))";
+    // Position 600.
+    let path = "/v1/satellites?at=2020-01-01T00:10:00Z";
+    let waits = (lock, "pg_advisory_xact_lock_shared");
+    expect_gone(&asked_while_dropped(&fleet, &pod, waits, path).await);
+}
+
+#[tokio::test]
+async fn stats_whose_window_is_dropped_while_they_are_made_are_gone() {
+    let (fleet, sql) = with_a_log(2_500).await;
+    publish(&sql, 0).await;
+    // Old enough to go, and young enough to be asked about.
+    let younger = "
+        set session_replication_role = replica;
+        update entity_transitions t
+           set occurred_at = began + position * interval '1 second',
+               recorded_at = began + position * interval '1 second'
+          from (select date_trunc('milliseconds', clock_timestamp()) - interval '200 days' as began) b;
+        reset session_replication_role";
+    sql.batch_execute(younger).await.expect("a younger log");
+    let pod = fleet.pod("a").await;
+    published(&sql, 2_500).await;
+    let path = format!("/v1/satellites/{}/stats?window=300d", written_log::satellite(0));
+    let asked = pod.get(&path).await;
+    assert_eq!(asked.status, 200, "{asked:?}");
+    let lock = "lock table entity_transitions in access exclusive mode";
+    expect_gone(&asked_while_dropped(&fleet, &pod, (lock, "recorded_at >= $5"), &path).await);
+}
+
+#[tokio::test]
+async fn a_page_of_a_fleet_that_is_dropped_before_it_is_read_is_gone() {
+    let (fleet, sql) = with_a_log(2_500).await;
+    let database = Address::parse("DATABASE_URL", &fleet.database_url).expect("an address");
+    let database = database.pool("test").expect("a pool");
+    let client = database.get().await.expect("a connection");
+    let as_of = async |position| {
+        history::resolve(&client, At::Position(Position(position))).await.expect("a place")
+    };
+    let (dropped, left_over) = (as_of(600).await, as_of(1_000).await);
+    let page = async |at| history::fleet(&client, at, Uuid::nil(), 100).await;
+    assert_eq!(page(dropped).await.expect("a page").0.len(), 10);
+    sql.batch_execute("select drop_transition_partition(1, interval '90 days')")
+        .await
+        .expect("dropped");
+    let gone = page(dropped).await;
+    assert!(matches!(gone, Err(NoAnswer::Dropped(1_001))), "{gone:?}");
+    let gone = history::state(&client, SatelliteId(written_log::satellite(0)), dropped).await;
+    assert!(matches!(gone, Err(NoAnswer::Dropped(1_001))), "{gone:?}");
+    assert_eq!(page(left_over).await.expect("a page").0.len(), 10);
 }

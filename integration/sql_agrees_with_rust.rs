@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
+use groundstation::database::Address;
+use groundstation::lifecycle::SatelliteId;
 use groundstation::liveness::{self, Resumption, Sight, Status};
+use groundstation::satellites::{self, ListFilter, states};
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use crate::harness::{CALM, Fleet};
 
@@ -57,4 +61,77 @@ async fn online_until_is_the_rule_of_liveness() {
         }
     }
     assert!(seen.iter().all(|count| *count > 50), "{seen:?}");
+}
+
+/// Satellites whose pods are silent, are not, have never said anything, or are nobody's, each heard at
+/// moments around its threshold. The newest moment of any pod is `seen`.
+const AROUND_THEIR_THRESHOLDS: &str = "
+    with pod as (
+        insert into pods (name, started_at, seen_at)
+        select name, $1::timestamptz, $1::timestamptz - make_interval(secs => age::float8)
+          from (values ('live', 0), ('slow', 2), ('silent', 2.001), ('dead', 60), ('new', null)) p (name, age)
+        returning number
+    ), satellite as (
+        insert into satellites (id, name, region, token_hash, offline_threshold_ms)
+        select gen_random_uuid(), 'edge', 'eu', '', own
+          from (values (null), (10000::bigint), (90000)) own (own), generate_series(1, 66)
+        returning id, offline_threshold_ms
+    ), place as (
+        select s.*, row_number() over (partition by offline_threshold_ms) - 1 as n from satellite s
+    )
+    insert into satellite_connections
+           (satellite_id, session, revision, position, last_event, last_heartbeat_at, pod)
+    select id, 1, 1, 1, 'connected',
+           $1::timestamptz
+               - interval '1 millisecond' * (coalesce(offline_threshold_ms, 45000) - 300 + n / 6 * 120),
+           (array(select number from pod order by number))[(n % 6 + 1)::int]
+      from place";
+
+#[tokio::test]
+async fn all_reads_judge_a_session_by_the_same_moment() {
+    let fleet = Fleet::new(CALM).await;
+    let sql = fleet.sql().await;
+    // No pod runs, so that this stays the newest moment of any.
+    let seen = OffsetDateTime::from_unix_timestamp(1_772_366_400).expect("a time");
+    sql.execute(AROUND_THEIR_THRESHOLDS, &[&seen]).await.expect("satellites");
+    let database = Address::parse("DATABASE_URL", &fleet.database_url).expect("an address");
+    let database = database.pool("test").expect("a pool");
+    let client = database.get().await.expect("a connection");
+    let default = liveness::DEFAULT_OFFLINE_THRESHOLD;
+
+    let named = async |status| {
+        let filter = ListFilter { status, ..ListFilter::default() };
+        let page = satellites::list(&client, &filter, 1_000, default).await.expect("a page");
+        page.into_iter().map(|satellite| (satellite.id, satellite.status)).collect::<Vec<_>>()
+    };
+    let all = named(None).await;
+    assert_eq!(all.len(), 3 * 66);
+    let ids: Vec<SatelliteId> = all.iter().map(|(id, _)| SatelliteId(*id)).collect();
+    let states = states::states(&client, &ids, default).await.expect("states");
+    const HEARD: &str = "
+        select c.last_heartbeat_at, s.offline_threshold_ms,
+               coalesce(p.seen_at < $2::timestamptz - interval '2 seconds', false) as is_silent
+          from satellites s join satellite_connections c on c.satellite_id = s.id
+          left join pods p on p.number = c.pod
+         where s.id = $1";
+    let mut counts = [[0, 0], [0, 0]];
+    for (id, listed) in &all {
+        let row = sql.query_one(HEARD, &[id, &seen]).await.expect("its row");
+        let (heard, is_silent): (OffsetDateTime, bool) = (row.get(0), row.get(2));
+        let allowed = time::Duration::milliseconds(if is_silent { 500 } else { 0 });
+        let sight = Sight { observed_at: seen - allowed, resumption: None, grace: default };
+        let threshold = liveness::threshold(row.get(1), default);
+        let status = liveness::status(Some(heard), seen, threshold, &sight);
+        let got = satellites::get(&client, SatelliteId(*id), default).await.expect("an answer");
+        let shown = [listed.as_str(), &states[id].status, &got.expect("a satellite").status];
+        assert_eq!(shown, [status.as_str(); 3], "heard {heard}, silent: {is_silent}");
+        counts[usize::from(is_silent)][usize::from(status == Status::Online)] += 1;
+    }
+    for status in [Status::Online, Status::Offline] {
+        let filtered: Vec<(Uuid, String)> = named(Some(status)).await;
+        let mut expected = all.clone();
+        expected.retain(|(_, listed)| listed == status.as_str());
+        assert_eq!(filtered, expected, "{status:?}");
+    }
+    assert!(counts.iter().flatten().all(|count| *count > 10), "{counts:?}");
 }

@@ -164,13 +164,13 @@ impl Flusher {
         let mut ticks = tokio::time::interval(FLUSH_INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut locked = LockedRows::new("heartbeats", self.metrics.clone());
-        let mut failing = false;
+        let (mut failing, mut observed) = (false, None);
         loop {
             let stopping = tokio::select! {
                 _ = ticks.tick() => false,
                 () = stop.cancelled() => true,
             };
-            match self.flush(&mut locked).await {
+            match self.flush(&mut locked, &mut observed).await {
                 Ok(()) => failing = false,
                 Err(error) => {
                     self.metrics.heartbeat_failures.inc();
@@ -187,8 +187,12 @@ impl Flusher {
     }
 
     /// Writes everything heard so far, but for rows somebody else has locked, and says so: only then has
-    /// this pod observed.
-    async fn flush(&self, locked: &mut LockedRows) -> anyhow::Result<()> {
+    /// this pod observed. `observed` is when it did so last.
+    async fn flush(
+        &self,
+        locked: &mut LockedRows,
+        observed: &mut Option<Instant>,
+    ) -> anyhow::Result<()> {
         let began = Instant::now();
         let mut beats = self.heartbeats.take();
         let mut left_out = Vec::new();
@@ -211,13 +215,16 @@ impl Flusher {
             }
         }
         locked.found(left_out.into_iter());
-        self.observe(began).await
+        let since = observed.map(|observed| began - observed);
+        self.observe(began, since).await?;
+        *observed = Some(began);
+        Ok(())
     }
 
-    async fn observe(&self, began: Instant) -> anyhow::Result<()> {
+    async fn observe(&self, began: Instant, since: Option<Duration>) -> anyhow::Result<()> {
         let client = self.database.get().await?;
         let age = began.elapsed();
-        let observe = observation::observe(&client, self.pod, age, self.default_threshold);
+        let observe = observation::observe(&client, self.pod, age, since, self.default_threshold);
         let blind = within_time(observe).await;
         match blind {
             Ok(None) => Ok(()),

@@ -56,6 +56,16 @@ pub struct AsOf {
     pub moment: OffsetDateTime,
 }
 
+/// What is read at a place is whole only if it has not been dropped by then: asked after reading, since
+/// what is dropped stays dropped.
+async fn still_there(client: &impl GenericClient, as_of: AsOf) -> Result<(), NoAnswer> {
+    let horizon = partitions::horizon(client).await?;
+    if as_of.position < horizon {
+        return Err(NoAnswer::Dropped(horizon.0 + 1));
+    }
+    Ok(())
+}
+
 /// Finds the position a question is about.
 pub async fn resolve(client: &impl GenericClient, at: At) -> Result<AsOf, NoAnswer> {
     let oldest = past::oldest(client).await?.unwrap_or(Position(1));
@@ -78,7 +88,9 @@ pub async fn resolve(client: &impl GenericClient, at: At) -> Result<AsOf, NoAnsw
             Ok(AsOf { position, moment })
         }
         At::Moment(moment) => {
-            let row = client.query_one("select clock_timestamp()", &[]).await?;
+            // Something may still be recorded in the millisecond that goes on.
+            let now = "select date_trunc('milliseconds', clock_timestamp())";
+            let row = client.query_one(now, &[]).await?;
             if moment.moment() >= row.try_get::<_, OffsetDateTime>(0)? {
                 return Err(NoAnswer::Future(moment.to_string()));
             }
@@ -100,7 +112,9 @@ pub async fn state(
     satellite: SatelliteId,
     as_of: AsOf,
 ) -> Result<Option<StateJson>, NoAnswer> {
-    Ok(past::last_of(client, as_of.position, satellite).await?.and_then(|entry| entry.next))
+    let last = past::last_of(client, as_of.position, satellite).await?;
+    still_there(client, as_of).await?;
+    Ok(last.and_then(|entry| entry.next))
 }
 
 /// A page of the fleet then, by id; and the id after which the next page begins, if there is one.
@@ -114,6 +128,7 @@ pub async fn fleet(
     let next = entries.last().filter(|_| entries.len() as i64 >= limit).map(|e| e.satellite.0);
     let ids: Vec<Uuid> = entries.iter().map(|entry| entry.satellite.0).collect();
     let records = registered(client, &ids, as_of).await?;
+    still_there(client, as_of).await?;
     let satellites = entries
         .into_iter()
         .filter_map(|entry| {
@@ -275,10 +290,6 @@ pub async fn stats(
     let row = client.query_one(PRESENT, &[&satellite.0]).await?;
     let now = Timestamp::new(row.try_get("now")?).moment();
     let from = now - window;
-    if partitions::horizon_time(client).await?.is_some_and(|horizon| from <= horizon) {
-        let oldest = past::oldest(client).await?.unwrap_or(Position(1));
-        return Err(NoAnswer::Dropped(oldest.0));
-    }
     let since = Filter {
         satellite: Some(satellite),
         since: Some(Timestamp::new(from)),
@@ -305,6 +316,10 @@ pub async fn stats(
     let changed = past::last_change(client, satellite, field.as_str()).await?;
     let lapsed = lapsed(&row, default_threshold)?;
     let blind = observation::blind_spans(client, from, now, default_threshold).await?;
+    // After everything is read: what was dropped meanwhile may be missing.
+    if partitions::horizon_time(client).await?.is_some_and(|horizon| from <= horizon) {
+        return Err(NoAnswer::Dropped(partitions::horizon(client).await?.0 + 1));
+    }
     Ok(Some(answer(&Known { field, from, now, before, within, newest, changed, lapsed, blind })))
 }
 

@@ -20,6 +20,7 @@ use crate::wire::{self, Actor, StateJson, Timestamp, TransitionJson};
 
 pub mod append;
 pub mod canonical;
+pub mod continuity;
 mod held;
 pub mod partitions;
 pub mod past;

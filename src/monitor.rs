@@ -28,7 +28,7 @@ use crate::health::{BrownOut, Health};
 use crate::lifecycle::{Edge, Reason, SatelliteId, Session};
 use crate::log::append::{Log, Outcome};
 use crate::metrics::Metrics;
-use crate::observation::{SILENT_AFTER, blind_after};
+use crate::observation::{self, SILENT_AFTER, blind_after};
 use brown_out::{Guard, Lateness, Rules};
 
 pub mod brown_out;
@@ -218,6 +218,8 @@ impl Monitor {
             }
         }
         if now >= memory.look_through_at {
+            let pods = [&silent[..], &[self.pod]].concat();
+            observation::bring_back(&client, &pods).await.map_err(server)?;
             let over = self.let_go(&client, &silent).await.map_err(server)?;
             let turn = &mut memory.turns.unheld;
             let mut orphans = self.unheld(&client, turn).await.map_err(server)?;

@@ -6,7 +6,9 @@
 //! [`blind_after`], be it for an outage of the database or because no pod ran, the time in between
 //! is a blind span: stored once, never changed, and held against nobody (see [`crate::liveness`]).
 //!
-//! Only the database's clock counts; a pod contributes the age of what it says.
+//! Only the database's clock counts; a pod contributes the age of what it says. That clock can step.
+//! Ahead, a step is a blind span. Back, it leaves moments later than now: `observe`, in `schema/`, brings
+//! back what pods said and the spans, and notes by how much; [`bring_back`] does it for heartbeats.
 
 use std::time::Duration;
 
@@ -32,7 +34,7 @@ pub fn blind_after(default_threshold: Duration) -> Duration {
 const SIGN_ON: &str = "
     with forgotten as (
         delete from pods p
-         where coalesce(p.seen_at, p.started_at) < clock_timestamp() - interval '1 day'
+         where coalesce(p.seen_at, p.started_at) < (select long_ago(interval '1 day'))
            and p.seen_at is distinct from (select max(seen_at) from pods)
            and not exists (select 1 from satellite_connections c
                             where c.pod = p.number and c.last_event = 'connected')
@@ -62,23 +64,57 @@ pub async fn prove(client: &impl GenericClient, pod: i32, name: &str) -> Result<
 }
 
 const OBSERVE: &str = "
-    select observe($1, $2, make_interval(secs => $3::float8), make_interval(secs => $4::float8))";
+    select observe($1, $2, $3, make_interval(secs => $4::float8), make_interval(secs => $5::float8))";
 
-/// Says that everything the pod had heard `age` ago is written. Returns the length of the blind
-/// time that ends with this, if there was any.
+/// Says that everything the pod had heard `age` ago is written, `since` after what it last said this of.
+/// Returns the length of the blind time that ends with this, if there was any.
 pub async fn observe(
     client: &impl GenericClient,
     pod: i32,
     age: Duration,
+    since: Option<Duration>,
     default_threshold: Duration,
 ) -> Result<Option<Duration>, Error> {
     let statement = client.prepare_cached(OBSERVE).await?;
     let seconds = |duration: Duration| duration.as_secs_f64();
+    let (age, since) = (seconds(age), since.map(seconds));
     let (blind_after, grace) =
         (seconds(blind_after(default_threshold)), seconds(default_threshold));
-    let row = client.query_one(&statement, &[&pod, &seconds(age), &blind_after, &grace]).await?;
+    let row = client.query_one(&statement, &[&pod, &age, &since, &blind_after, &grace]).await?;
     let blind: Option<f64> = row.try_get(0)?;
     Ok(blind.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()))
+}
+
+/// Heartbeats and edges brought back in one statement; the next look goes on.
+const MAX_BROUGHT_BACK: i64 = 10_000;
+
+/// Waits for nobody: a row that is locked is looked at again.
+const BRING_BACK: &str = "
+    with step as (
+        select went_back from blind_spans where went_back is not null order by number desc limit 1
+    ), ahead as (
+        select satellite_id from satellite_connections
+         where (pod = any($1) or pod is null) and last_event = 'connected'
+           and greatest(last_heartbeat_at, recent_edges[cardinality(recent_edges)])
+               > clock_timestamp() + interval '1 second'
+         limit $2 for no key update skip locked
+    )
+    update satellite_connections c
+       set last_heartbeat_at = brought_back(c.last_heartbeat_at, step.went_back, now.moment),
+           recent_edges = array(select brought_back(edge, step.went_back, now.moment)
+                                  from unnest(c.recent_edges) edge order by 1),
+           flapping_until = case when c.recent_edges[cardinality(c.recent_edges)]
+                                      > clock_timestamp() + interval '1 second'
+                                 then c.flapping_until - step.went_back else c.flapping_until end
+      from ahead, step, (select date_trunc('milliseconds', clock_timestamp()) as moment) now
+     where c.satellite_id = ahead.satellite_id";
+
+/// Brings back the heartbeats of these pods' sessions, and of those that are nobody's, that are later
+/// than now because the database's clock has gone back. Who is silent would be online until the clock
+/// has come that far again.
+pub async fn bring_back(client: &impl GenericClient, pods: &[i32]) -> Result<u64, Error> {
+    let statement = client.prepare_cached(BRING_BACK).await?;
+    client.execute(&statement, &[&pods, &MAX_BROUGHT_BACK]).await
 }
 
 const SIGHT: &str =
@@ -105,7 +141,7 @@ pub fn sight_of(row: &tokio_postgres::Row, default_threshold: Duration) -> Resul
 }
 
 const BLIND: &str = "
-    select greatest(from_at, $1) as from_at, least(to_at, $2) as to_at from blind_spans
+    select greatest(from_at, $1) as from_at, least(to_at, $2) as to_at from blind_time
      where to_at > $1 and from_at < $2
     union all
     select greatest(observed_at, $1), $2 from sight where observed_at < $2 - make_interval(secs => $3::float8)

@@ -26,8 +26,8 @@ use crate::gateway::{self, Gateway};
 use crate::health::Health;
 use crate::heartbeats::{Flusher, Heartbeats};
 use crate::lifecycle::Position;
-use crate::log::append;
 use crate::log::transaction::Rules;
+use crate::log::{append, continuity};
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
 use crate::monitor::Monitor;
@@ -127,6 +127,7 @@ pub async fn run(
         )),
     });
 
+    let past = tokio::spawn(continuity::watch(database.clone(), stop.clone()));
     let mut tasks = JoinSet::new();
     let appender = tokio::spawn(appender.run());
     tasks.spawn(
@@ -223,6 +224,10 @@ pub async fn run(
     ready(address);
     tokio::select! {
         () = shutdown => info!("draining"),
+        Ok(Some(went_back)) = past => {
+            error!(%went_back, "this pod knows what is no longer there, and ends to begin anew");
+            return Err(went_back.into());
+        }
         ended = tasks.join_next() => {
             error!(?ended, "a part of the pod ended by itself");
             bail!("a part of the pod ended by itself: {ended:?}");

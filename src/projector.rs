@@ -285,13 +285,14 @@ const FILL: &str = "
        set session = excluded.session, revision = excluded.revision, position = excluded.position,
            last_event = excluded.last_event, last_heartbeat_at = excluded.last_heartbeat_at";
 
-/// A live row may be ahead of the log by heartbeats, but only on a connected session.
+/// A live row may be ahead of the log by heartbeats, but only on a connected session; it is behind where
+/// its heartbeat was brought back because the database's clock has gone back.
 const COUNT_DIFFERING: &str = "
     select count(*)
       from satellite_connections c full join rebuilt r using (satellite_id)
      where (c.session, c.revision, c.position, c.last_event)
            is distinct from (r.session, r.revision, r.position, r.last_event)
-        or (c.last_event = 'connected' and not coalesce(c.last_heartbeat_at >= r.last_heartbeat_at, false))
+        or (c.last_event = 'connected' and not coalesce(c.last_heartbeat_at >= r.last_heartbeat_at or r.last_heartbeat_at > clock_timestamp(), false))
         or (c.last_event <> 'connected' and c.last_heartbeat_at is distinct from r.last_heartbeat_at)";
 
 const NAME_DIFFERING: &str = "
@@ -301,7 +302,7 @@ const NAME_DIFFERING: &str = "
       from satellite_connections c full join rebuilt r using (satellite_id)
      where (c.session, c.revision, c.position, c.last_event)
            is distinct from (r.session, r.revision, r.position, r.last_event)
-        or (c.last_event = 'connected' and not coalesce(c.last_heartbeat_at >= r.last_heartbeat_at, false))
+        or (c.last_event = 'connected' and not coalesce(c.last_heartbeat_at >= r.last_heartbeat_at or r.last_heartbeat_at > clock_timestamp(), false))
         or (c.last_event <> 'connected' and c.last_heartbeat_at is distinct from r.last_heartbeat_at)
      order by satellite_id
      limit $1";
@@ -323,7 +324,7 @@ const REPLACE: &str = "
      where l.satellite_id is null
         or (l.session, l.revision, l.position, l.last_event)
            is distinct from (r.session, r.revision, r.position, r.last_event)
-        or (r.last_event = 'connected' and not coalesce(l.last_heartbeat_at >= r.last_heartbeat_at, false))
+        or (r.last_event = 'connected' and not coalesce(l.last_heartbeat_at >= r.last_heartbeat_at or r.last_heartbeat_at > clock_timestamp(), false))
         or (r.last_event <> 'connected' and l.last_heartbeat_at is distinct from r.last_heartbeat_at)
     on conflict (satellite_id) do update
        set session = excluded.session, revision = excluded.revision, position = excluded.position,

@@ -441,10 +441,12 @@ impl Window {
     }
 }
 
+/// A lease that ends later than any that is given out now is of a clock that has gone back.
 const TAKE: &str = "
     update relay
        set holder = $1, lease_expires_at = clock_timestamp() + make_interval(secs => $2)
-     where holder is not distinct from $1 or lease_expires_at < clock_timestamp()";
+     where holder is not distinct from $1
+        or lease_expires_at not between clock_timestamp() and clock_timestamp() + make_interval(secs => $2)";
 
 const RENEW: &str = "
     update relay

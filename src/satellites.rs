@@ -224,17 +224,10 @@ pub struct Shown {
 }
 
 const GET: &str = "
-    select s.id, s.name, s.region, s.tags, s.capabilities, s.version, s.offline_threshold_ms,
-           s.created_at, c.last_event, c.last_heartbeat_at,
-           coalesce(c.flapping_until > sight.observed_at, false) as flapping,
-           i.last_event as imported_event, i.last_heartbeat_at as imported_heartbeat, i.imported_at,
-           judged_until(sight.observed_at, p.seen_at) as observed_at, sight.judged_at, sight.resumed_at,
+    select s.*,
            (select coalesce(max(r.change), 0) from registry_changes r
              where r.satellite_id = s.id and r.action in ('created', 'updated')) as described_by
-      from sight cross join satellites s
-      left join satellite_connections c on c.satellite_id = s.id
-      left join pods p on p.number = c.pod
-      left join satellite_imports i on i.satellite_id = s.id
+      from satellites_now s
      where s.id = $1";
 
 /// One satellite, as it stands now.
@@ -261,22 +254,14 @@ pub async fn shown(
 }
 
 const LIST: &str = "
-    select s.id, s.name, s.region, s.tags, s.capabilities, s.version, s.offline_threshold_ms,
-           s.created_at, c.last_event, c.last_heartbeat_at,
-           coalesce(c.flapping_until > sight.observed_at, false) as flapping,
-           i.last_event as imported_event, i.last_heartbeat_at as imported_heartbeat, i.imported_at,
-           judged_until(sight.observed_at, p.seen_at) as observed_at, sight.judged_at, sight.resumed_at
-      from sight cross join satellites s
-      left join satellite_connections c on c.satellite_id = s.id
-      left join pods p on p.number = c.pod
-      left join satellite_imports i on i.satellite_id = s.id
+    select s.* from satellites_now s
      where ($2::text is null or s.region = $2)
        and ($3::text is null or s.tags ->> $3 = $4)
        and ($5::text is null or strpos(lower(s.name), lower($5)) > 0)
        and ($6::text is null or (s.name, s.id) > ($6, $7))
        and ($8::bool is null or $8 = coalesce(
-               c.last_event = 'connected' and judged_until(sight.observed_at, p.seen_at) <= online_until(
-                   c.last_heartbeat_at, s.offline_threshold_ms, $9, sight.judged_at, sight.resumed_at), false))
+               s.last_event = 'connected' and s.observed_at <= online_until(
+                   s.last_heartbeat_at, s.offline_threshold_ms, $9, s.judged_at, s.resumed_at), false))
      order by s.name, s.id
      limit $1";
 

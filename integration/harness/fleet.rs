@@ -9,6 +9,7 @@ use tokio::sync::Mutex;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
+use super::clock::Clock;
 use super::faults;
 use super::pod::Pod;
 use super::program;
@@ -91,6 +92,16 @@ impl Fleet {
         Fleet { postgres: Some(own.0), ..Fleet::of(timing, share, None) }
     }
 
+    /// A fleet whose Postgres has a clock of the test's.
+    pub async fn with_clock(timing: Timing) -> (Fleet, Clock) {
+        let clock = Clock::new();
+        let environment = clock.environment();
+        let own = move || (stores::share(), stores::own_postgres_in(&environment));
+        let (mut share, own) = blocking(own).await;
+        share.database_url = own.1;
+        (Fleet { postgres: Some(own.0), ..Fleet::of(timing, share, None) }, clock)
+    }
+
     /// A fleet with stores of its own, to be lost.
     pub async fn with_own_stores(timing: Timing) -> Fleet {
         let own = blocking(|| (stores::own_postgres(), stores::own_nats())).await;
@@ -144,9 +155,12 @@ impl Fleet {
 
     /// A fleet whose database has a synchronous standby; the first can be killed, the second
     /// promoted.
-    pub async fn with_standby(timing: Timing) -> (Fleet, Postgres, Postgres) {
+    pub async fn with_standby(
+        timing: Timing,
+        synchronous: &'static str,
+    ) -> (Fleet, Postgres, Postgres) {
         let (mut share, (primary, standby, url)) =
-            blocking(|| (stores::share(), stores::replicated_postgres())).await;
+            blocking(move || (stores::share(), stores::replicated_postgres(synchronous))).await;
         share.database_url = url;
         (Fleet::of(timing, share, None), primary, standby)
     }

@@ -3,6 +3,7 @@
 
 pub mod agents;
 pub mod backup;
+pub mod clock;
 pub mod exposition;
 pub mod faults;
 pub mod fleet;
@@ -28,6 +29,7 @@ pub mod wait;
 pub mod written_log;
 
 pub use agents::Agents;
+pub use clock::Clock;
 pub use fleet::{BRISK, CALM, Fleet, steady};
 pub use onlooker::Onlooker;
 pub use pod::Pod;

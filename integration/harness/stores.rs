@@ -74,11 +74,16 @@ pub fn own_nats_with(configuration: &str) -> Nats {
 
 /// A Postgres that one test may spoil, and the URL of the database with the schema in it. Blocking.
 pub fn own_postgres() -> (Postgres, String) {
+    own_postgres_in(&[])
+}
+
+/// The same with variables of its own in its environment. Blocking.
+pub fn own_postgres_in(environment: &[(&str, String)]) -> (Postgres, String) {
     let stores = stores();
     let n = stores.given.fetch_add(1, Ordering::Relaxed);
     let folder = stores.folder.join(format!("postgres-{n}"));
-    let postgres =
-        Postgres::start(&tools(), &folder, &POSTGRES_SETTINGS).expect("a private Postgres");
+    let postgres = Postgres::start_in(&tools(), &folder, &POSTGRES_SETTINGS, environment)
+        .expect("a private Postgres");
     create_database(&postgres, TEMPLATE, None);
     let url = postgres.url(TEMPLATE);
     let migrated = program::migrate(&url);
@@ -167,9 +172,9 @@ pub fn with_rights(nats: &str, roles: &str, password: String) -> (Nats, Rights) 
     (nats, Rights { pod_database_url, superuser_url, nats_address, password, _postgres: postgres })
 }
 
-/// A Postgres, a synchronous standby of it, and the URL that names both and means whichever takes
-/// writes. Blocking.
-pub fn replicated_postgres() -> (Postgres, Postgres, String) {
+/// A Postgres, a standby of it, whose commits are waited for where `synchronous` is `*`, and the URL that
+/// names both and means whichever takes writes. Blocking.
+pub fn replicated_postgres(synchronous: &str) -> (Postgres, Postgres, String) {
     let stores = stores();
     let n = stores.given.fetch_add(1, Ordering::Relaxed);
     let folder = |name: &str| stores.folder.join(format!("{name}-{n}"));
@@ -194,7 +199,7 @@ pub fn replicated_postgres() -> (Postgres, Postgres, String) {
         .status();
     assert!(copied.expect("/bin/sh").success(), "the data can be copied");
     drop((primary, standby));
-    let primary = start(&primary_folder, &[("synchronous_standby_names", "*")]);
+    let primary = start(&primary_folder, &[("synchronous_standby_names", synchronous)]);
     let url = primary.url(TEMPLATE);
     let password = url.split(['@', ':']).nth(2).expect("a password").to_owned();
     let port = primary.port();

@@ -31,7 +31,7 @@ use crate::door::HangUp;
 use crate::door::refusal::Refusal;
 use crate::history::NoAnswer;
 use crate::lifecycle::Position;
-use crate::log::{self, Entry, read};
+use crate::log::{self, ChangeId, Entry, read};
 use crate::metrics::Metrics;
 
 /// Transitions read at once.
@@ -100,11 +100,11 @@ impl Streams {
         }
     }
 
-    /// What follows `after`, at most a page. Only a few read at once.
-    async fn read(&self, after: Position) -> anyhow::Result<Vec<Entry>> {
+    /// What is at `position` and follows it, at most a page. Only a few read at once.
+    async fn read(&self, position: Position) -> anyhow::Result<Vec<Entry>> {
         let _turn = self.readers.acquire().await?;
         let client = self.database.get().await?;
-        let entries = read::after(&client, after, PAGE).await;
+        let entries = read::after(&client, Position((position.0 - 1).max(0)), PAGE + 1).await;
         entries.map_err(|error| anyhow::anyhow!(database::describe(&error)))
     }
 }
@@ -165,7 +165,7 @@ pub async fn follow(
     let position = begin(&streams.database, asked).await?;
     let open = Open::new(place, streams.metrics.clone());
     let (events, waiting) = mpsc::channel(QUEUE);
-    let follower = Follower { streams, position, events, hang_up };
+    let follower = Follower { streams, position, newest: None, events, hang_up };
     tokio::spawn(follower.run(open));
     let events = stream::unfold(waiting, |mut waiting: mpsc::Receiver<Event>| async move {
         let event = waiting.recv().await?;
@@ -235,6 +235,8 @@ struct Follower {
     streams: Arc<Streams>,
     /// Everything up to this is sent.
     position: Position,
+    /// Which change that was, once known.
+    newest: Option<ChangeId>,
     events: mpsc::Sender<Event>,
     hang_up: HangUp,
 }
@@ -273,7 +275,7 @@ impl Follower {
         loop {
             // Before the read: a transition that comes after it wakes the stream again.
             head.mark_unchanged();
-            let entries = match self.streams.read(self.position).await {
+            let mut entries = match self.streams.read(self.position).await {
                 Ok(entries) => entries,
                 // The probe tells that the database is away; a stream goes on when it is back.
                 Err(error) => {
@@ -282,6 +284,17 @@ impl Follower {
                     continue;
                 }
             };
+            // A database that went back to an earlier point gives positions out a second time: what
+            // follows there does not follow on what was sent.
+            let newest = entries.first().filter(|entry| entry.position == self.position);
+            let newest = newest.map(|entry| entry.change);
+            if self.newest.is_some() && self.newest != newest {
+                return End::Over;
+            }
+            self.newest = newest;
+            if newest.is_some() {
+                entries.remove(0);
+            }
             for entry in &entries {
                 if let Err(end) = self.tell(entry).await {
                     return end;
@@ -310,7 +323,7 @@ impl Follower {
             End::Over
         })?;
         self.send(event).await?;
-        self.position = entry.position;
+        (self.position, self.newest) = (entry.position, Some(entry.change));
         Ok(())
     }
 

@@ -43,6 +43,7 @@ pub struct Postgres {
     place: Place,
     dir: PathBuf,
     settings: Vec<(String, String)>,
+    environment: Vec<(String, String)>,
     password: String,
     port: u16,
 }
@@ -52,6 +53,16 @@ impl Postgres {
     ///
     /// `settings` go on top of Postgres's own defaults, as in `postgresql.conf`.
     pub fn start(tools: &Tools, dir: &Path, settings: &[(&str, &str)]) -> Result<Self> {
+        Self::start_in(tools, dir, settings, &[])
+    }
+
+    /// The same with variables of its own in the server's environment.
+    pub fn start_in(
+        tools: &Tools,
+        dir: &Path,
+        settings: &[(&str, &str)],
+        environment: &[(&str, String)],
+    ) -> Result<Self> {
         fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let dir = dir.canonicalize()?;
         let place = Place::settle(tools, &dir)?;
@@ -62,8 +73,10 @@ impl Postgres {
         }
         let own = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
         let settings: Vec<_> = settings.iter().map(own).collect();
-        let (process, port) = launch_postgres(&place, &dir, &settings, None)?;
-        Ok(Self { process, place, dir, settings, password, port })
+        let own = |(name, value): &(&str, String)| ((*name).to_owned(), value.clone());
+        let environment: Vec<_> = environment.iter().map(own).collect();
+        let (process, port) = launch_postgres(&place, &dir, &settings, &environment, None)?;
+        Ok(Self { process, place, dir, settings, environment, password, port })
     }
 
     /// The superuser's connection URL of a database; a new Postgres has only `postgres`.
@@ -100,7 +113,8 @@ impl Postgres {
     pub fn restart(&mut self) -> Result<()> {
         self.process.stop();
         let port = Some(self.port);
-        (self.process, _) = launch_postgres(&self.place, &self.dir, &self.settings, port)?;
+        let (settings, environment) = (&self.settings, &self.environment);
+        (self.process, _) = launch_postgres(&self.place, &self.dir, settings, environment, port)?;
         Ok(())
     }
 }
@@ -183,6 +197,7 @@ fn launch_postgres(
     place: &Place,
     dir: &Path,
     settings: &[(String, String)],
+    environment: &[(String, String)],
     port: Option<u16>,
 ) -> Result<(Supervised, u16)> {
     let pid_file = place.data.join("postmaster.pid");
@@ -211,6 +226,7 @@ fn launch_postgres(
             name: "PostgreSQL",
             program: place.bin.join("postgres"),
             arguments,
+            environment: environment.to_vec(),
             account: place.account,
             signals: "INT QUIT KILL",
             log: dir.join("server.log"),
@@ -235,6 +251,7 @@ fn launch_nats(
             name: "nats-server",
             program: program.to_path_buf(),
             arguments: vec!["--config".into(), file.clone().into()],
+            environment: Vec::new(),
             account: None,
             signals: "TERM KILL",
             log: dir.join("server.log"),

@@ -64,6 +64,8 @@ pub(super) struct Launch {
     pub name: &'static str,
     pub program: PathBuf,
     pub arguments: Vec<OsString>,
+    /// On top of this process' own.
+    pub environment: Vec<(String, String)>,
     /// Run as somebody else; only root can.
     pub account: Option<Account>,
     /// The signals to stop it with, the gentlest first, five seconds after each.
@@ -91,6 +93,7 @@ impl Supervised {
         command.args(["-c", GUARD, "groundstation-guard", launch.signals]);
         command.arg(&launch.program).args(&launch.arguments);
         command.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
+        command.envs(launch.environment.iter().map(|(name, value)| (name, value)));
         command.env("LC_ALL", "C").current_dir("/").process_group(0);
         if let Some(account) = launch.account {
             account.apply(&mut command);

@@ -20,13 +20,14 @@ pub struct Checkpoint {
 
 const READ: &str = "
     select position, stream_sequence, epoch,
-           holder is not null and lease_expires_at >= clock_timestamp() as is_led
+           holder is not null and lease_expires_at
+               between clock_timestamp() and clock_timestamp() + make_interval(secs => $1) as is_led
       from relay";
 
 /// Reads it.
 pub async fn read(client: &impl GenericClient) -> Result<Checkpoint, Error> {
     let statement = client.prepare_cached(READ).await?;
-    let row = client.query_one(&statement, &[]).await?;
+    let row = client.query_one(&statement, &[&super::LEASE.as_secs_f64()]).await?;
     // The table takes no negative number.
     let sequence = row.try_get::<_, i64>("stream_sequence")?.unsigned_abs();
     Ok(Checkpoint {

@@ -48,9 +48,9 @@ pub enum Claim {
 
 const FORGET: &str = "
     delete from idempotency_keys
-     where used_at <= clock_timestamp() - interval '24 hours'
+     where used_at <= (select long_ago(interval '24 hours'))
        and (key = $1 or key in (select key from idempotency_keys
-                                 where used_at <= clock_timestamp() - interval '24 hours'
+                                 where used_at <= (select long_ago(interval '24 hours'))
                                  order by used_at limit 100 for update skip locked))";
 
 /// Waits for another transaction that is using the key right now.

@@ -13,16 +13,7 @@ use crate::wire::{SatelliteJson, StateJson};
 /// The most satellites one read may name.
 pub const MAX_NAMED: usize = 1_000;
 
-const STATES: &str = "
-    select s.id, s.name, s.region, s.tags, s.capabilities, s.version, s.offline_threshold_ms,
-           s.created_at, c.last_event, c.last_heartbeat_at,
-           coalesce(c.flapping_until > sight.observed_at, false) as flapping,
-           null::text as imported_event, null::timestamptz as imported_heartbeat,
-           null::timestamptz as imported_at,
-           sight.observed_at, sight.judged_at, sight.resumed_at
-      from sight cross join satellites s
-      join satellite_connections c on c.satellite_id = s.id
-     where s.id = any($1)";
+const STATES: &str = "select * from satellites_now where id = any($1)";
 
 /// The present state of each of these satellites. Who has never connected has none and is left
 /// out, as is who is not registered.

@@ -1,0 +1,129 @@
+-- The database's clock can step: somebody sets it, or a standby with another one takes over. Ahead, a
+-- step looks like time in which nobody observed, which counts against nobody. Back, it leaves stamps
+-- that are later than now; they are brought back by as much as the clock went, so that who falls silent
+-- is found in time and not when the clock has come that far again.
+
+-- Spans are told from each other by their number: after a step back a later one may end earlier.
+alter table blind_spans
+    add column number    bigint generated always as identity,
+    -- By how much the clock had gone back when the span ended.
+    add column went_back interval,
+    drop constraint blind_spans_end_once,
+    add constraint each_blind_span_has_a_number primary key (number),
+    add constraint the_clock_went_back_by_something check (went_back > interval '0');
+
+-- The spans that count. Where the clock went back, those that end later than it did are of a time that
+-- did not come; they are there once more, as they were by the clock that went back.
+create view blind_time with (security_invoker = true) as
+    select s.number, s.from_at, s.to_at, s.judged_at
+      from blind_spans s
+     where not exists (select from blind_spans back
+                        where back.went_back is not null and back.number > s.number and back.to_at < s.to_at);
+
+grant select on blind_time to groundstation_service;
+
+-- Few of all.
+create index steps_back_of_the_clock on blind_spans (number) where went_back is not null;
+
+-- The newest span is the one that was told last.
+create or replace view sight with (security_invoker = true) as
+    select least(clock_timestamp(), observed.last_at) as observed_at, span.judged_at, span.resumed_at
+      from (select max(seen_at) as last_at from pods) observed
+      left join lateral (
+          select judged_at, to_at as resumed_at from blind_spans order by number desc limit 1
+      ) span on true;
+
+-- A moment that is later than now by more than any delay explains is of a clock that has gone back since
+-- by `by`.
+create function brought_back(moment timestamptz, by interval, now timestamptz)
+    returns timestamptz language sql stable as $$
+    select case when moment > now + interval '1 second' then least(moment - by, now) else moment end
+$$;
+
+-- Says that the pod has written everything it had heard `age` seconds ago, `since` seconds after what it
+-- said last (null: this is the first time). If nobody had said so for longer than `blind_after`, or the
+-- clock has gone back, that was blind time: returns its seconds, else null.
+create function observe(
+    pod integer, age double precision, since double precision, blind_after interval, grace interval
+) returns double precision language plpgsql set search_path from current as $$
+declare
+    seen  timestamptz := date_trunc('milliseconds', clock_timestamp() - make_interval(secs => age));
+    slack constant interval := interval '1 second';
+    last  timestamptz;
+    back  interval;
+    prior record;
+begin
+    select max(p.seen_at) into last from pods p;
+    if seen - last > blind_after or last > clock_timestamp() + slack then
+        -- One of the pods tells; the others look again and find it told.
+        perform pg_advisory_xact_lock(hashtextextended('groundstation: blind spans', 0));
+        select max(p.seen_at) into last from pods p;
+        if last > clock_timestamp() + slack then
+            -- Without the step it would be as long after what this pod said last as it has been by the
+            -- pod's own clock, which did not step. A pod that says it for the first time does not know
+            -- how long nobody did.
+            select greatest(case when since is null then last + blind_after else last end,
+                            max(p.seen_at) + make_interval(secs => since)) - seen
+              into back from pods p where p.number = pod;
+            back := date_trunc('milliseconds', back);
+            insert into blind_spans (from_at, to_at, judged_at)
+            select b.from_at, b.to_at, least(b.judged_at, b.from_at)
+              from (select s.number, brought_back(s.from_at, back, seen) as from_at,
+                           least(brought_back(s.to_at, back, seen), seen) as to_at,
+                           brought_back(s.judged_at, back, seen) as judged_at
+                      from blind_time s where s.to_at > seen) b
+             where b.from_at < b.to_at
+             order by b.number;
+            update pods p
+               set seen_at = brought_back(p.seen_at, back, seen),
+                   started_at = brought_back(p.started_at, back, seen)
+             where greatest(p.seen_at, p.started_at) > seen;
+            last := least(last - back, seen - interval '1 millisecond');
+        end if;
+        if back is not null or seen - last > blind_after then
+            select * into prior from blind_spans s order by s.number desc limit 1;
+            insert into blind_spans (from_at, to_at, judged_at, went_back)
+            values (last, seen,
+                    case when prior.to_at + grace >= last then least(prior.judged_at, last) else last end,
+                    back);
+            update pods p set seen_at = greatest(p.seen_at, seen) where p.number = pod;
+            return extract(epoch from seen - last);
+        end if;
+    end if;
+    update pods p set seen_at = greatest(p.seen_at, seen) where p.number = pod;
+    return null;
+end
+$$;
+
+revoke all on function observe(integer, double precision, double precision, interval, interval) from public;
+grant execute on function observe(integer, double precision, double precision, interval, interval)
+    to groundstation_service;
+
+-- For pods that have not been replaced yet.
+create or replace function observe(pod integer, age double precision, blind_after interval, grace interval)
+    returns double precision language sql set search_path from current as $$
+    select observe(pod, age, null, blind_after, grace)
+$$;
+
+-- The moment that is so long ago, not counting time in which nobody observed: a clock that steps ahead
+-- makes nothing older.
+create function long_ago(span interval) returns timestamptz language sql stable as $$
+    select sight.observed_at - span
+           - coalesce((select sum(b.to_at - b.from_at) from blind_time b
+                        where b.to_at > sight.observed_at - span), interval '0')
+      from sight
+$$;
+
+-- How each satellite stands now, and by which moment its status is judged: what every read shows.
+create view satellites_now with (security_invoker = true) as
+    select s.id, s.name, s.region, s.tags, s.capabilities, s.version, s.offline_threshold_ms, s.created_at,
+           c.last_event, c.last_heartbeat_at,
+           coalesce(c.flapping_until > sight.observed_at, false) as flapping,
+           i.last_event as imported_event, i.last_heartbeat_at as imported_heartbeat, i.imported_at,
+           judged_until(sight.observed_at, p.seen_at) as observed_at, sight.judged_at, sight.resumed_at
+      from sight cross join satellites s
+      left join satellite_connections c on c.satellite_id = s.id
+      left join pods p on p.number = c.pod
+      left join satellite_imports i on i.satellite_id = s.id;
+
+grant select on satellites_now to groundstation_service;

@@ -1,0 +1,121 @@
+//! Whether the log is still the one that this pod knows.
+//!
+//! A database that fails over to a standby which lacks the newest commits, or is restored while pods
+//! run, goes back to an earlier point. A pod remembers numbers from after it: sessions, changes,
+//! positions. They are given out again, to others, so nothing that waits for the next of them is right,
+//! and nobody can say which of them still mean what they did. So a pod that finds this ends, and begins
+//! anew with what is there. Twice a second it looks whether the newest transition it saw is still the
+//! same, and whether no number of a change went down.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use deadpool_postgres::GenericClient;
+use tokio::time::MissedTickBehavior;
+use tokio_postgres::Error;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+use uuid::Uuid;
+
+use crate::database::{self, Database};
+
+/// Between two looks.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// What a pod knows of the past.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Known {
+    /// The newest transition; none in an empty log.
+    newest: Option<(i64, Uuid)>,
+    /// The newest change of what satellites are to do.
+    change: i64,
+    /// The newest change of the registry.
+    registry_change: i64,
+}
+
+/// What was there is gone.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the database went back to an earlier point: {0}")]
+pub struct WentBack(String);
+
+const LOOK: &str = "
+    select newest.position, newest.change_id,
+           (select change_id from entity_transitions where position = $1) as known,
+           (select coalesce(max(past_position), 1) - 1 from transition_partitions
+             where dropped_at is not null) as horizon,
+           (select coalesce(max(change), 0) from satellite_changes) as change,
+           (select coalesce(max(change), 0) from registry_changes) as registry_change
+      from (values (true)) one
+      left join lateral (
+          select position, change_id from entity_transitions order by position desc limit 1
+      ) newest on true";
+
+/// Looks until told to stop; returns only where the database went back.
+pub async fn watch(database: Database, stop: CancellationToken) -> Option<WentBack> {
+    let mut ticks = tokio::time::interval(INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut known = None;
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = stop.cancelled() => return None,
+        }
+        match look(&database, known).await {
+            Ok(Ok(now)) => known = Some(now),
+            Ok(Err(went_back)) => return Some(went_back),
+            // The probe tells that the database is away.
+            Err(error) => debug!(error = %format!("{error:#}"), "cannot look at the past"),
+        }
+    }
+}
+
+async fn look(
+    database: &Database,
+    known: Option<Known>,
+) -> anyhow::Result<Result<Known, WentBack>> {
+    let client = database.get().await?;
+    let looked = tokio::time::timeout(database::REPLY_TIMEOUT, compare(&client, known)).await;
+    match looked.context("no answer from the database") {
+        Ok(Ok(found)) => Ok(found),
+        Ok(Err(error)) => {
+            database::abandon(client);
+            Err(anyhow::anyhow!(database::describe(&error)))
+        }
+        Err(late) => {
+            database::abandon(client);
+            Err(late)
+        }
+    }
+}
+
+async fn compare(
+    client: &impl GenericClient,
+    known: Option<Known>,
+) -> Result<Result<Known, WentBack>, Error> {
+    let newest = known.and_then(|known| known.newest);
+    let position = newest.map_or(0, |(position, _)| position);
+    let statement = client.prepare_cached(LOOK).await?;
+    let row = client.query_one(&statement, &[&position]).await?;
+    let head: Option<i64> = row.try_get("position")?;
+    let now = Known {
+        newest: head.zip(row.try_get("change_id")?),
+        change: row.try_get("change")?,
+        registry_change: row.try_get("registry_change")?,
+    };
+    let there: Option<Uuid> = row.try_get("known")?;
+    let is_dropped = position <= row.try_get("horizon")?;
+    let Some(known) = known else { return Ok(Ok(now)) };
+    let lost = match newest {
+        Some((_, change)) if there != Some(change) && !is_dropped => {
+            format!("position {position} is no longer the transition it was")
+        }
+        _ if now.change < known.change => {
+            format!("change {} of what satellites are to do is gone", known.change)
+        }
+        _ if now.registry_change < known.registry_change => {
+            format!("change {} of the registry is gone", known.registry_change)
+        }
+        _ => return Ok(Ok(now)),
+    };
+    Ok(Err(WentBack(lost)))
+}
