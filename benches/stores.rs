@@ -36,7 +36,7 @@ impl Stores {
             Postgres::start(&tools, &folder.join("postgres"), &settings).expect("Postgres");
         let nats = Nats::start(&tools, &folder.join("nats"), "").expect("nats-server");
         let stores = Stores { postgres, nats, tools, folder };
-        schema::migrate(&stores.address()).expect("schema");
+        schema::migrate(&stores.address(), None).expect("schema");
         stores
     }
 

@@ -20,6 +20,7 @@ mod checker;
 mod clocks;
 mod commands;
 mod completeness;
+mod compromised_pod;
 mod conditions;
 mod cursors;
 mod deploy;

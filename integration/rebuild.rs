@@ -1,12 +1,16 @@
 //! The current rows follow from the log: checked, and made so, while traffic goes on.
 
 use std::process::Output;
+#[cfg(feature = "failpoints")]
+use std::time::{Duration, Instant};
 
+#[cfg(feature = "failpoints")]
+use crate::harness::eventually;
 #[cfg(feature = "failpoints")]
 use crate::harness::program::command;
 use crate::harness::program::run;
 use crate::harness::wait::blocking;
-use crate::harness::{CALM, Fleet, Satellite};
+use crate::harness::{CALM, Fleet, Satellite, written_log};
 
 async fn rebuild(fleet: &Fleet, arguments: &[&'static str]) -> Output {
     let url = fleet.database_url.clone();
@@ -118,6 +122,120 @@ async fn a_rebuild_beside_traffic_changes_nothing_and_loses_nothing() {
     let _pods = traffic.await.expect("traffic");
     assert!(rebuilds > 0);
     fleet.check().await;
+}
+
+/// A rebuild that was stopped right before its commit, with all its locks.
+#[cfg(feature = "failpoints")]
+struct Stopped(std::process::Child);
+
+#[cfg(feature = "failpoints")]
+impl Stopped {
+    async fn with_its_locks(fleet: &Fleet) -> Stopped {
+        let points = ("FAILPOINTS", "projector::before_commit=sleep(15000)");
+        let mut command = command(&[("DATABASE_URL", fleet.database_url.as_str()), points]);
+        command.arg("rebuild");
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        let rebuild = Stopped(command.spawn().expect("the program starts"));
+        const HOLDS: &str = "
+            select count(*) from pg_locks l join pg_stat_activity a using (pid)
+             where a.application_name = 'groundstation rebuild' and a.datname = current_database()
+               and a.state = 'idle in transaction' and l.locktype = 'advisory' and l.granted";
+        let sql = fleet.sql().await;
+        eventually("the rebuild to hold the log's lock", async || {
+            let row = sql.query_one(HOLDS, &[]).await.expect("the locks");
+            if row.get::<_, i64>(0) > 0 { Ok(()) } else { Err("it does not".to_owned()) }
+        })
+        .await;
+        rebuild.signal("STOP");
+        rebuild
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.0.id().to_string();
+        let sent = std::process::Command::new("kill").args([&format!("-{name}"), &pid]).status();
+        assert!(sent.expect("kill runs").success());
+    }
+
+    async fn goes_on(self) -> Output {
+        self.signal("CONT");
+        blocking(move || self.0.wait_with_output().expect("it ends")).await
+    }
+}
+
+#[cfg(feature = "failpoints")]
+#[tokio::test]
+async fn a_rebuild_that_is_stopped_with_its_locks_holds_edges_up_for_seconds_and_can_be_run_again()
+{
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let damaged = pod.register("damaged", "eu").await;
+    let other = pod.register("other", "eu").await;
+    let open = Satellite::connect(pod.address, &damaged).await;
+    let damage = "update satellite_connections set session = 9 where satellite_id = $1";
+    fleet.sql().await.execute(damage, &[&damaged.id]).await.expect("damage");
+
+    let stopped = Stopped::with_its_locks(&fleet).await;
+    let begun = Instant::now();
+    Satellite::connect(pod.address, &other).await.close().await;
+    fleet.expect_history(other.id, &["1 connected connect", "1 disconnected client_close"]).await;
+    let held_up = begun.elapsed();
+    // Its locks are its own for three seconds; the rest is for a busy machine.
+    assert!(held_up < Duration::from_secs(10), "{held_up:?}");
+    let gave_up = stopped.goes_on().await;
+    assert!(!gave_up.status.success(), "{}", said(&gave_up));
+    assert!(said(&gave_up).contains("run `groundstation rebuild` again"), "{}", said(&gave_up));
+
+    let again = rebuild(&fleet, &[]).await;
+    assert!(again.status.success() && said(&again).contains("; 1 differed"), "{}", said(&again));
+    assert!(rebuild(&fleet, &["--check"]).await.status.success());
+    open.close().await;
+    fleet.check().await;
+}
+
+#[tokio::test]
+async fn a_rebuild_with_nothing_to_mend_waits_for_no_lock_and_holds_none() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let credentials = pod.register("edge", "eu").await;
+    Satellite::connect(pod.address, &credentials).await.close().await;
+    fleet
+        .expect_history(credentials.id, &["1 connected connect", "1 disconnected client_close"])
+        .await;
+    // Somebody appends, and does not get on.
+    let sql = fleet.sql().await;
+    let lock = "begin; select from satellite_connections for update;
+                select pg_advisory_xact_lock(hashtextextended('groundstation: entity_transitions', 0))";
+    sql.batch_execute(lock).await.expect("the locks");
+    let output = rebuild(&fleet, &[]).await;
+    assert!(output.status.success() && said(&output).contains("; 0 differed"), "{}", said(&output));
+    sql.batch_execute("rollback").await.expect("released");
+}
+
+/// More than are replaced under one lock.
+#[tokio::test]
+async fn a_lost_table_is_made_again_from_the_log() {
+    let fleet = Fleet::new(CALM).await;
+    let sql = fleet.sql().await;
+    written_log::write(&sql, 1, 2_000).await;
+    const MANY: &str = "
+        begin;
+        set local session_replication_role = replica;
+        insert into entity_transitions
+        select 2000 + n, 1, gen_random_uuid(), kind, gen_random_uuid(), event, reason, 1, null, next,
+               actor_type, actor_id, null, 1, t.occurred_at, t.recorded_at
+          from generate_series(1, 2500) n, entity_transitions t where t.position = 2000;
+        commit";
+    sql.batch_execute(MANY).await.expect("many satellites");
+    sql.batch_execute("delete from satellite_connections").await.expect("lost");
+    let output = rebuild(&fleet, &[]).await;
+    assert!(
+        output.status.success()
+            && said(&output).contains("2510 rows from 4500 transitions; 2510 differed"),
+        "{}",
+        said(&output)
+    );
+    let checked = rebuild(&fleet, &["--check"]).await;
+    assert!(said(&checked).contains("; 0 differed"), "{}", said(&checked));
 }
 
 #[cfg(feature = "failpoints")]

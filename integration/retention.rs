@@ -18,7 +18,9 @@ use uuid::Uuid;
 use crate::harness::log_and_stream::{read_log, read_stream};
 use crate::harness::pod::Answer;
 use crate::harness::wait::blocking;
-use crate::harness::{CALM, Fleet, Pod, Satellite, eventually, program, stores, written_log};
+use crate::harness::{
+    CALM, Fleet, Pod, Proxy, Satellite, eventually, program, stores, written_log,
+};
 
 const WIDTH: i64 = 1_000;
 
@@ -602,4 +604,52 @@ async fn a_page_of_a_fleet_that_is_dropped_before_it_is_read_is_gone() {
     let gone = history::state(&client, SatelliteId(written_log::satellite(0)), dropped).await;
     assert!(matches!(gone, Err(NoAnswer::Dropped(1_001))), "{gone:?}");
     assert_eq!(page(left_over).await.expect("a page").0.len(), 10);
+}
+
+/// A pod that was cut off for so long that its edge, which is in the log, has been dropped from it.
+#[tokio::test]
+async fn an_edge_whose_answer_was_lost_is_not_doubled_though_its_partition_is_dropped_before_the_retry()
+ {
+    let (fleet, sql) = with_a_log(0).await;
+    let (database, database_url) = Proxy::before(&fleet.database_url).await;
+    let pod = fleet.plan("a").with("DATABASE_URL", &database_url).start().await;
+    let credentials = pod.register("edge", "eu").await;
+    let mut satellite = Satellite::open(pod.address).await;
+    // Committed, and nobody at the pod knows.
+    database.lose_commits(1);
+    satellite.authenticate(&credentials);
+    fleet.expect_log_length(1).await;
+    database.refuse();
+    // The log goes on for a partition, grows old, and that partition is dropped.
+    let goes_on = "
+        begin;
+        set local session_replication_role = replica;
+        insert into entity_transitions
+        select 1 + n, 1, gen_random_uuid(), kind, gen_random_uuid(), event, reason, 1, null, next,
+               actor_type, actor_id, null, 1, occurred_at, recorded_at
+          from generate_series(1, 1000) n, entity_transitions where position = 1;
+        update entity_transitions set recorded_at = recorded_at - interval '100 days';
+        update relay set position = 1001;
+        commit";
+    sql.batch_execute(goes_on).await.expect("the log goes on");
+    written(&fleet, &["retention", "--older-than", "90d"]).await;
+    assert_eq!(left(&sql).await, (1_001, 1));
+    database.admit();
+    satellite.expect("authenticated").await;
+    let again = "select count(*) from remembered_transitions where entity_id = $1";
+    let again: i64 = sql.query_one(again, &[&credentials.id]).await.expect("the log").get(0);
+    assert_eq!(again, 1, "the same connect twice");
+    satellite.close().await;
+    let told = "
+        select event, session from remembered_transitions where entity_id = $1 order by revision desc";
+    eventually("the satellite to have left", async || {
+        let row = sql.query_one(&format!("{told} limit 1"), &[&credentials.id]).await.expect("one");
+        let (event, session): (String, i64) = (row.get(0), row.get(1));
+        if event == "disconnected" && session == 1 {
+            Ok(())
+        } else {
+            Err(format!("{event} {session}"))
+        }
+    })
+    .await;
 }

@@ -1,7 +1,7 @@
 //! Whoever changes the log behind the service's back leaves a broken chain of seals.
 
 use crate::audit::{Ended, audit, connect_times};
-use crate::harness::{CALM, Fleet, written_log};
+use crate::harness::{CALM, Fleet, eventually, written_log};
 
 const SEALED: &str = "groundstation_sealed_position";
 
@@ -228,4 +228,146 @@ async fn after_retention_the_chain_is_checked_from_the_first_seal_behind_the_hor
         found_after(&fleet, tamper).await,
         ["dropped    positions 1001 to 1001: sealed, and no longer in the log"]
     );
+}
+
+/// Eight changes of the registry under four seals at least, gaps between them, and nobody who seals any
+/// more.
+async fn sealed_registry(fleet: &Fleet) -> Vec<i64> {
+    let sql = fleet.sql().await;
+    let mut pod = fleet.plan("a").with("GROUNDSTATION_SEAL_INTERVAL", "20ms").start().await;
+    for n in 1..=4 {
+        let edge = pod.register(&format!("edge-{n}"), "eu").await;
+        pod.assign(edge.id, &serde_json::json!([])).await;
+        registry_sealed(fleet, 2 * n).await;
+        // One that failed has used a number.
+        sql.execute("select nextval(pg_get_serial_sequence('registry_changes', 'change'))", &[])
+            .await
+            .expect("a number");
+    }
+    pod.kill();
+    let rows = sql.query("select change from registry_changes order by 1", &[]).await;
+    rows.expect("the history").iter().map(|row| row.get(0)).collect()
+}
+
+async fn registry_sealed(fleet: &Fleet, changes: i64) {
+    const SEALED: &str =
+        "select coalesce(sum(cardinality(changes)), 0)::bigint from registry_seals";
+    let sql = fleet.sql().await;
+    eventually("the registry's history to be sealed", async || {
+        let row = sql.query_one(SEALED, &[]).await.expect("the seals");
+        let sealed: i64 = row.get(0);
+        if sealed == changes { Ok(()) } else { Err(format!("{sealed} of {changes}")) }
+    })
+    .await;
+}
+
+/// What is found after the owner has done this to the registry's history or its seals; it is undone.
+async fn found_in_the_registry(fleet: &Fleet, tampering: &str) -> Vec<String> {
+    let sql = fleet.sql().await;
+    let backup = "
+        create table changes_backup as table registry_changes;
+        create table registry_seals_backup as table registry_seals";
+    sql.batch_execute(backup).await.expect("a backup");
+    let as_superuser =
+        |what: &str| format!("begin; set local session_replication_role = replica; {what}; commit");
+    sql.batch_execute(&as_superuser(tampering)).await.expect(tampering);
+    let ended = check(fleet).await;
+    let undo = "
+        delete from registry_changes;
+        insert into registry_changes overriding system value table changes_backup;
+        delete from registry_seals; insert into registry_seals table registry_seals_backup;
+        drop table changes_backup, registry_seals_backup";
+    sql.batch_execute(&as_superuser(undo)).await.expect("undone");
+    let words = ["dropped  ", "changed  ", "added  ", "seal  "];
+    let lines = ended.out.lines().filter(|line| words.iter().any(|word| line.starts_with(word)));
+    let lines: Vec<String> = lines.map(str::to_owned).collect();
+    assert_eq!(ended.is_ok, lines.is_empty(), "{ended:?}");
+    lines
+}
+
+#[tokio::test]
+async fn a_change_of_the_registry_that_was_altered_dropped_or_slipped_in_is_named() {
+    let fleet = Fleet::new(CALM).await;
+    let changes = sealed_registry(&fleet).await;
+    let [.., third, _, _, _, _, _] = changes[..] else { panic!("{changes:?}") };
+    let none: [&str; 0] = [];
+    assert_eq!(found_in_the_registry(&fleet, "select 1").await, none);
+    let columns = [
+        "position = position + 1",
+        "changed_at = changed_at + interval '1 microsecond'",
+        "satellite_id = gen_random_uuid()",
+        "action = 'updated', before = '{}'",
+        "actor_type = 'system'",
+        "actor_id = 'nobody'",
+        "after = after || '{\"name\": \"other\"}'",
+    ];
+    for column in columns {
+        let change = format!("update registry_changes set {column} where change = {third}");
+        let changed = format!("changed    change {third} of the registry: not what was sealed");
+        assert_eq!(found_in_the_registry(&fleet, &change).await, [changed], "{column}");
+    }
+    let drop = format!("delete from registry_changes where change = {third}");
+    assert_eq!(
+        found_in_the_registry(&fleet, &drop).await,
+        [format!(
+            "dropped    change {third} of the registry: sealed, and no longer in its history"
+        )]
+    );
+    let gap = (1..).find(|number| !changes.contains(number)).expect("one that failed");
+    assert!(gap < changes[7], "{changes:?}");
+    let add = format!(
+        "insert into registry_changes (change, position, changed_at, satellite_id, action, actor_type, actor_id, after)
+         overriding system value
+         select {gap}, position, changed_at, satellite_id, 'created', actor_type, actor_id, '{{}}'
+           from registry_changes where change = {third}"
+    );
+    assert_eq!(
+        found_in_the_registry(&fleet, &add).await,
+        [format!(
+            "added      change {gap} of the registry: not there when those around it were sealed"
+        )]
+    );
+
+    let edit = "update registry_seals set hash = sha256('x') where number = 2";
+    let found = found_in_the_registry(&fleet, edit).await;
+    assert!(found[0].starts_with("seal       2 of the registry: the seal itself"), "{found:?}");
+    let unseal = "delete from registry_seals where number = 2";
+    let found = found_in_the_registry(&fleet, unseal).await;
+    assert!(found[0].starts_with("seal       3 of the registry: does not follow"), "{found:?}");
+    // Whoever changes a row and mends its seal breaks the next one.
+    let mend = format!(
+        "update registry_changes set actor_id = 'nobody' where change = {third};
+         update registry_seals set digests = sha256('x') || substr(digests, 33) where number = 2"
+    );
+    assert!(!found_in_the_registry(&fleet, &mend).await.is_empty());
+    assert_eq!(found_in_the_registry(&fleet, "select 1").await, none, "all of it was undone");
+    let ended = check(&fleet).await;
+    assert!(ended.out.contains("8 changes of the registry under"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn the_service_adds_changes_of_the_registry_and_their_seals_and_chooses_no_number() {
+    let fleet = Fleet::new(CALM).await;
+    sealed_registry(&fleet).await;
+    let sql = fleet.sql().await;
+    let attempts = [
+        "update registry_seals set hash = sha256('x')",
+        "delete from registry_seals",
+        "truncate registry_seals",
+        "insert into registry_changes (change, position, changed_at, satellite_id, action, actor_type, actor_id, after)
+         overriding system value
+         values (9223372036854775807, 0, now(), gen_random_uuid(), 'created', 'system', 'system', '{}')",
+    ];
+    for attempt in attempts {
+        let as_service = format!("set role groundstation_service; {attempt}");
+        let refused = sql.batch_execute(&as_service).await.expect_err(attempt);
+        let refused = refused.as_db_error().expect("by the server").message().to_owned();
+        assert!(refused.contains("permission denied"), "{refused}");
+        sql.batch_execute("reset role").await.expect("itself");
+    }
+    for attempt in &attempts[..3] {
+        let refused = sql.batch_execute(attempt).await.expect_err(attempt);
+        let refused = refused.as_db_error().expect("by the server").message().to_owned();
+        assert!(refused.contains("registry_seals is append-only"), "{refused}");
+    }
 }

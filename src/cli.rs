@@ -283,11 +283,14 @@ fn run(command: Command) -> anyhow::Result<()> {
 
 /// Blocking, before any runtime starts.
 fn migrate(args: &MigrateArgs) -> anyhow::Result<()> {
-    let migrated = schema::migrate(&args.address()?)?;
+    let migrated = schema::migrate(&args.address()?, args.retention_floor()?)?;
     for migration in &migrated.applied {
         println!("applied {migration}");
     }
     println!("the schema is at version {}", migrated.version);
+    for warning in &migrated.warnings {
+        eprintln!("groundstation: {warning}");
+    }
     Ok(())
 }
 

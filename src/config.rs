@@ -69,9 +69,20 @@ pub struct MigrateArgs {
     /// Used instead of DATABASE_URL where that leads through a pooler or to a lesser role
     #[arg(long, env = "DATABASE_DIRECT_URL", hide_env_values = true, value_name = "URL")]
     pub database_direct_url: Option<SecretString>,
+
+    /// What pods may never drop of the log, whatever GROUNDSTATION_RETENTION they are given, such as 90d
+    /// [default: as it is; at first 1 day]
+    #[arg(long, env = "GROUNDSTATION_RETENTION_FLOOR", value_name = "SPAN")]
+    pub retention_floor: Option<String>,
 }
 
 impl MigrateArgs {
+    /// What pods may never drop, where that is to be changed.
+    pub fn retention_floor(&self) -> anyhow::Result<Option<Duration>> {
+        let floor = self.retention_floor.as_deref().filter(|text| !text.is_empty());
+        floor.map(|text| span("GROUNDSTATION_RETENTION_FLOOR", text)).transpose()
+    }
+
     /// The address to migrate.
     pub fn address(&self) -> anyhow::Result<Address> {
         let direct =

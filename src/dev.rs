@@ -122,10 +122,8 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
     let mut postgres = Postgres::start(&tools, &folder.join("postgres"), &[])?;
     let mut nats = Nats::start(&tools, &folder.join("nats"), "")?;
     create_database(&postgres)?;
-    let migrated = schema::migrate(&crate::database::Address::parse(
-        "the private database",
-        &postgres.url(DATABASE),
-    )?)?;
+    let address = crate::database::Address::parse("the private database", &postgres.url(DATABASE))?;
+    let migrated = schema::migrate(&address, None)?;
     eprintln!("the schema is at version {}", migrated.version);
     crate::logging::start_file(&folder.join("pod.log"))?;
 

@@ -56,6 +56,7 @@ pub mod relay;
 pub mod replay;
 pub mod results;
 pub mod retention;
+pub mod rights;
 pub mod run_secrets;
 pub mod satellites;
 pub mod schema;

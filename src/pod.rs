@@ -38,6 +38,7 @@ use crate::probe::Probe;
 use crate::relay::Relay;
 use crate::results::{Publisher, Results};
 use crate::retention::{Keeper, Retention};
+use crate::rights;
 use crate::schema;
 use crate::seal::Sealer;
 use crate::secrets::Provider;
@@ -56,6 +57,14 @@ pub async fn run(
     let database = database.counted(metrics.clone());
     schema::check(&database, &config.database).await?;
     let client = database.get().await?;
+    let rights = rights::beyond_the_service(&client).await.context("cannot look at the rights")?;
+    if !rights.is_empty() {
+        let could_be = rights.join(", ");
+        warn!(
+            could_be,
+            "the role of DATABASE_URL has more rights than a pod needs: see deploy/postgres"
+        );
+    }
     let pod = observation::sign_on(&client, &config.pod).await.context("cannot sign on")?;
     drop(client);
     let listener = listen(config.listen)?;

@@ -2,34 +2,49 @@
 //!
 //! On the live path the row is written by the append that wrote its transition. Here the whole log
 //! is folded again with the same function, [`lifecycle::project`], beside the live rows and while
-//! traffic goes on. [`check`] compares both in one snapshot. [`rebuild`] then replaces what differs,
-//! under the log's lock. Nothing is published, and heartbeats survive.
+//! traffic goes on, and both are compared in one snapshot. [`rebuild`] then replaces what differs, some
+//! rows at a time, each time under the locks of an append, which are its own for seconds at most.
+//! Nothing is published, and heartbeats survive.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use deadpool_postgres::{GenericClient, Object, Transaction};
 use fail::fail_point;
 use time::OffsetDateTime;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tracing::info;
 use uuid::Uuid;
 
 use crate::database::{self, Database};
 use crate::lifecycle::{self, Connection, Event, Position, Revision, SatelliteId, Session};
-use crate::log::{self, read, transaction};
+use crate::log::{self, Entry, read, transaction};
 
-/// Rows written to the second projection in one statement.
-const BATCH: usize = 10_000;
+/// Live rows read at once.
+const PAGE: i32 = 10_000;
 
-/// Tries to get every lock: each gives up after the session's `lock_timeout`.
+/// Rows replaced under one lock of the log: some milliseconds' worth, and what the server sends
+/// meanwhile fits into a socket's buffer, so that a program that stands still does not keep it sending.
+const BATCH: usize = 200;
+
+/// Transitions of these satellites that may have come since they were last folded. They are few: their
+/// rows are locked.
+const MAX_LATE: i64 = 100;
+
+/// How long the locks are held at most, by the clock of this program. Where it stands still the server
+/// ends the transaction, see [`BOUND`].
+const LOCKED: Duration = Duration::from_secs(4);
+
+/// Tries to get every lock: each gives up after the time-out in [`BOUND`].
 const LOCK_TRIES: u32 = 10;
 
 /// Folded entries between two reports of progress.
 const PROGRESS_EVERY: i64 = 100_000;
 
 /// Differences named one by one; the rest is counted.
-const MAX_NAMED: i64 = 100;
+const MAX_NAMED: usize = 100;
 
 /// One row of a projection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +53,61 @@ pub struct Row {
     pub connection: Connection,
     /// The newest transition that is in it.
     pub position: Position,
+}
+
+impl Row {
+    /// Whether a live row follows from this one at `now`: it may be ahead by heartbeats, but only on a
+    /// connected session, and behind where its heartbeat was brought back because the database's clock
+    /// has gone back.
+    fn allows(&self, live: &Row, now: OffsetDateTime) -> bool {
+        let heartbeats = (self.connection.last_heartbeat_at, live.connection.last_heartbeat_at);
+        let beat = match (live.connection.last_event, heartbeats) {
+            (Event::Connected, (Some(log), Some(live))) => live >= log || log > now,
+            (Event::Connected, _) => false,
+            (_, (log, live)) => live == log,
+        };
+        let known = |row: &Row| Connection { last_heartbeat_at: None, ..row.connection.clone() };
+        beat && known(self) == known(live) && self.position == live.position
+    }
+
+    /// What the live row is to be: a heartbeat that is newer than the log's survives on the same
+    /// connected session.
+    fn instead_of(&self, live: Option<&Row>) -> Row {
+        let mut row = self.clone();
+        if let Some(live) = live
+            && row.connection.last_event == Event::Connected
+            && row.connection.session == live.connection.session
+        {
+            let newest = row.connection.last_heartbeat_at.max(live.connection.last_heartbeat_at);
+            row.connection.last_heartbeat_at = newest;
+        }
+        row
+    }
+
+    fn from_live(row: &tokio_postgres::Row) -> anyhow::Result<(SatelliteId, Row)> {
+        let id = SatelliteId(row.try_get("satellite_id")?);
+        let event: &str = row.try_get("last_event")?;
+        let last_event = Event::parse(event).with_context(|| {
+            format!("the row of satellite {id} says {event:?}, which is no event")
+        })?;
+        let connection = Connection {
+            session: Session(row.try_get("session")?),
+            revision: Revision(row.try_get("revision")?),
+            last_event,
+            last_heartbeat_at: row.try_get("last_heartbeat_at")?,
+        };
+        Ok((id, Row { connection, position: Position(row.try_get("position")?) }))
+    }
+}
+
+/// The row after one more entry of the log.
+fn after(row: Option<&Row>, entry: &Entry) -> anyhow::Result<Row> {
+    let transition = entry.transition().with_context(|| {
+        format!("position {} was written by a newer groundstation", entry.position.0)
+    })?;
+    let connection = lifecycle::project(row.map(|row| &row.connection), &transition)
+        .with_context(|| format!("the log is damaged at position {}", entry.position.0))?;
+    Ok(Row { connection, position: entry.position })
 }
 
 /// The fold of the log up to a position.
@@ -53,28 +123,20 @@ impl Fold {
         Position(self.reached)
     }
 
-    /// The folded rows.
-    pub fn rows(&self) -> &HashMap<SatelliteId, Row> {
-        &self.rows
-    }
-
-    /// Folds whatever is behind; returns the satellites it touched, each once or more. Reads in
-    /// pages; what it keeps is one row a satellite.
+    /// Folds whatever is behind. Reads in pages; what it keeps is one row a satellite.
     pub async fn catch_up(
         &mut self,
         client: &impl GenericClient,
         progress: impl Fn(Position),
-    ) -> anyhow::Result<Vec<SatelliteId>> {
-        let mut touched = Vec::new();
+    ) -> anyhow::Result<()> {
         if self.reached == 0 {
             self.begin_at_horizon(client).await?;
-            touched.extend(self.rows.keys());
         }
         loop {
             let page = read::after(client, self.reached(), read::MAX_LIMIT).await;
             let page = page.map_err(|error| anyhow::anyhow!(database::describe(&error)))?;
             if page.is_empty() {
-                return Ok(touched);
+                return Ok(());
             }
             for entry in page {
                 // Positions have no gap: without this, a satellite whose transitions are the ones
@@ -82,15 +144,8 @@ impl Fold {
                 if entry.position.0 != self.reached + 1 {
                     bail!("retention has dropped positions meanwhile: start again");
                 }
-                let transition = entry.transition().with_context(|| {
-                    format!("position {} was written by a newer groundstation", entry.position.0)
-                })?;
-                let row = self.rows.get(&entry.satellite).map(|row| &row.connection);
-                let connection = lifecycle::project(row, &transition).with_context(|| {
-                    format!("the log is damaged at position {}", entry.position.0)
-                })?;
-                self.rows.insert(entry.satellite, Row { connection, position: entry.position });
-                touched.push(entry.satellite);
+                let row = after(self.rows.get(&entry.satellite), &entry)?;
+                self.rows.insert(entry.satellite, row);
                 self.reached = entry.position.0;
                 if self.reached % PROGRESS_EVERY == 0 {
                     progress(self.reached());
@@ -129,203 +184,227 @@ pub struct Findings {
     /// How many rows the log folds to.
     pub rows: usize,
     /// How many live rows are missing, different, or without any transition.
-    pub differing: u64,
+    pub differing: usize,
     /// The first of them, in words.
     pub named: Vec<String>,
 }
+
+/// Satellites whose live row does not follow from the log, and that row, where there is one.
+type Differing = BTreeMap<SatelliteId, Option<Row>>;
 
 /// Compares the live rows with the fold of the log, in one snapshot: traffic goes on and neither
 /// side is ahead of the other.
 pub async fn check(database: &Database, progress: impl Fn(Position)) -> anyhow::Result<Findings> {
     let mut client = database.get().await?;
-    let snapshot = client
-        .build_transaction()
-        .isolation_level(tokio_postgres::IsolationLevel::RepeatableRead)
-        .start()
-        .await?;
-    take_time(&snapshot).await?;
     let mut fold = Fold::default();
-    fold.catch_up(&snapshot, progress).await?;
-    second_projection(&snapshot, &fold, None).await?;
-    let findings = compare(&snapshot, &fold).await?;
-    snapshot.rollback().await?;
-    Ok(findings)
+    fold.catch_up(&client, &progress).await?;
+    let differing = compare(&mut client, &mut fold, progress).await?;
+    Ok(findings(&differing, &fold))
 }
 
-/// Replaces every live row that does not follow from the log. The log is folded while traffic
-/// goes on; then the rows and the log are locked, the rest is folded, and what differs is
-/// replaced, in one commit. An interrupted rebuild has changed nothing.
+/// Replaces every live row that does not follow from the log. Log and rows are read while traffic goes
+/// on, which takes as long as it takes. Then the rows that differ are replaced, [`BATCH`] at a time, each
+/// time in one short transaction with the locks of an append of these satellites. An interrupted rebuild
+/// leaves rows that follow from the log and rows as they were, and can be run again.
 pub async fn rebuild(database: &Database, progress: impl Fn(Position)) -> anyhow::Result<Findings> {
     let mut client = database.get().await?;
     let mut fold = Fold::default();
     fold.catch_up(&client, &progress).await?;
-    for attempt in 1..=LOCK_TRIES {
-        match replace(&mut client, &mut fold).await {
-            Err(error) if is_lock_timeout(&error) && attempt < LOCK_TRIES => {
-                info!(attempt, "the rows are busy, trying again");
-                fold.catch_up(&client, &progress).await?;
-            }
-            outcome => return outcome,
+    let differing = compare(&mut client, &mut fold, &progress).await?;
+    let ids: Vec<SatelliteId> = differing.keys().copied().collect();
+    let findings = findings(&differing, &fold);
+    for batch in ids.chunks(BATCH) {
+        replace_when_free(&mut client, &mut fold, batch).await?;
+    }
+    Ok(findings)
+}
+
+async fn compare(
+    client: &mut Object,
+    fold: &mut Fold,
+    progress: impl Fn(Position),
+) -> anyhow::Result<Differing> {
+    let snapshot = client
+        .build_transaction()
+        .isolation_level(tokio_postgres::IsolationLevel::RepeatableRead)
+        .read_only(true)
+        .start()
+        .await?;
+    snapshot.batch_execute(PATIENT).await?;
+    fold.catch_up(&snapshot, progress).await?;
+    let now = time(&snapshot).await?;
+    let live = snapshot.prepare(LIVE).await?;
+    let live = snapshot.bind(&live, &[]).await?;
+    let mut missing: HashSet<SatelliteId> = fold.rows.keys().copied().collect();
+    let mut differing = Differing::new();
+    loop {
+        let page = snapshot.query_portal(&live, PAGE).await?;
+        if page.is_empty() {
+            break;
         }
+        for row in &page {
+            let (id, row) = Row::from_live(row)?;
+            missing.remove(&id);
+            if !fold.rows.get(&id).is_some_and(|log| log.allows(&row, now)) {
+                differing.insert(id, Some(row));
+            }
+        }
+    }
+    differing.extend(missing.into_iter().map(|id| (id, None)));
+    snapshot.rollback().await?;
+    Ok(differing)
+}
+
+fn findings(differing: &Differing, fold: &Fold) -> Findings {
+    let side = |row: Option<&Row>| {
+        row.map_or("no row".to_owned(), |Row { connection, .. }| {
+            let (event, session) = (connection.last_event.as_str(), connection.session.0);
+            format!("{event}, session {session}, revision {}", connection.revision.0)
+        })
+    };
+    let named = differing.iter().take(MAX_NAMED).map(|(id, live)| {
+        let (live, log) = (side(live.as_ref()), side(fold.rows.get(id)));
+        format!("satellite {id}: the row says {live}; the log says {log}")
+    });
+    Findings {
+        position: fold.reached(),
+        rows: fold.rows.len(),
+        differing: differing.len(),
+        named: named.collect(),
+    }
+}
+
+async fn replace_when_free(
+    client: &mut Object,
+    fold: &mut Fold,
+    batch: &[SatelliteId],
+) -> anyhow::Result<()> {
+    for attempt in 1..=LOCK_TRIES {
+        // All but the newest, while nothing is locked.
+        fold.catch_up(&*client, |_| {}).await?;
+        match tokio::time::timeout(LOCKED, replace(client, fold, batch)).await {
+            Ok(Ok(true)) => return Ok(()),
+            Ok(Ok(false)) => {}
+            Ok(Err(error)) if is_lock_timeout(&error) => {}
+            Ok(Err(error)) if error.is::<tokio_postgres::Error>() => {
+                return Err(error).with_context(gave_up);
+            }
+            Ok(Err(error)) => return Err(error),
+            Err(_) => bail!(gave_up()),
+        }
+        info!(attempt, "the rows are busy, trying again");
     }
     bail!("the rows were busy {LOCK_TRIES} times in a row: try again when there is less traffic")
 }
 
-async fn replace(client: &mut Object, fold: &mut Fold) -> anyhow::Result<Findings> {
-    let transaction = client.transaction().await?;
-    take_time(&transaction).await?;
-    second_projection(&transaction, fold, None).await?;
-    // The rows before the log, as the appender does: it holds row locks when it waits for the log.
-    transaction.batch_execute(LOCK_ROWS).await?;
-    transaction::lock_head(&transaction).await?;
-    let late = fold.catch_up(&transaction, |_| {}).await?;
-    second_projection(&transaction, fold, Some(&late)).await?;
-    let findings = compare(&transaction, fold).await?;
-    transaction.execute(DELETE_UNFOUNDED, &[]).await?;
-    transaction.execute(REPLACE, &[]).await?;
-    fail_point!("projector::before_commit", |_| std::process::abort());
-    transaction.commit().await?;
-    Ok(findings)
+fn gave_up() -> String {
+    format!(
+        "cannot replace rows within {LOCKED:?}, for which edges may be held up; what was replaced before \
+         stays so: run `groundstation rebuild` again"
+    )
 }
 
-/// Folding a long log takes longer than any statement of a pod may; waiting for a lock does not.
-async fn take_time(transaction: &Transaction<'_>) -> Result<(), tokio_postgres::Error> {
-    const TAKE_TIME: &str = "
-        set local statement_timeout = 0;
-        set local idle_in_transaction_session_timeout = 0";
-    transaction.batch_execute(TAKE_TIME).await
+/// Replaces those of these rows that still differ. False: too much has happened since they were folded.
+async fn replace(client: &mut Object, fold: &Fold, batch: &[SatelliteId]) -> anyhow::Result<bool> {
+    let transaction = client.transaction().await?;
+    transaction.batch_execute(BOUND).await?;
+    let now = time(&transaction).await?;
+    let ids: Vec<Uuid> = batch.iter().map(|id| id.0).collect();
+    // In the appender's order: the registry's rows, those of the projection, the log. After that nobody
+    // appends, and whoever did has committed.
+    transaction.execute(LOCK_SATELLITES, &[&ids]).await?;
+    let mut live: HashMap<SatelliteId, Row> = HashMap::with_capacity(batch.len());
+    for row in &transaction.query(LOCK_LIVE, &[&ids]).await? {
+        let (id, row) = Row::from_live(row)?;
+        live.insert(id, row);
+    }
+    transaction::lock_head(&transaction).await?;
+    let late = read::of_satellites(&transaction, &ids, fold.reached(), MAX_LATE).await?;
+    if late.len() as i64 == MAX_LATE {
+        transaction.rollback().await?;
+        return Ok(false);
+    }
+    let mut log: HashMap<SatelliteId, Row> = HashMap::with_capacity(batch.len());
+    log.extend(batch.iter().filter_map(|id| Some((*id, fold.rows.get(id)?.clone()))));
+    for entry in &late {
+        let row = after(log.get(&entry.satellite), entry)?;
+        log.insert(entry.satellite, row);
+    }
+    let unfounded: Vec<Uuid> =
+        live.keys().filter(|id| !log.contains_key(id)).map(|id| id.0).collect();
+    transaction.execute(DELETE, &[&unfounded]).await?;
+    let differing = log.iter().filter_map(|(id, row)| {
+        let live = live.get(id);
+        let is_right = live.is_some_and(|live| row.allows(live, now));
+        (!is_right).then(|| (*id, row.instead_of(live)))
+    });
+    write(&transaction, &differing.collect::<Vec<_>>()).await?;
+    fail_point!("projector::before_commit", |_| std::process::abort());
+    transaction.commit().await?;
+    Ok(true)
+}
+
+async fn time(transaction: &Transaction<'_>) -> Result<OffsetDateTime, tokio_postgres::Error> {
+    transaction.query_one("select clock_timestamp()", &[]).await?.try_get(0)
 }
 
 fn is_lock_timeout(error: &anyhow::Error) -> bool {
-    use tokio_postgres::error::SqlState;
     let code = error.downcast_ref::<tokio_postgres::Error>().and_then(tokio_postgres::Error::code);
     code.is_some_and(|code| {
         [SqlState::LOCK_NOT_AVAILABLE, SqlState::T_R_DEADLOCK_DETECTED].contains(code)
     })
 }
 
-/// Writes folded rows, all or only some, into a table that goes with the transaction.
-async fn second_projection(
+async fn write(
     transaction: &Transaction<'_>,
-    fold: &Fold,
-    only: Option<&[SatelliteId]>,
-) -> anyhow::Result<()> {
-    transaction.batch_execute(SECOND_PROJECTION).await?;
-    let insert = transaction.prepare(FILL).await?;
-    let ids: Vec<SatelliteId> = match only {
-        Some(only) => {
-            let mut ids = only.to_vec();
-            ids.sort_unstable();
-            ids.dedup();
-            ids
-        }
-        None => fold.rows.keys().copied().collect(),
-    };
-    for batch in ids.chunks(BATCH) {
-        let rows: Vec<(&SatelliteId, &Row)> =
-            batch.iter().filter_map(|id| fold.rows.get_key_value(id)).collect();
-        let ids: Vec<Uuid> = rows.iter().map(|(id, _)| id.0).collect();
-        let sessions: Vec<i64> = rows.iter().map(|(_, row)| row.connection.session.0).collect();
-        let revisions: Vec<i64> = rows.iter().map(|(_, row)| row.connection.revision.0).collect();
-        let positions: Vec<i64> = rows.iter().map(|(_, row)| row.position.0).collect();
-        let events: Vec<&str> =
-            rows.iter().map(|(_, row)| row.connection.last_event.as_str()).collect();
-        let heartbeats: Vec<Option<OffsetDateTime>> =
-            rows.iter().map(|(_, row)| row.connection.last_heartbeat_at).collect();
-        let parameters: [&(dyn ToSql + Sync); 6] =
-            [&ids, &sessions, &revisions, &positions, &events, &heartbeats];
-        transaction.execute(&insert, &parameters).await?;
-    }
-    Ok(())
+    rows: &[(SatelliteId, Row)],
+) -> Result<(), tokio_postgres::Error> {
+    let ids: Vec<Uuid> = rows.iter().map(|(id, _)| id.0).collect();
+    let sessions: Vec<i64> = rows.iter().map(|(_, row)| row.connection.session.0).collect();
+    let revisions: Vec<i64> = rows.iter().map(|(_, row)| row.connection.revision.0).collect();
+    let positions: Vec<i64> = rows.iter().map(|(_, row)| row.position.0).collect();
+    let events: Vec<&str> =
+        rows.iter().map(|(_, row)| row.connection.last_event.as_str()).collect();
+    let heartbeats: Vec<Option<OffsetDateTime>> =
+        rows.iter().map(|(_, row)| row.connection.last_heartbeat_at).collect();
+    let parameters: [&(dyn ToSql + Sync); 6] =
+        [&ids, &sessions, &revisions, &positions, &events, &heartbeats];
+    transaction.execute(REPLACE, &parameters).await.map(drop)
 }
 
-async fn compare(transaction: &Transaction<'_>, fold: &Fold) -> anyhow::Result<Findings> {
-    transaction.batch_execute("analyze rebuilt").await?;
-    let differing: i64 = transaction.query_one(COUNT_DIFFERING, &[]).await?.try_get(0)?;
-    let rows = transaction.query(NAME_DIFFERING, &[&MAX_NAMED]).await?;
-    let named = rows.iter().map(describe).collect::<Result<_, _>>()?;
-    Ok(Findings {
-        position: fold.reached(),
-        rows: fold.rows.len(),
-        differing: u64::try_from(differing)?,
-        named,
-    })
-}
+/// A snapshot holds nobody up, but what is dropped or vacuumed meanwhile stays: not for ever.
+const PATIENT: &str = "set local idle_in_transaction_session_timeout = '60s'";
 
-fn describe(row: &tokio_postgres::Row) -> Result<String, tokio_postgres::Error> {
-    let side = |prefix: &str| -> Result<Option<String>, tokio_postgres::Error> {
-        let column = |name: &str| format!("{prefix}_{name}");
-        let session: Option<i64> = row.try_get(column("session").as_str())?;
-        let Some(session) = session.map(Session) else {
-            return Ok(None);
-        };
-        let revision = Revision(row.try_get(column("revision").as_str())?);
-        let event: String = row.try_get(column("last_event").as_str())?;
-        let event = Event::parse(&event).map_or("?", Event::as_str);
-        Ok(Some(format!("{event}, session {}, revision {}", session.0, revision.0)))
-    };
-    let id: Uuid = row.try_get("satellite_id")?;
-    let none = || "no row".to_owned();
-    let (live, log) = (side("live")?.unwrap_or_else(none), side("log")?.unwrap_or_else(none));
-    Ok(format!("satellite {id}: the row says {live}; the log says {log}"))
-}
+/// How long the server lets a transaction hold its locks when the program stands still, or its
+/// connection does: an edge waits for so long at most. The last of these bounds all of it, where the
+/// server knows it.
+const BOUND: &str = "
+    set local lock_timeout = '2s';
+    set local statement_timeout = '3s';
+    set local idle_in_transaction_session_timeout = '3s';
+    select set_config('transaction_timeout', '6s', true)
+     where current_setting('server_version_num')::int >= 170000";
 
-const LOCK_ROWS: &str = "lock table satellite_connections in exclusive mode";
+const LIVE: &str = "
+    select satellite_id, session, revision, position, last_event, last_heartbeat_at
+      from satellite_connections";
 
-const SECOND_PROJECTION: &str = "
-    create temporary table if not exists rebuilt (
-        satellite_id uuid primary key, session bigint, revision bigint, position bigint,
-        last_event text, last_heartbeat_at timestamptz
-    ) on commit drop";
+const LOCK_SATELLITES: &str =
+    "select from satellites where id = any($1) order by id for no key update";
 
-const FILL: &str = "
-    insert into rebuilt
-    select * from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::timestamptz[])
-    on conflict (satellite_id) do update
-       set session = excluded.session, revision = excluded.revision, position = excluded.position,
-           last_event = excluded.last_event, last_heartbeat_at = excluded.last_heartbeat_at";
+const LOCK_LIVE: &str = "
+    select satellite_id, session, revision, position, last_event, last_heartbeat_at
+      from satellite_connections where satellite_id = any($1)
+     order by satellite_id for update";
 
-/// A live row may be ahead of the log by heartbeats, but only on a connected session; it is behind where
-/// its heartbeat was brought back because the database's clock has gone back.
-const COUNT_DIFFERING: &str = "
-    select count(*)
-      from satellite_connections c full join rebuilt r using (satellite_id)
-     where (c.session, c.revision, c.position, c.last_event)
-           is distinct from (r.session, r.revision, r.position, r.last_event)
-        or (c.last_event = 'connected' and not coalesce(c.last_heartbeat_at >= r.last_heartbeat_at or r.last_heartbeat_at > clock_timestamp(), false))
-        or (c.last_event <> 'connected' and c.last_heartbeat_at is distinct from r.last_heartbeat_at)";
+const DELETE: &str = "delete from satellite_connections where satellite_id = any($1)";
 
-const NAME_DIFFERING: &str = "
-    select satellite_id,
-           c.session as live_session, c.revision as live_revision, c.last_event as live_last_event,
-           r.session as log_session, r.revision as log_revision, r.last_event as log_last_event
-      from satellite_connections c full join rebuilt r using (satellite_id)
-     where (c.session, c.revision, c.position, c.last_event)
-           is distinct from (r.session, r.revision, r.position, r.last_event)
-        or (c.last_event = 'connected' and not coalesce(c.last_heartbeat_at >= r.last_heartbeat_at or r.last_heartbeat_at > clock_timestamp(), false))
-        or (c.last_event <> 'connected' and c.last_heartbeat_at is distinct from r.last_heartbeat_at)
-     order by satellite_id
-     limit $1";
-
-const DELETE_UNFOUNDED: &str = "
-    delete from satellite_connections c
-     where not exists (select 1 from rebuilt r where r.satellite_id = c.satellite_id)";
-
-/// A heartbeat that is newer than the log's survives on the same connected session. A session that was
-/// thought to be over, and had been taken from its pod, is one of which nobody knows who holds it.
+/// A session that was thought to be over, and had been taken from its pod, is one of which nobody knows
+/// who holds it.
 const REPLACE: &str = "
     insert into satellite_connections as c
            (satellite_id, session, revision, position, last_event, last_heartbeat_at)
-    select r.satellite_id, r.session, r.revision, r.position, r.last_event,
-           case when r.last_event = 'connected' and l.session = r.session
-                then greatest(l.last_heartbeat_at, r.last_heartbeat_at)
-                else r.last_heartbeat_at end
-      from rebuilt r left join satellite_connections l using (satellite_id)
-     where l.satellite_id is null
-        or (l.session, l.revision, l.position, l.last_event)
-           is distinct from (r.session, r.revision, r.position, r.last_event)
-        or (r.last_event = 'connected' and not coalesce(l.last_heartbeat_at >= r.last_heartbeat_at or r.last_heartbeat_at > clock_timestamp(), false))
-        or (r.last_event <> 'connected' and l.last_heartbeat_at is distinct from r.last_heartbeat_at)
+    select * from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::timestamptz[])
     on conflict (satellite_id) do update
        set session = excluded.session, revision = excluded.revision, position = excluded.position,
            last_event = excluded.last_event, last_heartbeat_at = excluded.last_heartbeat_at,

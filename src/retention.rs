@@ -3,8 +3,8 @@
 //! Owns the order of things: look, archive, check the archive, drop. Promises that nothing is
 //! dropped that is not in its archive (where one is asked for), that it can be stopped anywhere
 //! and run again, and that any number of pods may run it at once. What may be dropped is decided
-//! by the database alone (see [`partitions`]): nothing young, nothing the relay has not published,
-//! never the newest.
+//! by the database alone (see [`partitions`]): nothing young, nothing younger than its own floor, nothing the
+//! relay has not published, never the newest.
 //!
 //! Must not touch: rows, the stream, the projection.
 
@@ -203,6 +203,10 @@ pub struct Keeper {
 impl Keeper {
     /// Looks now and then, until told to stop.
     pub async fn run(self, stop: CancellationToken) {
+        if let Err(error) = self.compare_with_the_floor().await {
+            // The first look will tell what it comes to.
+            warn!(error = %format!("{error:#}"), "cannot read the retention floor");
+        }
         let mut ticks = tokio::time::interval(LOOK_INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -220,6 +224,18 @@ impl Keeper {
                 warn!(error = %format!("{error:#}"), "cannot drop what is old");
             }
         }
+    }
+
+    async fn compare_with_the_floor(&self) -> anyhow::Result<()> {
+        let client = self.retention.database.get().await?;
+        let floor = within_time(partitions::floor(&client)).await?;
+        if self.retention.older_than < floor {
+            warn!(
+                ?floor,
+                "the database keeps more than GROUNDSTATION_RETENTION: its retention floor"
+            );
+        }
+        Ok(())
     }
 
     async fn look(&self) -> anyhow::Result<()> {

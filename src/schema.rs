@@ -3,6 +3,8 @@
 //! [`migrate`] may be started by any number of programs at once: they queue on an advisory lock
 //! held by a connection of their own (refinery takes none).
 
+use std::time::Duration;
+
 use anyhow::{Context, bail};
 
 use crate::database::{self, Address, Database};
@@ -25,11 +27,14 @@ pub struct Migrated {
     pub applied: Vec<String>,
     /// The version the schema has now.
     pub version: i32,
+    /// What should be otherwise and could not be changed by the role that migrated, in words.
+    pub warnings: Vec<String>,
 }
 
 /// Brings the schema to the newest version this binary knows. Blocking: call it before any
 /// runtime starts. Changes nothing when it is there already; refuses a schema that is newer.
-pub fn migrate(address: &Address) -> anyhow::Result<Migrated> {
+/// `retention_floor` is what pods may never drop from now on; without it that stays as it is.
+pub fn migrate(address: &Address, retention_floor: Option<Duration>) -> anyhow::Result<Migrated> {
     let mut client = address.connect_blocking()?;
     let row = client
         .query_one("select current_setting('server_version_num')::int / 10000", &[])
@@ -50,6 +55,12 @@ pub fn migrate(address: &Address) -> anyhow::Result<Migrated> {
         bail!(newer(found, known));
     }
     let report = runner.run(&mut client).map_err(describe)?;
+    let warnings = take_rights(&mut client).context("cannot look at the rights in the database")?;
+    if let Some(keep) = retention_floor {
+        client
+            .execute(SET_RETENTION_FLOOR, &[&keep.as_secs_f64()])
+            .context("cannot set the retention floor")?;
+    }
     Ok(Migrated {
         applied: report
             .applied_migrations()
@@ -57,7 +68,59 @@ pub fn migrate(address: &Address) -> anyhow::Result<Migrated> {
             .map(|migration| format!("{} {}", migration.version(), migration.name()))
             .collect(),
         version: known,
+        warnings,
     })
+}
+
+const SET_RETENTION_FLOOR: &str =
+    "update retention_floor set keep = justify_hours(make_interval(secs => $1))";
+
+/// A session with temporary tables, or with functions in the schema, can put its own names before the
+/// schema's. Functions that run as their owner look among temporary names last; this is beside that. Every
+/// new database lets everybody have the first, and one from before PostgreSQL 15 the second too.
+const TAKE_RIGHTS: &str = "
+    do $$
+    begin
+        execute format('revoke temporary on database %I from public, groundstation_service', current_database());
+    exception
+        when insufficient_privilege then null;
+    end
+    $$;
+    do $$
+    begin
+        execute format('revoke create on schema %I from public, groundstation_service', current_schema());
+    exception
+        when insufficient_privilege then null;
+    end
+    $$";
+
+/// Whoever can act as the service and has one of these rights still. Superusers and owners have them anyway.
+const STILL_THERE: &str = "
+    with service as (
+        select r.oid, r.rolname
+          from pg_roles r, pg_database d
+         where pg_has_role(r.oid, 'groundstation_service', 'member') and not r.rolsuper
+           and d.datname = current_database() and r.oid <> d.datdba and r.rolname <> current_user
+    )
+    select format('TEMP on database %I', current_database()), string_agg(rolname, ', ' order by rolname),
+           format('revoke temporary on database %I from public', current_database())
+      from service where has_database_privilege(oid, current_database(), 'temporary')
+    having count(*) > 0
+     union all
+    select format('CREATE on schema %I', current_schema()), string_agg(rolname, ', ' order by rolname),
+           format('revoke create on schema %I from public', current_schema())
+      from service where has_schema_privilege(oid, current_schema(), 'create')
+    having count(*) > 0";
+
+/// Takes from everybody what no pod needs. What this role cannot take, it says.
+fn take_rights(client: &mut postgres::Client) -> Result<Vec<String>, postgres::Error> {
+    client.batch_execute(TAKE_RIGHTS)?;
+    let rows = client.query(STILL_THERE, &[])?;
+    let warning = |row: &postgres::Row| {
+        let [right, roles, remedy]: [String; 3] = [row.get(0), row.get(1), row.get(2)];
+        format!("{right} could not be taken from {roles}: its owner can, by `{remedy}`")
+    };
+    Ok(rows.iter().map(warning).collect())
 }
 
 /// Checks that the schema is exactly the one this binary knows.

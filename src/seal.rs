@@ -7,6 +7,8 @@
 //! newest seal together with all its rows, have no witness here: each seal's hash is also logged,
 //! and whoever keeps those lines elsewhere has one.
 //!
+//! [`registry`] does the same for the history of the registry.
+//!
 //! The [`Sealer`] runs on every pod; an advisory lock lets one at a time seal, and the table takes
 //! no second seal for the same place. Positions are dense in commit order, so what is below a
 //! visible position is complete. Must not touch: the log's rows, the stream.
@@ -28,6 +30,7 @@ use crate::log::canonical::{self, Canonical};
 use crate::metrics::Metrics;
 
 pub mod chain;
+pub mod registry;
 
 /// Transitions one seal covers at most; so many are sealed at once, fewer when the interval is
 /// over.
@@ -142,6 +145,11 @@ impl Sealer {
                 work = self.seal_all(least) => work,
                 () = stop.cancelled() => return,
             };
+            let work = match work {
+                // The registry's history is short: the interval is often enough.
+                Ok(newest) if least == 1 => self.seal_registry().await.map(|()| newest),
+                work => work,
+            };
             match work {
                 Ok(newest) => {
                     sealed = newest.unwrap_or(sealed);
@@ -153,6 +161,28 @@ impl Sealer {
                         warn!(error = %format!("{error:#}"), "cannot seal the log");
                     }
                     failing = true;
+                }
+            }
+        }
+    }
+
+    /// Seals what is new in the registry's history.
+    async fn seal_registry(&self) -> anyhow::Result<()> {
+        loop {
+            let client = self.database.get().await?;
+            match tokio::time::timeout(database::REPLY_TIMEOUT, registry::seal(&client)).await {
+                Ok(Ok(Some(seal))) => {
+                    let (last, changes) = (seal.last(), seal.changes());
+                    info!(change = last, changes, hash = %seal.hash, "sealed the registry's history");
+                }
+                Ok(Ok(None)) => return Ok(()),
+                Ok(Err(error)) => {
+                    database::abandon(client);
+                    anyhow::bail!("the registry's history: {}", database::describe(&error));
+                }
+                Err(_) => {
+                    database::abandon(client);
+                    anyhow::bail!("no answer within {:?}", database::REPLY_TIMEOUT);
                 }
             }
         }

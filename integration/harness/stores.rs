@@ -133,6 +133,8 @@ pub fn postgres_of(base: &Path, wal: &Path, url: &str) -> (Postgres, String) {
 pub struct Rights {
     /// The database, as the pods log in.
     pub pod_database_url: String,
+    /// The same, as whoever migrates.
+    pub migrator_database_url: String,
     /// The same, as its superuser.
     pub superuser_url: String,
     /// Host and port of the nats-server.
@@ -164,12 +166,21 @@ pub fn with_rights(nats: &str, roles: &str, password: String) -> (Nats, Rights) 
             .batch_execute(&format!("alter role {role} password '{password}'"))
             .expect("a password");
     }
-    let migrated = program::migrate(&url("groundstation_migrator"));
+    let migrator_database_url = url("groundstation_migrator");
+    let migrated = program::migrate(&migrator_database_url);
     assert!(migrated.status.success(), "{migrated:?}");
     let nats = own_nats_with(nats);
     let nats_address = nats.url();
     let pod_database_url = url("groundstation_pod");
-    (nats, Rights { pod_database_url, superuser_url, nats_address, password, _postgres: postgres })
+    let rights = Rights {
+        pod_database_url,
+        migrator_database_url,
+        superuser_url,
+        nats_address,
+        password,
+        _postgres: postgres,
+    };
+    (nats, rights)
 }
 
 /// A Postgres, a standby of it, whose commits are waited for where `synchronous` is `*`, and the URL that

@@ -13,7 +13,7 @@ use crate::database::Database;
 use crate::relay::message::Epoch;
 use crate::relay::stream::NAME;
 use crate::schema;
-use crate::seal::chain;
+use crate::seal::{chain, registry};
 
 /// Faults that are printed; the rest is counted.
 const MAX_PRINTED: u64 = 1_000;
@@ -195,6 +195,7 @@ fn confirm(args: &AuditArgs) -> anyhow::Result<()> {
 async fn check_chain(database: &Database) -> anyhow::Result<()> {
     let mut printed = Printed::default();
     let checked = chain::check(database, |broken| printed.line(&broken.to_string())).await?;
+    let registry = registry::check(database, |broken| printed.line(&broken.to_string())).await?;
     printed.rest();
     if checked.believed > 0 {
         println!(
@@ -214,7 +215,13 @@ async fn check_chain(database: &Database) -> anyhow::Result<()> {
         }
         None => println!("nothing is sealed yet"),
     }
-    match checked.breaks {
+    if let Some(hash) = registry.newest {
+        println!(
+            "{} changes of the registry under {} seals, {} not sealed yet, newest hash {hash}",
+            registry.changes, registry.seals, registry.unsealed
+        );
+    }
+    match checked.breaks + registry.breaks {
         0 => Ok(()),
         1 => bail!("the chain of seals is broken in one place"),
         breaks => bail!("the chain of seals is broken in {breaks} places"),

@@ -96,7 +96,8 @@ fn of_row(row: &Row) -> Result<Canonical, tokio_postgres::Error> {
     Ok(Canonical { position: Position(row.try_get("position")?), bytes: encode(&fields) })
 }
 
-fn encode(fields: &[Option<&[u8]>]) -> Vec<u8> {
+/// Fields in this form, each null or there.
+pub(crate) fn encode(fields: &[Option<&[u8]>]) -> Vec<u8> {
     let length: usize = fields.iter().map(|field| 5 + field.map_or(0, <[u8]>::len)).sum();
     let mut bytes = Vec::with_capacity(length);
     for field in fields {

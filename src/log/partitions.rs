@@ -3,7 +3,8 @@
 //! Owns the list `transition_partitions`, dropped partitions included. Promises that there is room
 //! before it is needed; that the oldest partition goes first, never the one that holds the newest
 //! transition, and none the relay has not published; and that the [`horizon`] says what went. The
-//! database itself checks all of that once more, so a pod with a fault cannot drop too much.
+//! database itself checks all of that once more, row by row, and keeps what is younger than a [`floor`] that
+//! pods cannot move, so a pod with a fault, or one that is somebody else's, cannot drop too much.
 
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ const ROOM_AHEAD: i64 = 1_000_000;
 /// Narrow partitions give less room: this many of them.
 const PARTITIONS_AHEAD: i64 = 20;
 
-/// How long dropping one partition may take; nearly all of it is reading it once.
+/// How long dropping one partition may take; nearly all of it is reading it twice, before any lock.
 const DROP_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// A partition that is there.
@@ -89,6 +90,14 @@ pub async fn kept(
             })
         })
         .collect()
+}
+
+const FLOOR: &str = "select extract(epoch from keep)::float8 from retention_floor";
+
+/// What is kept at least, whatever `older_than` is asked for: the owner's to say.
+pub async fn floor(client: &impl GenericClient) -> Result<Duration, Error> {
+    let seconds: f64 = client.query_one(FLOOR, &[]).await?.try_get(0)?;
+    Ok(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
 }
 
 /// Why a partition was not dropped.

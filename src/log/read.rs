@@ -142,6 +142,26 @@ pub async fn within(
     rows.iter().map(Entry::from_row).collect()
 }
 
+const OF_SATELLITES: &str = "
+    select position, revision, change_id, entity_id, event, reason, session, prev, next,
+           actor_type, actor_id, traceparent, occurred_at, recorded_at
+      from entity_transitions
+     where entity_id = any($1) and position > $2
+     order by position
+     limit $3";
+
+/// The entries of these satellites after `after`, at most `limit` of them (bounded by [`MAX_LIMIT`]).
+pub async fn of_satellites(
+    client: &impl GenericClient,
+    satellites: &[Uuid],
+    after: Position,
+    limit: i64,
+) -> Result<Vec<Entry>, Error> {
+    let limit = limit.clamp(1, MAX_LIMIT);
+    let rows = client.query(OF_SATELLITES, &[&satellites, &after.0, &limit]).await?;
+    rows.iter().map(Entry::from_row).collect()
+}
+
 const AT_HORIZON: &str = "
     select position, revision, change_id, entity_id, event, reason, session, prev, next,
            actor_type, actor_id, traceparent, occurred_at, recorded_at

@@ -290,20 +290,26 @@ const LOCK_REMOVED: &str = "
           select satellite_id from satellite_imports where satellite_id = i.id for update skip locked
       ) m on true";
 
-/// Which edges of an earlier try are in the log.
+/// Which edges of an earlier try are in the log. The newest of what retention has dropped of a satellite is
+/// looked at too: a pod that was cut off for so long may ask after that. Whatever came behind it has moved
+/// the row on, and with it what the edge means.
 const FIND_CHANGES: &str = "
-    select change_id, position, session, event from entity_transitions where change_id = any($1)";
+    select change_id, position, session, event from entity_transitions where change_id = any($1)
+     union all
+    select change_id, position, session, event from transitions_at_horizon
+     where entity_id = any($2) and change_id = any($1)";
 
 async fn find_changes(
     client: &Object,
     batch: &[Request],
 ) -> Result<HashMap<ChangeId, Outcome>, Error> {
-    let tried = batch.iter().filter(|request| request.tried);
-    let changes: Vec<Uuid> = tried.map(|request| request.change.0).collect();
+    let tried = || batch.iter().filter(|request| request.tried);
+    let changes: Vec<Uuid> = tried().map(|request| request.change.0).collect();
     if changes.is_empty() {
         return Ok(HashMap::new());
     }
-    let rows = client.query(FIND_CHANGES, &[&changes]).await?;
+    let satellites: Vec<Uuid> = tried().map(|request| request.satellite.0).collect();
+    let rows = client.query(FIND_CHANGES, &[&changes, &satellites]).await?;
     let mut known = HashMap::with_capacity(rows.len());
     for row in &rows {
         let event = Event::parse(row.try_get("event")?);

@@ -1,0 +1,25 @@
+//! What a pod could do in the database, were somebody else to use its password.
+//!
+//! A pod takes the service's role in every session, and whoever has its password can give that role back.
+//! So what counts is the role that logs in: `deploy/postgres/roles.sql` makes one that can become the
+//! service and nobody else. Looks only; nothing depends on it.
+
+use deadpool_postgres::GenericClient;
+use tokio_postgres::Error;
+
+/// Roles this login is, or can become. CREATEROLE is as good as any role up to PostgreSQL 15.
+const POWERS: &str = "
+    select array_remove(array[
+        case when exists (select from pg_roles r where r.rolsuper and pg_has_role(session_user, r.oid, 'member'))
+             then 'a superuser' end,
+        case when pg_has_role(session_user, log.relowner, 'member') then 'the owner of the log' end,
+        case when exists (select from pg_roles r
+                           where r.rolcreaterole and pg_has_role(session_user, r.oid, 'member'))
+             then 'one that makes roles' end], null)
+      from pg_class log where log.oid = to_regclass('entity_transitions')";
+
+/// In words, what a pod with this login could be beside the service's role; none is best.
+pub async fn beyond_the_service(client: &impl GenericClient) -> Result<Vec<String>, Error> {
+    let row = client.query_opt(POWERS, &[]).await?;
+    row.map_or(Ok(Vec::new()), |row| row.try_get(0))
+}
