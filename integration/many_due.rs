@@ -27,6 +27,11 @@ async fn sessions_that_were_given_up_and_keep_their_sockets_keep_no_other_from_b
     for credentials in &silent {
         fleet.expect_history(credentials.id, &LOST).await;
     }
+    assert_eq!(
+        pod.metric("groundstation_sessions").await,
+        3.0,
+        "the first to be lost is there still"
+    );
     fleet.check().await;
 }
 
@@ -36,8 +41,10 @@ async fn losses_that_wait_for_somebody_keep_no_other_session_of_a_silent_pod_fro
         select from satellite_connections where satellite_id = any($1) for update";
     let fleet = Fleet::new(BRISK).await;
     let mut dies = fleet.pod("dies").await;
-    let looks = one_at_a_time(&fleet, "looks").await;
-    let all = fleet.register(&dies, "edge", 4).await;
+    let _looks = one_at_a_time(&fleet, "looks").await;
+    let mut all = fleet.register(&dies, "edge", 4).await;
+    // Losses are looked for in this order.
+    all.sort_by_key(|credentials| credentials.id);
     let _sockets = connect_all(&dies, &all).await;
     let (held, free) = all.split_at(3);
     let holder = fleet.sql().await;

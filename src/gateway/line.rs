@@ -71,9 +71,9 @@ impl Line {
         poll_fn(|cx| self.poll(cx)).await
     }
 
-    /// Waits until the connection is over, and keeps what is said meanwhile for [`Line::next`]. May be
-    /// dropped and called again at any time.
-    pub async fn over(&mut self) -> Broken {
+    /// Waits until the connection is over, by the satellite's goodbye or without one, and keeps what is
+    /// said meanwhile for [`Line::next`]. May be dropped and called again at any time.
+    pub async fn over(&mut self) -> Result<(), Broken> {
         poll_fn(|cx| self.poll_over(cx)).await
     }
 
@@ -99,13 +99,14 @@ impl Line {
         })
     }
 
-    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<Broken> {
+    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         while self.early.len() < MAX_EARLY {
             match ready!(self.socket.poll_recv(cx)) {
-                Some(Ok(Message::Close(_))) | None => return Poll::Ready(Broken::Gone),
+                Some(Ok(Message::Close(_))) => return Poll::Ready(Ok(())),
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                 Some(Ok(message)) => self.early.push_back(message),
-                Some(Err(broken)) => return Poll::Ready(broken),
+                Some(Err(broken)) => return Poll::Ready(Err(broken)),
+                None => return Poll::Ready(Err(Broken::Gone)),
             }
         }
         Poll::Pending

@@ -90,14 +90,16 @@ pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake
                 gateway.heartbeats.said(satellite, session, about.clone());
             }
             let (line, who) = (&mut line, (satellite, session));
-            let held = async {
-                let welcome = Live::welcome(&gateway, line, who, (about, token_version), standing);
-                match Box::pin(welcome).await {
-                    Ok(mut live) => live.hold(line, &mut commands).await,
-                    Err(end) => end,
+            let welcome = Live::welcome(&gateway, line, who, (about, token_version), standing);
+            let welcome = AssertUnwindSafe(Box::pin(welcome)).catch_unwind().await;
+            let end = match welcome {
+                Ok(Ok(mut live)) => {
+                    let held = AssertUnwindSafe(live.hold(line, &mut commands)).catch_unwind();
+                    held.await.unwrap_or(End::Panicked)
                 }
+                Ok(Err(end)) => end,
+                Err(_) => End::Panicked,
             };
-            let end = AssertUnwindSafe(held).catch_unwind().await.unwrap_or(End::Panicked);
             // Out of the table before the end is queued: what comes after it finds nobody.
             drop(entered);
             end
@@ -128,13 +130,13 @@ async fn let_in(
     let by = Instant::now() + CONNECT_TIMEOUT;
     let taken = tokio::select! {
         biased;
-        taken = gateway.log.connect(satellite) => taken.map_err(|Closed| Refusal::Unavailable),
-        refusal = given_up(&mut line, gateway, by) => Err(refusal),
+        taken = gateway.log.connect(satellite) => taken.map_err(|Closed| End::Unavailable),
+        end = given_up(&mut line, gateway, by) => Err(end),
     };
     let mut connecting = match taken {
         Ok(connecting) => connecting,
-        Err(refusal) => {
-            refuse(line.into_socket(), gateway, refusal).await;
+        Err(end) => {
+            turn_away(line.into_socket(), gateway, end).await;
             return None;
         }
     };
@@ -146,15 +148,13 @@ async fn let_in(
             Ok(Outcome::UnknownSatellite) => Refusal::Credentials,
             Ok(Outcome::Nothing(_) | Outcome::Refused | Outcome::Locked) | Err(Closed) => Refusal::Unavailable,
         },
-        refusal = given_up(&mut line, gateway, by) => {
+        end = given_up(&mut line, gateway, by) => {
             connecting.withdraw();
-            refuse(line.into_socket(), gateway, refusal).await;
+            turn_away(line.into_socket(), gateway, end).await;
             // It can be in the log all the same: then it is ended there.
-            if let Ok(Outcome::Appended { session, .. }) = connecting.outcome().await {
-                let reason = match refusal {
-                    Refusal::Unavailable => Reason::Shutdown,
-                    _ => Reason::ConnectionDropped,
-                };
+            if let Ok(Outcome::Appended { session, .. }) = connecting.outcome().await
+                && let Some(reason) = reason(end)
+            {
                 disconnect(gateway, satellite, session, reason).await;
             }
             return None;
@@ -166,15 +166,30 @@ async fn let_in(
 
 /// Waits until a satellite is not to be let in any more: it has gone, its time is over, or the pod
 /// lets nobody in.
-async fn given_up(line: &mut Line, gateway: &Gateway, by: Instant) -> Refusal {
+async fn given_up(line: &mut Line, gateway: &Gateway, by: Instant) -> End {
     tokio::select! {
-        broken = line.over() => match broken {
-            Broken::Violation(code) => Refusal::Violation(code),
-            Broken::Gone => Refusal::Gone,
+        over = line.over() => match over {
+            Ok(()) => End::ClientClose,
+            Err(Broken::Violation(code)) => End::Violation(code),
+            Err(Broken::Gone) => End::Dropped,
         },
-        () = gateway.health.drained() => Refusal::Unavailable,
-        () = sleep_until(by) => Refusal::Unavailable,
+        () = gateway.health.drained() => End::Unavailable,
+        () = sleep_until(by) => End::Unavailable,
     }
+}
+
+/// Ends a socket that was not let in, after all.
+async fn turn_away(socket: Socket, gateway: &Gateway, end: End) {
+    let refusal = match end {
+        End::ClientClose => {
+            gateway.metrics.authentication("gone");
+            return socket.answer_close().await;
+        }
+        End::Violation(code) => Refusal::Violation(code),
+        End::Unavailable => Refusal::Unavailable,
+        _ => Refusal::Gone,
+    };
+    refuse(socket, gateway, refusal).await;
 }
 
 /// Appends the end of a session.

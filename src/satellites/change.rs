@@ -86,8 +86,8 @@ const CHANGE: &str = "
                               'offlineThresholdMs', $5::bigint)
       from before";
 
-/// Changes a satellite. A changed threshold counts from now on, in every read and in the next sweep
-/// of every pod.
+/// Changes a satellite. A changed threshold counts from now on in every read, and within a second for
+/// the session, whichever pod holds it.
 pub async fn change(
     client: &mut Object,
     id: SatelliteId,
