@@ -28,11 +28,29 @@ const WIDTH: i64 = 1_000;
 /// far as the relay's row says.
 async fn with_a_log(length: i64) -> (Fleet, Client) {
     let fleet = Fleet::new(CALM).await;
+    let sql = log_in(&fleet, length).await;
+    (fleet, sql)
+}
+
+async fn log_in(fleet: &Fleet, length: i64) -> Client {
     let sql = fleet.sql().await;
     written_log::narrow(&sql, WIDTH).await;
     written_log::write(&sql, 1, length).await;
     publish(&sql, length).await;
-    (fleet, sql)
+    sql
+}
+
+/// Makes the log begin so many days ago.
+async fn make_younger(sql: &Client, days: i32) {
+    let younger = format!(
+        "set session_replication_role = replica;
+         update entity_transitions t
+            set occurred_at = began + position * interval '1 second',
+                recorded_at = began + position * interval '1 second'
+           from (select date_trunc('milliseconds', clock_timestamp()) - interval '{days} days' as began) b;
+         reset session_replication_role"
+    );
+    sql.batch_execute(&younger).await.expect("a younger log");
 }
 
 async fn publish(sql: &Client, position: i64) {
@@ -516,6 +534,26 @@ async fn the_relay_goes_on_from_the_horizon() {
     pod.expect_log("the stream goes on behind a gap").await;
 }
 
+#[tokio::test]
+async fn a_clock_that_steps_ahead_lets_nothing_go() {
+    let (fleet, clock) = Fleet::with_clock(CALM).await;
+    let sql = log_in(&fleet, 2_500).await;
+    make_younger(&sql, 30).await;
+    publish(&sql, 0).await;
+    let pod = fleet.pod("a").await;
+    published(&sql, 2_500).await;
+    let years = 3 * 366 * 24 * 60 * 60;
+    for seconds in [years, 0] {
+        clock.shift(seconds);
+        written(&fleet, &["retention", "--older-than", "90d"]).await;
+        pod.sweeps(10).await;
+        written(&fleet, &["retention", "--older-than", "90d"]).await;
+        assert_eq!(left(&sql).await, (1, 2_500), "{seconds} s off");
+    }
+    written(&fleet, &["retention", "--older-than", "29d"]).await;
+    assert_eq!(left(&sql).await, (2_001, 500));
+}
+
 /// Asks a pod while somebody has a lock for which a statement with these words waits, and drops the first
 /// thousand transitions before it goes.
 async fn asked_while_dropped(
@@ -567,14 +605,7 @@ async fn stats_whose_window_is_dropped_while_they_are_made_are_gone() {
     let (fleet, sql) = with_a_log(2_500).await;
     publish(&sql, 0).await;
     // Old enough to go, and young enough to be asked about.
-    let younger = "
-        set session_replication_role = replica;
-        update entity_transitions t
-           set occurred_at = began + position * interval '1 second',
-               recorded_at = began + position * interval '1 second'
-          from (select date_trunc('milliseconds', clock_timestamp()) - interval '200 days' as began) b;
-        reset session_replication_role";
-    sql.batch_execute(younger).await.expect("a younger log");
+    make_younger(&sql, 200).await;
     let pod = fleet.pod("a").await;
     published(&sql, 2_500).await;
     let path = format!("/v1/satellites/{}/stats?window=300d", written_log::satellite(0));

@@ -105,13 +105,18 @@ create or replace function observe(pod integer, age double precision, blind_afte
     select observe(pod, age, null, blind_after, grace)
 $$;
 
--- The moment that is so long ago, not counting time in which nobody observed: a clock that steps ahead
--- makes nothing older.
+-- The moment that is so long ago, for what is forgotten or dropped by its age. Time in which nobody
+-- observed does not count for a day: so a clock that steps ahead makes nothing old, unless it stays there.
 create function long_ago(span interval) returns timestamptz language sql stable as $$
     select sight.observed_at - span
            - coalesce((select sum(b.to_at - b.from_at) from blind_time b
-                        where b.to_at > sight.observed_at - span), interval '0')
+                        where b.to_at > sight.observed_at - interval '1 day'), interval '0')
       from sight
+$$;
+
+-- The same as a span that ends now.
+create function since_long_ago(span interval) returns interval language sql stable as $$
+    select greatest(span, make_interval(secs => extract(epoch from clock_timestamp() - long_ago(span))::float8))
 $$;
 
 -- How each satellite stands now, and by which moment its status is judged: what every read shows.

@@ -69,7 +69,7 @@ pub async fn horizon_time(client: &impl GenericClient) -> Result<Option<OffsetDa
 
 const KEPT: &str = "
     select first_position, last_position, last_recorded_at, obstacle
-      from kept_transition_partitions(make_interval(secs => $1))
+      from kept_transition_partitions(since_long_ago(make_interval(secs => $1)))
      order by first_position limit $2";
 
 /// The oldest partitions there are, at most `limit`, and what keeps each one if `older_than` is
@@ -115,7 +115,9 @@ pub enum NotDropped {
     Silent,
 }
 
-const DROP: &str = "select drop_transition_partition($1, make_interval(secs => $2))";
+/// A clock that has stepped ahead makes nothing old.
+const DROP: &str =
+    "select drop_transition_partition($1, since_long_ago(make_interval(secs => $2)))";
 
 /// Drops the partition that begins at `first`, for good. Takes the connection's session for
 /// itself: after a failure, [`crate::database::abandon`] it.
