@@ -58,13 +58,6 @@ pub async fn run(
     schema::check(&database, &config.database).await?;
     let client = database.get().await?;
     let rights = rights::beyond_the_service(&client).await.context("cannot look at the rights")?;
-    if !rights.is_empty() {
-        let could_be = rights.join(", ");
-        warn!(
-            could_be,
-            "the role of DATABASE_URL has more rights than a pod needs: see deploy/postgres"
-        );
-    }
     let pod = observation::sign_on(&client, &config.pod).await.context("cannot sign on")?;
     drop(client);
     let listener = listen(config.listen)?;
@@ -229,6 +222,10 @@ pub async fn run(
     info!(pod = %config.pod, %address, tls = config.door.tls.is_some(), "listening");
     if config.access.admin.is_empty() {
         warn!("no GROUNDSTATION_ADMIN_TOKEN is set: /v1 answers 401");
+    }
+    if !rights.is_empty() {
+        let could_be = rights.join(", ");
+        warn!(could_be, "DATABASE_URL has more rights than a pod needs: see deploy/postgres");
     }
     ready(address);
     tokio::select! {

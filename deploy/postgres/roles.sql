@@ -36,7 +36,8 @@ end
 $$;
 grant groundstation_service to groundstation_pod;
 
--- The database is theirs alone. Its owner may make tables in the schema public; nobody else may.
+-- The database is theirs alone. Its owner may make tables in the schema public; nobody else may, not even
+-- temporary ones: with those a session can put names of its own before the schema's.
 do $$
 begin
     execute format('alter database %I owner to groundstation_migrator', current_database());
