@@ -7,13 +7,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use deadpool_postgres::Object;
 use futures_util::StreamExt;
 use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::database::{self, Database};
+use crate::database::{Database, Failed};
 use crate::gateway::standings::Standings;
 use crate::standing;
 
@@ -57,9 +58,7 @@ impl Changes {
         standings: Arc<Standings>,
         changed: Changed,
     ) -> anyhow::Result<Changes> {
-        let client = database.get().await?;
-        let last = standing::newest_change(&client).await?;
-        drop(client);
+        let last = database.run(async |client| standing::newest_change(client).await).await?;
         Ok(Changes { database, nats, standings, changed, last })
     }
 
@@ -82,17 +81,13 @@ impl Changes {
                 Some(_) = heard.next() => {}
                 () = stop.cancelled() => return,
             }
-            let look = tokio::time::timeout(database::REPLY_TIMEOUT, self.look()).await;
-            match look {
-                Ok(Ok(())) if std::mem::take(&mut failing) => info!("changes are followed again"),
-                Ok(Ok(())) => {}
-                Ok(Err(error)) if !std::mem::replace(&mut failing, true) => {
-                    warn!(error = %format!("{error:#}"), "cannot ask for changes, trying again");
+            match self.look().await {
+                Ok(()) if std::mem::take(&mut failing) => info!("changes are followed again"),
+                Ok(()) => {}
+                Err(error) if !std::mem::replace(&mut failing, true) => {
+                    warn!(%error, "cannot ask for changes, trying again");
                 }
-                Err(_) if !std::mem::replace(&mut failing, true) => {
-                    warn!("the database does not say what changed, trying again");
-                }
-                Ok(Err(_)) | Err(_) => {}
+                Err(_) => {}
             }
         }
     }
@@ -107,21 +102,24 @@ impl Changes {
         }
     }
 
-    async fn look(&mut self) -> anyhow::Result<()> {
-        let client = self.database.get().await?;
-        loop {
-            let changes = standing::changed_after(&client, self.last, MAX_CHANGES).await?;
-            let held = self.standings.held(changes.iter().map(|(satellite, _)| *satellite));
-            for some in held.chunks(MAX_LOOK) {
-                for (satellite, standing) in standing::read(&client, some).await? {
-                    self.standings.tell(satellite, standing);
+    async fn look(&mut self) -> Result<(), Failed> {
+        let (standings, last) = (&self.standings, &mut self.last);
+        let look = async |client: &mut Object| {
+            loop {
+                let changes = standing::changed_after(client, *last, MAX_CHANGES).await?;
+                let held = standings.held(changes.iter().map(|(satellite, _)| *satellite));
+                for some in held.chunks(MAX_LOOK) {
+                    for (satellite, standing) in standing::read(client, some).await? {
+                        standings.tell(satellite, standing);
+                    }
+                }
+                // Only now: a look that failed is made again.
+                *last = changes.last().map_or(*last, |(_, change)| *change);
+                if (changes.len() as i64) < MAX_CHANGES {
+                    return Ok::<_, tokio_postgres::Error>(());
                 }
             }
-            // Only now: a look that failed is made again.
-            self.last = changes.last().map_or(self.last, |(_, change)| *change);
-            if changes.len() < usize::try_from(MAX_CHANGES)? {
-                return Ok(());
-            }
-        }
+        };
+        self.database.run(look).await
     }
 }
