@@ -339,7 +339,9 @@ impl Database {
                 Ok(done)
             }
             Ok(Err(error)) => {
-                lease.client.take().map(abandon);
+                if let Some(client) = lease.client.take() {
+                    abandon(client);
+                }
                 Err(error.into())
             }
             Err(_) => Err(Failed::NoAnswer(limit)),
@@ -416,11 +418,16 @@ impl Database {
                         address.display()
                     );
                 }
-                return Err(unreachable_server(address, &error));
+                let error = unreachable_server(address, &error);
+                // Others refuse it, in words of their own.
+                if error.to_string().contains("startup parameter") {
+                    bail!("{error}: a pooler on the way knows no `options`; {PAST_THE_POOLER}");
+                }
+                return Err(error);
             }
             Err(PoolError::PostCreateHook(HookError::Message(differences))) => bail!(
                 "sessions at {} are not what was asked for ({differences}): a pooler on the way drops \
-                 the start-up parameter `options`; let DATABASE_URL lead past it to Postgres",
+                 the start-up parameter `options`; {PAST_THE_POOLER}",
                 address.display()
             ),
             Err(error) => bail!("cannot connect to Postgres at {}: {error}", address.display()),
@@ -433,6 +440,8 @@ impl Database {
         check_server(version)
     }
 }
+
+const PAST_THE_POOLER: &str = "let DATABASE_URL lead past it to Postgres";
 
 fn no_connection(error: PoolError) -> String {
     match error {
