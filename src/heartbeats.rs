@@ -10,12 +10,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use deadpool_postgres::Object;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use uuid::Uuid;
 
-use crate::database::{self, Database};
+use crate::database::Database;
 use crate::gateway::registry::{Command, Registry};
 use crate::lifecycle::{Edge, Event, SatelliteId, Session};
 use crate::log::append::Log;
@@ -170,55 +170,41 @@ impl Flusher {
     }
 
     async fn observe(&self, began: Instant) -> anyhow::Result<()> {
-        let client = self.database.get().await?;
-        let age = began.elapsed();
-        let observe = observation::observe(&client, self.pod, age, self.default_threshold);
-        let blind = within_time(observe).await;
-        match blind {
-            Ok(None) => Ok(()),
-            Ok(Some(blind)) => {
-                self.metrics.blind_seconds.inc_by(blind.as_secs_f64());
-                warn!(?blind, "nobody could observe the satellites, which counts against none");
-                Ok(())
-            }
-            Err(error) => {
-                database::abandon(client);
-                Err(error)
-            }
+        let observe = async |client: &mut Object| {
+            let age = began.elapsed();
+            observation::observe(client, self.pod, age, self.default_threshold).await
+        };
+        if let Some(blind) = self.database.run(observe).await? {
+            self.metrics.blind_seconds.inc_by(blind.as_secs_f64());
+            warn!(?blind, "nobody could observe the satellites, which counts against none");
         }
+        Ok(())
     }
 
     async fn write(&self, batch: &[(SatelliteId, Beat)]) -> anyhow::Result<()> {
-        let client = self.database.get().await?;
         let heard: HashMap<Uuid, (Session, Instant)> =
             batch.iter().filter_map(|(id, beat)| Some((id.0, (beat.session, beat.at?)))).collect();
         let ids: Vec<Uuid> = heard.keys().copied().collect();
         let sessions: Vec<i64> = heard.values().map(|(session, _)| session.0).collect();
-        let ages: Vec<f64> = heard.values().map(|(_, at)| at.elapsed().as_secs_f64()).collect();
         let news: Vec<(SatelliteId, About)> = batch
             .iter()
             .filter(|(_, beat)| beat.about != About::default())
             .map(|(id, beat)| (*id, beat.about.clone()))
             .collect();
 
-        let write = async {
+        let write = async |client: &mut Object| {
+            let ages: Vec<f64> = heard.values().map(|(_, at)| at.elapsed().as_secs_f64()).collect();
             let mut rows = Vec::new();
             if !ids.is_empty() {
                 let statement = client.prepare_cached(FLUSH).await?;
                 rows = client.query(&statement, &[&ids, &sessions, &ages]).await?;
             }
             if !news.is_empty() {
-                satellites::describe(&client, &news).await?;
+                satellites::describe(client, &news).await?;
             }
             Ok::<_, tokio_postgres::Error>(rows)
         };
-        let rows = match within_time(write).await {
-            Ok(rows) => rows,
-            Err(error) => {
-                database::abandon(client);
-                return Err(error);
-            }
-        };
+        let rows = self.database.run(write).await?;
 
         let moved = heard.len().saturating_sub(rows.len());
         self.metrics.heartbeats_flushed.inc_by(moved as u64);
@@ -248,15 +234,6 @@ impl Flusher {
                 self.log.try_submit(satellite, Edge::Recover { session }, at);
             }),
         }
-    }
-}
-
-async fn within_time<T>(
-    work: impl Future<Output = Result<T, tokio_postgres::Error>>,
-) -> anyhow::Result<T> {
-    match tokio::time::timeout(database::REPLY_TIMEOUT, work).await {
-        Ok(done) => done.map_err(|error| anyhow::anyhow!(database::describe(&error))),
-        Err(_) => bail!("no answer from the database within {:?}", database::REPLY_TIMEOUT),
     }
 }
 
