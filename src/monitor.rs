@@ -15,12 +15,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use deadpool_postgres::Object;
 use tokio_postgres::Row;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::database::{self, Database};
+use crate::database::Database;
 use crate::gateway::registry::Registry;
 use crate::health::{BrownOut, Health};
 use crate::lifecycle::{Edge, Reason, SatelliteId, Session};
@@ -160,9 +160,8 @@ impl Monitor {
         }
         memory.swept_at = started;
 
-        let found = tokio::time::timeout(database::REPLY_TIMEOUT, self.find(memory, started))
-            .await
-            .context("no answer from the database")??;
+        let find = async |client: &mut Object| self.find(client, memory, started).await;
+        let found = self.database.run(find).await?;
         self.metrics.sweep_seconds.observe(started.elapsed().as_secs_f64());
         self.guard(memory, &found, started);
         let (held, due): (Vec<Due>, Vec<Due>) =
@@ -174,10 +173,13 @@ impl Monitor {
     }
 
     /// Looks everywhere.
-    async fn find(&self, memory: &mut Memory, now: Instant) -> anyhow::Result<Found> {
-        let client = self.database.get().await?;
-        let server = |error| anyhow::anyhow!(database::describe(&error));
-        self.take_over_thresholds(&client, memory).await.map_err(server)?;
+    async fn find(
+        &self,
+        client: &Object,
+        memory: &mut Memory,
+        now: Instant,
+    ) -> Result<Found, tokio_postgres::Error> {
+        self.take_over_thresholds(client, memory).await?;
 
         let look = self.registry.look(now, self.default_threshold, self.heartbeat_interval);
         let own = Lateness { sessions: look.sessions, late: look.late };
@@ -191,19 +193,19 @@ impl Monitor {
             };
             found.due.extend(look.due.iter().take(MAX_DUE).map(due));
         }
-        let silent = self.account(&client, own, &mut found.lateness).await.map_err(server)?;
+        let silent = self.account(client, own, &mut found.lateness).await?;
         if !silent.is_empty() {
-            let late = self.left_behind(&client, &silent, &mut found.lateness).await;
-            if late.map_err(server)? > 0 {
-                found.due.extend(self.stored(&client, &silent).await.map_err(server)?);
+            let late = self.left_behind(client, &silent, &mut found.lateness).await;
+            if late? > 0 {
+                found.due.extend(self.stored(client, &silent).await?);
             }
         }
         if now >= memory.look_through_at {
             // As long as there are more of them the next sweep looks again.
-            if self.let_go(&client, &silent).await.map_err(server)? < MAX_LET_GO {
+            if self.let_go(client, &silent).await? < MAX_LET_GO {
                 memory.look_through_at = now + self.default_threshold / 3;
             }
-            let mut orphans = self.unheld(&client).await.map_err(server)?;
+            let mut orphans = self.unheld(client).await?;
             orphans.retain(|due| !self.registry.holds(due.satellite, due.session));
             found.due.extend(orphans);
         }
