@@ -60,6 +60,7 @@ mod openapi;
 mod outage;
 mod races;
 mod read_only;
+mod reads;
 mod rebuild;
 mod registry_history;
 mod relay;

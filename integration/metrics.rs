@@ -147,7 +147,14 @@ async fn somebody_elses_message_is_counted_as_a_disagreement() {
 async fn the_pools_size_and_waits_are_told() {
     let fleet = Fleet::new(CALM).await;
     let (pod, _) = busy(&fleet).await;
-    pod.expect_metric("groundstation_database_connections_max", 1.0).await;
-    pod.expect_metric("groundstation_database_connection_wait_seconds_count", 10.0).await;
-    assert_eq!(pod.metric("groundstation_database_connection_failures_total").await, 0.0);
+    for (pool, connections) in [("writes", 8.0), ("reads", 6.0)] {
+        let of_pool = |what: &str| format!("groundstation_database_{what}{{pool=\"{pool}\"}}");
+        let max = of_pool("connections_max");
+        pod.expect_metric(&max, connections).await;
+        assert_eq!(pod.metric(&max).await, connections);
+        pod.get("/v1/satellites").await;
+        pod.expect_metric(&of_pool("connection_wait_seconds_count"), 1.0).await;
+        let (_, text) = scrape(&pod, "*/*").await;
+        assert!(text.contains(&format!("{} 0", of_pool("connection_failures_total"))), "{text}");
+    }
 }

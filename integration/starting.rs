@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 
 use crate::harness::wait::blocking;
-use crate::harness::{CALM, Fleet, program, stores};
+use crate::harness::{CALM, Fleet, Proxy, program, stores};
 
 /// Runs `serve` with this environment, which must fail; returns the one line it says.
 async fn refusal(environment: Vec<(String, String)>) -> String {
@@ -83,6 +83,18 @@ async fn a_database_without_schema_is_refused_with_what_to_do() {
     let empty = blocking(stores::share_without_schema).await.database_url;
     let said = refusal_with(&fleet, "DATABASE_URL", &empty).await;
     assert!(said.contains("groundstation migrate"), "{said}");
+}
+
+#[tokio::test]
+async fn a_pooler_that_drops_what_sessions_ask_for_is_refused_with_what_to_change() {
+    let fleet = Fleet::new(CALM).await;
+    let (pooler, url) = Proxy::before(&fleet.database_url).await;
+    pooler.strip_options();
+    let said = refusal_with(&fleet, "DATABASE_URL", &url).await;
+    for word in ["options", "groundstation_service", "statement_timeout", "DATABASE_URL", "pooler"]
+    {
+        assert!(said.contains(word), "{word}: {said}");
+    }
 }
 
 #[tokio::test]

@@ -47,8 +47,12 @@ const APPEND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the routes need.
 pub struct Api {
-    /// Where the fleet is.
-    pub database: Database,
+    /// Where administrators change the fleet: a lane of the log's own connections.
+    pub writes: Database,
+    /// Where everybody else looks.
+    pub reads: Database,
+    /// The same, for what looks at many rows.
+    pub scans: Database,
     /// Where removals go.
     pub log: Log,
     /// Who may do what.

@@ -20,9 +20,10 @@ use anyhow::{Context as _, bail};
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use async_nats::jetstream::stream::{Config, Stream};
 use async_nats::jetstream::{Context, Message};
+use deadpool_postgres::Object;
 use futures_util::StreamExt;
 
-use crate::database::{self, Database};
+use crate::database::Database;
 use crate::lifecycle::Position;
 use crate::log::{self, Entry, read};
 use crate::relay::checkpoint::{self, Checkpoint};
@@ -109,9 +110,10 @@ impl Audit {
 
     /// The first position the log can have, and its newest.
     async fn extent(&self) -> anyhow::Result<(Position, Position)> {
-        let client = self.database.get().await?;
-        let look = async { Ok((log::horizon(&client).await?, read::head(&client).await?)) };
-        let (horizon, head) = look.await.map_err(described)?;
+        let ends = async |client: &mut Object| {
+            Ok::<_, tokio_postgres::Error>((log::horizon(client).await?, read::head(client).await?))
+        };
+        let (horizon, head) = self.database.run(ends).await?;
         Ok((Position(horizon.0 + 1), head))
     }
 
@@ -120,9 +122,8 @@ impl Audit {
     async fn wait_for(&self, head: Position) -> anyhow::Result<(Option<Stream>, Checkpoint)> {
         let give_up = Instant::now() + self.wait;
         loop {
-            let client = self.database.get().await?;
-            let checkpoint = checkpoint::read(&client).await.map_err(described)?;
-            drop(client);
+            let read = async |client: &mut Object| checkpoint::read(client).await;
+            let checkpoint = self.database.run(read).await?;
             // Looked for after the checkpoint was read; its state is that of this look.
             let stream = stream::find(&self.jetstream).await?;
             let last = stream.as_ref().map_or(0, |stream| stream.cached_info().state.last_sequence);
@@ -189,10 +190,6 @@ fn has_limits(config: &Config) -> bool {
         || !config.max_age.is_zero()
 }
 
-fn described(error: tokio_postgres::Error) -> anyhow::Error {
-    anyhow::anyhow!(database::describe(&error))
-}
-
 /// The log by position: read in pages where it is read on, one by one where it is not.
 struct Pages {
     database: Database,
@@ -215,11 +212,10 @@ impl compare::Entries for Pages {
             self.last = position;
             return Ok(self.page.get(index).cloned());
         }
-        let client = self.database.get().await?;
         let limit = if follows { read::MAX_LIMIT } else { 1 };
-        let read = read::after(&client, Position(position.0 - 1), limit);
-        let read = tokio::time::timeout(database::REPLY_TIMEOUT, read).await;
-        let entries = read.context("no answer from the database")?.map_err(described)?;
+        let before = Position(position.0 - 1);
+        let read = async |client: &mut Object| read::after(client, before, limit).await;
+        let entries = self.database.run(read).await?;
         let entry = entries.first().filter(|entry| entry.position == position).cloned();
         if follows {
             self.page = entries;

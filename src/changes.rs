@@ -7,13 +7,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use deadpool_postgres::Object;
 use futures_util::StreamExt;
 use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::database::{self, Database};
+use crate::database::{Database, Failed};
 use crate::gateway::table::SessionTable;
 use crate::lifecycle::SatelliteId;
 use crate::standing;
@@ -58,9 +59,7 @@ impl Changes {
         sessions: Arc<SessionTable>,
         changed: Changed,
     ) -> anyhow::Result<Changes> {
-        let client = database.get().await?;
-        let last = standing::newest_change(&client).await?;
-        drop(client);
+        let last = database.run(async |client| standing::newest_change(client).await).await?;
         Ok(Changes { database, nats, sessions, changed, last })
     }
 
@@ -83,17 +82,13 @@ impl Changes {
                 Some(_) = heard.next() => {}
                 () = stop.cancelled() => return,
             }
-            let look = tokio::time::timeout(database::REPLY_TIMEOUT, self.look()).await;
-            match look {
-                Ok(Ok(())) if std::mem::take(&mut failing) => info!("changes are followed again"),
-                Ok(Ok(())) => {}
-                Ok(Err(error)) if !std::mem::replace(&mut failing, true) => {
-                    warn!(error = %format!("{error:#}"), "cannot ask for changes, trying again");
+            match self.look().await {
+                Ok(()) if std::mem::take(&mut failing) => info!("changes are followed again"),
+                Ok(()) => {}
+                Err(error) if !std::mem::replace(&mut failing, true) => {
+                    warn!(%error, "cannot ask for changes, trying again");
                 }
-                Err(_) if !std::mem::replace(&mut failing, true) => {
-                    warn!("the database does not say what changed, trying again");
-                }
-                Ok(Err(_)) | Err(_) => {}
+                Err(_) => {}
             }
         }
     }
@@ -108,22 +103,25 @@ impl Changes {
         }
     }
 
-    async fn look(&mut self) -> anyhow::Result<()> {
-        let client = self.database.get().await?;
-        loop {
-            let changes = standing::changed_after(&client, self.last, MAX_CHANGES).await?;
-            let held = self.sessions.held(changes.iter().map(|(satellite, _)| *satellite));
-            let held: Vec<SatelliteId> = held.into_iter().map(|(satellite, _)| satellite).collect();
-            for some in held.chunks(MAX_LOOK) {
-                for (satellite, standing) in standing::read(&client, some).await? {
-                    self.sessions.tell(satellite, standing);
+    async fn look(&mut self) -> Result<(), Failed> {
+        let (sessions, last) = (&self.sessions, &mut self.last);
+        let look = async |client: &mut Object| {
+            loop {
+                let changes = standing::changed_after(client, *last, MAX_CHANGES).await?;
+                let held = sessions.held(changes.iter().map(|(satellite, _)| *satellite));
+                let held: Vec<SatelliteId> = held.into_iter().map(|(id, _)| id).collect();
+                for some in held.chunks(MAX_LOOK) {
+                    for (satellite, standing) in standing::read(client, some).await? {
+                        sessions.tell(satellite, standing);
+                    }
+                }
+                // Only now: a look that failed is made again.
+                *last = changes.last().map_or(*last, |(_, change)| *change);
+                if (changes.len() as i64) < MAX_CHANGES {
+                    return Ok::<_, tokio_postgres::Error>(());
                 }
             }
-            // Only now: a look that failed is made again.
-            self.last = changes.last().map_or(self.last, |(_, change)| *change);
-            if changes.len() < usize::try_from(MAX_CHANGES)? {
-                return Ok(());
-            }
-        }
+        };
+        self.database.run(look).await
     }
 }

@@ -13,7 +13,7 @@ use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::api::stream;
-use crate::database::Address;
+use crate::database::{Address, Reads};
 use crate::door::settings::{DoorArgs, Settings};
 use crate::flapping;
 use crate::log::partitions;
@@ -24,6 +24,7 @@ use crate::token;
 
 mod drain;
 mod guards;
+mod reads;
 mod streams;
 
 pub use drain::Drain;
@@ -222,6 +223,9 @@ pub struct ServeArgs {
     drain: drain::DrainArgs,
 
     #[command(flatten)]
+    reads: reads::ReadArgs,
+
+    #[command(flatten)]
     streams: streams::StreamArgs,
 
     #[command(flatten)]
@@ -263,6 +267,8 @@ pub struct Config {
     pub flapping: flapping::Rules,
     /// How the pod ends.
     pub drain: Drain,
+    /// What bounds reads.
+    pub reads: Reads,
     /// What bounds live streams.
     pub streams: stream::Limits,
     /// The door's limits.
@@ -349,6 +355,7 @@ impl ServeArgs {
             brown_out,
             flapping,
             drain: self.drain.check()?,
+            reads: self.reads.check()?,
             streams: self.streams.check(door.socket.write_timeout)?,
             door,
         })

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use deadpool_postgres::Object;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Semaphore;
 use tracing::{info, warn};
@@ -24,6 +25,9 @@ const SLOW_AT_ONCE: usize = 2;
 /// so that all of them are done before an agent gives up.
 const SLOW_WAITING: usize = 32;
 
+/// Digests that are replaced at once: each may wait for a satellite's row.
+const REPLACED_AT_ONCE: usize = 1;
+
 /// What became of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -40,7 +44,7 @@ pub enum Verdict {
 
 /// See the module.
 pub struct Credentials {
-    database: Database,
+    replacing: Database,
     stored: Lookup<Credential>,
     places: Semaphore,
     cores: Arc<Semaphore>,
@@ -51,7 +55,8 @@ impl Credentials {
     pub fn new(database: Database) -> Credentials {
         let (places, cores) = (Semaphore::new(SLOW_WAITING), Semaphore::new(SLOW_AT_ONCE));
         let stored = Lookup::new(&database);
-        Credentials { database, stored, places, cores: Arc::new(cores) }
+        let replacing = database.lane(REPLACED_AT_ONCE);
+        Credentials { replacing, stored, places, cores: Arc::new(cores) }
     }
 
     /// Checks a token.
@@ -91,16 +96,15 @@ impl Credentials {
     /// Where this fails the next success tries again.
     async fn store_fast(&self, id: SatelliteId, stored: &str, token: &SecretString) {
         let fast = token::Digest::of(token.expose_secret());
-        let store = async {
-            let client = self.database.get().await?;
-            anyhow::Ok(satellites::replace_digest(&client, id, stored, &fast).await?)
-        };
-        match store.await {
+        let store =
+            async |client: &mut Object| satellites::replace_digest(client, id, stored, &fast).await;
+        match self.replacing.run(store).await {
             Ok(true) => info!(satellite = %id, "its token is stored in the fast form from now on"),
             // Rotated meanwhile: that is what counts.
             Ok(false) => {}
-            Err(error) => warn!(satellite = %id, error = %format!("{error:#}"),
-                "cannot store a token in the fast form"),
+            Err(error) => {
+                warn!(satellite = %id, %error, "cannot store a token in the fast form");
+            }
         }
     }
 }

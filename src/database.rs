@@ -1,19 +1,31 @@
-//! The way to Postgres: addresses, TLS, time-outs, the pool.
+//! The way to Postgres: addresses, TLS, time-outs, the pools.
 //!
+//! A pod has two pools. Reads of whoever asks (HTTP, NATS, live streams) have one of their own, so
+//! that however many there are and however long they take, the log's own work finds a connection.
 //! Every pooled session runs as the role `groundstation_service`, which cannot change the log, and
 //! under server-side time-outs, so that a pod which stops in the middle of a transaction holds
-//! nobody up for longer than those. Nothing here knows a table.
+//! nobody up for longer than those. Work on a connection goes through [`Database::run`]: a
+//! connection whose answer did not come, or was not waited for, is never handed to the next. Nothing
+//! here knows a table.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use deadpool_postgres::{
-    Manager, ManagerConfig, Object, Pool, QueueMode, RecyclingMethod, Runtime,
+    Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, QueueMode, RecyclingMethod,
+    Runtime,
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject};
+use thiserror::Error;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres_rustls::MakeRustlsConnect;
+use tracing::debug;
 
 use crate::metrics::Metrics;
 
@@ -24,13 +36,14 @@ pub const SERVICE_ROLE: &str = "groundstation_service";
 /// everybody.
 pub const OLDEST_SERVER: i32 = 15;
 
-/// How long a connection may take to open, and how long a caller waits for one from the pool.
+/// How long a connection may take to open, and how long the log's own work waits for one from the
+/// pool.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a statement waits for a lock before it gives up and is tried again.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// How long one statement may take.
+/// How long one statement of the log's own work may take.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long a transaction may wait for its own pod: a stopped pod holds its locks no longer.
@@ -40,9 +53,39 @@ const IDLE_IN_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(4);
 /// server-side time-out, so that it only matters when the network says nothing at all.
 pub const REPLY_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Connections of one pod: the appender, the relay, the monitor, heartbeats, the health probe and
-/// the readers.
-const POOL_SIZE: usize = 12;
+/// Connections of one pod for the log's own work: the appender, heartbeats, the monitor, the relay,
+/// the probe, what sessions and administrators need. They are held for a statement or two each.
+const WRITE_CONNECTIONS: usize = 8;
+
+/// How long a statement that nobody waits for any more may go on by itself. Most are over sooner
+/// than the database would hear that they are to end.
+const GRACE: Duration = Duration::from_millis(100);
+
+/// A read's time as seen from here is longer by this than as the database sees it, so that the
+/// database's word comes first.
+const READ_MARGIN: Duration = Duration::from_secs(1);
+
+/// How long the database may take to end a statement that it is told to end.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What bounds the reads of whoever asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reads {
+    /// How many have a connection at once.
+    pub connections: usize,
+    /// How long one may take.
+    pub timeout: Duration,
+    /// How long one waits for its turn.
+    pub wait: Duration,
+}
+
+impl Reads {
+    /// How many that look at many rows have a connection at once: the others are for what takes no
+    /// time.
+    pub fn of_many_rows(&self) -> usize {
+        self.connections.div_ceil(2)
+    }
+}
 
 /// A parsed and checked database address. Holds the password: it has no `Debug`.
 #[derive(Clone)]
@@ -101,38 +144,161 @@ impl Address {
         self
     }
 
-    /// The pool of a pod. Opens no connection yet.
+    /// The pool of the log's own work. Opens no connection yet.
     pub fn pool(&self, pod: &str) -> anyhow::Result<Database> {
+        self.pool_of(Sessions {
+            pool: "writes",
+            name: format!("groundstation {pod}"),
+            connections: WRITE_CONNECTIONS,
+            statement_timeout: STATEMENT_TIMEOUT,
+            wait: CONNECT_TIMEOUT,
+            limit: REPLY_TIMEOUT,
+            outlive_work: false,
+        })
+    }
+
+    /// The pool of the reads of whoever asks: apart from that of the log's own work. Opens no
+    /// connection yet.
+    pub fn reads(&self, pod: &str, reads: &Reads) -> anyhow::Result<Database> {
+        self.pool_of(Sessions {
+            pool: "reads",
+            name: format!("groundstation {pod} reads"),
+            connections: reads.connections,
+            statement_timeout: reads.timeout,
+            wait: reads.wait,
+            limit: reads.timeout + READ_MARGIN,
+            outlive_work: true,
+        })
+    }
+
+    fn pool_of(&self, sessions: Sessions) -> anyhow::Result<Database> {
         let mut config = self.config.clone();
-        config.application_name(format!("groundstation {pod}"));
-        config.options(format!(
-            "-c role={SERVICE_ROLE} -c jit=off -c lock_timeout={} -c statement_timeout={} \
-             -c idle_in_transaction_session_timeout={}",
-            LOCK_TIMEOUT.as_millis(),
-            STATEMENT_TIMEOUT.as_millis(),
-            IDLE_IN_TRANSACTION_TIMEOUT.as_millis(),
-        ));
+        config.application_name(&sessions.name);
+        let timeouts = [
+            ("lock_timeout", LOCK_TIMEOUT.min(sessions.statement_timeout)),
+            ("statement_timeout", sessions.statement_timeout),
+            ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_TIMEOUT),
+        ]
+        .map(|(name, timeout)| (name, timeout.as_millis()));
+        let [lock, statement, idle] = timeouts.map(|(name, ms)| format!("-c {name}={ms}"));
+        config.options(format!("-c role={SERVICE_ROLE} -c jit=off {lock} {statement} {idle}"));
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let manager = Manager::from_config(config, self.tls.clone(), recycling);
         let pool = Pool::builder(manager)
-            .max_size(POOL_SIZE)
+            .max_size(sessions.connections)
             // The connection used last has its statements and the server's caches warm.
             .queue_mode(QueueMode::Lifo)
-            .wait_timeout(Some(CONNECT_TIMEOUT))
+            .wait_timeout(Some(sessions.wait))
             .create_timeout(Some(CONNECT_TIMEOUT))
+            .post_create(Hook::async_fn(move |client, _| {
+                Box::pin(async move {
+                    let differences = differences(client, &timeouts).await;
+                    match differences.map_err(HookError::Backend)? {
+                        differences if differences.is_empty() => Ok(()),
+                        differences => Err(HookError::message(differences.join(", "))),
+                    }
+                })
+            }))
             .runtime(Runtime::Tokio1)
             .build()
             .context("cannot build the connection pool")?;
-        Ok(Database { pool, metrics: None })
+        let tls = self.tls.clone();
+        let places = Arc::new(Semaphore::new(sessions.connections));
+        Ok(Database { pool, sessions: Arc::new(sessions), tls, places, lane: None, metrics: None })
     }
 }
 
-/// A pod's connections to the database.
+/// What the sessions of a pool are for, and what bounds them.
+struct Sessions {
+    /// What metrics call the pool.
+    pool: &'static str,
+    /// What the database calls the sessions.
+    name: String,
+    connections: usize,
+    statement_timeout: Duration,
+    /// How long a caller waits for a connection.
+    wait: Duration,
+    /// How long work may take, as seen from here.
+    limit: Duration,
+    /// Whether nothing of a session's outlives a statement that has ended: no transaction of several
+    /// statements, no lock. Then it can go on being used where its work was given up.
+    outlive_work: bool,
+}
+
+/// In what a session is not as it was asked for: a pooler may drop the start-up parameter `options`,
+/// and the session would have rights that pods must not have, and no end to its statements.
+async fn differences(
+    client: &tokio_postgres::Client,
+    timeouts: &[(&'static str, u128)],
+) -> Result<Vec<String>, tokio_postgres::Error> {
+    let milliseconds = |(name, _): &(&str, _)| {
+        format!("(extract(epoch from current_setting('{name}')::interval) * 1000)::bigint")
+    };
+    let settings: Vec<String> = timeouts.iter().map(milliseconds).collect();
+    let question = format!("select current_user, {}", settings.join(", "));
+    let mut asked = vec![("role", SERVICE_ROLE.to_owned())];
+    asked.extend(timeouts.iter().map(|(name, ms)| (*name, ms.to_string())));
+    let mut differences = Vec::new();
+    for message in client.simple_query(&question).await? {
+        let SimpleQueryMessage::Row(row) = message else { continue };
+        for (n, (name, asked)) in asked.iter().enumerate() {
+            let is = row.try_get(n)?.unwrap_or_default();
+            if is != asked {
+                differences.push(format!("{name} is {is} and not {asked}"));
+            }
+        }
+    }
+    Ok(differences)
+}
+
+/// A pool of connections to the database, or a lane of one.
 #[derive(Clone)]
 pub struct Database {
     pool: Pool,
+    sessions: Arc<Sessions>,
+    /// For the connection over which a statement is cancelled.
+    tls: MakeRustlsConnect,
+    /// As many as there may be connections: who waits for one waits here, in turn.
+    places: Arc<Semaphore>,
+    /// Whoever uses a lane waits for a place in it first.
+    lane: Option<Arc<Semaphore>>,
     /// A pod counts; a one-shot command does not.
     metrics: Option<Metrics>,
+}
+
+/// Why work on a connection came to nothing.
+#[derive(Debug, Error)]
+pub enum Failed {
+    /// All connections were in use.
+    #[error("no database connection was free within {0:?}")]
+    Busy(Duration),
+    /// None could be opened.
+    #[error("cannot connect to the database: {0}")]
+    NoConnection(String),
+    /// The database did not answer in time. What it did is not known.
+    #[error("no answer from the database within {0:?}")]
+    NoAnswer(Duration),
+    /// The server's word, or the driver's.
+    #[error("{}", describe(.0))]
+    Server(tokio_postgres::Error),
+    /// Anything else.
+    #[error("{0:#}")]
+    Work(anyhow::Error),
+}
+
+impl From<tokio_postgres::Error> for Failed {
+    fn from(error: tokio_postgres::Error) -> Failed {
+        Failed::Server(error)
+    }
+}
+
+impl From<anyhow::Error> for Failed {
+    fn from(error: anyhow::Error) -> Failed {
+        match error.downcast() {
+            Ok(server) => Failed::Server(server),
+            Err(error) => Failed::Work(error),
+        }
+    }
 }
 
 impl Database {
@@ -141,31 +307,99 @@ impl Database {
         Database { metrics: Some(metrics), ..self }
     }
 
-    /// A connection, within [`CONNECT_TIMEOUT`].
-    pub async fn get(&self) -> anyhow::Result<Object> {
-        let asked = Instant::now();
-        let got = self.pool.get().await;
-        if let Some(metrics) = &self.metrics {
-            metrics.database_wait_seconds.observe(asked.elapsed().as_secs_f64());
-            if got.is_err() {
-                metrics.database_wait_failures.inc();
-            }
-        }
-        got.map_err(|error| match error {
-            deadpool_postgres::PoolError::Backend(error) => {
-                anyhow::anyhow!("cannot connect to the database: {}", describe(&error))
-            }
-            error => anyhow::anyhow!("cannot get a database connection: {error}"),
-        })
+    /// The same connections, for work of which at most so much has one at once: the rest of the pool
+    /// is for others. Who waits is served in turn.
+    pub fn lane(&self, at_once: usize) -> Database {
+        Database { lane: Some(Arc::new(Semaphore::new(at_once))), ..self.clone() }
     }
 
-    /// Who has connections and who waits for one.
+    /// Works on a connection, within the pool's own limit. See [`Database::run_within`].
+    pub async fn run<T, E: Into<Failed>>(
+        &self,
+        work: impl AsyncFnOnce(&mut Object) -> Result<T, E>,
+    ) -> Result<T, Failed> {
+        self.run_within(self.sessions.limit, work).await
+    }
+
+    /// Works on a connection for at most `limit`, not counting the wait for it. Only work that was
+    /// done gives its connection back as it is. After an error it is closed, and whatever transaction
+    /// it was in ends. Where the time is over, or nobody waits any more (the future is dropped), the
+    /// database is told to end what it does, and the connection is used by nobody before it has.
+    pub async fn run_within<T, E: Into<Failed>>(
+        &self,
+        limit: Duration,
+        work: impl AsyncFnOnce(&mut Object) -> Result<T, E>,
+    ) -> Result<T, Failed> {
+        let Taken { client, turn } = self.take().await?;
+        let mut lease = Lease { client: None, turn: Some(turn), database: self };
+        let client = lease.client.insert(client);
+        match timeout(limit, work(client)).await {
+            Ok(Ok(done)) => {
+                drop(lease.client.take());
+                Ok(done)
+            }
+            Ok(Err(error)) => {
+                if let Some(client) = lease.client.take() {
+                    abandon(client);
+                }
+                Err(error.into())
+            }
+            Err(_) => Err(Failed::NoAnswer(limit)),
+        }
+    }
+
+    /// A connection for a command that has all of them to itself.
+    pub async fn get(&self) -> anyhow::Result<Object> {
+        Ok(self.take().await?.client)
+    }
+
+    async fn take(&self) -> Result<Taken, Failed> {
+        let asked = Instant::now();
+        let waiting = self.metrics.as_ref().map(|metrics| metrics.waiting(self.sessions.pool));
+        let taken = match timeout(self.sessions.wait, self.turn()).await {
+            Ok(turn) => self.connection(turn).await,
+            Err(_) => Err(Failed::Busy(self.sessions.wait)),
+        };
+        drop(waiting);
+        if let Some(metrics) = &self.metrics {
+            metrics.waited(self.sessions.pool, asked.elapsed(), taken.is_ok());
+        }
+        taken
+    }
+
+    /// Waits for a place in the lane, if this is one, and in the pool.
+    async fn turn(&self) -> Turn {
+        // None only of a semaphore that was closed, and these never are.
+        let lane = match &self.lane {
+            Some(lane) => lane.clone().acquire_owned().await.ok(),
+            None => None,
+        };
+        Turn { _lane: lane, _place: self.places.clone().acquire_owned().await.ok() }
+    }
+
+    /// A connection from the pool, opened if need be. That is a task of its own: if whoever asked has
+    /// gone before it is open, it is there for the next, who else would begin anew as often as somebody
+    /// goes.
+    async fn connection(&self, turn: Turn) -> Result<Taken, Failed> {
+        let pool = self.pool.clone();
+        let taking = tokio::spawn(async move {
+            let client = pool.get().await;
+            client.map(|client| Taken { client, turn })
+        });
+        match taking.await {
+            Ok(Ok(taken)) => Ok(taken),
+            Ok(Err(error)) => Err(Failed::NoConnection(no_connection(error))),
+            Err(error) => Err(Failed::NoConnection(error.to_string())),
+        }
+    }
+
+    /// Who has connections.
     pub fn usage(&self) -> Usage {
         let status = self.pool.status();
         Usage {
+            pool: self.sessions.pool,
             in_use: status.size.saturating_sub(status.available),
             max: status.max_size,
-            waiting: status.waiting,
         }
     }
 
@@ -174,7 +408,7 @@ impl Database {
     pub async fn check(&self, address: &Address) -> anyhow::Result<()> {
         let client = match self.pool.get().await {
             Ok(client) => client,
-            Err(deadpool_postgres::PoolError::Backend(error)) => {
+            Err(PoolError::Backend(error)) => {
                 if error.code() == Some(&tokio_postgres::error::SqlState::UNDEFINED_OBJECT)
                     || error.to_string().contains(SERVICE_ROLE)
                     || error.as_db_error().is_some_and(|db| db.message().contains(SERVICE_ROLE))
@@ -184,8 +418,18 @@ impl Database {
                         address.display()
                     );
                 }
-                return Err(unreachable_server(address, &error));
+                let error = unreachable_server(address, &error);
+                // Others refuse it, in words of their own.
+                if error.to_string().contains("startup parameter") {
+                    bail!("{error}: a pooler on the way knows no `options`; {PAST_THE_POOLER}");
+                }
+                return Err(error);
             }
+            Err(PoolError::PostCreateHook(HookError::Message(differences))) => bail!(
+                "sessions at {} are not what was asked for ({differences}): a pooler on the way drops \
+                 the start-up parameter `options`; {PAST_THE_POOLER}",
+                address.display()
+            ),
             Err(error) => bail!("cannot connect to Postgres at {}: {error}", address.display()),
         };
         let version: i32 = client
@@ -197,15 +441,92 @@ impl Database {
     }
 }
 
+const PAST_THE_POOLER: &str = "let DATABASE_URL lead past it to Postgres";
+
+fn no_connection(error: PoolError) -> String {
+    match error {
+        PoolError::Backend(error) | PoolError::PostCreateHook(HookError::Backend(error)) => {
+            describe(&error)
+        }
+        PoolError::PostCreateHook(HookError::Message(differences)) => {
+            format!("its session is not what was asked for: {differences}")
+        }
+        error => error.to_string(),
+    }
+}
+
+/// A connection, and the place it takes until this is dropped.
+struct Taken {
+    client: Object,
+    turn: Turn,
+}
+
+/// A place in a pool, and in a lane of it.
+struct Turn {
+    _lane: Option<OwnedSemaphorePermit>,
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+/// A connection somebody works on; `None` as soon as it is known what becomes of it. Dropped with one,
+/// nobody waits for the work any more.
+struct Lease<'a> {
+    client: Option<Object>,
+    turn: Option<Turn>,
+    database: &'a Database,
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        let Some(client) = self.client.take() else { return };
+        let Ok(runtime) = Handle::try_current() else { return abandon(client) };
+        runtime.spawn(end(client, self.turn.take(), self.database.clone()));
+    }
+}
+
+/// Ends what a connection is at. Its place in the pool, and in the lane, is taken until then: else
+/// more statements would run than there are places.
+async fn end(client: Object, turn: Option<Turn>, database: Database) {
+    let ended = {
+        // Answered in turn: by then whatever was before it is over.
+        let mut over = pin!(client.simple_query(""));
+        match timeout(GRACE, &mut over).await {
+            Ok(ended) => ended.is_ok() && database.sessions.outlive_work,
+            Err(_) => {
+                if let Some(metrics) = &database.metrics {
+                    metrics.database_cancelled.inc();
+                }
+                let cancel = async {
+                    client.cancel_token().cancel_query(database.tls.clone()).await?;
+                    over.await
+                };
+                match timeout(CANCEL_TIMEOUT, cancel).await {
+                    Ok(Ok(_)) => {}
+                    Ok(Err(error)) => debug!(error = describe(&error), "a statement goes on"),
+                    Err(_) => debug!("a statement goes on: the database does not answer"),
+                }
+                // The cancellation may come later than the statement's own end, and would hit the
+                // statement of whoever has the connection then.
+                false
+            }
+        }
+    };
+    if ended {
+        drop(client);
+    } else {
+        abandon(client);
+    }
+    drop(turn);
+}
+
 /// The pool at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
+    /// What metrics call it.
+    pub pool: &'static str,
     /// Connections somebody has.
     pub in_use: usize,
     /// Connections there may be.
     pub max: usize,
-    /// Callers that wait for one.
-    pub waiting: usize,
 }
 
 /// Closes a connection instead of giving it back to the pool: its transaction, if any, ends with

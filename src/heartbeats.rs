@@ -18,14 +18,13 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
 use deadpool_postgres::Object;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use uuid::Uuid;
 
-use crate::database::{self, Database};
+use crate::database::Database;
 use crate::database_clock::{DatabaseClock, Moment};
 use crate::gateway::table::{Command, SessionTable};
 use crate::lifecycle::{Edge, Event, SatelliteId, Session};
@@ -222,26 +221,18 @@ impl Flusher {
     }
 
     async fn observe(&self, began: Instant, since: Option<Duration>) -> anyhow::Result<()> {
-        let client = self.database.get().await?;
-        let age = began.elapsed();
-        let observe = observation::observe(&client, self.pod, age, since, self.default_threshold);
-        let blind = within_time(observe).await;
-        match blind {
-            Ok(None) => Ok(()),
-            Ok(Some(blind)) => {
-                self.metrics.blind_seconds.inc_by(blind.as_secs_f64());
-                warn!(?blind, "nobody could observe the satellites, which counts against none");
-                Ok(())
-            }
-            Err(error) => {
-                database::abandon(client);
-                Err(error)
-            }
+        let observe = async |client: &mut Object| {
+            let age = began.elapsed();
+            observation::observe(client, self.pod, age, since, self.default_threshold).await
+        };
+        if let Some(blind) = self.database.run(observe).await? {
+            self.metrics.blind_seconds.inc_by(blind.as_secs_f64());
+            warn!(?blind, "nobody could observe the satellites, which counts against none");
         }
+        Ok(())
     }
 
     async fn write(&self, batch: &[(SatelliteId, Beat)]) -> anyhow::Result<Locked> {
-        let client = self.database.get().await?;
         let heard: HashMap<Uuid, (Session, Moment)> =
             batch.iter().filter_map(|(id, beat)| Some((id.0, (beat.session, beat.at?)))).collect();
         let ids: Vec<Uuid> = heard.keys().copied().collect();
@@ -252,12 +243,12 @@ impl Flusher {
             .map(|(id, beat)| (*id, beat.about.clone()))
             .collect();
 
-        let write = async {
+        let write = async |client: &mut Object| {
             let mut rows = Vec::new();
             if !ids.is_empty() {
                 let statement = client.prepare_cached(FLUSH).await?;
                 // All of them were heard before.
-                let now = look_at_clock(&client, self.log.clock()).await?;
+                let now = look_at_clock(client, self.log.clock()).await?;
                 let time_of = |(_, at): &(Session, Moment)| self.log.clock().time_of(*at, now);
                 let times: Vec<OffsetDateTime> =
                     heard.values().map(|beat| Timestamp::new(time_of(beat)).moment()).collect();
@@ -265,17 +256,11 @@ impl Flusher {
             }
             let locked = match news.is_empty() {
                 true => HashSet::new(),
-                false => satellites::describe(&client, &news).await?,
+                false => satellites::describe(client, &news).await?,
             };
             Ok::<_, tokio_postgres::Error>((rows, locked))
         };
-        let (rows, registry) = match within_time(write).await {
-            Ok(written) => written,
-            Err(error) => {
-                database::abandon(client);
-                return Err(error);
-            }
-        };
+        let (rows, registry) = self.database.run(write).await?;
 
         let moved = heard.len().saturating_sub(rows.len());
         self.metrics.heartbeats_flushed.inc_by(moved as u64);
@@ -309,15 +294,6 @@ impl Flusher {
                 self.log.try_submit(satellite, Edge::Recover { session }, at);
             }),
         }
-    }
-}
-
-async fn within_time<T>(
-    work: impl Future<Output = Result<T, tokio_postgres::Error>>,
-) -> anyhow::Result<T> {
-    match tokio::time::timeout(database::REPLY_TIMEOUT, work).await {
-        Ok(done) => done.map_err(|error| anyhow::anyhow!(database::describe(&error))),
-        Err(_) => bail!("no answer from the database within {:?}", database::REPLY_TIMEOUT),
     }
 }
 

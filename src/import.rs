@@ -12,12 +12,12 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::Context;
-use deadpool_postgres::Transaction;
+use deadpool_postgres::{Object, Transaction};
 use time::OffsetDateTime;
 use tokio_postgres::types::{Json, ToSql};
 use uuid::Uuid;
 
-use crate::database::{Database, describe};
+use crate::database::Database;
 use crate::log;
 use crate::satellites::NewSatellite;
 use crate::wire::Actor;
@@ -94,19 +94,18 @@ pub async fn store(
     mut tell: impl FnMut(&Known, Done),
 ) -> anyhow::Result<()> {
     for batch in satellites.chunks(BATCH) {
-        let mut client = database.get().await?;
-        let transaction = client.transaction().await.map_err(failed)?;
-        let done = store_batch(&transaction, batch).await.map_err(failed)?;
-        transaction.commit().await.map_err(failed)?;
+        let store = async |client: &mut Object| {
+            let transaction = client.transaction().await?;
+            let done = store_batch(&transaction, batch).await?;
+            transaction.commit().await?;
+            Ok::<_, tokio_postgres::Error>(done)
+        };
+        let done = database.run(store).await.context("cannot write the registry")?;
         for (known, done) in batch.iter().zip(done) {
             tell(known, done);
         }
     }
     Ok(())
-}
-
-fn failed(error: tokio_postgres::Error) -> anyhow::Error {
-    anyhow::anyhow!("cannot write the registry: {}", describe(&error))
 }
 
 /// Rows before the log's lock, in id order: as the appender takes them.

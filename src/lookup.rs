@@ -12,7 +12,7 @@ use deadpool_postgres::Object;
 use thiserror::Error;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
-use crate::database::{self, Database};
+use crate::database::Database;
 use crate::lifecycle::SatelliteId;
 
 /// Satellites in one statement.
@@ -103,17 +103,10 @@ async fn read<V: Read>(
     if satellites.is_empty() {
         return Ok(HashMap::new());
     }
-    let told = |error: anyhow::Error| Unanswered(format!("{error:#}").into());
-    let client = database.get().await.map_err(told)?;
-    match tokio::time::timeout(TIMEOUT, V::read(&client, satellites)).await {
-        Ok(Ok(found)) => Ok(found.into_iter().collect()),
-        Ok(Err(error)) => {
-            database::abandon(client);
-            Err(told(error))
-        }
-        Err(_) => {
-            database::abandon(client);
-            Err(Unanswered(format!("no answer from the database within {TIMEOUT:?}").into()))
-        }
+    let found =
+        database.run_within(TIMEOUT, async |client| V::read(client, satellites).await).await;
+    match found {
+        Ok(found) => Ok(found.into_iter().collect()),
+        Err(failed) => Err(Unanswered(failed.to_string().into())),
     }
 }

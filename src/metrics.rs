@@ -3,6 +3,7 @@
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
@@ -94,16 +95,13 @@ pub struct Numbers {
     pub retention_failures: Counter,
     /// 1 while the database can be written.
     pub database_up: Gauge,
-    /// Database connections in use.
-    pub database_connections: Gauge,
-    /// As many as there may be.
-    pub database_connections_max: Gauge,
-    /// Those who wait for one, as last seen.
-    pub database_waiting: Gauge,
-    /// Seconds until somebody had a connection.
-    pub database_wait_seconds: Histogram,
-    /// Times somebody had none in time.
-    pub database_wait_failures: Counter,
+    database_connections: Gauges<1>,
+    database_connections_max: Gauges<1>,
+    database_waiting: Gauges<1>,
+    database_wait_seconds: Family<Labels<1>, Histogram, fn() -> Histogram>,
+    database_wait_failures: Counters<1>,
+    /// Statements that were ended because nobody waited for them any more.
+    pub database_cancelled: Counter,
     /// 1 while connected to NATS.
     pub nats_up: Gauge,
     /// From when a satellite's time was over to when that was found.
@@ -135,7 +133,6 @@ impl Default for Metrics {
 impl Metrics {
     /// All at zero.
     pub fn new() -> Metrics {
-        let seconds = || Histogram::new(exponential_buckets(0.000_5, 2.0, 15));
         let mut numbers = Numbers {
             registry: Registry::with_prefix("groundstation"),
             sessions: Gauge::default(),
@@ -176,11 +173,12 @@ impl Metrics {
             log_horizon: Gauge::default(),
             retention_failures: Counter::default(),
             database_up: Gauge::default(),
-            database_connections: Gauge::default(),
-            database_connections_max: Gauge::default(),
-            database_waiting: Gauge::default(),
-            database_wait_seconds: seconds(),
-            database_wait_failures: Counter::default(),
+            database_connections: Family::default(),
+            database_connections_max: Family::default(),
+            database_waiting: Family::default(),
+            database_wait_seconds: Family::new_with_constructor(seconds),
+            database_wait_failures: Family::default(),
+            database_cancelled: Counter::default(),
             nats_up: Gauge::default(),
             detection_seconds: seconds(),
             blind_seconds: Counter::default(),
@@ -202,8 +200,15 @@ impl Metrics {
         for outcome in ["ok", "failed"] {
             numbers.tls_reloads.get_or_create(&[("outcome", outcome)]).inc_by(0);
         }
+        for pool in ["writes", "reads"] {
+            numbers.database_wait_failures.get_or_create(&[("pool", pool)]).inc_by(0);
+        }
         Metrics(Arc::new(numbers))
     }
+}
+
+fn seconds() -> Histogram {
+    Histogram::new(exponential_buckets(0.000_5, 2.0, 15))
 }
 
 impl Numbers {
@@ -366,6 +371,11 @@ impl Numbers {
             "Callers that got no database connection",
             self.database_wait_failures.clone(),
         );
+        r.register(
+            "database_cancellations",
+            "Statements that were ended because nobody waited for them any more",
+            self.database_cancelled.clone(),
+        );
         r.register("nats_up", "1 while connected to NATS", self.nats_up.clone());
         r.register_with_unit(
             "process_start_time",
@@ -419,6 +429,27 @@ impl Numbers {
     /// Counts a difference between stream and log.
     pub fn disagreement(&self, kind: Disagreement, times: u64) {
         self.disagreements.get_or_create(&[("kind", kind.as_str())]).inc_by(times);
+    }
+
+    /// Tells how many connections of a pool are in use, and how many there may be.
+    pub fn connections(&self, pool: &'static str, in_use: usize, max: usize) {
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.database_connections.get_or_create(&[("pool", pool)]).set(number(in_use));
+        self.database_connections_max.get_or_create(&[("pool", pool)]).set(number(max));
+    }
+
+    /// Counts somebody who waits for a connection of a pool, until dropped.
+    pub fn waiting(&self, pool: &'static str) -> Counted {
+        Counted::on(&self.database_waiting.get_or_create(&[("pool", pool)]))
+    }
+
+    /// Counts how long somebody waited for a connection of a pool, and whether for nothing.
+    pub fn waited(&self, pool: &'static str, wait: Duration, has_one: bool) {
+        let labels = [("pool", pool)];
+        self.database_wait_seconds.get_or_create(&labels).observe(wait.as_secs_f64());
+        if !has_one {
+            self.database_wait_failures.get_or_create(&labels).inc();
+        }
     }
 
     /// Counts a question to another backend.

@@ -15,14 +15,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use deadpool_postgres::Object;
 use fail::fail_point;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::database::{self, Database};
+use crate::database::Database;
 use crate::gateway::table::SessionTable;
 use crate::health::{BrownOut, Health};
 use crate::lifecycle::{Edge, Reason, SatelliteId, Session};
@@ -185,9 +185,8 @@ impl Monitor {
         }
         memory.swept_at = started;
 
-        let found = tokio::time::timeout(database::REPLY_TIMEOUT, self.find(memory, started))
-            .await
-            .context("no answer from the database")??;
+        let find = async |client: &mut Object| self.find(client, memory, started).await;
+        let found = self.database.run(find).await?;
         self.metrics.sweep_seconds.observe(started.elapsed().as_secs_f64());
         self.guard(memory, &found, started);
         let (held, due): (Vec<Due>, Vec<Due>) =
@@ -199,30 +198,32 @@ impl Monitor {
     }
 
     /// Looks everywhere.
-    async fn find(&self, memory: &mut Memory, now: Instant) -> anyhow::Result<Found> {
-        let client = self.database.get().await?;
-        let server = |error| anyhow::anyhow!(database::describe(&error));
-
+    async fn find(
+        &self,
+        client: &Object,
+        memory: &mut Memory,
+        now: Instant,
+    ) -> Result<Found, tokio_postgres::Error> {
         let look = self.sessions.look(now, self.default_threshold, self.heartbeat_interval);
         let own = Lateness { sessions: look.sessions, late: look.late };
         let mut found = Found::default();
         if now >= memory.deaf_until {
             found.due = self.own(look.due, &mut memory.turns.own);
         }
-        let silent = self.account(&client, own, &mut found.lateness).await.map_err(server)?;
+        let silent = self.account(client, own, &mut found.lateness).await?;
         if !silent.is_empty() {
-            let late = self.left_behind(&client, &silent, &mut found.lateness).await;
-            if late.map_err(server)? > 0 {
+            let late = self.left_behind(client, &silent, &mut found.lateness).await?;
+            if late > 0 {
                 let turn = &mut memory.turns.stored;
-                found.due.extend(self.stored(&client, &silent, turn).await.map_err(server)?);
+                found.due.extend(self.stored(client, &silent, turn).await?);
             }
         }
         if now >= memory.look_through_at {
             let pods = [&silent[..], &[self.pod]].concat();
-            observation::bring_back(&client, &pods).await.map_err(server)?;
-            let over = self.let_go(&client, &silent).await.map_err(server)?;
+            observation::bring_back(client, &pods).await?;
+            let over = self.let_go(client, &silent).await?;
             let turn = &mut memory.turns.unheld;
-            let mut orphans = self.unheld(&client, turn).await.map_err(server)?;
+            let mut orphans = self.unheld(client, turn).await?;
             // As long as there are more of them the next sweep looks again.
             if over < MAX_LET_GO && turn.is_none() {
                 memory.look_through_at = now + self.default_threshold / 3;

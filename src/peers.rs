@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use deadpool_postgres::Object;
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
@@ -16,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 use uuid::Uuid;
 
-use crate::database::{self, Database};
+use crate::database::Database;
 use crate::gateway::table::{Command, SessionTable};
 use crate::lifecycle::{Event, Position, SatelliteId, Session};
 use crate::log::append::Appended;
@@ -161,12 +162,11 @@ impl Peers {
         held: &[(SatelliteId, Session)],
     ) -> anyhow::Result<Vec<(SatelliteId, Session, bool)>> {
         let ids: Vec<Uuid> = held.iter().map(|(id, _)| id.0).collect();
-        let client = self.database.get().await?;
-        let look = async {
+        let look = async |client: &mut Object| {
             let statement = client.prepare_cached(CURRENT).await?;
             client.query(&statement, &[&ids]).await
         };
-        let rows = tokio::time::timeout(database::REPLY_TIMEOUT, look).await??;
+        let rows = self.database.run(look).await?;
         rows.iter()
             .map(|row| {
                 let removed = Event::parse(row.try_get("last_event")?) == Some(Event::Removed);

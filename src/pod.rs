@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
+use deadpool_postgres::Object;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -46,6 +47,13 @@ use crate::secrets::Provider;
 /// What is left of the drain's deadline for the last edges, and before that for the other parts.
 const APPEND_RESERVE: Duration = Duration::from_secs(2);
 
+/// Changes by administrators that have a connection at once: each may wait for a satellite's row, and
+/// the log's own work needs the others.
+const CHANGES_AT_ONCE: usize = 2;
+
+/// Questions of satellites that have a connection at once.
+const QUESTIONS_AT_ONCE: usize = 2;
+
 /// Runs a pod until `shutdown` resolves, then drains it. `ready` is told the address it listens on.
 pub async fn run(
     config: Config,
@@ -55,11 +63,13 @@ pub async fn run(
     let metrics = Metrics::new();
     let database = config.database.clone().for_writing().pool(&config.pod)?;
     let database = database.counted(metrics.clone());
+    let reads = config.database.clone().for_writing().reads(&config.pod, &config.reads)?;
+    let reads = reads.counted(metrics.clone());
     schema::check(&database, &config.database).await?;
-    let client = database.get().await?;
-    let rights = rights::beyond_the_service(&client).await.context("cannot look at the rights")?;
-    let pod = observation::sign_on(&client, &config.pod).await.context("cannot sign on")?;
-    drop(client);
+    let rights = database.run(async |client: &mut Object| rights::beyond_the_service(client).await);
+    let rights = rights.await.context("cannot look at the rights")?;
+    let sign_on = async |client: &mut Object| observation::sign_on(client, &config.pod).await;
+    let pod = database.run(sign_on).await.context("cannot sign on")?;
     let listener = listen(config.listen)?;
     let address = listener.local_addr().context("cannot tell the listening address")?;
     let door = Door::new(config.door.clone(), metrics.clone())?;
@@ -92,7 +102,7 @@ pub async fn run(
         results.clone(),
         packages.clone(),
         Provider::new(config.secrets_dir.clone(), nats.clone()),
-        database.clone(),
+        database.lane(QUESTIONS_AT_ONCE),
         nats.clone(),
         metrics.clone(),
     ));
@@ -113,7 +123,8 @@ pub async fn run(
     });
     let sockets = gateway.sockets.clone();
     let api = Arc::new(Api {
-        database: database.clone(),
+        writes: database.lane(CHANGES_AT_ONCE),
+        scans: reads.lane(config.reads.of_many_rows()),
         log: log.clone(),
         access: config.access.clone(),
         default_threshold: config.offline_threshold,
@@ -122,11 +133,12 @@ pub async fn run(
         metrics: metrics.clone(),
         streams: Arc::new(Streams::new(
             config.streams,
-            database.clone(),
+            &reads,
             head.subscribe(),
             drain.clone(),
             metrics.clone(),
         )),
+        reads: reads.clone(),
     });
 
     let past = tokio::spawn(continuity::watch(database.clone(), stop.clone()));
@@ -202,6 +214,7 @@ pub async fn run(
             name: config.pod.clone(),
             pod,
             database: database.clone(),
+            reads,
             partition_width: config.partition_width,
             nats,
             metrics: metrics.clone(),

@@ -8,7 +8,7 @@ use deadpool_postgres::Object;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use crate::database::{self, Database};
+use crate::database::{Database, Failed, Usage};
 use crate::health::Health;
 use crate::log::partitions;
 use crate::log::read::{self, Beyond};
@@ -33,6 +33,8 @@ pub struct Probe {
     pub pod: i32,
     /// What it probes.
     pub database: Database,
+    /// The other pool, whose use it copies too.
+    pub reads: Database,
     /// Positions in a partition it makes.
     pub partition_width: i64,
     /// Whose state it copies.
@@ -64,11 +66,9 @@ impl Probe {
 
         let written = self.within_time(self.write()).await;
         self.metrics.database_up.set(written.is_ok().into());
-        let usage = self.database.usage();
-        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        self.metrics.database_connections.set(number(usage.in_use));
-        self.metrics.database_connections_max.set(number(usage.max));
-        self.metrics.database_waiting.set(number(usage.waiting));
+        for Usage { pool, in_use, max } in [self.database.usage(), self.reads.usage()] {
+            self.metrics.connections(pool, in_use, max);
+        }
         let news = self.health.database(written.is_ok());
         match written {
             Ok(()) if news => info!("the database can be written"),
@@ -79,23 +79,21 @@ impl Probe {
 
     async fn within_time(
         &self,
-        work: impl Future<Output = anyhow::Result<()>>,
+        work: impl Future<Output = Result<(), Failed>>,
     ) -> Result<(), String> {
         match tokio::time::timeout(PROBE_TIMEOUT, work).await {
-            Ok(done) => done.map_err(|error| format!("{error:#}")),
+            Ok(done) => done.map_err(|failed| failed.to_string()),
             Err(_) => Err(format!("no answer within {PROBE_TIMEOUT:?}")),
         }
     }
 
-    async fn write(&self) -> anyhow::Result<()> {
-        let client = self.database.get().await?;
-        let write = async {
-            observation::prove(&client, self.pod, &self.name).await?;
-            partitions::make_room(&client, self.partition_width).await
+    async fn write(&self) -> Result<(), Failed> {
+        let write = async |client: &mut Object| {
+            observation::prove(client, self.pod, &self.name).await?;
+            let made = partitions::make_room(client, self.partition_width).await?;
+            Ok::<_, tokio_postgres::Error>((made, self.relay_lag(client).await?))
         };
-        let made = write.await.map_err(|error| anyhow::anyhow!(database::describe(&error)))?;
-        let lag = self.relay_lag(&client).await;
-        let lag = lag.map_err(|error| anyhow::anyhow!(database::describe(&error)))?;
+        let (made, lag) = self.database.run(write).await?;
         self.metrics.relay_lag.set(lag.transitions);
         self.metrics.relay_lag_seconds.set(lag.seconds);
         if made > 0 {
@@ -110,8 +108,7 @@ impl Probe {
         read::beyond(client, checkpoint.tail.position).await
     }
 
-    async fn sign_off(&self) -> anyhow::Result<()> {
-        let client = self.database.get().await?;
-        Ok(observation::sign_off(&client, self.pod).await?)
+    async fn sign_off(&self) -> Result<(), Failed> {
+        self.database.run(async |client| observation::sign_off(client, self.pod).await).await
     }
 }

@@ -25,12 +25,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use async_nats::jetstream;
 use async_nats::jetstream::context::PublishAckFuture;
+use deadpool_postgres::Object;
 use fail::fail_point;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{Span, error, info, warn};
 
-use crate::database::{self, Database};
+use crate::database::Database;
 use crate::health::{Health, RelayState};
 use crate::lifecycle::Position;
 use crate::log::{ChangeId, Entry, read};
@@ -289,15 +290,8 @@ impl Relay {
     }
 
     async fn entries(&self, after: Position) -> anyhow::Result<Vec<Entry>> {
-        let client = self.database.get().await?;
-        let entries = read::after(&client, after, BATCH + 1);
-        match tokio::time::timeout(database::REPLY_TIMEOUT, entries).await {
-            Ok(entries) => entries.map_err(|error| anyhow::anyhow!(database::describe(&error))),
-            Err(_) => {
-                database::abandon(client);
-                bail!("no answer from the database within {:?}", database::REPLY_TIMEOUT)
-            }
-        }
+        let read = async |client: &mut Object| read::after(client, after, BATCH + 1).await;
+        Ok(self.database.run(read).await?)
     }
 
     /// Waits for the oldest message in flight. Anything but "stored, right after the one before"
@@ -332,51 +326,41 @@ impl Relay {
 
     /// Takes the lease, or keeps it.
     async fn take_lease(&self) -> bool {
-        let take = async {
-            let client = self.database.get().await?;
-            let rows = client.execute(TAKE, &[&self.pod, &LEASE.as_secs_f64()]).await?;
-            anyhow::Ok(rows == 1)
+        let take = async |client: &mut Object| {
+            client.execute(TAKE, &[&self.pod, &LEASE.as_secs_f64()]).await
         };
-        match tokio::time::timeout(LEASE, take).await {
-            Ok(Ok(taken)) => taken,
-            Ok(Err(error)) => {
-                tracing::debug!(error = %format!("{error:#}"), "cannot take the relay's lease");
+        match self.database.run_within(LEASE, take).await {
+            Ok(rows) => rows == 1,
+            Err(error) => {
+                tracing::debug!(%error, "cannot take the relay's lease");
                 false
             }
-            Err(_) => false,
         }
     }
 
     /// Renews the lease and stores the checkpoint; false when somebody else has the lease, or the
     /// epoch is over.
     async fn renew(&self, epoch: Epoch, tail: Tail) -> anyhow::Result<bool> {
-        let client = self.database.get().await?;
         let sequence = i64::try_from(tail.sequence)?;
         let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
             [&self.pod, &LEASE.as_secs_f64(), &tail.position.0, &sequence, &epoch.0];
-        let renew = async {
+        let renew = async |client: &mut Object| {
             let statement = client.prepare_cached(RENEW).await?;
             client.execute(&statement, &parameters).await
         };
-        Ok(tokio::time::timeout(LEASE, renew).await.context("no answer from the database")?? == 1)
+        Ok(self.database.run_within(LEASE, renew).await? == 1)
     }
 
     async fn hand_over(&self) {
-        let release = async {
-            let client = self.database.get().await?;
-            client.execute(RELEASE, &[&self.pod]).await?;
-            anyhow::Ok(())
-        };
-        match tokio::time::timeout(LEASE, release).await {
-            Ok(Ok(())) => info!("the relay's lease is handed over"),
-            _ => info!("the relay's lease will expire"),
+        let release = async |client: &mut Object| client.execute(RELEASE, &[&self.pod]).await;
+        match self.database.run_within(LEASE, release).await {
+            Ok(_) => info!("the relay's lease is handed over"),
+            Err(error) => info!(%error, "the relay's lease will expire"),
         }
     }
 
     async fn checkpoint(&self) -> anyhow::Result<Checkpoint> {
-        let client = self.database.get().await?;
-        let read = checkpoint::read(&client).await;
-        read.map_err(|error| anyhow::anyhow!(database::describe(&error)))
+        Ok(self.database.run(async |client| checkpoint::read(client).await).await?)
     }
 }
 

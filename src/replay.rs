@@ -10,10 +10,11 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use deadpool_postgres::Object;
+use tokio_postgres::Error;
 
-use crate::database::{self, Database};
+use crate::database::Database;
 use crate::lifecycle::{Event, Position, SatelliteId};
 use crate::log::{self, Entry, partitions, past, read};
 use crate::progress::Progress;
@@ -148,14 +149,13 @@ impl Replay {
     /// The next entries of the selection, and the proof that none was dropped under our hands.
     async fn page(&self, after: Position, through: Position) -> anyhow::Result<Vec<Entry>> {
         let Selection { satellite, event, .. } = self.selection;
-        let client = self.database.get().await?;
-        let read = async {
+        let read = async |client: &mut Object| {
             let limit = read::MAX_LIMIT;
-            let entries = read::within(&client, after, through, limit, satellite, event).await?;
+            let entries = read::within(client, after, through, limit, satellite, event).await?;
             // Asked afterwards: what was whole then was whole before.
-            Ok((entries, log::horizon(&client).await?))
+            Ok::<_, Error>((entries, log::horizon(client).await?))
         };
-        let (entries, horizon) = within_time(read).await?;
+        let (entries, horizon) = self.database.run(read).await?;
         if horizon > after {
             bail!(
                 "retention has just dropped positions up to {}: they are in its archive",
@@ -166,13 +166,13 @@ impl Replay {
     }
 
     async fn range(&self) -> anyhow::Result<Range> {
-        let client = self.database.get().await?;
-        let found = async {
-            let head = read::head(&client).await?;
+        let find = async |client: &mut Object| {
+            let head = read::head(client).await?;
             // Asked after the head: the head is never dropped.
-            Ok((head, log::horizon(&client).await?, partitions::horizon_time(&client).await?))
+            let horizon = log::horizon(client).await?;
+            Ok::<_, Error>((head, horizon, partitions::horizon_time(client).await?))
         };
-        let (head, horizon, horizon_time) = within_time(found).await?;
+        let (head, horizon, horizon_time) = self.database.run(find).await?;
         let Selection { first, last, after, since, until, .. } = self.selection;
         let named = first.map(|first| Position(first.0 - 1)).max(after);
         if let Some(named) = named.filter(|named| *named < horizon) {
@@ -194,35 +194,24 @@ impl Replay {
                     Timestamp::new(at)
                 );
             }
-            range.after = range.after.max(last_before(&client, since, horizon).await?);
+            range.after = range.after.max(self.last_before(since, horizon).await?);
         }
         if let Some(until) = until {
-            range.through = range.through.min(last_before(&client, until, horizon).await?);
+            range.through = range.through.min(self.last_before(until, horizon).await?);
         }
         if named.is_none() && since.is_none() && horizon > Position::ZERO {
             eprintln!("the log begins at position {}: retention dropped the rest", horizon.0 + 1);
         }
         Ok(range)
     }
-}
 
-/// The newest position recorded before `moment`; the horizon if all there is was recorded later.
-async fn last_before(
-    client: &Object,
-    moment: Timestamp,
-    horizon: Position,
-) -> anyhow::Result<Position> {
-    // What is recorded is cut to the millisecond.
-    let before = moment.moment() - Duration::from_millis(1);
-    Ok(within_time(past::position_at(client, before)).await?.unwrap_or(horizon))
-}
-
-async fn within_time<T>(
-    work: impl Future<Output = Result<T, tokio_postgres::Error>>,
-) -> anyhow::Result<T> {
-    let done = tokio::time::timeout(database::REPLY_TIMEOUT, work).await;
-    let done = done.context("no answer from the database")?;
-    done.map_err(|error| anyhow::anyhow!(database::describe(&error)))
+    /// The newest position recorded before `moment`; the horizon if all there is was recorded later.
+    async fn last_before(&self, moment: Timestamp, horizon: Position) -> anyhow::Result<Position> {
+        // What is recorded is cut to the millisecond.
+        let before = moment.moment() - Duration::from_millis(1);
+        let find = async |client: &mut Object| past::position_at(client, before).await;
+        Ok(self.database.run(find).await?.unwrap_or(horizon))
+    }
 }
 
 /// Where it is, how fast, and how long it will take if it goes on like this.

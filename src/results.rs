@@ -18,15 +18,16 @@ use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::{Config, DiscardPolicy};
 use async_nats::jetstream::{self, Context, ErrorCode};
 use bytes::Bytes;
+use deadpool_postgres::Object;
 use futures_util::future::join_all;
 use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::assignments;
-use crate::database::{self, Database};
+use crate::database::{Database, Failed};
 use crate::lifecycle::SatelliteId;
 use crate::metrics::Metrics;
 
@@ -181,7 +182,7 @@ enum Held {
     #[error("the stream {STREAM} cannot be used: {0}")]
     Stream(String),
     #[error("the assignments in force cannot be read: {0:#}")]
-    Database(anyhow::Error),
+    Database(Failed),
     #[error("{0} results were not acknowledged")]
     Unacknowledged(usize),
 }
@@ -258,15 +259,11 @@ impl Publisher {
             return Ok(0);
         }
         let count = taken.len();
-        let in_force = match timeout(database::REPLY_TIMEOUT, self.in_force(&taken)).await {
-            Ok(Ok(in_force)) => in_force,
-            Ok(Err(error)) => {
+        let in_force = match self.in_force(&taken).await {
+            Ok(in_force) => in_force,
+            Err(failed) => {
                 self.results.put_back(taken);
-                return Err(Held::Database(error));
-            }
-            Err(_) => {
-                self.results.put_back(taken);
-                return Err(Held::Database(anyhow::anyhow!("no answer")));
+                return Err(Held::Database(failed));
             }
         };
         let mut allowed = Vec::with_capacity(count);
@@ -290,11 +287,11 @@ impl Publisher {
     }
 
     /// Which of these are still allowed by the assignments in force.
-    async fn in_force(&self, findings: &[Finding]) -> anyhow::Result<Vec<bool>> {
+    async fn in_force(&self, findings: &[Finding]) -> Result<Vec<bool>, Failed> {
         let mut in_force = vec![true; findings.len()];
         let known: Vec<_> = findings.iter().map(|f| (f.satellite, f.version)).collect();
-        let client = self.database.get().await?;
-        for (n, now) in assignments::changed(&client, &known).await? {
+        let changed = async |client: &mut Object| assignments::changed(client, &known).await;
+        for (n, now) in self.database.run(changed).await? {
             if let (Some(allowed), Some(finding)) = (in_force.get_mut(n), findings.get(n)) {
                 *allowed = now.allows(&finding.config_id, &finding.system_id);
             }

@@ -14,12 +14,13 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use deadpool_postgres::Object;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
-use crate::database::{self, Database};
+use crate::database::{self, Database, Failed};
 use crate::lifecycle::Position;
-use crate::log::partitions::{self, NotDropped, Partition};
+use crate::log::partitions::{self, Partition};
 use crate::log::{self, read};
 use crate::metrics::Metrics;
 use archive::Draft;
@@ -33,6 +34,9 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(600);
 /// everybody who waited behind the last try gets through.
 const DROP_TRIES: u32 = 5;
 const DROP_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long giving the lead back may take: closing the session does the same a little later.
+const STEP_DOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Partitions one dry run lists.
 const MAX_LISTED: i64 = 1_000;
@@ -83,9 +87,7 @@ pub enum Run {
 impl Retention {
     /// What a run would drop now, and behind it the first partition that stays.
     pub async fn outlook(&self) -> anyhow::Result<Vec<Partition>> {
-        let client = self.database.get().await?;
-        let mut partitions =
-            within_time(partitions::kept(&client, self.older_than, MAX_LISTED)).await?;
+        let mut partitions = self.kept(MAX_LISTED).await?;
         let stays = partitions.iter().position(|partition| partition.obstacle.is_some());
         partitions.truncate(stays.map_or(partitions.len(), |first| first + 1));
         Ok(partitions)
@@ -93,26 +95,30 @@ impl Retention {
 
     /// Archives and drops everything that may go.
     pub async fn run(&self, mut tell: impl FnMut(Step)) -> anyhow::Result<Run> {
-        let leader = self.database.get().await?;
-        if !within_time(partitions::take_the_lead(&leader)).await? {
+        // The lead is the session's, so the session is nobody else's: both end with this.
+        let leader = Object::take(self.database.get().await?);
+        let lead = timeout(database::REPLY_TIMEOUT, partitions::take_the_lead(&leader)).await;
+        if !lead.context("no answer from the database")?.map_err(Failed::from)? {
             return Ok(Run::SomebodyElse);
         }
-        let done = self.drop_expired(&leader, &mut tell).await;
-        // The lead is the session's: it ends with the session, if need be.
-        if done.is_err() || within_time(partitions::step_down(&leader)).await.is_err() {
-            database::abandon(leader);
+        let done = self.drop_expired(&mut tell).await;
+        // Whoever comes next need not wait until the database has noticed that the session is over.
+        if !matches!(timeout(STEP_DOWN_TIMEOUT, partitions::step_down(&leader)).await, Ok(Ok(()))) {
+            debug!("the lead ends with its session");
         }
         done
     }
 
-    async fn drop_expired(
-        &self,
-        client: &Object,
-        tell: &mut impl FnMut(Step),
-    ) -> anyhow::Result<Run> {
+    async fn kept(&self, limit: i64) -> Result<Vec<Partition>, Failed> {
+        let kept =
+            async |client: &mut Object| partitions::kept(client, self.older_than, limit).await;
+        self.database.run(kept).await
+    }
+
+    async fn drop_expired(&self, tell: &mut impl FnMut(Step)) -> anyhow::Result<Run> {
         let mut dropped = 0;
         loop {
-            let oldest = within_time(partitions::kept(client, self.older_than, 1)).await?.pop();
+            let oldest = self.kept(1).await?.pop();
             let partition = match oldest {
                 Some(partition) if partition.obstacle.is_none() => partition,
                 oldest => return Ok(Run::Done { dropped, oldest }),
@@ -144,9 +150,10 @@ impl Retention {
         let mut draft = spawn_blocking(move || Draft::begin(&folder, first, last)).await??;
         let mut through = Position(first.0 - 1);
         while through < last {
-            let client = self.database.get().await?;
-            let page = read::within(&client, through, last, read::MAX_LIMIT, None, None);
-            let entries = within_time(page).await?;
+            let page = async |client: &mut Object| {
+                read::within(client, through, last, read::MAX_LIMIT, None, None).await
+            };
+            let entries = self.database.run(page).await?;
             let Some(newest) = entries.last() else {
                 bail!(
                     "the log has nothing behind position {}: was it dropped meanwhile?",
@@ -162,17 +169,16 @@ impl Retention {
 
     async fn drop_partition(&self, partition: &Partition) -> anyhow::Result<()> {
         for tries_left in (0..DROP_TRIES).rev() {
-            let client = self.database.get().await?;
-            match partitions::drop_oldest(&client, partition.first, self.older_than).await {
+            let drop = async |client: &mut Object| {
+                partitions::drop_oldest(client, partition.first, self.older_than).await
+            };
+            match self.database.run_within(partitions::DROP_TIMEOUT, drop).await {
                 Ok(()) => return Ok(()),
-                Err(error) => {
-                    database::abandon(client);
-                    match error {
-                        NotDropped::Busy if tries_left > 0 => tokio::time::sleep(DROP_PAUSE).await,
-                        NotDropped::Database(error) => bail!(database::describe(&error)),
-                        error => bail!(error),
-                    }
-                }
+                Err(Failed::Server(error)) if partitions::is_busy(&error) => match tries_left {
+                    0 => bail!("the log is in use and cannot be locked right now"),
+                    _ => tokio::time::sleep(DROP_PAUSE).await,
+                },
+                Err(failed) => bail!(failed),
             }
         }
         Ok(())
@@ -182,14 +188,6 @@ impl Retention {
 /// The positions of a partition, in words.
 pub fn range(partition: &Partition) -> String {
     format!("{} to {}", partition.first.0, partition.last.0)
-}
-
-async fn within_time<T>(
-    work: impl Future<Output = Result<T, tokio_postgres::Error>>,
-) -> anyhow::Result<T> {
-    let done = tokio::time::timeout(database::REPLY_TIMEOUT, work).await;
-    let done = done.context("no answer from the database")?;
-    done.map_err(|error| anyhow::anyhow!(database::describe(&error)))
 }
 
 /// The task of a pod that keeps the log within a span.
@@ -227,8 +225,8 @@ impl Keeper {
     }
 
     async fn compare_with_the_floor(&self) -> anyhow::Result<()> {
-        let client = self.retention.database.get().await?;
-        let floor = within_time(partitions::floor(&client)).await?;
+        let floor = async |client: &mut Object| partitions::floor(client).await;
+        let floor = self.retention.database.run(floor).await?;
         if self.retention.older_than < floor {
             warn!(
                 ?floor,
@@ -252,8 +250,8 @@ impl Keeper {
                 }
             })
             .await?;
-        let client = self.retention.database.get().await?;
-        self.metrics.log_horizon.set(within_time(log::horizon(&client)).await?.0);
+        let horizon = async |client: &mut Object| log::horizon(client).await;
+        self.metrics.log_horizon.set(self.retention.database.run(horizon).await?.0);
         Ok(())
     }
 }

@@ -6,8 +6,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use deadpool_postgres::Object;
 
-use crate::database::{self, Address, Database};
+use crate::database::{self, Address, Database, Failed};
 
 mod embedded {
     #![allow(missing_docs)]
@@ -126,15 +127,14 @@ fn take_rights(client: &mut postgres::Client) -> Result<Vec<String>, postgres::E
 /// Checks that the schema is exactly the one this binary knows.
 pub async fn check(database: &Database, address: &Address) -> anyhow::Result<()> {
     database.check(address).await?;
-    let client = database.get().await?;
-    let found: Result<Option<i32>, _> = client
-        .query_one("select max(version) from refinery_schema_history", &[])
-        .await
-        .map(|row| row.get(0));
-    let found = match found {
+    let newest = async |client: &mut Object| {
+        let newest = "select max(version) from refinery_schema_history";
+        client.query_one(newest, &[]).await?.try_get::<_, Option<i32>>(0)
+    };
+    let found = match database.run(newest).await {
         Ok(found) => found.unwrap_or(0),
-        Err(error) if is_absent(&error) => 0,
-        Err(error) => bail!("cannot read the schema's version: {}", database::describe(&error)),
+        Err(Failed::Server(error)) if is_absent(&error) => 0,
+        Err(failed) => bail!("cannot read the schema's version: {failed}"),
     };
     let known = newest_known();
     match found {

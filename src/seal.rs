@@ -24,7 +24,7 @@ use tokio_postgres::Error;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::database::{self, Database};
+use crate::database::{Database, Failed};
 use crate::lifecycle::Position;
 use crate::log::canonical::{self, Canonical};
 use crate::metrics::Metrics;
@@ -158,7 +158,7 @@ impl Sealer {
                 Err(error) => {
                     self.metrics.seal_failures.inc();
                     if !failing {
-                        warn!(error = %format!("{error:#}"), "cannot seal the log");
+                        warn!(%error, "cannot seal the log");
                     }
                     failing = true;
                 }
@@ -167,56 +167,34 @@ impl Sealer {
     }
 
     /// Seals what is new in the registry's history.
-    async fn seal_registry(&self) -> anyhow::Result<()> {
-        loop {
-            let client = self.database.get().await?;
-            match tokio::time::timeout(database::REPLY_TIMEOUT, registry::seal(&client)).await {
-                Ok(Ok(Some(seal))) => {
-                    let (last, changes) = (seal.last(), seal.changes());
-                    info!(change = last, changes, hash = %seal.hash, "sealed the registry's history");
-                }
-                Ok(Ok(None)) => return Ok(()),
-                Ok(Err(error)) => {
-                    database::abandon(client);
-                    anyhow::bail!("the registry's history: {}", database::describe(&error));
-                }
-                Err(_) => {
-                    database::abandon(client);
-                    anyhow::bail!("no answer within {:?}", database::REPLY_TIMEOUT);
-                }
-            }
+    async fn seal_registry(&self) -> Result<(), Failed> {
+        while let Some(seal) =
+            self.database.run(async |client| registry::seal(client).await).await?
+        {
+            let (last, changes) = (seal.last(), seal.changes());
+            info!(change = last, changes, hash = %seal.hash, "sealed the registry's history");
         }
+        Ok(())
     }
 
     /// Seals while there are `least` transitions to seal; returns the newest sealed position,
     /// `None` if another pod is at it.
-    async fn seal_all(&self, least: i64) -> anyhow::Result<Option<Position>> {
+    async fn seal_all(&self, least: i64) -> Result<Option<Position>, Failed> {
         loop {
-            let client = self.database.get().await?;
-            let attempt = tokio::time::timeout(database::REPLY_TIMEOUT, seal(&client, least)).await;
-            match attempt {
-                Ok(Ok(Attempt::Sealed(seal))) => {
+            match self.database.run(async |client| seal(client, least).await).await? {
+                Attempt::Sealed(seal) => {
                     self.metrics.sealed_position.set(seal.last.0);
                     info!(first = seal.first.0, last = seal.last.0, hash = %seal.hash, "sealed");
                 }
-                Ok(Ok(Attempt::TooFew)) => {
-                    let sealed = newest(&client).await;
-                    let sealed = sealed.map_err(|e| anyhow::anyhow!(database::describe(&e)))?;
+                Attempt::TooFew => {
+                    let sealed = self.database.run(async |client| newest(client).await).await?;
                     let sealed = sealed.map_or(Position::ZERO, |seal| seal.last);
                     self.metrics.sealed_position.set(sealed.0);
                     return Ok(Some(sealed));
                 }
-                Ok(Ok(Attempt::Busy)) => {
+                Attempt::Busy => {
                     debug!("another pod seals");
                     return Ok(None);
-                }
-                Ok(Err(error)) => {
-                    database::abandon(client);
-                    anyhow::bail!(database::describe(&error));
-                }
-                Err(_) => {
-                    database::abandon(client);
-                    anyhow::bail!("no answer within {:?}", database::REPLY_TIMEOUT);
                 }
             }
         }

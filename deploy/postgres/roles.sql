@@ -25,7 +25,8 @@ end
 $$;
 grant groundstation_service to groundstation_migrator;
 
--- The pods log in as this one. It inherits nothing: each session takes the service's role, and without
+-- The pods log in as this one. Each has at most 14 connections unless it is set otherwise, so these are
+-- enough for 14 of them. It inherits nothing: each session takes the service's role, and without
 -- that it can read no table.
 do $$
 begin

@@ -26,8 +26,12 @@ struct Control {
     stalled: watch::Sender<bool>,
     /// Counts up: connections older than the count end.
     cuts: watch::Sender<u32>,
+    /// Counts up: what the server says on connections older than the count goes nowhere.
+    swallowed: watch::Sender<u32>,
     /// New connections end at once while this is true.
     refusing: watch::Sender<bool>,
+    /// The start-up parameter `options` does not get through while this is true.
+    strips_options: watch::Sender<bool>,
     /// Answers to COMMIT that are still to be lost, and how many were.
     commits_to_lose: AtomicU32,
     commits_lost: AtomicU32,
@@ -52,7 +56,9 @@ impl Proxy {
             target: watch::Sender::new(target),
             stalled: watch::Sender::new(false),
             cuts: watch::Sender::new(0),
+            swallowed: watch::Sender::new(0),
             refusing: watch::Sender::new(false),
+            strips_options: watch::Sender::new(false),
             commits_to_lose: AtomicU32::new(0),
             commits_lost: AtomicU32::new(0),
         });
@@ -91,6 +97,17 @@ impl Proxy {
         self.control.stalled.send_replace(false);
     }
 
+    /// Takes in all that the server says on the connections there are, and passes on none of it; new
+    /// connections are as before.
+    pub fn swallow(&self) {
+        self.control.swallowed.send_modify(|swallowed| *swallowed += 1);
+    }
+
+    /// From now on does not pass on what clients of Postgres ask for in `options`, as some poolers do.
+    pub fn strip_options(&self) {
+        self.control.strips_options.send_replace(true);
+    }
+
     /// The next `count` times Postgres has committed, ends the connection instead of saying so.
     pub fn lose_commits(&self, count: u32) {
         self.control.commits_to_lose.store(count, Ordering::SeqCst);
@@ -127,8 +144,19 @@ async fn forward(client: TcpStream, control: Arc<Control>) {
     }
     let (client_read, client_write) = client.into_split();
     let (server_read, server_write) = server.into_split();
-    let there = pump(client_read, server_write, &control, |_| false);
-    let back = pump(server_read, client_write, &control, |bytes| loses(&control, bytes));
+    let born = *control.swallowed.borrow();
+    let there = pump(client_read, server_write, &control, |bytes| {
+        if *control.strips_options.borrow() {
+            strip_options(bytes);
+        }
+        Ok(())
+    });
+    let back = pump(server_read, client_write, &control, |bytes| {
+        if *control.swallowed.borrow() != born {
+            bytes.clear();
+        }
+        if loses(&control, bytes) { Err(Cut) } else { Ok(()) }
+    });
     tokio::select! {
         // Both directions have ended, or one was cut off.
         _ = async { tokio::try_join!(there, back) } => {}
@@ -144,22 +172,21 @@ async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     control: &Control,
-    is_lost: impl Fn(&[u8]) -> bool,
+    edit: impl Fn(&mut Vec<u8>) -> Result<(), Cut>,
 ) -> Result<(), Cut> {
     let mut stalled = control.stalled.subscribe();
     let mut bytes = vec![0; 64 * 1024];
     loop {
         let read = from.read(&mut bytes).await.unwrap_or(0);
         stalled.wait_for(|stalled| !stalled).await.map_err(|_| Cut)?;
-        if is_lost(&bytes[..read]) {
-            return Err(Cut);
-        }
         if read == 0 {
             // Fails where the other side has ended as well.
             to.shutdown().await.ok();
             return Ok(());
         }
-        to.write_all(&bytes[..read]).await.map_err(|_| Cut)?;
+        let mut passed = bytes[..read].to_vec();
+        edit(&mut passed)?;
+        to.write_all(&passed).await.map_err(|_| Cut)?;
     }
 }
 
@@ -172,4 +199,21 @@ fn loses(control: &Control, bytes: &[u8]) -> bool {
         control.commits_lost.fetch_add(1, Ordering::SeqCst);
     }
     lost
+}
+
+/// A start-up message is its length, the protocol's version, and names and values that end with 0.
+fn strip_options(message: &mut Vec<u8>) {
+    const HEAD: usize = 8;
+    const VERSION_3: [u8; 4] = [0, 3, 0, 0];
+    if message.get(4..HEAD) != Some(&VERSION_3) {
+        return;
+    }
+    let words: Vec<&[u8]> = message[HEAD..].split(|byte| *byte == 0).collect();
+    let is_kept = |pair: &&[&[u8]]| pair.len() == 2 && !matches!(pair[0], b"" | b"options");
+    let kept = words.chunks(2).filter(is_kept);
+    let mut body: Vec<u8> =
+        kept.flat_map(|pair| [pair[0], b"\0", pair[1], b"\0"].concat()).collect();
+    body.push(0);
+    let length = u32::try_from(HEAD + body.len()).expect("a short message");
+    *message = [&length.to_be_bytes()[..], &VERSION_3, &body].concat();
 }

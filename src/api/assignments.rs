@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
+use deadpool_postgres::Object;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
@@ -91,8 +92,7 @@ pub async fn get(
     path: Result<Path<String>, PathRejection>,
 ) -> Result<(Tag, Json<List>), Problem> {
     let id = satellite_id(path)?;
-    let client = api.database.get().await?;
-    let found = assignments::get(&client, id).await?;
+    let found = api.reads.run(async |client| assignments::get(client, id).await).await?;
     let (version, assignments) = found.ok_or_else(|| Problem::no_satellite(&id.to_string()))?;
     Ok((tag(version), Json(List { version, assignments })))
 }
@@ -128,10 +128,10 @@ pub async fn replace(
     let Json(sent) = body?;
     let list = assignments::check(sent)?;
     let expected = conditions::expected(&headers)?;
-    let mut client = api.database.get().await?;
-    let replaced =
-        assignments::replace(&mut client, id, &list, expected.as_ref(), &Actor::admin()).await?;
-    let version = match replaced {
+    let replace = async |client: &mut Object| {
+        assignments::replace(client, id, &list, expected.as_ref(), &Actor::admin()).await
+    };
+    let version = match api.writes.run(replace).await? {
         Replaced::By(version) => version,
         Replaced::Unknown => return Err(Problem::no_satellite(&id.to_string())),
         Replaced::Unexpected => return Err(Problem::changed_meanwhile()),

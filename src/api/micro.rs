@@ -40,11 +40,8 @@ const QUEUE_GROUP: &str = "q";
 /// The stable type of a problem.
 const PROBLEM: &str = "Groundstation-Problem";
 
-/// Requests of one pod that are answered at a time: each takes one of the pod's connections to the
-/// database, of which most are for the log.
-const AT_ONCE: usize = 4;
-
-/// Requests of one pod that are under way; more are told to come again.
+/// Requests of one pod that are under way; more are told to come again. Few of them have a connection
+/// to the database at a time: they wait for one with whoever asks over HTTP.
 const UNDER_WAY: usize = 256;
 
 /// How long a request may take, waiting included.
@@ -167,7 +164,6 @@ impl Micro {
         let answers = Arc::new(Answers {
             api: self.api,
             nats: self.nats,
-            at_once: Semaphore::new(AT_ONCE),
             under_way: Arc::new(Semaphore::new(UNDER_WAY)),
         });
         let answering = TaskTracker::new();
@@ -200,7 +196,6 @@ impl Micro {
 struct Answers {
     api: Arc<Api>,
     nats: Client,
-    at_once: Semaphore,
     under_way: Arc<Semaphore>,
 }
 
@@ -242,8 +237,6 @@ impl Answers {
 
     async fn look_up(&self, question: Question, body: &[u8]) -> Result<Bytes, Problem> {
         let api = &*self.api;
-        // Fails only for a semaphore that was closed, and this one never is.
-        let _turn = self.at_once.acquire().await;
         match question {
             Question::SatellitesList => json(&satellites::list(api, asked(body)?).await?),
             Question::SatellitesGet => json(&satellites::get(api, asked(body)?).await?),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
+use deadpool_postgres::Object;
 use serde::Deserialize;
 use utoipa::IntoParams;
 use uuid::Uuid;
@@ -14,7 +15,7 @@ use uuid::Uuid;
 use super::Api;
 use super::parameters::{satellite_id, time};
 use super::problem::Problem;
-use crate::history::{self, At, Field, Stats};
+use crate::history::{self, At, Field, NoAnswer, Stats};
 use crate::lifecycle::{Position, SatelliteId};
 use crate::wire::SatelliteJson;
 
@@ -44,10 +45,23 @@ pub async fn fleet(
         Some(cursor) => Uuid::try_parse(&cursor)
             .map_err(|_| Problem::invalid("cursor must be a nextCursor of an earlier page."))?,
     };
-    let client = api.database.get().await?;
-    let as_of = history::resolve(&client, at).await?;
-    let (satellites, next) = history::fleet(&client, as_of, after, limit).await?;
-    Ok((satellites, next, as_of.position))
+    let fleet = async |client: &mut Object| {
+        let fleet = async {
+            let as_of = history::resolve(client, at).await?;
+            let (satellites, next) = history::fleet(client, as_of, after, limit).await?;
+            Ok((satellites, next, as_of.position))
+        };
+        told(fleet.await)
+    };
+    Ok(api.scans.run(fleet).await??)
+}
+
+/// That the past cannot be told is an answer too: the database did nothing wrong.
+fn told<T>(answer: Result<T, NoAnswer>) -> Result<Result<T, NoAnswer>, tokio_postgres::Error> {
+    match answer {
+        Err(NoAnswer::Database(error)) => Err(error),
+        answer => Ok(answer),
+    }
 }
 
 /// What to tell of a satellite's past.
@@ -97,8 +111,10 @@ pub async fn answer(api: &Api, id: SatelliteId, query: StatsQuery) -> Result<Sta
     let window = window.ok_or_else(|| {
         Problem::invalid("window must be a duration such as 24h, at most 366 days.")
     })?;
-    let client = api.database.get().await?;
-    let stats = history::stats(&client, id, field, window, api.default_threshold).await?;
+    let stats = async |client: &mut Object| {
+        told(history::stats(client, id, field, window, api.default_threshold).await)
+    };
+    let stats = api.scans.run(stats).await??;
     // Registered and never connected, or never there at all: nothing is known either way.
     stats.ok_or_else(|| Problem::no_history(&id.to_string()))
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use tracing::error;
 use utoipa::ToSchema;
 
-use crate::database;
+use crate::database::Failed;
 use crate::history::NoAnswer;
 use crate::satellites::Invalid;
 
@@ -122,6 +122,13 @@ impl Problem {
         Problem::new(status, kind, "Too many streams", detail)
     }
 
+    /// 503, for a read whose turn did not come.
+    pub fn busy() -> Problem {
+        let detail =
+            "This pod answers as many questions at once as it can; try again, or another pod.";
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "Busy", detail)
+    }
+
     /// 422, for a field or parameter that breaks its limit.
     pub fn invalid(detail: impl Into<String>) -> Problem {
         Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", "Invalid request", detail)
@@ -209,7 +216,7 @@ impl From<NoAnswer> for Problem {
             NoAnswer::Dropped(_) => {
                 Problem::new(StatusCode::GONE, "dropped", "No longer known", format!("{reason}."))
             }
-            NoAnswer::Database(error) => error.into(),
+            NoAnswer::Database(error) => Failed::from(error).into(),
         }
     }
 }
@@ -246,9 +253,13 @@ impl From<anyhow::Error> for Problem {
     }
 }
 
-impl From<tokio_postgres::Error> for Problem {
-    fn from(error: tokio_postgres::Error) -> Problem {
-        anyhow::anyhow!(database::describe(&error)).into()
+impl From<Failed> for Problem {
+    fn from(failed: Failed) -> Problem {
+        match failed {
+            // Told by a metric: a line for each would be a flood.
+            Failed::Busy(_) => Problem::busy(),
+            failed => anyhow::Error::from(failed).into(),
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use deadpool_postgres::Object;
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -101,11 +102,12 @@ pub async fn page(api: &Api, query: ListQuery) -> Result<Page, Problem> {
         return as_it_was(api, query, limit).await;
     }
     let filter = filter(query)?;
-    let client = api.database.get().await?;
     // One more than asked for tells whether there is a next page.
     let asked = limit + 1;
-    let mut satellites =
-        satellites::list(&client, &filter, asked.min(MAX_LIMIT), api.default_threshold).await?;
+    let list = async |client: &mut Object| {
+        satellites::list(client, &filter, asked.min(MAX_LIMIT), api.default_threshold).await
+    };
+    let mut satellites = api.scans.run(list).await?;
     let is_full = satellites.len() as i64 == asked || satellites.len() as i64 == MAX_LIMIT;
     satellites.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     let next_cursor = satellites.last().filter(|_| is_full).map(cursor_after);
@@ -202,9 +204,11 @@ pub async fn create(
     let Json(new) = body?;
     new.check()?;
     let key = conditions::key(&headers)?;
-    let mut client = api.database.get().await?;
     let (actor, default) = (Actor::admin(), api.default_threshold);
-    match satellites::create(&mut client, &new, key.as_ref(), &actor, default).await? {
+    let create = async |client: &mut Object| {
+        satellites::create(client, &new, key.as_ref(), &actor, default).await
+    };
+    match api.writes.run(create).await? {
         Created::New { satellite, token } => {
             let shown = &satellite.satellite;
             tracing::info!(satellite = %shown.id, name = %shown.name, "satellite registered");
@@ -232,8 +236,8 @@ fn registered(shown: Shown, token: Option<String>) -> impl IntoResponse {
 
 /// One satellite, whichever way it is asked for.
 pub async fn one(api: &Api, id: SatelliteId) -> Result<SatelliteJson, Problem> {
-    let client = api.database.get().await?;
-    let satellite = satellites::get(&client, id, api.default_threshold).await?;
+    let get = async |client: &mut Object| satellites::get(client, id, api.default_threshold).await;
+    let satellite = api.reads.run(get).await?;
     satellite.ok_or_else(|| Problem::no_satellite(&id.to_string()))
 }
 
@@ -252,8 +256,9 @@ pub async fn get(
     path: Result<Path<String>, PathRejection>,
 ) -> Result<(Tag, Json<SatelliteJson>), Problem> {
     let id = satellite_id(path)?;
-    let client = api.database.get().await?;
-    let shown = satellites::shown(&client, id, api.default_threshold).await?;
+    let show =
+        async |client: &mut Object| satellites::shown(client, id, api.default_threshold).await;
+    let shown = api.reads.run(show).await?;
     let shown = shown.ok_or_else(|| Problem::no_satellite(&id.to_string()))?;
     Ok((tag(shown.version), Json(shown.satellite)))
 }
@@ -287,11 +292,11 @@ pub async fn change(
     let id = satellite_id(path)?;
     let Json(asked) = body?;
     let expected = conditions::expected(&headers)?;
-    let mut client = api.database.get().await?;
     let (actor, default) = (Actor::admin(), api.default_threshold);
-    let changed =
-        satellites::change::change(&mut client, id, asked, expected.as_ref(), &actor, default);
-    match changed.await? {
+    let change = async |client: &mut Object| {
+        satellites::change::change(client, id, asked, expected.as_ref(), &actor, default).await
+    };
+    match api.writes.run(change).await? {
         Changed::To(shown) => Ok((tag(shown.version), Json(shown.satellite))),
         Changed::Invalid(invalid) => Err(invalid.into()),
         Changed::Unknown => Err(Problem::no_satellite(&id.to_string())),

@@ -15,10 +15,12 @@ use axum::extract::{Extension, Query, State};
 use axum::http::{HeaderMap, HeaderName};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use deadpool_postgres::Object;
 use futures_util::stream;
 use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_postgres::Error;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 use utoipa::{IntoParams, ToSchema};
@@ -26,7 +28,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::Api;
 use super::conditions::one;
 use super::problem::Problem;
-use crate::database::{self, Database};
+use crate::database::{Database, Failed};
 use crate::door::HangUp;
 use crate::door::refusal::Refusal;
 use crate::history::NoAnswer;
@@ -40,7 +42,7 @@ const PAGE: i64 = 200;
 /// Events that wait for a reader; what is in the sockets' buffers comes on top.
 const QUEUE: usize = 64;
 
-/// Streams that read the log at once: they share the pool of connections with everything else.
+/// Streams that read the log at once: they share the connections for reads with whoever else asks.
 const READERS: usize = 3;
 
 /// How often the log is read where nothing wakes a stream.
@@ -58,7 +60,6 @@ const RETRY: Duration = Duration::from_secs(1);
 /// The live streams of a pod.
 pub struct Streams {
     places: Arc<Semaphore>,
-    readers: Semaphore,
     lifetime: Duration,
     write_timeout: Duration,
     head: watch::Receiver<Position>,
@@ -82,7 +83,7 @@ impl Streams {
     /// Woken by `head`, ended by `stop`.
     pub fn new(
         limits: Limits,
-        database: Database,
+        reads: &Database,
         head: watch::Receiver<Position>,
         stop: CancellationToken,
         metrics: Metrics,
@@ -90,22 +91,19 @@ impl Streams {
         metrics.streams_max.set(limits.streams as i64);
         Streams {
             places: Arc::new(Semaphore::new(limits.streams)),
-            readers: Semaphore::new(READERS),
             lifetime: limits.lifetime,
             write_timeout: limits.write_timeout,
             head,
             stop,
-            database,
+            database: reads.lane(READERS),
             metrics,
         }
     }
 
     /// What is at `position` and follows it, at most a page. Only a few read at once.
-    async fn read(&self, position: Position) -> anyhow::Result<Vec<Entry>> {
-        let _turn = self.readers.acquire().await?;
-        let client = self.database.get().await?;
-        let entries = read::after(&client, Position((position.0 - 1).max(0)), PAGE + 1).await;
-        entries.map_err(|error| anyhow::anyhow!(database::describe(&error)))
+    async fn read(&self, position: Position) -> Result<Vec<Entry>, Failed> {
+        let before = Position((position.0 - 1).max(0));
+        self.database.run(async |client| read::after(client, before, PAGE + 1).await).await
     }
 }
 
@@ -199,9 +197,10 @@ fn after(headers: &HeaderMap, parameter: Option<i64>) -> Result<Option<Position>
 /// Behind which position the stream begins. Behind 0 is all there is; behind anything else that is
 /// below the horizon a gap would go unseen.
 async fn begin(database: &Database, asked: Option<Position>) -> Result<Position, Problem> {
-    let client = database.get().await?;
-    let head = read::head(&client).await?;
-    let horizon = log::horizon(&client).await?;
+    let ends = async |client: &mut Object| {
+        Ok::<_, Error>((read::head(client).await?, log::horizon(client).await?))
+    };
+    let (head, horizon) = database.run(ends).await?;
     match asked {
         None => Ok(head.max(horizon)),
         Some(Position::ZERO) => Ok(horizon),
@@ -279,7 +278,7 @@ impl Follower {
                 Ok(entries) => entries,
                 // The probe tells that the database is away; a stream goes on when it is back.
                 Err(error) => {
-                    debug!(error = %format!("{error:#}"), "a live stream cannot read the log");
+                    debug!(%error, "a live stream cannot read the log");
                     sleep(POLL).await;
                     continue;
                 }

@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderName, header};
+use deadpool_postgres::Object;
 use secrecy::ExposeSecret;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -42,10 +43,8 @@ pub async fn rotate(
 ) -> Result<([(HeaderName, &'static str); 1], Json<NewToken>), Problem> {
     let id = satellite_id(path)?;
     let unknown = || Problem::no_satellite(&id.to_string());
-    let rotated = {
-        let mut client = api.database.get().await?;
-        satellites::rotate(&mut client, id, &Actor::admin()).await?
-    };
+    let rotate = async |client: &mut Object| satellites::rotate(client, id, &Actor::admin()).await;
+    let rotated = api.writes.run(rotate).await?;
     let Rotated { token, session } = rotated.ok_or_else(unknown)?;
     api.changed.tell();
     tracing::info!(satellite = %id, "token rotated");
@@ -60,8 +59,9 @@ pub async fn rotate(
             }
         }
     }
-    let client = api.database.get().await?;
-    let satellite = satellites::get(&client, id, api.default_threshold).await?;
+    // Not a read like others, which may be turned away: the token is shown now or never.
+    let get = async |client: &mut Object| satellites::get(client, id, api.default_threshold).await;
+    let satellite = api.writes.run(get).await?;
     let satellite = satellite.ok_or_else(unknown)?;
     let token = token.expose_secret().to_owned();
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(NewToken { satellite, token })))

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
+use deadpool_postgres::Object;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -104,8 +105,8 @@ pub async fn page(
         since: query.since.as_deref().map(|text| time("since", text)).transpose()?,
         until: query.until.as_deref().map(|text| time("until", text)).transpose()?,
     };
-    let client = api.database.get().await?;
-    let entries = read::filtered(&client, after, limit, &filter).await?;
+    let read = async |client: &mut Object| read::filtered(client, after, limit, &filter).await;
+    let entries = api.scans.run(read).await?;
     Ok(Page {
         next_after: entries.last().map_or(after.0, |entry| entry.position.0),
         transitions: entries.iter().map(crate::log::Entry::to_json).collect(),

@@ -23,7 +23,6 @@ use deadpool_postgres::Object;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::described;
 use crate::database::Database;
 use crate::health::{Health, RelayState};
 use crate::lifecycle::Position;
@@ -106,14 +105,21 @@ impl Repair {
         stream: &Stream,
         tell: &mut impl FnMut(&str),
     ) -> anyhow::Result<(Epoch, Tail)> {
-        let client = self.database.get().await?;
-        let horizon = log::horizon(&client).await.map_err(described)?;
-        let before = checkpoint::read(&client).await.map_err(described)?;
+        let look = async |client: &mut Object| {
+            Ok::<_, tokio_postgres::Error>((
+                log::horizon(client).await?,
+                checkpoint::read(client).await?,
+            ))
+        };
+        let (horizon, before) = self.database.run(look).await?;
         // A database from before an earlier repair knows an older epoch than the stream.
         let known = before.epoch.max(newest_epoch(stream).await?);
         let epoch = self.at_least.max(Epoch(known.0 + 1));
         let mut tail = Tail { position: horizon, sequence: last_sequence(stream).await? };
-        checkpoint::begin_epoch(&client, &self.holder, epoch, tail).await?;
+        let begin = async |client: &mut Object| {
+            checkpoint::begin_epoch(client, &self.holder, epoch, tail).await
+        };
+        self.database.run(begin).await?;
         if before.is_led {
             // It notices when it next renews the lease. What it still publishes is of the old
             // epoch and goes with the rest.
@@ -121,16 +127,18 @@ impl Repair {
             let until = Instant::now() + LEASE;
             while Instant::now() < until {
                 tokio::time::sleep(LOOK_PAUSE).await;
-                self.hold(&client, epoch, tail).await?;
+                self.hold(epoch, tail).await?;
             }
             tail.sequence = last_sequence(stream).await?;
-            self.hold(&client, epoch, tail).await?;
+            self.hold(epoch, tail).await?;
         }
         Ok((epoch, tail))
     }
 
-    async fn hold(&self, client: &Object, epoch: Epoch, tail: Tail) -> anyhow::Result<()> {
-        if !checkpoint::hold(client, &self.holder, epoch, tail).await? {
+    async fn hold(&self, epoch: Epoch, tail: Tail) -> anyhow::Result<()> {
+        let hold =
+            async |client: &mut Object| checkpoint::hold(client, &self.holder, epoch, tail).await;
+        if !self.database.run(hold).await? {
             bail!("a pod took the relay back before the stream was purged: repair again");
         }
         Ok(())
@@ -156,9 +164,7 @@ impl Repair {
         config: &Config,
         tell: &mut impl FnMut(&str),
     ) -> anyhow::Result<Position> {
-        let client = self.database.get().await?;
-        let head = read::head(&client).await.map_err(described)?;
-        drop(client);
+        let head = self.database.run(async |client| read::head(client).await).await?;
         let (health, stop) = (Arc::new(Health::default()), CancellationToken::new());
         // Kept until the relay has ended: a closed channel would be news for ever.
         let (news, watched) = watch::channel(head);
@@ -190,9 +196,8 @@ impl Repair {
         let mut forgot = Instant::now();
         let mut obstacle = String::new();
         loop {
-            let client = self.database.get().await?;
-            let checkpoint: Checkpoint = checkpoint::read(&client).await.map_err(described)?;
-            drop(client);
+            let read = async |client: &mut Object| checkpoint::read(client).await;
+            let checkpoint: Checkpoint = self.database.run(read).await?;
             let position = checkpoint.tail.position;
             if position >= head {
                 return Ok(());

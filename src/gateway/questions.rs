@@ -101,17 +101,15 @@ async fn resolve(
     config_id: &str,
     collector_id: &str,
 ) -> Result<run_secrets::Environment, Denied> {
-    let read = async {
-        let client = backends.database.get().await?;
-        anyhow::Ok(assignments::of_session(&client, satellite, session).await?)
+    let read = async |client: &mut deadpool_postgres::Object| {
+        assignments::of_session(client, satellite, session).await
     };
-    let stored = match tokio::time::timeout(crate::database::REPLY_TIMEOUT, read).await {
-        Ok(Ok(stored)) => stored,
-        Ok(Err(error)) => {
-            tracing::warn!(%satellite, error = %format!("{error:#}"), "cannot read assignments");
+    let stored = match backends.database.run(read).await {
+        Ok(stored) => stored,
+        Err(error) => {
+            tracing::warn!(%satellite, %error, "cannot read assignments");
             return Err(Denied::Unavailable);
         }
-        Err(_) => return Err(Denied::Unavailable),
     };
     let stored = stored.ok_or_else(|| Denied::NoAssignment(config_id.to_owned()))?;
     let declared = run_secrets::declared(&stored, config_id, collector_id)?;

@@ -25,14 +25,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use deadpool_postgres::Object;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio_postgres::Error;
 use tracing::{Instrument, error, info, warn};
 
 use super::ChangeId;
 use super::held::Held;
 use super::transaction::{self, Rules};
-use crate::database::{self, Database};
+use crate::database::{Database, Failed};
 use crate::database_clock::{DatabaseClock, Moment};
 use crate::health::Health;
 use crate::lifecycle::{Edge, Event, Position, SatelliteId, Session, Unchanged};
@@ -381,29 +381,19 @@ impl Appender {
     }
 
     async fn try_append(&self, batch: &[Request]) -> Result<Vec<Option<Outcome>>, Failure> {
-        let client = self.database.get().await.map_err(|e| Failure::Transient(format!("{e:#}")))?;
-        let attempt = transaction::transact(&client, batch, &self.rules, &self.clock);
-        match tokio::time::timeout(database::REPLY_TIMEOUT, attempt).await {
-            Ok(Ok((outcomes, transitions, now))) => {
-                for transition in &transitions {
-                    self.metrics.edge(transition.event, transition.reason);
-                    if transition.event == Event::HeartbeatLost {
-                        let delay = now - transition.occurred_at;
-                        self.metrics.detection_seconds.observe(delay.as_seconds_f64().max(0.0));
-                    }
-                }
-                Ok(outcomes)
-            }
-            Ok(Err(error)) => {
-                database::abandon(client);
-                Err(Failure::of(&error))
-            }
-            Err(_) => {
-                database::abandon(client);
-                let limit = database::REPLY_TIMEOUT;
-                Err(Failure::Transient(format!("no answer from the database within {limit:?}")))
+        let attempt = async |client: &mut Object| {
+            transaction::transact(client, batch, &self.rules, &self.clock).await
+        };
+        let (outcomes, transitions, now) =
+            self.database.run(attempt).await.map_err(|failed| Failure::of(&failed))?;
+        for transition in &transitions {
+            self.metrics.edge(transition.event, transition.reason);
+            if transition.event == Event::HeartbeatLost {
+                let delay = now - transition.occurred_at;
+                self.metrics.detection_seconds.observe(delay.as_seconds_f64().max(0.0));
             }
         }
+        Ok(outcomes)
     }
 }
 
@@ -416,8 +406,9 @@ enum Failure {
 }
 
 impl Failure {
-    fn of(error: &Error) -> Failure {
-        let text = database::describe(error);
+    fn of(failed: &Failed) -> Failure {
+        let text = failed.to_string();
+        let Failed::Server(error) = failed else { return Failure::Transient(text) };
         // Class 22: a value it cannot hold; class 23: a constraint. A position without a
         // partition is a check violation without a constraint, and is mended by making one.
         match error.as_db_error() {

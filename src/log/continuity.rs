@@ -9,7 +9,6 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
 use deadpool_postgres::GenericClient;
 use tokio::time::MissedTickBehavior;
 use tokio_postgres::Error;
@@ -17,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 use uuid::Uuid;
 
-use crate::database::{self, Database};
+use crate::database::Database;
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -60,30 +59,11 @@ pub async fn watch(database: Database, stop: CancellationToken) -> Option<WentBa
             _ = ticks.tick() => {}
             () = stop.cancelled() => return None,
         }
-        match look(&database, known).await {
+        match database.run(async |client| compare(client, known).await).await {
             Ok(Ok(now)) => known = Some(now),
             Ok(Err(went_back)) => return Some(went_back),
             // The probe tells that the database is away.
-            Err(error) => debug!(error = %format!("{error:#}"), "cannot look at the past"),
-        }
-    }
-}
-
-async fn look(
-    database: &Database,
-    known: Option<Known>,
-) -> anyhow::Result<Result<Known, WentBack>> {
-    let client = database.get().await?;
-    let looked = tokio::time::timeout(database::REPLY_TIMEOUT, compare(&client, known)).await;
-    match looked.context("no answer from the database") {
-        Ok(Ok(found)) => Ok(found),
-        Ok(Err(error)) => {
-            database::abandon(client);
-            Err(anyhow::anyhow!(database::describe(&error)))
-        }
-        Err(late) => {
-            database::abandon(client);
-            Err(late)
+            Err(error) => debug!(%error, "cannot look at the past"),
         }
     }
 }

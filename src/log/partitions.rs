@@ -8,10 +8,10 @@
 
 use std::time::Duration;
 
-use deadpool_postgres::{GenericClient, Object};
+use deadpool_postgres::GenericClient;
 use time::OffsetDateTime;
-use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Error};
 
 use crate::lifecycle::Position;
 
@@ -29,7 +29,7 @@ const ROOM_AHEAD: i64 = 1_000_000;
 const PARTITIONS_AHEAD: i64 = 20;
 
 /// How long dropping one partition may take; nearly all of it is reading it twice, before any lock.
-const DROP_TIMEOUT: Duration = Duration::from_secs(300);
+pub const DROP_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// A partition that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,48 +100,29 @@ pub async fn floor(client: &impl GenericClient) -> Result<Duration, Error> {
     Ok(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
 }
 
-/// Why a partition was not dropped.
-#[derive(Debug, thiserror::Error)]
-pub enum NotDropped {
-    /// Somebody reads the log for long, or another drop is under way: appends are not to wait for
-    /// that, so this did not either. Trying again helps.
-    #[error("the log is in use and cannot be locked right now")]
-    Busy,
-    /// The database says no, or nothing.
-    #[error(transparent)]
-    Database(#[from] Error),
-    /// No answer.
-    #[error("no answer from the database within {DROP_TIMEOUT:?}")]
-    Silent,
-}
-
 /// A clock that has stepped ahead makes nothing old.
 const DROP: &str =
     "select drop_transition_partition($1, since_long_ago(make_interval(secs => $2)))";
 
-/// Drops the partition that begins at `first`, for good. Takes the connection's session for
-/// itself: after a failure, [`crate::database::abandon`] it.
+/// Drops the partition that begins at `first`, for good. Leaves its transaction to itself after a
+/// failure: the connection is to be closed then.
 pub async fn drop_oldest(
-    client: &Object,
+    client: &impl GenericClient,
     first: Position,
     older_than: Duration,
-) -> Result<(), NotDropped> {
+) -> Result<(), Error> {
     let limit = DROP_TIMEOUT.as_millis();
     let begin = format!("begin; set local statement_timeout = {limit}");
     let seconds = older_than.as_secs_f64();
-    let transaction = async {
-        client.batch_execute(&begin).await?;
-        client.execute(DROP, &[&first.0, &seconds]).await?;
-        client.batch_execute("commit").await
-    };
-    match tokio::time::timeout(DROP_TIMEOUT, transaction).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
-            Err(NotDropped::Busy)
-        }
-        Ok(Err(error)) => Err(NotDropped::Database(error)),
-        Err(_) => Err(NotDropped::Silent),
-    }
+    client.batch_execute(&begin).await?;
+    client.execute(DROP, &[&first.0, &seconds]).await?;
+    client.batch_execute("commit").await
+}
+
+/// Whether a partition was not dropped because somebody reads the log for long, or another drop is
+/// under way: appends are not to wait for that, so this did not either. Trying again helps.
+pub fn is_busy(error: &Error) -> bool {
+    error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
 }
 
 const LEAD: &str = "
@@ -152,11 +133,11 @@ const STEP_DOWN: &str = "
 
 /// Whether this connection is now the one that archives and drops. It only saves work: two that
 /// both believe so write the same archive twice, and the database drops a partition once.
-pub async fn take_the_lead(client: &impl GenericClient) -> Result<bool, Error> {
+pub async fn take_the_lead(client: &Client) -> Result<bool, Error> {
     client.query_one(LEAD, &[]).await?.try_get(0)
 }
 
 /// Lets another connection lead.
-pub async fn step_down(client: &impl GenericClient) -> Result<(), Error> {
+pub async fn step_down(client: &Client) -> Result<(), Error> {
     client.execute(STEP_DOWN, &[]).await.map(drop)
 }

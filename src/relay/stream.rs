@@ -8,10 +8,11 @@ use async_nats::jetstream::stream::{
     Config, DiscardPolicy, LastRawMessageErrorKind, State, Stream,
 };
 use async_nats::jetstream::{Context, ErrorCode};
+use deadpool_postgres::Object;
 
 use super::checkpoint::Checkpoint;
 use super::message::Mark;
-use crate::database::{self, Database};
+use crate::database::Database;
 use crate::lifecycle::{Position, REMOVED_SUBJECT, Trigger};
 use crate::log::{self, Entry};
 
@@ -204,14 +205,12 @@ async fn contradiction(
         )));
     }
     let position = mark.position;
-    let client = database.get().await?;
     let before = Position(position.0 - 1);
-    let found = async {
-        let entries = log::read::after(&client, before, 1).await?;
-        Ok((entries, log::horizon(&client).await?))
+    let find = async |client: &mut Object| {
+        let entries = log::read::after(client, before, 1).await?;
+        Ok::<_, tokio_postgres::Error>((entries, log::horizon(client).await?))
     };
-    let found: Result<_, tokio_postgres::Error> = found.await;
-    let (entries, horizon) = found.map_err(|error| anyhow::anyhow!(database::describe(&error)))?;
+    let (entries, horizon) = database.run(find).await?;
     let is_there = |entry: &&Entry| entry.position == position;
     Ok(match entries.first().filter(is_there) {
         // Dropped for its age: there is nothing left to hold it against. Asked after the read, so

@@ -2,8 +2,11 @@
 
 use std::fmt;
 
+use deadpool_postgres::Object;
+use tokio_postgres::Error;
+
 use super::{Hash, MAX_ROWS, Seal};
-use crate::database::{self, Database};
+use crate::database::Database;
 use crate::lifecycle::Position;
 use crate::log::{self, canonical, read};
 
@@ -99,17 +102,15 @@ pub struct Checked {
 
 /// Checks the whole chain in constant memory; `found` is told every break.
 pub async fn check(database: &Database, mut found: impl FnMut(Break)) -> anyhow::Result<Checked> {
-    let client = database.get().await?;
-    let looked = async { Ok((log::horizon(&client).await?, read::head(&client).await?)) };
-    let (horizon, head) = looked.await.map_err(described)?;
-    drop(client);
+    let ends = async |client: &mut Object| {
+        Ok::<_, Error>((log::horizon(client).await?, read::head(client).await?))
+    };
+    let (horizon, head) = database.run(ends).await?;
     let checked = Checked { seals: 0, believed: 0, transitions: 0, breaks: 0, newest: None, head };
     let mut check = Check { database, horizon, checked, before: None };
     let mut at = Position::ZERO;
     loop {
-        let client = database.get().await?;
-        let page = super::after(&client, at, PAGE).await.map_err(described)?;
-        drop(client);
+        let page = database.run(async |client| super::after(client, at, PAGE).await).await?;
         let Some(last) = page.last() else { break };
         at = last.first;
         for seal in page {
@@ -124,10 +125,6 @@ pub async fn check(database: &Database, mut found: impl FnMut(Break)) -> anyhow:
         found(broken);
     }
     Ok(check.checked)
-}
-
-fn described(error: tokio_postgres::Error) -> anyhow::Error {
-    anyhow::anyhow!(database::describe(&error))
 }
 
 struct Check<'a> {
@@ -200,10 +197,10 @@ impl Check<'_> {
         chained: Hash,
         breaks: &mut Vec<Break>,
     ) -> anyhow::Result<(Option<Hash>, Option<Break>)> {
-        let client = self.database.get().await?;
         let before = Position(seal.first.0 - 1);
-        let rows = canonical::rows(&client, before, seal.last, MAX_ROWS).await;
-        let rows = rows.map_err(described)?;
+        let rows =
+            async |client: &mut Object| canonical::rows(client, before, seal.last, MAX_ROWS).await;
+        let rows = self.database.run(rows).await?;
         self.checked.transitions += rows.len() as u64;
         let mut expected = seal.first.0;
         for position in rows.iter().map(|row| row.position.0).chain([seal.last.0.saturating_add(1)])

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use deadpool_postgres::Object;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -54,8 +55,10 @@ pub async fn states(api: &Api, asked: Many) -> Result<States, Problem> {
         return Err(Problem::invalid(format!("ids must be at most {MAX_NAMED}.")));
     }
     let satellites: Vec<SatelliteId> = asked.ids.into_iter().map(SatelliteId).collect();
-    let client = api.database.get().await?;
-    let states = states::states(&client, &satellites, api.default_threshold).await?;
+    let states = async |client: &mut Object| {
+        states::states(client, &satellites, api.default_threshold).await
+    };
+    let states = api.reads.run(states).await?;
     Ok(States { states })
 }
 
