@@ -26,6 +26,7 @@ pub struct LockedRows {
 impl LockedRows {
     /// `what` waits, in the plural.
     pub fn new(what: &'static str, metrics: Metrics) -> LockedRows {
+        metrics.locked_satellites(what, 0);
         LockedRows { what, since: HashMap::new(), told: false, metrics }
     }
 
