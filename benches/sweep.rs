@@ -17,6 +17,7 @@ use groundstation::metrics::Metrics;
 use groundstation::metrics::exposition::Form;
 use groundstation::monitor::{Monitor, brown_out};
 use groundstation::observation;
+use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -145,7 +146,7 @@ async fn observers(database: Database, pods: Vec<i32>, stop: CancellationToken) 
             let observe = observation::observe(
                 &client,
                 *pod,
-                Duration::ZERO,
+                OffsetDateTime::now_utc(),
                 None,
                 DEFAULT_OFFLINE_THRESHOLD,
             );

@@ -107,6 +107,36 @@ async fn a_flush_that_is_held_up_makes_no_heartbeat_younger() {
 }
 
 #[tokio::test]
+async fn a_pod_that_is_held_up_says_no_more_than_it_had_written() {
+    const KEEP: &str = "
+        create table said (seen_at timestamptz, at timestamptz default clock_timestamp());
+        create function keep() returns trigger language plpgsql security definer as $$
+        begin
+            insert into public.said (seen_at) values (new.seen_at);
+            return new;
+        end
+        $$;
+        create trigger keep after update of seen_at on pods for each row execute function keep()";
+    const FIRST: &str = "select seen_at from said where at > $1 order by at limit 1";
+    let fleet = Fleet::new(CALM).await;
+    let (database, database_url) = Proxy::before(&fleet.database_url).await;
+    let _pod = fleet.plan("a").with("DATABASE_URL", &database_url).start().await;
+    let sql = fleet.sql().await;
+    sql.batch_execute(KEEP).await.expect("a trigger");
+    database.stall();
+    let stalled = database_time(&sql).await;
+    sleep(HELD_UP).await;
+    database.resume();
+    let held_up = stalled + HELD_UP - ROUND_TRIP;
+    let said = eventually("the pod to say something again", async || {
+        let said = sql.query_opt(FIRST, &[&held_up]).await.expect("what was said");
+        said.map(|row| row.get::<_, OffsetDateTime>(0)).ok_or_else(|| "nothing".to_owned())
+    })
+    .await;
+    assert!(said < stalled + ROUND_TRIP * 2, "it had written up to {stalled} and said {said}");
+}
+
+#[tokio::test]
 async fn a_heartbeat_that_waited_for_its_row_is_no_younger_for_it() {
     const HOLD: &str = "select from satellite_connections where satellite_id = $1 for update";
     let fleet = Fleet::new(CALM).await;

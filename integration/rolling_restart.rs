@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::harness::faults::repetitions;
 use crate::harness::fleet::Plan;
-use crate::harness::{Agents, Fleet, Onlooker, Pod, Proxy, eventually, steady};
+use crate::harness::{Agents, Fleet, Heard, Onlooker, Pod, Proxy, Satellite, eventually, steady};
 
 /// How long goodbyes are spread: enough that those who come back do not come all at once.
 const SPREAD: &str = "3s";
@@ -97,6 +97,8 @@ async fn a_pod_goes_on_unready_for_its_delay_and_hands_the_relay_over_at_once() 
     leads.expect_metric("groundstation_relay_leader", 1.0).await;
     let follows = fleet.pod("follows").await;
     let edge = follows.register("edge", "eu").await;
+    let mut satellite = Satellite::connect(leads.address, &edge).await;
+    satellite.beat_every(fleet.timing.heartbeat);
     let mut subscriber = fleet.subscribe().await;
     leads.terminate();
     eventually("the pod to be unready", async || {
@@ -104,9 +106,12 @@ async fn a_pod_goes_on_unready_for_its_delay_and_hands_the_relay_over_at_once() 
         if answer.status == 503 { Ok(()) } else { Err(answer.text) }
     })
     .await;
-    // Whoever has not learned of it yet may still send it a satellite.
-    let satellite = crate::harness::Satellite::connect(leads.address, &edge).await;
-    subscriber.expect("satellite.connected", edge.id).await;
+    // Whoever is sent to it all the same is told to come again, and is let in elsewhere meanwhile.
+    assert!(Satellite::try_open(leads.address).await.is_err(), "a draining pod took a socket");
+    let other = follows.register("other", "eu").await;
+    let _elsewhere = Satellite::connect(follows.address, &other).await;
+    subscriber.expect("satellite.connected", other.id).await;
+    assert_eq!(satellite.hear().await, Heard::Closed(1012));
     assert_eq!(leads.exit().await.code(), Some(0), "{}", leads.log());
     let sql = fleet.sql().await;
     const HOLDER: &str = "select holder, lease_expires_at > clock_timestamp() from relay";
@@ -117,7 +122,7 @@ async fn a_pod_goes_on_unready_for_its_delay_and_hands_the_relay_over_at_once() 
     })
     .await;
     drop(satellite);
-    let _back = crate::harness::Satellite::connect(follows.address, &edge).await;
+    let _back = Satellite::connect(follows.address, &edge).await;
     fleet.expect_history(edge.id, &["1 connected connect", "2 connected takeover"]).await;
     fleet.check().await;
 }

@@ -40,14 +40,14 @@ create function brought_back(moment timestamptz, by interval, now timestamptz)
     select case when moment > now + interval '1 second' then least(moment - by, now) else moment end
 $$;
 
--- Says that the pod has written everything it had heard `age` seconds ago, `since` seconds after what it
+-- Says that the pod has written everything it had heard by `heard`, `since` seconds after what it
 -- said last (null: this is the first time). If nobody had said so for longer than `blind_after`, or the
 -- clock has gone back, that was blind time: returns its seconds, else null.
 create function observe(
-    pod integer, age double precision, since double precision, blind_after interval, grace interval
+    pod integer, heard timestamptz, since double precision, blind_after interval, grace interval
 ) returns double precision language plpgsql set search_path from current as $$
 declare
-    seen  timestamptz := date_trunc('milliseconds', clock_timestamp() - make_interval(secs => age));
+    seen  timestamptz := date_trunc('milliseconds', least(heard, clock_timestamp()));
     slack constant interval := interval '1 second';
     last  timestamptz;
     back  interval;
@@ -95,14 +95,14 @@ begin
 end
 $$;
 
-revoke all on function observe(integer, double precision, double precision, interval, interval) from public;
-grant execute on function observe(integer, double precision, double precision, interval, interval)
+revoke all on function observe(integer, timestamptz, double precision, interval, interval) from public;
+grant execute on function observe(integer, timestamptz, double precision, interval, interval)
     to groundstation_service;
 
 -- For pods that have not been replaced yet.
 create or replace function observe(pod integer, age double precision, blind_after interval, grace interval)
     returns double precision language sql set search_path from current as $$
-    select observe(pod, age, null, blind_after, grace)
+    select observe(pod, clock_timestamp() - make_interval(secs => age), null, blind_after, grace)
 $$;
 
 -- The moment that is so long ago, for what is forgotten or dropped by its age. Time in which nobody

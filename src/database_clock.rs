@@ -37,6 +37,11 @@ impl Moment {
         let part = |n: i64| u64::try_from(n).unwrap_or(0);
         Moment(Duration::from_secs(part(time.tv_sec)) + Duration::from_nanos(part(time.tv_nsec)))
     }
+
+    /// How long this is after `earlier`; nothing where it is not.
+    pub fn since(self, earlier: Moment) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
 }
 
 /// See the module.

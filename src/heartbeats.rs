@@ -16,7 +16,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use deadpool_postgres::Object;
 use time::OffsetDateTime;
@@ -190,9 +190,9 @@ impl Flusher {
     async fn flush(
         &self,
         locked: &mut LockedRows,
-        observed: &mut Option<Instant>,
+        observed: &mut Option<Moment>,
     ) -> anyhow::Result<()> {
-        let began = Instant::now();
+        let began = Moment::now();
         let mut beats = self.heartbeats.take();
         let mut left_out = Vec::new();
         while !beats.is_empty() {
@@ -214,16 +214,17 @@ impl Flusher {
             }
         }
         locked.found(left_out.into_iter());
-        let since = observed.map(|observed| began - observed);
+        let since = observed.map(|observed| began.since(observed));
         self.observe(began, since).await?;
         *observed = Some(began);
         Ok(())
     }
 
-    async fn observe(&self, began: Instant, since: Option<Duration>) -> anyhow::Result<()> {
+    async fn observe(&self, began: Moment, since: Option<Duration>) -> anyhow::Result<()> {
         let observe = async |client: &mut Object| {
-            let age = began.elapsed();
-            observation::observe(client, self.pod, age, since, self.default_threshold).await
+            let now = look_at_clock(client, self.log.clock()).await?;
+            let heard = self.log.clock().time_of(began, now);
+            observation::observe(client, self.pod, heard, since, self.default_threshold).await
         };
         if let Some(blind) = self.database.run(observe).await? {
             self.metrics.blind_seconds.inc_by(blind.as_secs_f64());

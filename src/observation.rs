@@ -66,21 +66,22 @@ pub async fn prove(client: &impl GenericClient, pod: i32, name: &str) -> Result<
 const OBSERVE: &str = "
     select observe($1, $2, $3, make_interval(secs => $4::float8), make_interval(secs => $5::float8))";
 
-/// Says that everything the pod had heard `age` ago is written, `since` after what it last said this of.
-/// Returns the length of the blind time that ends with this, if there was any.
+/// Says that everything the pod had heard by `heard` is written, `since` after what it last said this of.
+/// A moment and not an age: a statement that is held up on its way would say too much. Returns the length
+/// of the blind time that ends with this, if there was any.
 pub async fn observe(
     client: &impl GenericClient,
     pod: i32,
-    age: Duration,
+    heard: OffsetDateTime,
     since: Option<Duration>,
     default_threshold: Duration,
 ) -> Result<Option<Duration>, Error> {
     let statement = client.prepare_cached(OBSERVE).await?;
     let seconds = |duration: Duration| duration.as_secs_f64();
-    let (age, since) = (seconds(age), since.map(seconds));
+    let since = since.map(seconds);
     let (blind_after, grace) =
         (seconds(blind_after(default_threshold)), seconds(default_threshold));
-    let row = client.query_one(&statement, &[&pod, &age, &since, &blind_after, &grace]).await?;
+    let row = client.query_one(&statement, &[&pod, &heard, &since, &blind_after, &grace]).await?;
     let blind: Option<f64> = row.try_get(0)?;
     Ok(blind.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()))
 }
