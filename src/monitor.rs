@@ -26,7 +26,7 @@ use crate::health::{BrownOut, Health};
 use crate::lifecycle::{Edge, Reason, SatelliteId, Session};
 use crate::log::append::{Log, Outcome};
 use crate::metrics::Metrics;
-use crate::observation::{self, SILENT_AFTER, blind_after};
+use crate::observation::{self, MAX_BROUGHT_BACK, SILENT_AFTER, blind_after};
 use brown_out::{Guard, Lateness, Rules};
 
 pub mod brown_out;
@@ -200,9 +200,10 @@ impl Monitor {
         }
         if now >= memory.look_through_at {
             let pods = [&silent[..], &[self.pod]].concat();
-            observation::bring_back(&client, &pods).await.map_err(server)?;
+            let brought_back = observation::bring_back(&client, &pods).await.map_err(server)?;
+            let let_go = self.let_go(&client, &silent).await.map_err(server)?;
             // As long as there are more of them the next sweep looks again.
-            if self.let_go(&client, &silent).await.map_err(server)? < MAX_LET_GO {
+            if let_go < MAX_LET_GO && brought_back < MAX_BROUGHT_BACK {
                 memory.look_through_at = now + self.default_threshold / 3;
             }
             let mut orphans = self.unheld(&client).await.map_err(server)?;
