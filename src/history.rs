@@ -66,6 +66,17 @@ async fn still_there(client: &impl GenericClient, as_of: AsOf) -> Result<(), NoA
     Ok(())
 }
 
+/// The same for a window that begins at `from`.
+async fn begins_in_the_log(
+    client: &impl GenericClient,
+    from: OffsetDateTime,
+) -> Result<(), NoAnswer> {
+    if partitions::horizon_time(client).await?.is_some_and(|horizon| from <= horizon) {
+        return Err(NoAnswer::Dropped(partitions::horizon(client).await?.0 + 1));
+    }
+    Ok(())
+}
+
 /// Finds the position a question is about.
 pub async fn resolve(client: &impl GenericClient, at: At) -> Result<AsOf, NoAnswer> {
     let oldest = past::oldest(client).await?.unwrap_or(Position(1));
@@ -290,6 +301,8 @@ pub async fn stats(
     let row = client.query_one(PRESENT, &[&satellite.0]).await?;
     let now = Timestamp::new(row.try_get("now")?).moment();
     let from = now - window;
+    // Before anything is read for nothing.
+    begins_in_the_log(client, from).await?;
     let since = Filter {
         satellite: Some(satellite),
         since: Some(Timestamp::new(from)),
@@ -316,10 +329,8 @@ pub async fn stats(
     let changed = past::last_change(client, satellite, field.as_str()).await?;
     let lapsed = lapsed(&row, default_threshold)?;
     let blind = observation::blind_spans(client, from, now, default_threshold).await?;
-    // After everything is read: what was dropped meanwhile may be missing.
-    if partitions::horizon_time(client).await?.is_some_and(|horizon| from <= horizon) {
-        return Err(NoAnswer::Dropped(partitions::horizon(client).await?.0 + 1));
-    }
+    // And after: what was dropped meanwhile may be missing.
+    begins_in_the_log(client, from).await?;
     Ok(Some(answer(&Known { field, from, now, before, within, newest, changed, lapsed, blind })))
 }
 

@@ -91,7 +91,8 @@ pub fn online_until(
 }
 
 /// The status at `now` of a satellite whose last edge is `connected`. A heartbeat exactly `threshold`
-/// old is still online; one from the future (the database's clock was set back) is online too.
+/// old is still online; one from the future (the database's clock was set back) is online too, until it
+/// is brought back (see [`crate::observation`]).
 pub fn status(
     last_heartbeat_at: Option<OffsetDateTime>,
     now: OffsetDateTime,

@@ -28,7 +28,7 @@ use crate::health::{BrownOut, Health};
 use crate::lifecycle::{Edge, Reason, SatelliteId, Session};
 use crate::log::append::{Log, Outcome};
 use crate::metrics::Metrics;
-use crate::observation::{self, SILENT_AFTER, blind_after};
+use crate::observation::{self, MAX_BROUGHT_BACK, SILENT_AFTER, blind_after};
 use brown_out::{Guard, Lateness, Rules};
 
 pub mod brown_out;
@@ -220,12 +220,12 @@ impl Monitor {
         }
         if now >= memory.look_through_at {
             let pods = [&silent[..], &[self.pod]].concat();
-            observation::bring_back(client, &pods).await?;
+            let brought_back = observation::bring_back(client, &pods).await?;
             let over = self.let_go(client, &silent).await?;
             let turn = &mut memory.turns.unheld;
             let mut orphans = self.unheld(client, turn).await?;
             // As long as there are more of them the next sweep looks again.
-            if over < MAX_LET_GO && turn.is_none() {
+            if over < MAX_LET_GO && brought_back < MAX_BROUGHT_BACK && turn.is_none() {
                 memory.look_through_at = now + self.default_threshold / 3;
             }
             orphans.retain(|due| !self.sessions.holds(due.satellite, due.session));

@@ -86,8 +86,8 @@ pub async fn observe(
     Ok(blind.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()))
 }
 
-/// Heartbeats and edges brought back in one statement; the next look goes on.
-const MAX_BROUGHT_BACK: i64 = 10_000;
+/// Rows that are brought back in one statement; the next one goes on.
+pub const MAX_BROUGHT_BACK: u64 = 10_000;
 
 /// Waits for nobody: a row that is locked is looked at again.
 const BRING_BACK: &str = "
@@ -112,10 +112,11 @@ const BRING_BACK: &str = "
 
 /// Brings back the heartbeats of these pods' sessions, and of those that are nobody's, that are later
 /// than now because the database's clock has gone back. Who is silent would be online until the clock
-/// has come that far again.
+/// has come that far again. Returns how many, at most [`MAX_BROUGHT_BACK`].
 pub async fn bring_back(client: &impl GenericClient, pods: &[i32]) -> Result<u64, Error> {
     let statement = client.prepare_cached(BRING_BACK).await?;
-    client.execute(&statement, &[&pods, &MAX_BROUGHT_BACK]).await
+    let limit = i64::try_from(MAX_BROUGHT_BACK).unwrap_or(i64::MAX);
+    client.execute(&statement, &[&pods, &limit]).await
 }
 
 const SIGHT: &str =
