@@ -51,7 +51,7 @@ async fn ask_and_go(address: SocketAddr, question: String) {
     tokio::time::sleep(IMPATIENCE).await;
 }
 
-/// How many statements about the past the database is at.
+/// How many processes of the database are at statements about the past.
 async fn running(sql: &Client) -> i64 {
     const RUNNING: &str = "
         select count(*) from pg_stat_activity

@@ -153,6 +153,7 @@ impl Address {
             statement_timeout: STATEMENT_TIMEOUT,
             wait: CONNECT_TIMEOUT,
             limit: REPLY_TIMEOUT,
+            options: "",
             outlive_work: false,
         })
     }
@@ -167,6 +168,8 @@ impl Address {
             statement_timeout: reads.timeout,
             wait: reads.wait,
             limit: reads.timeout + READ_MARGIN,
+            // One statement is one process: else their number would bound nothing.
+            options: "-c max_parallel_workers_per_gather=0",
             outlive_work: true,
         })
     }
@@ -181,7 +184,9 @@ impl Address {
         ]
         .map(|(name, timeout)| (name, timeout.as_millis()));
         let [lock, statement, idle] = timeouts.map(|(name, ms)| format!("-c {name}={ms}"));
-        config.options(format!("-c role={SERVICE_ROLE} -c jit=off {lock} {statement} {idle}"));
+        let more = sessions.options;
+        config
+            .options(format!("-c role={SERVICE_ROLE} -c jit=off {lock} {statement} {idle} {more}"));
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let manager = Manager::from_config(config, self.tls.clone(), recycling);
         let pool = Pool::builder(manager)
@@ -218,6 +223,8 @@ struct Sessions {
     statement_timeout: Duration,
     /// How long a caller waits for a connection.
     wait: Duration,
+    /// What else the sessions ask for.
+    options: &'static str,
     /// How long work may take, as seen from here.
     limit: Duration,
     /// Whether nothing of a session's outlives a statement that has ended: no transaction of several
