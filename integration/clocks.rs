@@ -50,7 +50,7 @@ int gettimeofday(struct timeval *now, void *zone) {
 "#;
 
 /// A folder with the shifted clock in it.
-fn shifted_clock(name: &str) -> PathBuf {
+pub fn shifted_clock(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("clock-{name}"));
     std::fs::create_dir_all(&folder).expect("a folder");
     std::fs::write(folder.join("clock.c"), SHIFTED_CLOCK).expect("the source");
@@ -69,7 +69,7 @@ fn with_clock<'a>(plan: Plan<'a>, folder: &Path, seconds: i64) -> Plan<'a> {
 }
 
 /// Shifts the clock of whoever has this folder's; whole or not at all.
-fn set(folder: &Path, seconds: i64) {
+pub fn set(folder: &Path, seconds: i64) {
     std::fs::write(folder.join("next"), seconds.to_string()).expect("the shift");
     std::fs::rename(folder.join("next"), folder.join("shift")).expect("the shift");
 }
