@@ -23,6 +23,9 @@ const BACK: Duration = Duration::from_secs(60);
 /// How long the stream may take to be the log again once nothing happens any more.
 const FEED: Duration = Duration::from_secs(45);
 
+/// How much of a difference is shown.
+const LONGEST: usize = 300;
+
 /// Nothing more comes of a fault once the log has been quiet for so long.
 fn quiet() -> Duration {
     TIMING.threshold + HOLD
@@ -148,8 +151,15 @@ async fn log_and_stream(run: &Run) -> Option<String> {
         }
     }
     let found = differences_but(&log, &stream, &given_up);
-    let first = found.iter().take(3).map(String::as_str).collect::<Vec<_>>().join("; ");
-    (!found.is_empty()).then(|| format!("{} differences: {first}", found.len()))
+    let there: BTreeSet<i64> = stream.iter().filter_map(StreamMessage::position).collect();
+    let positions = log.iter().map(|row| row.position);
+    let missing: Vec<i64> =
+        positions.filter(|p| !there.contains(p) && !given_up.contains(p)).collect();
+    let twice = stream.len() - there.len();
+    let first: String = found.first()?.chars().take(LONGEST).collect();
+    Some(format!(
+        "missing on the stream: {missing:?}; twice: {twice}; the first difference: {first}"
+    ))
 }
 
 /// By the harness' own fold and by the program's.

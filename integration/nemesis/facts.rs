@@ -1,6 +1,6 @@
 //! What was seen of log and stream so far.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -44,6 +44,8 @@ pub struct Facts {
     pub missing: BTreeMap<i64, Missing>,
     /// What was read of the stream: position by sequence.
     by_sequence: BTreeMap<u64, i64>,
+    /// The positions in it.
+    there: HashSet<i64>,
     /// Up to where the stream was read.
     pub sequence: u64,
     /// The newest position read since the stream was last built.
@@ -78,7 +80,10 @@ impl Facts {
         self.head = row.position;
         let latest = Latest { event: row.event.clone(), revision: row.revision, seen };
         self.latest.insert(row.satellite, latest);
-        self.missing.insert(row.position, Missing { since: seen, bound: FEED });
+        // The stream may have been read before the log.
+        if !self.there.contains(&row.position) {
+            self.missing.insert(row.position, Missing { since: seen, bound: FEED });
+        }
         fault
     }
 
@@ -89,6 +94,7 @@ impl Facts {
         let skipped: Vec<i64> = (newest + 1..position).filter(|p| !is_excused(p)).collect();
         self.newest = Some(newest.max(position));
         self.by_sequence.insert(sequence, position);
+        self.there.insert(position);
         self.missing.remove(&position);
         let (first, last) = (skipped.first()?, skipped.last()?);
         Some(format!(
@@ -106,9 +112,11 @@ impl Facts {
     /// need notice.
     pub fn took(&mut self, positions: &[i64], is_for_good: bool) {
         self.is_tampered = true;
-        self.by_sequence.retain(|_, position| !positions.contains(position));
+        let taken: HashSet<i64> = positions.iter().copied().collect();
+        self.by_sequence.retain(|_, position| !taken.contains(position));
         for position in positions {
             self.missing.remove(position);
+            self.there.remove(position);
             if is_for_good {
                 self.given_up.insert(*position);
             } else {
@@ -119,11 +127,20 @@ impl Facts {
         }
     }
 
+    /// The stream was emptied, as its limits might have done: what was on it up to this position, or was
+    /// to come back to it, need not come any more.
+    pub fn emptied(&mut self, newest: i64) {
+        let pending = self.missing.iter().filter(|(_, missing)| missing.bound == TAKEN);
+        let newest = pending.map(|(position, _)| *position).max().map_or(newest, |p| p.max(newest));
+        self.took(&(1..=newest).collect::<Vec<_>>(), true);
+    }
+
     /// The stream went back to what it was at this sequence.
     pub fn rewind(&mut self, sequence: u64) {
         self.is_tampered = true;
         let gone = self.by_sequence.split_off(&(sequence + 1));
         for position in gone.values() {
+            self.there.remove(position);
             self.missing.insert(*position, Missing { since: Instant::now(), bound: TAKEN });
         }
         self.sequence = self.sequence.min(sequence);
@@ -134,7 +151,7 @@ impl Facts {
     pub fn rebuilt(&mut self) {
         let since = Instant::now();
         self.missing = (1..=self.head).map(|p| (p, Missing { since, bound: TAKEN })).collect();
-        self.by_sequence.clear();
+        (self.by_sequence, self.there) = (BTreeMap::new(), HashSet::new());
         (self.newest, self.is_tampered) = (Some(0), false);
         (self.is_rebuilt, self.is_paused) = (true, false);
         (self.taken, self.given_up) = (BTreeSet::new(), BTreeSet::new());
@@ -156,6 +173,22 @@ mod tests {
         assert_eq!(with_stream(&[1, 2, 3, 2, 3, 4]).1, [""; 0]);
         let found = with_stream(&[1, 2, 5]).1;
         assert!(found.len() == 1 && found[0].contains("2 skipped, 3 to 4"), "{found:?}");
+    }
+
+    #[test]
+    fn what_was_read_on_the_stream_first_is_not_missing() {
+        let (mut facts, _) = with_stream(&[1]);
+        let row = |position| Row {
+            position,
+            satellite: Uuid::nil(),
+            revision: position,
+            event: "connected".to_owned(),
+            reason: "connect".to_owned(),
+        };
+        assert_eq!(facts.row(&row(1), Instant::now()), None);
+        assert_eq!(facts.row(&row(2), Instant::now()), None);
+        assert_eq!(facts.missing.keys().copied().collect::<Vec<_>>(), [2]);
+        assert!(facts.row(&row(4), Instant::now()).is_some());
     }
 
     #[test]

@@ -389,8 +389,7 @@ async fn purge(run: &Run) -> Result<(), String> {
     run.facts().is_tampered = true;
     let all = stream.purge().sequence(state.last_sequence + 1).into_future();
     let purged = timeout(STEP, all).await;
-    let positions: Vec<i64> = (1..=newest).collect();
-    run.facts().took(&positions, true);
+    run.facts().emptied(newest);
     purged.map_err(|_| "no answer")?.map_err(|error| error.to_string())?;
     Ok(())
 }

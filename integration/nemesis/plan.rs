@@ -40,7 +40,7 @@ enum Topic {
 }
 
 /// The deck: what is most likely to find something is there more than once.
-const DECK: [Topic; 16] = [
+const DECK: [Topic; 17] = [
     Topic::Pods,
     Topic::Pods,
     Topic::DatabaseLinks,
@@ -53,6 +53,7 @@ const DECK: [Topic; 16] = [
     Topic::Rows,
     Topic::Rows,
     Topic::Lease,
+    Topic::Tail,
     Topic::Tail,
     Topic::Clocks,
     Topic::Readers,
@@ -70,6 +71,9 @@ const GAP: std::ops::Range<u64> = 200..2_200;
 
 /// One in so many draws is a burst of edges, whatever the phase is about: a quiet log shows nothing.
 const BURSTS: u32 = 4;
+
+/// Satellites that come and go by themselves.
+const LIVELY: std::ops::Range<usize> = MEMBERS * 2 / 5..MEMBERS;
 
 /// The plan of a seed. A longer plan of the same seed begins like a shorter one.
 pub fn draw(seed: u64, length: Duration) -> Vec<Planned> {
@@ -155,11 +159,12 @@ fn fault(rng: &mut Rng, topic: Topic) -> (Fault, Duration) {
             _ => (Fault::Foreign, 500..5_000),
         },
         Topic::Rows => match choice % 2 {
-            0 => (Fault::LockSatellite(member), 6_000..16_000),
+            // Only its edges lock it: one that makes some.
+            0 => (Fault::LockSatellite(rng.usize(LIVELY)), 6_000..16_000),
             _ => (Fault::LockConnection(member), 6_000..16_000),
         },
         Topic::Lease => (Fault::StealLease, 2_000..9_000),
-        Topic::Tail => match choice % 6 {
+        Topic::Tail => match choice {
             0 => (Fault::Purge, 1..2),
             _ => (Fault::LoseTail(rng.u64(1..6)), 1..2),
         },
