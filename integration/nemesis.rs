@@ -18,6 +18,7 @@ use crate::harness::faults;
 use cast::{Member, Mood, Stage};
 use checker::Run;
 use fault::{MEMBERS, PODS};
+use plan::{Planned, Topic};
 use timeline::Timeline;
 use verdicts::{Promise, Verdicts};
 use world::World;
@@ -54,12 +55,19 @@ async fn whatever_goes_wrong_together_the_promises_are_kept() {
     let set = |name: &str| std::env::var(name).ok();
     let seconds = set("GROUNDSTATION_NEMESIS_SECONDS");
     let seconds = seconds.map_or(SECONDS, |text| text.parse().expect("seconds"));
+    let topics = set("GROUNDSTATION_NEMESIS_TOPICS").unwrap_or_default();
+    let topics: Vec<Topic> = topics
+        .split(',')
+        .filter(|name| !name.is_empty())
+        .map(|name| Topic::parse(name).unwrap_or_else(|| panic!("{name} is no topic")))
+        .collect();
     let stops_at_the_first = set("GROUNDSTATION_NEMESIS_GOES_ON").is_none();
-    play(faults::seed(), seconds, stops_at_the_first).await;
+    let (seed, length) = (faults::seed(), Duration::from_secs(seconds));
+    play(seed, length, &plan::draw(seed, length, &topics), stops_at_the_first).await;
 }
 
-async fn play(seed: u64, seconds: u64, stops_at_the_first: bool) {
-    let timeline = Arc::new(Timeline::begin(seed, seconds));
+async fn play(seed: u64, length: Duration, plan: &[Planned], stops_at_the_first: bool) {
+    let timeline = Arc::new(Timeline::begin(seed, length));
     let stop = CancellationToken::new();
     let first = stops_at_the_first.then(|| stop.clone());
     let verdicts = Arc::new(Verdicts::new(timeline.clone(), first));
@@ -89,9 +97,8 @@ async fn play(seed: u64, seconds: u64, stops_at_the_first: bool) {
     ending::everybody_is_there(&run, ARRIVAL, false).await;
     sleep(WARM_UP).await;
 
-    let length = Duration::from_secs(seconds);
     let begun = Instant::now();
-    inject::all(&run, &plan::draw(seed, length), length).await;
+    inject::all(&run, plan, length).await;
     mood.send_replace(Mood::Calm);
     ending::check(&run, &mut tasks).await;
 

@@ -34,11 +34,7 @@ fn quiet() -> Duration {
 /// Waits until all satellites are connected, or says who is not, if that counts.
 pub async fn everybody_is_there(run: &Run, patience: Duration, counts: bool) {
     let until = Instant::now() + patience;
-    let is_away = |member: &&Arc<Member>| {
-        let state = member.state();
-        let last = state.life.attempts.last();
-        !last.is_some_and(|attempt| attempt.welcomed.is_some() && attempt.over.is_none())
-    };
+    let is_away = |member: &&Arc<Member>| !member.state().life.is_connected();
     loop {
         let away: Vec<&str> =
             run.cast.iter().filter(is_away).map(|member| member.name.as_str()).collect();

@@ -70,6 +70,12 @@ impl Life {
         (*least.expect("a threshold"), *greatest.expect("a threshold"))
     }
 
+    /// Whether it has a connection.
+    pub fn is_connected(&self) -> bool {
+        let is_open = |attempt: &Attempt| attempt.welcomed.is_some() && attempt.over.is_none();
+        self.attempts.iter().rev().any(is_open)
+    }
+
     /// The connection that was there all the time between, with no later try that might have
     /// replaced it.
     pub fn held(&self, from: Instant, to: Instant) -> Option<&Attempt> {

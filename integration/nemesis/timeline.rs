@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Mutex;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// See the module.
 pub struct Timeline {
@@ -16,13 +16,17 @@ pub struct Timeline {
 
 impl Timeline {
     /// Begins with the seed.
-    pub fn begin(seed: u64, seconds: u64) -> Timeline {
+    pub fn begin(seed: u64, length: Duration) -> Timeline {
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("nemesis-{seed}"));
         std::fs::create_dir_all(&folder).expect("a folder for the timeline");
         let file = File::create(folder.join("timeline.txt")).expect("a file for the timeline");
         let timeline = Timeline { begun: Instant::now(), file: Mutex::new(file), folder };
         let file = timeline.folder.join("timeline.txt");
-        timeline.say(&format!("GROUNDSTATION_SEED={seed}, {seconds} s; {}", file.display()));
+        timeline.say(&format!(
+            "GROUNDSTATION_SEED={seed}, {} s; {}",
+            length.as_secs(),
+            file.display()
+        ));
         timeline
     }
 

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::timeline::Timeline;
 
 /// Of each broken promise so many are told; the rest is counted.
-const TOLD: u64 = 5;
+const TOLD: u64 = 10;
 
 /// What has to be so. The words are those of the report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
