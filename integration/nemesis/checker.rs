@@ -97,6 +97,9 @@ impl Run {
                 let heard = verdict::was_heard(member.number, &state.life, &self.windows, from, to);
                 let fault = heard.then(|| format!("{what} was heard all the time"));
                 self.verdicts.judge(Promise::NobodyHeardIsLost, fault);
+                if !heard {
+                    self.verdicts.kept(Promise::NobodyDeadStays);
+                }
             }
             ("connected", "recovered") => {
                 let age = verdict::is_too_old_to_recover(&state.life, &self.windows, from, to);
@@ -218,12 +221,8 @@ fn watch_feed(run: &Run) {
     // Once is enough.
     facts.missing.remove(&position);
     drop(facts);
-    let (promise, what) = if missing.bound == verdict::TAKEN {
-        (Promise::TakenComesBack, "was taken from the stream and is not back")
-    } else {
-        (Promise::FeedDoesNotWait, "is not on the stream")
-    };
-    run.verdicts.broken(promise, &format!("position {position} {what} after {waited:.1} s"));
+    let how = format!("position {position} is not on the stream after {waited:.1} s");
+    run.verdicts.broken(missing.promise(), &how);
 }
 
 /// Looks after the pods as whoever runs them: starts one that ended by itself, which none may, and

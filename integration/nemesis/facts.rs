@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::verdict::{FEED, TAKEN};
+use super::verdicts::Promise;
 
 /// What the log says of a satellite.
 #[derive(Debug, Clone)]
@@ -33,6 +34,13 @@ pub struct Missing {
     pub since: Instant,
     /// How long it may.
     pub bound: Duration,
+}
+
+impl Missing {
+    /// What is promised of it.
+    pub fn promise(self) -> Promise {
+        if self.bound == TAKEN { Promise::TakenComesBack } else { Promise::FeedDoesNotWait }
+    }
 }
 
 /// See the module.
@@ -87,20 +95,24 @@ impl Facts {
         fault
     }
 
-    /// One of ours that was read at a sequence of the stream; what is wrong with that.
-    pub fn message(&mut self, sequence: u64, position: i64) -> Option<String> {
+    /// One of ours that was read at a sequence of the stream: whether the stream lacked it so far, and
+    /// what is wrong with it.
+    pub fn message(&mut self, sequence: u64, position: i64) -> (Option<Missing>, Option<String>) {
         let newest = self.newest.unwrap_or(position - 1);
         let is_excused = |p: &i64| self.taken.contains(p) || self.given_up.contains(p);
         let skipped: Vec<i64> = (newest + 1..position).filter(|p| !is_excused(p)).collect();
         self.newest = Some(newest.max(position));
         self.by_sequence.insert(sequence, position);
         self.there.insert(position);
-        self.missing.remove(&position);
-        let (first, last) = (skipped.first()?, skipped.last()?);
-        Some(format!(
-            "after position {newest} came {position} (message {sequence}): {} skipped, {first} to {last}",
-            skipped.len()
-        ))
+        let missing = self.missing.remove(&position);
+        let fault = skipped.first().zip(skipped.last()).map(|(first, last)| {
+            let count = skipped.len();
+            format!(
+                "after position {newest} came {position} (message {sequence}): {count} skipped, \
+                 {first} to {last}"
+            )
+        });
+        (missing, fault)
     }
 
     /// How many of ours were read at these sequences.
@@ -163,7 +175,7 @@ mod tests {
 
     fn with_stream(positions: &[i64]) -> (Facts, Vec<String>) {
         let mut facts = Facts::default();
-        let read = positions.iter().zip(1..).filter_map(|(p, s)| facts.message(s, *p));
+        let read = positions.iter().zip(1..).filter_map(|(p, s)| facts.message(s, *p).1);
         let found = read.collect();
         (facts, found)
     }
@@ -196,7 +208,7 @@ mod tests {
         let (mut facts, _) = with_stream(&[1, 2, 3, 4]);
         facts.took(&[3, 4], false);
         assert_eq!(facts.missing.keys().copied().collect::<Vec<_>>(), [3, 4]);
-        facts.message(5, 3);
+        assert!(facts.message(5, 3).0.is_some());
         assert_eq!(facts.missing.len(), 1);
         facts.took(&[4], true);
         assert!(facts.missing.is_empty() && facts.given_up.contains(&4));
@@ -207,7 +219,7 @@ mod tests {
         let (mut facts, _) = with_stream(&[1, 2, 3, 4]);
         facts.rewind(2);
         assert_eq!(facts.missing.keys().copied().collect::<Vec<_>>(), [3, 4]);
-        assert_eq!(facts.message(3, 3), None);
-        assert!(facts.message(4, 5).is_some());
+        assert_eq!(facts.message(3, 3).1, None);
+        assert!(facts.message(4, 5).1.is_some());
     }
 }

@@ -101,9 +101,10 @@ impl Life {
 }
 
 impl Attempt {
-    /// The longest time without a sign of life that includes a moment between.
+    /// The longest time without a sign of life that includes a moment between. The first sign is its
+    /// coming, however long that took to be in the log.
     pub fn longest_silence(&self, from: Instant, to: Instant) -> Duration {
-        let signs = self.welcomed.iter().chain(&self.beats).copied();
+        let signs = self.beats.iter().chain([&self.began]).copied();
         let before = signs.clone().filter(|sign| *sign <= from).max();
         let between = signs.filter(|sign| *sign > from && *sign <= to);
         let mut signs: Vec<Instant> = before.into_iter().chain(between).chain([to]).collect();

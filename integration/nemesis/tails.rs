@@ -102,10 +102,12 @@ async fn read_on(run: &Run, jetstream: &jetstream::Context) {
         }
         known = sequence;
         facts.sequence = sequence;
-        let fault = position.and_then(|position| facts.message(sequence, position));
+        let Some(position) = position else { continue };
+        let (missing, fault) = facts.message(sequence, position);
         drop(facts);
-        if position.is_some() {
-            run.verdicts.judge(Promise::StreamSkipsNothing, fault);
+        run.verdicts.judge(Promise::StreamSkipsNothing, fault);
+        if let Some(missing) = missing {
+            run.verdicts.kept(missing.promise());
         }
     }
 }
