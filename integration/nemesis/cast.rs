@@ -259,7 +259,7 @@ fn draw(rng: &mut Rng, kind: Kind, mood: Mood) -> (tokio::time::Instant, Option<
     let ending = match kind {
         Kind::Polite => Ending::Goodbye,
         Kind::Wanderer => Ending::Wander,
-        Kind::Patient => Ending::Silence(long.mul_f64(0.5 + 0.35 * rng.f64())),
+        Kind::Patient => Ending::Silence(long.mul_f64(0.5 + 0.4 * rng.f64())),
         _ => match rng.u8(..3) {
             0 => Ending::Vanish,
             1 => Ending::Goodbye,

@@ -166,15 +166,27 @@ pub async fn watch(run: Arc<Run>) {
     }
 }
 
-/// Which attempts of whom were judged: those below the first number in full, and the ends that were
-/// found overdue.
-type Judged = HashMap<uuid::Uuid, (usize, Option<usize>)>;
+/// What was judged of each satellite.
+type Judged = HashMap<uuid::Uuid, Progress>;
+
+#[derive(Default)]
+struct Progress {
+    /// The first attempt of which it is not decided whether it was answered well.
+    begun: usize,
+    /// The first of which it is not decided whether it ended well.
+    ended: usize,
+    /// The attempts there were when an end or a death was found overdue: once is enough.
+    overdue: Option<usize>,
+}
+
+/// How long after an end the window of a fault that led to it may still begin.
+const AFTERMATH: Duration = Duration::from_secs(3);
 
 fn watch_member(run: &Run, member: &Member, polled: Instant, judged: &mut Judged) {
     let state = member.state();
     let Some(id) = state.credentials.as_ref().map(|credentials| credentials.id) else { return };
-    let (next, overdue) = judged.entry(id).or_default();
-    while let Some(attempt) = state.life.attempts.get(*next) {
+    let Progress { begun, ended, overdue } = judged.entry(id).or_default();
+    while let Some(attempt) = state.life.attempts.get(*begun) {
         let is_decided = attempt.welcomed.is_some() || attempt.over.is_some();
         let now = Instant::now();
         let fault = verdict::fault_of_attempt(member.number, attempt, &run.windows, now);
@@ -184,7 +196,16 @@ fn watch_member(run: &Run, member: &Member, polled: Instant, judged: &mut Judged
         let fault =
             fault.map(|how| format!("{} on pod {}: {how}", member.name, pod_name(attempt.pod)));
         run.verdicts.judge(Promise::NoEdgeWaitsForOthers, fault);
-        *next += 1;
+        *begun += 1;
+    }
+    while let Some(attempt) = state.life.attempts.get(*ended)
+        && attempt.over.as_ref().is_some_and(|(at, _)| at.elapsed() > AFTERMATH)
+    {
+        let fault = verdict::fault_of_end(member.number, &state.life, attempt, &run.windows);
+        let fault =
+            fault.map(|how| format!("{} on pod {}: {how}", member.name, pod_name(attempt.pod)));
+        run.verdicts.judge(Promise::NobodyHeardIsCutOff, fault);
+        *ended += 1;
     }
     let latest = run.facts().latest.get(&id).cloned();
     let Some(latest) = latest.filter(|latest| latest.event == "connected") else { return };

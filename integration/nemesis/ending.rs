@@ -69,6 +69,8 @@ pub async fn check(run: &Arc<Run>, tasks: &mut JoinSet<()>) {
     run.verdicts.judge(Promise::StreamIsTheLog, fault);
     let fault = rows(run).await;
     run.verdicts.judge(Promise::RowsAreTheFold, fault);
+    let (hold, said) = audit_chain(run).await;
+    run.verdicts.judge(Promise::SealsHold, (!hold).then_some(said));
     tasks.abort_all();
     while let Some(ended) = tasks.join_next().await {
         // The tasks of the checker and of the satellites go on for ever.
@@ -173,4 +175,10 @@ async fn rows(run: &Arc<Run>) -> Option<String> {
     let environment = [("DATABASE_URL".to_owned(), run.world.fleet.database_url.clone())];
     let (agrees, out, said) = program::ran(&["rebuild", "--check"], &environment).await;
     (!agrees).then(|| format!("rebuild --check: {out} {said}"))
+}
+
+async fn audit_chain(run: &Run) -> (bool, String) {
+    let environment = [("DATABASE_URL".to_owned(), run.world.fleet.database_url.clone())];
+    let (hold, out, said) = program::ran(&["audit", "--chain"], &environment).await;
+    (hold, format!("audit --chain: {out} {said}"))
 }

@@ -158,12 +158,12 @@ fn fault(rng: &mut Rng, topic: Topic) -> (Fault, Duration) {
     let (fault, lasts) = match topic {
         Topic::Pods => match choice % 4 {
             0 | 1 => (Fault::KillPod(pod), 100..6_000),
-            2 => (Fault::StopPod(pod), 500..9_000),
+            2 => (Fault::StopPod(pod), 500..12_000),
             _ => (Fault::EndPod(pod), 100..2_000),
         },
         Topic::DatabaseLinks => match choice % 3 {
-            0 => (Fault::CutDatabase(pod), 300..9_000),
-            1 => (Fault::StallDatabase(pod), 300..9_000),
+            0 => (Fault::CutDatabase(pod), 300..14_000),
+            1 => (Fault::StallDatabase(pod), 300..14_000),
             _ => (Fault::LoseCommits(pod), 1_000..4_000),
         },
         Topic::NatsLinks => match choice % 2 {

@@ -118,6 +118,24 @@ pub fn fault_of_attempt(
     is_clear.then(|| format!("{how} after {:.1} s", waited.as_secs_f64()))
 }
 
+/// What is wrong with how a pod ended a connection: it closes none that is within its threshold, unless
+/// it says why.
+pub fn fault_of_end(
+    number: usize,
+    life: &Life,
+    attempt: &Attempt,
+    windows: &Windows,
+) -> Option<String> {
+    let (at, end) = attempt.over.as_ref()?;
+    let (welcomed, End::Dropped | End::Closed(_)) = (attempt.welcomed?, end) else { return None };
+    let began = at.checked_sub(SETTLE).unwrap_or(*at).max(welcomed);
+    let (least, _) = life.thresholds(began, TIMING.threshold);
+    let silence = attempt.longest_silence(*at, *at);
+    let is_clear = windows.clear(|what| in_the_way(what, number, attempt.pod), began, *at + SLACK);
+    let seconds = silence.as_secs_f64();
+    (silence + SLACK < least && is_clear).then(|| format!("{end:?}, silent for {seconds:.1} s"))
+}
+
 /// Whether an end that the satellite chose must be in the log by now.
 pub fn end_is_overdue(number: usize, attempt: &Attempt, windows: &Windows, now: Instant) -> bool {
     let Some((at, End::Goodbye | End::Vanished)) = attempt.over else { return false };
@@ -187,6 +205,20 @@ mod tests {
         assert!(!was_heard(0, &life, &windows, at(base, 30), at(base, 31)), "muted before");
         assert!(was_heard(0, &life, &windows, at(base, 40), at(base, 41)));
         assert!(!was_heard(0, &life, &windows, at(base, 64), at(base, 65)), "it fell silent");
+    }
+
+    #[test]
+    fn a_connection_is_closed_only_where_the_silence_was_too_long() {
+        let base = Instant::now();
+        let fault = |until, over, windows: &Windows| {
+            let mut life = beating(base, until);
+            life.attempts[0].over = Some((at(base, over), End::Dropped));
+            fault_of_end(0, &life, &life.attempts[0], windows).is_some()
+        };
+        let windows = Windows::default();
+        assert!(fault(20, 22, &windows) && !fault(20, 26, &windows));
+        windows.note(Hampered::Line(0), at(base, 22), at(base, 23));
+        assert!(!fault(20, 22, &windows));
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub enum Promise {
     TakenComesBack,
     NobodyHeardIsLost,
     NobodyHeardIsShownOffline,
+    NobodyHeardIsCutOff,
     NobodyDeadStays,
     NobodyDeadComesBack,
     NoEdgeWaitsForOthers,
@@ -29,6 +30,7 @@ pub enum Promise {
     EverybodyComesBack,
     StreamIsTheLog,
     RowsAreTheFold,
+    SealsHold,
     AssignmentsAreTold,
 }
 
