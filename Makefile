@@ -4,7 +4,7 @@ CARGO := $(shell command -v cargo || echo "$$HOME/.cargo/bin/cargo")
 SEED = $(or $(GROUNDSTATION_SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults conformance fuzz lint fmt schemas examples bench tools test-tools clean docker-up
+.PHONY: help run test test-faults nemesis conformance fuzz lint fmt schemas examples bench tools test-tools clean docker-up
 
 help: ## Show what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1#\2/p' $(MAKEFILE_LIST) | awk -F'#' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -21,6 +21,12 @@ test-faults: test-tools ## The same tests with every fault injected; GROUNDSTATI
 	export GROUNDSTATION_FAULTS=full GROUNDSTATION_SEED=$$seed; \
 	$(CARGO) test --locked --features failpoints --no-fail-fast -- --skip storm:: --skip rolling_restart:: && \
 	$(CARGO) test --locked --features failpoints --no-fail-fast --test integration -- --test-threads=1 storm:: rolling_restart::
+
+# The plan of a seed is always the same; what comes of it depends on the machine as well.
+nemesis: test-tools ## Many faults at once for MINUTES (30), with a checker beside them; SEED=n repeats a plan
+	@seed=$(SEED); echo "MINUTES=$(or $(MINUTES),30) SEED=$$seed"; \
+	GROUNDSTATION_SEED=$$seed GROUNDSTATION_NEMESIS_SECONDS=$$(($(or $(MINUTES),30) * 60)) \
+	$(CARGO) test --locked --features failpoints --test integration nemesis::whatever -- --nocapture
 
 conformance: ## The Autobahn cases against the WebSocket layer
 	$(CARGO) build --locked --example echo

@@ -56,6 +56,7 @@ mod metrics;
 mod micro;
 mod migrations;
 mod nats_away;
+mod nemesis;
 mod openapi;
 mod outage;
 mod races;

@@ -16,7 +16,7 @@ pub fn repetitions(few: u32, many: u32) -> u32 {
 }
 
 /// What all chance of this run comes from.
-fn seed() -> u64 {
+pub fn seed() -> u64 {
     static SEED: OnceLock<u64> = OnceLock::new();
     *SEED.get_or_init(|| match std::env::var("GROUNDSTATION_SEED") {
         Ok(seed) => seed.parse().expect("GROUNDSTATION_SEED is a number"),

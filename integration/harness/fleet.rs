@@ -133,6 +133,12 @@ impl Fleet {
         (self.nats_url, self.nats) = (nats.url(), Some(nats));
     }
 
+    /// The stores of [`Fleet::with_own_stores`], for whoever stops and starts them beside other work.
+    pub fn take_stores(&mut self) -> (Postgres, Nats) {
+        let stores = self.postgres.take().zip(self.nats.take());
+        stores.expect("Fleet::with_own_stores")
+    }
+
     /// A fleet whose pods have only the rights of these files; the test looks as the superuser and as
     /// the operator.
     pub async fn with_rights(

@@ -7,7 +7,7 @@ use groundstation::lifecycle::{
 };
 use groundstation::wire::StateJson;
 use time::OffsetDateTime;
-use tokio_postgres::{GenericClient, IsolationLevel, types::Json};
+use tokio_postgres::{Client, GenericClient, IsolationLevel, types::Json};
 use uuid::Uuid;
 
 use super::fleet::Fleet;
@@ -26,6 +26,11 @@ impl Fleet {
             if found.is_empty() { Ok(()) } else { Err((stream.len(), found.join("\n"))) }
         })
         .await;
+        self.check_rows(&mut sql).await;
+    }
+
+    /// Checks the current rows against the log.
+    pub async fn check_rows(&self, sql: &mut Client) {
         let snapshot = sql.build_transaction().isolation_level(IsolationLevel::RepeatableRead);
         let snapshot = snapshot.start().await.expect("a snapshot");
         self.check_that_who_is_online_was_connected(&snapshot).await;

@@ -2,7 +2,7 @@
 //!
 //! Written from the contract alone. It uses nothing of the program but the table's columns.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use async_nats::jetstream::{self, stream::LastRawMessageErrorKind};
 use serde_json::{Value, json};
@@ -35,6 +35,13 @@ pub struct StreamMessage {
     pub subject: String,
     pub headers: BTreeMap<String, String>,
     pub body: Value,
+}
+
+impl StreamMessage {
+    /// The position it carries, if it is one of ours.
+    pub fn position(&self) -> Option<i64> {
+        self.headers.get("Groundstation-Position")?.parse().ok()
+    }
 }
 
 /// The whole log, in position order.
@@ -95,14 +102,27 @@ pub async fn read_stream(nats: &async_nats::Client) -> Vec<StreamMessage> {
 /// Everything in which the two differ, and everything in which the log breaks its own rules, one
 /// line each. Empty when all is well.
 pub fn differences(log: &[LogRow], stream: &[StreamMessage]) -> Vec<String> {
+    differences_but(log, stream, &BTreeSet::new())
+}
+
+/// The same where somebody took messages with these positions from the stream: they may be missing.
+pub fn differences_but(
+    log: &[LogRow],
+    stream: &[StreamMessage],
+    taken: &BTreeSet<i64>,
+) -> Vec<String> {
     let mut found = faults_of_the_log(log);
-    for (row, message) in log.iter().zip(stream) {
+    let there: BTreeSet<i64> = stream.iter().filter_map(StreamMessage::position).collect();
+    let is_missing =
+        |row: &&LogRow| taken.contains(&row.position) && !there.contains(&row.position);
+    let expected: Vec<&LogRow> = log.iter().filter(|row| !is_missing(row)).collect();
+    for (row, message) in expected.iter().zip(stream) {
         found.extend(difference(row, message));
     }
-    for row in log.iter().skip(stream.len()) {
+    for row in expected.iter().skip(stream.len()) {
         found.push(format!("position {}: not on the stream", row.position));
     }
-    for message in stream.iter().skip(log.len()) {
+    for message in stream.iter().skip(expected.len()) {
         found.push(format!("beyond the log: {message:?}"));
     }
     found

@@ -65,7 +65,8 @@ impl Pod {
         pod
     }
 
-    fn listening(&self) -> Result<SocketAddr, String> {
+    /// Where it listens, once it has said so.
+    pub fn listening(&self) -> Result<SocketAddr, String> {
         let listening = self.logged("listening").ok_or("no line `listening`")?;
         let address = listening["address"].as_str().ok_or("no address")?;
         address.parse().map_err(|_| format!("{address} is no address"))
@@ -163,7 +164,8 @@ impl Pod {
         }
         let request = request.body(body.unwrap_or_default()).expect("a request");
         let called = format!("{method} {path} of {}", self.name);
-        blocking(move || send(request)).await.unwrap_or_else(|error| panic!("{called}: {error}"))
+        let answer = blocking(move || send(request, CALL_TIMEOUT)).await;
+        answer.unwrap_or_else(|error| panic!("{called}: {error}"))
     }
 
     /// Any call.
@@ -174,18 +176,9 @@ impl Pod {
         token: Option<&str>,
         body: Option<String>,
     ) -> Answer {
-        let mut request = ureq::http::Request::builder()
-            .method(method)
-            .uri(format!("http://{}{path}", self.address));
-        if let Some(token) = token {
-            request = request.header("Authorization", format!("Bearer {token}"));
-        }
-        if body.is_some() {
-            request = request.header("Content-Type", "application/json");
-        }
-        let request = request.body(body.unwrap_or_default()).expect("a request");
         let called = format!("{method} {path} of {}", self.name);
-        blocking(move || send(request)).await.unwrap_or_else(|error| panic!("{called}: {error}"))
+        let answer = try_call(self.address, method, path, token, body, CALL_TIMEOUT).await;
+        answer.unwrap_or_else(|error| panic!("{called}: {error}"))
     }
 
     /// The value of a metric, written with its labels as `/metrics` shows them; 0 where it is not
@@ -250,6 +243,11 @@ impl Pod {
         signal(self.child.id(), "TERM");
     }
 
+    /// How it ended, if it has.
+    pub fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a child")
+    }
+
     /// Waits until the process has ended.
     pub async fn exit(&mut self) -> ExitStatus {
         let (child, lines) = (&mut self.child, &self.lines);
@@ -300,11 +298,32 @@ impl Lines {
     }
 }
 
-fn send(request: ureq::http::Request<String>) -> Result<Answer, ureq::Error> {
+/// A call of a pod that may be away, or not answer in time.
+pub async fn try_call(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    token: Option<&str>,
+    body: Option<String>,
+    limit: Duration,
+) -> Result<Answer, String> {
+    let mut request =
+        ureq::http::Request::builder().method(method).uri(format!("http://{address}{path}"));
+    if let Some(token) = token {
+        request = request.header("Authorization", format!("Bearer {token}"));
+    }
+    if body.is_some() {
+        request = request.header("Content-Type", "application/json");
+    }
+    let request = request.body(body.unwrap_or_default()).expect("a request");
+    blocking(move || send(request, limit)).await.map_err(|error| error.to_string())
+}
+
+fn send(request: ureq::http::Request<String>, limit: Duration) -> Result<Answer, ureq::Error> {
     let config = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .allow_non_standard_methods(true)
-        .timeout_global(Some(CALL_TIMEOUT))
+        .timeout_global(Some(limit))
         .build();
     let mut response = ureq::Agent::new_with_config(config).run(request)?;
     let headers = response.headers().iter();

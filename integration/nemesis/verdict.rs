@@ -1,0 +1,255 @@
+//! What may be said of a satellite, given what it did and what was hampered when. Pure.
+//!
+//! Each verdict is sound rather than complete: where a fault, or what the world needs to settle after
+//! one, leaves a doubt, there is no verdict.
+
+use std::time::{Duration, Instant};
+
+use super::fault::PODS;
+use super::life::{Attempt, End, Life};
+use super::windows::{Hampered, Windows};
+use super::world::{HOLD, TIMING};
+
+/// Between a heartbeat and the database: the pod writes four times a second.
+const SLACK: Duration = Duration::from_secs(2);
+
+/// How long the world takes after a fault until everything is in time again: the longest pause
+/// between two tries, a lock's time-out, a lease.
+const SETTLE: Duration = Duration::from_secs(12);
+
+/// How long an edge may wait when nothing is in its way.
+pub const EDGE: Duration = Duration::from_secs(8);
+
+/// How long a transition may wait for the stream when nothing is in its way.
+pub const FEED: Duration = Duration::from_secs(20);
+
+/// How long the stream may lack what was taken from it.
+pub const TAKEN: Duration = Duration::from_secs(35);
+
+/// What a loss may take beside threshold and hold: a sweep, an append, a busy machine.
+const FINDING: Duration = Duration::from_secs(8);
+
+/// Whether the satellite was heard, all of the time between, so lately that nobody may take it for
+/// offline. (Time in which Postgres was away is blind time and no excuse.)
+pub fn was_heard(
+    number: usize,
+    life: &Life,
+    windows: &Windows,
+    from: Instant,
+    to: Instant,
+) -> bool {
+    let Some(attempt) = life.held(from, to) else { return false };
+    let welcomed = attempt.welcomed.unwrap_or(attempt.began);
+    let (least, _) = life.thresholds(from, TIMING.threshold);
+    // Who was silent before may have been lost rightly, and its recovery is an edge.
+    let settled = from.checked_sub(EDGE).unwrap_or(from).max(welcomed);
+    if attempt.longest_silence(settled, to) + SLACK >= least {
+        return false;
+    }
+    let began = windows.back(Hampered::Postgres, from, least + SLACK).max(welcomed);
+    let pod = attempt.pod;
+    let in_doubt = |what| match what {
+        Hampered::Pod(p) | Hampered::Database(p) | Hampered::Line(p) => p == pod,
+        Hampered::Satellite(n) => n == number,
+        Hampered::Machine => true,
+        // Less than a lapse of two seconds is no blind time, and too much of a short threshold.
+        Hampered::Postgres => least < TIMING.threshold,
+        _ => false,
+    };
+    windows.clear(in_doubt, began, to)
+}
+
+/// Whether a satellite that counts as connected since `since` must have been found dead by now.
+pub fn is_overdue(
+    number: usize,
+    life: &Life,
+    windows: &Windows,
+    since: Instant,
+    now: Instant,
+) -> bool {
+    let Some(sign) = life.last_sign() else { return false };
+    let (_, greatest) = life.thresholds(sign, TIMING.threshold);
+    let stops = |what| {
+        matches!(what, Hampered::Postgres | Hampered::Machine | Hampered::Line(_))
+            || what == Hampered::Satellite(number)
+    };
+    let Some(begun) = windows.clear_since(stops, sign.max(since)) else { return false };
+    let of_pods = |what| matches!(what, Hampered::Pod(_) | Hampered::Database(_));
+    let begun = windows.unchanged_since(of_pods, begun);
+    let works =
+        |pod| windows.clear(|what| is_mute(what, pod), begun + Duration::from_millis(1), now);
+    let due = greatest.max(TIMING.threshold) + HOLD + FINDING;
+    (0..PODS).any(works) && now.saturating_duration_since(begun) > due
+}
+
+fn is_mute(what: Hampered, pod: usize) -> bool {
+    what == Hampered::Pod(pod) || what == Hampered::Database(pod)
+}
+
+/// What stands in the way of an edge of this satellite on this pod.
+fn in_the_way(what: Hampered, number: usize, pod: usize) -> bool {
+    is_mute(what, pod)
+        || what == Hampered::Line(pod)
+        || what == Hampered::Satellite(number)
+        || matches!(what, Hampered::Postgres | Hampered::Machine)
+}
+
+/// What is wrong with how a try to connect was answered, or not answered, by now.
+pub fn fault_of_attempt(
+    number: usize,
+    attempt: &Attempt,
+    windows: &Windows,
+    now: Instant,
+) -> Option<String> {
+    let over = attempt.over.as_ref().map(|(at, _)| *at);
+    let answered = attempt.welcomed.or(over).unwrap_or(now);
+    let waited = answered.duration_since(attempt.began);
+    let failed = match (&attempt.welcomed, &attempt.over) {
+        (None, Some((_, End::Goodbye | End::Vanished | End::Shutdown(_)))) => None,
+        (None, Some((_, end))) => Some(format!("{end:?}")),
+        _ => None,
+    };
+    if waited <= EDGE && failed.is_none() {
+        return None;
+    }
+    let before = attempt.began.checked_sub(SETTLE).unwrap_or(attempt.began);
+    let is_clear = windows.clear(|what| in_the_way(what, number, attempt.pod), before, answered);
+    let how = failed.unwrap_or_else(|| "no answer".to_owned());
+    is_clear.then(|| format!("{how} after {:.1} s", waited.as_secs_f64()))
+}
+
+/// What is wrong with how a pod ended a connection: it closes none that is within its threshold, unless
+/// it says why.
+pub fn fault_of_end(
+    number: usize,
+    life: &Life,
+    attempt: &Attempt,
+    windows: &Windows,
+) -> Option<String> {
+    let (at, end) = attempt.over.as_ref()?;
+    let (welcomed, End::Dropped | End::Closed(_)) = (attempt.welcomed?, end) else { return None };
+    let began = at.checked_sub(SETTLE).unwrap_or(*at).max(welcomed);
+    let (least, _) = life.thresholds(began, TIMING.threshold);
+    let silence = attempt.longest_silence(*at, *at);
+    let is_clear = windows.clear(|what| in_the_way(what, number, attempt.pod), began, *at + SLACK);
+    let seconds = silence.as_secs_f64();
+    (silence + SLACK < least && is_clear).then(|| format!("{end:?}, silent for {seconds:.1} s"))
+}
+
+/// Whether an end that the satellite chose must be in the log by now.
+pub fn end_is_overdue(number: usize, attempt: &Attempt, windows: &Windows, now: Instant) -> bool {
+    let Some((at, End::Goodbye | End::Vanished)) = attempt.over else { return false };
+    if attempt.welcomed.is_none() || now.saturating_duration_since(at) <= EDGE {
+        return false;
+    }
+    let before = at.checked_sub(SETTLE).unwrap_or(at);
+    windows.clear(|what| in_the_way(what, number, attempt.pod), before, now)
+}
+
+/// Whether a heartbeat must have been too old by `from` to bring its satellite back.
+pub fn is_too_old_to_recover(
+    life: &Life,
+    windows: &Windows,
+    from: Instant,
+    to: Instant,
+) -> Option<Duration> {
+    let sign = life.last_sign()?;
+    let attempt = life.attempts.last()?;
+    let (_, greatest) = life.thresholds(sign, TIMING.threshold);
+    let age = from.saturating_duration_since(sign);
+    let may_be_late = |what| match what {
+        // What a pod that stood still finds in its sockets looks new to it.
+        Hampered::Pod(p) | Hampered::Line(p) => p == attempt.pod,
+        Hampered::Postgres | Hampered::Machine => true,
+        _ => false,
+    };
+    (age > greatest + SLACK && windows.clear(may_be_late, sign, to)).then_some(age)
+}
+
+/// Since when nothing stands in the way of the feed; `None` while something does.
+pub fn feed_is_free_since(windows: &Windows, start: Instant) -> Option<Instant> {
+    let in_the_way = |what| !matches!(what, Hampered::Line(_) | Hampered::Satellite(_));
+    windows.clear_since(in_the_way, start)
+}
+
+mod tests {
+    use super::*;
+
+    fn at(base: Instant, seconds: u64) -> Instant {
+        base + Duration::from_secs(seconds)
+    }
+
+    /// Beats every second on pod 0 from the second second to `until`.
+    fn beating(base: Instant, until: u64) -> Life {
+        let mut life = Life::new(None);
+        life.attempts.push(Attempt {
+            pod: 0,
+            began: at(base, 1),
+            welcomed: Some(at(base, 2)),
+            beats: (2..=until).map(|second| at(base, second)).collect(),
+            over: None,
+        });
+        life
+    }
+
+    #[test]
+    fn who_beats_on_a_pod_that_hears_was_heard_also_through_blind_time() {
+        let base = Instant::now();
+        let (life, windows) = (beating(base, 60), Windows::default());
+        assert!(was_heard(0, &life, &windows, at(base, 30), at(base, 31)));
+        windows.note(Hampered::Postgres, at(base, 25), at(base, 29));
+        windows.note(Hampered::NatsServer, at(base, 25), at(base, 29));
+        windows.note(Hampered::Pod(1), at(base, 25), at(base, 29));
+        assert!(was_heard(0, &life, &windows, at(base, 30), at(base, 31)));
+        windows.note(Hampered::Database(0), at(base, 17), at(base, 20));
+        assert!(!was_heard(0, &life, &windows, at(base, 30), at(base, 31)), "muted before");
+        assert!(was_heard(0, &life, &windows, at(base, 40), at(base, 41)));
+        assert!(!was_heard(0, &life, &windows, at(base, 64), at(base, 65)), "it fell silent");
+    }
+
+    #[test]
+    fn a_connection_is_closed_only_where_the_silence_was_too_long() {
+        let base = Instant::now();
+        let fault = |until, over, windows: &Windows| {
+            let mut life = beating(base, until);
+            life.attempts[0].over = Some((at(base, over), End::Dropped));
+            fault_of_end(0, &life, &life.attempts[0], windows).is_some()
+        };
+        let windows = Windows::default();
+        assert!(fault(20, 22, &windows) && !fault(20, 26, &windows));
+        windows.note(Hampered::Line(0), at(base, 22), at(base, 23));
+        assert!(!fault(20, 22, &windows));
+    }
+
+    #[test]
+    fn nobody_dead_stays_longer_than_threshold_and_hold_where_somebody_can_find_it() {
+        let base = Instant::now();
+        let (life, windows) = (beating(base, 10), Windows::default());
+        let overdue = |windows: &Windows, now| is_overdue(0, &life, windows, base, at(base, now));
+        let due = 10 + (TIMING.threshold + HOLD + FINDING).as_secs();
+        assert!(!overdue(&windows, due) && overdue(&windows, due + 1));
+        windows.note(Hampered::Postgres, at(base, 15), at(base, 20));
+        assert!(!overdue(&windows, due + 1) && overdue(&windows, due + 11));
+    }
+
+    #[test]
+    fn an_edge_waits_for_nobody_else() {
+        let base = Instant::now();
+        let windows = Windows::default();
+        let attempt = |answered| Attempt {
+            pod: 0,
+            began: at(base, 20),
+            welcomed: Some(at(base, answered)),
+            beats: Vec::new(),
+            over: None,
+        };
+        let fault = |attempt: &Attempt, windows: &Windows| {
+            fault_of_attempt(0, attempt, windows, at(base, 50)).is_some()
+        };
+        assert!(!fault(&attempt(21), &windows) && fault(&attempt(40), &windows));
+        windows.note(Hampered::Satellite(1), at(base, 10), at(base, 40));
+        assert!(fault(&attempt(40), &windows), "another's lock is no excuse");
+        windows.note(Hampered::Satellite(0), at(base, 10), at(base, 11));
+        assert!(!fault(&attempt(40), &windows), "its own is");
+    }
+}

@@ -1,0 +1,87 @@
+//! What was judged, and what was found.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use tokio_util::sync::CancellationToken;
+
+use super::timeline::Timeline;
+
+/// Of each broken promise so many are told; the rest is counted.
+const TOLD: u64 = 10;
+
+/// What has to be so. The words are those of the report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Promise {
+    LogIsDense,
+    StreamSkipsNothing,
+    LiveStreamSkipsNothing,
+    FeedDoesNotWait,
+    TakenComesBack,
+    NobodyHeardIsLost,
+    NobodyHeardIsShownOffline,
+    NobodyHeardIsCutOff,
+    NobodyDeadStays,
+    NobodyDeadComesBack,
+    NoEdgeWaitsForOthers,
+    NothingOlderTakesOver,
+    PodsGoOn,
+    RelayHaltsForAReason,
+    EverybodyComesBack,
+    StreamIsTheLog,
+    RowsAreTheFold,
+    SealsHold,
+    AssignmentsAreTold,
+}
+
+/// See the module.
+pub struct Verdicts {
+    timeline: Arc<Timeline>,
+    /// Cancelled by the first broken promise, unless all of them are wanted.
+    stop: Option<CancellationToken>,
+    judged: Mutex<BTreeMap<Promise, (u64, u64)>>,
+}
+
+impl Verdicts {
+    pub fn new(timeline: Arc<Timeline>, stop: Option<CancellationToken>) -> Verdicts {
+        Verdicts { timeline, stop, judged: Mutex::default() }
+    }
+
+    /// It was as promised.
+    pub fn kept(&self, promise: Promise) {
+        self.judged.lock().expect("verdicts").entry(promise).or_default().0 += 1;
+    }
+
+    /// It was not, in these words.
+    pub fn broken(&self, promise: Promise, how: &str) {
+        let times = {
+            let mut judged = self.judged.lock().expect("verdicts");
+            let (_, broken) = judged.entry(promise).or_default();
+            *broken += 1;
+            *broken
+        };
+        if times <= TOLD {
+            self.timeline.say(&format!("BROKEN {promise:?}: {how}"));
+        }
+        if let Some(stop) = &self.stop {
+            stop.cancel();
+        }
+    }
+
+    pub fn judge(&self, promise: Promise, fault: Option<String>) {
+        match fault {
+            None => self.kept(promise),
+            Some(how) => self.broken(promise, &how),
+        }
+    }
+
+    /// One line for each promise that was judged; whether none is broken.
+    pub fn report(&self) -> (bool, String) {
+        let judged = self.judged.lock().expect("verdicts");
+        let lines = judged.iter().map(|(promise, (kept, broken))| {
+            format!("  {promise:?}: {kept} times kept, {broken} times broken")
+        });
+        let is_well = judged.values().all(|(_, broken)| *broken == 0);
+        (is_well, lines.collect::<Vec<_>>().join("\n"))
+    }
+}
