@@ -3,6 +3,7 @@
 
 pub mod agents;
 pub mod backup;
+pub mod cluster;
 pub mod exposition;
 pub mod faults;
 pub mod fleet;
