@@ -43,7 +43,7 @@ async fn publish(fleet: &Fleet, messages: &[Stored]) {
     for (subject, headers, payload) in messages {
         let mut stored = HeaderMap::new();
         for (name, values) in headers.iter() {
-            if name.to_string() != "Nats-Expected-Last-Sequence" {
+            if !name.to_string().starts_with("Nats-Expected-") {
                 stored.insert(name.clone(), values[0].clone());
             }
         }

@@ -65,7 +65,10 @@ mod reads;
 mod rebuild;
 mod registry_history;
 mod relay;
+mod relay_among_others;
+mod relay_cluster;
 mod relay_contradictions;
+mod relay_idle;
 #[cfg(feature = "failpoints")]
 mod relay_killed;
 mod removal;

@@ -2,15 +2,14 @@
 //! going on would make it worse.
 
 use std::fs;
-use std::path::Path;
 
 use async_nats::HeaderMap;
 use async_nats::jetstream;
 use serde_json::{Value, json};
 
 use crate::audit::{STREAM, audit, connect_times, forgetful_stream, store};
-use crate::harness::log_and_stream::read_stream;
-use crate::harness::wait::blocking;
+use crate::harness::log_and_stream::{StreamMessage, read_stream};
+use crate::harness::relaying::{copy, expect_checkpoint, with_nats_stopped};
 use crate::harness::{CALM, Credentials, Fleet, Pod, eventually};
 
 /// A pod and a satellite that has connected this often, all of it on the stream.
@@ -20,28 +19,6 @@ async fn published(fleet: &Fleet, times: usize) -> (Pod, Credentials) {
     connect_times(&pod, &credentials, times).await;
     fleet.check().await;
     (pod, credentials)
-}
-
-/// Stops NATS, does this to its folder of streams, and starts it again.
-async fn with_nats_stopped(mut fleet: Fleet, change: impl FnOnce(&Path) + Send + 'static) -> Fleet {
-    blocking(move || {
-        fleet.own_nats().stop();
-        change(&fleet.own_nats().streams());
-        fleet.own_nats().restart().expect("NATS restarts");
-        fleet
-    })
-    .await
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("a folder");
-    for entry in from.read_dir().expect("a folder").flatten() {
-        let target = to.join(entry.file_name());
-        match entry.path().is_dir() {
-            true => copy(&entry.path(), &target),
-            false => drop(fs::copy(entry.path(), target).expect("copied")),
-        }
-    }
 }
 
 async fn relay_state(pod: &Pod) -> Value {
@@ -100,6 +77,8 @@ async fn a_new_stream_that_somebody_else_filled_first_gets_the_whole_log() {
 async fn a_message_deleted_from_the_middle_is_named_and_the_rest_flows_on() {
     let fleet = Fleet::new(CALM).await;
     let (mut pod, credentials) = published(&fleet, 6).await;
+    // Behind the checkpoint it would be a hole.
+    expect_checkpoint(&fleet, 6).await;
     let jetstream = jetstream::new(fleet.nats().await);
     let stream = jetstream.get_stream(STREAM).await.expect("the stream");
     stream.delete_message(2).await.expect("deleted");
@@ -111,6 +90,79 @@ async fn a_message_deleted_from_the_middle_is_named_and_the_rest_flows_on() {
     connect_times(&pod, &credentials, 1).await;
     let ended = audit(&fleet, &[]).await;
     assert_eq!(ended.faults(), ["missing    position 2"], "{ended:?}");
+}
+
+/// The checkpoint of a pod that died lags.
+async fn set_checkpoint(fleet: &Fleet, position: i64) {
+    const SET: &str = "update relay set position = $1, stream_sequence = $1";
+    fleet.sql().await.execute(SET, &[&position]).await.expect("the relay's row");
+}
+
+#[tokio::test]
+async fn a_position_missing_between_the_checkpoint_and_the_tail_halts_the_relay_until_a_repair() {
+    let fleet = Fleet::new(CALM).await;
+    let (mut pod, credentials) = published(&fleet, 6).await;
+    pod.terminate();
+    pod.exit().await;
+    set_checkpoint(&fleet, 2).await;
+    let jetstream = jetstream::new(fleet.nats().await);
+    let stream = jetstream.get_stream(STREAM).await.expect("the stream");
+    for sequence in [4, 5] {
+        stream.delete_message(sequence).await.expect("deleted");
+    }
+    let pod = fleet.pod("b").await;
+    let reason = expect_halted(&pod).await;
+    assert!(reason.contains("lacks positions 4 to 5"), "{reason}");
+    assert!(reason.contains("groundstation audit --repair"), "{reason}");
+    assert_eq!(pod.metric("groundstation_relay_halted").await, 1.0);
+    assert_eq!(pod.expect_log("the relay has halted").await["level"], "ERROR");
+    connect_times(&pod, &credentials, 1).await;
+    assert_eq!(read_stream(&fleet.nats().await).await.len(), 4, "nothing was touched");
+    let ended = audit(&fleet, &["--wait", "10ms", "--repair", "--yes"]).await;
+    assert!(ended.is_ok, "{ended:?}");
+    connect_times(&pod, &credentials, 1).await;
+    let ended = audit(&fleet, &[]).await;
+    assert!(ended.is_ok && ended.out.contains("agree on 8 transitions"), "{ended:?}");
+}
+
+/// Limits removed what the checkpoint does not know of: nothing is missing that was not removed.
+#[tokio::test]
+async fn what_limits_removed_behind_the_checkpoint_is_no_hole() {
+    let fleet = Fleet::new(CALM).await;
+    forgetful_stream(&fleet, 3).await;
+    let pod = fleet.pod("a").await;
+    let credentials = pod.register("edge", "eu").await;
+    connect_times(&pod, &credentials, 8).await;
+    expect_checkpoint(&fleet, 8).await;
+    drop(pod);
+    set_checkpoint(&fleet, 2).await;
+    let pod = fleet.pod("b").await;
+    connect_times(&pod, &credentials, 1).await;
+    let ended = audit(&fleet, &[]).await;
+    assert!(ended.is_ok && ended.out.contains("agree on 3 transitions"), "{ended:?}");
+}
+
+/// Nobody can tell any more whether what its limits removed was ours: what is behind the checkpoint is
+/// published, perhaps once more, rather than lost.
+#[tokio::test]
+async fn a_limited_stream_that_was_emptied_gets_what_is_behind_a_lagging_checkpoint() {
+    let fleet = Fleet::new(CALM).await;
+    let stream = forgetful_stream(&fleet, 100).await;
+    let (mut pod, credentials) = published(&fleet, 6).await;
+    pod.terminate();
+    pod.exit().await;
+    set_checkpoint(&fleet, 4).await;
+    stream.purge().await.expect("emptied");
+    let pod = fleet.pod("b").await;
+    connect_times(&pod, &credentials, 1).await;
+    let nats = fleet.nats().await;
+    let positions = eventually("three messages", async || {
+        let position = |message: &StreamMessage| message.headers["Groundstation-Position"].clone();
+        let found: Vec<String> = read_stream(&nats).await.iter().map(position).collect();
+        if found.len() == 3 { Ok(found) } else { Err(format!("{found:?}")) }
+    })
+    .await;
+    assert_eq!(positions, ["5", "6", "7"]);
 }
 
 #[tokio::test]

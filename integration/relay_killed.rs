@@ -10,11 +10,14 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::harness::faults::{chance, full, repetitions};
-use crate::harness::relaying::{SHORT_MEMORY, come_and_go, forgetful_stream};
+use crate::harness::relaying::{SHORT_MEMORY, come_and_go, stream_that_knows_for};
 use crate::harness::{CALM, Fleet, Pod, Proxy};
 
 /// What `abort` ends a process with.
 const SIGABRT: i32 = 6;
+
+/// Longer than all of it takes.
+const LONG_MEMORY: Duration = Duration::from_secs(600);
 
 /// One in so many deaths is survived by another pod, which has to wait for the lease to expire.
 const TAKEOVER_ONE_IN: u32 = 6;
@@ -67,9 +70,7 @@ async fn expect_death(pod: &mut Pod) {
 async fn dies(point: &str, latest: u32, forgetful: bool) {
     let mut chance = chance(&format!("{point}, forgetful: {forgetful}"));
     let fleet = Fleet::new(CALM).await;
-    if forgetful {
-        forgetful_stream(&fleet).await;
-    }
+    stream_that_knows_for(&fleet, if forgetful { SHORT_MEMORY } else { LONG_MEMORY }).await;
     let flow = Flow::start(&fleet).await;
     let mut names = ["first", "second"];
     for _ in 0..repetitions(3, 50) {

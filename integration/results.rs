@@ -1,9 +1,13 @@
 //! A result is passed on if its satellite is assigned to say it at that moment, and is delivered when
 //! JetStream has it.
 
+use std::time::Duration;
+
 use async_nats::jetstream;
+use async_nats::jetstream::message::PublishMessage;
 use serde_json::{Value, json};
 
+use crate::harness::cluster::{Cluster, Version};
 use crate::harness::wait::{blocking, eventually};
 use crate::harness::{CALM, Credentials, Fleet, Pod, Proxy, Satellite};
 
@@ -208,4 +212,27 @@ async fn a_pod_that_ends_delivers_what_it_has_taken() {
     assert!(b.exit().await.success());
     assert_eq!(expect_delivered(&fleet, 500).await.len(), 500);
     fleet.check().await;
+}
+
+/// In a cluster nats-server 2.10 knows the id of a message it refused, and answers its repetition as
+/// one of sequence 0, until its duplicate window is over.
+#[tokio::test]
+async fn what_is_called_a_repetition_of_something_that_was_not_stored_is_not_delivered_yet() {
+    let cluster = Cluster::start(Version::V2_10).await;
+    let fleet = cluster.fleet(CALM).await;
+    let subjects = || vec!["satellite.result".to_owned()];
+    let make = || cluster.make(&fleet, STREAM, subjects(), Duration::from_secs(3));
+    make().await;
+    let (_a, b, _, satellite) = with_assigned(&fleet).await;
+    satellite.send(&result("c", 1));
+    let id = expect_delivered(&fleet, 1).await[0].1.clone();
+    let jetstream = jetstream::new(fleet.nats().await);
+    jetstream.delete_stream(STREAM).await.expect("deleted");
+    make().await;
+    let message = PublishMessage::build().message_id(&id).expected_last_sequence(7);
+    let sent = jetstream.send_publish("satellite.result", message).await.expect("sent");
+    sent.await.expect_err("refused");
+    satellite.send(&result("c", 1));
+    assert_eq!(expect_delivered(&fleet, 1).await[0].1, id);
+    b.expect_metric(&outcome("delivered"), 2.0).await;
 }

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
-use async_nats::jetstream::stream::{Config, Stream};
+use async_nats::jetstream::stream::Stream;
 use async_nats::jetstream::{Context, Message};
 use deadpool_postgres::Object;
 use futures_util::StreamExt;
@@ -92,7 +92,7 @@ impl Audit {
         if let Some(stream) = &stream {
             let info = stream.get_info().await.context("cannot read the stream's state")?;
             let (first, last) = (info.state.first_sequence, info.state.last_sequence);
-            is_limited = first > 1 && has_limits(&info.config);
+            is_limited = first > 1 && stream::has_limits(&info.config);
             sequences = Some((first, last));
         }
         // Every message up to `last` was in the log before it was published.
@@ -180,14 +180,6 @@ impl Audit {
 fn place(message: &Message) -> anyhow::Result<(u64, u64)> {
     let info = message.info().map_err(|error| anyhow::anyhow!("not from a stream: {error}"))?;
     Ok((info.stream_sequence, info.pending))
-}
-
-/// Whether the stream removes old messages by itself.
-fn has_limits(config: &Config) -> bool {
-    config.max_messages > 0
-        || config.max_bytes > 0
-        || config.max_messages_per_subject > 0
-        || !config.max_age.is_zero()
 }
 
 /// The log by position: read in pages where it is read on, one by one where it is not.

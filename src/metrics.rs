@@ -79,6 +79,8 @@ pub struct Numbers {
     pub relay_leader: Gauge,
     /// 1 while the relay has stopped because stream and log contradict each other.
     pub relay_halted: Gauge,
+    /// The stream's duplicate window, while this pod relays.
+    pub relay_duplicate_window: Gauge<f64, AtomicU64>,
     /// Messages this pod put on the stream.
     pub relay_published: Counter,
     /// Publishes the stream did not take as expected, after which the tail was read again.
@@ -165,6 +167,7 @@ impl Metrics {
             disagreements: Family::default(),
             relay_leader: Gauge::default(),
             relay_halted: Gauge::default(),
+            relay_duplicate_window: Gauge::default(),
             relay_published: Counter::default(),
             relay_rejected: Counter::default(),
             relay_foreign: Counter::default(),
@@ -312,6 +315,12 @@ impl Numbers {
             "relay_halted",
             "1 while stream and log contradict each other",
             self.relay_halted.clone(),
+        );
+        r.register_with_unit(
+            "relay_duplicate_window",
+            "The stream's duplicate window, as the pod that relays sees it",
+            Unit::Seconds,
+            self.relay_duplicate_window.clone(),
         );
         r.register(
             "relay_published_messages",

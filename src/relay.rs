@@ -3,8 +3,19 @@
 //! Every message carries the stream sequence it is to follow (`Nats-Expected-Last-Sequence`), so
 //! the server stores transition p only on top of p - 1: the stream stays gapless and free of
 //! duplicates for any number of relays, however dead they were thought to be. The lease in the
-//! table `relay` only saves work. Publishes are pipelined; one that is not taken makes all later
-//! ones fail too, and the relay reads the stream's tail again and goes on from there.
+//! table `relay` only saves work.
+//!
+//! With several messages under way the sequence alone is not enough: where somebody else's message
+//! takes the place of p, p is refused, and p + 1 finds the sequence it expects. So a message that
+//! follows one whose acknowledgement is still out also demands that message's id
+//! (`Nats-Expected-Last-Msg-Id`): then one that is not taken makes all later ones fail too, and the
+//! relay reads the stream's tail again and goes on from there. On a replicated stream each server
+//! would compare that id with a memory of its own, which it loses when it restarts or catches up;
+//! it would then refuse what the others store, for good. There one message is under way at a time.
+//!
+//! Whoever begins to relay proves that no position is missing between the checkpoint and the
+//! stream's tail. While nothing happens the relay looks every few seconds, after each reconnect, and
+//! before the next publish, whether the stream is as it left it.
 //!
 //! Where stream and log disagree, it depends on whether going on can make it worse:
 //!
@@ -12,7 +23,9 @@
 //! |---|---|
 //! | the stream is gone or empty, or an older copy of it is back | publishes what it lacks |
 //! | its newest messages were deleted | publishes them again |
-//! | a message further down was deleted | goes on; `groundstation audit` names it |
+//! | a message below the checkpoint was deleted | goes on; `groundstation audit` names it |
+//! | a position is missing between the checkpoint and the tail | halts, says which and the way out |
+//! | the stream's own limits removed its oldest messages, or all of them | goes on behind them; of those behind the checkpoint, a second's worth after a crash, nobody knows any more and they are published again |
 //! | somebody else publishes on our subjects, even a copy of ours | passes over it and counts it |
 //! | the stream has what the log does not (the database was restored to an earlier point) | halts, says why, touches nothing |
 //!
@@ -20,11 +33,13 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use async_nats::jetstream;
 use async_nats::jetstream::context::PublishAckFuture;
+use async_nats::jetstream::stream::{Info, Stream};
 use deadpool_postgres::Object;
 use fail::fail_point;
 use tokio::sync::watch;
@@ -39,12 +54,15 @@ use crate::metrics::{Disagreement, Metrics};
 use crate::trace;
 
 pub mod checkpoint;
+mod density;
 pub mod message;
+#[cfg(test)]
+mod model;
 pub mod stream;
 
 use checkpoint::Checkpoint;
 use message::Epoch;
-use stream::Tail;
+use stream::{Left, Tail};
 
 /// How long a lease lasts without being renewed: another pod takes over within this and one
 /// [`STANDBY_PAUSE`], less than the 10 s promised.
@@ -66,10 +84,19 @@ const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// and says so, and not all of them in turn.
 const HALT_PAUSE: Duration = Duration::from_secs(2);
 
+/// How often an idle relay looks whether the stream is as it left it.
+const LOOK: Duration = Duration::from_secs(3);
+
+/// For how long an acknowledgement, or a look, stands for the next publish too.
+const FRESH: Duration = Duration::from_millis(100);
+
+/// A duplicate window from which a pod speaks of it, where it can hold the feed up.
+const LONG_WINDOW: Duration = Duration::from_secs(1);
+
 /// Transitions read at once.
 const BATCH: i64 = 500;
 
-/// Messages published and not acknowledged yet.
+/// Messages published and not acknowledged yet, where that is not one.
 const MAX_IN_FLIGHT: usize = 1_000;
 
 /// How long an acknowledgement may take.
@@ -91,6 +118,14 @@ pub struct Relay {
     pub metrics: Metrics,
 }
 
+/// Why following the log ended in order.
+enum Ended {
+    /// It no longer leads.
+    Stepped(Stepped),
+    /// The stream is not as it was left: its tail has to be read again.
+    Moved,
+}
+
 /// Why a relay stops leading.
 enum Stepped {
     /// Somebody else holds the lease.
@@ -107,13 +142,15 @@ impl Relay {
             .ack_timeout(ACK_TIMEOUT)
             .max_ack_inflight(MAX_IN_FLIGHT + 1)
             .build(self.nats.clone());
+        let mut told = None;
         loop {
             if self.is_connected() && self.take_lease().await {
                 info!(pod = %self.pod, "this pod relays");
                 self.metrics.relay_leader.set(1);
-                let stepped = self.lead(&jetstream, &stop).await;
+                let stepped = self.lead(&jetstream, &mut told, &stop).await;
                 self.metrics.relay_leader.set(0);
                 self.metrics.relay_halted.set(0);
+                self.metrics.relay_duplicate_window.set(0.0);
                 self.health.relay(RelayState::Standby);
                 match stepped {
                     Stepped::LostLease => warn!("this pod no longer relays: another took over"),
@@ -131,10 +168,16 @@ impl Relay {
         self.nats.connection_state() == async_nats::connection::State::Connected
     }
 
-    async fn lead(&mut self, jetstream: &jetstream::Context, stop: &CancellationToken) -> Stepped {
+    async fn lead(
+        &mut self,
+        jetstream: &jetstream::Context,
+        told: &mut Option<Duration>,
+        stop: &CancellationToken,
+    ) -> Stepped {
         loop {
-            let pause = match self.follow(jetstream, stop).await {
-                Ok(stepped) => return stepped,
+            let pause = match self.follow(jetstream, told, stop).await {
+                Ok(Ended::Stepped(stepped)) => return stepped,
+                Ok(Ended::Moved) => Duration::ZERO,
                 Err(Interruption::Contradiction(reason)) => {
                     let state = RelayState::Halted { reason: reason.clone() };
                     if self.health.relay(state) {
@@ -143,6 +186,10 @@ impl Relay {
                     }
                     self.metrics.relay_halted.set(1);
                     HALT_PAUSE
+                }
+                Err(Interruption::CameBetween(refusal)) => {
+                    tracing::debug!(refusal = %format!("{refusal:#}"), "the tail is read again");
+                    Duration::ZERO
                 }
                 Err(Interruption::Failure(failure)) => {
                     self.metrics.relay_halted.set(0);
@@ -168,24 +215,33 @@ impl Relay {
     async fn follow(
         &mut self,
         jetstream: &jetstream::Context,
+        told: &mut Option<Duration>,
         stop: &CancellationToken,
-    ) -> Result<Stepped, Interruption> {
+    ) -> Result<Ended, Interruption> {
+        let connects = self.connects();
         let stream = stream::ensure(jetstream).await?;
+        let info = stream.cached_info();
+        self.tell_of_the_window(info, told);
+        let is_replicated = stream::is_replicated(info);
         let checkpoint = self.checkpoint().await?;
-        let tail = stream::tail(&stream, &self.database, checkpoint).await?;
-        let tail = match tail {
-            stream::Found::Tail { tail, foreign } => {
+        let found = tokio::select! {
+            found = stream::tail(&stream, &self.database, checkpoint) => found?,
+            () = self.keep_lease() => return Ok(Ended::Stepped(Stepped::LostLease)),
+        };
+        let left = match found {
+            stream::Found::Tail { tail, newest, foreign } => {
                 if foreign > 0 {
                     self.metrics.relay_foreign.inc_by(foreign);
                     self.metrics.disagreement(Disagreement::Foreign, foreign);
                     warn!(foreign, "somebody else publishes on our subjects: passed over");
                 }
-                tail
+                Left { tail, newest, is_replicated }
             }
             stream::Found::Contradiction(reason) => {
                 return Err(Interruption::Contradiction(reason));
             }
         };
+        let tail = left.tail;
         self.metrics.relay_halted.set(0);
         if tail.position < checkpoint.tail.position {
             self.metrics.disagreement(Disagreement::Behind, 1);
@@ -205,40 +261,86 @@ impl Relay {
 
         // Also before anything is put below the old checkpoint, on a stream that fell behind it.
         if !self.renew(checkpoint.epoch, tail).await? {
-            return Ok(Stepped::LostLease);
+            return Ok(Ended::Stepped(Stepped::LostLease));
         }
-        let mut window = Window::new(checkpoint.epoch, tail);
-        let ended = self.publish(&mut window, jetstream, stop).await;
+        let mut window = Window::new(checkpoint.epoch, left, connects);
+        let ended = self.publish(&mut window, &stream, jetstream, stop).await;
         // The next look at the stream begins here; the lease is looked after by whoever looks.
-        if let Err(error) = self.renew(window.epoch, window.acknowledged).await {
+        if let Err(error) = self.renew(window.epoch, window.left.tail).await {
             tracing::debug!(error = %format!("{error:#}"), "the checkpoint stays behind");
         }
-        Ok(ended?)
+        match ended {
+            // It got further than the time before: there is nothing to wait for.
+            Err(refusal) if window.left.tail.position > tail.position => {
+                Err(Interruption::CameBetween(refusal))
+            }
+            ended => Ok(ended?),
+        }
+    }
+
+    /// Ends when the lease is lost.
+    async fn keep_lease(&self) {
+        loop {
+            tokio::time::sleep(RENEWAL).await;
+            if !self.take_lease().await {
+                return;
+            }
+        }
+    }
+
+    /// How often the client has connected.
+    fn connects(&self) -> u64 {
+        self.nats.statistics().connects.load(Ordering::Relaxed)
+    }
+
+    /// In a cluster, nats-server 2.10 and 2.11 know the id of a message they refused, and refuse its
+    /// retry until the window is over. Nothing a pod may do shortens that.
+    fn tell_of_the_window(&self, info: &Info, told: &mut Option<Duration>) {
+        let window = info.config.duplicate_window;
+        self.metrics.relay_duplicate_window.set(window.as_secs_f64());
+        let is_long = window > LONG_WINDOW && stream::is_replicated(info);
+        if is_long && told.replace(window) != Some(window) {
+            warn!(
+                ?window,
+                "the stream {} is replicated and has a long duplicate window: nats-server 2.10 and \
+                 2.11 can hold the feed up for as long; set it to 100ms",
+                stream::NAME
+            );
+        }
     }
 
     /// Publishes from the window's tail on, until something goes wrong.
     async fn publish(
         &mut self,
         window: &mut Window,
+        stream: &Stream,
         jetstream: &jetstream::Context,
         stop: &CancellationToken,
-    ) -> anyhow::Result<Stepped> {
-        let mut renewed = Instant::now();
+    ) -> anyhow::Result<Ended> {
         loop {
-            if stop.is_cancelled() {
-                return Ok(Stepped::Stopping);
-            }
             self.head.mark_unchanged();
+            let quiet = window.proved.elapsed();
             let entries = self.read(window).await?;
+            if self.is_look_due(window, quiet, entries.is_empty()) {
+                window.connects = self.connects();
+                if !stream::is_as_left(stream, window.left, window.epoch).await? {
+                    return Ok(Ended::Moved);
+                }
+                window.proved = Instant::now();
+            }
             tell_of_a_gap(window.published.position, entries.first());
             if !entries.is_empty() {
                 fail_point!("relay::after_read", |_| std::process::abort());
             }
             for entry in &entries {
-                if window.in_flight.len() >= MAX_IN_FLIGHT {
+                if let Some(ended) = self.keep_on(window, stream, stop).await? {
+                    return Ok(ended);
+                }
+                if window.in_flight.len() >= window.max_in_flight() {
                     self.acknowledge(window).await?;
                 }
-                let message = message::build(entry, window.epoch, window.published.sequence);
+                let after = window.published.sequence;
+                let message = message::build(entry, window.epoch, after, window.on_its_way());
                 let (subject, message) = message.context("a transition that fires nothing")?;
                 let span = trace::publish(entry, subject);
                 let ack = jetstream.send_publish(subject, message).await.context("publish")?;
@@ -255,11 +357,8 @@ impl Relay {
             if !entries.is_empty() {
                 fail_point!("relay::acknowledged", |_| std::process::abort());
             }
-            if renewed.elapsed() >= RENEWAL {
-                renewed = Instant::now();
-                if !self.renew(window.epoch, window.acknowledged).await? {
-                    return Ok(Stepped::LostLease);
-                }
+            if let Some(ended) = self.keep_on(window, stream, stop).await? {
+                return Ok(ended);
             }
             if entries.is_empty() {
                 tokio::select! {
@@ -269,6 +368,40 @@ impl Relay {
                 }
             }
         }
+    }
+
+    /// Renews the lease when it is time to, and stores the checkpoint; says why to end, if so.
+    async fn keep_on(
+        &self,
+        window: &mut Window,
+        stream: &Stream,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Option<Ended>> {
+        if stop.is_cancelled() {
+            return Ok(Some(Ended::Stepped(Stepped::Stopping)));
+        }
+        if window.renewed.elapsed() < RENEWAL {
+            return Ok(None);
+        }
+        window.renewed = Instant::now();
+        if !self.renew(window.epoch, window.left.tail).await? {
+            return Ok(Some(Ended::Stepped(Stepped::LostLease)));
+        }
+        // One that was given replicas meanwhile takes one message at a time.
+        let is_replicated = window.left.is_replicated;
+        if !window.in_flight.is_empty() && stream::is_replicated_now(stream).await? != is_replicated
+        {
+            return Ok(Some(Ended::Moved));
+        }
+        Ok(None)
+    }
+
+    /// Whether the stream is to be looked at before anything else is done, with the relay this
+    /// long quiet.
+    fn is_look_due(&self, window: &Window, quiet: Duration, is_idle: bool) -> bool {
+        let pause = if is_idle { LOOK } else { FRESH };
+        let is_stale = quiet >= pause || window.connects != self.connects();
+        window.in_flight.is_empty() && is_stale
     }
 
     /// What follows on the newest published transition. That one is read along: a database that
@@ -304,7 +437,8 @@ impl Relay {
         match outcome {
             Ok(ack) if ack.sequence == tail.sequence && !ack.duplicate => {
                 self.metrics.relay_published.inc();
-                window.acknowledged = tail;
+                (window.left.tail, window.left.newest) = (tail, Some(tail.sequence));
+                window.proved = Instant::now();
                 Ok(())
             }
             Ok(ack) => {
@@ -382,6 +516,8 @@ fn tell_of_a_gap(after: Position, next: Option<&crate::log::Entry>) {
 enum Interruption {
     /// Something did not work; trying again can help.
     Failure(anyhow::Error),
+    /// The same, after some messages were taken.
+    CameBetween(anyhow::Error),
     /// Stream and log contradict each other; only a person can decide.
     Contradiction(String),
 }
@@ -400,8 +536,14 @@ struct Window {
     published: Tail,
     /// The change it carries, once known.
     newest: Option<ChangeId>,
-    /// The newest message the stream has.
-    acknowledged: Tail,
+    /// The stream, as far as it has acknowledged.
+    left: Left,
+    /// When the stream was last known to be so.
+    proved: Instant,
+    /// How often the client had connected then.
+    connects: u64,
+    /// When the lease was renewed.
+    renewed: Instant,
 }
 
 struct InFlight {
@@ -412,9 +554,26 @@ struct InFlight {
 }
 
 impl Window {
-    fn new(epoch: Epoch, tail: Tail) -> Window {
-        let in_flight = VecDeque::new();
-        Window { epoch, in_flight, published: tail, newest: None, acknowledged: tail }
+    fn new(epoch: Epoch, left: Left, connects: u64) -> Window {
+        Window {
+            epoch,
+            in_flight: VecDeque::new(),
+            published: left.tail,
+            newest: None,
+            left,
+            proved: Instant::now(),
+            connects,
+            renewed: Instant::now(),
+        }
+    }
+
+    fn max_in_flight(&self) -> usize {
+        if self.left.is_replicated { 1 } else { MAX_IN_FLIGHT }
+    }
+
+    /// The newest message, if it is not known to be on the stream yet.
+    fn on_its_way(&self) -> Option<ChangeId> {
+        self.newest.filter(|_| !self.in_flight.is_empty())
     }
 
     fn sent(&mut self, entry: &Entry, ack: PublishAckFuture, span: Span) {

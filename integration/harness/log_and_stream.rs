@@ -162,6 +162,7 @@ fn difference(row: &LogRow, message: &StreamMessage) -> Option<String> {
     let mut seen = message.clone();
     // Between the relay and the server, not part of the contract.
     seen.headers.remove("Nats-Expected-Last-Sequence");
+    seen.headers.remove("Nats-Expected-Last-Msg-Id");
     // The contract names this header but not its value.
     let source = seen.headers.remove("ce-source");
     if source.is_none_or(|source| source.is_empty()) {

@@ -4,6 +4,7 @@
 pub mod agents;
 pub mod backup;
 pub mod clock;
+pub mod cluster;
 pub mod exposition;
 pub mod faults;
 pub mod fleet;

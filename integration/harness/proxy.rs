@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -24,6 +25,8 @@ struct Control {
     target: watch::Sender<SocketAddr>,
     /// Bytes stay where they are while this is true.
     stalled: watch::Sender<bool>,
+    /// How many microseconds all bytes take longer.
+    delay: AtomicU64,
     /// Counts up: connections older than the count end.
     cuts: watch::Sender<u32>,
     /// Counts up: what the server says on connections older than the count goes nowhere.
@@ -55,6 +58,7 @@ impl Proxy {
         let control = Arc::new(Control {
             target: watch::Sender::new(target),
             stalled: watch::Sender::new(false),
+            delay: AtomicU64::new(0),
             cuts: watch::Sender::new(0),
             swallowed: watch::Sender::new(0),
             refusing: watch::Sender::new(false),
@@ -85,6 +89,11 @@ impl Proxy {
     /// Takes new connections again.
     pub fn admit(&self) {
         self.control.refusing.send_replace(false);
+    }
+
+    /// Makes all bytes take so much longer.
+    pub fn delay(&self, delay: Duration) {
+        self.control.delay.store(delay.as_micros() as u64, Ordering::Relaxed);
     }
 
     /// Holds all bytes back, of new connections too, and tells nobody.
@@ -178,6 +187,10 @@ async fn pump(
     let mut bytes = vec![0; 64 * 1024];
     loop {
         let read = from.read(&mut bytes).await.unwrap_or(0);
+        let delay = control.delay.load(Ordering::Relaxed);
+        if delay > 0 {
+            tokio::time::sleep(Duration::from_micros(delay)).await;
+        }
         stalled.wait_for(|stalled| !stalled).await.map_err(|_| Cut)?;
         if read == 0 {
             // Fails where the other side has ended as well.

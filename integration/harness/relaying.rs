@@ -1,5 +1,7 @@
 //! Pods as relays: who leads, who waits, and edges for them to publish.
 
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use async_nats::jetstream::{self, stream::Config};
@@ -8,7 +10,7 @@ use serde_json::Value;
 use super::fleet::Fleet;
 use super::pod::Pod;
 use super::satellite::{Credentials, Satellite};
-use super::wait::eventually;
+use super::wait::{blocking, eventually};
 
 /// The stream's name.
 pub const STREAM: &str = "SATELLITE_TRANSITIONS";
@@ -42,16 +44,63 @@ pub async fn come_and_go(pod: &Pod, credentials: &Credentials) {
 /// How long [`forgetful_stream`] remembers a message id.
 pub const SHORT_MEMORY: Duration = Duration::from_millis(100);
 
+/// The stream's subjects.
+pub fn subjects() -> Vec<String> {
+    let events = ["connected", "disconnected", "heartbeat_lost", "removed"];
+    events.map(|event| format!("satellite.{event}")).to_vec()
+}
+
 /// A stream that forgets message ids at once: what keeps it free of doubles is the expected
 /// sequence alone.
 pub async fn forgetful_stream(fleet: &Fleet) {
-    let subjects = ["connected", "disconnected", "heartbeat_lost", "removed"];
+    stream_that_knows_for(fleet, SHORT_MEMORY).await;
+}
+
+/// A stream that knows a message id again for so long.
+pub async fn stream_that_knows_for(fleet: &Fleet, duplicate_window: Duration) {
     let config = Config {
         name: STREAM.to_owned(),
-        subjects: subjects.map(|subject| format!("satellite.{subject}")).to_vec(),
-        duplicate_window: SHORT_MEMORY,
+        subjects: subjects(),
+        duplicate_window,
         ..Config::default()
     };
     let jetstream = jetstream::new(fleet.nats().await);
     jetstream.create_stream(config).await.expect("a stream");
+}
+
+/// Waits until the relay's checkpoint is this.
+pub async fn expect_checkpoint(fleet: &Fleet, position: i64) {
+    let sql = fleet.sql().await;
+    eventually("the relay to remember where it is", async || {
+        let row = sql.query_one("select position from relay", &[]).await.expect("the relay's row");
+        let at: i64 = row.get(0);
+        if at == position { Ok(()) } else { Err(at.to_string()) }
+    })
+    .await;
+}
+
+/// Stops NATS, does this to its folder of streams, and starts it again.
+pub async fn with_nats_stopped(
+    mut fleet: Fleet,
+    change: impl FnOnce(&Path) + Send + 'static,
+) -> Fleet {
+    blocking(move || {
+        fleet.own_nats().stop();
+        change(&fleet.own_nats().streams());
+        fleet.own_nats().restart().expect("NATS restarts");
+        fleet
+    })
+    .await
+}
+
+/// Copies a folder.
+pub fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a folder");
+    for entry in from.read_dir().expect("a folder").flatten() {
+        let target = to.join(entry.file_name());
+        match entry.path().is_dir() {
+            true => copy(&entry.path(), &target),
+            false => drop(fs::copy(entry.path(), target).expect("copied")),
+        }
+    }
 }

@@ -72,6 +72,14 @@ pub fn own_nats_with(configuration: &str) -> Nats {
     start_nats(&stores.folder.join(format!("nats-{n}")), configuration)
 }
 
+/// A nats-server of some version with some configuration. Blocking.
+pub fn nats_of(tools: &Tools, configuration: &str) -> Nats {
+    let stores = stores();
+    let n = stores.given.fetch_add(1, Ordering::Relaxed);
+    let folder = stores.folder.join(format!("nats-{n}"));
+    Nats::start(tools, &folder, configuration).expect("a private nats-server")
+}
+
 /// A Postgres that one test may spoil, and the URL of the database with the schema in it. Blocking.
 pub fn own_postgres() -> (Postgres, String) {
     own_postgres_in(&[])

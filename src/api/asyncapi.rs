@@ -113,6 +113,10 @@ fn headers() -> Value {
                 "Between the relay and the server: the stream's sequence before this message.",
             ),
         ),
+        (
+            message::EXPECTED_CHANGE,
+            uuid("Likewise: the change before this one, where it was still on its way."),
+        ),
         ("ce-specversion", one_of(vec!["1.0"], "CloudEvents, binary mode.")),
         ("ce-id", uuid("The change's id.")),
         ("ce-type", one_of(subjects, "The subject.")),
@@ -126,8 +130,13 @@ fn headers() -> Value {
         ("ce-datacontenttype", one_of(vec!["application/json"], "How the body is written.")),
         ("traceparent", text("W3C trace context, where there is one.")),
     ];
-    const NOT_ALWAYS: [&str; 4] =
-        [message::FLAPPING, message::EPOCH, message::EXPECTED, "traceparent"];
+    const NOT_ALWAYS: [&str; 5] = [
+        message::FLAPPING,
+        message::EPOCH,
+        message::EXPECTED,
+        message::EXPECTED_CHANGE,
+        "traceparent",
+    ];
     let required: Vec<&str> = properties
         .iter()
         .map(|(name, _)| *name)

@@ -33,9 +33,6 @@ use crate::relay::message::{Epoch, Mark};
 use crate::relay::stream::{self, Tail};
 use crate::relay::{LEASE, Relay};
 
-/// The shortest duplicate window the server takes.
-const SHORTEST_WINDOW: Duration = Duration::from_millis(100);
-
 /// How long the server is given to forget what is older than that.
 const FORGETTING: Duration = Duration::from_secs(1);
 
@@ -147,7 +144,8 @@ impl Repair {
     /// Shortens the stream's duplicate window and restores it.
     async fn forget_message_ids(&self, config: &Config) -> anyhow::Result<()> {
         let window = config.duplicate_window;
-        let short = Config { duplicate_window: SHORTEST_WINDOW.min(window), ..config.clone() };
+        let short =
+            Config { duplicate_window: stream::DUPLICATE_WINDOW.min(window), ..config.clone() };
         let update = self.jetstream.update_stream(&short).await;
         update.context("cannot shorten the stream's duplicate window")?;
         tokio::time::sleep(FORGETTING).await;

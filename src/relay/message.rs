@@ -5,7 +5,7 @@ use async_nats::jetstream::message::PublishMessage;
 use fail::fail_point;
 
 use crate::lifecycle::announcement;
-use crate::log::Entry;
+use crate::log::{ChangeId, Entry};
 use crate::wire::{PayloadJson, Timestamp};
 
 /// The stream's position in the log.
@@ -22,6 +22,9 @@ pub const REASON: &str = "Groundstation-Reason";
 
 /// Between the relay and the server: the stream's sequence that the message must follow.
 pub const EXPECTED: &str = "Nats-Expected-Last-Sequence";
+
+/// Likewise: the change the message must follow, where that is still on its way.
+pub const EXPECTED_CHANGE: &str = "Nats-Expected-Last-Msg-Id";
 
 /// The change id, by which the stream also recognises a repetition.
 pub const CHANGE: &str = "Nats-Msg-Id";
@@ -67,10 +70,19 @@ impl Content {
     }
 }
 
-/// The subject and message of a transition, to be stored right after stream sequence `after`.
-/// `None` for a transition that announces nothing.
-pub fn build(entry: &Entry, epoch: Epoch, after: u64) -> Option<(&'static str, PublishMessage)> {
-    let Content { subject, headers, body } = Content::of(entry, epoch)?;
+/// The subject and message of a transition, to be stored right after stream sequence `after`, and,
+/// where that is on its way, only if it is this `change`. `None` for a transition that announces
+/// nothing.
+pub fn build(
+    entry: &Entry,
+    epoch: Epoch,
+    after: u64,
+    change: Option<ChangeId>,
+) -> Option<(&'static str, PublishMessage)> {
+    let Content { subject, mut headers, body } = Content::of(entry, epoch)?;
+    if let Some(change) = change {
+        headers.insert(EXPECTED_CHANGE, change.0.to_string());
+    }
     let message = PublishMessage::build().headers(headers).payload(body.into());
     let message = match expected(after) {
         Some(after) => message.expected_last_sequence(after),

@@ -1,23 +1,34 @@
 //! The stream: what it must look like, and where its tail stands in the log.
 //!
 //! The tail is read from the stream's leader (a direct get may be answered by a replica that is
-//! behind). It is held against the log before anything is published on top of it.
+//! behind). It is held against the log before anything is published on top of it, and from the
+//! checkpoint up to it no position may be missing (see [`super::density`]).
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use async_nats::jetstream::stream::{
-    Config, DiscardPolicy, LastRawMessageErrorKind, State, Stream,
+    Config, DiscardPolicy, Info, LastRawMessageErrorKind, RetentionPolicy, State, Stream,
 };
 use async_nats::jetstream::{Context, ErrorCode};
 use deadpool_postgres::Object;
+use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::checkpoint::Checkpoint;
-use super::message::Mark;
+use super::density::{Hole, Seen, Step, Walk};
+use super::message::{Epoch, Mark};
 use crate::database::Database;
 use crate::lifecycle::{Position, REMOVED_SUBJECT, Trigger};
 use crate::log::{self, Entry};
 
 /// The stream's name.
 pub const NAME: &str = "SATELLITE_TRANSITIONS";
+
+/// For how long a stream that a pod makes knows a message id again: as short as the server takes it.
+/// The expected sequence keeps repetitions out; and in a cluster, nats-server 2.10 and 2.11 refuse the
+/// retry of a message they refused once for as long as this.
+pub const DUPLICATE_WINDOW: Duration = Duration::from_millis(100);
 
 /// The stream's subjects: the triggers' ids and the cleanup signal.
 pub fn subjects() -> Vec<String> {
@@ -43,6 +54,8 @@ pub enum Found {
     Tail {
         /// From here.
         tail: Tail,
+        /// Where the newest message of ours is, if it was seen.
+        newest: Option<u64>,
         /// How many of somebody else's messages were passed over on the way.
         foreign: u64,
     },
@@ -61,6 +74,7 @@ pub async fn ensure(jetstream: &Context) -> anyhow::Result<Stream> {
         subjects: subjects(),
         description: Some("Every transition of every satellite, once, in order".to_owned()),
         discard: DiscardPolicy::New,
+        duplicate_window: DUPLICATE_WINDOW,
         ..Config::default()
     };
     let create = jetstream.create_stream(config).await;
@@ -87,12 +101,36 @@ fn is_absent(error: &async_nats::jetstream::context::GetStreamError) -> bool {
         if error.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 
+/// Whether the stream removes messages by itself.
+pub fn has_limits(config: &Config) -> bool {
+    config.max_messages > 0
+        || config.max_bytes > 0
+        || config.max_messages_per_subject > 0
+        || !config.max_age.is_zero()
+        || config.retention != RetentionPolicy::Limits
+}
+
+/// Whether each message is on several servers, or is about to be.
+pub fn is_replicated(info: &Info) -> bool {
+    let others = info.cluster.as_ref().map_or(0, |cluster| cluster.replicas.len());
+    info.config.num_replicas > 1 || others > 0
+}
+
+/// The same, asked now.
+pub async fn is_replicated_now(stream: &Stream) -> anyhow::Result<bool> {
+    Ok(is_replicated(&info(stream).await?))
+}
+
 /// How often the stream is looked at again because it grew during the look.
 const ROUNDS: usize = 10;
 
 /// How far below the checkpoint one of ours is looked for, where the message at the checkpoint is
 /// not one. Beyond this the checkpoint is believed.
 const BELOW_CHECKPOINT: u64 = 1_000;
+
+/// Messages read at once, and how many of these are asked for at the same time.
+const PAGE: u64 = 256;
+const ASKED_AT_ONCE: usize = 32;
 
 /// Finds the newest of our messages of this epoch and holds it against the log. What is found on
 /// the stream decides; the checkpoint does only where the stream's limits have removed what it
@@ -104,38 +142,102 @@ pub async fn tail(
 ) -> anyhow::Result<Found> {
     let mut search = Search { stream, checkpoint, looked_at: 0, foreign: 0 };
     let mut newest = Newest::Unknown;
-    let mut state = state(stream).await?;
+    let mut info = info(stream).await?;
     for _ in 0..ROUNDS {
-        match search.look(&state).await? {
+        match search.look(&info.state).await? {
             Newest::Unknown => {}
             found => newest = found,
         }
         // Others may publish all the time: what came during a long look is a short one.
-        state = self::state(stream).await?;
-        if state.last_sequence == search.looked_at {
+        info = self::info(stream).await?;
+        if info.state.last_sequence == search.looked_at {
             break;
         }
     }
+    let known = checkpoint.tail;
     let (last, foreign) = (search.looked_at, search.foreign);
-    let reached = last >= checkpoint.tail.sequence;
-    let position = match newest {
+    let reached = last >= known.sequence;
+    let (position, newest) = match newest {
         Newest::Ours { mark, sequence } => {
             if let Some(reason) = contradiction(database, checkpoint, &mark, sequence).await? {
                 return Ok(Found::Contradiction(reason));
             }
-            mark.position
+            match walk(stream, database, &info, checkpoint, sequence).await? {
+                Walked::Hole(hole) => return Ok(Found::Contradiction(in_words(hole))),
+                // What is behind the newest of ours is somebody's copy.
+                Walked::To { position, sequence } => (position, Some(sequence)),
+                Walked::Nowhere => (mark.position, Some(sequence)),
+            }
         }
-        // Its beginning is gone, by its limits or by hand: ours may have been there.
-        Newest::Unknown if reached && state.first_sequence > 1 => checkpoint.tail.position,
-        Newest::TooFar if reached => checkpoint.tail.position,
+        // Its beginning is gone. Ours were there: its limits may have removed them, and what is
+        // behind the checkpoint is published again; a hand has emptied it, and all of it is.
+        Newest::Unknown if reached && info.state.first_sequence > 1 => {
+            match has_limits(&info.config) {
+                true => (known.position, None),
+                false => (known.position.min(horizon(database).await?), None),
+            }
+        }
+        Newest::TooFar if reached => (known.position, None),
         // Nothing of this epoch was ever there: a new stream, or another one than before.
-        Newest::Unknown | Newest::TooFar | Newest::EarlierEpoch => Position::ZERO,
+        Newest::Unknown | Newest::TooFar | Newest::EarlierEpoch => (Position::ZERO, None),
     };
-    Ok(Found::Tail { tail: Tail { position, sequence: last }, foreign })
+    Ok(Found::Tail { tail: Tail { position, sequence: last }, newest, foreign })
 }
 
-async fn state(stream: &Stream) -> anyhow::Result<State> {
-    Ok(stream.get_info().await.context("cannot read the stream's state")?.state)
+async fn info(stream: &Stream) -> anyhow::Result<Info> {
+    stream.get_info().await.context("cannot read the stream's state")
+}
+
+/// How the relay left the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Left {
+    /// Its end, and the newest transition on it.
+    pub tail: Tail,
+    /// Where that is, if it was seen there.
+    pub newest: Option<u64>,
+    /// Whether each message is on several servers.
+    pub is_replicated: bool,
+}
+
+/// Whether the stream still is as the relay left it. The server does not put a stream's last
+/// sequence back when its newest messages are deleted, so the newest of ours is looked at itself;
+/// and so is what was somebody else's behind it, which another relay may have replaced.
+pub async fn is_as_left(stream: &Stream, left: Left, epoch: Epoch) -> anyhow::Result<bool> {
+    let info = info(stream).await?;
+    let (first, last) = (info.state.first_sequence, info.state.last_sequence);
+    if last != left.tail.sequence || is_replicated(&info) != left.is_replicated {
+        return Ok(false);
+    }
+    if let Some(newest) = left.newest.filter(|newest| *newest >= first || !has_limits(&info.config))
+        && !matches!(seen(stream, newest).await?, Seen::Ours(mark) if mark.position == left.tail.position)
+    {
+        return Ok(false);
+    }
+    let behind = left.newest.unwrap_or(0).max(last.saturating_sub(PAGE)) + 1;
+    let is_newer = |seen: &Seen| {
+        matches!(seen, Seen::Ours(mark)
+        if mark.epoch == epoch && mark.position > left.tail.position)
+    };
+    let behind = page(stream, behind.max(first)..=last).await?;
+    Ok(!behind.iter().any(|(_, seen)| is_newer(seen)))
+}
+
+/// What is at one sequence.
+async fn seen(stream: &Stream, sequence: u64) -> anyhow::Result<Seen> {
+    match stream.get_raw_message(sequence).await {
+        Ok(found) => Ok(Mark::read(&found.headers).map_or(Seen::Foreign, Seen::Ours)),
+        Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(Seen::Gone),
+        Err(error) => bail!("cannot read the stream's tail: {error}"),
+    }
+}
+
+/// What is at each of these sequences, in their order.
+async fn page(stream: &Stream, sequences: RangeInclusive<u64>) -> anyhow::Result<Vec<(u64, Seen)>> {
+    stream::iter(sequences)
+        .map(|sequence| async move { anyhow::Ok((sequence, seen(stream, sequence).await?)) })
+        .buffered(ASKED_AT_ONCE)
+        .try_collect()
+        .await
 }
 
 /// The newest of our messages, as far as it was looked for.
@@ -166,28 +268,101 @@ impl Search<'_> {
         let first = state.first_sequence.max(self.looked_at + 1);
         let (last, reached) = (state.last_sequence, state.last_sequence >= known.sequence);
         self.looked_at = last;
-        for sequence in (first..=last).rev() {
-            if reached && sequence + BELOW_CHECKPOINT < known.sequence {
+        let (mut to, mut size) = (last, 1);
+        while to >= first {
+            if reached && to + BELOW_CHECKPOINT < known.sequence {
                 return Ok(Newest::TooFar);
             }
-            let headers = match self.stream.get_raw_message(sequence).await {
-                Ok(found) => found.headers,
-                Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => continue,
-                Err(error) => bail!("cannot read the stream's tail: {error}"),
-            };
-            let is_new = sequence > known.sequence;
-            match Mark::read(&headers) {
-                Some(mark) if mark.epoch < self.checkpoint.epoch => {
-                    return Ok(Newest::EarlierEpoch);
+            // The last message mostly is it.
+            let from = first.max((to + 1).saturating_sub(size));
+            let page = page(self.stream, from..=to).await?;
+            for (sequence, seen) in page.into_iter().rev() {
+                if let Some(newest) = self.take(sequence, seen) {
+                    return Ok(newest);
                 }
-                // Behind the checkpoint ours are beyond it: this is somebody's copy of an old one.
-                Some(mark) if is_new && mark.position <= known.position => self.foreign += 1,
-                Some(mark) => return Ok(Newest::Ours { mark, sequence }),
-                None => self.foreign += u64::from(is_new),
             }
+            (to, size) = (from - 1, PAGE);
         }
         Ok(Newest::Unknown)
     }
+
+    fn take(&mut self, sequence: u64, seen: Seen) -> Option<Newest> {
+        let known = self.checkpoint.tail;
+        let is_new = sequence > known.sequence;
+        match seen {
+            Seen::Gone => None,
+            Seen::Ours(mark) if mark.epoch < self.checkpoint.epoch => Some(Newest::EarlierEpoch),
+            // Behind the checkpoint ours are beyond it: this is somebody's copy of an old one.
+            Seen::Ours(mark) if is_new && mark.position <= known.position => {
+                self.foreign += 1;
+                None
+            }
+            Seen::Ours(mark) => Some(Newest::Ours { mark, sequence }),
+            Seen::Foreign => {
+                self.foreign += u64::from(is_new);
+                None
+            }
+        }
+    }
+}
+
+/// Where a walk from the checkpoint led.
+enum Walked {
+    /// Nothing of this epoch is behind the checkpoint.
+    Nowhere,
+    /// Every position up to this one is there, and this is where.
+    To { position: Position, sequence: u64 },
+    /// These are not.
+    Hole(Hole),
+}
+
+/// Proves that no position is missing from the checkpoint up to this sequence.
+async fn walk(
+    stream: &Stream,
+    database: &Database,
+    info: &Info,
+    checkpoint: Checkpoint,
+    last: u64,
+) -> anyhow::Result<Walked> {
+    let known = checkpoint.tail;
+    let (horizon, is_limited) = (horizon(database).await?, has_limits(&info.config));
+    let mut walk = Walk::new(checkpoint.epoch, known.position, horizon, is_limited);
+    let first = info.state.first_sequence;
+    if known.sequence < last && known.sequence >= first.max(1) {
+        walk.anchor(&seen(stream, known.sequence).await?);
+    }
+    let mut from = first.max(known.sequence + 1);
+    walk.gone(from - known.sequence - 1);
+    let mut walked = Walked::Nowhere;
+    while from <= last {
+        let to = last.min(from + PAGE - 1);
+        for (sequence, seen) in page(stream, from..=to).await? {
+            match (walk.see(&seen), seen) {
+                (Err(hole), _) => return Ok(Walked::Hole(hole)),
+                (Ok(Step::Next), Seen::Ours(Mark { position, .. })) => {
+                    walked = Walked::To { position, sequence };
+                }
+                (Ok(_), _) => {}
+            }
+        }
+        from = to + 1;
+    }
+    Ok(walked)
+}
+
+fn in_words(hole: Hole) -> String {
+    let positions = match hole {
+        Hole { first, last } if first == last => format!("position {}", first.0),
+        Hole { first, last } => format!("positions {} to {}", first.0, last.0),
+    };
+    format!(
+        "the stream lacks {positions} and goes on behind: nothing can be put in between; \
+         `groundstation audit --repair` builds the stream again from the log"
+    )
+}
+
+async fn horizon(database: &Database) -> anyhow::Result<Position> {
+    Ok(database.run(async |client: &mut Object| log::horizon(client).await).await?)
 }
 
 /// In which words the log contradicts what the stream holds, if it does.
