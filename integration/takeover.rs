@@ -187,19 +187,6 @@ async fn who_goes_away_while_authenticating_is_not_left_connected() {
     fleet.check().await;
 }
 
-/// Waits until an append of this pod waits for a row that somebody else has locked.
-async fn expect_held_up(fleet: &Fleet, pod: &str) {
-    const WAITS: &str = "
-        select count(*) from pg_stat_activity
-         where application_name = $1 and datname = current_database() and wait_event_type = 'Lock'";
-    let (sql, name) = (fleet.sql().await, format!("groundstation {pod}"));
-    eventually("the append to be held up", async || {
-        let waiting: i64 = sql.query_one(WAITS, &[&name]).await.expect("the activity").get(0);
-        if waiting > 0 { Ok(()) } else { Err("it is not".to_owned()) }
-    })
-    .await;
-}
-
 #[tokio::test]
 async fn a_connect_whose_satellite_left_while_its_pod_was_cut_off_takes_nothing_over() {
     let fleet = Fleet::new(CALM).await;
@@ -215,7 +202,7 @@ async fn a_connect_whose_satellite_left_while_its_pod_was_cut_off_takes_nothing_
     impatient.authenticate(&edge);
     // Said too early, and no reason to hear nothing any more.
     impatient.beat();
-    expect_held_up(&fleet, "a").await;
+    a.expect_metric("groundstation_locked_satellites{what=\"edges\"}", 1.0).await;
     database.refuse();
     holder.batch_execute("rollback").await.expect("let go");
     impatient.vanish();
