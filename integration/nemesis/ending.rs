@@ -31,7 +31,7 @@ fn quiet() -> Duration {
     TIMING.threshold + HOLD
 }
 
-/// Waits until all satellites are connected, or says who is not, if that counts.
+/// Waits until all satellites are connected, or says which are not, if that counts.
 pub async fn everybody_is_there(run: &Run, patience: Duration, counts: bool) {
     let until = Instant::now() + patience;
     let is_away = |member: &&Arc<Member>| !member.state().life.is_connected();
@@ -98,7 +98,7 @@ async fn wait_for_the_feed(run: &Run) {
     }
 }
 
-/// Who beats is online, on every pod.
+/// A satellite that beats is online, on every pod.
 async fn statuses(run: &Run) -> Option<String> {
     for pod in 0..PODS {
         let page = run.world.posts[pod].call("GET", "/v1/satellites?limit=1000", None).await;

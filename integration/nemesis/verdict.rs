@@ -41,7 +41,7 @@ pub fn was_heard(
     let Some(attempt) = life.held(from, to) else { return false };
     let welcomed = attempt.welcomed.unwrap_or(attempt.began);
     let (least, _) = life.thresholds(from, TIMING.threshold);
-    // Who was silent before may have been lost rightly, and its recovery is an edge.
+    // One that was silent before may have been lost rightly, and its recovery is an edge.
     let settled = from.checked_sub(EDGE).unwrap_or(from).max(welcomed);
     if attempt.longest_silence(settled, to) + SLACK >= least {
         return false;

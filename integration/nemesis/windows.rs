@@ -20,7 +20,7 @@ pub enum Hampered {
     Postgres,
     NatsServer,
     Lease,
-    /// Somebody holds the satellite's rows, or changes who it is.
+    /// Somebody holds the satellite's rows, or changes its identity.
     Satellite(usize),
     /// This machine is too busy to be judged.
     Machine,
