@@ -70,6 +70,8 @@ pub async fn run(
     let reads = config.database.clone().for_writing().reads(&config.pod, &config.reads)?;
     let reads = reads.counted(metrics.clone());
     schema::check(&database, &config.database).await?;
+    // These sessions too are what was asked for, and the first reader finds one open.
+    reads.check(&config.database).await?;
     let sign_on = async |client: &mut Object| observation::sign_on(client, &config.pod).await;
     let pod = database.run(sign_on).await.context("cannot sign on")?;
     let listener = listen(config.listen)?;
