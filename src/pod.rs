@@ -66,6 +66,8 @@ pub async fn run(
     let reads = config.database.clone().for_writing().reads(&config.pod, &config.reads)?;
     let reads = reads.counted(metrics.clone());
     schema::check(&database, &config.database).await?;
+    // These sessions too are what was asked for, and the first reader finds one open.
+    reads.check(&config.database).await?;
     let rights = database.run(async |client: &mut Object| rights::beyond_the_service(client).await);
     let rights = rights.await.context("cannot look at the rights")?;
     let sign_on = async |client: &mut Object| observation::sign_on(client, &config.pod).await;
