@@ -54,6 +54,7 @@ async fn a_stream_that_was_purged_gets_the_whole_log_again_without_an_edge() {
     let stream = jetstream::new(fleet.nats().await).get_stream(STREAM).await.expect("the stream");
     stream.purge().await.expect("purged");
     fleet.check().await;
+    expect_checkpoint(&fleet, 6).await;
     stream.purge().await.expect("purged");
     connect_times(&pod, &credentials, 1).await;
     fleet.check().await;

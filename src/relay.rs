@@ -87,8 +87,10 @@ const HALT_PAUSE: Duration = Duration::from_secs(2);
 /// How often an idle relay looks whether the stream is as it left it.
 const LOOK: Duration = Duration::from_secs(3);
 
-/// For how long an acknowledgement, or a look, stands for the next publish too.
-const FRESH: Duration = Duration::from_millis(100);
+/// For how long an acknowledgement, or a look, stands for the next publish too: what a hand deletes
+/// within it is only found by `groundstation audit`, and longer than a burst's pauses it has to be, or
+/// each of its batches costs a look.
+const FRESH: Duration = Duration::from_millis(20);
 
 /// A duplicate window from which a pod speaks of it, where it can hold the feed up.
 const LONG_WINDOW: Duration = Duration::from_secs(1);
@@ -339,6 +341,7 @@ impl Relay {
                 if window.in_flight.len() >= window.max_in_flight() {
                     self.acknowledge(window).await?;
                 }
+                fail_point!("relay::before_publish", |_| std::process::abort());
                 let after = window.published.sequence;
                 let message = message::build(entry, window.epoch, after, window.on_its_way());
                 let (subject, message) = message.context("a transition that fires nothing")?;

@@ -79,22 +79,26 @@ pub fn build(
     after: u64,
     change: Option<ChangeId>,
 ) -> Option<(&'static str, PublishMessage)> {
-    let Content { subject, mut headers, body } = Content::of(entry, epoch)?;
-    if let Some(change) = change {
-        headers.insert(EXPECTED_CHANGE, change.0.to_string());
-    }
+    let Content { subject, headers, body } = Content::of(entry, epoch)?;
     let message = PublishMessage::build().headers(headers).payload(body.into());
-    let message = match expected(after) {
-        Some(after) => message.expected_last_sequence(after),
-        None => message,
-    };
-    Some((subject, message))
+    Some((subject, expecting(message, after, change)))
 }
 
-/// A fault test takes the expectation away, to see that its absence is noticed.
-fn expected(after: u64) -> Option<u64> {
-    fail_point!("relay::no_expectation", |_| None);
-    Some(after)
+fn expecting(message: PublishMessage, after: u64, change: Option<ChangeId>) -> PublishMessage {
+    if !expects() {
+        return message;
+    }
+    let message = message.expected_last_sequence(after);
+    match change {
+        Some(change) => message.expected_last_message_id(change.0.to_string()),
+        None => message,
+    }
+}
+
+/// A fault test takes the expectations away, to see that their absence is noticed.
+fn expects() -> bool {
+    fail_point!("relay::no_expectation", |_| false);
+    true
 }
 
 /// The headers every message of this transition carries.
