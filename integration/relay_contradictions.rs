@@ -261,9 +261,9 @@ async fn expect_halted(pod: &Pod) -> String {
 }
 
 #[tokio::test]
-async fn a_database_restored_under_a_running_pod_halts_it_until_a_repair() {
+async fn a_database_restored_under_a_running_pod_ends_it_and_halts_the_next_until_a_repair() {
     let fleet = Fleet::new(CALM).await;
-    let (pod, credentials) = published(&fleet, 4).await;
+    let (mut pod, credentials) = published(&fleet, 4).await;
     let backup = Backup::take(&fleet).await;
     connect_times(&pod, &credentials, 4).await;
     let nats = fleet.nats().await;
@@ -274,29 +274,18 @@ async fn a_database_restored_under_a_running_pod_halts_it_until_a_repair() {
     .await;
     let stream_before = read_stream(&nats).await;
     backup.restore().await;
+    // It knows what is no longer there, and ends rather than go on with it.
+    let status = pod.exit().await;
+    assert_ne!(status.code(), Some(0), "{}", pod.log());
+    assert!(pod.log().contains("the database went back to an earlier point"), "{}", pod.log());
+    let pod = fleet.pod("b").await;
     // As many new edges as were lost, and one more: a relay that noticed nothing would publish it.
-    for _ in 0..5 {
-        let new = eventually("the pod to come back", async || {
-            let description = json!({"name": "new", "region": "eu"});
-            match pod.post("/v1/satellites", &description).await {
-                answer if answer.status == 201 => Ok(answer.json()),
-                answer => Err(answer.text),
-            }
-        })
-        .await;
-        let id = new["satellite"]["id"].as_str().expect("an id").parse().expect("a UUID");
-        let token = new["token"].as_str().expect("a token").to_owned();
-        connect_times(&pod, &Credentials { id, token }, 1).await;
-    }
+    let new = pod.register("new", "eu").await;
+    connect_times(&pod, &new, 5).await;
     let reason = expect_halted(&pod).await;
     assert!(reason.contains("restored"), "{reason}");
     assert_eq!(pod.metric("groundstation_relay_halted").await, 1.0);
-    // Ready without its relay, once the probe has found the database again.
-    eventually("the pod to be ready", async || match pod.get("/readyz").await {
-        answer if answer.status == 200 => Ok(()),
-        answer => Err(answer.text),
-    })
-    .await;
+    assert_eq!(pod.get("/readyz").await.status, 200, "ready without its relay");
     assert_eq!(pod.expect_log("the relay has halted").await["level"], "ERROR");
     assert_eq!(read_stream(&nats).await, stream_before, "nothing was touched");
 
