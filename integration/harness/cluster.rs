@@ -2,6 +2,8 @@
 
 use std::net::TcpListener;
 use std::path::Path;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use async_nats::jetstream::{self, stream::Config};
@@ -163,9 +165,13 @@ fn last_sequence(port: u16) -> Option<u64> {
     stream["state"]["last_seq"].as_u64()
 }
 
-/// Nobody's at this moment, and none that the system gives to connections: a server takes it later.
+/// Nobody's at this moment: none that the system gives to connections, and none that another test of
+/// this run was given, because a server takes it later.
 fn free_ports() -> [u16; 3] {
+    static BEGIN: OnceLock<u16> = OnceLock::new();
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
+    let begin = *BEGIN.get_or_init(|| fastrand::u16(10_000..28_000));
     let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    let mut candidates = std::iter::repeat_with(|| fastrand::u16(10_000..30_000));
-    [(); 3].map(|()| candidates.by_ref().find(is_free).expect("a free port"))
+    let next = || begin + GIVEN.fetch_add(1, Ordering::Relaxed);
+    [(); 3].map(|()| std::iter::repeat_with(next).find(is_free).expect("a free port"))
 }
