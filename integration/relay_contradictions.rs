@@ -5,7 +5,7 @@ use std::fs;
 
 use async_nats::HeaderMap;
 use async_nats::jetstream;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::audit::{STREAM, audit, connect_times, forgetful_stream, store};
 use crate::harness::log_and_stream::{StreamMessage, read_stream};
