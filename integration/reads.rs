@@ -51,11 +51,12 @@ async fn ask_and_go(address: SocketAddr, question: String) {
     tokio::time::sleep(IMPATIENCE).await;
 }
 
-/// How many processes of the database are at statements about the past.
+/// How many processes of the database are at statements about the past. Of pods only: who counts has
+/// the word in its own statement.
 async fn running(sql: &Client) -> i64 {
     const RUNNING: &str = "
         select count(*) from pg_stat_activity
-         where datname = current_database() and pid <> pg_backend_pid()
+         where datname = current_database() and application_name like 'groundstation %'
            and state = 'active' and query like '%remembered_transitions%'";
     sql.query_one(RUNNING, &[]).await.expect("the activity").get(0)
 }
@@ -104,7 +105,8 @@ struct Watch {
 }
 
 impl Watch {
-    async fn begin(fleet: &Fleet, pod: Arc<Pod>) -> Watch {
+    /// `expects_ready` where nothing but the readers can keep the pod from it.
+    async fn begin(fleet: &Fleet, pod: Arc<Pod>, expects_ready: bool) -> Watch {
         let (sql, stop) = (fleet.sql().await, Arc::new(AtomicBool::new(false)));
         let stopped = stop.clone();
         let looking = tokio::spawn(async move {
@@ -112,7 +114,7 @@ impl Watch {
             while !stopped.load(Ordering::SeqCst) {
                 most = most.max(running(&sql).await);
                 let answer = pod.get("/readyz").await;
-                assert_eq!(answer.status, 200, "{answer:?}");
+                assert!(answer.status == 200 || !expects_ready, "{answer:?}");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
             most
@@ -139,7 +141,7 @@ async fn edges_while_reads_hang(is_patient: bool) {
     slow_past(&sql).await;
     let edges = fleet.register(&pod, "edge", 5).await;
 
-    let watch = Watch::begin(&fleet, pod.clone()).await;
+    let watch = Watch::begin(&fleet, pod.clone(), true).await;
     let crowd = Crowd::gather(&fleet, pod.address, 2, is_patient);
     // Who hangs up may be gone before his statement has begun.
     let least = if is_patient { BOUND } else { 1 };
@@ -190,7 +192,7 @@ async fn edges_beside_fifty_readers(is_patient: bool) {
     written_log::write(&sql, 1, length).await;
     let rounds = faults::repetitions(4, 60);
 
-    let watch = Watch::begin(&fleet, pod.clone()).await;
+    let watch = Watch::begin(&fleet, pod.clone(), faults::full()).await;
     let crowd = Crowd::gather(&fleet, pod.address, length, is_patient);
     let mut delays = Vec::new();
     for _ in 0..rounds {
@@ -218,7 +220,8 @@ async fn edges_beside_fifty_readers(is_patient: bool) {
     })
     .await;
     fleet.expect_log_length(length + 2 * i64::from(rounds) * edges.len() as i64).await;
-    // Two seconds without a turn are no wonder on a machine that is busy with other tests as well.
+    // Two seconds without a turn are no wonder on a machine that is busy with other tests as well: a
+    // plain run holds neither that nor an unready moment against the pod.
     assert!(!faults::full() || blind_spans(&fleet).await == 0, "nobody observed for a while");
 }
 
