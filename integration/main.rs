@@ -94,6 +94,7 @@ mod stalled_append;
 mod starting;
 mod stats;
 mod storm;
+mod strangers;
 #[cfg(target_os = "linux")]
 mod suspended_machine;
 mod takeover;

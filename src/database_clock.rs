@@ -4,14 +4,15 @@
 //! `sent`, read `told` there and was answered here at `answered` proves that the clock there showed `told`
 //! at some moment between the two. So the clock there was between `told - answered` and `told - sent` when
 //! the one here was zero. What all round trips agree on is kept; where one contradicts those before it,
-//! somebody has set a clock (or the two drift), and that one counts alone.
+//! somebody has set a clock (or the two drift), and that one counts.
 //!
 //! From that follows how far a time is off ([`DatabaseClock::time_of`]): the truth and what is kept both lie
 //! within the bounds of the newest round trip, so by no more than that took; and by less where an earlier one
 //! was faster. A statement that waits for a lock or in a socket, or a pod that stands still, makes one round
 //! trip long and its bounds wide, and takes nothing from what is known. Within the bounds the latest is
 //! taken: a heartbeat may seem younger than it is by part of a round trip, and never older but by as much
-//! as the clocks drifted apart since, so no rounding of ours makes a false alarm.
+//! as the clocks drifted apart since, so no rounding of ours makes a false alarm. What a pod says of all it
+//! has heard takes the earliest instead ([`DatabaseClock::least_time_of`]): it must not say too much.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -66,6 +67,13 @@ impl DatabaseClock {
         *known = Some(known.map_or(newest, |known| known.and(newest)));
     }
 
+    /// What the database's clock showed at a moment at the least: what is said of a time up to it must
+    /// not be said of a time after it. None before the first round trip.
+    pub fn least_time_of(&self, moment: Moment) -> Option<OffsetDateTime> {
+        let known = *self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.map(|known| known.earliest + moment.0)
+    }
+
     /// What the database's clock showed at a moment before it showed `now`.
     pub fn time_of(&self, moment: Moment, now: OffsetDateTime) -> OffsetDateTime {
         let known = *self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -74,11 +82,16 @@ impl DatabaseClock {
 }
 
 impl Bounds {
-    /// What both say, or the newest where they contradict each other.
+    /// What both say, or the newest where they contradict each other. Where that one is later, no later
+    /// than it has to be: clocks that drift contradict what is known by microseconds, and a round trip that
+    /// took seconds must not make a time later by as much.
     fn and(self, newest: Bounds) -> Bounds {
         let earliest = self.earliest.max(newest.earliest);
         let latest = self.latest.min(newest.latest);
-        if earliest <= latest { Bounds { earliest, latest } } else { newest }
+        if earliest <= latest {
+            return Bounds { earliest, latest };
+        }
+        Bounds { latest: newest.latest.min(earliest), ..newest }
     }
 }
 
@@ -117,9 +130,29 @@ mod tests {
         let clock = DatabaseClock::default();
         clock.note(at(10.0), there(10.001), at(10.002));
         clock.note(at(20.0), there(3_620.001), at(20.002));
-        assert_eq!(clock.time_of(at(20.0), NEVER), there(3_620.001));
+        assert_eq!(clock.time_of(at(20.0), NEVER), there(3_619.999));
         clock.note(at(30.0), there(30.001), at(30.002));
         assert_eq!(clock.time_of(at(30.0), NEVER), there(30.001));
+    }
+
+    #[test]
+    fn a_long_round_trip_over_which_clocks_drifted_makes_no_time_later_than_that() {
+        let clock = DatabaseClock::default();
+        clock.note(at(10.0), there(10.0), at(10.000_001));
+        clock.note(at(20.0), there(28.000_1), at(28.0));
+        let (latest, least) = (clock.time_of(at(20.0), NEVER), clock.least_time_of(at(20.0)));
+        assert_eq!((latest, least), (there(20.000_1), Some(there(20.000_1))));
+    }
+
+    #[test]
+    fn the_least_time_is_never_after_the_truth() {
+        let clock = DatabaseClock::default();
+        assert_eq!(clock.least_time_of(at(10.0)), None);
+        // Read at its beginning, answered eight seconds later: all of that may have been before.
+        clock.note(at(10.0), there(10.0), at(18.0));
+        assert_eq!(clock.least_time_of(at(10.0)), Some(there(2.0)));
+        clock.note(at(20.0), there(20.001), at(20.002));
+        assert_eq!(clock.least_time_of(at(20.0)), Some(there(19.999)));
     }
 
     #[test]

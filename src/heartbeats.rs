@@ -222,8 +222,9 @@ impl Flusher {
 
     async fn observe(&self, began: Moment, since: Option<Duration>) -> anyhow::Result<()> {
         let observe = async |client: &mut Object| {
+            // What came after `began` is not written: the moment that is named must not be later.
             let now = look_at_clock(client, self.log.clock()).await?;
-            let heard = self.log.clock().time_of(began, now);
+            let heard = self.log.clock().least_time_of(began).map_or(now, |least| least.min(now));
             observation::observe(client, self.pod, heard, since, self.default_threshold).await
         };
         if let Some(blind) = self.database.run(observe).await? {

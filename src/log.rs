@@ -46,6 +46,9 @@ impl Default for ChangeId {
     }
 }
 
+/// The log's table; its partitions' names begin with this.
+const TABLE: &str = "entity_transitions";
+
 /// What the log records; transitions of other kinds may follow.
 pub const KIND: &str = "satellite-connection";
 

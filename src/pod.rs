@@ -145,7 +145,7 @@ pub async fn run(
 
     let past = tokio::spawn(continuity::watch(database.clone(), stop.clone()));
     let mut tasks = JoinSet::new();
-    let appender = tokio::spawn(appender.run());
+    let mut appender = tokio::spawn(appender.run());
     tasks.spawn(
         Flusher {
             pod,
@@ -248,6 +248,10 @@ pub async fn run(
         Ok(Some(went_back)) = past => {
             error!(%went_back, "this pod knows what is no longer there, and ends to begin anew");
             return Err(went_back.into());
+        }
+        ended = &mut appender => {
+            error!(?ended, "the appender ended by itself");
+            bail!("the appender ended by itself: {ended:?}");
         }
         ended = tasks.join_next() => {
             error!(?ended, "a part of the pod ended by itself");

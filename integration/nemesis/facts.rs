@@ -120,6 +120,11 @@ impl Facts {
         if sequences.is_empty() { 0 } else { self.by_sequence.range(sequences).count() }
     }
 
+    /// A position is about to be deleted from the stream, or was not after all: nobody need miss it.
+    pub fn may_go(&mut self, position: i64) {
+        self.given_up.insert(position);
+    }
+
     /// Positions were deleted from the stream, the newest it had; or `is_for_good`, so that nobody
     /// need notice.
     pub fn took(&mut self, positions: &[i64], is_for_good: bool) {
@@ -133,6 +138,7 @@ impl Facts {
                 self.given_up.insert(*position);
             } else {
                 let missing = Missing { since: Instant::now(), bound: TAKEN };
+                self.given_up.remove(position);
                 self.taken.insert(*position);
                 self.missing.insert(*position, missing);
             }

@@ -350,13 +350,14 @@ async fn lose_tail(run: &Run, count: u64) -> Result<(), String> {
         let Ok(Ok(message)) = timeout(STEP, stream.get_raw_message(sequence)).await else {
             continue;
         };
-        let deleted = timeout(STEP, stream.delete_message(sequence)).await;
-        if !deleted.is_ok_and(|deleted| deleted.is_ok()) {
-            continue;
-        }
         let position = message.headers.get("Groundstation-Position");
-        if message.headers.get(FOREIGN).is_none() {
-            positions.extend(position.and_then(|position| position.as_str().parse::<i64>().ok()));
+        let position = position.and_then(|position| position.as_str().parse::<i64>().ok());
+        let position = position.filter(|_| message.headers.get(FOREIGN).is_none());
+        // Before it is: whoever reads meanwhile must not miss it.
+        position.inspect(|position| run.facts().may_go(*position));
+        let deleted = timeout(STEP, stream.delete_message(sequence)).await;
+        if deleted.is_ok_and(|deleted| deleted.is_ok()) {
+            positions.extend(position);
         }
     }
     let now = timeout(STEP, stream.info()).await.ok().and_then(Result::ok);

@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 
 use deadpool_postgres::Object;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio_postgres::error::{DbError, SqlState};
 use tracing::{Instrument, error, info, warn};
 
 use super::ChangeId;
@@ -410,8 +411,12 @@ impl Failure {
         let text = failed.to_string();
         let Failed::Server(error) = failed else { return Failure::Transient(text) };
         // Class 22: a value it cannot hold; class 23: a constraint. A position without a
-        // partition is a check violation without a constraint, and is mended by making one.
+        // partition is a check violation without a constraint, and is mended by making one. A position
+        // that is taken is no fault of the edge: whoever appended past the log's lock was faster.
         match error.as_db_error() {
+            Some(db) if *db.code() == SqlState::UNIQUE_VIOLATION && is_of_the_log(db) => {
+                Failure::Transient(text)
+            }
             Some(db) if db.code().code().starts_with("22") => Failure::Poisoned(text),
             Some(db) if db.code().code().starts_with("23") && db.constraint().is_some() => {
                 Failure::Poisoned(text)
@@ -419,4 +424,9 @@ impl Failure {
             _ => Failure::Transient(text),
         }
     }
+}
+
+/// Whether an error is about the log's own table, or a partition of it.
+fn is_of_the_log(error: &DbError) -> bool {
+    error.table().is_some_and(|table| table.starts_with(super::TABLE))
 }

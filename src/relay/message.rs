@@ -6,6 +6,7 @@ use fail::fail_point;
 
 use crate::lifecycle::announcement;
 use crate::log::{ChangeId, Entry};
+use crate::trace::Traceparent;
 use crate::wire::{PayloadJson, Timestamp};
 
 /// The stream's position in the log.
@@ -124,8 +125,9 @@ fn headers(entry: &Entry, subject: &str, epoch: Epoch) -> HeaderMap {
     headers.insert("ce-time", Timestamp::new(entry.occurred_at).to_string());
     headers.insert("ce-sequence", format!("{:020}", entry.position.0));
     headers.insert("ce-datacontenttype", "application/json");
-    if let Some(traceparent) = &entry.traceparent {
-        headers.insert("traceparent", traceparent.as_str());
+    // Checked again: whoever else wrote to the log must not stop the relay with what is no header.
+    if let Some(traceparent) = entry.traceparent.as_deref().and_then(Traceparent::parse) {
+        headers.insert("traceparent", traceparent.to_string());
     }
     headers
 }
