@@ -58,12 +58,17 @@ async fn longest_pause(fleet: &Fleet) -> Duration {
     longest
 }
 
-/// Waits until every server has the stream as far as the log goes.
-async fn expect_the_same_everywhere(cluster: &Cluster) {
-    eventually("every server to have everything", async || {
+/// Waits until every server has the stream as far as the log goes. One that was away may first have to
+/// wait for the others to try again.
+async fn expect_the_same_everywhere(cluster: &Cluster, fleet: &Fleet) {
+    let jetstream = jetstream::new(fleet.nats().await);
+    within(Duration::from_secs(180), "every server to have everything", async || {
         let last = cluster.last_sequences().await;
-        let all = last.iter().all(|last| *last == Some(BACKLOG as u64));
-        if all { Ok(()) } else { Err(format!("{last:?}")) }
+        if last.iter().all(|last| *last == Some(BACKLOG as u64)) {
+            return Ok(());
+        }
+        let stream = jetstream.get_stream(STREAM).await.map_err(|error| error.to_string())?;
+        Err(format!("{last:?}, its leader says {:?}", stream.cached_info().cluster))
     })
     .await;
 }
@@ -74,7 +79,7 @@ async fn a_leader_that_steps_down(version: Version) {
     let paused = longest_pause(&fleet).await;
     assert!(paused < LONGEST_PAUSE, "{paused:?}");
     fleet.check().await;
-    expect_the_same_everywhere(&cluster).await;
+    expect_the_same_everywhere(&cluster, &fleet).await;
 }
 
 #[tokio::test]
@@ -100,7 +105,7 @@ async fn a_leader_that_dies_in_the_middle_of_a_burst_costs_nothing_on_2_10() {
     let paused = longest_pause(&fleet).await;
     assert!(paused < LONGEST_PAUSE, "{paused:?}");
     fleet.check().await;
-    expect_the_same_everywhere(&cluster).await;
+    expect_the_same_everywhere(&cluster, &fleet).await;
 }
 
 /// A server compares an expected id with one that it remembers, and forgets when it restarts: what
@@ -110,7 +115,7 @@ async fn a_server_that_restarts(version: Version) {
     let leader = cluster.leader(&fleet.nats().await).await;
     let cluster = cluster.crash((leader + 1) % 3).await;
     longest_pause(&fleet).await;
-    expect_the_same_everywhere(&cluster).await;
+    expect_the_same_everywhere(&cluster, &fleet).await;
     fleet.check().await;
 }
 

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream::{self, stream::Config};
 use groundstation::dev::stores::Nats;
@@ -22,6 +22,10 @@ const LONG: Duration = Duration::from_secs(120);
 
 /// How long bytes take from one server to another.
 const DELAY: Duration = Duration::from_millis(2);
+
+/// How often a start is tried, and how long the servers are given to find each other.
+const STARTS: u32 = 5;
+const JOINING: Duration = Duration::from_secs(30);
 
 /// Which nats-server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,22 +61,53 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts one and waits until it can hold streams.
+    /// Starts one and waits until it can hold streams. While 2.10 elects its first leader, a server
+    /// that joins in that moment may never hear of it: then all of it is started again.
     pub async fn start(version: Version) -> Cluster {
+        for _ in 0..STARTS {
+            let cluster = Cluster::launch(version).await;
+            let since = Instant::now();
+            while since.elapsed() < JOINING {
+                if cluster.is_whole().await {
+                    return cluster;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+        panic!("three nats-servers of {version:?} did not become a cluster in {STARTS} starts");
+    }
+
+    /// Whether every server knows who leads them.
+    async fn is_whole(&self) -> bool {
+        let monitors = self.monitors;
+        let knows = |port: u16| {
+            let report = look(port, "jsz")?;
+            report["meta_cluster"]["leader"].as_str().filter(|leader| !leader.is_empty())?;
+            Some(report["meta_cluster"]["cluster_size"] == 3)
+        };
+        blocking(move || monitors.into_iter().all(|port| knows(port) == Some(true))).await
+    }
+
+    async fn launch(version: Version) -> Cluster {
         let (routes, monitors) = (free_ports(), free_ports());
         let mut links = Vec::new();
         let mut configurations = Vec::new();
         for n in 0..3 {
-            // Each calls one, round in a ring: two that call each other at once may both hang up.
-            let link = Proxy::to(([127, 0, 0, 1], routes[(n + 1) % 3]).into()).await;
-            link.delay(DELAY);
+            // Each knows both others: from their number the servers tell how many they are.
+            let mut to = Vec::new();
+            for other in (0..3).filter(|other| *other != n) {
+                let link = Proxy::to(([127, 0, 0, 1], routes[other]).into()).await;
+                link.delay(DELAY);
+                to.push(format!("\"nats://{}\"", link.address));
+                links.push(link);
+            }
             configurations.push(format!(
                 "server_name: n{n}\nhttp: \"127.0.0.1:{}\"\n\
-                 cluster {{ name: c, listen: \"127.0.0.1:{}\", no_advertise: true, \
-                 routes: [\"nats://{}\"] }}",
-                monitors[n], routes[n], link.address
+                 cluster {{ name: c, listen: \"127.0.0.1:{}\", no_advertise: true, routes: [{}] }}",
+                monitors[n],
+                routes[n],
+                to.join(", ")
             ));
-            links.push(link);
         }
         let servers = blocking(move || {
             let start = |configuration: &String| stores::nats_of(&version.tools(), configuration);
@@ -156,10 +191,15 @@ impl Cluster {
     }
 }
 
-fn last_sequence(port: u16) -> Option<u64> {
-    let url = format!("http://127.0.0.1:{port}/jsz?streams=true&acc=$G");
+/// What a server tells of itself; nothing while it does not answer.
+fn look(port: u16, path: &str) -> Option<Value> {
+    let url = format!("http://127.0.0.1:{port}/{path}");
     let text = ureq::get(url).call().ok()?.body_mut().read_to_string().ok()?;
-    let report: Value = serde_json::from_str(&text).ok()?;
+    serde_json::from_str(&text).ok()
+}
+
+fn last_sequence(port: u16) -> Option<u64> {
+    let report = look(port, "jsz?streams=true&acc=$G")?;
     let streams = report["account_details"][0]["stream_detail"].as_array()?;
     let stream = streams.iter().find(|stream| stream["name"] == STREAM)?;
     stream["state"]["last_seq"].as_u64()
