@@ -272,6 +272,8 @@ async fn a_database_restored_under_a_running_pod_ends_it_and_halts_the_next_unti
         other => Err(other.to_string()),
     })
     .await;
+    // What it never looked at it cannot miss: it looks twice a second.
+    pod.sweeps(12).await;
     let stream_before = read_stream(&nats).await;
     backup.restore().await;
     // It knows what is no longer there, and ends rather than go on with it.
