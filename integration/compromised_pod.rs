@@ -1,4 +1,4 @@
-//! Whoever has a pod's password and SQL of his own choice adds to the log at most: with the rights of
+//! An intruder with a pod's password and any SQL adds to the log at most: with the rights of
 //! `deploy/postgres` it destroys no history, becomes nobody else, and cannot make the log lie about time.
 
 use tokio_postgres::error::SqlState;

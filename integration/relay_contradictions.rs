@@ -5,11 +5,10 @@ use std::fs;
 
 use async_nats::HeaderMap;
 use async_nats::jetstream;
-use serde_json::Value;
 
 use crate::audit::{STREAM, audit, connect_times, forgetful_stream, store};
 use crate::harness::log_and_stream::{StreamMessage, read_stream};
-use crate::harness::relaying::{copy, expect_checkpoint, with_nats_stopped};
+use crate::harness::relaying::{copy, expect_checkpoint, relay_state, with_nats_stopped};
 use crate::harness::{CALM, Credentials, Fleet, Pod, eventually};
 
 /// A pod and a satellite that has connected this often, all of it on the stream.
@@ -19,10 +18,6 @@ async fn published(fleet: &Fleet, times: usize) -> (Pod, Credentials) {
     connect_times(&pod, &credentials, times).await;
     fleet.check().await;
     (pod, credentials)
-}
-
-async fn relay_state(pod: &Pod) -> Value {
-    pod.get("/readyz").await.json()["relay"].clone()
 }
 
 #[tokio::test]
