@@ -211,7 +211,8 @@ pub struct ServeArgs {
     #[arg(long, env = "GROUNDSTATION_SECRETS_DIR", value_name = "DIR")]
     secrets_dir: Option<PathBuf>,
 
-    /// Transitions in one partition of the log, for those made from now on
+    /// Transitions in one partition of the log, for those made from now on; no more than
+    /// `retention_floor.widest_partition`, which is the owner's to change (at first 1,000,000)
     #[arg(long, env = "GROUNDSTATION_PARTITION_WIDTH", default_value_t = partitions::DEFAULT_WIDTH,
           value_parser = clap::value_parser!(i64).range(partitions::WIDTHS), value_name = "COUNT")]
     partition_width: i64,

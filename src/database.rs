@@ -232,6 +232,15 @@ struct Sessions {
     outlive_work: bool,
 }
 
+/// What a login or a database may have other defaults for, and the log cannot do without: a commit that
+/// is answered is there after a crash (whatever more than that the server promises, stays), and a
+/// statement sees what was committed before it.
+const DEFAULTS: &str = "
+    do $$ begin
+        if current_setting('synchronous_commit') = 'off' then set synchronous_commit = on; end if;
+        set default_transaction_isolation = 'read committed';
+    end $$";
+
 /// In what a session is not as it was asked for: a pooler may drop the start-up parameter `options`,
 /// and the session would have rights that pods must not have, and no end to its statements.
 async fn differences(
@@ -241,6 +250,7 @@ async fn differences(
     let milliseconds = |(name, _): &(&str, _)| {
         format!("(extract(epoch from current_setting('{name}')::interval) * 1000)::bigint")
     };
+    client.batch_execute(DEFAULTS).await?;
     let settings: Vec<String> = timeouts.iter().map(milliseconds).collect();
     let question = format!("select current_user, {}", settings.join(", "));
     let mut asked = vec![("role", SERVICE_ROLE.to_owned())];
