@@ -87,9 +87,9 @@ const HALT_PAUSE: Duration = Duration::from_secs(2);
 /// How often an idle relay looks whether the stream is as it left it.
 const LOOK: Duration = Duration::from_secs(3);
 
-/// For how long an acknowledgement, or a look, stands for the next publish too: what a hand deletes
-/// within it is only found by `groundstation audit`, and longer than a burst's pauses it has to be, or
-/// each of its batches costs a look.
+/// For how long a message that was sent, or a look, stands for the next publish too: what a hand
+/// deletes within it is only found by `groundstation audit`, and longer than a burst's pauses it has to
+/// be, or each of its batches costs a look.
 const FRESH: Duration = Duration::from_millis(20);
 
 /// A duplicate window from which a pod speaks of it, where it can hold the feed up.
@@ -352,15 +352,12 @@ impl Relay {
     ) -> anyhow::Result<Ended> {
         loop {
             self.head.mark_unchanged();
-            let quiet = window.proved.elapsed();
             let entries = self.read(window).await?;
-            if self.is_look_due(window, quiet, entries.is_empty()) {
-                window.connects = self.connects();
-                let looked = stream::look(stream, window.left, window.epoch).await?;
-                let Some(OnTop { last, foreign }) = looked else { return Ok(Ended::Moved) };
-                self.count_foreign(foreign);
-                window.foreign += foreign;
-                window.begin_behind(last);
+            if entries.is_empty()
+                && self.is_look_due(window, LOOK)
+                && let Some(ended) = self.look(window, stream).await?
+            {
+                return Ok(ended);
             }
             tell_of_a_gap(window.published.position, entries.first());
             if !entries.is_empty() {
@@ -370,10 +367,14 @@ impl Relay {
                 if let Some(ended) = self.keep_on(window, stream, stop).await? {
                     return Ok(ended);
                 }
-                if window.in_flight.len() >= window.max_in_flight()
-                    && let Some(refused) = self.acknowledge(window).await?
+                if let Some(ended) = self.acknowledge_to(window, window.max_in_flight() - 1).await?
                 {
-                    return Ok(refused);
+                    return Ok(ended);
+                }
+                if self.is_look_due(window, FRESH)
+                    && let Some(ended) = self.look(window, stream).await?
+                {
+                    return Ok(ended);
                 }
                 fail_point!("relay::before_publish", |_| std::process::abort());
                 let after = window.published.sequence;
@@ -388,10 +389,10 @@ impl Relay {
                 fail_point!("relay::published", |_| std::process::abort());
             }
             // A full batch means there is more to read: acknowledgements can wait.
-            while (entries.len() as i64) < BATCH && !window.in_flight.is_empty() {
-                if let Some(refused) = self.acknowledge(window).await? {
-                    return Ok(refused);
-                }
+            if ((entries.len() as i64) < BATCH || window.left.is_replicated)
+                && let Some(ended) = self.acknowledge_to(window, 0).await?
+            {
+                return Ok(ended);
             }
             if !entries.is_empty() {
                 fail_point!("relay::acknowledged", |_| std::process::abort());
@@ -436,13 +437,25 @@ impl Relay {
         Ok(None)
     }
 
-    /// Whether the stream is to be looked at before anything else is done, with the relay this
-    /// long quiet.
-    fn is_look_due(&self, window: &Window, quiet: Duration, is_idle: bool) -> bool {
-        let pause = if is_idle { LOOK } else { FRESH };
-        let is_stale =
-            !window.is_proved || quiet >= pause || window.connects != self.connects();
-        window.in_flight.is_empty() && is_stale
+    /// Whether the stream is to be looked at before anything else is done: nothing was sent for this
+    /// long, a message was refused, or the client connected anew.
+    fn is_look_due(&self, window: &Window, pause: Duration) -> bool {
+        !window.is_proved || window.proved.elapsed() >= pause || window.connects != self.connects()
+    }
+
+    /// Looks whether the stream is as it was left, once everything on its way is acknowledged, and goes
+    /// on behind somebody else's messages; says why to end, if so.
+    async fn look(&self, window: &mut Window, stream: &Stream) -> anyhow::Result<Option<Ended>> {
+        if let Some(ended) = self.acknowledge_to(window, 0).await? {
+            return Ok(Some(ended));
+        }
+        window.connects = self.connects();
+        let looked = stream::look(stream, window.left, window.epoch).await?;
+        let Some(OnTop { last, foreign }) = looked else { return Ok(Some(Ended::Moved)) };
+        self.count_foreign(foreign);
+        window.foreign += foreign;
+        window.begin_behind(last);
+        Ok(None)
     }
 
     /// What follows on the newest published transition. That one is read along: a database that
@@ -471,6 +484,20 @@ impl Relay {
         Ok(self.database.run(read).await?)
     }
 
+    /// Waits until at most so many messages are in flight; says why to end, if so.
+    async fn acknowledge_to(
+        &self,
+        window: &mut Window,
+        in_flight: usize,
+    ) -> anyhow::Result<Option<Ended>> {
+        while window.in_flight.len() > in_flight {
+            if let Some(ended) = self.acknowledge(window).await? {
+                return Ok(Some(ended));
+            }
+        }
+        Ok(None)
+    }
+
     /// Waits for the oldest message in flight; says why to end, if so. Anything but "stored, right
     /// after the one before" is a refusal; a duplicate is not a success either, it only means that the
     /// tail moved.
@@ -492,8 +519,10 @@ impl Relay {
             ),
             Err(error) => {
                 let not_taken = anyhow!("position {position} was not taken: {error}");
-                let is_unknown =
-                    matches!(error.kind(), PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe);
+                let is_unknown = matches!(
+                    error.kind(),
+                    PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe
+                );
                 if is_unknown {
                     self.metrics.relay_rejected.inc();
                     return Err(not_taken);
@@ -593,9 +622,9 @@ struct Window {
     left: Left,
     /// The change that its newest transition carries, once known.
     left_at: Option<ChangeId>,
-    /// When the stream was last known to be so.
+    /// When the stream was last looked at, or something sent that only fits if it is so.
     proved: Instant,
-    /// Whether it is; not after a message was refused.
+    /// Whether that counts; not after a message was refused.
     is_proved: bool,
     /// Somebody else's messages that nobody was told of yet.
     foreign: u64,
@@ -643,14 +672,19 @@ impl Window {
         let sequence = self.published.sequence + 1;
         self.published = Tail { position: entry.position, sequence };
         self.newest = Some(entry.change);
+        self.proved = Instant::now();
         let change = entry.change;
         self.in_flight.push_back(InFlight { tail: self.published, change, ack, _span: span });
     }
 
     /// The stream has this one, at its end.
     fn acknowledged(&mut self, tail: Tail, change: ChangeId) {
-        (self.left.tail, self.left.newest, self.left_at) = (tail, Some(tail.sequence), Some(change));
-        self.proved = Instant::now();
+        (self.left.tail, self.left.newest, self.left_at) =
+            (tail, Some(tail.sequence), Some(change));
+        // Only there it was waited for before anything else was done.
+        if self.left.is_replicated {
+            self.proved = Instant::now();
+        }
     }
 
     /// Nothing is on its way any more: what follows on a refused message is refused. The stream is

@@ -161,8 +161,10 @@ impl World {
             |newest: usize| self.stream.get(newest - 1) == Some(&Slot::Ours(left.position));
         let is_as_left = self.stream.len() >= left.sequence
             && left.newest.is_none_or(is_there)
-            && self.stream[left.sequence..].iter().all(|slot| *slot == Slot::Foreign)
-            && !self.stream.iter().skip(left.newest.unwrap_or(0)).any(newer);
+            && match &self.stream[left.sequence..] {
+                [] => !self.stream.iter().skip(left.newest.unwrap_or(0)).any(newer),
+                on_top => on_top.iter().all(|slot| *slot == Slot::Foreign),
+            };
         is_as_left.then_some(Place { sequence: self.stream.len(), ..left })
     }
 

@@ -224,16 +224,27 @@ pub async fn look(stream: &Stream, left: Left, epoch: Epoch) -> anyhow::Result<O
     let (first, last) = (info.state.first_sequence, info.state.last_sequence);
     let known = left.tail;
     let is_near = (known.sequence..=known.sequence + MOST_ON_TOP).contains(&last);
-    if !is_near || is_replicated(&info) != left.is_replicated {
+    // What its limits removed meanwhile nobody can look at.
+    if !is_near || first > known.sequence + 1 || is_replicated(&info) != left.is_replicated {
         return Ok(None);
     }
-    if let Some(newest) = left.newest.filter(|newest| *newest >= first || !has_limits(&info.config))
-        && !matches!(seen(stream, newest).await?, Seen::Ours(mark) if mark.position == known.position)
-    {
+    let newest = left.newest.filter(|newest| *newest >= first || !has_limits(&info.config));
+    // While others publish all the time, there is none for more than what they put on top.
+    let from = match last > known.sequence {
+        true => known.sequence,
+        false => left.newest.unwrap_or(0).max(last.saturating_sub(PAGE)),
+    };
+    let newest = async {
+        anyhow::Ok(match newest {
+            Some(newest) => Some(seen(stream, newest).await?),
+            None => None,
+        })
+    };
+    let (newest, behind) = tokio::try_join!(newest, page(stream, first.max(from + 1)..=last))?;
+    let is_there = |seen: Seen| matches!(seen, Seen::Ours(mark) if mark.position == known.position);
+    if !newest.is_none_or(is_there) {
         return Ok(None);
     }
-    let behind = left.newest.unwrap_or(0).max(last.saturating_sub(PAGE)).min(known.sequence) + 1;
-    let behind = page(stream, behind.max(first)..=last).await?;
     let is_passed_over = |(sequence, seen): &(u64, Seen)| match seen {
         Seen::Foreign => true,
         Seen::Ours(mark) if mark.epoch == epoch && mark.position > known.position => false,
