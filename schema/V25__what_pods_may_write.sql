@@ -37,7 +37,6 @@ alter table entity_transitions
 
 alter table registry_changes
     add constraint changed_at_is_readable check (is_readable(changed_at)) not valid,
-    add constraint changes_are_small check (pg_column_size(before) <= 65536 and pg_column_size(after) <= 65536) not valid,
     add constraint words_are_short check (octet_length(actor_type) <= 100 and octet_length(actor_id) <= 1000) not valid;
 
 alter table satellite_connections
