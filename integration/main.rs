@@ -56,6 +56,7 @@ mod metrics;
 mod micro;
 mod migrations;
 mod nats_away;
+mod nats_tls;
 mod nemesis;
 mod openapi;
 mod outage;
