@@ -3,14 +3,14 @@
 //! One `select!` hears commands of the registry, the pod's draining, what administrators change, new
 //! script packages, answers to the satellite's questions, the satellite itself, and silence. None of
 //! it waits for another: what is said to the satellite is written while it is heard ([`Line`]), and
-//! whatever asks somebody else is a future beside ([`Question`]).
+//! whatever asks somebody else is a future beside ([`Question`]). What is not read for now, because it is
+//! too much at once or too large, is no silence.
 //!
 //! What is pushed is read at the moment there is room for it: the newest, never a queue.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::ws::Message;
 use fail::fail_point;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -20,11 +20,12 @@ use tracing::{info, warn};
 
 use super::Gateway;
 use super::line::{Happened, Line};
-use super::protocol::{FromSatellite, Malformed, ToSatellite, with_source};
+use super::protocol::{FromSatellite, Malformed, ToSatellite};
 use super::questions::{Answer, MAX_OF_SESSION, Question};
 use super::session::End;
-use super::socket::Broken;
+use super::socket::{Broken, Message};
 use super::table::{Command, Told};
+use crate::body::{self, Source};
 use crate::door::refusal::Refusal;
 use crate::lifecycle::{SatelliteId, Session};
 use crate::liveness;
@@ -43,6 +44,10 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// time to tell that it is lost, and to hear from it all the same. So a connection that died without a
 /// word is held no longer than that.
 const LINGER_THRESHOLDS: u32 = 3;
+
+/// How often a satellite counts as heard while what it sends is not read, or takes long to come: as often
+/// as heartbeats are written.
+const HELD_BACK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How much of what an agent complains about is logged.
 const MAX_LOGGED: usize = 500;
@@ -83,6 +88,7 @@ impl<'a> Live<'a> {
         // None for a session that a newer one of this pod has already replaced.
         let standing = told.borrow_and_update().clone();
         let standing = standing.ok_or(End::Told(Command::Superseded))?;
+        line.has_assignments(standing.assigned.count());
         let live = Live {
             satellite,
             session,
@@ -122,6 +128,7 @@ impl<'a> Live<'a> {
         let mut heard_at = Instant::now();
         let mut silent_at = self.silent_at(heard_at);
         let mut drained_at = None;
+        let mut coming_at = None;
         loop {
             if line.is_free() {
                 self.say_news(line)?;
@@ -146,6 +153,7 @@ impl<'a> Live<'a> {
                         self.standing = standing.clone();
                     }
                     self.may_stay()?;
+                    line.has_assignments(self.standing.assigned.count());
                     if self.patience() != patience {
                         silent_at = self.silent_at(heard_at);
                     }
@@ -156,15 +164,29 @@ impl<'a> Live<'a> {
                     Happened::Heard(frame) => {
                         heard_at = Instant::now();
                         silent_at = self.silent_at(heard_at);
+                        // Its heartbeats are among what is not read yet.
+                        if line.is_held_back() {
+                            self.beat(About::default());
+                        }
                         if let Some(end) = self.hear(frame) {
                             return Ok(end);
                         }
                     }
+                    Happened::Coming => coming_at = Some(Instant::now()),
                     Happened::Written => {}
                     Happened::Broken(Broken::Violation(code)) => return Ok(End::Violation(code)),
                     Happened::Broken(Broken::Gone) => return Ok(End::Dropped),
                     Happened::Ended => return Ok(End::Dropped),
                 },
+                () = sleep_until(coming_at.unwrap_or(give_up_at)), if coming_at.is_some() => {
+                    let coming = line.is_coming();
+                    coming_at = coming.map(|_| Instant::now() + HELD_BACK_INTERVAL);
+                    if coming == Some(true) {
+                        heard_at = Instant::now();
+                        silent_at = self.silent_at(heard_at);
+                        self.beat(About::default());
+                    }
+                }
                 () = sleep_until(give_up_at) => {
                     if stuck_at == Some(give_up_at) {
                         self.gateway.metrics.refused(Refusal::WriteTimeout);
@@ -217,7 +239,7 @@ impl<'a> Live<'a> {
         let text = match frame {
             Message::Text(text) => text,
             Message::Binary(_) => return self.drop_message(Malformed::Binary.as_str()),
-            Message::Ping(_) | Message::Pong(_) => return None,
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => return None,
             Message::Close(_) => return Some(End::ClientClose),
         };
         match FromSatellite::parse(&text) {
@@ -225,8 +247,7 @@ impl<'a> Live<'a> {
                 self.gateway.metrics.heartbeats_received.inc();
                 fail_point!("session::heard_a_heartbeat");
                 let about = self.news(About { version, capabilities });
-                self.gateway.sessions.heard(self.satellite, self.session);
-                self.gateway.heartbeats.beat(self.satellite, self.session, about);
+                self.beat(about);
                 None
             }
             // The contract: a second one is ignored.
@@ -256,6 +277,12 @@ impl<'a> Live<'a> {
         }
     }
 
+    /// Notes that the satellite is there.
+    fn beat(&self, about: About) {
+        self.gateway.sessions.heard(self.satellite, self.session);
+        self.gateway.heartbeats.beat(self.satellite, self.session, about);
+    }
+
     /// Whoever is not assigned to say it is stopped here; what was revoked a moment ago is stopped
     /// before it is published.
     fn offer_result(&self, text: &str, config_id: String, system_id: String) -> Option<End> {
@@ -263,21 +290,31 @@ impl<'a> Live<'a> {
             self.gateway.metrics.result("not_assigned");
             return self.drop_message("not_assigned");
         }
-        let Ok(body) = with_source(text, self.satellite.0, &self.standing.label) else {
+        let results = &self.gateway.backends.results;
+        let Ok(body) = body::of_result(text, self.source(), results.largest()) else {
             return self.drop_message(Malformed::Fields.as_str());
         };
+        if body.truncated {
+            results.was_truncated(self.satellite, text.len());
+        }
         let (satellite, version) = (self.satellite, self.standing.assigned.version);
-        let finding = Finding { satellite, config_id, system_id, version, body };
-        self.gateway.backends.results.offer(finding);
+        let finding = Finding { satellite, config_id, system_id, version, body: body.bytes };
+        results.offer(finding);
         None
     }
 
+    fn source(&self) -> Source<'_> {
+        Source { id: self.satellite.0, label: &self.standing.label }
+    }
+
     fn pass_on(&self, subject: &'static str, text: &str) -> Option<End> {
-        match with_source(text, self.satellite.0, &self.standing.label) {
-            Ok(body) => self.gateway.backends.pass_on(subject, body),
-            Err(_) => return self.drop_message(Malformed::Fields.as_str()),
+        match body::with_source(text, self.source()) {
+            Ok(body) => {
+                self.gateway.backends.pass_on(subject, body);
+                None
+            }
+            Err(_) => self.drop_message(Malformed::Fields.as_str()),
         }
-        None
     }
 
     fn ask(&mut self, question: Question) -> Option<End> {

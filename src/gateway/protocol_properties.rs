@@ -93,6 +93,16 @@ proptest! {
     }
 
     #[test]
+    fn whatever_a_check_found_is_no_more_than_an_object(found in any_json()) {
+        let message = json!({"type": "result", "configId": "c", "systemId": "s", "status": "healthy",
+                             "executedAt": "x", "result": found});
+        let outcome = FromSatellite::parse(&message.to_string());
+        let understood = matches!(outcome, Ok(FromSatellite::Result { .. }));
+        prop_assert_eq!(understood, found.is_object() || found.is_null());
+        prop_assert!(understood || outcome.err() == Some(Malformed::Fields));
+    }
+
+    #[test]
     fn a_message_cut_off_anywhere_is_no_json(cut in 0usize..200) {
         let message = json!({"type": "authenticate", "clientId": "x", "token": "csat_secret"}).to_string();
         let cut = cut % message.len();
