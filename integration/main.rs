@@ -61,6 +61,7 @@ mod nats_away;
 mod nemesis;
 mod openapi;
 mod outage;
+mod question_queue;
 mod races;
 mod read_only;
 mod reads;

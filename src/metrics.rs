@@ -57,6 +57,8 @@ pub struct Numbers {
     /// Satellites that wait for some of it.
     pub large_messages_waiting: Gauge,
     held_back: Counters<1>,
+    /// Satellites' questions that wait for their turn.
+    pub questions_waiting: Gauge,
     asked: Counters<2>,
     passed_on: Counters<2>,
     /// Edges in one append.
@@ -164,6 +166,7 @@ impl Metrics {
             large_message_bytes_max: Gauge::default(),
             large_messages_waiting: Gauge::default(),
             held_back: Family::default(),
+            questions_waiting: Gauge::default(),
             asked: Family::default(),
             passed_on: Family::default(),
             append_batch: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
@@ -279,6 +282,11 @@ impl Numbers {
             "held_back",
             "Times a satellite was not read for a while, by what for",
             self.held_back.clone(),
+        );
+        r.register(
+            "questions_waiting",
+            "Satellites' questions that wait for their turn",
+            self.questions_waiting.clone(),
         );
         r.register("backend_requests", "Questions to other backends", self.asked.clone());
         r.register(

@@ -3,7 +3,7 @@
 //! One `select!` hears commands of the registry, the pod's draining, what administrators change, new
 //! script packages, answers to the satellite's questions, the satellite itself, and silence. None of
 //! it waits for another: what is said to the satellite is written while it is heard ([`Line`]), and
-//! whatever asks somebody else is a future beside ([`Question`]). What is not read for now, because it is
+//! whatever asks somebody else is a future beside ([`Questions`]). What is not read for now, because it is
 //! too much at once or too large, is no silence.
 //!
 //! What is pushed is read at the moment there is room for it: the newest, never a queue.
@@ -12,8 +12,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fail::fail_point;
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tracing::{info, warn};
@@ -21,7 +19,7 @@ use tracing::{info, warn};
 use super::Gateway;
 use super::line::{Happened, Line};
 use super::protocol::{FromSatellite, Malformed, ToSatellite};
-use super::questions::{Answer, MAX_OF_SESSION, Question};
+use super::questions::{Question, Questions, TooMany};
 use super::session::End;
 use super::socket::{Broken, Message};
 use super::table::{Command, Told};
@@ -68,7 +66,7 @@ pub struct Live<'a> {
     packages: watch::Receiver<Option<Arc<str>>>,
     /// There are script packages it was not told of.
     refresh: bool,
-    questions: FuturesUnordered<Answer>,
+    questions: Questions,
 }
 
 impl<'a> Live<'a> {
@@ -88,6 +86,7 @@ impl<'a> Live<'a> {
         // None for a session that a newer one of this pod has already replaced.
         let standing = told.borrow_and_update().clone();
         let standing = standing.ok_or(End::Told(Command::Superseded))?;
+        let questions = Questions::new(gateway.backends.clone(), satellite, session);
         line.has_assignments(standing.assigned.count());
         let live = Live {
             satellite,
@@ -100,7 +99,7 @@ impl<'a> Live<'a> {
             standing,
             packages,
             refresh: false,
-            questions: FuturesUnordered::new(),
+            questions,
         };
         live.may_stay()?;
         let welcome = ToSatellite::Authenticated {
@@ -159,7 +158,7 @@ impl<'a> Live<'a> {
                     }
                 }
                 Ok(()) = self.packages.changed() => self.refresh = true,
-                Some(answer) = self.questions.next(), if has_answers => say(line, &answer)?,
+                answer = self.questions.next(), if has_answers => say(line, &answer)?,
                 happened = line.next() => match happened {
                     Happened::Heard(frame) => {
                         heard_at = Instant::now();
@@ -318,17 +317,10 @@ impl<'a> Live<'a> {
     }
 
     fn ask(&mut self, question: Question) -> Option<End> {
-        // Twice as many wait at most: those that are asked, and those turned away.
-        if self.questions.len() >= 2 * MAX_OF_SESSION {
-            return self.drop_message("too_many_questions");
+        match self.questions.put(question) {
+            Ok(()) => None,
+            Err(TooMany) => self.drop_message("too_many_questions"),
         }
-        let answer = if self.questions.len() >= MAX_OF_SESSION {
-            Box::pin(std::future::ready(question.turned_away()))
-        } else {
-            question.ask(&self.gateway.backends, self.satellite, self.session)
-        };
-        self.questions.push(answer);
-        None
     }
 
     fn drop_message(&self, why: &'static str) -> Option<End> {
