@@ -59,6 +59,7 @@ mod micro;
 mod migrations;
 mod nats_away;
 mod nemesis;
+mod newer_agents;
 mod openapi;
 mod outage;
 mod question_queue;

@@ -109,6 +109,7 @@ pub async fn run(
         nats.clone(),
         metrics.clone(),
     ));
+    let wanted = backends.wanted.clone();
     let room = Room::new(
         config.door.large_message_bytes,
         config.door.large_message_timeout,
@@ -208,6 +209,8 @@ pub async fn run(
     tasks.spawn(micro.run(stop.clone()));
     tasks.spawn(changes.run(stop.clone()));
     tasks.spawn(packages.listen(stop.clone()));
+    let (looking, until) = (nats.clone(), stop.clone());
+    tasks.spawn(async move { wanted.watch(&looking, until).await });
     tasks.spawn(
         Publisher {
             results,

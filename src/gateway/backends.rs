@@ -11,7 +11,9 @@ use crate::database::Database;
 use crate::metrics::{Counted, Metrics};
 use crate::packages::Packages;
 use crate::results::Results;
+use crate::sandbox::Sandbox;
 use crate::secrets::Provider;
+use crate::wanted::Wanted;
 
 /// Questions of satellites that one pod has open at once; more wait.
 const MAX_QUESTIONS: usize = 256;
@@ -29,6 +31,10 @@ pub struct Backends {
     pub secrets: Provider,
     /// Where the assignments in force are.
     pub database: Database,
+    /// Who knows what scripts may do.
+    pub sandbox: Sandbox,
+    /// What is passed on only where somebody keeps it.
+    pub wanted: Arc<Wanted>,
     /// The places for questions.
     pub questions: Arc<Semaphore>,
     /// The room for those that wait, in bytes.
@@ -52,6 +58,8 @@ impl Backends {
             packages,
             secrets,
             database,
+            sandbox: Sandbox::new(nats.clone(), metrics.clone()),
+            wanted: Arc::default(),
             questions: Arc::new(Semaphore::new(MAX_QUESTIONS)),
             room_to_wait: Arc::new(Semaphore::new(MAX_WAITING_BYTES)),
             nats,
@@ -76,10 +84,12 @@ impl Backends {
     }
 
     /// Publishes on core NATS, once at most: while NATS is away, or takes no more, it is counted and
-    /// dropped. Never blocks.
-    pub fn pass_on(&self, subject: &'static str, body: Bytes) {
+    /// dropped. Never blocks. Whether it is on its way.
+    pub fn pass_on(&self, subject: &'static str, body: Bytes) -> bool {
         let outcome = if self.nats.connection_state() != State::Connected {
             "nats_away"
+        } else if body.len() > self.nats.max_payload() {
+            "too_large"
         } else {
             match self.nats.publish(subject, body).now_or_never() {
                 Some(Ok(())) => "sent",
@@ -88,5 +98,6 @@ impl Backends {
             }
         };
         self.metrics.passed_on(subject, outcome);
+        outcome == "sent"
     }
 }

@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use super::Gateway;
 use super::line::{Happened, Line};
-use super::protocol::{FromSatellite, Malformed, ToSatellite};
+use super::protocol::{FromSatellite, Malformed, ToSatellite, items_of};
 use super::questions::{Question, Questions, TooMany};
 use super::session::End;
 use super::socket::{Broken, Message};
@@ -31,6 +31,7 @@ use crate::packages::Desired;
 use crate::results::Finding;
 use crate::satellites::About;
 use crate::standing::Standing;
+use crate::wanted::{CAPABILITY_STATUS, TELEMETRY_BATCH};
 
 /// How long the database may take to say what a satellite is to be told first.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(5);
@@ -46,6 +47,10 @@ const LINGER_THRESHOLDS: u32 = 3;
 /// How often a satellite counts as heard while what it sends is not read, or takes long to come: as often
 /// as heartbeats are written.
 const HELD_BACK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// What agents of later versions are told that ask for what nobody serves here.
+const NO_CONFIG_SECRETS: &str = "Config secrets are not served here";
+const NO_CAPABILITY_SECRETS: &str = "Capability secrets are not served here";
 
 /// How much of what an agent complains about is logged.
 const MAX_LOGGED: usize = 500;
@@ -86,7 +91,8 @@ impl<'a> Live<'a> {
         // None for a session that a newer one of this pod has already replaced.
         let standing = told.borrow_and_update().clone();
         let standing = standing.ok_or(End::Told(Command::Superseded))?;
-        let questions = Questions::new(gateway.backends.clone(), satellite, session);
+        let mut questions = Questions::new(gateway.backends.clone(), satellite, session);
+        questions.look_for_policy();
         line.has_assignments(standing.assigned.count());
         let live = Live {
             satellite,
@@ -272,6 +278,26 @@ impl<'a> Live<'a> {
             Ok(FromSatellite::RequestRunSecrets {
                 request_id, config_id, collector_id, ..
             }) => self.ask(Question::RunSecrets { request_id, config_id, collector_id }),
+            Ok(FromSatellite::RequestConfigSecrets { request_id, .. }) => {
+                let error = NO_CONFIG_SECRETS;
+                self.answer(ToSatellite::ConfigSecrets { request_id, error })
+            }
+            Ok(FromSatellite::CapabilitySecretRequest { request_id, .. }) => {
+                let error = NO_CAPABILITY_SECRETS;
+                self.answer(ToSatellite::CapabilitySecretResponse { request_id, error })
+            }
+            Ok(FromSatellite::TelemetryBatch { batch_id, .. }) => {
+                let passed_on = self.pass_on_if_wanted(TELEMETRY_BATCH, &text);
+                let items = items_of(&text);
+                let (accepted, rejected) = if passed_on { (items, 0) } else { (0, items) };
+                // Sent again it would fare no better; what is kept for later would be kept for ever.
+                let retryable = false;
+                self.answer(ToSatellite::TelemetryAck { batch_id, accepted, rejected, retryable })
+            }
+            Ok(FromSatellite::CapabilityStatus { .. }) => {
+                self.pass_on_if_wanted(CAPABILITY_STATUS, &text);
+                None
+            }
             Err(malformed) => self.drop_message(malformed.as_str()),
         }
     }
@@ -316,8 +342,24 @@ impl<'a> Live<'a> {
         }
     }
 
+    /// Passes on what somebody made a stream for, and tells whether it is on its way there.
+    fn pass_on_if_wanted(&self, subject: &'static str, text: &str) -> bool {
+        let backends = &self.gateway.backends;
+        if !backends.wanted.is(subject) {
+            return false;
+        }
+        body::with_source(text, self.source()).is_ok_and(|body| backends.pass_on(subject, body))
+    }
+
     fn ask(&mut self, question: Question) -> Option<End> {
         match self.questions.put(question) {
+            Ok(()) => None,
+            Err(TooMany) => self.drop_message("too_many_questions"),
+        }
+    }
+
+    fn answer(&mut self, answer: ToSatellite) -> Option<End> {
+        match self.questions.answer(answer) {
             Ok(()) => None,
             Err(TooMany) => self.drop_message("too_many_questions"),
         }

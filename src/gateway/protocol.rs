@@ -1,4 +1,5 @@
-//! The satellites' messages, as the agent of Checkstack 0.5 sends and expects them.
+//! The satellites' messages, as the agent of Checkstack 0.5 sends and expects them, and those of later
+//! versions (to 0.9) that want an answer.
 //!
 //! Text frames of one JSON object, told apart by `type`. Unknown fields are ignored.
 
@@ -7,7 +8,7 @@ use std::fmt;
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::value::MapDeserializer;
-use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -110,6 +111,34 @@ pub enum FromSatellite {
         /// For which run; only for people.
         run_id: String,
     },
+    /// An agent of a later version asks for the secrets in an assignment's configuration.
+    RequestConfigSecrets {
+        /// What the answer is to name.
+        request_id: String,
+        /// Of which assignment.
+        config_id: String,
+        /// For which run; only for people.
+        run_id: Option<String>,
+    },
+    /// One asks for what a capability of it needs.
+    CapabilitySecretRequest {
+        /// What the answer is to name.
+        request_id: String,
+        /// Of which kind.
+        kind: String,
+    },
+    /// One passes on what it has collected of others; what that is, is nobody's business here.
+    TelemetryBatch {
+        /// What the acknowledgement is to name.
+        batch_id: String,
+        /// Of which kind.
+        kind: String,
+    },
+    /// One says how a capability of it does.
+    CapabilityStatus {
+        /// Of which kind.
+        kind: String,
+    },
 }
 
 /// How a checked system is.
@@ -160,7 +189,7 @@ impl<'de> Deserialize<'de> for AnyObject {
 }
 
 /// Every type there is.
-const KINDS: [&str; 8] = [
+const KINDS: [&str; 12] = [
     "authenticate",
     "heartbeat",
     "result",
@@ -169,10 +198,14 @@ const KINDS: [&str; 8] = [
     "request_script_package_manifest",
     "request_script_package_blob",
     "request_run_secrets",
+    "request_config_secrets",
+    "capability_secret_request",
+    "telemetry_batch",
+    "capability_status",
 ];
 
 /// Every field that is looked into.
-const FIELDS: [&str; 20] = [
+const FIELDS: [&str; 22] = [
     "type",
     "clientId",
     "token",
@@ -193,6 +226,8 @@ const FIELDS: [&str; 20] = [
     "requestId",
     "collectorId",
     "runId",
+    "kind",
+    "batchId",
 ];
 
 /// The fields of a message that are looked into, as they were written. Nothing of a message is taken apart
@@ -256,6 +291,36 @@ fn raw(text: &str) -> Result<&RawValue, serde_json::Error> {
     serde_json::from_str(text)
 }
 
+/// How many items a batch of telemetry has: those of its list, or one. Only counted.
+pub fn items_of(batch: &str) -> u64 {
+    #[derive(Deserialize)]
+    struct Batch {
+        payload: Option<Items>,
+    }
+    struct Items(u64);
+    impl<'de> Deserialize<'de> for Items {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Items, D::Error> {
+            struct Counting;
+            impl<'de> Visitor<'de> for Counting {
+                type Value = Items;
+                fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    f.write_str("a list")
+                }
+                fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Items, A::Error> {
+                    let mut count = 0;
+                    while list.next_element::<IgnoredAny>()?.is_some() {
+                        count += 1;
+                    }
+                    Ok(Items(count))
+                }
+            }
+            deserializer.deserialize_seq(Counting)
+        }
+    }
+    let counted = serde_json::from_str::<Batch>(batch).ok().and_then(|batch| batch.payload);
+    counted.map_or(1, |Items(count)| count)
+}
+
 impl FromSatellite {
     /// Parses a frame. The error is a word for metrics and logs; it quotes nothing of the frame.
     pub fn parse(text: &str) -> Result<FromSatellite, Malformed> {
@@ -307,6 +372,14 @@ impl FromSatellite {
             FromSatellite::RequestRunSecrets { request_id, config_id, collector_id, run_id } => {
                 named(&[request_id, config_id, collector_id]) && fits(run_id)
             }
+            FromSatellite::RequestConfigSecrets { request_id, config_id, run_id } => {
+                named(&[request_id, config_id]) && run_id.as_ref().is_none_or(fits)
+            }
+            FromSatellite::CapabilitySecretRequest { request_id, kind } => {
+                named(&[request_id, kind])
+            }
+            FromSatellite::TelemetryBatch { batch_id, kind } => named(&[batch_id, kind]),
+            FromSatellite::CapabilityStatus { kind } => named(&[kind]),
         };
         if fit { Ok(self) } else { Err(Malformed::Fields) }
     }
@@ -396,6 +469,36 @@ pub enum ToSatellite {
         #[serde(skip_serializing_if = "Option::is_none")]
         error: Option<String>,
     },
+    /// What scripts may do.
+    SandboxPolicy {
+        /// As whoever has it wrote it.
+        policy: Box<RawValue>,
+    },
+    /// There are no secrets of this assignment's configuration.
+    ConfigSecrets {
+        /// The question's.
+        request_id: String,
+        /// Why.
+        error: &'static str,
+    },
+    /// There are no secrets for this capability.
+    CapabilitySecretResponse {
+        /// The question's.
+        request_id: String,
+        /// Why.
+        error: &'static str,
+    },
+    /// What has become of a batch of telemetry.
+    TelemetryAck {
+        /// The batch's.
+        batch_id: String,
+        /// Items that were passed on
+        accepted: u64,
+        /// and that were not.
+        rejected: u64,
+        /// Whether to send it again.
+        retryable: bool,
+    },
 }
 
 /// An environment on its way into a frame, and nowhere else.
@@ -456,6 +559,13 @@ mod tests {
             json!({"type": "request_script_package_blob", "integrity": "sha512-x"}),
             json!({"type": "request_run_secrets", "requestId": "r", "configId": "c",
                    "collectorId": "k", "runId": "n"}),
+            json!({"type": "request_config_secrets", "requestId": "r", "configId": "c",
+                   "runId": "n"}),
+            json!({"type": "capability_secret_request", "requestId": "r", "kind": "metric-scrape",
+                   "payload": {"targetId": "t"}}),
+            json!({"type": "telemetry_batch", "batchId": "0", "kind": "logstream", "payload": [1],
+                   "droppedByGroup": {"a": 1}}),
+            json!({"type": "capability_status", "kind": "metric-scrape", "payload": null}),
         ];
         for message in others {
             assert!(parse(&message).is_ok(), "{message}");
@@ -478,6 +588,15 @@ mod tests {
         let fields: String = (0..MAX_FIELDS).map(|n| format!(r#","x{n}":0"#)).collect();
         let many = format!(r#"{{"type":"heartbeat"{fields}}}"#);
         assert_eq!(FromSatellite::parse(&many).err(), Some(Malformed::Fields));
+    }
+
+    #[test]
+    fn the_items_of_a_batch_are_counted() {
+        for (payload, items) in [("[]", 0), ("[1,[2,3],{}]", 3), ("{}", 1), ("null", 1), ("7", 1)] {
+            let batch = format!(r#"{{"type":"telemetry_batch","payload":{payload}}}"#);
+            assert_eq!(items_of(&batch), items, "{payload}");
+        }
+        assert_eq!(items_of("{}"), 1);
     }
 
     #[test]
@@ -548,6 +667,24 @@ mod tests {
         assert_eq!(
             text(ToSatellite::ScriptPackageBlob { integrity: "i".to_owned(), data: None }),
             r#"{"type":"script_package_blob","integrity":"i","data":null}"#
+        );
+        let request_id = || "r".to_owned();
+        assert_eq!(
+            text(ToSatellite::ConfigSecrets { request_id: request_id(), error: "no" }),
+            r#"{"type":"config_secrets","requestId":"r","error":"no"}"#
+        );
+        assert_eq!(
+            text(ToSatellite::CapabilitySecretResponse { request_id: request_id(), error: "no" }),
+            r#"{"type":"capability_secret_response","requestId":"r","error":"no"}"#
+        );
+        assert_eq!(
+            text(ToSatellite::TelemetryAck {
+                batch_id: "0".to_owned(),
+                accepted: 0,
+                rejected: 3,
+                retryable: false,
+            }),
+            r#"{"type":"telemetry_ack","batchId":"0","accepted":0,"rejected":3,"retryable":false}"#
         );
         assert_eq!(
             text(ToSatellite::AuthFailed { reason: MUST_AUTHENTICATE }),

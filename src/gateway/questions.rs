@@ -115,6 +115,16 @@ impl Questions {
         }
     }
 
+    /// Finds out what scripts may do, which an agent does not ask. All sessions wait for one answer, so
+    /// none of the pod's places is taken for it.
+    pub fn look_for_policy(&mut self) {
+        let backends = self.backends.clone();
+        self.open.push(Box::pin(async move {
+            let policy = backends.sandbox.policy().await?;
+            Some(ToSatellite::SandboxPolicy { policy })
+        }));
+    }
+
     /// Whether nothing is to be answered.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.open.is_empty() && self.answers.is_empty()
@@ -144,7 +154,7 @@ impl Questions {
     }
 
     /// Answers something at once.
-    fn answer(&mut self, answer: ToSatellite) -> Result<(), TooMany> {
+    pub fn answer(&mut self, answer: ToSatellite) -> Result<(), TooMany> {
         if self.answers.len() >= MAX_WAITING {
             return Err(TooMany);
         }
