@@ -6,14 +6,14 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use axum::extract::ws::{self, WebSocketUpgrade};
 use axum::routing::get;
 use axum::{Extension, Router};
 use futures_util::{SinkExt, StreamExt};
 use groundstation::config::ServeArgs;
 use groundstation::door::Door;
 use groundstation::door::settings::Settings;
-use groundstation::gateway::socket::{self, Broken, Socket};
+use groundstation::gateway::room::Room;
+use groundstation::gateway::socket::{self, Broken, Socket, Upgrade};
 use groundstation::metrics::Metrics;
 use groundstation::metrics::exposition::Form;
 use tokio::net::TcpListener;
@@ -58,18 +58,20 @@ async fn serve(ends: Ends) -> (SocketAddr, Metrics) {
 
 async fn accept(
     Extension(shared): Extension<Shared>,
-    upgrade: WebSocketUpgrade,
+    upgrade: Upgrade,
 ) -> axum::response::Response {
-    let ends = shared.ends;
+    let (ends, settings, metrics) = (shared.ends, shared.settings, shared.metrics);
+    let (bytes, patience) = (settings.large_message_bytes, settings.large_message_timeout);
     socket::upgrade(
         upgrade,
-        shared.settings.socket,
-        shared.metrics,
+        settings.socket,
+        Room::new(bytes, patience, metrics.clone()),
+        metrics,
         |mut socket: Socket| async move {
             let mut written = Instant::now();
             loop {
                 let end = match socket.recv().await {
-                    Some(Ok(message @ ws::Message::Text(_))) => match socket.write(message).await {
+                    Some(Ok(message @ Message::Text(_))) => match socket.write(message).await {
                         Ok(()) => {
                             written = Instant::now();
                             continue;

@@ -122,18 +122,12 @@ async fn a_backend_that_never_answers_holds_up_no_heartbeat_and_no_other_answer(
     let credentials = pod.register("edge", "eu").await;
     let mut satellite = Satellite::connect(pod.address, &credentials).await;
     let asked = Instant::now();
-    // More than one session may have open: those beyond are turned away at once.
-    for n in 0..10 {
+    for n in 0..8 {
         satellite.send(&manifest_of(&n.to_string()));
     }
     satellite.beat();
     pod.expect_metric("groundstation_heartbeats_received_total", 1.0).await;
-    for _ in 0..2 {
-        let away = satellite.expect("script_package_manifest").await;
-        assert!(["8", "9"].contains(&away["lockfileHash"].as_str().expect("a hash")), "{away}");
-    }
-    assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
-    // Each of the others ends within its time-out, with nothing.
+    // Each ends within its time-out, with nothing.
     for _ in 0..8 {
         let answer = satellite.expect("script_package_manifest").await;
         assert_eq!(answer["entries"], json!([]));
@@ -192,43 +186,5 @@ async fn what_an_agent_says_of_its_strategies_and_packages_is_passed_on_with_who
     }
     let line = pod.expect_log("a strategy failed").await;
     assert_eq!((&line["level"], &line["satellite"]), (&json!("WARN"), &json!(credentials.id)));
-    fleet.check().await;
-}
-
-#[tokio::test]
-async fn a_pod_asks_so_many_questions_at_once_and_turns_the_others_away() {
-    const AT_ONCE: usize = 256;
-    const OF_SESSION: usize = 8;
-    let fleet = Fleet::new(CALM).await;
-    let pod = fleet.pod("a").await;
-    pod.expect_nats().await;
-    let nats = fleet.nats().await;
-    let (tell, mut asked) = tokio::sync::mpsc::unbounded_channel();
-    // It hears every question and answers none.
-    respond(&nats, "script-packages.manifest", move |question| {
-        tell.send(question).expect("the test listens");
-        None
-    })
-    .await;
-    let mut satellites = Vec::new();
-    for credentials in fleet.register_many("edge", AT_ONCE / OF_SESSION + 1).await {
-        satellites.push(Satellite::connect(pod.address, &credentials).await);
-    }
-    for (n, satellite) in satellites.iter().enumerate() {
-        for m in 0..OF_SESSION {
-            satellite.send(&manifest_of(&format!("{n}-{m}")));
-        }
-    }
-    for satellite in &mut satellites {
-        for _ in 0..OF_SESSION {
-            let answer = satellite.expect("script_package_manifest").await;
-            assert_eq!(answer["entries"], json!([]));
-        }
-    }
-    let mut heard = 0;
-    while asked.try_recv().is_ok() {
-        heard += 1;
-    }
-    assert_eq!(heard, AT_ONCE);
     fleet.check().await;
 }

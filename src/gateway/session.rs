@@ -6,7 +6,6 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::ws::Message;
 use futures_util::FutureExt;
 use secrecy::SecretString;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -16,7 +15,7 @@ use uuid::Uuid;
 use super::line::Line;
 use super::live::Live;
 use super::protocol::{FromSatellite, INVALID_CREDENTIALS, MUST_AUTHENTICATE, ToSatellite};
-use super::socket::{Broken, Socket};
+use super::socket::{Broken, Message, Socket};
 use super::table::{Command, Inbox};
 use super::{Gateway, Handshake};
 use crate::credentials::Verdict;
@@ -78,6 +77,7 @@ pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake
         Ok(admitted) => admitted,
         Err(refusal) => return Box::pin(refuse(socket, &gateway, refusal)).await,
     };
+    socket.is_known();
     let let_in = Box::pin(let_in(Line::new(socket), &gateway, satellite));
     let Some((mut line, session)) = let_in.await else { return };
     stand_still("session::appended").await;
@@ -276,7 +276,7 @@ async fn first_message(
             None | Some(Ok(Message::Close(_))) => Err(Refusal::Gone),
             Some(Err(Broken::Violation(code))) => Err(Refusal::Violation(code)),
             Some(Err(Broken::Gone)) => Err(Refusal::Gone),
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
+            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
             Some(Ok(Message::Binary(_))) => Err(Refusal::NotAuthenticate),
             Some(Ok(Message::Text(text))) => match FromSatellite::parse(&text) {
                 Ok(FromSatellite::Authenticate { client_id, token, capabilities }) => {

@@ -2,24 +2,48 @@
 //! out may take. No extension is ever negotiated, so nothing is compressed.
 
 use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
-use axum::response::Response;
+use axum::extract::FromRequestParts;
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use futures_util::{SinkExt, StreamExt};
-use tokio::time::{Instant, timeout};
-use tokio_tungstenite::tungstenite;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+pub use tokio_tungstenite::tungstenite::{self, Message};
 use tracing::debug;
 
-use crate::door::bucket::Bucket;
+use super::intake::{Intake, Refused, SMALL_BYTES, Sizes};
+use super::room::Room;
+use crate::door::bucket::{Bucket, Rate};
 use crate::door::refusal::Refusal;
 use crate::door::settings::SocketLimits;
 use crate::metrics::Metrics;
 
-/// Allocated for every socket (axum's default is 128 KiB); a heartbeat has a hundred bytes, and a
-/// larger message is read in pieces of this.
-const READ_BUFFER_BYTES: usize = 1024;
+/// Allocated for every socket (the default is 128 KiB), beside what [`Intake`] reads at once: a heartbeat
+/// has a hundred bytes.
+const READ_BUFFER_BYTES: usize = 256;
+
+/// How long nothing may come of whoever was cut off before it counts as having said it all.
+const QUIET: Duration = Duration::from_millis(200);
+
+/// Whoever owes messages is not read for this long at least: what comes meanwhile is read in one go.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
+
+/// What each assignment adds to the messages a satellite may send: a result and a question for secrets,
+/// every second. At once as many again, for a round that comes while the last one is on its way.
+const RATE_OF_ASSIGNMENT: f32 = 2.0;
+const BURST_OF_ASSIGNMENT: f32 = 4.0;
 
 /// How long a goodbye may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -33,10 +57,41 @@ const TOO_BIG: u16 = 1009;
 /// A bounded WebSocket. See the module.
 pub struct Socket {
     /// Boxed, because futures keep what they are given more than once.
-    inner: Box<WebSocket>,
+    inner: Box<WebSocketStream<Intake<TokioIo<Upgraded>>>>,
     limits: SocketLimits,
+    /// What it may send, and how much of that is left.
+    rate: Rate,
     messages: Bucket,
+    /// Until it has paid what it owes it is not read.
+    pause: Option<Pin<Box<Sleep>>>,
+    /// Since when each pause was followed by the next.
+    slowed_since: Option<Instant>,
+    /// It was closed in the middle of a message.
+    cut_off: bool,
     metrics: Metrics,
+}
+
+/// A request for a WebSocket that can be granted.
+pub struct Upgrade {
+    key: HeaderValue,
+    on_upgrade: OnUpgrade,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Upgrade, Response> {
+        let on_upgrade = parts.extensions.get::<OnUpgrade>().cloned();
+        // Only whether it may be granted: axum's own socket keeps its stream, and its limits, to itself.
+        let asked = WebSocketUpgrade::from_request_parts(parts, state).await;
+        drop(asked.map_err(WebSocketUpgradeRejection::into_response)?);
+        let key = parts.headers.get(header::SEC_WEBSOCKET_KEY).cloned();
+        match on_upgrade.zip(key) {
+            Some((on_upgrade, key)) => Ok(Upgrade { key, on_upgrade }),
+            // Not over HTTP/1.1.
+            None => Err(StatusCode::UPGRADE_REQUIRED.into_response()),
+        }
+    }
 }
 
 /// Why nothing more can be heard or said.
@@ -50,36 +105,123 @@ pub enum Broken {
 
 /// Answers an upgrade, and runs `session` with the socket.
 pub fn upgrade<F>(
-    upgrade: WebSocketUpgrade,
+    upgrade: Upgrade,
     limits: SocketLimits,
+    room: Arc<Room>,
     metrics: Metrics,
     session: impl FnOnce(Socket) -> F + Send + 'static,
 ) -> Response
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    upgrade
-        .max_message_size(limits.max_message_bytes)
-        .max_frame_size(limits.max_frame_bytes)
-        .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(0)
-        .max_write_buffer_size(limits.max_write_buffer_bytes)
-        .on_failed_upgrade(|error| debug!(%error, "upgrade failed"))
-        .on_upgrade(move |inner| {
-            let messages = Bucket::full(limits.messages, Instant::now());
-            session(Socket { inner: Box::new(inner), limits, messages, metrics })
-        })
+    let Upgrade { key, on_upgrade } = upgrade;
+    tokio::spawn(async move {
+        match on_upgrade.await {
+            Ok(upgraded) => session(Socket::over(upgraded, limits, room, metrics).await).await,
+            Err(error) => debug!(%error, "upgrade failed"),
+        }
+    });
+    let headers = [
+        (header::CONNECTION, "upgrade".to_owned()),
+        (header::UPGRADE, "websocket".to_owned()),
+        (header::SEC_WEBSOCKET_ACCEPT, derive_accept_key(key.as_bytes())),
+    ];
+    (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
 }
 
 impl Socket {
-    /// The next frame, of whatever kind, if it is not one too many; `None` when none will come.
+    async fn over(
+        upgraded: Upgraded,
+        limits: SocketLimits,
+        room: Arc<Room>,
+        metrics: Metrics,
+    ) -> Socket {
+        let sizes = Sizes { frame: limits.max_frame_bytes, message: limits.max_message_bytes };
+        let config = WebSocketConfig::default()
+            .max_message_size(Some(limits.max_message_bytes))
+            .max_frame_size(Some(SMALL_BYTES))
+            .read_buffer_size(READ_BUFFER_BYTES)
+            .write_buffer_size(0)
+            .max_write_buffer_size(limits.max_write_buffer_bytes);
+        let intake = Intake::new(TokioIo::new(upgraded), sizes, room);
+        let inner = WebSocketStream::from_raw_socket(intake, Role::Server, Some(config)).await;
+        let messages = Bucket::full(limits.messages, Instant::now());
+        Socket {
+            inner: Box::new(inner),
+            limits,
+            rate: limits.messages,
+            messages,
+            pause: None,
+            slowed_since: None,
+            cut_off: false,
+            metrics,
+        }
+    }
+
+    /// It is known who is at the other end: it may send large messages.
+    pub fn is_known(&mut self) {
+        self.inner.get_mut().is_known();
+    }
+
+    /// What it may send grows with what it has to do.
+    pub fn has_assignments(&mut self, count: usize) {
+        let (base, count) = (self.limits.messages, count as f32);
+        let rate = Rate {
+            burst: base.burst + BURST_OF_ASSIGNMENT * count,
+            per_second: base.per_second + RATE_OF_ASSIGNMENT * count,
+        };
+        self.messages.change(self.rate, rate, Instant::now());
+        self.rate = rate;
+    }
+
+    async fn discard(&mut self) -> bool {
+        let discarded = poll_fn(|cx| self.inner.get_mut().poll_discard(cx)).await;
+        discarded.unwrap_or(false)
+    }
+
+    /// Whether it is not read, or was not until just now, for what it sends: nobody can say then that it
+    /// says nothing.
+    pub fn is_held_back(&self) -> bool {
+        self.slowed_since.is_some() || self.waits_for_room()
+    }
+
+    /// Whether a large message waits for room, or has some and is not complete.
+    pub fn has_large_one_coming(&self) -> bool {
+        self.waits_for_room() || self.inner.get_ref().has_large_one_coming()
+    }
+
+    /// The same, with whether it goes on: whether it waits, or came nearer since this was last asked.
+    pub fn is_coming(&mut self) -> Option<bool> {
+        let came = self.inner.get_mut().came_nearer();
+        self.has_large_one_coming().then(|| came || self.waits_for_room())
+    }
+
+    fn waits_for_room(&self) -> bool {
+        self.inner.get_ref().waits_for_room()
+    }
+
+    /// The next frame, of whatever kind; `None` when none will come.
     pub async fn recv(&mut self) -> Option<Result<Message, Broken>> {
         poll_fn(|cx| self.poll_recv(cx)).await
     }
 
-    /// The same, for whoever waits for other things too.
+    /// The same, for whoever waits for other things too. Whoever asks is done with the frame before.
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Message, Broken>>> {
-        self.inner.poll_next_unpin(cx).map(|message| self.admit(message?))
+        self.inner.get_mut().done();
+        if let Some(pause) = &mut self.pause {
+            ready!(pause.as_mut().poll(cx));
+            self.pause = None;
+        }
+        match self.inner.poll_next_unpin(cx) {
+            Poll::Ready(message) => Poll::Ready(message.map(|message| self.admit(message))),
+            Poll::Pending => {
+                // There was nothing to read: it has been slowed down enough.
+                if !self.waits_for_room() {
+                    self.slowed_since = None;
+                }
+                Poll::Pending
+            }
+        }
     }
 
     /// Writes `next`, or what is left of what was written before. Takes it when it is under way; ready
@@ -97,7 +239,7 @@ impl Socket {
         &mut self,
         cx: &mut Context<'_>,
         next: &mut Option<Message>,
-    ) -> Poll<Result<(), axum::Error>> {
+    ) -> Poll<Result<(), tungstenite::Error>> {
         if next.is_some() {
             ready!(self.inner.poll_ready_unpin(cx))?;
             if let Some(message) = next.take() {
@@ -112,16 +254,26 @@ impl Socket {
         self.limits.write_timeout
     }
 
-    fn admit(&mut self, message: Result<Message, axum::Error>) -> Option<Result<Message, Broken>> {
-        let message = match message {
-            Ok(message) => message,
-            Err(error) => return Some(Err(self.broken(error))),
-        };
-        if !self.messages.take(self.limits.messages, Instant::now()) {
-            self.metrics.refused(Refusal::MessageRate);
-            return Some(Err(Broken::Violation(POLICY_VIOLATION)));
+    /// Takes what has come. Whoever sends more than its rate is read on when it has paid for it, and
+    /// closed where that does not help: where it was slowed down without a pause for as long as the pod has
+    /// patience.
+    fn admit(&mut self, message: Result<Message, tungstenite::Error>) -> Result<Message, Broken> {
+        let message = message.map_err(|error| self.broken(error))?;
+        let now = Instant::now();
+        let owed = self.messages.owe(self.rate, now);
+        if owed.is_zero() {
+            return Ok(message);
         }
-        Some(Ok(message))
+        let since = *self.slowed_since.get_or_insert_with(|| {
+            self.metrics.held_back("rate");
+            now
+        });
+        if now - since > self.limits.message_patience {
+            self.metrics.refused(Refusal::MessageRate);
+            return Err(Broken::Violation(POLICY_VIOLATION));
+        }
+        self.pause = Some(Box::pin(sleep(owed.max(SHORTEST_PAUSE))));
+        Ok(message)
     }
 
     /// Sends a text. Whoever does not read it in time, or lets too much wait, is gone.
@@ -144,10 +296,13 @@ impl Socket {
     /// Sends a close frame and gives the other side a moment to answer it.
     pub async fn close(mut self, code: u16, reason: &'static str) {
         let farewell = async {
-            let frame = CloseFrame { code, reason: reason.into() };
+            let frame = CloseFrame { code: code.into(), reason: reason.into() };
             self.inner.send(Message::Close(Some(frame))).await?;
-            while let Some(Ok(_)) = self.inner.recv().await {}
-            Ok::<_, axum::Error>(())
+            while let Some(Ok(_)) = self.inner.next().await {}
+            // Whoever was cut off in the middle of what it says gets the goodbye only if that is taken:
+            // the system breaks a connection off that is closed with something unread.
+            while self.cut_off && timeout(QUIET, self.discard()).await.is_ok_and(|more| more) {}
+            Ok::<_, tungstenite::Error>(())
         };
         match timeout(CLOSE_TIMEOUT, farewell).await {
             Ok(Ok(())) => {}
@@ -159,33 +314,38 @@ impl Socket {
     /// After a close frame has been heard: the answer waits in the socket, and reading on sends it.
     /// Nothing else may be sent.
     pub async fn answer_close(mut self) {
-        let farewell = async { while let Some(Ok(_)) = self.inner.recv().await {} };
+        let farewell = async { while let Some(Ok(_)) = self.inner.next().await {} };
         if timeout(CLOSE_TIMEOUT, farewell).await.is_err() {
             debug!("the other side did not end the connection after its goodbye");
         }
     }
 
     /// What an error of the WebSocket layer means, counted where a limit was met.
-    fn broken(&self, error: axum::Error) -> Broken {
+    fn broken(&mut self, error: tungstenite::Error) -> Broken {
         use tungstenite::error::ProtocolError::ResetWithoutClosingHandshake;
-        let error = error.into_inner();
-        let (refusal, broken) = match error.downcast_ref::<tungstenite::Error>() {
-            Some(tungstenite::Error::Capacity(_)) => {
-                (Refusal::MessageSize, Broken::Violation(TOO_BIG))
-            }
-            Some(tungstenite::Error::Utf8(_)) => {
-                (Refusal::Protocol, Broken::Violation(INVALID_DATA))
-            }
-            Some(tungstenite::Error::WriteBufferFull(_)) => (Refusal::WriteBuffer, Broken::Gone),
-            Some(tungstenite::Error::Protocol(ResetWithoutClosingHandshake)) | None => {
-                return Broken::Gone;
-            }
-            Some(tungstenite::Error::Protocol(_)) => {
+        let (refusal, broken) = match &error {
+            tungstenite::Error::Capacity(_) => (Refusal::MessageSize, Broken::Violation(TOO_BIG)),
+            tungstenite::Error::Io(error) => match refused(error) {
+                Some(Refused::TooBig) => (Refusal::MessageSize, Broken::Violation(TOO_BIG)),
+                Some(Refused::Unfinished) => {
+                    (Refusal::LargeMessage, Broken::Violation(POLICY_VIOLATION))
+                }
+                None => return Broken::Gone,
+            },
+            tungstenite::Error::Utf8(_) => (Refusal::Protocol, Broken::Violation(INVALID_DATA)),
+            tungstenite::Error::WriteBufferFull(_) => (Refusal::WriteBuffer, Broken::Gone),
+            tungstenite::Error::Protocol(ResetWithoutClosingHandshake) => return Broken::Gone,
+            tungstenite::Error::Protocol(_) => {
                 (Refusal::Protocol, Broken::Violation(PROTOCOL_ERROR))
             }
-            Some(_) => return Broken::Gone,
+            _ => return Broken::Gone,
         };
+        self.cut_off = true;
         self.metrics.refused(refusal);
         broken
     }
+}
+
+fn refused(error: &std::io::Error) -> Option<Refused> {
+    error.get_ref()?.downcast_ref().copied()
 }
