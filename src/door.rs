@@ -4,15 +4,21 @@
 //! routes behind it are told by [`Arrival`] where a request comes from and until when it has to
 //! be authenticated. A request that has come is never cut short here. Knows nothing of satellites.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::Context as _;
 use axum::Router;
+use axum::body::{Body, Bytes, HttpBody};
 use axum::http::{HeaderMap, Request, header};
+use axum::response::Response;
+use hyper::body::{Frame, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -24,15 +30,18 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use crate::metrics::Metrics;
+use crate::metrics::{Counted, Metrics};
 use addresses::{Addresses, Place};
+use patient::Patient;
 use refusal::Refusal;
 use settings::Settings;
 use tls::Tls;
 
 pub mod addresses;
 pub mod bucket;
+mod patient;
 pub mod proxies;
+pub mod recent;
 pub mod refusal;
 pub mod settings;
 pub mod tls;
@@ -116,7 +125,16 @@ impl Door {
 
     /// A place for a socket that is not authenticated yet.
     pub fn handshake(&self, client: IpAddr) -> Result<Place, Refusal> {
-        self.addresses.handshake(client, Instant::now())
+        let (place, somebody_left) = self.addresses.handshake(client, Instant::now())?;
+        if somebody_left {
+            self.metrics.refused(Refusal::HandshakeShed);
+        }
+        Ok(place)
+    }
+
+    /// Remembers that somebody authenticated from there.
+    pub fn succeeded(&self, client: IpAddr) {
+        self.addresses.succeeded(client, Instant::now());
     }
 
     /// Remembers that an authentication from there failed.
@@ -147,7 +165,10 @@ impl Door {
             // All that comes through a proxy has its address.
             let counted = (!self.settings.proxies.trust(peer)).then_some(peer);
             match self.addresses.connection(counted, now) {
-                Ok(place) => {
+                Ok((place, somebody_left)) => {
+                    if somebody_left {
+                        self.metrics.refused(Refusal::ConnectionShed);
+                    }
                     let arrival =
                         Arrival { peer, deadline: now + self.settings.authentication_timeout };
                     let (door, routes) = (self.clone(), routes.clone());
@@ -172,23 +193,38 @@ impl Door {
         self: Arc<Self>,
         stream: TcpStream,
         arrival: Arrival,
-        _place: Place,
+        place: Place,
         routes: Router,
         stop: CancellationToken,
     ) {
+        let _counted = Counted::on(&self.metrics.connections);
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%error, "cannot set TCP_NODELAY");
         }
+        let limit = self.settings.socket.write_timeout;
+        let stream = Patient::new(stream, limit, self.metrics.clone());
         let Some(tls) = &self.tls else {
-            return self.speak(stream, arrival, routes, stop).await;
+            return self.speak(stream, arrival, place, routes, stop).await;
         };
-        match timeout_at(arrival.deadline, tls.accept(stream)).await {
-            Ok(Ok(stream)) => self.speak(stream, arrival, routes, stop).await,
+        let accepted = tokio::select! {
+            accepted = timeout_at(arrival.deadline, tls.accept(stream)) => accepted,
+            () = place.shed() => return,
+        };
+        match accepted {
+            Ok(Ok(stream)) => self.speak(stream, arrival, place, routes, stop).await,
             Ok(Err(error)) => {
                 debug!(%error, "TLS handshake failed");
                 self.metrics.refused(Refusal::Tls);
             }
-            Err(_) => self.metrics.refused(Refusal::AuthenticationTimeout),
+            Err(_) => self.said_nothing(&arrival),
+        }
+    }
+
+    /// Nothing was said in time: that is on its account. A proxy's connection is nobody's.
+    fn said_nothing(&self, arrival: &Arrival) {
+        self.metrics.refused(Refusal::AuthenticationTimeout);
+        if !self.settings.proxies.trust(arrival.peer) {
+            self.failed(arrival.peer);
         }
     }
 
@@ -196,9 +232,11 @@ impl Door {
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         arrival: Arrival,
+        place: Place,
         routes: Router,
         stop: CancellationToken,
     ) {
+        let place = Arc::new(place);
         let limit = self.settings.authentication_timeout;
         let asked = AtomicBool::new(false);
         let hang_up = HangUp::default();
@@ -211,7 +249,11 @@ impl Door {
             };
             request.extensions_mut().insert(arrival);
             request.extensions_mut().insert(hang_up.clone());
-            routes.call(request)
+            let (answer, busy) = (routes.call(request), Busy::new(place.clone()));
+            async move {
+                let answer: Response = answer.await?;
+                Ok::<_, Infallible>(answer.map(|body| Answer { body, _busy: busy }))
+            }
         });
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(limit);
@@ -222,12 +264,13 @@ impl Door {
         let (mut waiting, mut stopping) = (true, false);
         loop {
             tokio::select! {
-                ended = connection.as_mut() => return self.tell(ended, &asked),
+                ended = connection.as_mut() => return self.tell(ended, &asked, &arrival),
                 () = hang_up.0.cancelled() => return,
+                () = place.shed() => return,
                 () = sleep_until(arrival.deadline), if waiting => {
                     waiting = false;
                     if !asked.load(Ordering::Relaxed) {
-                        return self.metrics.refused(Refusal::AuthenticationTimeout);
+                        return self.said_nothing(&arrival);
                     }
                     // Whoever has asked waits for his answer as long as that takes.
                 }
@@ -239,14 +282,56 @@ impl Door {
         }
     }
 
-    fn tell(&self, ended: hyper::Result<()>, asked: &AtomicBool) {
+    fn tell(&self, ended: hyper::Result<()>, asked: &AtomicBool, arrival: &Arrival) {
         let Err(error) = ended else { return };
         debug!(%error, "a connection ended early");
         if error.is_parse_too_large() {
             self.metrics.refused(Refusal::Headers);
         } else if error.is_timeout() && !asked.load(Ordering::Relaxed) {
-            self.metrics.refused(Refusal::AuthenticationTimeout);
+            self.said_nothing(arrival);
         }
+    }
+}
+
+/// While there is one, something is being done for whoever has the place.
+struct Busy(Arc<Place>);
+
+impl Busy {
+    fn new(place: Arc<Place>) -> Busy {
+        place.is_busy();
+        Busy(place)
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.is_silent();
+    }
+}
+
+/// The body of an answer, until all of it is written or given up.
+struct Answer {
+    body: Body,
+    _busy: Busy,
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

@@ -127,6 +127,14 @@ fn refuse(refusal: Refusal) -> Response {
             StatusCode::TOO_MANY_REQUESTS,
             "too many sockets of this address are not authenticated",
         ),
+        Refusal::HandshakesPerNetwork => (
+            StatusCode::TOO_MANY_REQUESTS,
+            "too many sockets of this network are not authenticated",
+        ),
+        Refusal::FailedAuthenticationsPerNetwork => (
+            StatusCode::TOO_MANY_REQUESTS,
+            "too many authentications from this network have failed",
+        ),
         Refusal::FailedAuthenticationsPerAddress => (
             StatusCode::TOO_MANY_REQUESTS,
             "too many authentications from this address have failed",

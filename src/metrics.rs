@@ -34,6 +34,8 @@ pub struct Numbers {
     pub sessions: Gauge,
     /// Sockets on their way to being authenticated.
     pub handshakes: Gauge,
+    /// Connections that are no WebSockets (yet).
+    pub connections: Gauge,
     /// Live streams that are open.
     pub streams: Gauge,
     /// As many as there may be.
@@ -139,6 +141,7 @@ impl Metrics {
             registry: Registry::with_prefix("groundstation"),
             sessions: Gauge::default(),
             handshakes: Gauge::default(),
+            connections: Gauge::default(),
             streams: Gauge::default(),
             streams_max: Gauge::default(),
             edges: Family::default(),
@@ -218,6 +221,11 @@ impl Numbers {
     fn register(&mut self) {
         let r = &mut self.registry;
         r.register("sessions", "Authenticated sessions this pod holds", self.sessions.clone());
+        r.register(
+            "connections",
+            "Connections that are no WebSockets (yet)",
+            self.connections.clone(),
+        );
         r.register("handshakes", "Sockets not authenticated yet", self.handshakes.clone());
         r.register("streams", "Live streams that are open", self.streams.clone());
         r.register("streams_max", "Live streams a pod may have", self.streams_max.clone());
@@ -410,7 +418,7 @@ impl Numbers {
         self.locked_satellites.get_or_create(&[("what", what)]).set(count);
     }
 
-    /// Counts a first message: `ok`, `refused`, `not_authenticate`, `timeout`, `unavailable`.
+    /// Counts a first message: `ok`, `refused`, `not_authenticate`, `timeout`, `shed`, `unavailable`.
     pub fn authentication(&self, result: &'static str) {
         self.authentications.get_or_create(&[("result", result)]).inc();
     }

@@ -10,14 +10,24 @@ pub enum Refusal {
     Connections,
     /// The address has as many connections as it may.
     ConnectionsPerAddress,
+    /// The networks around the address have as many connections as they may.
+    ConnectionsPerNetwork,
+    /// It said nothing, and somebody else was given its place.
+    ConnectionShed,
     /// The pod has as many sockets that are not authenticated as it takes.
     Handshakes,
     /// The address has as many of those as it may.
     HandshakesPerAddress,
-    /// Too many authentications failed at this pod lately.
+    /// The networks around the address have as many of those as they may.
+    HandshakesPerNetwork,
+    /// It did not authenticate, and somebody else was given its place.
+    HandshakeShed,
+    /// Too many authentications failed at this pod lately, some of them from the address.
     FailedAuthentications,
     /// Too many authentications from the address failed lately.
     FailedAuthenticationsPerAddress,
+    /// Too many authentications from the networks around the address failed lately.
+    FailedAuthenticationsPerNetwork,
     /// A browser's origin that is not allowed.
     Origin,
     /// Not authenticated in time.
@@ -40,13 +50,18 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Refusal; 15] = [
+    pub const ALL: [Refusal; 20] = [
         Refusal::Connections,
         Refusal::ConnectionsPerAddress,
+        Refusal::ConnectionsPerNetwork,
+        Refusal::ConnectionShed,
         Refusal::Handshakes,
         Refusal::HandshakesPerAddress,
+        Refusal::HandshakesPerNetwork,
+        Refusal::HandshakeShed,
         Refusal::FailedAuthentications,
         Refusal::FailedAuthenticationsPerAddress,
+        Refusal::FailedAuthenticationsPerNetwork,
         Refusal::Origin,
         Refusal::AuthenticationTimeout,
         Refusal::Tls,
@@ -63,10 +78,15 @@ impl Refusal {
         match self {
             Refusal::Connections => "connections",
             Refusal::ConnectionsPerAddress => "connections_per_address",
+            Refusal::ConnectionsPerNetwork => "connections_per_network",
+            Refusal::ConnectionShed => "connection_shed",
             Refusal::Handshakes => "handshakes",
             Refusal::HandshakesPerAddress => "handshakes_per_address",
+            Refusal::HandshakesPerNetwork => "handshakes_per_network",
+            Refusal::HandshakeShed => "handshake_shed",
             Refusal::FailedAuthentications => "failed_authentications",
             Refusal::FailedAuthenticationsPerAddress => "failed_authentications_per_address",
+            Refusal::FailedAuthenticationsPerNetwork => "failed_authentications_per_network",
             Refusal::Origin => "origin",
             Refusal::AuthenticationTimeout => "authentication_timeout",
             Refusal::Tls => "tls",
@@ -83,9 +103,9 @@ impl Refusal {
     /// has gone wrong already.
     pub fn retry_after(self) -> Duration {
         match self {
-            Refusal::FailedAuthentications | Refusal::FailedAuthenticationsPerAddress => {
-                Duration::from_secs(30)
-            }
+            Refusal::FailedAuthentications
+            | Refusal::FailedAuthenticationsPerAddress
+            | Refusal::FailedAuthenticationsPerNetwork => Duration::from_secs(30),
             _ => Duration::from_secs(1),
         }
     }

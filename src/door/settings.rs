@@ -13,6 +13,10 @@ use super::proxies::{ForwardedHeader, Proxies};
 use super::tls::Files;
 use crate::config::duration;
 
+/// Which part of the authentication's time-out somebody keeps a place without a word that another could have:
+/// longer than a round trip, so that an agent that has just come is spared.
+const PATIENCE_SHARE: u32 = 5;
+
 /// What `serve` takes for its door.
 #[derive(Args, Clone)]
 #[command(next_help_heading = "The door")]
@@ -27,8 +31,8 @@ pub struct DoorArgs {
     )]
     authentication_timeout: String,
 
-    /// How long a satellite, or the reader of a live stream, may take to read a message before it is
-    /// dropped
+    /// How long a satellite, or whoever asked anything, may take nothing of what is written to it before its
+    /// connection is ended
     #[arg(
         long,
         env = "GROUNDSTATION_WRITE_TIMEOUT",
@@ -67,37 +71,43 @@ pub struct DoorArgs {
           value_parser = clap::value_parser!(u32).range(1..=100_000), value_name = "COUNT")]
     message_burst: u32,
 
-    /// Connections of this pod that are no WebSockets (yet); more are closed at once
+    /// Connections of this pod that are no WebSockets (yet); for one more the place of a silent one is
+    /// taken, or else it is closed at once
     #[arg(long, env = "GROUNDSTATION_MAX_CONNECTIONS", default_value_t = 4_096,
           value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "COUNT")]
     max_connections: u32,
 
-    /// The same of one address
-    #[arg(long, env = "GROUNDSTATION_MAX_CONNECTIONS_PER_ADDRESS", default_value_t = 1_024,
+    /// The same of one address, and one more for each satellite that has authenticated from it lately, up to
+    /// half of all
+    #[arg(long, env = "GROUNDSTATION_MAX_CONNECTIONS_PER_ADDRESS", default_value_t = 256,
           value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "COUNT")]
     max_connections_per_address: u32,
 
-    /// Satellites' sockets of this pod that are not authenticated yet; more are answered 503
+    /// Satellites' sockets of this pod that are not authenticated yet; for one more the place of a silent
+    /// one is taken, or else it is answered 503
     #[arg(long, env = "GROUNDSTATION_MAX_HANDSHAKES", default_value_t = 512,
           value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "COUNT")]
     max_handshakes: u32,
 
-    /// The same of one address; more are answered 429
-    #[arg(long, env = "GROUNDSTATION_MAX_HANDSHAKES_PER_ADDRESS", default_value_t = 256,
+    /// The same of one address, and one more for each satellite that has authenticated from it lately, up to
+    /// half of all; more are answered 429
+    #[arg(long, env = "GROUNDSTATION_MAX_HANDSHAKES_PER_ADDRESS", default_value_t = 64,
           value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "COUNT")]
     max_handshakes_per_address: u32,
 
-    /// Authentications that may fail at this pod; beyond, new sockets are answered 503
+    /// Authentications that may fail at this pod; beyond, new sockets of addresses from which some failed
+    /// are answered 503
     #[arg(long, env = "GROUNDSTATION_MAX_FAILED_AUTHENTICATIONS", default_value_t = 30_000,
           value_parser = clap::value_parser!(u32).range(1..=10_000_000), value_name = "PER_MINUTE")]
     max_failed_authentications: u32,
 
-    /// The same of one address; beyond, its new sockets are answered 429
+    /// The same of one address; beyond, its new sockets are answered 429. Eight times as many where
+    /// satellites have authenticated from it lately
     #[arg(long, env = "GROUNDSTATION_MAX_FAILED_AUTHENTICATIONS_PER_ADDRESS", default_value_t = 120,
           value_parser = clap::value_parser!(u32).range(1..=10_000_000), value_name = "PER_MINUTE")]
     max_failed_authentications_per_address: u32,
 
-    /// Addresses remembered for these limits (IPv6 by networks of 64 bits)
+    /// Addresses (IPv6 by networks of 64 bits) and networks remembered for these limits
     #[arg(long, env = "GROUNDSTATION_MAX_TRACKED_ADDRESSES", default_value_t = 65_536,
           value_parser = clap::value_parser!(u32).range(16..=10_000_000), value_name = "COUNT")]
     max_tracked_addresses: u32,
@@ -193,6 +203,8 @@ impl DoorArgs {
                 per_second: self.message_rate as f32,
             },
         };
+        let authentication_timeout =
+            duration("GROUNDSTATION_AUTHENTICATION_TIMEOUT", &self.authentication_timeout)?;
         let per_address = self.max_failed_authentications_per_address;
         let bounds = Bounds {
             connections: self.max_connections,
@@ -201,13 +213,11 @@ impl DoorArgs {
             handshakes_per_address: self.max_handshakes_per_address,
             failures: Rate::per_minute(self.max_failed_authentications),
             failures_per_address: Rate::per_minute(per_address),
+            patience: authentication_timeout / PATIENCE_SHARE,
             addresses: self.max_tracked_addresses as usize,
         };
         Ok(Settings {
-            authentication_timeout: duration(
-                "GROUNDSTATION_AUTHENTICATION_TIMEOUT",
-                &self.authentication_timeout,
-            )?,
+            authentication_timeout,
             max_header_bytes: self.max_header_bytes as usize,
             socket,
             bounds,

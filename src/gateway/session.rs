@@ -68,10 +68,19 @@ pub(super) enum End {
 /// a session's life is [`Live::hold`].
 pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake) {
     let counted = Counted::on(&gateway.metrics.handshakes);
-    let admitted = Box::pin(authenticate(&mut socket, &gateway, handshake.deadline)).await;
+    let admitted = Box::pin(authenticate(&mut socket, &gateway, &handshake)).await;
     drop(counted);
-    if let Err(Refusal::Credentials | Refusal::NotAuthenticate | Refusal::Violation(_)) = admitted {
-        gateway.door.failed(handshake.client);
+    match admitted {
+        Ok(_) => gateway.door.succeeded(handshake.client),
+        // Whoever leaves without a word, or never says one, has had a place as well.
+        Err(
+            Refusal::Credentials
+            | Refusal::NotAuthenticate
+            | Refusal::Violation(_)
+            | Refusal::TooLate
+            | Refusal::Gone,
+        ) => gateway.door.failed(handshake.client),
+        Err(Refusal::Shed | Refusal::Unavailable) => {}
     }
     drop(handshake);
     let Admitted { satellite, about, token_version } = match admitted {
@@ -228,6 +237,8 @@ enum Refusal {
     Gone,
     /// The framing is broken: closed with this code.
     Violation(u16),
+    /// It said nothing for a while, and its place was given to somebody else.
+    Shed,
     /// Nobody can be let in right now.
     Unavailable,
 }
@@ -244,13 +255,17 @@ struct Admitted {
 async fn authenticate(
     socket: &mut Socket,
     gateway: &Gateway,
-    deadline: Instant,
+    handshake: &Handshake,
 ) -> Result<Admitted, Refusal> {
+    let deadline = handshake.deadline;
     let first = timeout_at(deadline, first_message(socket));
     let (client_id, token, capabilities) = tokio::select! {
+        biased;
         first = first => first.map_err(|_| Refusal::TooLate)??,
+        () = handshake.place.shed() => return Err(Refusal::Shed),
         () = gateway.health.drained() => return Err(Refusal::Unavailable),
     };
+    handshake.place.is_busy();
     // A malformed id has no row; it is looked up like any other.
     let id = SatelliteId(Uuid::try_parse(&client_id).unwrap_or(Uuid::nil()));
     match timeout_at(deadline, gateway.credentials.check(id, &token)).await {
@@ -297,6 +312,7 @@ async fn refuse(mut socket: Socket, gateway: &Gateway, refusal: Refusal) {
         Refusal::TooLate => ("timeout", Some(MUST_AUTHENTICATE), NOT_AUTHENTICATED),
         Refusal::Gone => ("gone", None, NORMAL),
         Refusal::Violation(code) => ("violation", None, code),
+        Refusal::Shed => ("shed", None, TRY_AGAIN_LATER),
         Refusal::Unavailable => ("unavailable", None, TRY_AGAIN_LATER),
     };
     gateway.metrics.authentication(word);
