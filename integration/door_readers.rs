@@ -36,3 +36,29 @@ async fn a_reader_that_takes_nothing_of_its_answers_is_closed() {
         .await;
     }
 }
+
+/// Long before their time is over: whoever takes nothing makes room for whoever comes.
+#[tokio::test]
+async fn a_room_full_of_readers_that_do_not_read_has_room_for_one_that_does() {
+    let fleet = Fleet::new(CALM).await;
+    let plan = fleet.plan("a").with("GROUNDSTATION_WRITE_TIMEOUT", "10m");
+    let plan = plan.with("GROUNDSTATION_MAX_CONNECTIONS_PER_ADDRESS", "16");
+    let pod = plan.with("GROUNDSTATION_MAX_CONNECTIONS", "64").start().await;
+    let ask = "GET /openapi.json HTTP/1.1\r\nHost: pod\r\n\r\n".repeat(200);
+    let mut deaf = Vec::new();
+    for n in 0..96u8 {
+        let from = IpAddr::from([127, 41, n / 8, 1]);
+        if let Ok(mut raw) = Raw::connect_narrow(pod.address, from).await {
+            raw.push(ask.as_bytes());
+            deaf.push(raw);
+        }
+    }
+    let honest = IpAddr::from([127, 42, 1, 1]);
+    within(SOON, "somebody who reads to be answered", async || {
+        let mut raw = Raw::connect_from(pod.address, honest).await.map_err(|e| e.to_string())?;
+        raw.send("GET /livez HTTP/1.1\r\nHost: pod\r\nConnection: close\r\n\r\n").await;
+        if raw.ended_after(b"200 OK").await { Ok(()) } else { Err("closed".to_owned()) }
+    })
+    .await;
+    drop(deaf);
+}

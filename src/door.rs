@@ -202,7 +202,8 @@ impl Door {
             debug!(%error, "cannot set TCP_NODELAY");
         }
         let limit = self.settings.socket.write_timeout;
-        let stream = Patient::new(stream, limit, self.metrics.clone());
+        let place = Arc::new(place);
+        let stream = Patient::new(stream, limit, Arc::downgrade(&place), self.metrics.clone());
         let Some(tls) = &self.tls else {
             return self.speak(stream, arrival, place, routes, stop).await;
         };
@@ -232,11 +233,10 @@ impl Door {
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         arrival: Arrival,
-        place: Place,
+        place: Arc<Place>,
         routes: Router,
         stop: CancellationToken,
     ) {
-        let place = Arc::new(place);
         let limit = self.settings.authentication_timeout;
         let asked = AtomicBool::new(false);
         let hang_up = HangUp::default();

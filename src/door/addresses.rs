@@ -4,8 +4,8 @@
 //! anybody has a whole one), and the networks around it: /24, or /56 and /48. Each may have a share of a room
 //! and so many failures, a wider network several times as much as one origin.
 //!
-//! A bound sheds, it does not shut. Where there is no room, whoever said nothing for a while makes room for the
-//! newcomer, chosen at random, and whoever failed lately does so at once. An origin from which somebody
+//! A bound sheds, it does not shut. Where there is no room, whoever said or read nothing for a while makes room for
+//! the newcomer, chosen at random, and whoever failed lately does so at once. An origin from which somebody
 //! authenticated lately is *proven*: its share grows with how many did, its networks' accounts are not
 //! its own, and no stranger takes its place. Where too many failed at the pod as a whole, only origins are turned
 //! away from which somebody failed.
@@ -233,6 +233,8 @@ struct Held {
     is_suspect: bool,
     /// Since when nothing was heard; none while something is being done for it.
     silent_since: Option<Instant>,
+    /// Since when it takes nothing of what is written to it.
+    stuck_since: Option<Instant>,
     shed: CancellationToken,
 }
 
@@ -244,8 +246,13 @@ struct Newcomer {
 }
 
 impl Held {
+    /// Who does not read is no busier than who does not write.
+    fn idle_since(&self) -> Option<Instant> {
+        self.stuck_since.or(self.silent_since)
+    }
+
     fn makes_room_for(&self, newcomer: &Newcomer) -> bool {
-        let Some(since) = self.silent_since else { return false };
+        let Some(since) = self.idle_since() else { return false };
         self.is_suspect
             || (newcomer.is_proven && !self.is_proven)
             || newcomer.now.saturating_duration_since(since) >= newcomer.patience
@@ -325,10 +332,20 @@ impl Place {
         self.set_silent_since(Some(Instant::now()));
     }
 
+    /// Notes that whoever has this place takes nothing of what is written to it, or does again.
+    pub fn is_stuck(&self, is_stuck: bool) {
+        let since = is_stuck.then(Instant::now);
+        self.note(|held| held.stuck_since = since);
+    }
+
     fn set_silent_since(&self, since: Option<Instant>) {
+        self.note(|held| held.silent_since = since);
+    }
+
+    fn note(&self, note: impl FnOnce(&mut Held)) {
         let mut state = self.addresses.lock();
         if let Some(held) = state.room(self.kind).held(self.slot, self.number) {
-            held.silent_since = since;
+            note(held);
         }
     }
 }
@@ -495,6 +512,7 @@ impl State {
             is_proven,
             is_suspect: standing.is_some_and(|standing| standing.is_suspect),
             silent_since: Some(now),
+            stuck_since: None,
             shed: shed.clone(),
         });
         Ok((slot, number, shed, somebody))
@@ -512,7 +530,7 @@ impl State {
         let (slot, number) = self.room(kind).to_shed(newcomer, within)?;
         let held = self.leave(kind, slot, number)?;
         held.shed.cancel();
-        let silence = held.silent_since.map(|since| newcomer.now.saturating_duration_since(since));
+        let silence = held.idle_since().map(|since| newcomer.now.saturating_duration_since(since));
         if silence.is_some_and(|silence| silence >= newcomer.patience)
             && let Some(origin) = held.origin
         {

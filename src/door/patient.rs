@@ -1,15 +1,18 @@
 //! A connection whose other side has to read: what is written gets further within a limit, or it breaks.
 //!
-//! Any answer is held to that, whoever writes it: the limit is on the bytes that the system takes.
+//! Any answer is held to that, whoever writes it: the limit is on the bytes that the system takes. Meanwhile its
+//! place at the door counts as one where nothing happens.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Weak;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
+use super::addresses::Place;
 use super::refusal::Refusal;
 use crate::metrics::Metrics;
 
@@ -19,13 +22,21 @@ pub struct Patient<S> {
     limit: Duration,
     /// Runs while there is something to write and no room for it. Boxed: hardly any connection has one.
     stuck: Option<Pin<Box<Sleep>>>,
+    /// Gone where it has become a WebSocket.
+    place: Weak<Place>,
     metrics: Metrics,
 }
 
 impl<S> Patient<S> {
     /// Waits for its reader for so long.
-    pub fn new(inner: S, limit: Duration, metrics: Metrics) -> Patient<S> {
-        Patient { inner, limit, stuck: None, metrics }
+    pub fn new(inner: S, limit: Duration, place: Weak<Place>, metrics: Metrics) -> Patient<S> {
+        Patient { inner, limit, stuck: None, place, metrics }
+    }
+
+    fn tell(&self, is_stuck: bool) {
+        if let Some(place) = self.place.upgrade() {
+            place.is_stuck(is_stuck);
+        }
     }
 
     fn judge<T>(
@@ -34,8 +45,13 @@ impl<S> Patient<S> {
         written: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if written.is_ready() {
-            self.stuck = None;
+            if self.stuck.take().is_some() {
+                self.tell(false);
+            }
             return written;
+        }
+        if self.stuck.is_none() {
+            self.tell(true);
         }
         let limit = self.limit;
         let stuck = self.stuck.get_or_insert_with(|| Box::pin(sleep(limit)));

@@ -82,6 +82,7 @@ pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake
         ) => gateway.door.failed(handshake.client),
         Err(Refusal::Shed | Refusal::Unavailable) => {}
     }
+    let client = handshake.client;
     drop(handshake);
     let Admitted { satellite, about, token_version } = match admitted {
         Ok(admitted) => admitted,
@@ -111,6 +112,8 @@ pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake
             };
             // Out of the table before the end is queued: what comes after it finds nobody.
             drop(entered);
+            // It was here until now, and is to find room when it comes back.
+            gateway.door.succeeded(client);
             end
         }
         None => End::Told(Command::Superseded),
