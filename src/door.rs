@@ -32,6 +32,7 @@ use tracing::{debug, warn};
 
 use crate::metrics::{Counted, Metrics};
 use addresses::{Addresses, Place};
+use bucket::Rate;
 use patient::Patient;
 use refusal::Refusal;
 use settings::Settings;
@@ -39,6 +40,7 @@ use tls::Tls;
 
 pub mod addresses;
 pub mod bucket;
+pub mod log_gate;
 mod patient;
 pub mod proxies;
 pub mod recent;
@@ -57,6 +59,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 
 /// What of a request is read at once, beyond its headers. hyper wants 8 KiB at least.
 const READ_AHEAD_BYTES: usize = 8 * 1024;
+
+/// Lines about those who were refused: so many at once, then one every six seconds.
+pub const REFUSALS_TOLD: Rate = Rate { burst: 20.0, per_second: 1.0 / 6.0 };
 
 /// How a request came in; an extension of every request.
 #[derive(Debug, Clone, Copy)]

@@ -6,7 +6,7 @@
 //! questions about the fleet.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::extract::State;
@@ -19,8 +19,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::budgets::Budgets;
 use crate::credentials::Credentials;
 use crate::door::addresses::Place;
+use crate::door::log_gate::LogGate;
 use crate::door::refusal::Refusal;
 use crate::door::{Arrival, Door};
 use crate::health::Health;
@@ -71,6 +73,10 @@ pub struct Gateway {
     pub default_threshold: Duration,
     /// What everybody is held to before he has said who he is.
     pub door: Arc<Door>,
+    /// How often satellites may still connect.
+    pub connects: Mutex<Budgets>,
+    /// What is told of those that are refused.
+    pub refusals: LogGate,
 }
 
 /// A socket on its way to being authenticated.

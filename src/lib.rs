@@ -18,6 +18,7 @@ pub mod agent;
 pub mod api;
 pub mod assignments;
 pub mod audit;
+pub mod budgets;
 pub mod changes;
 pub mod cli;
 pub mod client;

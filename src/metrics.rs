@@ -418,7 +418,8 @@ impl Numbers {
         self.locked_satellites.get_or_create(&[("what", what)]).set(count);
     }
 
-    /// Counts a first message: `ok`, `refused`, `not_authenticate`, `timeout`, `shed`, `unavailable`.
+    /// Counts a first message: `ok`, `refused`, `not_authenticate`, `timeout`, `too_often`, `shed`,
+    /// `unavailable`.
     pub fn authentication(&self, result: &'static str) {
         self.authentications.get_or_create(&[("result", result)]).inc();
     }
@@ -438,7 +439,7 @@ impl Numbers {
         self.tls_reloads.get_or_create(&[("outcome", outcome)]).inc();
     }
 
-    /// Counts a result: `delivered`, `not_assigned`, `revoked`, `overflowed`, `too_large`.
+    /// Counts a result: `delivered`, `not_assigned`, `revoked`, `overflowed`, `over_budget`, `too_large`.
     pub fn result(&self, outcome: &'static str) {
         self.results.get_or_create(&[("outcome", outcome)]).inc();
     }

@@ -1,7 +1,7 @@
 //! One pod: spawn its parts, wait, drain, join.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
@@ -17,9 +17,11 @@ use tracing::{error, info, warn};
 use crate::api::micro::Micro;
 use crate::api::stream::Streams;
 use crate::api::{self, Api};
+use crate::budgets::Budgets;
 use crate::changes::{Changed, Changes};
 use crate::config::Config;
 use crate::credentials::Credentials;
+use crate::door::log_gate::LogGate;
 use crate::door::{self, Door};
 use crate::gateway::backends::Backends;
 use crate::gateway::table::SessionTable;
@@ -98,7 +100,7 @@ pub async fn run(
     let changed = Changed::default();
     let changes =
         Changes::begin(database.clone(), nats.clone(), sessions.clone(), changed.clone()).await?;
-    let results = Arc::new(Results::new(metrics.clone()));
+    let results = Arc::new(Results::new(config.door.results, metrics.clone()));
     let packages = Arc::new(Packages::new(nats.clone(), metrics.clone()));
     let backends = Arc::new(Backends::new(
         results.clone(),
@@ -122,6 +124,8 @@ pub async fn run(
         drain_spread: config.drain.spread,
         default_threshold: config.offline_threshold,
         door: door.clone(),
+        connects: Mutex::new(Budgets::new(config.door.connects)),
+        refusals: LogGate::new(door::REFUSALS_TOLD),
     });
     let sockets = gateway.sockets.clone();
     let api = Arc::new(Api {

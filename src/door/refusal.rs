@@ -36,6 +36,8 @@ pub enum Refusal {
     Tls,
     /// The request's headers are too large or too many.
     Headers,
+    /// The satellite connects too often.
+    ConnectRate,
     /// A frame or a message is too large.
     MessageSize,
     /// Too many messages a second.
@@ -50,7 +52,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Refusal; 20] = [
+    pub const ALL: [Refusal; 21] = [
         Refusal::Connections,
         Refusal::ConnectionsPerAddress,
         Refusal::ConnectionsPerNetwork,
@@ -66,6 +68,7 @@ impl Refusal {
         Refusal::AuthenticationTimeout,
         Refusal::Tls,
         Refusal::Headers,
+        Refusal::ConnectRate,
         Refusal::MessageSize,
         Refusal::MessageRate,
         Refusal::WriteTimeout,
@@ -91,6 +94,7 @@ impl Refusal {
             Refusal::AuthenticationTimeout => "authentication_timeout",
             Refusal::Tls => "tls",
             Refusal::Headers => "headers",
+            Refusal::ConnectRate => "connect_rate",
             Refusal::MessageSize => "message_size",
             Refusal::MessageRate => "message_rate",
             Refusal::WriteTimeout => "write_timeout",

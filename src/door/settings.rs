@@ -112,6 +112,27 @@ pub struct DoorArgs {
           value_parser = clap::value_parser!(u32).range(16..=10_000_000), value_name = "COUNT")]
     max_tracked_addresses: u32,
 
+    /// Connects of one satellite, at all pods together; more are closed with 1013 before anything is written
+    #[arg(long, env = "GROUNDSTATION_CONNECT_RATE", default_value_t = 6,
+          value_parser = clap::value_parser!(u32).range(1..=100_000), value_name = "PER_MINUTE")]
+    connect_rate: u32,
+
+    /// Its connects at once, before their rate counts: a deploy may move it once for each pod
+    #[arg(long, env = "GROUNDSTATION_CONNECT_BURST", default_value_t = 30,
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "COUNT")]
+    connect_burst: u32,
+
+    /// Results of one satellite at this pod; where there are more it is not read for a while, and then they
+    /// are dropped
+    #[arg(long, env = "GROUNDSTATION_RESULT_RATE", default_value_t = 524_288,
+          value_parser = clap::value_parser!(u32).range(1_024..=1_073_741_824), value_name = "BYTES_PER_SECOND")]
+    result_rate: u32,
+
+    /// Its results at once, before their rate counts
+    #[arg(long, env = "GROUNDSTATION_RESULT_BURST", default_value_t = 33_554_432,
+          value_parser = clap::value_parser!(u32).range(65_536..=1_073_741_824), value_name = "BYTES")]
+    result_burst: u32,
+
     /// Networks of the proxies whose forwarded addresses are believed, such as 10.0.0.0/8, with
     /// commas [default: none, the peer is the client]
     #[arg(long, env = "GROUNDSTATION_TRUSTED_PROXIES", value_name = "NETWORKS")]
@@ -160,6 +181,10 @@ pub struct Settings {
     pub socket: SocketLimits,
     /// How many are let in.
     pub bounds: Bounds,
+    /// How often one satellite may connect.
+    pub connects: Rate,
+    /// How many bytes of results one satellite may report.
+    pub results: Rate,
     /// Whose forwarded addresses are believed.
     pub proxies: Proxies,
     /// Which browsers are let in.
@@ -221,6 +246,11 @@ impl DoorArgs {
             max_header_bytes: self.max_header_bytes as usize,
             socket,
             bounds,
+            connects: Rate {
+                burst: self.connect_burst as f32,
+                per_second: self.connect_rate as f32 / 60.0,
+            },
+            results: Rate { burst: self.result_burst as f32, per_second: self.result_rate as f32 },
             proxies: Proxies {
                 networks: networks(self.trusted_proxies.as_deref())?,
                 header: self.forwarded_header,

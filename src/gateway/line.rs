@@ -7,10 +7,12 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use axum::extract::ws::Message;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::protocol::ToSatellite;
 use super::socket::{Broken, Socket};
@@ -40,12 +42,14 @@ pub struct Line {
     deadline: Option<Instant>,
     /// What it said before it was let in.
     early: VecDeque<Message>,
+    /// Runs while it is left unread.
+    rest: Option<Pin<Box<Sleep>>>,
 }
 
 impl Line {
     /// Over this socket.
     pub fn new(socket: Socket) -> Line {
-        Line { socket, next: None, deadline: None, early: VecDeque::new() }
+        Line { socket, next: None, deadline: None, early: VecDeque::new(), rest: None }
     }
 
     /// Whether something may be said.
@@ -64,6 +68,11 @@ impl Line {
         self.next = Some(Message::Text(message.to_text()?.into()));
         self.deadline = Some(Instant::now() + self.socket.write_timeout());
         Ok(())
+    }
+
+    /// Reads nothing for so long; what is said to it is written all the same.
+    pub fn rest(&mut self, pause: Duration) {
+        self.rest = Some(Box::pin(sleep(pause)));
     }
 
     /// Waits for whatever happens first. May be dropped and called again at any time.
@@ -88,6 +97,10 @@ impl Line {
         {
             self.deadline = None;
             return Poll::Ready(written.map_or_else(Happened::Broken, |()| Happened::Written));
+        }
+        if let Some(rest) = &mut self.rest {
+            ready!(rest.as_mut().poll(cx));
+            self.rest = None;
         }
         if let Some(message) = self.early.pop_front() {
             return Poll::Ready(Happened::Heard(message));
