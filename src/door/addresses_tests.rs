@@ -73,7 +73,7 @@ fn whoever_says_nothing_for_a_while_makes_room_and_is_charged() {
         place.is_busy();
     }
     assert_eq!(take(&door, of(6), now).err(), Some(Refusal::Handshakes));
-    let (_newcomer, somebody_left) = door.handshake(of(6), second(now, 1)).ok().expect("a place");
+    let (_newcomer, somebody_left) = door.handshake(of(6), second(now, 1)).expect("a place");
     assert!(somebody_left);
     let shed: Vec<bool> = held.iter().map(is_shed).collect();
     assert_eq!(shed, [false, false, false, false, true]);
@@ -96,7 +96,7 @@ fn whoever_says_nothing_for_a_while_makes_room_and_is_charged() {
 fn an_address_from_which_somebody_failed_makes_room_at_once() {
     let (door, now) = (addresses(), Instant::now());
     door.failed(of(1), now);
-    let suspect = take(&door, of(1), now).ok().expect("a place");
+    let suspect = take(&door, of(1), now).expect("a place");
     let others: Vec<Place> = (2..=5).filter_map(|n| take(&door, of(n), now).ok()).collect();
     let newcomer = take(&door, of(6), now);
     assert!(newcomer.is_ok() && is_shed(&suspect) && !others.iter().any(is_shed));
