@@ -4,6 +4,7 @@
 
 mod harness;
 
+mod administrators_tokens;
 mod an_edge_reaches_the_subscriber;
 mod append_only;
 mod as_of;
@@ -44,6 +45,7 @@ mod going_silent;
 mod heartbeats;
 mod hostile_input;
 mod http_api;
+mod http_manners;
 mod idempotency;
 mod import_checkstack;
 mod late_heartbeats;
@@ -61,6 +63,7 @@ mod migrations;
 mod nats_away;
 mod nemesis;
 mod openapi;
+mod ops_listener;
 mod outage;
 mod races;
 mod read_only;

@@ -16,7 +16,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
-use axum::http::{HeaderMap, Request, header};
+use axum::http::{HeaderMap, HeaderValue, Request, header};
 use axum::response::Response;
 use hyper::body::{Frame, SizeHint};
 use hyper::server::conn::http1;
@@ -31,18 +31,22 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use crate::metrics::{Counted, Metrics};
+use access_log::Access;
 use addresses::{Addresses, Place};
 use bucket::Rate;
 use patient::Patient;
+use proxy_protocol::ProxyProtocol;
 use refusal::Refusal;
 use settings::Settings;
 use tls::Tls;
 
+pub mod access_log;
 pub mod addresses;
 pub mod bucket;
 pub mod log_gate;
 mod patient;
 pub mod proxies;
+pub mod proxy_protocol;
 pub mod recent;
 pub mod refusal;
 pub mod settings;
@@ -63,11 +67,16 @@ const READ_AHEAD_BYTES: usize = 8 * 1024;
 /// Lines about those who were refused: so many at once, then one every six seconds.
 pub const REFUSALS_TOLD: Rate = Rate { burst: 20.0, per_second: 1.0 / 6.0 };
 
+/// For how long a browser that was here once speaks TLS to this host and nothing else: two years.
+const STRICT_TRANSPORT: &str = "max-age=63072000";
+
 /// How a request came in; an extension of every request.
 #[derive(Debug, Clone, Copy)]
 pub struct Arrival {
     /// The other end of the connection: a client, or a proxy.
     pub peer: IpAddr,
+    /// The client: the peer, or whom its proxies name.
+    pub client: IpAddr,
     /// Until when whoever wants to stay must be authenticated: counted from the acceptance of the
     /// connection for its first request, from its own beginning for a later one.
     pub deadline: Instant,
@@ -94,6 +103,15 @@ pub struct Door {
 }
 
 impl Door {
+    /// For probes and metrics, with the same bounds for itself: whatever happens at the other door, this one
+    /// answers. In plain text, and to whoever is there: no proxy is in front of it.
+    pub fn for_operators(settings: &Settings, metrics: Metrics) -> anyhow::Result<Arc<Door>> {
+        Door::new(
+            Settings { tls: None, proxy_protocol: ProxyProtocol::Off, ..settings.clone() },
+            metrics,
+        )
+    }
+
     /// With these settings. Reads certificate and key, where there are any.
     pub fn new(settings: Settings, metrics: Metrics) -> anyhow::Result<Arc<Door>> {
         let tls = settings.tls.clone().map(Tls::load).transpose().context("TLS")?;
@@ -109,11 +127,6 @@ impl Door {
     /// The certificate in use, where TLS is served.
     pub fn tls(&self) -> Option<&Arc<Tls>> {
         self.tls.as_ref()
-    }
-
-    /// Where a request really comes from.
-    pub fn client(&self, arrival: &Arrival, headers: &HeaderMap) -> IpAddr {
-        self.settings.proxies.client(arrival.peer, headers)
     }
 
     /// Whether a browser may do this; whoever sends no `Origin` is no browser.
@@ -140,6 +153,11 @@ impl Door {
     /// Remembers that somebody authenticated from there.
     pub fn succeeded(&self, client: IpAddr) {
         self.addresses.succeeded(client, Instant::now());
+    }
+
+    /// Remembers that a wrong administrator's token came from there; false where too many did lately.
+    pub fn wrong_token(&self, client: IpAddr) -> bool {
+        self.addresses.wrong_token(client, Instant::now())
     }
 
     /// Remembers that an authentication from there failed.
@@ -174,8 +192,8 @@ impl Door {
                     if somebody_left {
                         self.metrics.refused(Refusal::ConnectionShed);
                     }
-                    let arrival =
-                        Arrival { peer, deadline: now + self.settings.authentication_timeout };
+                    let deadline = now + self.settings.authentication_timeout;
+                    let arrival = Arrival { peer, client: peer, deadline };
                     let (door, routes) = (self.clone(), routes.clone());
                     connections.spawn(door.connection(
                         stream,
@@ -196,15 +214,29 @@ impl Door {
     /// One connection, until it ends or becomes a WebSocket.
     async fn connection(
         self: Arc<Self>,
-        stream: TcpStream,
-        arrival: Arrival,
-        place: Place,
+        mut stream: TcpStream,
+        mut arrival: Arrival,
+        mut place: Place,
         routes: Router,
         stop: CancellationToken,
     ) {
         let _counted = Counted::on(&self.metrics.connections);
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%error, "cannot set TCP_NODELAY");
+        }
+        if self.settings.proxy_protocol == ProxyProtocol::V2
+            && self.settings.proxies.trust(arrival.peer)
+        {
+            match self.introduced(&mut stream, &arrival).await {
+                Ok(Some((client, of_client))) => {
+                    (arrival.peer, arrival.client) = (client, client);
+                    if let Some(of_client) = of_client {
+                        place = of_client;
+                    }
+                }
+                Ok(None) => {}
+                Err(refusal) => return self.metrics.refused(refusal),
+            }
         }
         let limit = self.settings.socket.write_timeout;
         let place = Arc::new(place);
@@ -224,6 +256,30 @@ impl Door {
             }
             Err(_) => self.said_nothing(&arrival),
         }
+    }
+
+    /// What a proxy says in front of everything else: for whom it is, with a place for that one. None where
+    /// it speaks for itself, as it does to see whether this pod is there.
+    async fn introduced(
+        &self,
+        stream: &mut TcpStream,
+        arrival: &Arrival,
+    ) -> Result<Option<(IpAddr, Option<Place>)>, Refusal> {
+        let read = timeout_at(arrival.deadline, proxy_protocol::read(stream)).await;
+        let read = read.map_err(|_| Refusal::ProxyHeader)?;
+        let client = read.map_err(|error| {
+            debug!(%error, "a proxy's header cannot be read");
+            Refusal::ProxyHeader
+        })?;
+        let Some(client) = client else { return Ok(None) };
+        if self.settings.proxies.trust(client) {
+            return Ok(Some((client, None)));
+        }
+        let (place, somebody_left) = self.addresses.connection(Some(client), Instant::now())?;
+        if somebody_left {
+            self.metrics.refused(Refusal::ConnectionShed);
+        }
+        Ok(Some((client, Some(place))))
     }
 
     /// Nothing was said in time: that is on its account. A proxy's connection is nobody's.
@@ -247,16 +303,28 @@ impl Door {
         let hang_up = HangUp::default();
         let routes = TowerToHyperService::new(routes);
         let service = service_fn(|mut request: Request<hyper::body::Incoming>| {
-            let arrival = if asked.swap(true, Ordering::Relaxed) {
-                Arrival { deadline: Instant::now() + limit, ..arrival }
-            } else {
-                arrival
-            };
+            let mut arrival = arrival;
+            if asked.swap(true, Ordering::Relaxed) {
+                arrival.deadline = Instant::now() + limit;
+            }
+            arrival.client = self.settings.proxies.client(arrival.peer, request.headers());
+            let access =
+                self.settings.access_log.is_on().then(|| Access::begin(&request, &arrival));
             request.extensions_mut().insert(arrival);
             request.extensions_mut().insert(hang_up.clone());
             let (answer, busy) = (routes.call(request), Busy::new(place.clone()));
+            let is_tls = self.tls.is_some();
             async move {
-                let answer: Response = answer.await?;
+                let mut answer: Response = answer.await?;
+                let headers = answer.headers_mut();
+                headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+                if is_tls {
+                    let always = HeaderValue::from_static(STRICT_TRANSPORT);
+                    headers.insert(header::STRICT_TRANSPORT_SECURITY, always);
+                }
+                if let Some(access) = access {
+                    access.answered(answer.status());
+                }
                 Ok::<_, Infallible>(answer.map(|body| Answer { body, _busy: busy }))
             }
         });

@@ -121,9 +121,8 @@ async fn accept(
 /// What can be said before the upgrade: cheap, and without a look at the database.
 fn admit(door: &Door, arrival: &Arrival, headers: &HeaderMap) -> Result<Handshake, Refusal> {
     door.check_origin(headers)?;
-    let client = door.client(arrival, headers);
-    let place = door.handshake(client)?;
-    Ok(Handshake { client, deadline: arrival.deadline, place })
+    let place = door.handshake(arrival.client)?;
+    Ok(Handshake { client: arrival.client, deadline: arrival.deadline, place })
 }
 
 fn refuse(refusal: Refusal) -> Response {

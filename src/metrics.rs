@@ -60,6 +60,8 @@ pub struct Numbers {
     pub append_failures: Counter,
     /// Heartbeats received from satellites.
     pub heartbeats_received: Counter,
+    /// Wrong administrators' tokens.
+    pub wrong_tokens: Counter,
     /// Heartbeats written, after coalescing.
     pub heartbeats_flushed: Counter,
     /// Heartbeats of sessions that were no longer current.
@@ -159,6 +161,7 @@ impl Metrics {
             append_seconds: seconds(),
             append_failures: Counter::default(),
             heartbeats_received: Counter::default(),
+            wrong_tokens: Counter::default(),
             heartbeats_flushed: Counter::default(),
             heartbeats_stale: Counter::default(),
             heartbeat_failures: Counter::default(),
@@ -260,6 +263,11 @@ impl Numbers {
             self.append_seconds.clone(),
         );
         r.register("append_failures", "Appends tried again", self.append_failures.clone());
+        r.register(
+            "wrong_tokens",
+            "Tokens sent to /v1 that are not valid",
+            self.wrong_tokens.clone(),
+        );
         r.register("heartbeats_received", "Heartbeats received", self.heartbeats_received.clone());
         r.register("heartbeats_flushed", "Heartbeats written", self.heartbeats_flushed.clone());
         r.register(
@@ -418,8 +426,7 @@ impl Numbers {
         self.locked_satellites.get_or_create(&[("what", what)]).set(count);
     }
 
-    /// Counts a first message: `ok`, `refused`, `not_authenticate`, `timeout`, `too_often`, `shed`,
-    /// `unavailable`.
+    /// Counts a first message: `ok`, `refused`, `not_authenticate`, `timeout`, `too_often`, `shed`, `unavailable`.
     pub fn authentication(&self, result: &'static str) {
         self.authentications.get_or_create(&[("result", result)]).inc();
     }

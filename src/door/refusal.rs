@@ -34,6 +34,8 @@ pub enum Refusal {
     AuthenticationTimeout,
     /// The TLS handshake failed.
     Tls,
+    /// A proxy did not say for whom its connection is.
+    ProxyHeader,
     /// The request's headers are too large or too many.
     Headers,
     /// The satellite connects too often.
@@ -52,7 +54,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Refusal; 21] = [
+    pub const ALL: [Refusal; 22] = [
         Refusal::Connections,
         Refusal::ConnectionsPerAddress,
         Refusal::ConnectionsPerNetwork,
@@ -67,6 +69,7 @@ impl Refusal {
         Refusal::Origin,
         Refusal::AuthenticationTimeout,
         Refusal::Tls,
+        Refusal::ProxyHeader,
         Refusal::Headers,
         Refusal::ConnectRate,
         Refusal::MessageSize,
@@ -93,6 +96,7 @@ impl Refusal {
             Refusal::Origin => "origin",
             Refusal::AuthenticationTimeout => "authentication_timeout",
             Refusal::Tls => "tls",
+            Refusal::ProxyHeader => "proxy_header",
             Refusal::Headers => "headers",
             Refusal::ConnectRate => "connect_rate",
             Refusal::MessageSize => "message_size",

@@ -7,9 +7,11 @@ use anyhow::{Context, bail};
 use clap::Args;
 use ipnet::IpNet;
 
+use super::access_log::AccessLog;
 use super::addresses::Bounds;
 use super::bucket::Rate;
 use super::proxies::{ForwardedHeader, Proxies};
+use super::proxy_protocol::ProxyProtocol;
 use super::tls::Files;
 use crate::config::duration;
 
@@ -147,6 +149,19 @@ pub struct DoorArgs {
     )]
     forwarded_header: ForwardedHeader,
 
+    /// Whether those proxies say in front of each connection for whom it is, by the PROXY protocol
+    #[arg(
+        long,
+        env = "GROUNDSTATION_PROXY_PROTOCOL",
+        default_value = "off",
+        value_name = "VERSION"
+    )]
+    proxy_protocol: ProxyProtocol,
+
+    /// A line in the log for each request, without its query and its headers
+    #[arg(long, env = "GROUNDSTATION_ACCESS_LOG", default_value = "off", value_name = "SWITCH")]
+    access_log: AccessLog,
+
     /// Browsers' origins that may open the satellites' WebSocket, such as https://ops.example, with
     /// commas [default: none; agents send no origin]
     #[arg(long, env = "GROUNDSTATION_ALLOWED_ORIGINS", value_name = "ORIGINS")]
@@ -187,6 +202,10 @@ pub struct Settings {
     pub results: Rate,
     /// Whose forwarded addresses are believed.
     pub proxies: Proxies,
+    /// Whether those proxies introduce whom they connect.
+    pub proxy_protocol: ProxyProtocol,
+    /// Whether there is a line for each request.
+    pub access_log: AccessLog,
     /// Which browsers are let in.
     pub allowed_origins: Vec<String>,
     /// Certificate and key, where TLS is served.
@@ -230,6 +249,12 @@ impl DoorArgs {
         };
         let authentication_timeout =
             duration("GROUNDSTATION_AUTHENTICATION_TIMEOUT", &self.authentication_timeout)?;
+        let networks = networks(self.trusted_proxies.as_deref())?;
+        if self.proxy_protocol != ProxyProtocol::Off && networks.is_empty() {
+            bail!(
+                "GROUNDSTATION_PROXY_PROTOCOL needs GROUNDSTATION_TRUSTED_PROXIES: only those are heard"
+            );
+        }
         let per_address = self.max_failed_authentications_per_address;
         let bounds = Bounds {
             connections: self.max_connections,
@@ -251,10 +276,9 @@ impl DoorArgs {
                 per_second: self.connect_rate as f32 / 60.0,
             },
             results: Rate { burst: self.result_burst as f32, per_second: self.result_rate as f32 },
-            proxies: Proxies {
-                networks: networks(self.trusted_proxies.as_deref())?,
-                header: self.forwarded_header,
-            },
+            proxies: Proxies { networks, header: self.forwarded_header },
+            proxy_protocol: self.proxy_protocol,
+            access_log: self.access_log,
             allowed_origins: origins(self.allowed_origins.as_deref())?,
             tls,
             tls_reload_interval: duration(
@@ -340,7 +364,8 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named_with_its_limit() {
-        let cases: [(&[&str], &str); 7] = [
+        let cases: [(&[&str], &str); 8] = [
+            (&["--proxy-protocol", "v2"], "needs GROUNDSTATION_TRUSTED_PROXIES"),
             (&["--tls-cert", "a.pem"], "GROUNDSTATION_TLS_KEY"),
             (&["--trusted-proxies", "proxy"], "GROUNDSTATION_TRUSTED_PROXIES has \"proxy\""),
             (&["--allowed-origins", "*"], "GROUNDSTATION_ALLOWED_ORIGINS has \"*\""),
