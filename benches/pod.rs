@@ -34,6 +34,7 @@ impl Pod {
             // The load comes from few addresses, and faster than any agent's.
             .env("GROUNDSTATION_MESSAGE_RATE", "100000")
             .env("GROUNDSTATION_MESSAGE_BURST", "100000")
+            .env("GROUNDSTATION_CONNECT_BURST", "1000000")
             .env("GROUNDSTATION_MAX_HANDSHAKES_PER_ADDRESS", "100000")
             .env("GROUNDSTATION_MAX_CONNECTIONS_PER_ADDRESS", "100000")
             .stdout(Stdio::null())

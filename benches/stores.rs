@@ -10,7 +10,7 @@ use groundstation::schema;
 use uuid::Uuid;
 
 /// Every satellite's token.
-pub const TOKEN: &str = "csat_bench";
+pub const TOKEN: &str = "csat_bench_0123456789abcdefghijklmnop";
 
 /// Postgres with fsync on and a cache that holds the fleet, nats-server as it comes; removed when
 /// dropped.

@@ -103,11 +103,15 @@ fn every_reference_between_the_objects_has_its_end() {
     let container = &pod_template(deployment)["spec"]["containers"][0];
     let port = &container["ports"][0];
     assert_eq!(objects["Service"]["spec"]["ports"][0]["targetPort"], port["name"]);
+    let ops = &container["ports"][1];
     for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
-        assert_eq!(container[probe]["httpGet"]["port"], port["name"], "{probe}");
+        assert_eq!(container[probe]["httpGet"]["port"], ops["name"], "{probe}");
     }
-    let open = &objects["NetworkPolicy"]["spec"]["ingress"][0]["ports"][0]["port"];
-    assert_eq!(open, &port["containerPort"]);
+    let scraped = &pod_template(deployment)["metadata"]["annotations"]["prometheus.io/port"];
+    assert_eq!(scraped, &ops["containerPort"].to_string());
+    let open = &objects["NetworkPolicy"]["spec"]["ingress"][0]["ports"];
+    assert_eq!(open[0]["port"], port["containerPort"]);
+    assert_eq!(open[1]["port"], ops["containerPort"]);
     let target = &objects["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"];
     assert_eq!(target["name"], deployment["metadata"]["name"]);
     assert_eq!(target["kind"], "Deployment");

@@ -123,7 +123,8 @@ async fn agents_with_void_credentials_that_come_back_for_ever_leave_the_others_a
     for agent in 0..20u8 {
         let pod = pod.address;
         comers.spawn(async move {
-            let client = format!("198.51.100.{agent}");
+            // Each in a network of its own.
+            let client = format!("198.51.{agent}.1");
             let nobody = Credentials { id: Uuid::new_v4(), token: "csat_void".to_owned() };
             for _ in 0..20 {
                 if let Ok(mut satellite) = open(pod, &client).await {

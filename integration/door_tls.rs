@@ -100,7 +100,9 @@ async fn a_satellite_connects_over_tls_and_plain_text_is_not_answered() {
     let connector = Connector::Rustls(certificate.client());
     let connected =
         tokio_tungstenite::client_async_tls_with_config(url, stream, None, Some(connector)).await;
-    let mut satellite = Satellite::over(connected.expect("a socket over TLS").0);
+    let (socket, answer) = connected.expect("a socket over TLS");
+    assert!(answer.headers()["strict-transport-security"].to_str().is_ok());
+    let mut satellite = Satellite::over(socket);
     satellite.authenticate(&credentials);
     satellite.expect("authenticated").await;
     fleet.expect_history(credentials.id, &["1 connected connect"]).await;

@@ -69,8 +69,11 @@ async fn several_tokens_open_at_once_and_each_only_what_it_is_for() {
     let fleet = Fleet::new(CALM).await;
     let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"))
         .join(format!("tokens-{}", uuid::Uuid::new_v4()));
-    std::fs::write(&file, "read-new\nread-old\n").expect("a file");
-    let admin = format!("{}, admin-old", fleet.admin_token);
+    let long = |word: &str| format!("{word}-0123456789abcdefghijklmnop");
+    let (read_new, read_old, admin_old) = (long("read-new"), long("read-old"), long("admin-old"));
+    std::fs::write(&file, format!("{read_new}\n{read_old}\n")).expect("a file");
+    let admin = format!("{}, {admin_old}", fleet.admin_token);
+    let both = format!("{read_new}\t{read_old}");
     let pod = fleet
         .plan("a")
         .with("GROUNDSTATION_ADMIN_TOKEN", &admin)
@@ -82,11 +85,11 @@ async fn several_tokens_open_at_once_and_each_only_what_it_is_for() {
     let new = json!({"name": "edge", "region": "eu"}).to_string();
     let cases = [
         (fleet.admin_token.as_str(), 200, 201),
-        ("admin-old", 200, 201),
-        ("read-new", 200, 403),
-        ("read-old", 200, 403),
+        (admin_old.as_str(), 200, 201),
+        (read_new.as_str(), 200, 403),
+        (read_old.as_str(), 200, 403),
         (admin.as_str(), 401, 401),
-        ("read-new\tread-old", 401, 401),
+        (both.as_str(), 401, 401),
         (fleet.read_token.as_str(), 401, 401),
     ];
     for (token, reads, writes) in cases {

@@ -1,21 +1,26 @@
 //! Asking and administering over HTTP, and asking over NATS ([`micro`]), by the same functions.
 //!
-//! `/livez`, `/readyz`, `/metrics`, `/openapi.json` and `/asyncapi.json` are open; everything under `/v1`
-//! wants a bearer token: the admin token may do all, the read token only GET. Errors are RFC 9457 problems.
+//! `/livez`, `/readyz`, `/metrics`, `/openapi.json` and `/asyncapi.json` are open ([`ops_routes`]); everything
+//! under `/v1` wants a bearer token: the admin token may do all, the read token only GET and HEAD. A query has
+//! no parameter that its route does not describe ([`query`]). Errors are RFC 9457 problems.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{Method, header};
+use axum::extract::{DefaultBodyLimit, Extension, MatchedPath, Request, State};
+use axum::http::{HeaderValue, Method, header};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{get, post};
+use tokio::time::{Instant, sleep};
+use tracing::warn;
 
 use crate::changes::Changed;
 use crate::config::Access;
 use crate::database::Database;
+use crate::door::log_gate::LogGate;
+use crate::door::{Arrival, Door};
 use crate::health::Health;
 use crate::log::append::Log;
 use crate::metrics::Metrics;
@@ -28,6 +33,7 @@ mod openapi;
 mod parameters;
 mod past;
 mod problem;
+mod query;
 mod satellites;
 mod status;
 pub mod stream;
@@ -37,6 +43,7 @@ mod transitions;
 mod triggers;
 
 use problem::Problem;
+pub use problem::no_route;
 use stream::Streams;
 
 /// The largest body of a request.
@@ -44,6 +51,9 @@ const MAX_BODY_BYTES: usize = 64 * 1024;
 
 /// How long a call may wait for the log before it is answered 503.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a wrong token waits for its answer where too many came from its address lately.
+const SLOWED: Duration = Duration::from_secs(1);
 
 /// What the routes need.
 pub struct Api {
@@ -57,6 +67,10 @@ pub struct Api {
     pub log: Log,
     /// Who may do what.
     pub access: Access,
+    /// From where wrong tokens come.
+    pub door: Arc<Door>,
+    /// What is told of those.
+    pub wrong_tokens: LogGate,
     /// The default offline threshold.
     pub default_threshold: Duration,
     /// What `/readyz` tells.
@@ -69,7 +83,19 @@ pub struct Api {
     pub streams: Arc<Streams>,
 }
 
-/// All routes but the satellites' own.
+/// What is open, for whoever runs pods.
+pub fn ops_routes(api: Arc<Api>) -> Router {
+    Router::new()
+        .route("/livez", get(status::live))
+        .route("/readyz", get(status::ready))
+        .route("/metrics", get(status::metrics))
+        .route("/openapi.json", get(openapi::document))
+        .route("/asyncapi.json", get(asyncapi::get))
+        .method_not_allowed_fallback(problem::no_method)
+        .with_state(api)
+}
+
+/// All other routes but the satellites' own.
 pub fn routes(api: Arc<Api>) -> Router {
     let v1 = Router::new()
         .route("/satellites", get(satellites::list).post(satellites::create))
@@ -90,13 +116,10 @@ pub fn routes(api: Arc<Api>) -> Router {
         .route("/transitions/stream", get(stream::follow))
         .route("/triggers", get(triggers::list))
         .route_layer(middleware::from_fn(traced::follow))
-        .route_layer(middleware::from_fn_with_state(api.clone(), authorize));
+        .route_layer(middleware::from_fn(query::check))
+        .route_layer(middleware::from_fn_with_state(api.clone(), authorize))
+        .layer(middleware::map_response(not_to_be_stored));
     Router::new()
-        .route("/livez", get(status::live))
-        .route("/readyz", get(status::ready))
-        .route("/metrics", get(status::metrics))
-        .route("/openapi.json", get(openapi::document))
-        .route("/asyncapi.json", get(asyncapi::get))
         .nest("/v1", v1)
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::no_method)
@@ -104,9 +127,18 @@ pub fn routes(api: Arc<Api>) -> Router {
         .with_state(api)
 }
 
+/// What is answered is of this moment and for whoever asked.
+async fn not_to_be_stored(mut response: Response) -> Response {
+    let no_store = HeaderValue::from_static("no-store");
+    response.headers_mut().insert(header::CACHE_CONTROL, no_store);
+    response
+}
+
 /// Lets a request through if its token allows the method.
 async fn authorize(
     State(api): State<Arc<Api>>,
+    Extension(arrival): Extension<Arrival>,
+    path: MatchedPath,
     request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
@@ -122,11 +154,20 @@ async fn authorize(
     };
     // All are compared in any case: the time tells nothing.
     let (admin, read) = (api.access.admin.matches(token), api.access.read.matches(token));
-    if admin || (read && request.method() == Method::GET) {
+    if admin || (read && [Method::GET, Method::HEAD].contains(request.method())) {
         return Ok(next.run(request).await);
     }
     if read {
         return Err(Problem::forbidden("The read token may only GET; use the admin token."));
+    }
+    api.metrics.wrong_tokens.inc();
+    let address = arrival.client;
+    if let Some(left_out) = api.wrong_tokens.pass(Instant::now()) {
+        let (method, path) = (request.method(), path.as_str());
+        warn!(%address, %method, path, left_out, "a token came that is not valid here");
+    }
+    if !api.door.wrong_token(address) {
+        sleep(SLOWED).await;
     }
     Err(Problem::unauthorized(
         "The token is not valid here: send one of those in this pod's GROUNDSTATION_ADMIN_TOKEN or, \

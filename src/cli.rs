@@ -4,7 +4,7 @@
 //! standard output, log lines go to standard error.
 
 use std::io::{IsTerminal, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
@@ -119,9 +119,35 @@ struct CompletionArgs {
 
 #[derive(Args)]
 struct HealthArgs {
-    /// The pod's address
-    #[arg(long, env = "GROUNDSTATION_URL", default_value = "http://127.0.0.1:8080")]
-    url: String,
+    /// The pod's address [default: GROUNDSTATION_OPS_LISTEN on this machine, or else http://127.0.0.1:8080]
+    #[arg(long, env = "GROUNDSTATION_URL")]
+    url: Option<String>,
+
+    /// Where the pod's probes answer, as it is told itself
+    #[arg(long, env = "GROUNDSTATION_OPS_LISTEN", value_name = "ADDRESS")]
+    ops_listen: Option<String>,
+}
+
+impl HealthArgs {
+    fn url(&self) -> anyhow::Result<String> {
+        match (&self.url, self.ops_listen.as_deref().filter(|text| !text.is_empty())) {
+            (Some(url), _) => Ok(url.clone()),
+            (None, None) => Ok("http://127.0.0.1:8080".to_owned()),
+            (None, Some(text)) => {
+                let mut address = crate::config::socket_address("GROUNDSTATION_OPS_LISTEN", text)?;
+                // Everywhere is here too.
+                if address.ip().is_unspecified() {
+                    let v6 = address.is_ipv6();
+                    address.set_ip(if v6 {
+                        Ipv6Addr::LOCALHOST.into()
+                    } else {
+                        Ipv4Addr::LOCALHOST.into()
+                    });
+                }
+                Ok(format!("http://{address}"))
+            }
+        }
+    }
 }
 
 #[derive(Args)]
@@ -275,7 +301,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             import::run(args)
         }
         Command::Health(args) => {
-            println!("{}", client::ready(&args.url)?);
+            println!("{}", client::ready(&args.url()?)?);
             Ok(())
         }
     }

@@ -129,17 +129,26 @@ pub struct Refused {
 
 /// Asks a pod whether it is ready; its report, or an error that carries it.
 pub fn ready(base: &str) -> anyhow::Result<String> {
-    let (is_ready, report) = ask_ready(base)?;
-    if is_ready { Ok(report) } else { Err(anyhow!("not ready: {report}")) }
+    match ask_ready(base)? {
+        (200, report) => Ok(report),
+        (404, _) => {
+            Err(anyhow!("not told at {base}: ask where GROUNDSTATION_OPS_LISTEN of the pod says"))
+        }
+        (_, report) => Err(anyhow!("not ready: {report}")),
+    }
 }
 
-/// What a pod says of itself, ready or not.
-pub fn report(base: &str) -> anyhow::Result<serde_json::Value> {
-    let (_, report) = ask_ready(base)?;
-    serde_json::from_str(&report).context("the server's answer is not what it should be")
+/// What a pod says of itself, ready or not; none where it says that elsewhere.
+pub fn report(base: &str) -> anyhow::Result<Option<serde_json::Value>> {
+    let (status, report) = ask_ready(base)?;
+    if status == 404 {
+        return Ok(None);
+    }
+    let report = serde_json::from_str(&report);
+    report.map(Some).context("the server's answer is not what it should be")
 }
 
-fn ask_ready(base: &str) -> anyhow::Result<(bool, String)> {
+fn ask_ready(base: &str) -> anyhow::Result<(u16, String)> {
     let config = ureq::Agent::config_builder()
         .timeout_global(Some(READY_TIMEOUT))
         .http_status_as_error(false)
@@ -149,7 +158,7 @@ fn ask_ready(base: &str) -> anyhow::Result<(bool, String)> {
         anyhow!("{url} does not answer: {error} (is `groundstation serve` running there?)")
     })?;
     let report = answer.body_mut().read_to_string().context("cannot read the answer")?;
-    Ok((answer.status().is_success(), report))
+    Ok((answer.status().as_u16(), report))
 }
 
 impl Client {

@@ -58,7 +58,12 @@ pub struct ServeArgs {
     )]
     listen: String,
 
-    /// The bearer token that may do everything under /v1; several with commas or line breaks, for
+    /// Address and port for /livez, /readyz, /metrics, /openapi.json and /asyncapi.json, in plain text; they no
+    /// longer answer on the other one then [default: none, they do]
+    #[arg(long, env = "GROUNDSTATION_OPS_LISTEN", value_name = "ADDRESS")]
+    ops_listen: Option<String>,
+
+    /// The bearer token that may do everything under /v1; 128 bits at least; several with commas or line breaks, for
     /// rotation. Without one /v1 answers 401
     #[arg(long, env = "GROUNDSTATION_ADMIN_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     admin_token: Option<SecretString>,
@@ -67,7 +72,7 @@ pub struct ServeArgs {
     #[arg(long, env = "GROUNDSTATION_ADMIN_TOKEN_FILE", value_name = "FILE")]
     admin_token_file: Option<PathBuf>,
 
-    /// The bearer token that may only GET; several with commas or line breaks, for rotation
+    /// The bearer token that may only read; 128 bits at least; several with commas or line breaks, for rotation
     #[arg(long, env = "GROUNDSTATION_READ_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     read_token: Option<SecretString>,
 
@@ -159,6 +164,8 @@ pub struct Config {
     pub pod: String,
     /// Where it listens.
     pub listen: SocketAddr,
+    /// Where probes and metrics answer, if that is elsewhere.
+    pub ops_listen: Option<SocketAddr>,
     /// Its database.
     pub database: Address,
     /// Its NATS.
@@ -222,12 +229,10 @@ impl ServeArgs {
                 bail!("missing: {}", missing.join(" and "));
             }
         };
-        let listen = self.listen.parse().with_context(|| {
-            format!(
-                "GROUNDSTATION_LISTEN is {:?}, not an address and port such as 0.0.0.0:8080",
-                self.listen
-            )
-        })?;
+        let listen = socket_address("GROUNDSTATION_LISTEN", &self.listen)?;
+        let ops_listen = given(&self.ops_listen)
+            .map(|text| socket_address("GROUNDSTATION_OPS_LISTEN", text))
+            .transpose()?;
         let heartbeat_interval =
             duration("GROUNDSTATION_HEARTBEAT_INTERVAL", &self.heartbeat_interval)?;
         let offline_threshold =
@@ -252,6 +257,7 @@ impl ServeArgs {
         Ok(Config {
             pod,
             listen,
+            ops_listen,
             database,
             nats,
             access: Access {
@@ -280,6 +286,13 @@ impl ServeArgs {
             door,
         })
     }
+}
+
+/// Parses an address and port for the named setting.
+pub fn socket_address(name: &str, text: &str) -> anyhow::Result<SocketAddr> {
+    text.parse().with_context(|| {
+        format!("{name} is {text:?}, not an address and port such as 0.0.0.0:8080")
+    })
 }
 
 /// An empty variable counts as none.
@@ -329,17 +342,30 @@ fn tokens(
     value: Option<SecretString>,
     file: Option<PathBuf>,
 ) -> anyhow::Result<token::Digests> {
-    let value = match (value, file) {
+    let file_name = format!("{name}_FILE");
+    let (name, value) = match (value, file) {
         (Some(_), Some(_)) => bail!("{name} and {name}_FILE are both set: set one of them"),
-        (Some(value), None) => value,
-        (None, Some(file)) => read_secret(&format!("{name}_FILE"), &file)?,
+        (Some(value), None) => (name, value),
+        (None, Some(file)) => (file_name.as_str(), read_secret(&file_name, &file)?),
         (None, None) => return Ok(token::Digests::default()),
     };
-    let tokens: Vec<_> = split_tokens(value.expose_secret()).map(token::Digest::of).collect();
+    let tokens: Vec<&str> = split_tokens(value.expose_secret()).collect();
     if tokens.len() > MAX_TOKENS {
         bail!("{name} has {} tokens, it must be at most {MAX_TOKENS}", tokens.len());
     }
-    Ok(token::Digests::new(tokens))
+    for (n, token) in tokens.iter().enumerate() {
+        let bits = token::bits_at_most(token);
+        if bits < token::LEAST_BITS {
+            let which =
+                if tokens.len() > 1 { format!(" (number {})", n + 1) } else { String::new() };
+            bail!(
+                "{name} has a token{which} of {bits} bits, judged by its length and its kinds of characters: \
+                 it must have at least {}; make one with `openssl rand -hex 32`",
+                token::LEAST_BITS
+            );
+        }
+    }
+    Ok(token::Digests::new(tokens.into_iter().map(token::Digest::of).collect()))
 }
 
 fn read_secret(name: &str, file: &std::path::Path) -> anyhow::Result<SecretString> {
@@ -389,16 +415,38 @@ mod tests {
 
     #[test]
     fn several_tokens_are_taken_each_by_itself_and_not_too_many() {
-        let config = check(&["--admin-token", "new, old\nolder,,"]).expect("tokens");
-        for (token, opens) in
-            [("new", true), ("old", true), ("older", true), ("new, old", false), ("", false)]
-        {
+        let token = |word: &str| format!("{word}-0123456789abcdefghijklmnopqrstuvwxyz");
+        let (new, old, older) = (token("new"), token("old"), token("older"));
+        let config =
+            check(&["--admin-token", &format!("{new}, {old}\n{older},,")]).expect("tokens");
+        for (token, opens) in [
+            (new.as_str(), true),
+            (&old, true),
+            (&older, true),
+            (&format!("{new}, {old}"), false),
+            ("", false),
+        ] {
             assert_eq!(config.access.admin.matches(token), opens, "{token:?}");
             assert!(!config.access.read.matches(token));
         }
         let many = ["x"; 17].join(",");
         let error = check(&["--read-token", &many]).err().expect("an error");
         assert!(error.contains("GROUNDSTATION_READ_TOKEN has 17 tokens"), "{error}");
+    }
+
+    #[test]
+    fn a_token_that_could_be_guessed_is_refused_with_how_to_make_one() {
+        for weak in ["secret", "correct-horse-battery", &"ab".repeat(60)] {
+            let error = check(&["--admin-token", weak]).err().expect("an error");
+            for word in ["GROUNDSTATION_ADMIN_TOKEN", "at least 128", "openssl rand -hex 32"] {
+                assert!(error.contains(word), "{weak}: {error}");
+            }
+            assert!(!error.contains(weak), "{error}");
+        }
+        let strong = "8c6a1b0fd2e94c7fa35b6e1d09f7c284";
+        let error = check(&["--read-token", &format!("{strong},weak")]).err().expect("an error");
+        assert!(error.contains("GROUNDSTATION_READ_TOKEN has a token (number 2)"), "{error}");
+        assert!(check(&["--read-token", strong]).is_ok());
     }
 
     #[test]
@@ -410,8 +458,9 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named_with_its_limit() {
-        let cases: [(&[&str], &str); 16] = [
+        let cases: [(&[&str], &str); 17] = [
             (&["--listen", "8080"], "GROUNDSTATION_LISTEN"),
+            (&["--ops-listen", "8081"], "GROUNDSTATION_OPS_LISTEN"),
             (&["--heartbeat-interval", "soon"], "GROUNDSTATION_HEARTBEAT_INTERVAL"),
             (&["--sweep-interval", "0s"], "from 10ms to 24h"),
             (&["--offline-threshold", "15s"], "must be longer than"),

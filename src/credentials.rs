@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
 use crate::database::Database;
-use crate::lifecycle::SatelliteId;
+use crate::lifecycle::{SatelliteId, Session};
 use crate::lookup::Lookup;
 use crate::satellites::{self, Credential};
 use crate::token;
@@ -35,6 +35,8 @@ pub enum Verdict {
     Right {
         /// Its number.
         token_version: i64,
+        /// The satellite's newest session.
+        session: Session,
     },
     /// It is not, or there is no such satellite.
     Wrong,
@@ -77,7 +79,10 @@ impl Credentials {
             digest => token::verify(digest, token.expose_secret()),
         };
         Ok(match stored {
-            Some(stored) if right => Verdict::Right { token_version: stored.token_version },
+            Some(stored) if right => {
+                let Credential { token_version, session, .. } = stored;
+                Verdict::Right { token_version, session }
+            }
             _ => Verdict::Wrong,
         })
     }

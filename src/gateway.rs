@@ -7,7 +7,7 @@
 //! questions about the fleet.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::extract::State;
@@ -19,8 +19,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::budgets::Budgets;
 use crate::credentials::Credentials;
 use crate::door::addresses::Place;
+use crate::door::log_gate::LogGate;
 use crate::door::refusal::Refusal;
 use crate::door::{Arrival, Door};
 use crate::health::Health;
@@ -77,6 +79,10 @@ pub struct Gateway {
     pub room: Arc<Room>,
     /// What everybody is held to before he has said who he is.
     pub door: Arc<Door>,
+    /// How often satellites may still connect.
+    pub connects: Mutex<Budgets>,
+    /// What is told of those that are refused.
+    pub refusals: LogGate,
 }
 
 /// A socket on its way to being authenticated.
@@ -122,9 +128,8 @@ async fn accept(
 /// What can be said before the upgrade: cheap, and without a look at the database.
 fn admit(door: &Door, arrival: &Arrival, headers: &HeaderMap) -> Result<Handshake, Refusal> {
     door.check_origin(headers)?;
-    let client = door.client(arrival, headers);
-    let place = door.handshake(client)?;
-    Ok(Handshake { client, deadline: arrival.deadline, place })
+    let place = door.handshake(arrival.client)?;
+    Ok(Handshake { client: arrival.client, deadline: arrival.deadline, place })
 }
 
 fn refuse(refusal: Refusal) -> Response {
@@ -133,6 +138,14 @@ fn refuse(refusal: Refusal) -> Response {
         Refusal::HandshakesPerAddress => (
             StatusCode::TOO_MANY_REQUESTS,
             "too many sockets of this address are not authenticated",
+        ),
+        Refusal::HandshakesPerNetwork => (
+            StatusCode::TOO_MANY_REQUESTS,
+            "too many sockets of this network are not authenticated",
+        ),
+        Refusal::FailedAuthenticationsPerNetwork => (
+            StatusCode::TOO_MANY_REQUESTS,
+            "too many authentications from this network have failed",
         ),
         Refusal::FailedAuthenticationsPerAddress => (
             StatusCode::TOO_MANY_REQUESTS,

@@ -19,6 +19,7 @@ pub mod api;
 pub mod assignments;
 pub mod audit;
 pub mod body;
+pub mod budgets;
 pub mod changes;
 pub mod cli;
 pub mod client;

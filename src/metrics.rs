@@ -34,6 +34,8 @@ pub struct Numbers {
     pub sessions: Gauge,
     /// Sockets on their way to being authenticated.
     pub handshakes: Gauge,
+    /// Connections that are no WebSockets (yet).
+    pub connections: Gauge,
     /// Live streams that are open.
     pub streams: Gauge,
     /// As many as there may be.
@@ -69,6 +71,8 @@ pub struct Numbers {
     pub append_failures: Counter,
     /// Heartbeats received from satellites.
     pub heartbeats_received: Counter,
+    /// Wrong administrators' tokens.
+    pub wrong_tokens: Counter,
     /// Heartbeats written, after coalescing.
     pub heartbeats_flushed: Counter,
     /// Heartbeats of sessions that were no longer current.
@@ -150,6 +154,7 @@ impl Metrics {
             registry: Registry::with_prefix("groundstation"),
             sessions: Gauge::default(),
             handshakes: Gauge::default(),
+            connections: Gauge::default(),
             streams: Gauge::default(),
             streams_max: Gauge::default(),
             edges: Family::default(),
@@ -173,6 +178,7 @@ impl Metrics {
             append_seconds: seconds(),
             append_failures: Counter::default(),
             heartbeats_received: Counter::default(),
+            wrong_tokens: Counter::default(),
             heartbeats_flushed: Counter::default(),
             heartbeats_stale: Counter::default(),
             heartbeat_failures: Counter::default(),
@@ -238,6 +244,11 @@ impl Numbers {
     fn register(&mut self) {
         let r = &mut self.registry;
         r.register("sessions", "Authenticated sessions this pod holds", self.sessions.clone());
+        r.register(
+            "connections",
+            "Connections that are no WebSockets (yet)",
+            self.connections.clone(),
+        );
         r.register("handshakes", "Sockets not authenticated yet", self.handshakes.clone());
         r.register("streams", "Live streams that are open", self.streams.clone());
         r.register("streams_max", "Live streams a pod may have", self.streams_max.clone());
@@ -302,6 +313,11 @@ impl Numbers {
             self.append_seconds.clone(),
         );
         r.register("append_failures", "Appends tried again", self.append_failures.clone());
+        r.register(
+            "wrong_tokens",
+            "Tokens sent to /v1 that are not valid",
+            self.wrong_tokens.clone(),
+        );
         r.register("heartbeats_received", "Heartbeats received", self.heartbeats_received.clone());
         r.register("heartbeats_flushed", "Heartbeats written", self.heartbeats_flushed.clone());
         r.register(
@@ -460,7 +476,7 @@ impl Numbers {
         self.locked_satellites.get_or_create(&[("what", what)]).set(count);
     }
 
-    /// Counts a first message: `ok`, `refused`, `not_authenticate`, `timeout`, `unavailable`.
+    /// Counts a first message: `ok`, `refused`, `not_authenticate`, `timeout`, `too_often`, `shed`, `unavailable`.
     pub fn authentication(&self, result: &'static str) {
         self.authentications.get_or_create(&[("result", result)]).inc();
     }
@@ -480,7 +496,7 @@ impl Numbers {
         self.tls_reloads.get_or_create(&[("outcome", outcome)]).inc();
     }
 
-    /// Counts a result: `delivered`, `not_assigned`, `revoked`, `overflowed`, `too_large`.
+    /// Counts a result: `delivered`, `not_assigned`, `revoked`, `overflowed`, `over_budget`, `too_large`.
     pub fn result(&self, outcome: &'static str) {
         self.results.get_or_create(&[("outcome", outcome)]).inc();
     }

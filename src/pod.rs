@@ -1,11 +1,12 @@
 //! One pod: spawn its parts, wait, drain, join.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
 use deadpool_postgres::Object;
+use futures_util::future::OptionFuture;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -17,9 +18,11 @@ use tracing::{error, info, warn};
 use crate::api::micro::Micro;
 use crate::api::stream::Streams;
 use crate::api::{self, Api};
+use crate::budgets::Budgets;
 use crate::changes::{Changed, Changes};
 use crate::config::Config;
 use crate::credentials::Credentials;
+use crate::door::log_gate::LogGate;
 use crate::door::{self, Door};
 use crate::gateway::backends::Backends;
 use crate::gateway::room::Room;
@@ -74,9 +77,12 @@ pub async fn run(
     let rights = rights.await.context("cannot look at the rights")?;
     let sign_on = async |client: &mut Object| observation::sign_on(client, &config.pod).await;
     let pod = database.run(sign_on).await.context("cannot sign on")?;
-    let listener = listen(config.listen)?;
+    let listener = listen("GROUNDSTATION_LISTEN", config.listen)?;
     let address = listener.local_addr().context("cannot tell the listening address")?;
+    let ops_listener =
+        config.ops_listen.map(|address| listen("GROUNDSTATION_OPS_LISTEN", address)).transpose()?;
     let door = Door::new(config.door.clone(), metrics.clone())?;
+    let ops_door = Door::for_operators(&config.door, metrics.clone())?;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     metrics.started.set(now.as_secs_f64());
     let client_name = format!("groundstation {}", config.pod);
@@ -100,7 +106,7 @@ pub async fn run(
     let changed = Changed::default();
     let changes =
         Changes::begin(database.clone(), nats.clone(), sessions.clone(), changed.clone()).await?;
-    let results = Arc::new(Results::new(metrics.clone()));
+    let results = Arc::new(Results::new(config.door.results, metrics.clone()));
     let packages = Arc::new(Packages::new(nats.clone(), metrics.clone()));
     let backends = Arc::new(Backends::new(
         results.clone(),
@@ -131,6 +137,8 @@ pub async fn run(
         default_threshold: config.offline_threshold,
         room,
         door: door.clone(),
+        connects: Mutex::new(Budgets::new(config.door.connects)),
+        refusals: LogGate::new(door::REFUSALS_TOLD),
     });
     let sockets = gateway.sockets.clone();
     let api = Arc::new(Api {
@@ -138,6 +146,8 @@ pub async fn run(
         scans: reads.lane(config.reads.of_many_rows()),
         log: log.clone(),
         access: config.access.clone(),
+        door: door.clone(),
+        wrong_tokens: LogGate::new(door::REFUSALS_TOLD),
         default_threshold: config.offline_threshold,
         health: health.clone(),
         changed,
@@ -242,7 +252,19 @@ pub async fn run(
         let retention = Retention { database, older_than, archive: config.archive.clone() };
         tasks.spawn(Keeper { retention, metrics }.run(stop.clone()));
     }
-    let routes = api::routes(api).merge(gateway::routes(gateway));
+    let mut routes = api::routes(api.clone()).merge(gateway::routes(gateway));
+    let ops = match ops_listener {
+        Some(listener) => {
+            let address = listener.local_addr().context("cannot tell the listening address")?;
+            info!(%address, "probes and metrics are here");
+            let ops = api::ops_routes(api).fallback(api::no_route);
+            Some(tokio::spawn(ops_door.serve(listener, ops, stop_http.clone())))
+        }
+        None => {
+            routes = routes.merge(api::ops_routes(api));
+            None
+        }
+    };
     let http = tokio::spawn(door.serve(listener, routes, stop_http.clone()));
 
     info!(pod = %config.pod, %address, tls = config.door.tls.is_some(), "listening");
@@ -284,7 +306,8 @@ pub async fn run(
         warn!(sockets = sockets.len(), "sockets did not close in time");
     }
     stop_http.cancel();
-    if timeout_at(by - APPEND_RESERVE * 2, http).await.is_err() {
+    let requests = async { tokio::join!(http, OptionFuture::from(ops)) };
+    if timeout_at(by - APPEND_RESERVE * 2, requests).await.is_err() {
         warn!("requests did not end in time");
     }
     stop.cancel();
@@ -304,11 +327,11 @@ pub async fn run(
     Ok(())
 }
 
-fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+fn listen(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     door::listen(address).map_err(|error| match error.kind() {
         std::io::ErrorKind::AddrInUse => anyhow::anyhow!(
-            "the port of GROUNDSTATION_LISTEN ({address}) is in use: choose another, or end whoever has it"
+            "the port of {setting} ({address}) is in use: choose another, or end whoever has it"
         ),
-        _ => anyhow::anyhow!("cannot listen on GROUNDSTATION_LISTEN ({address}): {error}"),
+        _ => anyhow::anyhow!("cannot listen on {setting} ({address}): {error}"),
     })
 }

@@ -4,11 +4,16 @@
 //! more, in one statement for a whole batch, whether it still is: what was revoked before that is
 //! not passed on, whatever this pod's memory says. Only the stream's acknowledgement counts as
 //! delivered. While NATS or the database is away results wait, bounded in number and bytes; beyond
-//! that the oldest are dropped and counted for their satellites.
+//! that the oldest of the satellite that takes the most room are dropped and counted for it. Satellites
+//! take turns, so that one with much to say holds up nobody.
+//!
+//! What a satellite reports is bounded in bytes as well, however often it comes back: whoever is over it is
+//! to be left unread for a while, and what comes all the same is dropped.
 //!
 //! What waits here is lost with the pod.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -29,7 +34,9 @@ use tracing::{debug, error, info, warn};
 
 use crate::assignments;
 use crate::body;
+use crate::budgets::Budgets;
 use crate::database::{Database, Failed};
+use crate::door::bucket::Rate;
 use crate::gateway::intake::MAX_MESSAGE_BYTES;
 use crate::lifecycle::SatelliteId;
 use crate::metrics::Metrics;
@@ -54,6 +61,20 @@ const MAX_WAITING_BYTES: usize = 32 * 1024 * 1024;
 
 // One of the largest messages there are does not push itself out.
 const _: () = assert!(MAX_WAITING_BYTES > MAX_MESSAGE_BYTES);
+
+/// What each that waits takes beside its bytes, so that one measure keeps both bounds.
+const COST_OF_ONE: usize = MAX_WAITING_BYTES / MAX_WAITING;
+
+/// So many assignments give a satellite as much to report again as every satellite has: then each of its
+/// checks may report the most that NATS usually carries once a minute.
+const ASSIGNMENTS_OF_A_SHARE: f32 = 32.0;
+
+/// How long a satellite that reports too much is left unread at most: less than a heartbeat's interval, so that
+/// it is not given up for it.
+pub const LONGEST_REST: Duration = Duration::from_secs(10);
+
+/// Satellites named at once of which results were dropped; the others are counted together.
+const TOLD_AT_ONCE: usize = 20;
 
 /// Results under way at once, and their bytes: what a slow way to NATS carries before it counts as not
 /// acknowledged. One that is larger goes alone.
@@ -104,6 +125,8 @@ impl Finding {
 
 /// The results of one pod that wait.
 pub struct Results {
+    rate: Rate,
+    budgets: Mutex<Budgets>,
     waiting: Mutex<Waiting>,
     /// The most bytes of a body that can be published, as far as is known.
     largest: AtomicUsize,
@@ -113,16 +136,106 @@ pub struct Results {
 
 #[derive(Default)]
 struct Waiting {
-    findings: VecDeque<Finding>,
+    of: HashMap<SatelliteId, VecDeque<Finding>>,
+    /// Whose turn it is: each that has one waiting, once.
+    turns: VecDeque<SatelliteId>,
+    /// Who takes how much room.
+    costs: BTreeSet<(usize, SatelliteId)>,
+    cost_of: HashMap<SatelliteId, usize>,
+    count: usize,
     bytes: usize,
-    /// Since it was last told.
-    overflowed: HashMap<SatelliteId, u64>,
+    /// Dropped since it was last told.
+    dropped: HashMap<SatelliteId, u64>,
+}
+
+impl Waiting {
+    fn push_back(&mut self, finding: Finding) {
+        self.charge(&finding);
+        self.queue(finding.satellite).push_back(finding);
+    }
+
+    fn push_front(&mut self, finding: Finding) {
+        self.charge(&finding);
+        self.queue(finding.satellite).push_front(finding);
+    }
+
+    fn queue(&mut self, satellite: SatelliteId) -> &mut VecDeque<Finding> {
+        match self.of.entry(satellite) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                self.turns.push_back(satellite);
+                entry.insert(VecDeque::new())
+            }
+        }
+    }
+
+    /// What comes next.
+    fn peek(&self) -> Option<&Finding> {
+        self.of.get(self.turns.front()?)?.front()
+    }
+
+    /// The oldest of whoever's turn it is.
+    fn next(&mut self) -> Option<Finding> {
+        let satellite = self.turns.pop_front()?;
+        let queue = self.of.get_mut(&satellite)?;
+        let finding = queue.pop_front()?;
+        if queue.is_empty() {
+            self.of.remove(&satellite);
+        } else {
+            self.turns.push_back(satellite);
+        }
+        self.discharge(&finding);
+        Some(finding)
+    }
+
+    /// The oldest of whoever takes the most room.
+    fn pop_of_largest(&mut self) -> Option<Finding> {
+        let (_, satellite) = *self.costs.last()?;
+        let queue = self.of.get_mut(&satellite)?;
+        let finding = queue.pop_front()?;
+        if queue.is_empty() {
+            self.of.remove(&satellite);
+            self.turns.retain(|waiting| *waiting != satellite);
+        }
+        self.discharge(&finding);
+        Some(finding)
+    }
+
+    fn charge(&mut self, finding: &Finding) {
+        self.count += 1;
+        self.bytes += finding.body.len();
+        let before = self.cost_of.get(&finding.satellite).copied().unwrap_or(0);
+        self.set_cost(finding.satellite, before, before + cost(finding));
+    }
+
+    fn discharge(&mut self, finding: &Finding) {
+        self.count -= 1;
+        self.bytes -= finding.body.len();
+        let before = self.cost_of.get(&finding.satellite).copied().unwrap_or(0);
+        self.set_cost(finding.satellite, before, before.saturating_sub(cost(finding)));
+    }
+
+    fn set_cost(&mut self, satellite: SatelliteId, before: usize, now: usize) {
+        self.costs.remove(&(before, satellite));
+        if now == 0 {
+            self.cost_of.remove(&satellite);
+        } else {
+            self.costs.insert((now, satellite));
+            self.cost_of.insert(satellite, now);
+        }
+    }
+}
+
+fn cost(finding: &Finding) -> usize {
+    finding.body.len() + COST_OF_ONE
 }
 
 impl Results {
-    /// None yet.
-    pub fn new(metrics: Metrics) -> Results {
+    /// None yet; each satellite may report so many bytes.
+    pub fn new(rate: Rate, metrics: Metrics) -> Results {
         Results {
+            rate,
+            budgets: Mutex::new(Budgets::new(rate)),
             waiting: Mutex::default(),
             largest: AtomicUsize::new(USUAL_MAX_PAYLOAD - HEADER_BYTES),
             news: Notify::new(),
@@ -141,57 +254,70 @@ impl Results {
         debug!(%satellite, bytes, largest = self.largest(), "a result is more than NATS carries: truncated");
     }
 
-    /// Takes a result. Never blocks: what there is no room for pushes the oldest out.
-    pub fn offer(&self, finding: Finding) {
+    /// Takes a result of a satellite with so many assignments, and says for how long it is to be left unread.
+    /// Never blocks: what there is no room for pushes out the oldest of whoever takes the most, and what is
+    /// far over its satellite's budget is dropped.
+    pub fn offer(&self, finding: Finding, assigned: usize) -> Duration {
+        let credit = self.rate.per_second * LONGEST_REST.as_secs_f32();
+        let shares = 1.0 + assigned as f32 / ASSIGNMENTS_OF_A_SHARE;
+        let satellite = finding.satellite;
+        let bytes = (finding.body.len() as f32 / shares) as usize;
+        let mut budgets = self.budgets.lock().unwrap_or_else(PoisonError::into_inner);
+        let owed = budgets.spend(satellite, bytes, credit, Instant::now());
+        drop(budgets);
         let mut waiting = self.lock();
-        waiting.bytes += finding.body.len();
-        waiting.findings.push_back(finding);
+        let Ok(owed) = owed else {
+            *waiting.dropped.entry(satellite).or_default() += 1;
+            self.metrics.result("over_budget");
+            return LONGEST_REST;
+        };
+        waiting.push_back(finding);
         self.keep_bounds(&mut waiting);
         drop(waiting);
         self.news.notify_one();
+        Duration::from_secs_f32(owed / self.rate.per_second).min(LONGEST_REST)
     }
 
     fn take(&self) -> Vec<Finding> {
         let mut waiting = self.lock();
-        let mut bytes = 0;
-        let fits = |finding: &&Finding| {
-            bytes += finding.body.len();
-            bytes <= MAX_BATCH_BYTES
-        };
-        let count = waiting.findings.iter().take(MAX_BATCH).take_while(fits).count();
-        let count = count.max(1).min(waiting.findings.len());
-        let taken: Vec<Finding> = waiting.findings.drain(..count).collect();
-        waiting.bytes -= taken.iter().map(|finding| finding.body.len()).sum::<usize>();
-        self.metrics.results_waiting.set(waiting.findings.len() as i64);
+        let (mut taken, mut bytes) = (Vec::new(), 0);
+        while taken.len() < MAX_BATCH
+            && let Some(next) = waiting.peek()
+        {
+            bytes += next.body.len();
+            if bytes > MAX_BATCH_BYTES && !taken.is_empty() {
+                break;
+            }
+            taken.extend(waiting.next());
+        }
+        self.metrics.results_waiting.set(waiting.count as i64);
         taken
     }
 
     /// They are the oldest still.
     fn put_back(&self, findings: Vec<Finding>) {
         let mut waiting = self.lock();
-        waiting.bytes += findings.iter().map(|finding| finding.body.len()).sum::<usize>();
         for finding in findings.into_iter().rev() {
-            waiting.findings.push_front(finding);
+            waiting.push_front(finding);
         }
         self.keep_bounds(&mut waiting);
     }
 
     fn keep_bounds(&self, waiting: &mut Waiting) {
-        while waiting.findings.len() > MAX_WAITING || waiting.bytes > MAX_WAITING_BYTES {
-            let Some(oldest) = waiting.findings.pop_front() else { break };
-            waiting.bytes -= oldest.body.len();
-            *waiting.overflowed.entry(oldest.satellite).or_default() += 1;
+        while waiting.count > MAX_WAITING || waiting.bytes > MAX_WAITING_BYTES {
+            let Some(oldest) = waiting.pop_of_largest() else { break };
+            *waiting.dropped.entry(oldest.satellite).or_default() += 1;
             self.metrics.result("overflowed");
         }
-        self.metrics.results_waiting.set(waiting.findings.len() as i64);
+        self.metrics.results_waiting.set(waiting.count as i64);
     }
 
     fn len(&self) -> usize {
-        self.lock().findings.len()
+        self.lock().count
     }
 
-    fn take_overflowed(&self) -> HashMap<SatelliteId, u64> {
-        std::mem::take(&mut self.lock().overflowed)
+    fn take_dropped(&self) -> HashMap<SatelliteId, u64> {
+        std::mem::take(&mut self.lock().dropped)
     }
 
     /// Valid after a panic elsewhere: every change to it is one call.
@@ -251,7 +377,7 @@ impl Publisher {
                 Err(_) => {}
             }
             if tell {
-                self.tell_overflowed();
+                self.tell_dropped();
                 told_at = Instant::now();
             }
             if stop.is_cancelled() {
@@ -273,12 +399,23 @@ impl Publisher {
         if lost > 0 {
             warn!(lost, "the pod ends with results that were not delivered");
         }
-        self.tell_overflowed();
+        self.tell_dropped();
     }
 
-    fn tell_overflowed(&self) {
-        for (satellite, dropped) in self.results.take_overflowed() {
-            warn!(%satellite, dropped, "results were dropped, oldest first: too many waited");
+    /// Those of whom the most were dropped are named.
+    fn tell_dropped(&self) {
+        let mut dropped: Vec<_> = self.results.take_dropped().into_iter().collect();
+        dropped.sort_unstable_by_key(|(_, count)| std::cmp::Reverse(*count));
+        for (satellite, dropped) in dropped.iter().take(TOLD_AT_ONCE) {
+            warn!(%satellite, dropped, "results were dropped, oldest first: it reported too much, or too many waited");
+        }
+        let others = dropped.get(TOLD_AT_ONCE..).unwrap_or_default();
+        if !others.is_empty() {
+            let dropped: u64 = others.iter().map(|(_, count)| count).sum();
+            warn!(
+                satellites = others.len(),
+                dropped, "results of other satellites were dropped as well"
+            );
         }
     }
 
@@ -459,18 +596,22 @@ mod tests {
         }
     }
 
+    fn unbounded() -> Results {
+        Results::new(Rate { burst: 1e9, per_second: 1e9 }, Metrics::new())
+    }
+
     fn bodies(results: &Results) -> Vec<Bytes> {
         results.take().into_iter().map(|finding| finding.body).collect()
     }
 
     #[test]
     fn what_is_put_back_is_first_again() {
-        let results = Results::new(Metrics::new());
+        let results = unbounded();
         for body in ["a", "b", "c"] {
-            results.offer(finding(1, body));
+            results.offer(finding(1, body), 0);
         }
         let taken = results.take();
-        results.offer(finding(1, "d"));
+        results.offer(finding(1, "d"), 0);
         results.put_back(taken);
         assert_eq!(bodies(&results), ["a", "b", "c", "d"]);
         assert_eq!(results.lock().bytes, 0);
@@ -478,32 +619,66 @@ mod tests {
 
     #[test]
     fn a_batch_has_so_many_bytes_and_one_that_is_larger_goes_alone() {
-        let results = Results::new(Metrics::new());
+        let results = unbounded();
         let large = "x".repeat(MAX_BATCH_BYTES + 1);
         for body in ["a", "b", &large, "c"] {
-            results.offer(finding(1, body));
+            results.offer(finding(1, body), 0);
         }
         let batches: Vec<usize> = (0..4).map(|_| results.take().len()).collect();
         assert_eq!(batches, [2, 1, 1, 0]);
     }
 
     #[test]
-    fn the_oldest_go_first_and_are_counted_for_their_satellite() {
-        let results = Results::new(Metrics::new());
+    fn the_oldest_of_whoever_takes_the_most_room_go_first_and_are_counted_for_it() {
+        let results = unbounded();
         let large = "x".repeat(1024 * 1024);
-        results.offer(finding(1, "first"));
-        results.offer(finding(2, "second"));
-        for _ in 0..32 {
-            results.offer(finding(3, &large));
+        results.offer(finding(1, "first"), 0);
+        results.offer(finding(2, "second"), 0);
+        for _ in 0..40 {
+            results.offer(finding(3, &large), 0);
         }
         let id = |n| SatelliteId(Uuid::from_u128(n));
-        assert_eq!(results.take_overflowed(), HashMap::from([(id(1), 1), (id(2), 1)]));
-        assert_eq!(results.len(), 32);
+        assert_eq!(results.take_dropped(), HashMap::from([(id(3), 9)]));
+        assert_eq!(results.len(), 33);
         for n in 0..MAX_WAITING {
-            results.offer(finding(4, &n.to_string()));
+            results.offer(finding(4, &n.to_string()), 0);
         }
-        assert_eq!(results.take_overflowed(), HashMap::from([(id(3), 32)]));
-        assert_eq!((results.len(), bodies(&results)[0].as_ref()), (MAX_WAITING, &b"0"[..]));
+        // By now the many small ones take more room than the few large ones.
+        assert_eq!(results.take_dropped(), HashMap::from([(id(4), 33)]));
+        assert_eq!(results.len(), MAX_WAITING);
+        let waiting = results.lock();
+        assert_eq!((waiting.of[&id(1)].len(), waiting.of[&id(2)].len()), (1, 1));
+        assert_eq!(waiting.of[&id(3)].len(), 31);
+    }
+
+    #[test]
+    fn satellites_take_turns() {
+        let results = unbounded();
+        for n in 0..MAX_BATCH {
+            results.offer(finding(1, &n.to_string()), 0);
+        }
+        results.offer(finding(2, "mine"), 0);
+        assert!(bodies(&results).iter().take(2).any(|body| body == "mine"));
+        assert_eq!(bodies(&results).len(), 1);
+        let waiting = results.lock();
+        assert!(waiting.of.is_empty() && waiting.costs.is_empty() && waiting.turns.is_empty());
+        assert!(waiting.cost_of.is_empty() && (waiting.count, waiting.bytes) == (0, 0));
+    }
+
+    #[test]
+    fn whoever_reports_too_much_is_to_be_left_unread_and_is_dropped_if_it_goes_on() {
+        let rate = Rate { burst: 100.0, per_second: 10.0 };
+        let results = Results::new(rate, Metrics::new());
+        let body = "x".repeat(60);
+        assert_eq!(results.offer(finding(1, &body), 0), Duration::ZERO);
+        let rest = results.offer(finding(1, &body), 0);
+        assert!(rest > Duration::from_secs(1) && rest <= Duration::from_secs(2), "{rest:?}");
+        for _ in 0..5 {
+            results.offer(finding(1, &body), 0);
+        }
+        assert_eq!(results.len(), 4, "ten seconds' worth ahead of its budget, and no more");
+        assert_eq!(results.offer(finding(2, &body), 0), Duration::ZERO);
+        assert_eq!(results.take_dropped().len(), 1);
     }
 
     #[test]

@@ -335,7 +335,9 @@ fn imported(row: &Row) -> Result<Option<ImportedJson>, tokio_postgres::Error> {
 }
 
 const CREDENTIALS: &str = "
-    select id, token_hash, token_version from satellites where id = any($1)";
+    select s.id, s.token_hash, s.token_version, coalesce(c.session, 0) as session
+      from satellites s left join satellite_connections c on c.satellite_id = s.id
+     where s.id = any($1)";
 
 /// What is known of a satellite when it asks to be let in.
 #[derive(Clone)]
@@ -344,6 +346,8 @@ pub struct Credential {
     pub digest: SecretString,
     /// The number of the token.
     pub token_version: i64,
+    /// Its newest session: how often it has connected, at whichever pod.
+    pub session: Session,
 }
 
 impl Read for Credential {
@@ -358,6 +362,7 @@ impl Read for Credential {
             let credential = Credential {
                 digest: row.try_get::<_, String>("token_hash")?.into(),
                 token_version: row.try_get("token_version")?,
+                session: Session(row.try_get("session")?),
             };
             Ok((SatelliteId(row.try_get("id")?), credential))
         };

@@ -9,6 +9,12 @@ use secrecy::SecretString;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq;
 
+/// An administrator's token has at least so many bits, because it can be guessed at from anywhere.
+pub const LEAST_BITS: u32 = 128;
+
+/// Fewer different characters than this are no random text, whatever its length.
+const FEWEST_DIFFERENT: usize = 8;
+
 /// What every satellite's token starts with, so that people and secret scanners know it.
 const PREFIX: &str = "csat_";
 
@@ -20,6 +26,34 @@ pub fn generate() -> anyhow::Result<SecretString> {
     let mut bytes = [0u8; 32];
     getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
     Ok(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes)).into())
+}
+
+/// How many bits a token has if it is random: as many as its characters, times what one of their kinds tells.
+/// Hexadecimal digits are a kind of their own, and what separates groups of characters tells nothing. A text that
+/// repeats a few characters is judged by those. A word somebody thought of has fewer; that cannot be seen.
+pub fn bits_at_most(token: &str) -> u32 {
+    let told: Vec<char> = token.chars().filter(|character| *character != '-').collect();
+    let different = told.iter().collect::<std::collections::HashSet<_>>().len();
+    let is_hexadecimal = |letter: fn(&char) -> bool| {
+        told.iter().any(letter) && told.iter().all(|c| c.is_ascii_digit() || letter(c))
+    };
+    let alphabet = if different < FEWEST_DIFFERENT {
+        different
+    } else if is_hexadecimal(|c| ('a'..='f').contains(c))
+        || is_hexadecimal(|c| ('A'..='F').contains(c))
+    {
+        16
+    } else {
+        let has = |kind: fn(&char) -> bool| told.iter().any(kind);
+        let known = [
+            (has(|c| c.is_ascii_digit()), 10),
+            (has(|c| c.is_ascii_lowercase()), 26),
+            (has(|c| c.is_ascii_uppercase()), 26),
+            (has(|c| !c.is_ascii_alphanumeric()), 32),
+        ];
+        known.into_iter().filter(|(has, _)| *has).map(|(_, size)| size).sum()
+    };
+    (told.len() as f64 * (alphabet.max(1) as f64).log2()).floor() as u32
 }
 
 /// The SHA-256 of a token.
@@ -113,6 +147,26 @@ mod tests {
         assert_eq!(URL_SAFE_NO_PAD.decode(bits).expect("base64url").len(), 32);
         assert_ne!(a.expose_secret(), b.expose_secret());
         assert!(!format!("{a:?}").contains(bits));
+    }
+
+    #[test]
+    fn a_token_is_judged_by_its_length_and_its_kinds_of_characters() {
+        let cases = [
+            ("", 0),
+            ("secret", 13),
+            ("0123456789", 33),
+            ("8c6a1b0fd2e94c7fa35b6e1d09f7c284", 128),
+            ("8C6A1B0FD2E94C7FA35B6E1D09F7C284", 128),
+            ("8c6a1b0f-d2e9-4c7f-a35b-6e1d09f7c284", 128),
+            ("8c6a1b0fd2e94c7fa35b6e1d09f7c28", 124),
+            ("qzYkP3nVb8sTfW1mXc7Rdg", 130),
+            ("abababababababababababababababababababababab", 44),
+        ];
+        for (token, bits) in cases {
+            assert_eq!(bits_at_most(token), bits, "{token}");
+        }
+        let made = generate().expect("a token");
+        assert!(bits_at_most(made.expose_secret()) >= 256);
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! A TCP connection on which a test writes whatever it likes, byte by byte.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use super::wait::PATIENCE;
@@ -23,6 +23,28 @@ impl Raw {
     pub async fn connect(address: SocketAddr) -> Raw {
         let stream = TcpStream::connect(address).await.expect("a connection");
         Raw { stream, read: Vec::new() }
+    }
+
+    /// Connects from this address of this machine, and says nothing.
+    pub async fn connect_from(address: SocketAddr, from: IpAddr) -> std::io::Result<Raw> {
+        let stream = timeout(PATIENCE, stream_from(address, from)).await;
+        Ok(Raw { stream: stream.expect("an answer in time")?, read: Vec::new() })
+    }
+
+    /// Connects with a receive buffer so small that the other side soon has nowhere to write.
+    pub async fn connect_narrow(address: SocketAddr, from: IpAddr) -> std::io::Result<Raw> {
+        let socket = TcpSocket::new_v4()?;
+        socket.set_recv_buffer_size(1)?;
+        socket.bind(SocketAddr::new(from, 0))?;
+        Ok(Raw { stream: socket.connect(address).await?, read: Vec::new() })
+    }
+
+    /// Writes what there is room for; false if the other side is gone.
+    pub fn push(&mut self, bytes: &[u8]) -> bool {
+        match self.stream.try_write(bytes) {
+            Ok(_) => true,
+            Err(error) => error.kind() == std::io::ErrorKind::WouldBlock,
+        }
     }
 
     /// Writes these bytes; false if the other side is gone.
@@ -59,6 +81,12 @@ impl Raw {
         self.ended().await
     }
 
+    /// Whether this came, once the other side has ended the connection.
+    pub async fn ended_after(&mut self, said: &[u8]) -> bool {
+        let heard = self.ended().await;
+        heard.windows(said.len()).any(|window| window == said)
+    }
+
     async fn read_some(&mut self) -> bool {
         let mut bytes = [0; 4096];
         let read = timeout(PATIENCE, self.stream.read(&mut bytes)).await;
@@ -67,6 +95,13 @@ impl Raw {
         self.read.extend_from_slice(&bytes[..count]);
         count > 0
     }
+}
+
+/// A connection from this address of this machine.
+pub async fn stream_from(address: SocketAddr, from: IpAddr) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::new(from, 0))?;
+    socket.connect(address).await
 }
 
 /// A frame of a client, masked with zeros: `head` is its first byte.

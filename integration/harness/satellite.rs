@@ -1,6 +1,6 @@
 //! A satellite: a real WebSocket that does as it is told, good or bad.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
@@ -14,6 +14,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use uuid::Uuid;
 
+use super::raw;
 use super::wait::PATIENCE;
 
 /// What a satellite authenticates with.
@@ -71,6 +72,16 @@ impl Satellite {
         }
         let connected = tokio_tungstenite::connect_async(request);
         let (socket, _) = timeout(PATIENCE, connected).await.expect("an answer in time")?;
+        Ok(Satellite::over(socket))
+    }
+
+    /// Opens a socket from this address of this machine, if the pod takes it.
+    pub async fn try_open_from(address: SocketAddr, from: IpAddr) -> Result<Satellite, Error> {
+        let opened = async {
+            let stream = MaybeTlsStream::Plain(raw::stream_from(address, from).await?);
+            tokio_tungstenite::client_async(url(address), stream).await
+        };
+        let (socket, _) = timeout(PATIENCE, opened).await.expect("an answer in time")?;
         Ok(Satellite::over(socket))
     }
 

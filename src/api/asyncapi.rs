@@ -2,7 +2,9 @@
 
 use std::sync::LazyLock;
 
-use axum::Json;
+use axum::body::Bytes;
+use axum::http::header;
+use axum::response::IntoResponse;
 use serde_json::{Map, Value, json};
 
 use crate::event_schemas;
@@ -13,14 +15,14 @@ use crate::relay::stream::NAME;
 /// How a payload's schema is written.
 const SCHEMA_FORMAT: &str = "application/schema+json;version=draft-07";
 
-static DOCUMENT: LazyLock<Value> = LazyLock::new(document);
+static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| document().to_string().into());
 
 /// The AsyncAPI description of the stream on NATS
 #[utoipa::path(get, operation_id = "asyncapi", path = "/asyncapi.json", tag = "pod", security(()), responses(
     (status = 200, description = "AsyncAPI 3", body = Value),
 ))]
-pub async fn get() -> Json<&'static Value> {
-    Json(&DOCUMENT)
+pub async fn get() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], DOCUMENT.clone())
 }
 
 /// The document.

@@ -3,7 +3,11 @@
 //! Each route describes itself where it is written; here is what all of them have in common: the
 //! bearer token, and the problems that any of them may answer.
 
-use axum::Json;
+use std::sync::LazyLock;
+
+use axum::body::Bytes;
+use axum::http::header;
+use axum::response::IntoResponse;
 use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
@@ -50,12 +54,22 @@ struct Document;
 /// This document
 #[utoipa::path(get, operation_id = "readOpenapi", path = "/openapi.json", tag = "pod", security(()),
     responses((status = 200, description = "OpenAPI 3.1", body = Object)))]
-pub async fn document() -> Json<utoipa::openapi::OpenApi> {
-    Json(Document::openapi())
+pub async fn document() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], DOCUMENT.clone())
+}
+
+/// Written once: it is large, and open to everybody.
+static DOCUMENT: LazyLock<Bytes> =
+    LazyLock::new(|| api().to_json().map(Bytes::from).unwrap_or_default());
+
+/// What `/openapi.json` says.
+pub fn api() -> utoipa::openapi::OpenApi {
+    Document::openapi()
 }
 
 /// What any route under `/v1` may answer.
-const OF_ALL: [(&str, &str); 4] = [
+const OF_ALL: [(&str, &str); 5] = [
+    ("400", "The body is no JSON, or there is no such parameter; the detail names the nearest"),
     ("401", "No token, or one that is not valid here"),
     ("404", "There is no such satellite, or nothing is known of it"),
     ("422", "A field, parameter or header breaks its limit; the detail names both"),
@@ -63,8 +77,7 @@ const OF_ALL: [(&str, &str); 4] = [
 ];
 
 /// What one that changes something may answer besides.
-const OF_WRITES: [(&str, &str); 4] = [
-    ("400", "The body is no JSON"),
+const OF_WRITES: [(&str, &str); 3] = [
     ("403", "The token may only read"),
     ("413", "The body is too large"),
     ("415", "The body is not said to be JSON"),

@@ -29,7 +29,7 @@ pub struct ProblemJson {
     status: u16,
     /// What is wrong this time, and what to do.
     detail: String,
-    /// Which field of the body is wrong, where one is.
+    /// Which field of the body, or which parameter, is wrong, where one is.
     #[serde(skip_serializing_if = "Option::is_none")]
     path: Option<String>,
 }
@@ -42,7 +42,7 @@ pub struct Problem {
     kind: &'static str,
     title: &'static str,
     detail: String,
-    /// Which field of the body is wrong, where one is.
+    /// Which field of the body, or which parameter, is wrong, where one is.
     path: Option<String>,
 }
 
@@ -132,6 +132,22 @@ impl Problem {
     /// 422, for a field or parameter that breaks its limit.
     pub fn invalid(detail: impl Into<String>) -> Problem {
         Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", "Invalid request", detail)
+    }
+
+    /// 400, for a parameter that the route does not know: it would have answered another question.
+    pub fn unknown_parameter(name: &str, known: &[String]) -> Problem {
+        let likeness = |known: &String| strsim::jaro_winkler(name, known);
+        let nearest = known.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+        let detail = match nearest {
+            Some(nearest) => format!(
+                "This route has no parameter {name:?}; the nearest it knows is {nearest:?}, and all are: {}.",
+                known.join(", ")
+            ),
+            None => format!("This route has no parameter {name:?}: it takes none."),
+        };
+        let (status, kind) = (StatusCode::BAD_REQUEST, "unknown-parameter");
+        let problem = Problem::new(status, kind, "Unknown parameter", detail);
+        Problem { path: Some(name.to_owned()), ..problem }
     }
 
     /// 413, for a question or an answer that is larger than what it travels on allows.

@@ -226,12 +226,9 @@ pub async fn create(
 }
 
 fn registered(shown: Shown, token: Option<String>) -> impl IntoResponse {
-    let headers = [
-        (header::LOCATION, format!("/v1/satellites/{}", shown.satellite.id)),
-        (header::CACHE_CONTROL, "no-store".to_owned()),
-    ];
+    let location = [(header::LOCATION, format!("/v1/satellites/{}", shown.satellite.id))];
     let body = Json(Registered { satellite: shown.satellite, token });
-    (StatusCode::CREATED, headers, tag(shown.version), body)
+    (StatusCode::CREATED, location, tag(shown.version), body)
 }
 
 /// One satellite, whichever way it is asked for.

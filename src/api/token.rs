@@ -5,7 +5,6 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::http::{HeaderName, header};
 use deadpool_postgres::Object;
 use secrecy::ExposeSecret;
 use serde::Serialize;
@@ -40,7 +39,7 @@ pub struct NewToken {
 pub async fn rotate(
     State(api): State<Arc<Api>>,
     path: Result<Path<String>, PathRejection>,
-) -> Result<([(HeaderName, &'static str); 1], Json<NewToken>), Problem> {
+) -> Result<Json<NewToken>, Problem> {
     let id = satellite_id(path)?;
     let unknown = || Problem::no_satellite(&id.to_string());
     let rotate = async |client: &mut Object| satellites::rotate(client, id, &Actor::admin()).await;
@@ -64,5 +63,5 @@ pub async fn rotate(
     let satellite = api.writes.run(get).await?;
     let satellite = satellite.ok_or_else(unknown)?;
     let token = token.expose_secret().to_owned();
-    Ok(([(header::CACHE_CONTROL, "no-store")], Json(NewToken { satellite, token })))
+    Ok(Json(NewToken { satellite, token }))
 }

@@ -27,13 +27,18 @@ pub fn run(args: StatusArgs) -> anyhow::Result<()> {
     }
     let word = |value: &Value| value.as_str().map_or(value.to_string(), str::to_owned);
     let mut rows = Vec::new();
-    for (name, value) in report.as_object().into_iter().flatten() {
+    for (name, value) in report.iter().flat_map(|report| report.as_object()).flatten() {
         rows.push([name.clone(), word(value)]);
     }
     for (name, value) in fleet.iter().flat_map(|fleet| fleet.as_object()).flatten() {
         rows.push([name.clone(), word(value)]);
     }
     println!("{}", table::render([args.api.url(), ""], &rows));
+    if report.is_none() {
+        eprintln!(
+            "how the pod is it says where its GROUNDSTATION_OPS_LISTEN is: `groundstation health --url …`"
+        );
+    }
     if fleet.is_none() {
         eprintln!("no token: how the fleet is takes GROUNDSTATION_ADMIN_TOKEN or --token");
     }

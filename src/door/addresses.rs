@@ -1,36 +1,85 @@
-//! Who is at the door: connections, sockets that are not authenticated yet, and authentications
-//! that failed, each bounded per address and for the pod.
+//! Who is at the door: connections, and sockets that are not authenticated yet, each with a place in a room.
 //!
-//! An address is an IPv4 address or an IPv6 network of 64 bits, of which anybody has a whole one.
-//! What is remembered is bounded too: an address with nothing open and nothing on its account is
-//! forgotten when room is needed.
+//! Everything is charged to somebody. An origin is an IPv4 address or an IPv6 network of 64 bits (of which
+//! anybody has a whole one), and the networks around it: /24, or /56 and /48. Each may have a share of a room
+//! and so many failures, a wider network several times as much as one origin.
+//!
+//! A bound sheds, it does not shut. Where there is no room, whoever said or read nothing for a while makes room for
+//! the newcomer, chosen at random, and whoever failed lately does so at once. An origin from which somebody
+//! authenticated lately is *proven*: its share grows with how many did, its networks' accounts are not
+//! its own, and no stranger takes its place. Where too many failed at the pod as a whole, only origins are turned
+//! away from which somebody failed.
+//!
+//! What is remembered is bounded too: an origin with nothing open and nothing on its account is
+//! forgotten when room is needed, a proven one last.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::bucket::{Bucket, Rate};
+use super::recent::Recent;
 use super::refusal::Refusal;
+
+/// A wider network, by the length of its prefix: how many times an origin's share of a room, and how many
+/// times its failures.
+const V4_NETWORKS: [(u8, u32, f32); 1] = [(24, 4, 8.0)];
+const V6_NETWORKS: [(u8, u32, f32); 2] = [(56, 4, 8.0), (48, 8, 64.0)];
+
+/// How many times the failures of another a proven origin may have: behind one address there may be many
+/// satellites, some of them with a void credential.
+const PROVEN_FAILURES: f32 = 8.0;
+
+/// In how long half of what is remembered of successes and of failures fades.
+const SUCCESSES_FADE: Duration = Duration::from_secs(15 * 60);
+const FAILURES_FADE: Duration = Duration::from_secs(2 * 60);
+
+/// As much of a network's failures makes all its origins suspect; of an origin's own, one does.
+const SUSPECT_NETWORK: f32 = 8.0;
+
+/// How many held places are looked at to find one to be shed.
+const LOOKED_AT: usize = 4_096;
 
 /// How much of each is let in.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
     /// Connections of one pod, before they become WebSockets.
     pub connections: u32,
-    /// The same of one address.
+    /// The same of one origin.
     pub connections_per_address: u32,
     /// Sockets of one pod that are not authenticated yet.
     pub handshakes: u32,
-    /// The same of one address.
+    /// The same of one origin.
     pub handshakes_per_address: u32,
     /// Failed authentications of one pod.
     pub failures: Rate,
-    /// The same of one address.
+    /// The same of one origin.
     pub failures_per_address: Rate,
-    /// Addresses to remember.
+    /// For how long a place may be kept without a word before somebody else may have it.
+    pub patience: Duration,
+    /// Origins and networks to remember.
     pub addresses: usize,
+}
+
+impl Bounds {
+    /// How many places an origin may have.
+    fn share(&self, kind: Kind, proven: f32) -> u32 {
+        let (all, per_address) = self.of(kind);
+        // No more than half of the room, however many have authenticated.
+        per_address.saturating_add(proven as u32).min((all / 2).max(per_address))
+    }
+
+    fn of(&self, kind: Kind) -> (u32, u32) {
+        match kind {
+            Kind::Connection => (self.connections, self.connections_per_address),
+            Kind::Handshake => (self.handshakes, self.handshakes_per_address),
+        }
+    }
 }
 
 /// See the module.
@@ -40,115 +89,339 @@ pub struct Addresses {
 }
 
 struct State {
-    connections: u32,
-    handshakes: u32,
+    connections: Room,
+    handshakes: Room,
     failures: Bucket,
-    of: HashMap<Address, Account>,
+    of: HashMap<IpNet, Account>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Address(IpAddr);
-
-impl From<IpAddr> for Address {
-    fn from(ip: IpAddr) -> Address {
-        match ip.to_canonical() {
-            IpAddr::V4(v4) => Address(v4.into()),
-            IpAddr::V6(v6) => {
-                let network = u128::from(v6) & !u128::from(u64::MAX);
-                Address(Ipv6Addr::from(network).into())
-            }
-        }
-    }
-}
-
-struct Account {
-    connections: u32,
-    handshakes: u32,
-    failures: Bucket,
-}
-
-impl Account {
-    fn is_idle(&self) -> bool {
-        self.connections == 0 && self.handshakes == 0
-    }
-}
-
+/// What is a place for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Connection,
     Handshake,
 }
 
+impl Kind {
+    fn full(self) -> Refusal {
+        match self {
+            Kind::Connection => Refusal::Connections,
+            Kind::Handshake => Refusal::Handshakes,
+        }
+    }
+
+    fn full_of_address(self) -> Refusal {
+        match self {
+            Kind::Connection => Refusal::ConnectionsPerAddress,
+            Kind::Handshake => Refusal::HandshakesPerAddress,
+        }
+    }
+
+    fn full_of_network(self) -> Refusal {
+        match self {
+            Kind::Connection => Refusal::ConnectionsPerNetwork,
+            Kind::Handshake => Refusal::HandshakesPerNetwork,
+        }
+    }
+}
+
+/// Where somebody comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Origin {
+    own: IpNet,
+    address: IpAddr,
+}
+
+impl From<IpAddr> for Origin {
+    fn from(address: IpAddr) -> Origin {
+        let address = address.to_canonical();
+        Origin { own: network(address, if address.is_ipv4() { 32 } else { 64 }), address }
+    }
+}
+
+impl Origin {
+    /// The networks around it: how many times an origin's share they have, and how many times its failures.
+    fn networks(self) -> impl Iterator<Item = (IpNet, u32, f32)> {
+        let networks: &[_] = if self.address.is_ipv4() { &V4_NETWORKS } else { &V6_NETWORKS };
+        networks.iter().map(move |(length, share, failures)| {
+            (network(self.address, *length), *share, *failures)
+        })
+    }
+
+    fn and_its_networks(self) -> impl Iterator<Item = IpNet> {
+        std::iter::once(self.own).chain(self.networks().map(|(network, ..)| network))
+    }
+}
+
+/// The lengths above are within what the families have.
+fn network(address: IpAddr, length: u8) -> IpNet {
+    IpNet::new(address, length).unwrap_or_else(|_| IpNet::from(address)).trunc()
+}
+
+/// What is known of an origin, or of a network.
+struct Account {
+    connections: u32,
+    handshakes: u32,
+    failures: Bucket,
+    /// Wrong administrators' tokens.
+    wrong_tokens: Bucket,
+    failed: Recent,
+    proven: Recent,
+}
+
+impl Account {
+    fn new(rate: Rate, now: Instant) -> Account {
+        Account {
+            connections: 0,
+            handshakes: 0,
+            failures: Bucket::full(rate, now),
+            wrong_tokens: Bucket::full(WRONG_TOKENS, now),
+            failed: Recent::never(now),
+            proven: Recent::never(now),
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.connections == 0 && self.handshakes == 0
+    }
+
+    fn is_proven(&self, now: Instant) -> bool {
+        self.proven.is_any(SUCCESSES_FADE, now)
+    }
+
+    fn has_nothing(&mut self, now: Instant) -> bool {
+        self.is_idle()
+            && !self.is_proven(now)
+            && !self.failed.is_any(FAILURES_FADE, now)
+            && self.wrong_tokens.is_full(WRONG_TOKENS, now)
+    }
+
+    fn places(&mut self, kind: Kind) -> &mut u32 {
+        match kind {
+            Kind::Connection => &mut self.connections,
+            Kind::Handshake => &mut self.handshakes,
+        }
+    }
+}
+
+/// Wrong administrators' tokens of one origin: more than a person mistypes.
+const WRONG_TOKENS: Rate = Rate { burst: 10.0, per_second: 0.2 };
+
+/// How an origin stands.
+#[derive(Debug, Clone, Copy)]
+struct Standing {
+    /// How many authenticated from there lately, fading.
+    proven: f32,
+    is_proven: bool,
+    /// Somebody failed there lately, and nobody succeeded.
+    is_suspect: bool,
+}
+
+/// The places of one kind.
+#[derive(Default)]
+struct Room {
+    places: Vec<Option<Held>>,
+    free: Vec<usize>,
+    /// The next place's number: a place that was shed and taken again is another one.
+    next: u64,
+}
+
+struct Held {
+    number: u64,
+    origin: Option<Origin>,
+    is_proven: bool,
+    is_suspect: bool,
+    /// Since when nothing was heard; none while something is being done for it.
+    silent_since: Option<Instant>,
+    /// Since when it takes nothing of what is written to it.
+    stuck_since: Option<Instant>,
+    shed: CancellationToken,
+}
+
+/// For whom a place is sought.
+struct Newcomer {
+    is_proven: bool,
+    now: Instant,
+    patience: Duration,
+}
+
+impl Held {
+    /// Who does not read is no busier than who does not write.
+    fn idle_since(&self) -> Option<Instant> {
+        self.stuck_since.or(self.silent_since)
+    }
+
+    fn makes_room_for(&self, newcomer: &Newcomer) -> bool {
+        let Some(since) = self.idle_since() else { return false };
+        self.is_suspect
+            || (newcomer.is_proven && !self.is_proven)
+            || newcomer.now.saturating_duration_since(since) >= newcomer.patience
+    }
+}
+
+impl Room {
+    fn taken(&self) -> usize {
+        self.places.len() - self.free.len()
+    }
+
+    fn take(&mut self, held: impl FnOnce(u64) -> Held) -> (usize, u64) {
+        let number = self.next;
+        self.next += 1;
+        let held = Some(held(number));
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.places[slot] = held;
+                slot
+            }
+            None => {
+                self.places.push(held);
+                self.places.len() - 1
+            }
+        };
+        (slot, number)
+    }
+
+    /// Empties a place, if it is still that one.
+    fn leave(&mut self, slot: usize, number: u64) -> Option<Held> {
+        let place = self.places.get_mut(slot)?;
+        let held = place.take_if(|held| held.number == number)?;
+        self.free.push(slot);
+        Some(held)
+    }
+
+    fn held(&mut self, slot: usize, number: u64) -> Option<&mut Held> {
+        self.places.get_mut(slot)?.as_mut().filter(|held| held.number == number)
+    }
+
+    /// One whose place the newcomer may have, from a random one on.
+    fn to_shed(&self, newcomer: &Newcomer, within: Option<IpNet>) -> Option<(usize, u64)> {
+        let all = self.places.len();
+        let from = if all > 0 { fastrand::usize(..all) } else { 0 };
+        (from..all).chain(0..from).take(LOOKED_AT).find_map(|slot| {
+            let held = self.places[slot].as_ref()?;
+            let is_within = within.is_none_or(|network| {
+                held.origin.is_some_and(|origin| network.contains(&origin.address))
+            });
+            (is_within && held.makes_room_for(newcomer)).then_some((slot, held.number))
+        })
+    }
+}
+
 /// A place at the door, given back when it is dropped.
 pub struct Place {
     addresses: Arc<Addresses>,
-    address: Option<Address>,
     kind: Kind,
+    slot: usize,
+    number: u64,
+    shed: CancellationToken,
+}
+
+impl Place {
+    /// Resolves when somebody else has been given this place.
+    pub async fn shed(&self) {
+        self.shed.cancelled().await;
+    }
+
+    /// Notes that something is being done for whoever has this place: nobody else is given it.
+    pub fn is_busy(&self) {
+        self.set_silent_since(None);
+    }
+
+    /// Notes that whoever has this place is to say something.
+    pub fn is_silent(&self) {
+        self.set_silent_since(Some(Instant::now()));
+    }
+
+    /// Notes that whoever has this place takes nothing of what is written to it, or does again.
+    pub fn is_stuck(&self, is_stuck: bool) {
+        let since = is_stuck.then(Instant::now);
+        self.note(|held| held.stuck_since = since);
+    }
+
+    fn set_silent_since(&self, since: Option<Instant>) {
+        self.note(|held| held.silent_since = since);
+    }
+
+    fn note(&self, note: impl FnOnce(&mut Held)) {
+        let mut state = self.addresses.lock();
+        if let Some(held) = state.room(self.kind).held(self.slot, self.number) {
+            note(held);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.addresses.lock().leave(self.kind, self.slot, self.number);
+    }
 }
 
 impl Addresses {
     /// Nobody is there yet.
     pub fn new(bounds: Bounds) -> Addresses {
-        let failures = Bucket::full(bounds.failures, Instant::now());
-        let state = State { connections: 0, handshakes: 0, failures, of: HashMap::new() };
+        let state = State {
+            connections: Room::default(),
+            handshakes: Room::default(),
+            failures: Bucket::full(bounds.failures, Instant::now()),
+            of: HashMap::new(),
+        };
         Addresses { bounds, state: Mutex::new(state) }
     }
 
-    /// A place for a connection; that of a proxy is counted for the pod alone (`None`).
+    /// A place for a connection; that of a proxy is counted for the pod alone (`None`). Says too whether
+    /// somebody else lost his for it.
     pub fn connection(
         self: &Arc<Self>,
         address: Option<IpAddr>,
         now: Instant,
-    ) -> Result<Place, Refusal> {
-        let mut state = self.lock();
-        if state.connections >= self.bounds.connections {
-            return Err(Refusal::Connections);
-        }
-        let address = address.map(Address::from);
-        if let Some(address) = address {
-            let account = state.account(address, &self.bounds, now);
-            if account.connections >= self.bounds.connections_per_address {
-                return Err(Refusal::ConnectionsPerAddress);
-            }
-            account.connections += 1;
-        }
-        state.connections += 1;
-        Ok(Place { addresses: self.clone(), address, kind: Kind::Connection })
+    ) -> Result<(Place, bool), Refusal> {
+        self.place(Kind::Connection, address.map(Origin::from), now)
     }
 
-    /// A place for a socket that is to authenticate.
-    pub fn handshake(self: &Arc<Self>, address: IpAddr, now: Instant) -> Result<Place, Refusal> {
-        let mut state = self.lock();
-        let address = Address::from(address);
-        let bounds = &self.bounds;
-        let account = state.account(address, bounds, now);
-        if !account.failures.has_one(bounds.failures_per_address, now) {
-            return Err(Refusal::FailedAuthenticationsPerAddress);
-        }
-        if account.handshakes >= bounds.handshakes_per_address {
-            return Err(Refusal::HandshakesPerAddress);
-        }
-        if !state.failures.has_one(bounds.failures, now) {
-            return Err(Refusal::FailedAuthentications);
-        }
-        if state.handshakes >= bounds.handshakes {
-            return Err(Refusal::Handshakes);
-        }
-        state.account(address, bounds, now).handshakes += 1;
-        state.handshakes += 1;
-        Ok(Place { addresses: self.clone(), address: Some(address), kind: Kind::Handshake })
+    /// A place for a socket that is to authenticate; says too whether somebody else lost his for it.
+    pub fn handshake(
+        self: &Arc<Self>,
+        address: IpAddr,
+        now: Instant,
+    ) -> Result<(Place, bool), Refusal> {
+        let origin = Origin::from(address);
+        self.lock().check_failures(origin, &self.bounds, now)?;
+        self.place(Kind::Handshake, Some(origin), now)
     }
 
-    /// Puts a failed authentication on the address' account, and on the pod's.
+    fn place(
+        self: &Arc<Self>,
+        kind: Kind,
+        origin: Option<Origin>,
+        now: Instant,
+    ) -> Result<(Place, bool), Refusal> {
+        let mut state = self.lock();
+        let (slot, number, shed, somebody) = state.admit(kind, origin, &self.bounds, now)?;
+        drop(state);
+        Ok((Place { addresses: self.clone(), kind, slot, number, shed }, somebody))
+    }
+
+    /// Puts a failed authentication on the account of the address and its networks, and on the pod's.
     pub fn failed(&self, address: IpAddr, now: Instant) {
-        let mut state = self.lock();
-        // An empty bucket stays empty: those already inside may be more than it held.
-        state.failures.take(self.bounds.failures, now);
-        let rate = self.bounds.failures_per_address;
-        state.account(address.into(), &self.bounds, now).failures.take(rate, now);
+        self.lock().failed(address.into(), &self.bounds, now);
     }
 
-    /// How many addresses are remembered.
+    /// Remembers that somebody authenticated from there.
+    pub fn succeeded(&self, address: IpAddr, now: Instant) {
+        let mut state = self.lock();
+        let account = state.account(Origin::from(address).own, &self.bounds, now);
+        account.proven.add(SUCCESSES_FADE, now);
+    }
+
+    /// Puts a wrong administrator's token on the account of the address; false where there were too
+    /// many lately.
+    pub fn wrong_token(&self, address: IpAddr, now: Instant) -> bool {
+        let mut state = self.lock();
+        let account = state.account(Origin::from(address).own, &self.bounds, now);
+        account.wrong_tokens.take(WRONG_TOKENS, now)
+    }
+
+    /// How many origins and networks are remembered.
     pub fn remembered(&self) -> usize {
         self.lock().of.len()
     }
@@ -160,156 +433,194 @@ impl Addresses {
 }
 
 impl State {
-    fn account(&mut self, address: Address, bounds: &Bounds, now: Instant) -> &mut Account {
-        if self.of.len() >= bounds.addresses && !self.of.contains_key(&address) {
+    fn room(&mut self, kind: Kind) -> &mut Room {
+        match kind {
+            Kind::Connection => &mut self.connections,
+            Kind::Handshake => &mut self.handshakes,
+        }
+    }
+
+    /// Whether somebody from there may try to authenticate, as far as failures go.
+    fn check_failures(
+        &mut self,
+        origin: Origin,
+        bounds: &Bounds,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        let standing = self.standing(origin, now);
+        let rate = bounds.failures_per_address;
+        let own = self.account(origin.own, bounds, now);
+        let times = if standing.is_proven { PROVEN_FAILURES } else { 1.0 };
+        if !own.failures.has_one(rate.times(times), now) {
+            return Err(Refusal::FailedAuthenticationsPerAddress);
+        }
+        if standing.is_proven {
+            return Ok(());
+        }
+        for (network, _, times) in origin.networks() {
+            if let Some(account) = self.of.get_mut(&network)
+                && !account.failures.has_one(rate.times(times), now)
+            {
+                return Err(Refusal::FailedAuthenticationsPerNetwork);
+            }
+        }
+        if standing.is_suspect && !self.failures.has_one(bounds.failures, now) {
+            return Err(Refusal::FailedAuthentications);
+        }
+        Ok(())
+    }
+
+    fn admit(
+        &mut self,
+        kind: Kind,
+        origin: Option<Origin>,
+        bounds: &Bounds,
+        now: Instant,
+    ) -> Result<(usize, u64, CancellationToken, bool), Refusal> {
+        let standing = origin.map(|origin| self.standing(origin, now));
+        let is_proven = standing.is_some_and(|standing| standing.is_proven);
+        let newcomer = Newcomer { is_proven, now, patience: bounds.patience };
+        let (all, _) = bounds.of(kind);
+        let mut somebody = false;
+        if let Some(origin) = origin {
+            let share = bounds.share(kind, standing.map_or(0.0, |standing| standing.proven));
+            if *self.account(origin.own, bounds, now).places(kind) >= share {
+                self.shed(kind, &newcomer, Some(origin.own), bounds)
+                    .ok_or(kind.full_of_address())?;
+                somebody = true;
+            }
+            for (network, times, _) in origin.networks().filter(|_| !is_proven) {
+                let share = bounds.share(kind, 0.0).saturating_mul(times);
+                if *self.account(network, bounds, now).places(kind) >= share {
+                    self.shed(kind, &newcomer, Some(network), bounds)
+                        .ok_or(kind.full_of_network())?;
+                    somebody = true;
+                }
+            }
+        }
+        if self.room(kind).taken() >= all as usize {
+            self.shed(kind, &newcomer, None, bounds).ok_or(kind.full())?;
+            somebody = true;
+        }
+        for network in origin.into_iter().flat_map(Origin::and_its_networks) {
+            *self.account(network, bounds, now).places(kind) += 1;
+        }
+        let shed = CancellationToken::new();
+        let (slot, number) = self.room(kind).take(|number| Held {
+            number,
+            origin,
+            is_proven,
+            is_suspect: standing.is_some_and(|standing| standing.is_suspect),
+            silent_since: Some(now),
+            stuck_since: None,
+            shed: shed.clone(),
+        });
+        Ok((slot, number, shed, somebody))
+    }
+
+    /// Takes the place of one who makes room for the newcomer; none where nobody does. Silence that was
+    /// longer than patience is on its account, as it would have been at its end.
+    fn shed(
+        &mut self,
+        kind: Kind,
+        newcomer: &Newcomer,
+        within: Option<IpNet>,
+        bounds: &Bounds,
+    ) -> Option<()> {
+        let (slot, number) = self.room(kind).to_shed(newcomer, within)?;
+        let held = self.leave(kind, slot, number)?;
+        held.shed.cancel();
+        let silence = held.idle_since().map(|since| newcomer.now.saturating_duration_since(since));
+        if silence.is_some_and(|silence| silence >= newcomer.patience)
+            && let Some(origin) = held.origin
+        {
+            self.failed(origin, bounds, newcomer.now);
+        }
+        Some(())
+    }
+
+    fn leave(&mut self, kind: Kind, slot: usize, number: u64) -> Option<Held> {
+        let held = self.room(kind).leave(slot, number)?;
+        for network in held.origin.into_iter().flat_map(Origin::and_its_networks) {
+            if let Some(account) = self.of.get_mut(&network) {
+                *account.places(kind) -= 1;
+            }
+        }
+        Some(held)
+    }
+
+    fn failed(&mut self, origin: Origin, bounds: &Bounds, now: Instant) {
+        // An empty bucket stays empty: those already inside may be more than it held.
+        self.failures.take(bounds.failures, now);
+        let rate = bounds.failures_per_address;
+        let own = self.account(origin.own, bounds, now);
+        let times = if own.is_proven(now) { PROVEN_FAILURES } else { 1.0 };
+        own.failures.take(rate.times(times), now);
+        own.failed.add(FAILURES_FADE, now);
+        for (network, _, times) in origin.networks() {
+            let account = self.account(network, bounds, now);
+            account.failures.take(rate.times(times), now);
+            account.failed.add(FAILURES_FADE, now);
+        }
+    }
+
+    fn standing(&self, origin: Origin, now: Instant) -> Standing {
+        let own = self.of.get(&origin.own);
+        let is_proven = own.is_some_and(|own| own.is_proven(now));
+        let has_failed = own.is_some_and(|own| own.failed.is_any(FAILURES_FADE, now));
+        let networks = &mut origin.networks();
+        let is_suspect = !is_proven
+            && (has_failed
+                || networks.any(|(network, ..)| {
+                    let account = self.of.get(&network);
+                    account.is_some_and(|a| a.failed.level(FAILURES_FADE, now) >= SUSPECT_NETWORK)
+                }));
+        let proven = own.map_or(0.0, |own| own.proven.level(SUCCESSES_FADE, now));
+        Standing { proven, is_proven, is_suspect }
+    }
+
+    fn account(&mut self, network: IpNet, bounds: &Bounds, now: Instant) -> &mut Account {
+        if self.of.len() >= bounds.addresses && !self.of.contains_key(&network) {
             self.make_room(bounds, now);
         }
-        self.of.entry(address).or_insert_with(|| Account {
-            connections: 0,
-            handshakes: 0,
-            failures: Bucket::full(bounds.failures_per_address, now),
-        })
+        let full = bounds.failures_of(network);
+        self.of.entry(network).or_insert_with(|| Account::new(full, now))
     }
 
     /// Forgets whom it costs nothing to forget; if that is nobody, half of those with nothing open,
-    /// whose failures are then only on the pod's account. Frees enough to be rare.
+    /// whose failures are then only on the pod's account, and of the proven only where there is no
+    /// other way. Frees enough to be rare.
     fn make_room(&mut self, bounds: &Bounds, now: Instant) {
-        let rate = bounds.failures_per_address;
-        self.of.retain(|_, account| !account.is_idle() || !account.failures.is_full(rate, now));
-        if self.of.len() >= bounds.addresses {
+        self.of.retain(|network, account| {
+            let rate = bounds.failures_of(*network);
+            !account.has_nothing(now) || !account.failures.is_full(rate, now)
+        });
+        for also_proven in [false, true] {
+            if self.of.len() < bounds.addresses {
+                return;
+            }
             let mut spared = false;
             self.of.retain(|_, account| {
+                if !account.is_idle() || (account.is_proven(now) && !also_proven) {
+                    return true;
+                }
                 spared = !spared;
-                !account.is_idle() || spared
+                spared
             });
         }
     }
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut state = self.addresses.lock();
-        let account = self.address.and_then(|address| state.of.get_mut(&address));
-        match self.kind {
-            Kind::Connection => {
-                if let Some(account) = account {
-                    account.connections -= 1;
-                }
-                state.connections -= 1;
-            }
-            Kind::Handshake => {
-                if let Some(account) = account {
-                    account.handshakes -= 1;
-                }
-                state.handshakes -= 1;
-            }
-        }
+impl Bounds {
+    /// The failures of an origin, or of a network.
+    fn failures_of(&self, network: IpNet) -> Rate {
+        let networks: &[_] =
+            if matches!(network, IpNet::V4(_)) { &V4_NETWORKS } else { &V6_NETWORKS };
+        let wider = networks.iter().find(|(length, ..)| *length == network.prefix_len());
+        self.failures_per_address.times(wider.map_or(1.0, |(.., failures)| *failures))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-
-    const BOUNDS: Bounds = Bounds {
-        connections: 8,
-        connections_per_address: 2,
-        handshakes: 5,
-        handshakes_per_address: 2,
-        failures: Rate { burst: 50.0, per_second: 5.0 },
-        failures_per_address: Rate { burst: 3.0, per_second: 1.0 },
-        addresses: 10,
-    };
-
-    fn addresses() -> Arc<Addresses> {
-        Arc::new(Addresses::new(BOUNDS))
-    }
-
-    fn ip(text: &str) -> IpAddr {
-        text.parse().expect("an address")
-    }
-
-    #[test]
-    fn an_address_has_its_places_and_gives_them_back() {
-        let (door, now) = (addresses(), Instant::now());
-        let (a, b) = (ip("192.0.2.1"), ip("192.0.2.2"));
-        let first = door.handshake(a, now).ok();
-        let second = door.handshake(a, now).ok();
-        assert!(first.is_some() && second.is_some());
-        assert_eq!(door.handshake(a, now).err(), Some(Refusal::HandshakesPerAddress));
-        assert!(door.handshake(b, now).is_ok());
-        drop(first);
-        assert!(door.handshake(a, now).is_ok());
-        assert!(door.connection(Some(a), now).is_ok(), "connections are counted by themselves");
-    }
-
-    #[test]
-    fn the_pod_has_its_places_whoever_takes_them() {
-        let (door, now) = (addresses(), Instant::now());
-        let take = |n: u8| door.handshake(IpAddr::from([10, 0, 0, n]), now);
-        let held: Vec<Place> = (1..=5).filter_map(|n| take(n).ok()).collect();
-        assert_eq!(held.len(), 5);
-        assert_eq!(take(6).err(), Some(Refusal::Handshakes));
-        drop(held);
-        assert!(take(6).is_ok());
-
-        let proxied: Vec<Place> = (0..8).filter_map(|_| door.connection(None, now).ok()).collect();
-        assert_eq!(proxied.len(), 8, "a proxy is not an address of its own");
-        assert_eq!(door.connection(Some(ip("10.0.0.9")), now).err(), Some(Refusal::Connections));
-    }
-
-    #[test]
-    fn failures_are_on_the_account_of_their_address_until_time_has_passed() {
-        let (door, now) = (addresses(), Instant::now());
-        let (bad, good) = (ip("192.0.2.1"), ip("192.0.2.2"));
-        for _ in 0..3 {
-            assert!(door.handshake(bad, now).is_ok());
-            door.failed(bad, now);
-        }
-        let refused = Some(Refusal::FailedAuthenticationsPerAddress);
-        assert_eq!(door.handshake(bad, now).err(), refused);
-        assert!(door.handshake(good, now).is_ok());
-        assert_eq!(door.handshake(bad, now + Duration::from_millis(900)).err(), refused);
-        assert!(door.handshake(bad, now + Duration::from_millis(1_100)).is_ok());
-    }
-
-    #[test]
-    fn failures_of_many_addresses_are_on_the_account_of_the_pod() {
-        let (door, now) = (addresses(), Instant::now());
-        for n in 0..50 {
-            door.failed(IpAddr::from([10, 0, n, 1]), now);
-        }
-        let refused = door.handshake(ip("192.0.2.2"), now).err();
-        assert_eq!(refused, Some(Refusal::FailedAuthentications));
-        assert!(door.handshake(ip("192.0.2.2"), now + Duration::from_secs(1)).is_ok());
-    }
-
-    #[test]
-    fn an_ipv6_network_is_one_address_and_a_mapped_one_is_ipv4() {
-        let (door, now) = (addresses(), Instant::now());
-        let _first = door.handshake(ip("2001:db8:1:2::1"), now).ok();
-        let _second = door.handshake(ip("2001:db8:1:2:ffff::2"), now).ok();
-        let refused = Some(Refusal::HandshakesPerAddress);
-        assert_eq!(door.handshake(ip("2001:db8:1:2:3::3"), now).err(), refused);
-        assert!(door.handshake(ip("2001:db8:1:3::1"), now).is_ok());
-        let _one = door.handshake(ip("192.0.2.1"), now).ok();
-        let _same = door.handshake(ip("::ffff:192.0.2.1"), now).ok();
-        assert_eq!(door.handshake(ip("192.0.2.1"), now).err(), refused);
-    }
-
-    #[test]
-    fn what_is_remembered_is_bounded_and_whoever_is_inside_stays_counted() {
-        let (door, now) = (addresses(), Instant::now());
-        let inside = ip("192.0.2.1");
-        let held = (door.handshake(inside, now).ok(), door.handshake(inside, now).ok());
-        for n in 0..250 {
-            door.failed(IpAddr::from([10, 0, 0, n]), now + Duration::from_millis(n.into()));
-            assert!(door.remembered() <= BOUNDS.addresses, "{}", door.remembered());
-        }
-        let later = now + Duration::from_secs(60);
-        assert_eq!(door.handshake(inside, later).err(), Some(Refusal::HandshakesPerAddress));
-        drop(held);
-        assert!(door.handshake(inside, later).is_ok());
-    }
-}
+#[path = "addresses_tests.rs"]
+mod tests;

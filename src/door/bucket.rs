@@ -18,6 +18,11 @@ impl Rate {
     pub fn per_minute(count: u32) -> Rate {
         Rate { burst: count as f32, per_second: count as f32 / 60.0 }
     }
+
+    /// So many times as much.
+    pub fn times(self, times: f32) -> Rate {
+        Rate { burst: self.burst * times, per_second: self.per_second * times }
+    }
 }
 
 /// See the module. Small, because every connection has one.

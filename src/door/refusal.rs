@@ -10,22 +10,36 @@ pub enum Refusal {
     Connections,
     /// The address has as many connections as it may.
     ConnectionsPerAddress,
+    /// The networks around the address have as many connections as they may.
+    ConnectionsPerNetwork,
+    /// It said nothing, and somebody else was given its place.
+    ConnectionShed,
     /// The pod has as many sockets that are not authenticated as it takes.
     Handshakes,
     /// The address has as many of those as it may.
     HandshakesPerAddress,
-    /// Too many authentications failed at this pod lately.
+    /// The networks around the address have as many of those as they may.
+    HandshakesPerNetwork,
+    /// It did not authenticate, and somebody else was given its place.
+    HandshakeShed,
+    /// Too many authentications failed at this pod lately, some of them from the address.
     FailedAuthentications,
     /// Too many authentications from the address failed lately.
     FailedAuthenticationsPerAddress,
+    /// Too many authentications from the networks around the address failed lately.
+    FailedAuthenticationsPerNetwork,
     /// A browser's origin that is not allowed.
     Origin,
     /// Not authenticated in time.
     AuthenticationTimeout,
     /// The TLS handshake failed.
     Tls,
+    /// A proxy did not say for whom its connection is.
+    ProxyHeader,
     /// The request's headers are too large or too many.
     Headers,
+    /// The satellite connects too often.
+    ConnectRate,
     /// A frame or a message is too large.
     MessageSize,
     /// Too many messages a second, and slowing it down did not help.
@@ -42,17 +56,24 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Refusal; 16] = [
+    pub const ALL: [Refusal; 23] = [
         Refusal::Connections,
         Refusal::ConnectionsPerAddress,
+        Refusal::ConnectionsPerNetwork,
+        Refusal::ConnectionShed,
         Refusal::Handshakes,
         Refusal::HandshakesPerAddress,
+        Refusal::HandshakesPerNetwork,
+        Refusal::HandshakeShed,
         Refusal::FailedAuthentications,
         Refusal::FailedAuthenticationsPerAddress,
+        Refusal::FailedAuthenticationsPerNetwork,
         Refusal::Origin,
         Refusal::AuthenticationTimeout,
         Refusal::Tls,
+        Refusal::ProxyHeader,
         Refusal::Headers,
+        Refusal::ConnectRate,
         Refusal::MessageSize,
         Refusal::MessageRate,
         Refusal::LargeMessage,
@@ -66,14 +87,21 @@ impl Refusal {
         match self {
             Refusal::Connections => "connections",
             Refusal::ConnectionsPerAddress => "connections_per_address",
+            Refusal::ConnectionsPerNetwork => "connections_per_network",
+            Refusal::ConnectionShed => "connection_shed",
             Refusal::Handshakes => "handshakes",
             Refusal::HandshakesPerAddress => "handshakes_per_address",
+            Refusal::HandshakesPerNetwork => "handshakes_per_network",
+            Refusal::HandshakeShed => "handshake_shed",
             Refusal::FailedAuthentications => "failed_authentications",
             Refusal::FailedAuthenticationsPerAddress => "failed_authentications_per_address",
+            Refusal::FailedAuthenticationsPerNetwork => "failed_authentications_per_network",
             Refusal::Origin => "origin",
             Refusal::AuthenticationTimeout => "authentication_timeout",
             Refusal::Tls => "tls",
+            Refusal::ProxyHeader => "proxy_header",
             Refusal::Headers => "headers",
+            Refusal::ConnectRate => "connect_rate",
             Refusal::MessageSize => "message_size",
             Refusal::MessageRate => "message_rate",
             Refusal::LargeMessage => "large_message",
@@ -87,9 +115,9 @@ impl Refusal {
     /// has gone wrong already.
     pub fn retry_after(self) -> Duration {
         match self {
-            Refusal::FailedAuthentications | Refusal::FailedAuthenticationsPerAddress => {
-                Duration::from_secs(30)
-            }
+            Refusal::FailedAuthentications
+            | Refusal::FailedAuthenticationsPerAddress
+            | Refusal::FailedAuthenticationsPerNetwork => Duration::from_secs(30),
             _ => Duration::from_secs(1),
         }
     }

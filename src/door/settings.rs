@@ -7,11 +7,17 @@ use anyhow::{Context, bail};
 use clap::Args;
 use ipnet::IpNet;
 
+use super::access_log::AccessLog;
 use super::addresses::Bounds;
 use super::bucket::Rate;
 use super::proxies::{ForwardedHeader, Proxies};
+use super::proxy_protocol::ProxyProtocol;
 use super::tls::Files;
 use crate::config::duration;
+
+/// Which part of the authentication's time-out somebody keeps a place without a word that another could have:
+/// longer than a round trip, so that an agent that has just come is spared.
+const PATIENCE_SHARE: u32 = 5;
 
 /// What `serve` takes for its door.
 #[derive(Args, Clone)]
@@ -27,8 +33,8 @@ pub struct DoorArgs {
     )]
     authentication_timeout: String,
 
-    /// How long a satellite, or the reader of a live stream, may take to read a message before it is
-    /// dropped
+    /// How long a satellite, or whoever asked anything, may take nothing of what is written to it before its
+    /// connection is ended
     #[arg(
         long,
         env = "GROUNDSTATION_WRITE_TIMEOUT",
@@ -96,40 +102,67 @@ pub struct DoorArgs {
     )]
     message_patience: String,
 
-    /// Connections of this pod that are no WebSockets (yet); more are closed at once
+    /// Connections of this pod that are no WebSockets (yet); for one more the place of a silent one is
+    /// taken, or else it is closed at once
     #[arg(long, env = "GROUNDSTATION_MAX_CONNECTIONS", default_value_t = 4_096,
           value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "COUNT")]
     max_connections: u32,
 
-    /// The same of one address
-    #[arg(long, env = "GROUNDSTATION_MAX_CONNECTIONS_PER_ADDRESS", default_value_t = 1_024,
+    /// The same of one address, and one more for each satellite that has authenticated from it lately, up to
+    /// half of all
+    #[arg(long, env = "GROUNDSTATION_MAX_CONNECTIONS_PER_ADDRESS", default_value_t = 256,
           value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "COUNT")]
     max_connections_per_address: u32,
 
-    /// Satellites' sockets of this pod that are not authenticated yet; more are answered 503
+    /// Satellites' sockets of this pod that are not authenticated yet; for one more the place of a silent
+    /// one is taken, or else it is answered 503
     #[arg(long, env = "GROUNDSTATION_MAX_HANDSHAKES", default_value_t = 512,
           value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "COUNT")]
     max_handshakes: u32,
 
-    /// The same of one address; more are answered 429
-    #[arg(long, env = "GROUNDSTATION_MAX_HANDSHAKES_PER_ADDRESS", default_value_t = 256,
+    /// The same of one address, and one more for each satellite that has authenticated from it lately, up to
+    /// half of all; more are answered 429
+    #[arg(long, env = "GROUNDSTATION_MAX_HANDSHAKES_PER_ADDRESS", default_value_t = 64,
           value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "COUNT")]
     max_handshakes_per_address: u32,
 
-    /// Authentications that may fail at this pod; beyond, new sockets are answered 503
+    /// Authentications that may fail at this pod; beyond, new sockets of addresses from which some failed
+    /// are answered 503
     #[arg(long, env = "GROUNDSTATION_MAX_FAILED_AUTHENTICATIONS", default_value_t = 30_000,
           value_parser = clap::value_parser!(u32).range(1..=10_000_000), value_name = "PER_MINUTE")]
     max_failed_authentications: u32,
 
-    /// The same of one address; beyond, its new sockets are answered 429
+    /// The same of one address; beyond, its new sockets are answered 429. Eight times as many where
+    /// satellites have authenticated from it lately
     #[arg(long, env = "GROUNDSTATION_MAX_FAILED_AUTHENTICATIONS_PER_ADDRESS", default_value_t = 120,
           value_parser = clap::value_parser!(u32).range(1..=10_000_000), value_name = "PER_MINUTE")]
     max_failed_authentications_per_address: u32,
 
-    /// Addresses remembered for these limits (IPv6 by networks of 64 bits)
+    /// Addresses (IPv6 by networks of 64 bits) and networks remembered for these limits
     #[arg(long, env = "GROUNDSTATION_MAX_TRACKED_ADDRESSES", default_value_t = 65_536,
           value_parser = clap::value_parser!(u32).range(16..=10_000_000), value_name = "COUNT")]
     max_tracked_addresses: u32,
+
+    /// Connects of one satellite, at all pods together; more are closed with 1013 before anything is written
+    #[arg(long, env = "GROUNDSTATION_CONNECT_RATE", default_value_t = 6,
+          value_parser = clap::value_parser!(u32).range(1..=100_000), value_name = "PER_MINUTE")]
+    connect_rate: u32,
+
+    /// Its connects at once, before their rate counts: a deploy may move it once for each pod
+    #[arg(long, env = "GROUNDSTATION_CONNECT_BURST", default_value_t = 30,
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "COUNT")]
+    connect_burst: u32,
+
+    /// Results of one satellite at this pod, and a 32nd more for each assignment; where there are more it is
+    /// not read for a while, and then they are dropped
+    #[arg(long, env = "GROUNDSTATION_RESULT_RATE", default_value_t = 524_288,
+          value_parser = clap::value_parser!(u32).range(1_024..=1_073_741_824), value_name = "BYTES_PER_SECOND")]
+    result_rate: u32,
+
+    /// Its results at once, and a 32nd more for each assignment, before their rate counts
+    #[arg(long, env = "GROUNDSTATION_RESULT_BURST", default_value_t = 33_554_432,
+          value_parser = clap::value_parser!(u32).range(65_536..=1_073_741_824), value_name = "BYTES")]
+    result_burst: u32,
 
     /// Networks of the proxies whose forwarded addresses are believed, such as 10.0.0.0/8, with
     /// commas [default: none, the peer is the client]
@@ -144,6 +177,19 @@ pub struct DoorArgs {
         value_name = "HEADER"
     )]
     forwarded_header: ForwardedHeader,
+
+    /// Whether those proxies say in front of each connection for whom it is, by the PROXY protocol
+    #[arg(
+        long,
+        env = "GROUNDSTATION_PROXY_PROTOCOL",
+        default_value = "off",
+        value_name = "VERSION"
+    )]
+    proxy_protocol: ProxyProtocol,
+
+    /// A line in the log for each request, without its query and its headers
+    #[arg(long, env = "GROUNDSTATION_ACCESS_LOG", default_value = "off", value_name = "SWITCH")]
+    access_log: AccessLog,
 
     /// Browsers' origins that may open the satellites' WebSocket, such as https://ops.example, with
     /// commas [default: none; agents send no origin]
@@ -183,8 +229,16 @@ pub struct Settings {
     pub large_message_timeout: Duration,
     /// How many are let in.
     pub bounds: Bounds,
+    /// How often one satellite may connect.
+    pub connects: Rate,
+    /// How many bytes of results one satellite may report.
+    pub results: Rate,
     /// Whose forwarded addresses are believed.
     pub proxies: Proxies,
+    /// Whether those proxies introduce whom they connect.
+    pub proxy_protocol: ProxyProtocol,
+    /// Whether there is a line for each request.
+    pub access_log: AccessLog,
     /// Which browsers are let in.
     pub allowed_origins: Vec<String>,
     /// Certificate and key, where TLS is served.
@@ -236,6 +290,14 @@ impl DoorArgs {
             },
             message_patience: duration("GROUNDSTATION_MESSAGE_PATIENCE", &self.message_patience)?,
         };
+        let authentication_timeout =
+            duration("GROUNDSTATION_AUTHENTICATION_TIMEOUT", &self.authentication_timeout)?;
+        let networks = networks(self.trusted_proxies.as_deref())?;
+        if self.proxy_protocol != ProxyProtocol::Off && networks.is_empty() {
+            bail!(
+                "GROUNDSTATION_PROXY_PROTOCOL needs GROUNDSTATION_TRUSTED_PROXIES: only those are heard"
+            );
+        }
         let per_address = self.max_failed_authentications_per_address;
         let bounds = Bounds {
             connections: self.max_connections,
@@ -244,13 +306,11 @@ impl DoorArgs {
             handshakes_per_address: self.max_handshakes_per_address,
             failures: Rate::per_minute(self.max_failed_authentications),
             failures_per_address: Rate::per_minute(per_address),
+            patience: authentication_timeout / PATIENCE_SHARE,
             addresses: self.max_tracked_addresses as usize,
         };
         Ok(Settings {
-            authentication_timeout: duration(
-                "GROUNDSTATION_AUTHENTICATION_TIMEOUT",
-                &self.authentication_timeout,
-            )?,
+            authentication_timeout,
             max_header_bytes: self.max_header_bytes as usize,
             socket,
             large_message_bytes: self.large_message_bytes,
@@ -259,10 +319,14 @@ impl DoorArgs {
                 &self.large_message_timeout,
             )?,
             bounds,
-            proxies: Proxies {
-                networks: networks(self.trusted_proxies.as_deref())?,
-                header: self.forwarded_header,
+            connects: Rate {
+                burst: self.connect_burst as f32,
+                per_second: self.connect_rate as f32 / 60.0,
             },
+            results: Rate { burst: self.result_burst as f32, per_second: self.result_rate as f32 },
+            proxies: Proxies { networks, header: self.forwarded_header },
+            proxy_protocol: self.proxy_protocol,
+            access_log: self.access_log,
             allowed_origins: origins(self.allowed_origins.as_deref())?,
             tls,
             tls_reload_interval: duration(
@@ -348,7 +412,8 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named_with_its_limit() {
-        let cases: [(&[&str], &str); 8] = [
+        let cases: [(&[&str], &str); 9] = [
+            (&["--proxy-protocol", "v2"], "needs GROUNDSTATION_TRUSTED_PROXIES"),
             (&["--tls-cert", "a.pem"], "GROUNDSTATION_TLS_KEY"),
             (&["--trusted-proxies", "proxy"], "GROUNDSTATION_TRUSTED_PROXIES has \"proxy\""),
             (&["--allowed-origins", "*"], "GROUNDSTATION_ALLOWED_ORIGINS has \"*\""),

@@ -7,9 +7,11 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::intake::SMALL_BYTES;
 use super::protocol::ToSatellite;
@@ -47,6 +49,8 @@ pub struct Line {
     early_bytes: usize,
     /// It was told that something is coming.
     told: bool,
+    /// Runs while it is left unread.
+    rest: Option<Pin<Box<Sleep>>>,
 }
 
 impl Line {
@@ -59,6 +63,7 @@ impl Line {
             early: VecDeque::new(),
             early_bytes: 0,
             told: false,
+            rest: None,
         }
     }
 
@@ -96,6 +101,11 @@ impl Line {
         Ok(())
     }
 
+    /// Reads nothing for so long; what is said to it is written all the same.
+    pub fn rest(&mut self, pause: Duration) {
+        self.rest = Some(Box::pin(sleep(pause)));
+    }
+
     /// Waits for whatever happens first. May be dropped and called again at any time.
     pub async fn next(&mut self) -> Happened {
         poll_fn(|cx| self.poll(cx)).await
@@ -118,6 +128,10 @@ impl Line {
         {
             self.deadline = None;
             return Poll::Ready(written.map_or_else(Happened::Broken, |()| Happened::Written));
+        }
+        if let Some(rest) = &mut self.rest {
+            ready!(rest.as_mut().poll(cx));
+            self.rest = None;
         }
         if let Some(message) = self.early.pop_front() {
             return Poll::Ready(Happened::Heard(message));

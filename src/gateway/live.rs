@@ -72,6 +72,10 @@ pub struct Live<'a> {
     /// There are script packages it was not told of.
     refresh: bool,
     questions: Questions,
+    /// When it last sent a heartbeat.
+    beat_at: Instant,
+    /// For how long it is to be left unread.
+    rest: Duration,
 }
 
 impl<'a> Live<'a> {
@@ -106,6 +110,8 @@ impl<'a> Live<'a> {
             packages,
             refresh: false,
             questions,
+            beat_at: Instant::now(),
+            rest: Duration::ZERO,
         };
         live.may_stay()?;
         let welcome = ToSatellite::Authenticated {
@@ -175,6 +181,10 @@ impl<'a> Live<'a> {
                         }
                         if let Some(end) = self.hear(frame) {
                             return Ok(end);
+                        }
+                        let rest = std::mem::take(&mut self.rest);
+                        if !rest.is_zero() {
+                            line.rest(rest);
                         }
                     }
                     Happened::Coming => coming_at = Some(Instant::now()),
@@ -250,6 +260,7 @@ impl<'a> Live<'a> {
         match FromSatellite::parse(&text) {
             Ok(FromSatellite::Heartbeat { version, capabilities, .. }) => {
                 self.gateway.metrics.heartbeats_received.inc();
+                self.beat_at = Instant::now();
                 fail_point!("session::heard_a_heartbeat");
                 let about = self.news(About { version, capabilities });
                 self.beat(about);
@@ -310,7 +321,7 @@ impl<'a> Live<'a> {
 
     /// Whoever is not assigned to say it is stopped here; what was revoked a moment ago is stopped
     /// before it is published.
-    fn offer_result(&self, text: &str, config_id: String, system_id: String) -> Option<End> {
+    fn offer_result(&mut self, text: &str, config_id: String, system_id: String) -> Option<End> {
         if !self.standing.assigned.allows(&config_id, &system_id) {
             self.gateway.metrics.result("not_assigned");
             return self.drop_message("not_assigned");
@@ -324,7 +335,10 @@ impl<'a> Live<'a> {
         }
         let (satellite, version) = (self.satellite, self.standing.assigned.version);
         let finding = Finding { satellite, config_id, system_id, version, body: body.bytes };
-        results.offer(finding);
+        let rest = results.offer(finding, self.standing.assigned.count());
+        // Its heartbeats come behind its results: whoever has not been heard for a while is read on.
+        let since_its_beat = self.beat_at.elapsed();
+        self.rest = rest.min((self.gateway.default_threshold / 3).saturating_sub(since_its_beat));
         None
     }
 

@@ -2,14 +2,15 @@
 //!
 //! A session says which one it is in everything it does, so whatever it does late changes nothing.
 
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use secrecy::SecretString;
 use tokio::time::{Instant, sleep_until, timeout_at};
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
 use super::line::Line;
@@ -67,11 +68,24 @@ pub(super) enum End {
 /// a session's life is [`Live::hold`].
 pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake) {
     let counted = Counted::on(&gateway.metrics.handshakes);
-    let admitted = Box::pin(authenticate(&mut socket, &gateway, handshake.deadline)).await;
+    let admitted = Box::pin(authenticate(&mut socket, &gateway, &handshake)).await;
     drop(counted);
-    if let Err(Refusal::Credentials | Refusal::NotAuthenticate | Refusal::Violation(_)) = admitted {
-        gateway.door.failed(handshake.client);
+    match &admitted {
+        Ok(_) => gateway.door.succeeded(handshake.client),
+        // Whoever leaves without a word, or never says one, has had a place as well.
+        Err(
+            Refusal::Credentials { .. }
+            | Refusal::NotAuthenticate
+            | Refusal::Violation(_)
+            | Refusal::TooLate
+            | Refusal::Gone,
+        ) => gateway.door.failed(handshake.client),
+        Err(Refusal::TooOften { .. } | Refusal::Shed | Refusal::Unavailable) => {}
     }
+    if let Err(refusal) = &admitted {
+        tell(&gateway, *refusal, handshake.client);
+    }
+    let client = handshake.client;
     drop(handshake);
     let Admitted { satellite, about, token_version } = match admitted {
         Ok(admitted) => admitted,
@@ -102,6 +116,8 @@ pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake
             };
             // Out of the table before the end is queued: what comes after it finds nobody.
             drop(entered);
+            // It was here until now, and is to find room when it comes back.
+            gateway.door.succeeded(client);
             end
         }
         None => End::Told(Command::Superseded),
@@ -145,7 +161,7 @@ async fn let_in(
         outcome = connecting.outcome() => match outcome {
             Ok(Outcome::Appended { session, .. }) => return Some((line, session)),
             // Removed since its token was checked.
-            Ok(Outcome::UnknownSatellite) => Refusal::Credentials,
+            Ok(Outcome::UnknownSatellite) => Refusal::Credentials { claimed: Some(satellite) },
             Ok(Outcome::Nothing(_) | Outcome::Refused | Outcome::Locked) | Err(Closed) => Refusal::Unavailable,
         },
         end = given_up(&mut line, gateway, by) => {
@@ -221,13 +237,23 @@ enum Refusal {
     /// The first message was something else.
     NotAuthenticate,
     /// Unknown id or wrong token, not told apart.
-    Credentials,
+    Credentials {
+        /// Who it says it is, where that could be a satellite's id.
+        claimed: Option<SatelliteId>,
+    },
+    /// It is who it says, and has connected too often lately.
+    TooOften {
+        /// Which it is.
+        satellite: SatelliteId,
+    },
     /// No complete first message in time.
     TooLate,
     /// It went away by itself.
     Gone,
     /// The framing is broken: closed with this code.
     Violation(u16),
+    /// It said nothing for a while, and its place was given to somebody else.
+    Shed,
     /// Nobody can be let in right now.
     Unavailable,
 }
@@ -244,21 +270,31 @@ struct Admitted {
 async fn authenticate(
     socket: &mut Socket,
     gateway: &Gateway,
-    deadline: Instant,
+    handshake: &Handshake,
 ) -> Result<Admitted, Refusal> {
+    let deadline = handshake.deadline;
     let first = timeout_at(deadline, first_message(socket));
     let (client_id, token, capabilities) = tokio::select! {
+        biased;
         first = first => first.map_err(|_| Refusal::TooLate)??,
+        () = handshake.place.shed() => return Err(Refusal::Shed),
         () = gateway.health.drained() => return Err(Refusal::Unavailable),
     };
+    handshake.place.is_busy();
+    let claimed = Uuid::try_parse(&client_id).ok().map(SatelliteId);
     // A malformed id has no row; it is looked up like any other.
-    let id = SatelliteId(Uuid::try_parse(&client_id).unwrap_or(Uuid::nil()));
+    let id = claimed.unwrap_or(SatelliteId(Uuid::nil()));
     match timeout_at(deadline, gateway.credentials.check(id, &token)).await {
-        Ok(Ok(Verdict::Right { token_version })) => {
+        Ok(Ok(Verdict::Right { token_version, session })) => {
+            let mut connects = gateway.connects.lock().unwrap_or_else(PoisonError::into_inner);
+            if !connects.connect(id, session, Instant::now()) {
+                return Err(Refusal::TooOften { satellite: id });
+            }
+            drop(connects);
             let about = About { version: None, capabilities };
             Ok(Admitted { satellite: id, about, token_version })
         }
-        Ok(Ok(Verdict::Wrong)) => Err(Refusal::Credentials),
+        Ok(Ok(Verdict::Wrong)) => Err(Refusal::Credentials { claimed }),
         Ok(Ok(Verdict::Busy)) => Err(Refusal::Unavailable),
         Ok(Err(error)) => {
             warn!(error = %format!("{error:#}"), "cannot check credentials");
@@ -288,20 +324,40 @@ async fn first_message(
     }
 }
 
+/// Tells operators of a satellite that is refused; no more often than they can read.
+fn tell(gateway: &Gateway, refusal: Refusal, address: IpAddr) {
+    if !matches!(refusal, Refusal::Credentials { .. } | Refusal::TooOften { .. }) {
+        return;
+    }
+    let Some(left_out) = gateway.refusals.pass(Instant::now()) else { return };
+    match refusal {
+        Refusal::TooOften { satellite } => warn!(%satellite, %address, left_out,
+            "a satellite connects too often: several agents with its credential, or one that does not wait"),
+        Refusal::Credentials { claimed: Some(satellite) } => {
+            info!(%satellite, %address, left_out, "a satellite was refused: unknown id or wrong token");
+        }
+        _ => info!(%address, left_out, "a satellite was refused: its id is not a UUID"),
+    }
+}
+
 async fn refuse(mut socket: Socket, gateway: &Gateway, refusal: Refusal) {
     let (word, message, code) = match refusal {
         Refusal::NotAuthenticate => {
             ("not_authenticate", Some(MUST_AUTHENTICATE), NOT_AUTHENTICATED)
         }
-        Refusal::Credentials => ("refused", Some(INVALID_CREDENTIALS), NOT_AUTHENTICATED),
+        Refusal::Credentials { .. } => ("refused", Some(INVALID_CREDENTIALS), NOT_AUTHENTICATED),
         Refusal::TooLate => ("timeout", Some(MUST_AUTHENTICATE), NOT_AUTHENTICATED),
         Refusal::Gone => ("gone", None, NORMAL),
         Refusal::Violation(code) => ("violation", None, code),
+        Refusal::TooOften { .. } => ("too_often", None, TRY_AGAIN_LATER),
+        Refusal::Shed => ("shed", None, TRY_AGAIN_LATER),
         Refusal::Unavailable => ("unavailable", None, TRY_AGAIN_LATER),
     };
     gateway.metrics.authentication(word);
-    if refusal == Refusal::TooLate {
-        gateway.metrics.refused(Limit::AuthenticationTimeout);
+    match refusal {
+        Refusal::TooLate => gateway.metrics.refused(Limit::AuthenticationTimeout),
+        Refusal::TooOften { .. } => gateway.metrics.refused(Limit::ConnectRate),
+        _ => {}
     }
     debug!(?refusal, "a socket was not let in");
     if refusal == Refusal::Gone {

@@ -1,0 +1,92 @@
+//! An administrator's token cannot be guessed, and who tries is counted, told and slowed down.
+
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use crate::harness::wait::blocking;
+use crate::harness::{CALM, Credentials, Fleet, Satellite, program};
+
+#[tokio::test]
+async fn a_token_of_fewer_than_128_bits_is_refused_at_the_start_with_how_to_make_one() {
+    let fleet = Fleet::new(CALM).await;
+    for name in ["GROUNDSTATION_ADMIN_TOKEN", "GROUNDSTATION_READ_TOKEN"] {
+        let plan = fleet.plan("a").with(name, "correct-horse-battery");
+        let environment = plan.environment();
+        let output = blocking(move || program::run(&["serve"], &environment)).await;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success());
+        for word in [name, "at least 128", "openssl rand -hex 32"] {
+            assert!(said.contains(word), "{word}: {said}");
+        }
+        assert!(!said.contains("correct-horse-battery"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn wrong_tokens_are_counted_told_with_their_address_and_slowed_down() {
+    let fleet = Fleet::new(CALM).await;
+    let plan = fleet.plan("a").with("GROUNDSTATION_TRUSTED_PROXIES", "127.0.0.0/8");
+    let pod = plan.start().await;
+    let guess = async |from: &'static str, token: &str| {
+        let bearer = format!("Bearer {token}");
+        let headers = [("x-forwarded-for", from), ("authorization", bearer.as_str())];
+        let mut request = ureq::http::Request::builder()
+            .uri(format!("http://{}/v1/triggers?guess=secret", pod.address));
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        let request = request.body(()).expect("a request");
+        let begun = Instant::now();
+        let status = blocking(move || {
+            let config = ureq::Agent::config_builder().http_status_as_error(false).build();
+            ureq::Agent::new_with_config(config).run(request).expect("an answer").status().as_u16()
+        })
+        .await;
+        (status, begun.elapsed())
+    };
+    let mut slow = 0;
+    for n in 0..14 {
+        let (status, took) = guess("198.51.100.1", &format!("wrong-{n}")).await;
+        assert_eq!(status, 401);
+        slow += u32::from(took >= Duration::from_secs(1));
+    }
+    assert!(slow >= 2, "{slow} of fourteen were slowed down");
+    pod.expect_metric("groundstation_wrong_tokens_total", 14.0).await;
+    let line = pod.expect_log("a token came that is not valid here").await;
+    assert_eq!((&line["address"], &line["path"]), (&"198.51.100.1".into(), &"/v1/triggers".into()));
+    assert!(!pod.log().contains("wrong-") && !pod.log().contains("guess=secret"));
+    // Whoever has the right one is not held up by them.
+    assert_eq!(guess("198.51.100.1", &fleet.admin_token).await.0, 400);
+    for _ in 0..200 {
+        pod.call("GET", "/v1/triggers", Some("wrong"), None).await;
+        if pod.log().matches("a token came that is not valid here").count() > 18 {
+            break;
+        }
+        if pod.metric("groundstation_wrong_tokens_total").await > 40.0 {
+            break;
+        }
+    }
+    assert!(pod.log().matches("a token came that is not valid here").count() <= 30);
+}
+
+#[tokio::test]
+async fn a_refused_satellite_is_told_with_its_id_and_its_address_and_no_more_often_than_can_be_read()
+ {
+    let fleet = Fleet::new(CALM).await;
+    let plan = fleet.plan("a").with("GROUNDSTATION_MAX_FAILED_AUTHENTICATIONS_PER_ADDRESS", "1000");
+    let pod = plan.start().await;
+    let nobody = Credentials { id: Uuid::new_v4(), token: "csat_void".to_owned() };
+    for _ in 0..60 {
+        let mut satellite = Satellite::open(pod.address).await;
+        satellite.authenticate(&nobody);
+        satellite.expect("auth_failed").await;
+    }
+    let line = pod.expect_log("a satellite was refused").await;
+    assert_eq!(line["satellite"], nobody.id.to_string());
+    assert_eq!(line["address"], "127.0.0.1");
+    assert_eq!(line["level"], "INFO");
+    let told = pod.log().matches("a satellite was refused").count();
+    assert!((1..40).contains(&told), "{told} lines");
+    assert!(!pod.log().contains("csat_void"));
+}

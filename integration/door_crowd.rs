@@ -1,0 +1,224 @@
+//! Who says nothing at the door, or says what is wrong, costs others nothing: not from a few addresses, not
+//! from many, and not from all of a network.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio_tungstenite::tungstenite::Error;
+use uuid::Uuid;
+
+use crate::harness::raw::{Raw, UPGRADE};
+use crate::harness::{CALM, Credentials, Fleet, Heard, Pod, Satellite, eventually};
+
+const SHED: &str = "groundstation_door_refusals_total{reason=\"handshake_shed\"}";
+
+/// The nth of many networks of this machine.
+fn network(n: u8, host: u8) -> IpAddr {
+    IpAddr::from([127, 30 + n / 200, n % 200, host])
+}
+
+/// Upgrades and says nothing, again and again, on so many sockets at once from each of these addresses.
+fn besiege(pod: SocketAddr, from: &[IpAddr], sockets: usize) -> (JoinSet<()>, Arc<AtomicU32>) {
+    let (mut besiegers, inside) = (JoinSet::new(), Arc::new(AtomicU32::new(0)));
+    for from in from.iter().copied() {
+        for _ in 0..sockets {
+            let inside = inside.clone();
+            besiegers.spawn(async move {
+                loop {
+                    if let Ok(mut raw) = Raw::connect_from(pod, from).await {
+                        raw.send(format!("{UPGRADE}\r\n")).await;
+                        if raw.ended_after(b"HTTP/1.1 101").await {
+                            inside.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                    // Each tries a few times a second, whatever it is told.
+                    tokio::time::sleep(Duration::from_millis(250)).await;
+                }
+            });
+        }
+    }
+    (besiegers, inside)
+}
+
+/// One try to be let in.
+async fn try_from(pod: SocketAddr, from: IpAddr, who: &Credentials) -> Result<Satellite, String> {
+    let opened = Satellite::try_open_from(pod, from).await;
+    let mut satellite = opened.map_err(|error| error.to_string())?;
+    satellite.authenticate(who);
+    match satellite.hear().await {
+        Heard::Message(message) if message["type"] == "authenticated" => Ok(satellite),
+        other => Err(format!("{other:?}")),
+    }
+}
+
+/// As an agent does: until it is let in, with pauses that grow; how many tries that took.
+async fn come_back(pod: SocketAddr, from: IpAddr, who: Credentials) -> (Satellite, u32) {
+    for tried in 0..8 {
+        match try_from(pod, from, &who).await {
+            Ok(satellite) => return (satellite, tried + 1),
+            Err(_) => {
+                let pause = (1_000u64 << tried).min(30_000) as f64 * (0.75 + 0.5 * fastrand::f64());
+                tokio::time::sleep(Duration::from_millis(pause as u64)).await;
+            }
+        }
+    }
+    panic!("it was never let in");
+}
+
+#[tokio::test]
+async fn two_addresses_that_say_nothing_keep_nobody_else_out() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let honest = fleet.register(&pod, "honest", 20).await;
+    let (_besiegers, _) = besiege(pod.address, &[network(1, 1), network(2, 1)], 300);
+    eventually("the siege", async || {
+        let refused =
+            ["handshakes_per_address", "failed_authentications_per_address", "handshakes"];
+        let mut met = 0.0;
+        for reason in refused {
+            met += pod
+                .metric(&format!("groundstation_door_refusals_total{{reason=\"{reason}\"}}"))
+                .await;
+        }
+        if met > 100.0 { Ok(()) } else { Err(met.to_string()) }
+    })
+    .await;
+    let mut held = Vec::new();
+    for (n, who) in honest.iter().enumerate() {
+        match try_from(pod.address, network(100 + n as u8, 1), who).await {
+            Ok(satellite) => held.push(satellite),
+            Err(why) => eprintln!("the {n}th was not let in: {why}"),
+        }
+    }
+    assert_eq!(held.len(), 20, "so many got in at their first try");
+}
+
+#[tokio::test]
+async fn a_crowd_that_takes_all_the_room_is_shed_and_whoever_has_done_nothing_wrong_gets_in() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let honest = fleet.register(&pod, "honest", 20).await;
+    let crowd: Vec<IpAddr> = (0..60).map(|n| network(n, 1)).collect();
+    let (_besiegers, _) = besiege(pod.address, &crowd, 12);
+    eventually("all the room to be taken", async || {
+        let taken = pod.metric("groundstation_handshakes").await;
+        if taken > 500.0 { Ok(()) } else { Err(taken.to_string()) }
+    })
+    .await;
+    let mut comers = JoinSet::new();
+    for (n, who) in honest.into_iter().enumerate() {
+        comers.spawn(come_back(pod.address, network(100 + n as u8, 1), who));
+    }
+    let let_in = comers.join_all().await;
+    let tries: Vec<u32> = let_in.iter().map(|(_, tries)| *tries).collect();
+    println!("tries: {tries:?}");
+    assert!(tries.iter().sum::<u32>() < 60, "{tries:?}");
+    assert!(pod.metric(SHED).await > 0.0);
+}
+
+/// Three hundred of them at once, after a deploy: the pod is new and knows no address.
+#[tokio::test]
+async fn many_satellites_behind_one_address_all_get_in_a_little_later() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let many = fleet.register_many("nat", 300).await;
+    let mut comers = JoinSet::new();
+    for who in many {
+        comers.spawn(come_back(pod.address, network(7, 7), who));
+    }
+    let let_in = comers.join_all().await;
+    println!("the most tries: {:?}", let_in.iter().map(|(_, tries)| tries).max());
+    pod.expect_metric("groundstation_sessions", 300.0).await;
+}
+
+/// Opens a socket as a proxy does for this address; the status if refused.
+async fn open(pod: &Pod, client: &str) -> Result<Satellite, u16> {
+    match Satellite::try_open_with(pod.address, &[("x-forwarded-for", client)]).await {
+        Ok(satellite) => Ok(satellite),
+        Err(Error::Http(answer)) => Err(answer.status().as_u16()),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+async fn fail(pod: &Pod, client: &str) -> Result<(), u16> {
+    let mut satellite = open(pod, client).await?;
+    satellite.authenticate(&Credentials { id: Uuid::new_v4(), token: "csat_void".to_owned() });
+    satellite.expect("auth_failed").await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_socket_that_says_nothing_costs_its_address_as_much_as_a_wrong_token() {
+    let fleet = Fleet::new(CALM).await;
+    let plan = fleet.plan("a").with("GROUNDSTATION_TRUSTED_PROXIES", "127.0.0.0/8");
+    let plan = plan.with("GROUNDSTATION_AUTHENTICATION_TIMEOUT", "1s");
+    let pod = plan.with("GROUNDSTATION_MAX_FAILED_AUTHENTICATIONS_PER_ADDRESS", "4").start().await;
+    for nth in 0..4 {
+        let mut silent = open(&pod, "198.51.100.1").await.expect("a socket");
+        match nth % 2 {
+            0 => drop(silent.expect("auth_failed").await),
+            _ => silent.vanish(),
+        }
+    }
+    eventually("the address to be refused", async || match open(&pod, "198.51.100.1").await {
+        Err(429) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    assert!(open(&pod, "203.0.113.2").await.is_ok());
+}
+
+#[tokio::test]
+async fn failures_of_a_whole_network_are_on_its_account_and_not_on_that_of_whoever_authenticated() {
+    let fleet = Fleet::new(CALM).await;
+    let plan = fleet.plan("a").with("GROUNDSTATION_TRUSTED_PROXIES", "127.0.0.0/8");
+    let pod = plan.with("GROUNDSTATION_MAX_FAILED_AUTHENTICATIONS_PER_ADDRESS", "4").start().await;
+    let who = pod.register("edge", "eu").await;
+    let home = "2001:db8:1:ff::1";
+    let mut honest = open(&pod, home).await.expect("a socket");
+    honest.authenticate(&who);
+    honest.expect("authenticated").await;
+    let other = pod.register("other", "eu").await;
+    let mut v4 = open(&pod, "198.51.100.200").await.expect("a socket");
+    v4.authenticate(&other);
+    v4.expect("authenticated").await;
+    type NthOf = fn(u16) -> String;
+    let cases: [(NthOf, &str, &str); 2] = [
+        (|n| format!("2001:db8:1:{n:x}::1"), "2001:db8:1:fe::1", "2001:db8:2::1"),
+        (|n| format!("198.51.100.{n}"), "198.51.100.199", "198.51.101.1"),
+    ];
+    for (networks, clean, outside) in cases {
+        let mut failed = 0;
+        while fail(&pod, &networks(failed)).await.is_ok() {
+            failed += 1;
+            assert!(failed < 180, "nobody is refused");
+        }
+        assert_eq!(open(&pod, clean).await.err(), Some(429), "an address of the network");
+        assert!(open(&pod, outside).await.is_ok());
+    }
+    assert!(open(&pod, home).await.is_ok(), "it authenticated a moment ago");
+    assert!(open(&pod, "198.51.100.200").await.is_ok(), "so did this one");
+}
+
+#[tokio::test]
+async fn failures_from_everywhere_keep_out_whoever_failed_and_nobody_else() {
+    let fleet = Fleet::new(CALM).await;
+    let plan = fleet.plan("a").with("GROUNDSTATION_TRUSTED_PROXIES", "127.0.0.0/8");
+    let pod = plan.with("GROUNDSTATION_MAX_FAILED_AUTHENTICATIONS", "30").start().await;
+    let known = pod.register("known", "eu").await;
+    let mut first = open(&pod, "203.0.113.9").await.expect("a socket");
+    first.authenticate(&known);
+    first.expect("authenticated").await;
+    let mut failed = 0;
+    while fail(&pod, &format!("198.51.{}.1", failed % 40)).await.is_ok() {
+        failed += 1;
+        assert!(failed < 200, "nobody is refused");
+    }
+    assert!(failed >= 30, "{failed}");
+    assert_eq!(open(&pod, "198.51.3.1").await.err(), Some(503));
+    assert!(open(&pod, "203.0.113.9").await.is_ok(), "it authenticated a moment ago");
+    assert!(open(&pod, "192.0.2.77").await.is_ok(), "nothing is on its account");
+}

@@ -1,0 +1,161 @@
+//! What all routes have in common: what a query may ask, what a browser is told, who is there, and what is
+//! kept of it.
+
+use serde_json::Value;
+
+use crate::harness::raw::Raw;
+use crate::harness::{CALM, Fleet, Satellite};
+
+#[tokio::test]
+async fn a_parameter_that_no_route_knows_is_refused_with_the_nearest_one() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let edge = pod.register("edge", "eu").await;
+    let of = |end: &str| format!("/v1/satellites/{}{end}", edge.id);
+    let cases = [
+        ("/v1/satellites?stauts=online".to_owned(), "stauts", Some("status")),
+        ("/v1/satellites?limit=1&Region=eu".to_owned(), "Region", Some("region")),
+        ("/v1/transitions?sinse=2026-01-01T00:00:00Z".to_owned(), "sinse", Some("since")),
+        ("/v1/transitions/stream?afterr=1".to_owned(), "afterr", Some("after")),
+        (of("?limit=1"), "limit", None),
+        (of("/stats?feild=status"), "feild", Some("field")),
+        (of("/transitions?cursor=x"), "cursor", Some("")),
+        (of("/assignments?x"), "x", None),
+        ("/v1/triggers?a%20b=1".to_owned(), "a b", None),
+    ];
+    for (path, name, nearest) in cases {
+        let answer = pod.get(&path).await;
+        assert_eq!(answer.status, 400, "{path}: {answer:?}");
+        assert_eq!(answer.headers["content-type"], "application/problem+json", "{path}");
+        let problem = answer.json();
+        assert_eq!(problem["type"], "urn:groundstation:problem:unknown-parameter", "{path}");
+        assert_eq!(problem["path"], name, "{path}");
+        let detail = problem["detail"].as_str().expect("a detail");
+        assert!(detail.contains(&format!("{name:?}")), "{path}: {detail}");
+        match nearest {
+            Some(nearest) => assert!(detail.contains(nearest), "{path}: {detail}"),
+            None => assert!(detail.contains("takes none"), "{path}: {detail}"),
+        }
+    }
+    let answer = pod.call("DELETE", &of("?dry=1"), Some(&fleet.admin_token), None).await;
+    assert_eq!(answer.status, 400, "{answer:?}");
+    assert_eq!(pod.get(&of("")).await.status, 200, "it is still there");
+    // Outsiders are told nothing.
+    assert_eq!(pod.call("GET", "/v1/satellites?x=1", None, None).await.status, 401);
+    for path in
+        ["/v1/satellites?status=online&limit=10&tag=a:b&region=eu&q=e", "/v1/transitions?after=0"]
+    {
+        assert_eq!(pod.get(path).await.status, 200, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_may_read_may_ask_for_the_head_alone() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let read = Some(fleet.read_token.as_str());
+    let answer = pod.call("HEAD", "/v1/satellites", read, None).await;
+    assert_eq!((answer.status, answer.text.as_str()), (200, ""));
+    assert_eq!(pod.call("HEAD", "/v1/satellites?x=1", read, None).await.status, 400);
+    assert_eq!(pod.call("HEAD", "/v1/satellites", None, None).await.status, 401);
+}
+
+#[tokio::test]
+async fn answers_are_not_sniffed_and_those_of_v1_are_not_stored() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let paths =
+        ["/livez", "/metrics", "/openapi.json", "/v1/satellites", "/v1/satellites/x", "/nothing"];
+    for path in paths {
+        let answer = pod.get(path).await;
+        assert_eq!(answer.headers["x-content-type-options"], "nosniff", "{path}");
+        let stored = answer.headers.get("cache-control").map(String::as_str);
+        assert_eq!(stored == Some("no-store"), path.starts_with("/v1"), "{path}: {stored:?}");
+        assert!(!answer.headers.contains_key("strict-transport-security"), "{path}: in plain text");
+    }
+    let refused = pod.call("GET", "/v1/satellites", Some("wrong"), None).await;
+    assert_eq!(refused.headers["cache-control"], "no-store");
+}
+
+#[tokio::test]
+async fn the_description_is_made_once() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let first = pod.get("/openapi.json").await;
+    assert_eq!(first.headers["content-type"], "application/json");
+    let begun = std::time::Instant::now();
+    let mut raw = Raw::connect(pod.address).await;
+    let ask = "GET /openapi.json HTTP/1.1\r\nHost: pod\r\n\r\n".repeat(299);
+    raw.send(format!("{ask}GET /openapi.json HTTP/1.1\r\nHost: pod\r\nConnection: close\r\n\r\n"))
+        .await;
+    let answers = raw.ended().await;
+    println!("300 times {} bytes in {:?}", first.text.len(), begun.elapsed());
+    let description = first.text.as_bytes();
+    let last = answers.windows(description.len()).next_back();
+    assert_eq!(last, Some(description), "each is the same");
+}
+
+#[tokio::test]
+async fn requests_are_kept_in_the_log_only_where_that_is_asked_for_and_never_their_secrets() {
+    let fleet = Fleet::new(CALM).await;
+    let plan = fleet.plan("a").with("GROUNDSTATION_ACCESS_LOG", "on");
+    let pod = plan.start().await;
+    let edge = pod.register("edge", "eu").await;
+    pod.get("/v1/satellites?q=a-secret-name").await;
+    let satellite = Satellite::connect(pod.address, &edge).await;
+    satellite.close().await;
+    let lines: Vec<Value> =
+        pod.log().lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let of = |path: &str, method: &str| {
+        let found = lines.iter().find(|line| {
+            line["target"] == "access" && line["path"] == path && line["method"] == method
+        });
+        found.unwrap_or_else(|| panic!("no line of {method} {path} in {}", pod.log())).clone()
+    };
+    let listed = of("/v1/satellites", "GET");
+    assert_eq!((&listed["status"], &listed["client"]), (&200.into(), &"127.0.0.1".into()));
+    assert!(listed["took_ms"].is_u64());
+    assert_eq!(of("/v1/satellites", "POST")["status"], 201);
+    assert_eq!(of("/api/ws/satellite", "GET")["status"], 101);
+    for secret in [fleet.admin_token.as_str(), &edge.token, "a-secret-name"] {
+        assert!(!pod.log().contains(secret), "{secret} is in the log");
+    }
+    let quiet = fleet.pod("b").await;
+    quiet.get("/v1/satellites").await;
+    assert!(!quiet.log().contains("\"access\""));
+}
+
+/// What a proxy says in front of a connection from this address.
+fn introduction(from: [u8; 4]) -> Vec<u8> {
+    let mut header = b"\r\n\r\n\0\r\nQUIT\n".to_vec();
+    header.extend([0x21, 0x11, 0, 12]);
+    header.extend(from);
+    header.extend([10, 0, 0, 1]);
+    header.extend([0x12, 0x34, 0x01, 0xbb]);
+    header
+}
+
+#[tokio::test]
+async fn a_proxy_that_passes_connections_on_says_for_whom_they_are_and_nobody_else_does() {
+    let fleet = Fleet::new(CALM).await;
+    let ask = "GET /v1/triggers HTTP/1.1\r\nHost: pod\r\nX-Forwarded-For: 203.0.113.9\r\n\
+               Authorization: Bearer wrong\r\nConnection: close\r\n\r\n";
+    let plan = fleet.plan("a").with("GROUNDSTATION_TRUSTED_PROXIES", "127.0.7.0/24");
+    let pod = plan.with("GROUNDSTATION_PROXY_PROTOCOL", "v2").start().await;
+    let proxy = "127.0.7.1".parse().expect("an address");
+    let mut introduced = Raw::connect_from(pod.address, proxy).await.expect("a connection");
+    introduced.send([introduction([198, 51, 100, 23]), ask.into()].concat()).await;
+    assert!(introduced.ended().await.starts_with(b"HTTP/1.1 401"));
+    let line = pod.expect_log("a token came that is not valid here").await;
+    assert_eq!(line["address"], "198.51.100.23", "whom the proxy names, whatever a header says");
+    // It has to say it.
+    let mut silent = Raw::connect_from(pod.address, proxy).await.expect("a connection");
+    silent.send(ask).await;
+    assert_eq!(silent.ended().await, b"");
+    pod.expect_metric("groundstation_door_refusals_total{reason=\"proxy_header\"}", 1.0).await;
+    // Anybody else is not heard.
+    let mut stranger = Raw::connect(pod.address).await;
+    stranger.send([introduction([198, 51, 100, 23]), ask.into()].concat()).await;
+    assert!(!stranger.ended().await.starts_with(b"HTTP/1.1 2"));
+    assert_eq!(pod.get("/livez").await.status, 200);
+}

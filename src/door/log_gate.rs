@@ -1,0 +1,47 @@
+//! Log lines that anybody outside can cause, bounded: a burst of them, then a few a minute, each of which says
+//! how many were left out.
+
+use std::sync::{Mutex, PoisonError};
+
+use tokio::time::Instant;
+
+use super::bucket::{Bucket, Rate};
+
+/// See the module.
+pub struct LogGate {
+    rate: Rate,
+    state: Mutex<(Bucket, u64)>,
+}
+
+impl LogGate {
+    /// Lets so many lines through.
+    pub fn new(rate: Rate) -> LogGate {
+        LogGate { rate, state: Mutex::new((Bucket::full(rate, Instant::now()), 0)) }
+    }
+
+    /// Whether this line may be written, and how many were not since the last one.
+    pub fn pass(&self, now: Instant) -> Option<u64> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (bucket, left_out) = &mut *state;
+        if bucket.take(self.rate, now) {
+            return Some(std::mem::take(left_out));
+        }
+        *left_out += 1;
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_burst_passes_and_then_a_few_that_say_how_many_did_not() {
+        let gate = LogGate::new(Rate { burst: 2.0, per_second: 1.0 });
+        let start = Instant::now();
+        assert_eq!((gate.pass(start), gate.pass(start)), (Some(0), Some(0)));
+        assert_eq!((gate.pass(start), gate.pass(start)), (None, None));
+        assert_eq!(gate.pass(start + Duration::from_millis(1_100)), Some(2));
+    }
+}
