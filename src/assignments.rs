@@ -90,8 +90,8 @@ pub fn check(sent: Value) -> Result<Value, Invalid> {
         let path = format!("{ROOT}[{n}]");
         let fields = object(&path, assignment)?;
         check_assignment(&path, fields)?;
-        if !seen.insert(fields.get("configId")) {
-            let rule = "must be different from that of every other assignment";
+        if !seen.insert((fields.get("configId"), fields.get("systemId"))) {
+            let rule = "must be different from that of every other assignment of its systemId";
             return Err(invalid(format!("{path}.configId"), rule));
         }
     }

@@ -51,7 +51,7 @@ pub struct NewList {
 #[serde(rename_all = "camelCase")]
 #[expect(dead_code, reason = "a shape for the API's description; `assignments::check` decides")]
 pub struct Assignment {
-    /// Unlike that of every other assignment of the satellite.
+    /// Unlike that of every other assignment of the satellite on the same system.
     #[schema(min_length = 1, max_length = 200)]
     config_id: String,
     /// What is checked.
