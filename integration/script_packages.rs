@@ -1,14 +1,15 @@
-//! Script packages belong to another backend: satellites get its answers through any pod, and answers
-//! that say nothing where it is not there.
+//! Script packages belong to another backend: satellites get its answers through any pod, and none where
+//! it gave none, because an empty one would be taken for the truth.
 
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_nats::Client;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 use crate::harness::subscriber::body;
-use crate::harness::{CALM, Fleet, Satellite};
+use crate::harness::{CALM, Fleet, Pod, Proxy, Satellite, eventually};
 
 /// Answers every request on this subject with what `answer` makes of it; with nothing where it makes
 /// nothing.
@@ -37,28 +38,83 @@ fn blob_of(integrity: &str) -> Value {
     json!({"type": "request_script_package_blob", "integrity": integrity})
 }
 
+/// Tells every satellite of a new hash; what a satellite was answered before that comes before it.
+async fn announce(nats: &Client, hash: &str) {
+    let changed = json!({"lockfileHash": hash}).to_string();
+    nats.publish("script-packages.changed", changed.into()).await.expect("published");
+    nats.flush().await.expect("NATS answers");
+}
+
+/// The next thing the satellite hears is this hash: nothing was said to it before.
+async fn hears_next_of(satellite: &mut Satellite, hash: &str) {
+    let refresh = satellite.expect("refresh_script_packages").await;
+    assert_eq!(refresh, json!({"type": "refresh_script_packages", "lockfileHash": hash}));
+}
+
+async fn expect_asked(pod: &Pod, subject: &str, outcome: &str, count: f64) {
+    let asked = format!(
+        "groundstation_backend_requests_total{{subject=\"script-packages.{subject}\",outcome=\"{outcome}\"}}"
+    );
+    pod.expect_metric(&asked, count).await;
+}
+
 #[tokio::test]
-async fn where_nobody_answers_satellites_get_the_answers_of_the_contract_at_once() {
+async fn what_nobody_answers_is_not_answered_and_the_session_goes_on() {
     let fleet = Fleet::new(CALM).await;
     let pod = fleet.pod("a").await;
     pod.expect_nats().await;
     let credentials = pod.register("edge", "eu").await;
     // `connect` holds the welcome against one without a hash.
     let mut satellite = Satellite::connect(pod.address, &credentials).await;
-    let asked = Instant::now();
     satellite.send(&manifest_of("h1"));
-    let answer = satellite.expect("script_package_manifest").await;
-    assert_eq!(
-        answer,
-        json!({"type": "script_package_manifest", "lockfileHash": "h1", "entries": []})
-    );
     satellite.send(&blob_of("sha512-x"));
+    expect_asked(&pod, "manifest", "no_responders", 1.0).await;
+    expect_asked(&pod, "blob", "no_responders", 1.0).await;
+    announce(&fleet.nats().await, "h2").await;
+    hears_next_of(&mut satellite, "h2").await;
+    fleet.check().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_none_is_not_passed_on_as_an_empty_one() {
+    let fleet = Fleet::new(CALM).await;
+    let nats = fleet.nats().await;
+    respond(&nats, "script-packages.manifest", |question| {
+        Some(match question["lockfileHash"].as_str() {
+            Some("empty") => json!({"entries": []}),
+            Some("fails") => json!({"error": "the store is away"}),
+            Some("texts") => json!({"entries": ["left-pad"]}),
+            _ => json!({"entries": [{"name": "left-pad", "version": "1.3.0"}]}),
+        })
+    })
+    .await;
+    respond(&nats, "script-packages.blob", |question| {
+        Some(match question["integrity"] == "missing" {
+            true => json!({"data": null}),
+            false => json!({"error": "the store is away"}),
+        })
+    })
+    .await;
+    // It says nothing of packages, so none are taken away.
+    respond(&nats, "script-packages.lockfile-hash", |_| Some(json!({"error": "away"}))).await;
+    let pod = fleet.pod("a").await;
+    pod.expect_nats().await;
+    let credentials = pod.register("edge", "eu").await;
+    let mut satellite = Satellite::connect(pod.address, &credentials).await;
+    for hash in ["fails", "texts", "half"] {
+        satellite.send(&manifest_of(hash));
+    }
+    expect_asked(&pod, "manifest", "malformed", 3.0).await;
+    satellite.send(&blob_of("fails"));
+    expect_asked(&pod, "blob", "malformed", 1.0).await;
+    satellite.send(&manifest_of("empty"));
+    let answer = satellite.expect("script_package_manifest").await;
+    let empty = json!({"type": "script_package_manifest", "lockfileHash": "empty", "entries": []});
+    assert_eq!(answer, empty);
+    satellite.send(&blob_of("missing"));
     let answer = satellite.expect("script_package_blob").await;
-    assert_eq!(
-        answer,
-        json!({"type": "script_package_blob", "integrity": "sha512-x", "data": null})
-    );
-    assert!(asked.elapsed() < Duration::from_secs(4), "it did not wait for anybody");
+    let missing = json!({"type": "script_package_blob", "integrity": "missing", "data": null});
+    assert_eq!(answer, missing);
     fleet.check().await;
 }
 
@@ -66,13 +122,12 @@ async fn where_nobody_answers_satellites_get_the_answers_of_the_contract_at_once
 async fn the_backends_answers_reach_the_satellite() {
     let fleet = Fleet::new(CALM).await;
     let nats = fleet.nats().await;
-    let entries = json!([{"name": "left-pad", "version": "1.3.0", "integrity": "sha512-x"}]);
+    // What the backend says besides is for the agent.
+    let entries = json!([{"name": "left-pad", "version": "1.3.0", "integrity": "sha512-x",
+                          "blobSha256": "abc", "size": 12345678901234567890u64}]);
     let told = entries.clone();
-    respond(&nats, "script-packages.manifest", move |question| {
-        Some(match question["lockfileHash"] == "h1" {
-            true => json!({"lockfileHash": "h1", "entries": told}),
-            false => json!({"entries": "something else"}),
-        })
+    respond(&nats, "script-packages.manifest", move |_| {
+        Some(json!({"lockfileHash": "h1", "entries": told}))
     })
     .await;
     respond(&nats, "script-packages.blob", |question| {
@@ -89,8 +144,6 @@ async fn the_backends_answers_reach_the_satellite() {
     assert_eq!(welcome["scriptPackagesLockfileHash"], "h1");
     satellite.send(&manifest_of("h1"));
     assert_eq!(satellite.expect("script_package_manifest").await["entries"], entries);
-    satellite.send(&manifest_of("h2"));
-    assert_eq!(satellite.expect("script_package_manifest").await["entries"], json!([]));
     satellite.send(&blob_of("sha512-x"));
     let blob = satellite.expect("script_package_blob").await;
     assert_eq!(blob["data"].as_str().map(str::len), Some(400_000));
@@ -121,26 +174,17 @@ async fn a_backend_that_never_answers_holds_up_no_heartbeat_and_no_other_answer(
     pod.expect_nats().await;
     let credentials = pod.register("edge", "eu").await;
     let mut satellite = Satellite::connect(pod.address, &credentials).await;
-    let asked = Instant::now();
-    // More than one session may have open: those beyond are turned away at once.
-    for n in 0..10 {
+    for n in 0..8 {
         satellite.send(&manifest_of(&n.to_string()));
     }
     satellite.beat();
     pod.expect_metric("groundstation_heartbeats_received_total", 1.0).await;
-    for _ in 0..2 {
-        let away = satellite.expect("script_package_manifest").await;
-        assert!(["8", "9"].contains(&away["lockfileHash"].as_str().expect("a hash")), "{away}");
-    }
-    assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
-    // Each of the others ends within its time-out, with nothing.
-    for _ in 0..8 {
-        let answer = satellite.expect("script_package_manifest").await;
-        assert_eq!(answer["entries"], json!([]));
-    }
-    assert!(asked.elapsed() >= Duration::from_millis(4_900), "{:?}", asked.elapsed());
-    let timed_out = "groundstation_backend_requests_total{subject=\"script-packages.manifest\",outcome=\"timeout\"}";
-    assert_eq!(pod.metric(timed_out).await, 8.0);
+    announce(&nats, "h2").await;
+    hears_next_of(&mut satellite, "h2").await;
+    // Each ends within its time-out, with nothing.
+    expect_asked(&pod, "manifest", "timeout", 8.0).await;
+    announce(&nats, "h3").await;
+    hears_next_of(&mut satellite, "h3").await;
     fleet.check().await;
 }
 
@@ -157,12 +201,111 @@ async fn new_packages_are_told_to_the_satellites_of_every_pod() {
         satellites.push(Satellite::connect(pod.address, &credentials).await);
     }
     nats.publish("script-packages.changed", "not JSON".into()).await.expect("published");
-    let changed = json!({"lockfileHash": "h2"});
-    nats.publish("script-packages.changed", changed.to_string().into()).await.expect("published");
-    for satellite in &mut satellites {
-        let refresh = satellite.expect("refresh_script_packages").await;
-        assert_eq!(refresh, json!({"type": "refresh_script_packages", "lockfileHash": "h2"}));
+    // The same hash once more makes an agent that has failed try again.
+    for hash in ["h2", "h3", "h3"] {
+        announce(&nats, hash).await;
+        for satellite in &mut satellites {
+            hears_next_of(satellite, hash).await;
+        }
     }
+    fleet.check().await;
+}
+
+/// The backend's desired hash, which a test may change.
+async fn desired(nats: &Client, hash: Option<&str>) -> Arc<Mutex<Option<String>>> {
+    let desired = Arc::new(Mutex::new(hash.map(str::to_owned)));
+    let told = desired.clone();
+    respond(nats, "script-packages.lockfile-hash", move |_| {
+        Some(json!({"lockfileHash": *told.lock().expect("the hash")}))
+    })
+    .await;
+    desired
+}
+
+fn assignments(config: &str) -> Value {
+    json!([{"configId": config, "systemId": "s", "strategyId": "script", "config": {},
+            "intervalSeconds": 60}])
+}
+
+#[tokio::test]
+async fn new_assignments_come_with_the_hash_of_the_packages_they_need() {
+    let fleet = Fleet::new(CALM).await;
+    let nats = fleet.nats().await;
+    let pod = fleet.pod("a").await;
+    pod.expect_nats().await;
+    let credentials = pod.register("edge", "eu").await;
+    let mut satellite = Satellite::connect(pod.address, &credentials).await;
+    // Nobody has said which: nothing is said.
+    pod.assign(credentials.id, &assignments("c1")).await;
+    let updated = satellite.expect("config_updated").await;
+    assert_eq!(updated, json!({"type": "config_updated", "assignments": assignments("c1")}));
+    announce(&nats, "h1").await;
+    hears_next_of(&mut satellite, "h1").await;
+    pod.assign(credentials.id, &assignments("c2")).await;
+    let updated = satellite.expect("config_updated").await;
+    assert_eq!(updated["scriptPackagesLockfileHash"], "h1");
+    assert_eq!(updated["assignments"], assignments("c2"));
+    fleet.check().await;
+}
+
+#[tokio::test]
+async fn a_hash_that_changed_while_nats_was_away_reaches_live_sessions_when_it_is_back() {
+    let fleet = Fleet::new(CALM).await;
+    let backend = fleet.nats().await;
+    let hash = desired(&backend, Some("h1")).await;
+    let (way, nats_url) = Proxy::before(&fleet.nats_url).await;
+    let pod = fleet.plan("a").with("NATS_URL", &nats_url).start().await;
+    pod.expect_nats().await;
+    let credentials = pod.register("edge", "eu").await;
+    let (mut satellite, welcome) = Satellite::welcomed(pod.address, &credentials).await;
+    assert_eq!(welcome["scriptPackagesLockfileHash"], "h1");
+    let away = async || {
+        way.refuse();
+        pod.expect_metric("groundstation_nats_up", 0.0).await;
+    };
+    away().await;
+    *hash.lock().expect("the hash") = Some("h2".to_owned());
+    // The pod does not hear of it.
+    announce(&backend, "h2").await;
+    way.admit();
+    hears_next_of(&mut satellite, "h2").await;
+
+    // Where nothing has changed nothing is said: the next it hears is what is announced after that.
+    away().await;
+    let before = pod.metric(ANSWERED).await;
+    way.admit();
+    pod.expect_nats().await;
+    eventually("the pod to ask again", async || {
+        let asked = pod.metric(ANSWERED).await;
+        if asked > before { Ok(()) } else { Err(asked.to_string()) }
+    })
+    .await;
+    announce(&backend, "h3").await;
+    hears_next_of(&mut satellite, "h3").await;
+
+    // That there are none any more has no message of its own.
+    away().await;
+    *hash.lock().expect("the hash") = None;
+    way.admit();
+    let updated = satellite.expect("config_updated").await;
+    let none = json!({"type": "config_updated", "assignments": [],
+                      "scriptPackagesLockfileHash": null});
+    assert_eq!(updated, none);
+    fleet.check().await;
+}
+
+const ANSWERED: &str = "groundstation_backend_requests_total{subject=\"script-packages.lockfile-hash\",outcome=\"answered\"}";
+
+#[tokio::test]
+async fn a_backend_that_comes_late_is_asked_again_for_the_sessions_that_are_there() {
+    let fleet = Fleet::new(CALM).await;
+    let nats = fleet.nats().await;
+    let pod = fleet.pod("a").await;
+    pod.expect_nats().await;
+    let credentials = pod.register("edge", "eu").await;
+    let mut satellite = Satellite::connect(pod.address, &credentials).await;
+    let _hash = desired(&nats, Some("h1")).await;
+    hears_next_of(&mut satellite, "h1").await;
     fleet.check().await;
 }
 
@@ -219,12 +362,7 @@ async fn a_pod_asks_so_many_questions_at_once_and_turns_the_others_away() {
             satellite.send(&manifest_of(&format!("{n}-{m}")));
         }
     }
-    for satellite in &mut satellites {
-        for _ in 0..OF_SESSION {
-            let answer = satellite.expect("script_package_manifest").await;
-            assert_eq!(answer["entries"], json!([]));
-        }
-    }
+    expect_asked(&pod, "manifest", "timeout", AT_ONCE as f64).await;
     let mut heard = 0;
     while asked.try_recv().is_ok() {
         heard += 1;

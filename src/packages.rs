@@ -1,19 +1,21 @@
 //! Script packages: they belong to another backend, which is asked over NATS.
 //!
-//! Nobody waits for it for ever, and nobody is told of its absence but by the contract's answers:
-//! no entries, no data, no hash.
+//! Nobody waits for it for ever. What it does not say is not said for it: an empty manifest would be
+//! taken for the truth, so a satellite that asks in vain gets no answer.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::RequestErrorKind;
 use async_nats::connection::State;
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::json;
+use serde_json::value::RawValue;
 use tokio::sync::{Mutex, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -33,21 +35,73 @@ const HASH_TIMEOUT: Duration = Duration::from_secs(1);
 /// For how long one answer about the desired hash is good: many satellites come at once.
 const HASH_AGE: Duration = Duration::from_secs(1);
 
+/// How often it is looked whether NATS was away, in which time nothing was heard.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The longest pause before a backend that does not say the hash is asked again; the first is
+/// [`LOOK_INTERVAL`], and each is twice the one before.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
 /// The most bytes of an answer that is passed on.
 pub const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 
 /// The most characters of a lockfile hash.
 const MAX_HASH: usize = 200;
 
-/// One package of a manifest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Package {
-    /// Its name.
-    pub name: String,
-    /// Its version.
-    pub version: String,
-    /// The hash of its content.
-    pub integrity: String,
+/// One package of a manifest, as far as it is looked at: what the backend says of it besides is the
+/// agent's.
+#[derive(Deserialize)]
+#[expect(dead_code, reason = "a shape: entries are passed on as they came")]
+struct Package {
+    name: String,
+    version: String,
+    integrity: String,
+}
+
+/// The packages of a manifest, as they came.
+#[derive(Deserialize)]
+#[serde(try_from = "Box<RawValue>")]
+struct Entries(Box<RawValue>);
+
+impl TryFrom<Box<RawValue>> for Entries {
+    type Error = serde_json::Error;
+
+    fn try_from(entries: Box<RawValue>) -> Result<Entries, serde_json::Error> {
+        serde_json::from_str::<Vec<Package>>(entries.get())?;
+        Ok(Entries(entries))
+    }
+}
+
+/// What the backend says of a package.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Blob {
+    /// In base64; none where it has no such package. An answer without it says nothing.
+    #[serde(deserialize_with = "Option::deserialize")]
+    pub data: Option<String>,
+}
+
+/// Which packages there should be, as the backend answers and announces it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Said {
+    /// Null for none. An answer without it says nothing.
+    #[serde(deserialize_with = "Option::deserialize")]
+    lockfile_hash: Option<LockfileHash>,
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct LockfileHash(Arc<str>);
+
+impl TryFrom<String> for LockfileHash {
+    type Error = String;
+
+    fn try_from(hash: String) -> Result<LockfileHash, String> {
+        match hash.len() <= MAX_HASH {
+            true => Ok(LockfileHash(hash.into())),
+            false => Err(format!("a lockfileHash has at most {MAX_HASH} characters")),
+        }
+    }
 }
 
 /// The hash of the packages there should be.
@@ -57,76 +111,96 @@ pub enum Desired {
     #[default]
     Unknown,
     /// This one, or none.
-    Hash(Option<String>),
+    Hash(Option<Arc<str>>),
+}
+
+impl Said {
+    fn desired(self) -> Desired {
+        Desired::Hash(self.lockfile_hash.map(|hash| hash.0))
+    }
+}
+
+/// What a pod knows of the packages there should be.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Known {
+    /// Their hash.
+    pub desired: Desired,
+    /// How often it was announced: whoever was told of one is told again, because an agent that has
+    /// failed tries again then.
+    pub announced: u64,
 }
 
 /// The way to the backend.
 pub struct Packages {
     nats: async_nats::Client,
     metrics: Metrics,
-    /// The last answer and when it came. Whoever asks meanwhile waits for the same one.
-    desired: Mutex<Option<(Instant, Desired)>>,
-    changed: watch::Sender<Option<Arc<str>>>,
+    /// When the backend was asked for the hash. Whoever asks meanwhile waits for the same answer.
+    asked_at: Mutex<Option<Instant>>,
+    /// What was last answered or announced. As long as NATS is there every announcement is heard, so
+    /// it stays true; while NATS is away it is unknown.
+    known: watch::Sender<Known>,
 }
 
 impl Packages {
     /// Over this connection.
     pub fn new(nats: async_nats::Client, metrics: Metrics) -> Packages {
-        Packages { nats, metrics, desired: Mutex::new(None), changed: watch::Sender::new(None) }
+        Packages { nats, metrics, asked_at: Mutex::new(None), known: watch::Sender::default() }
     }
 
-    /// What is in the packages of this hash; nothing where nobody answers.
-    pub async fn manifest(&self, lockfile_hash: &str) -> Vec<Package> {
+    /// What is in the packages of this hash; `None` where nobody says.
+    pub async fn manifest(&self, lockfile_hash: &str) -> Option<Box<RawValue>> {
         #[derive(Deserialize)]
         struct Manifest {
-            entries: Vec<Package>,
+            entries: Entries,
         }
         let question = json!({"lockfileHash": lockfile_hash});
         let answer: Option<Manifest> = self.ask(MANIFEST, &question, ANSWER_TIMEOUT).await;
-        answer.map(|manifest| manifest.entries).unwrap_or_default()
+        answer.map(|manifest| manifest.entries.0)
     }
 
-    /// A package in base64; `None` where it is not found or nobody answers.
-    pub async fn blob(&self, integrity: &str) -> Option<String> {
-        #[derive(Deserialize)]
-        struct Blob {
-            data: Option<String>,
-        }
+    /// A package; `None` where nobody says.
+    pub async fn blob(&self, integrity: &str) -> Option<Blob> {
         let question = json!({"integrity": integrity});
-        self.ask::<Blob>(BLOB, &question, ANSWER_TIMEOUT).await?.data
+        self.ask(BLOB, &question, ANSWER_TIMEOUT).await
     }
 
-    /// The hash there should be, at most [`HASH_AGE`] old.
-    pub async fn desired(&self) -> Desired {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Answer {
-            lockfile_hash: Option<String>,
+    /// Each change of what is known of the hash there should be.
+    pub fn subscribe(&self) -> watch::Receiver<Known> {
+        self.known.subscribe()
+    }
+
+    /// What is known of the hash there should be; it is asked for, unless somebody has within
+    /// [`HASH_AGE`].
+    pub async fn look(&self) -> Known {
+        let mut asked_at = self.asked_at.lock().await;
+        if asked_at.is_some_and(|at| at.elapsed() < HASH_AGE) {
+            return self.known.borrow().clone();
         }
-        let mut known = self.desired.lock().await;
-        if let Some((at, desired)) = &*known
-            && at.elapsed() < HASH_AGE
-        {
-            return desired.clone();
+        if self.nats.connection_state() != State::Connected {
+            self.forget();
         }
-        let answer: Option<Answer> = self.ask(LOCKFILE_HASH, &json!({}), HASH_TIMEOUT).await;
-        let fits = |hash: &String| hash.len() <= MAX_HASH;
-        let desired = match answer {
-            Some(answer) if answer.lockfile_hash.as_ref().is_none_or(fits) => {
-                Desired::Hash(answer.lockfile_hash)
-            }
-            _ => Desired::Unknown,
-        };
-        *known = Some((Instant::now(), desired.clone()));
-        desired
+        let answer: Option<Said> = self.ask(LOCKFILE_HASH, &json!({}), HASH_TIMEOUT).await;
+        *asked_at = Some(Instant::now());
+        if let Some(desired) = answer.map(Said::desired) {
+            self.known.send_if_modified(|known| {
+                let news = known.desired != desired;
+                known.desired = desired;
+                news
+            });
+        }
+        self.known.borrow().clone()
     }
 
-    /// Tells of each new hash. Subscribe before asking for the desired one.
-    pub fn subscribe(&self) -> watch::Receiver<Option<Arc<str>>> {
-        self.changed.subscribe()
+    /// Nobody is told of it: there is nothing to say.
+    fn forget(&self) {
+        self.known.send_if_modified(|known| {
+            known.desired = Desired::Unknown;
+            false
+        });
     }
 
-    /// Listens for new hashes until told to stop.
+    /// Listens for new hashes until told to stop. One that was announced while NATS was away is asked
+    /// for, until somebody says it.
     pub async fn listen(self: Arc<Self>, stop: CancellationToken) {
         let mut heard = match self.nats.subscribe(CHANGED).await {
             Ok(subscription) => subscription.boxed(),
@@ -135,27 +209,45 @@ impl Packages {
                 futures_util::stream::pending().boxed()
             }
         };
+        let mut looks = interval(LOOK_INTERVAL);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut connects, mut pause, mut ask_at) = (0, LOOK_INTERVAL, Instant::now());
         loop {
             tokio::select! {
                 Some(message) = heard.next() => self.hear(&message.payload).await,
+                _ = looks.tick() => {
+                    let now_connects = self.nats.statistics().connects.load(Ordering::Relaxed);
+                    if now_connects != connects {
+                        // Whatever was answered before may be older than what was not heard.
+                        let mut asked_at = self.asked_at.lock().await;
+                        *asked_at = None;
+                        self.forget();
+                        (connects, pause, ask_at) = (now_connects, LOOK_INTERVAL, Instant::now());
+                    }
+                    let is_known = self.known.borrow().desired != Desired::Unknown;
+                    let is_up = self.nats.connection_state() == State::Connected;
+                    if is_up && !is_known && Instant::now() >= ask_at {
+                        self.look().await;
+                        ask_at = Instant::now() + pause;
+                        pause = (pause * 2).min(LONGEST_PAUSE);
+                    }
+                }
                 () = stop.cancelled() => return,
             }
         }
     }
 
     async fn hear(&self, body: &[u8]) {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Changed {
-            lockfile_hash: String,
-        }
-        match serde_json::from_slice::<Changed>(body) {
-            Ok(changed) if changed.lockfile_hash.len() <= MAX_HASH => {
-                // Whatever was known is older.
-                *self.desired.lock().await = None;
-                self.changed.send_replace(Some(changed.lockfile_hash.into()));
+        match serde_json::from_slice::<Said>(body) {
+            Ok(said) => {
+                // An answer that is under way is older.
+                let _asking = self.asked_at.lock().await;
+                self.known.send_modify(|known| {
+                    known.desired = said.desired();
+                    known.announced += 1;
+                });
             }
-            _ => warn!("a message on {CHANGED} without a lockfileHash was dropped"),
+            Err(error) => warn!(%error, "a message on {CHANGED} is not what it should be"),
         }
     }
 

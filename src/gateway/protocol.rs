@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::{RawValue, to_raw_value};
 use uuid::Uuid;
 
-use crate::packages::Package;
+use crate::packages::Desired;
 use crate::run_secrets;
 
 /// The most capabilities a satellite may name, and the most characters of each.
@@ -270,6 +270,9 @@ pub enum ToSatellite {
     ConfigUpdated {
         /// What it is to check from now on.
         assignments: Box<RawValue>,
+        /// The script packages it is to have: absent where nobody says, null for none.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        script_packages_lockfile_hash: Option<Option<String>>,
     },
     /// The satellite is not let in.
     AuthFailed {
@@ -290,8 +293,8 @@ pub enum ToSatellite {
     ScriptPackageManifest {
         /// Of this hash.
         lockfile_hash: String,
-        /// Each of them.
-        entries: Vec<Package>,
+        /// Each of them, as the backend says it.
+        entries: Box<RawValue>,
     },
     /// A script package.
     ScriptPackageBlob {
@@ -324,6 +327,14 @@ impl Serialize for Environment {
             map.serialize_entry(name, value.expose_secret())?;
         }
         map.end()
+    }
+}
+
+/// A hash of script packages as messages have it.
+pub fn lockfile_hash(desired: &Desired) -> Option<Option<String>> {
+    match desired {
+        Desired::Unknown => None,
+        Desired::Hash(hash) => Some(hash.as_deref().map(str::to_owned)),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a satellite asks, and the answers it gets: each a future of its own, so that no socket waits
-//! for anybody. Each ends within its backend's time-out, with the contract's answer if with no better.
+//! for anybody. Each ends within its backend's time-out, with an answer or without one: what a backend did
+//! not say of script packages is not said for it.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -37,21 +38,16 @@ pub enum Question {
     },
 }
 
-/// An answer under way.
-pub type Answer = Pin<Box<dyn Future<Output = ToSatellite> + Send>>;
+/// An answer under way; none where nobody gives one.
+pub type Answer = Pin<Box<dyn Future<Output = Option<ToSatellite>> + Send>>;
 
 impl Question {
     /// The answer where nobody is asked, for there are too many questions.
-    pub fn turned_away(self) -> ToSatellite {
+    pub fn turned_away(self) -> Option<ToSatellite> {
         match self {
-            Question::Manifest { lockfile_hash } => {
-                ToSatellite::ScriptPackageManifest { lockfile_hash, entries: Vec::new() }
-            }
-            Question::Blob { integrity } => {
-                ToSatellite::ScriptPackageBlob { integrity, data: None }
-            }
+            Question::Manifest { .. } | Question::Blob { .. } => None,
             Question::RunSecrets { request_id, .. } => {
-                run_secrets_answer(request_id, Err(Denied::Busy))
+                Some(run_secrets_answer(request_id, Err(Denied::Busy)))
             }
         }
     }
@@ -66,17 +62,17 @@ impl Question {
             let _place = place;
             match self {
                 Question::Manifest { lockfile_hash } => {
-                    let entries = backends.packages.manifest(&lockfile_hash).await;
-                    ToSatellite::ScriptPackageManifest { lockfile_hash, entries }
+                    let entries = backends.packages.manifest(&lockfile_hash).await?;
+                    Some(ToSatellite::ScriptPackageManifest { lockfile_hash, entries })
                 }
                 Question::Blob { integrity } => {
-                    let data = backends.packages.blob(&integrity).await;
-                    ToSatellite::ScriptPackageBlob { integrity, data }
+                    let data = backends.packages.blob(&integrity).await?.data;
+                    Some(ToSatellite::ScriptPackageBlob { integrity, data })
                 }
                 Question::RunSecrets { request_id, config_id, collector_id } => {
                     let of = (satellite, session);
                     let environment = resolve(&backends, of, &config_id, &collector_id).await;
-                    run_secrets_answer(request_id, environment)
+                    Some(run_secrets_answer(request_id, environment))
                 }
             }
         })
