@@ -5,14 +5,15 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use deadpool_postgres::{GenericClient, Object};
+use deadpool_postgres::{GenericClient, Object, Transaction};
 use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
+use time::OffsetDateTime;
 use tokio_postgres::types::{Json, ToSql};
 
 use crate::expected::Expected;
-use crate::lifecycle::{SatelliteId, Session};
+use crate::lifecycle::{Position, SatelliteId, Session};
 use crate::log;
 use crate::satellites::{Invalid, MAX_CHARACTERS};
 use crate::wire::Actor;
@@ -246,7 +247,6 @@ pub async fn replace(
     actor: &Actor,
 ) -> Result<Replaced, tokio_postgres::Error> {
     let transaction = client.transaction().await?;
-    let statement = transaction.prepare_cached(REPLACE).await?;
     if transaction.query_opt(LOCK, &[&satellite.0]).await?.is_none() {
         return Ok(Replaced::Unknown);
     }
@@ -256,13 +256,27 @@ pub async fn replace(
         return Ok(Replaced::Unexpected);
     }
     // The log's lock before that of the changes: `change` of a description has them in this order.
-    let (head, now) = log::transaction::lock_head(&transaction).await?;
+    let head = log::transaction::lock_head(&transaction).await?;
+    let version = put(&transaction, satellite, list, before, head, actor).await?;
+    transaction.commit().await?;
+    Ok(Replaced::By(version))
+}
+
+/// Puts a list that has passed [`check`] in the place of the one of version `before`, and returns its
+/// own. The satellite's row is locked, and the head of the log after it.
+pub async fn put(
+    transaction: &Transaction<'_>,
+    satellite: SatelliteId,
+    list: &Value,
+    before: i64,
+    (head, now): (Position, OffsetDateTime),
+    actor: &Actor,
+) -> Result<i64, tokio_postgres::Error> {
+    let statement = transaction.prepare_cached(REPLACE).await?;
     let list = Json(list);
     let parameters: [&(dyn ToSql + Sync); 7] =
         [&satellite.0, &list, &head.0, &now, &actor.kind, &actor.id, &before];
-    let version = transaction.query_one(&statement, &parameters).await?.try_get(0)?;
-    transaction.commit().await?;
-    Ok(Replaced::By(version))
+    transaction.query_one(&statement, &parameters).await?.try_get(0)
 }
 
 const GET: &str = "
