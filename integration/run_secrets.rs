@@ -122,10 +122,8 @@ async fn of_a_config_on_several_systems_the_first_with_the_collector_is_meant() 
     let fleet = Fleet::new(CALM).await;
     let pod = fleet.plan("a").with("GROUNDSTATION_SECRETS_DIR", &mounted.path()).start().await;
     let first = assignments(&[("k1", json!({"X": "${{ secrets.A }}"}))])[0].clone();
-    let environments = [
-        ("k1", json!({"X": "${{ secrets.B }}"})),
-        ("k2", json!({"X": "${{ secrets.B }}"})),
-    ];
+    let environments =
+        [("k1", json!({"X": "${{ secrets.B }}"})), ("k2", json!({"X": "${{ secrets.B }}"}))];
     let mut second = assignments(&environments)[0].clone();
     second["systemId"] = json!("another");
     let (_, mut satellite) = assigned(&pod, &json!([first, second])).await;

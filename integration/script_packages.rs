@@ -1,14 +1,16 @@
 //! Script packages belong to another backend: satellites get its answers through any pod, and none where
 //! it gave none, because an empty one would be taken for the truth.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use async_nats::Client;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::harness::subscriber::body;
+use crate::harness::wait::PATIENCE;
 use crate::harness::{CALM, Fleet, Pod, Proxy, Satellite, eventually};
 
 /// Answers every request on this subject with what `answer` makes of it; with nothing where it makes
@@ -149,6 +151,135 @@ async fn the_backends_answers_reach_the_satellite() {
     assert_eq!(blob["data"].as_str().map(str::len), Some(400_000));
     satellite.send(&blob_of("sha512-y"));
     assert_eq!(satellite.expect("script_package_blob").await["data"], json!(null));
+    fleet.check().await;
+}
+
+/// A backend whose packages take several answers: the question says where the next begins.
+async fn keep(nats: &Client, packages: &[(&'static str, String)], part: usize) -> Asked {
+    let packages: HashMap<&str, String> = packages.iter().cloned().collect();
+    let (note, asked) = tokio::sync::mpsc::unbounded_channel();
+    respond(nats, "script-packages.blob", move |question| {
+        let data = &packages[question["integrity"].as_str()?];
+        let offset = question["offset"].as_u64().expect("where it begins") as usize;
+        note.send(offset).expect("the test listens");
+        let part = &data[offset..data.len().min(offset + part)];
+        Some(json!({"data": part, "total": data.len()}))
+    })
+    .await;
+    asked
+}
+
+/// Where each question began.
+type Asked = tokio::sync::mpsc::UnboundedReceiver<usize>;
+
+/// As large as the packages that agents in the field fetch first.
+const TYPESCRIPT: usize = 5_900_000;
+
+/// Text that shows when a part of it is missing, doubled or in the wrong place.
+fn package(length: usize) -> String {
+    let mut data: String = (0..length / 8 + 1).map(|n| format!("{n:08x}")).collect();
+    data.truncate(length);
+    data
+}
+
+async fn expect_blob(satellite: &mut Satellite, integrity: &str, data: &str) {
+    let blob = satellite.expect("script_package_blob").await;
+    assert_eq!(blob["integrity"], integrity);
+    let got = blob["data"].as_str().expect("data");
+    assert_eq!(got.len(), data.len());
+    assert!(got == data, "something else came");
+}
+
+#[tokio::test]
+async fn a_package_larger_than_a_message_of_nats_comes_whole_and_others_are_heard_meanwhile() {
+    let fleet = Fleet::new(CALM).await;
+    let nats = fleet.nats().await;
+    let data = package(TYPESCRIPT);
+    let mut asked = keep(&nats, &[("typescript", data.clone())], 700_000).await;
+    let pod = fleet.pod("a").await;
+    pod.expect_nats().await;
+    let credentials = pod.register("edge", "eu").await;
+    let mut satellite = Satellite::connect(pod.address, &credentials).await;
+    satellite.send(&blob_of("typescript"));
+    satellite.beat();
+    expect_blob(&mut satellite, "typescript", &data).await;
+    pod.expect_metric("groundstation_heartbeats_received_total", 1.0).await;
+    for part in 0..9 {
+        assert_eq!(asked.try_recv(), Ok(part * 700_000));
+    }
+    assert!(asked.try_recv().is_err(), "that was all of it");
+    // It is a session like any other afterwards.
+    announce(&nats, "h2").await;
+    hears_next_of(&mut satellite, "h2").await;
+    satellite.close().await;
+    fleet.check().await;
+}
+
+#[tokio::test]
+async fn satellites_that_ask_for_the_same_package_at_once_share_one_fetch() {
+    const SATELLITES: usize = 5;
+    let fleet = Fleet::new(CALM).await;
+    let nats = fleet.nats().await;
+    let mut questions = nats.subscribe("script-packages.blob").await.expect("a subscription");
+    nats.flush().await.expect("NATS answers");
+    let pod = fleet.pod("a").await;
+    pod.expect_nats().await;
+    let mut satellites = Vec::new();
+    for credentials in fleet.register_many("edge", SATELLITES).await {
+        satellites.push(Satellite::connect(pod.address, &credentials).await);
+    }
+    for satellite in &satellites {
+        satellite.send(&blob_of("typescript"));
+        satellite.beat();
+    }
+    // What a satellite said before its heartbeat was heard.
+    pod.expect_metric("groundstation_heartbeats_received_total", SATELLITES as f64).await;
+    let data = package(2_000_000);
+    for (offset, part) in [
+        (0, &data[..900_000]),
+        (900_000, &data[900_000..1_800_000]),
+        (1_800_000, &data[1_800_000..]),
+    ] {
+        let question = timeout(PATIENCE, questions.next()).await;
+        let question = question.expect("in time").expect("a question");
+        assert_eq!(body(&question), json!({"integrity": "typescript", "offset": offset}));
+        let answer = json!({"data": part, "total": data.len()}).to_string();
+        nats.publish(question.reply.expect("a request"), answer.into()).await.expect("published");
+    }
+    for satellite in &mut satellites {
+        expect_blob(satellite, "typescript", &data).await;
+    }
+    expect_asked(&pod, "blob", "answered", 3.0).await;
+    fleet.check().await;
+}
+
+#[tokio::test]
+async fn a_package_that_is_too_large_or_does_not_go_together_is_not_answered() {
+    let fleet = Fleet::new(CALM).await;
+    let nats = fleet.nats().await;
+    respond(&nats, "script-packages.blob", |question| {
+        let at_start = question["offset"] == 0;
+        Some(match question["integrity"].as_str()? {
+            "large" => json!({"data": "x", "total": 65_537}),
+            "endless" => json!({"data": if at_start { "x" } else { "" }, "total": 9}),
+            "long" => json!({"data": "xxxxx", "total": 9}),
+            "gone" => json!({"data": if at_start { json!("x") } else { json!(null) }, "total": 9}),
+            "good" => json!({"data": "x".repeat(65_536)}),
+            _ => json!({"data": null}),
+        })
+    })
+    .await;
+    let pod = fleet.plan("a").with("GROUNDSTATION_MAX_BLOB_BYTES", "65536").start().await;
+    pod.expect_nats().await;
+    let credentials = pod.register("edge", "eu").await;
+    let mut satellite = Satellite::connect(pod.address, &credentials).await;
+    for integrity in ["large", "endless", "long", "gone"] {
+        satellite.send(&blob_of(integrity));
+    }
+    pod.expect_log("a script package is larger than GROUNDSTATION_MAX_BLOB_BYTES").await;
+    expect_asked(&pod, "blob", "answered", 7.0).await;
+    satellite.send(&blob_of("good"));
+    expect_blob(&mut satellite, "good", &"x".repeat(65_536)).await;
     fleet.check().await;
 }
 
@@ -330,7 +461,7 @@ async fn what_an_agent_says_of_its_strategies_and_packages_is_passed_on_with_who
     for (mut sent, heard) in [(error, &mut errors), (state, &mut states)] {
         sent["sourceId"] = json!(credentials.id);
         sent["sourceLabel"] = json!("edge (eu)");
-        let message = tokio::time::timeout(Duration::from_secs(30), heard.next()).await;
+        let message = timeout(PATIENCE, heard.next()).await;
         assert_eq!(body(&message.expect("in time").expect("a message")), sent);
     }
     let line = pod.expect_log("a strategy failed").await;

@@ -289,7 +289,9 @@ async fn write(
         transaction.execute(&write, &parameters).await?;
         let (list, version) = match before {
             Some(here) => (here.new_assignments(known), here.assigned.0),
-            None => (known.assignments.as_ref().filter(|list| **list != Value::Array(Vec::new())), 0),
+            None => {
+                (known.assignments.as_ref().filter(|list| **list != Value::Array(Vec::new())), 0)
+            }
         };
         if let Some(list) = list {
             let (id, head) = (SatelliteId(known.id), (head, now));
@@ -422,7 +424,8 @@ mod tests {
             assigned,
             imported_version,
         };
-        let (one, two, none) = (serde_json::json!([1]), serde_json::json!([2]), serde_json::json!([]));
+        let (one, two, none) =
+            (serde_json::json!([1]), serde_json::json!([2]), serde_json::json!([]));
         let cases = [
             ((0, none.clone()), None, Some(&one), Some(&one)),
             ((0, none.clone()), None, Some(&none), None),

@@ -10,24 +10,31 @@ use std::time::Duration;
 use async_nats::RequestErrorKind;
 use async_nats::connection::State;
 use futures_util::StreamExt;
-use serde::de::DeserializeOwned;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::sync::{Mutex, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use blobs::{Blob, Blobs, Part};
+
 use crate::metrics::Metrics;
+
+pub mod blobs;
 
 const MANIFEST: &str = "script-packages.manifest";
 const BLOB: &str = "script-packages.blob";
 const LOCKFILE_HASH: &str = "script-packages.lockfile-hash";
 const CHANGED: &str = "script-packages.changed";
 
-/// How long a manifest or a blob may take; agents wait longer than this.
+/// How long a manifest or a part of a package may take; agents wait longer than this.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long all of a package may take, with what it waits for room. Agents wait for a minute.
+const BLOB_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long the desired hash may take: a satellite waits for it to be let in.
 const HASH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -41,9 +48,6 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// The longest pause before a backend that does not say the hash is asked again; the first is
 /// [`LOOK_INTERVAL`], and each is twice the one before.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-
-/// The most bytes of an answer that is passed on.
-pub const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 
 /// The most characters of a lockfile hash.
 const MAX_HASH: usize = 200;
@@ -70,14 +74,6 @@ impl TryFrom<Box<RawValue>> for Entries {
         serde_json::from_str::<Vec<Package>>(entries.get())?;
         Ok(Entries(entries))
     }
-}
-
-/// What the backend says of a package.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Blob {
-    /// In base64; none where it has no such package. An answer without it says nothing.
-    #[serde(deserialize_with = "Option::deserialize")]
-    pub data: Option<String>,
 }
 
 /// Which packages there should be, as the backend answers and announces it.
@@ -139,12 +135,19 @@ pub struct Packages {
     /// What was last answered or announced. As long as NATS is there every announcement is heard, so
     /// it stays true; while NATS is away it is unknown.
     known: watch::Sender<Known>,
+    blobs: Blobs,
 }
 
 impl Packages {
-    /// Over this connection.
-    pub fn new(nats: async_nats::Client, metrics: Metrics) -> Packages {
-        Packages { nats, metrics, asked_at: Mutex::new(None), known: watch::Sender::default() }
+    /// Over this connection; packages of at most so many bytes, in base64.
+    pub fn new(nats: async_nats::Client, largest: usize, metrics: Metrics) -> Packages {
+        Packages {
+            nats,
+            metrics,
+            asked_at: Mutex::new(None),
+            known: watch::Sender::default(),
+            blobs: Blobs::new(largest),
+        }
     }
 
     /// What is in the packages of this hash; `None` where nobody says.
@@ -158,9 +161,46 @@ impl Packages {
         answer.map(|manifest| manifest.entries.0)
     }
 
-    /// A package; `None` where nobody says.
-    pub async fn blob(&self, integrity: &str) -> Option<Blob> {
-        let question = json!({"integrity": integrity});
+    /// A package, fetched once for all who ask for it at the same time; `None` where nobody says.
+    pub async fn blob(self: &Arc<Self>, integrity: &str) -> Option<Blob> {
+        let fetch = || {
+            let (packages, integrity) = (self.clone(), integrity.to_owned());
+            let fetch = async move {
+                let fetched = timeout(BLOB_TIMEOUT, packages.fetch(&integrity)).await;
+                fetched.unwrap_or_else(|_| {
+                    warn!(?integrity, "a script package took more than {BLOB_TIMEOUT:?}");
+                    None
+                })
+            };
+            Box::pin(fetch) as blobs::Fetching
+        };
+        self.blobs.share(integrity, fetch).await
+    }
+
+    /// What does not fit into one message of NATS comes in parts, each asked for by where it begins.
+    async fn fetch(&self, integrity: &str) -> Option<Blob> {
+        let first = self.part(integrity, 0).await?;
+        let Some(data) = first.data else { return Some(Blob::Missing) };
+        let total = first.total.unwrap_or(data.len());
+        let Some(mut message) = self.blobs.begin(integrity, total).await else {
+            warn!(
+                ?integrity,
+                bytes = total,
+                "a script package is larger than GROUNDSTATION_MAX_BLOB_BYTES"
+            );
+            return None;
+        };
+        let mut part = data;
+        while let Ok(()) = message.add(&part) {
+            let Some(offset) = message.offset() else { return Some(Blob::Message(message.end())) };
+            part = self.part(integrity, offset).await?.data.unwrap_or_default();
+        }
+        warn!(?integrity, "the parts of a script package do not go together");
+        None
+    }
+
+    async fn part(&self, integrity: &str, offset: usize) -> Option<Part> {
+        let question = json!({"integrity": integrity, "offset": offset});
         self.ask(BLOB, &question, ANSWER_TIMEOUT).await
     }
 
@@ -273,7 +313,7 @@ impl Packages {
             return (None, "nats_away");
         }
         let request = self.nats.request(subject, question.to_string().into());
-        let message = match tokio::time::timeout(limit, request).await {
+        let message = match timeout(limit, request).await {
             Ok(Ok(message)) => message,
             Ok(Err(error)) if error.kind() == RequestErrorKind::NoResponders => {
                 return (None, "no_responders");
@@ -284,10 +324,6 @@ impl Packages {
             }
             Err(_) => return (None, "timeout"),
         };
-        if message.payload.len() > MAX_ANSWER_BYTES {
-            warn!(%subject, bytes = message.payload.len(), "an answer is too large to be passed on");
-            return (None, "too_large");
-        }
         match serde_json::from_slice(&message.payload) {
             Ok(answer) => (Some(answer), "answered"),
             Err(error) => {

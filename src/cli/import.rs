@@ -63,7 +63,9 @@ async fn write(database: DatabaseArgs, found: Found) -> anyhow::Result<()> {
     let database = address.pool("import")?;
     schema::check(&database, &address).await?;
     if found.checks.is_none() {
-        eprintln!("--from has no table `system_health_checks` with satellites: no assignments are copied");
+        eprintln!(
+            "--from has no table `system_health_checks` with satellites: no assignments are copied"
+        );
     }
     let (mut created, mut updated, mut unchanged, mut skipped) = (0u64, 0u64, 0u64, 0u64);
     store(&database, &found.satellites, |satellite, done| {

@@ -8,8 +8,9 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use axum::extract::ws::Message;
+use axum::extract::ws::{Message, Utf8Bytes};
 use tokio::time::Instant;
 
 use super::protocol::ToSatellite;
@@ -18,6 +19,10 @@ use super::socket::{Broken, Socket};
 /// Messages kept of a satellite that talks before it is let in: more than the heartbeats of so short a
 /// time. Beyond them it is not read, and heard once it is in.
 const MAX_EARLY: usize = 16;
+
+/// How long a package may take to be read: a megabyte a second is much on some lines, and agents wait
+/// for a package for a minute.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What happened on a line.
 #[derive(Debug)]
@@ -61,8 +66,15 @@ impl Line {
     /// Says something; only while the line is free.
     pub fn say(&mut self, message: &ToSatellite) -> Result<(), serde_json::Error> {
         debug_assert!(self.is_free());
-        self.next = Some(Message::Text(message.to_text()?.into()));
-        self.deadline = Some(Instant::now() + self.socket.write_timeout());
+        let (text, patience) = match message {
+            ToSatellite::Ready(text) => {
+                let text = Utf8Bytes::try_from(text.clone()).map_err(serde::ser::Error::custom)?;
+                (text, READY_TIMEOUT.max(self.socket.write_timeout()))
+            }
+            message => (message.to_text()?.into(), self.socket.write_timeout()),
+        };
+        self.next = Some(Message::Text(text));
+        self.deadline = Some(Instant::now() + patience);
         Ok(())
     }
 

@@ -314,6 +314,9 @@ pub enum ToSatellite {
         #[serde(skip_serializing_if = "Option::is_none")]
         error: Option<String>,
     },
+    /// A message that is written already: large, and shared by all to whom it is said.
+    #[serde(skip)]
+    Ready(Bytes),
 }
 
 /// An environment on its way into a frame, and nowhere else.

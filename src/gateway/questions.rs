@@ -9,6 +9,7 @@ use super::backends::Backends;
 use super::protocol::{Environment, ToSatellite};
 use crate::assignments;
 use crate::lifecycle::{SatelliteId, Session};
+use crate::packages::blobs::Blob;
 use crate::run_secrets::{self, Denied};
 
 /// Questions one session may have open at once.
@@ -66,8 +67,10 @@ impl Question {
                     Some(ToSatellite::ScriptPackageManifest { lockfile_hash, entries })
                 }
                 Question::Blob { integrity } => {
-                    let data = backends.packages.blob(&integrity).await?.data;
-                    Some(ToSatellite::ScriptPackageBlob { integrity, data })
+                    Some(match backends.packages.blob(&integrity).await? {
+                        Blob::Missing => ToSatellite::ScriptPackageBlob { integrity, data: None },
+                        Blob::Message(message) => ToSatellite::Ready(message),
+                    })
                 }
                 Question::RunSecrets { request_id, config_id, collector_id } => {
                     let of = (satellite, session);
