@@ -6,11 +6,13 @@
 use std::collections::{BTreeSet, HashSet};
 
 use deadpool_postgres::{GenericClient, Object, Transaction};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use tokio_postgres::types::{Json, ToSql};
+use utoipa::ToSchema;
 
 use crate::expected::Expected;
 use crate::lifecycle::{Position, SatelliteId, Session};
@@ -32,6 +34,41 @@ const MAX_INTERVAL_SECONDS: i64 = 7 * 24 * 60 * 60;
 
 /// How the path of a field begins.
 const ROOT: &str = "assignments";
+
+/// One thing a satellite is to check.
+#[derive(Deserialize, ToSchema, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[expect(dead_code, reason = "a shape for descriptions; `check` decides")]
+pub struct Assignment {
+    /// Unlike that of every other assignment of the satellite on the same system.
+    #[schema(min_length = 1, max_length = 200)]
+    config_id: String,
+    /// What is checked.
+    #[schema(min_length = 1, max_length = 200)]
+    system_id: String,
+    /// How it is checked.
+    #[schema(min_length = 1, max_length = 200)]
+    strategy_id: String,
+    /// Whatever the strategy wants to know.
+    #[schema(value_type = Object)]
+    #[schemars(with = "Map<String, Value>")]
+    config: Value,
+    /// How often.
+    #[schema(minimum = 1, maximum = 604_800)]
+    interval_seconds: i64,
+    /// What is collected besides; at most 50.
+    #[schema(value_type = Option<Vec<Object>>, nullable = false)]
+    #[schemars(with = "Vec<Map<String, Value>>", skip_serializing_if = "Option::is_none")]
+    collectors: Option<Value>,
+    /// For people.
+    #[schema(min_length = 1, max_length = 200, nullable = false)]
+    #[schemars(with = "String", skip_serializing_if = "Option::is_none")]
+    config_name: Option<String>,
+    /// For people.
+    #[schema(min_length = 1, max_length = 200, nullable = false)]
+    #[schemars(with = "String", skip_serializing_if = "Option::is_none")]
+    system_name: Option<String>,
+}
 
 /// A list as it is in force for a session.
 #[derive(Debug, Clone)]

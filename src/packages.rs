@@ -10,6 +10,7 @@ use std::time::Duration;
 use async_nats::RequestErrorKind;
 use async_nats::connection::State;
 use futures_util::StreamExt;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -54,11 +55,14 @@ const MAX_HASH: usize = 200;
 
 /// One package of a manifest, as far as it is looked at: what the backend says of it besides is the
 /// agent's.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[expect(dead_code, reason = "a shape: entries are passed on as they came")]
-struct Package {
+pub struct Package {
+    /// Its name.
     name: String,
+    /// Its version.
     version: String,
+    /// The hash of its content.
     integrity: String,
 }
 

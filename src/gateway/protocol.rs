@@ -6,14 +6,17 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use bytes::Bytes;
+use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::packages::Desired;
+use crate::assignments::Assignment;
+use crate::packages::{Desired, Package};
 use crate::run_secrets;
 
 /// The most capabilities a satellite may name, and the most characters of each.
@@ -30,7 +33,7 @@ pub const MUST_AUTHENTICATE: &str = "Must authenticate first";
 pub const INVALID_CREDENTIALS: &str = "Invalid client ID or token";
 
 /// A message from a satellite.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", rename_all_fields = "camelCase")]
 pub enum FromSatellite {
     /// The first message of a connection.
@@ -38,6 +41,7 @@ pub enum FromSatellite {
         /// The satellite's id, as text: a malformed one is refused like an unknown one.
         client_id: String,
         /// Its token.
+        #[schemars(with = "String")]
         token: SecretString,
         /// What it can do.
         capabilities: Option<Vec<String>>,
@@ -53,15 +57,16 @@ pub enum FromSatellite {
     },
     /// The result of a check.
     Result {
-        /// Of which assignment
+        /// The config of its assignment.
         config_id: String,
-        /// on which system.
+        /// The system of its assignment.
         system_id: String,
         /// How it is.
         status: CheckStatus,
         /// How long the check took.
         latency_ms: Option<f64>,
         /// What it found.
+        #[schemars(with = "Option<Map<String, Value>>")]
         result: Option<AnyObject>,
         /// When.
         executed_at: String,
@@ -106,7 +111,7 @@ pub enum FromSatellite {
 }
 
 /// How a checked system is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CheckStatus {
     /// As it should be.
@@ -118,7 +123,7 @@ pub enum CheckStatus {
 }
 
 /// How far an agent is in fetching script packages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SyncStatus {
     /// Not begun.
@@ -253,7 +258,7 @@ impl Malformed {
 }
 
 /// A message to a satellite.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", rename_all_fields = "camelCase")]
 pub enum ToSatellite {
     /// The satellite is connected, and the log says so.
@@ -261,6 +266,7 @@ pub enum ToSatellite {
         /// The satellite.
         satellite_id: Uuid,
         /// What it is to check.
+        #[schemars(with = "Vec<Assignment>")]
         assignments: Box<RawValue>,
         /// The script packages it is to have: absent where nobody says, null for none.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -269,6 +275,7 @@ pub enum ToSatellite {
     /// Its assignments have changed: these are all of them.
     ConfigUpdated {
         /// What it is to check from now on.
+        #[schemars(with = "Vec<Assignment>")]
         assignments: Box<RawValue>,
         /// The script packages it is to have: absent where nobody says, null for none.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -294,6 +301,7 @@ pub enum ToSatellite {
         /// Of this hash.
         lockfile_hash: String,
         /// Each of them, as the backend says it.
+        #[schemars(with = "Vec<Package>")]
         entries: Box<RawValue>,
     },
     /// A script package.
@@ -308,9 +316,11 @@ pub enum ToSatellite {
         /// The question's.
         request_id: String,
         /// Variables and values.
+        #[schemars(with = "BTreeMap<String, String>")]
         #[serde(skip_serializing_if = "Option::is_none")]
         env: Option<Environment>,
         /// What is in the way.
+        #[schemars(with = "String")]
         #[serde(skip_serializing_if = "Option::is_none")]
         error: Option<String>,
     },
