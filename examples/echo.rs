@@ -2,13 +2,12 @@
 //! conformance suite can talk to (`make conformance`). Takes the door's settings of `serve`.
 
 use anyhow::Context;
-use axum::extract::ws::{Message, WebSocketUpgrade};
 use axum::routing::get;
 use axum::{Extension, Router};
 use clap::Parser;
 use groundstation::door::Door;
 use groundstation::door::settings::{DoorArgs, SocketLimits};
-use groundstation::gateway::socket::{self, Broken, Socket};
+use groundstation::gateway::socket::{self, Broken, Message, Socket, Upgrade};
 use groundstation::metrics::Metrics;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -45,10 +44,7 @@ fn main() -> anyhow::Result<()> {
     })
 }
 
-async fn accept(
-    Extension(echo): Extension<Echo>,
-    upgrade: WebSocketUpgrade,
-) -> axum::response::Response {
+async fn accept(Extension(echo): Extension<Echo>, upgrade: Upgrade) -> axum::response::Response {
     socket::upgrade(upgrade, echo.limits, echo.metrics, repeat)
 }
 
@@ -62,7 +58,7 @@ async fn repeat(mut socket: Socket) {
                 }
             }
             // The layer below answers these.
-            Ok(Message::Ping(_) | Message::Pong(_)) => {}
+            Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {}
             Err(Broken::Violation(code)) => return socket.close(code, "").await,
             Err(Broken::Gone) => return,
         }

@@ -6,14 +6,13 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use axum::extract::ws::{self, WebSocketUpgrade};
 use axum::routing::get;
 use axum::{Extension, Router};
 use futures_util::{SinkExt, StreamExt};
 use groundstation::config::ServeArgs;
 use groundstation::door::Door;
 use groundstation::door::settings::Settings;
-use groundstation::gateway::socket::{self, Broken, Socket};
+use groundstation::gateway::socket::{self, Broken, Socket, Upgrade};
 use groundstation::metrics::Metrics;
 use groundstation::metrics::exposition::Form;
 use tokio::net::TcpListener;
@@ -58,7 +57,7 @@ async fn serve(ends: Ends) -> (SocketAddr, Metrics) {
 
 async fn accept(
     Extension(shared): Extension<Shared>,
-    upgrade: WebSocketUpgrade,
+    upgrade: Upgrade,
 ) -> axum::response::Response {
     let ends = shared.ends;
     socket::upgrade(
@@ -69,7 +68,7 @@ async fn accept(
             let mut written = Instant::now();
             loop {
                 let end = match socket.recv().await {
-                    Some(Ok(message @ ws::Message::Text(_))) => match socket.write(message).await {
+                    Some(Ok(message @ Message::Text(_))) => match socket.write(message).await {
                         Ok(()) => {
                             written = Instant::now();
                             continue;

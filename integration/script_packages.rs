@@ -501,3 +501,36 @@ async fn a_pod_asks_so_many_questions_at_once_and_turns_the_others_away() {
     assert_eq!(heard, AT_ONCE);
     fleet.check().await;
 }
+
+/// Beside what the allocator keeps of it: a copy for each would be ten times as much.
+const MOST_KEPT: u64 = 60 * 1024 * 1024;
+
+#[tokio::test]
+async fn a_package_is_not_kept_once_for_every_satellite_that_got_it() {
+    const SATELLITES: usize = 100;
+    let fleet = Fleet::new(CALM).await;
+    let nats = fleet.nats().await;
+    let data = package(TYPESCRIPT);
+    let _asked = keep(&nats, &[("typescript", data.clone())], 700_000).await;
+    let pod = fleet.pod("a").await;
+    pod.expect_nats().await;
+    let mut satellites = Vec::new();
+    for credentials in fleet.register_many("edge", SATELLITES).await {
+        satellites.push(Satellite::connect(pod.address, &credentials).await);
+    }
+    let before = pod.resident();
+    let mut most = 0;
+    for ten in satellites.chunks_mut(10) {
+        for satellite in ten.iter() {
+            satellite.send(&blob_of("typescript"));
+        }
+        for satellite in ten {
+            expect_blob(satellite, "typescript", &data).await;
+        }
+        most = most.max(pod.resident());
+    }
+    let (kept, most) = (pod.resident().saturating_sub(before), most.saturating_sub(before));
+    eprintln!("kept {kept}, at most {most}");
+    assert!(kept < MOST_KEPT, "{kept} bytes are kept");
+    fleet.check().await;
+}

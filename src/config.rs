@@ -336,11 +336,7 @@ impl ServeArgs {
         if let Some(folder) = &secrets_dir {
             secrets::check_folder("GROUNDSTATION_SECRETS_DIR", folder)?;
         }
-        let mut door = self.door.check()?;
-        // A package is one message, whatever else may wait.
-        let package = self.max_blob_bytes as usize + 1024;
-        let buffer = &mut door.socket.max_write_buffer_bytes;
-        *buffer = package.max(*buffer);
+        let door = self.door.check()?;
         Ok(Config {
             pod,
             listen,

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::extract::ws::WebSocketUpgrade;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -30,6 +29,7 @@ use crate::lookup::Lookup;
 use crate::metrics::Metrics;
 use crate::standing::Standing;
 use backends::Backends;
+use socket::Upgrade;
 use table::SessionTable;
 
 pub mod backends;
@@ -92,7 +92,7 @@ async fn accept(
     State(gateway): State<Arc<Gateway>>,
     Extension(arrival): Extension<Arrival>,
     headers: HeaderMap,
-    upgrade: WebSocketUpgrade,
+    upgrade: Upgrade,
 ) -> Response {
     if gateway.health.is_draining() {
         let retry = [(header::RETRY_AFTER, "1".to_owned())];

@@ -10,11 +10,10 @@ use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::extract::ws::{Message, Utf8Bytes};
 use tokio::time::Instant;
 
 use super::protocol::ToSatellite;
-use super::socket::{Broken, Socket};
+use super::socket::{Broken, Message, Socket, Utf8Bytes};
 
 /// Messages kept of a satellite that talks before it is let in: more than the heartbeats of so short a
 /// time. Beyond them it is not read, and heard once it is in.

@@ -10,7 +10,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::ws::Message;
 use fail::fail_point;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -23,7 +22,7 @@ use super::line::{Happened, Line};
 use super::protocol::{FromSatellite, Malformed, ToSatellite, lockfile_hash, with_source};
 use super::questions::{Answer, MAX_OF_SESSION, Question};
 use super::session::End;
-use super::socket::Broken;
+use super::socket::{Broken, Message};
 use super::table::{Command, Told};
 use crate::door::refusal::Refusal;
 use crate::lifecycle::{SatelliteId, Session};
@@ -228,7 +227,7 @@ impl<'a> Live<'a> {
         let text = match frame {
             Message::Text(text) => text,
             Message::Binary(_) => return self.drop_message(Malformed::Binary.as_str()),
-            Message::Ping(_) | Message::Pong(_) => return None,
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => return None,
             Message::Close(_) => return Some(End::ClientClose),
         };
         match FromSatellite::parse(&text) {

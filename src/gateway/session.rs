@@ -6,7 +6,6 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::ws::Message;
 use futures_util::FutureExt;
 use secrecy::SecretString;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -16,7 +15,7 @@ use uuid::Uuid;
 use super::line::Line;
 use super::live::Live;
 use super::protocol::{FromSatellite, INVALID_CREDENTIALS, MUST_AUTHENTICATE, ToSatellite};
-use super::socket::{Broken, Socket};
+use super::socket::{Broken, Message, Socket};
 use super::table::{Command, Inbox};
 use super::{Gateway, Handshake};
 use crate::credentials::Verdict;
@@ -276,7 +275,7 @@ async fn first_message(
             None | Some(Ok(Message::Close(_))) => Err(Refusal::Gone),
             Some(Err(Broken::Violation(code))) => Err(Refusal::Violation(code)),
             Some(Err(Broken::Gone)) => Err(Refusal::Gone),
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
+            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
             Some(Ok(Message::Binary(_))) => Err(Refusal::NotAuthenticate),
             Some(Ok(Message::Text(text))) => match FromSatellite::parse(&text) {
                 Ok(FromSatellite::Authenticate { client_id, token, capabilities }) => {

@@ -5,11 +5,23 @@ use std::future::{Future, poll_fn};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
-use axum::response::Response;
+use axum::extract::FromRequestParts;
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, timeout};
-use tokio_tungstenite::tungstenite;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+pub use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
 use tracing::debug;
 
 use crate::door::bucket::Bucket;
@@ -17,9 +29,13 @@ use crate::door::refusal::Refusal;
 use crate::door::settings::SocketLimits;
 use crate::metrics::Metrics;
 
-/// Allocated for every socket (axum's default is 128 KiB); a heartbeat has a hundred bytes, and a
+/// Allocated for every socket (the default is 128 KiB); a heartbeat has a hundred bytes, and a
 /// larger message is read in pieces of this.
 const READ_BUFFER_BYTES: usize = 1024;
+
+/// The most of a text that is in one frame. The layer below copies a frame before it is written, and
+/// keeps for as long as the connection lasts what the largest one took.
+const FRAGMENT_BYTES: usize = 64 * 1024;
 
 /// How long a goodbye may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -33,10 +49,56 @@ const TOO_BIG: u16 = 1009;
 /// A bounded WebSocket. See the module.
 pub struct Socket {
     /// Boxed, because futures keep what they are given more than once.
-    inner: Box<WebSocket>,
+    inner: Box<WebSocketStream<TokioIo<Upgraded>>>,
+    /// What is still to be written of a message in fragments.
+    rest: Option<Rest>,
     limits: SocketLimits,
     messages: Bucket,
     metrics: Metrics,
+}
+
+/// The rest of a long text. It shares the text with whoever else has it.
+struct Rest {
+    text: Bytes,
+    opcode: OpCode,
+}
+
+impl Rest {
+    fn of(text: Utf8Bytes) -> Rest {
+        Rest { text: text.into(), opcode: OpCode::Data(Data::Text) }
+    }
+
+    /// The next frame, and what is left after it.
+    fn next(mut self) -> (Frame, Option<Rest>) {
+        let part = self.text.split_to(self.text.len().min(FRAGMENT_BYTES));
+        let is_last = self.text.is_empty();
+        let frame = Frame::message(part, self.opcode, is_last);
+        self.opcode = OpCode::Data(Data::Continue);
+        (frame, (!is_last).then_some(self))
+    }
+}
+
+/// A request for a WebSocket that can be granted.
+pub struct Upgrade {
+    key: HeaderValue,
+    on_upgrade: OnUpgrade,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Upgrade, Response> {
+        let on_upgrade = parts.extensions.get::<OnUpgrade>().cloned();
+        // Only whether it may be granted: axum's own socket keeps its stream, and its limits, to itself.
+        let asked = WebSocketUpgrade::from_request_parts(parts, state).await;
+        drop(asked.map_err(WebSocketUpgradeRejection::into_response)?);
+        let key = parts.headers.get(header::SEC_WEBSOCKET_KEY).cloned();
+        match on_upgrade.zip(key) {
+            Some((on_upgrade, key)) => Ok(Upgrade { key, on_upgrade }),
+            // Not over HTTP/1.1.
+            None => Err(StatusCode::UPGRADE_REQUIRED.into_response()),
+        }
+    }
 }
 
 /// Why nothing more can be heard or said.
@@ -50,7 +112,7 @@ pub enum Broken {
 
 /// Answers an upgrade, and runs `session` with the socket.
 pub fn upgrade<F>(
-    upgrade: WebSocketUpgrade,
+    upgrade: Upgrade,
     limits: SocketLimits,
     metrics: Metrics,
     session: impl FnOnce(Socket) -> F + Send + 'static,
@@ -58,20 +120,35 @@ pub fn upgrade<F>(
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    upgrade
-        .max_message_size(limits.max_message_bytes)
-        .max_frame_size(limits.max_frame_bytes)
-        .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(0)
-        .max_write_buffer_size(limits.max_write_buffer_bytes)
-        .on_failed_upgrade(|error| debug!(%error, "upgrade failed"))
-        .on_upgrade(move |inner| {
-            let messages = Bucket::full(limits.messages, Instant::now());
-            session(Socket { inner: Box::new(inner), limits, messages, metrics })
-        })
+    let Upgrade { key, on_upgrade } = upgrade;
+    tokio::spawn(async move {
+        match on_upgrade.await {
+            Ok(upgraded) => session(Socket::over(upgraded, limits, metrics).await).await,
+            Err(error) => debug!(%error, "upgrade failed"),
+        }
+    });
+    let headers = [
+        (header::CONNECTION, "upgrade".to_owned()),
+        (header::UPGRADE, "websocket".to_owned()),
+        (header::SEC_WEBSOCKET_ACCEPT, derive_accept_key(key.as_bytes())),
+    ];
+    (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
 }
 
 impl Socket {
+    async fn over(upgraded: Upgraded, limits: SocketLimits, metrics: Metrics) -> Socket {
+        let config = WebSocketConfig::default()
+            .max_message_size(Some(limits.max_message_bytes))
+            .max_frame_size(Some(limits.max_frame_bytes))
+            .read_buffer_size(READ_BUFFER_BYTES)
+            .write_buffer_size(0)
+            .max_write_buffer_size(limits.max_write_buffer_bytes);
+        let io = TokioIo::new(upgraded);
+        let inner = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
+        let messages = Bucket::full(limits.messages, Instant::now());
+        Socket { inner: Box::new(inner), rest: None, limits, messages, metrics }
+    }
+
     /// The next frame, of whatever kind, if it is not one too many; `None` when none will come.
     pub async fn recv(&mut self) -> Option<Result<Message, Broken>> {
         poll_fn(|cx| self.poll_recv(cx)).await
@@ -97,12 +174,22 @@ impl Socket {
         &mut self,
         cx: &mut Context<'_>,
         next: &mut Option<Message>,
-    ) -> Poll<Result<(), axum::Error>> {
-        if next.is_some() {
+    ) -> Poll<Result<(), tungstenite::Error>> {
+        while self.rest.is_some() || next.is_some() {
             ready!(self.inner.poll_ready_unpin(cx))?;
-            if let Some(message) = next.take() {
-                self.inner.start_send_unpin(message)?;
-            }
+            let rest = self.rest.take().map(Ok).or_else(|| Some(in_fragments(next.take()?)));
+            let message = match rest {
+                Some(Ok(rest)) => {
+                    let (frame, rest) = rest.next();
+                    self.rest = rest;
+                    Message::Frame(frame)
+                }
+                Some(Err(short)) => short,
+                None => break,
+            };
+            self.inner.start_send_unpin(message)?;
+            // One frame is out before the next is put together.
+            ready!(self.inner.poll_flush_unpin(cx))?;
         }
         self.inner.poll_flush_unpin(cx)
     }
@@ -112,7 +199,10 @@ impl Socket {
         self.limits.write_timeout
     }
 
-    fn admit(&mut self, message: Result<Message, axum::Error>) -> Option<Result<Message, Broken>> {
+    fn admit(
+        &mut self,
+        message: Result<Message, tungstenite::Error>,
+    ) -> Option<Result<Message, Broken>> {
         let message = match message {
             Ok(message) => message,
             Err(error) => return Some(Err(self.broken(error))),
@@ -131,9 +221,10 @@ impl Socket {
 
     /// Sends a message just as it came.
     pub async fn write(&mut self, message: Message) -> Result<(), Broken> {
-        match timeout(self.limits.write_timeout, self.inner.send(message)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(self.broken(error)),
+        let (mut next, patience) = (Some(message), self.limits.write_timeout);
+        let written = poll_fn(|cx| self.poll_write(cx, &mut next));
+        match timeout(patience, written).await {
+            Ok(written) => written,
             Err(_) => {
                 self.metrics.refused(Refusal::WriteTimeout);
                 Err(Broken::Gone)
@@ -144,10 +235,11 @@ impl Socket {
     /// Sends a close frame and gives the other side a moment to answer it.
     pub async fn close(mut self, code: u16, reason: &'static str) {
         let farewell = async {
-            let frame = CloseFrame { code, reason: reason.into() };
+            let frame = CloseFrame { code: code.into(), reason: reason.into() };
+            // Also in the middle of a message, as the protocol allows.
             self.inner.send(Message::Close(Some(frame))).await?;
-            while let Some(Ok(_)) = self.inner.recv().await {}
-            Ok::<_, axum::Error>(())
+            while let Some(Ok(_)) = self.inner.next().await {}
+            Ok::<_, tungstenite::Error>(())
         };
         match timeout(CLOSE_TIMEOUT, farewell).await {
             Ok(Ok(())) => {}
@@ -159,33 +251,63 @@ impl Socket {
     /// After a close frame has been heard: the answer waits in the socket, and reading on sends it.
     /// Nothing else may be sent.
     pub async fn answer_close(mut self) {
-        let farewell = async { while let Some(Ok(_)) = self.inner.recv().await {} };
+        let farewell = async { while let Some(Ok(_)) = self.inner.next().await {} };
         if timeout(CLOSE_TIMEOUT, farewell).await.is_err() {
             debug!("the other side did not end the connection after its goodbye");
         }
     }
 
     /// What an error of the WebSocket layer means, counted where a limit was met.
-    fn broken(&self, error: axum::Error) -> Broken {
+    fn broken(&self, error: tungstenite::Error) -> Broken {
         use tungstenite::error::ProtocolError::ResetWithoutClosingHandshake;
-        let error = error.into_inner();
-        let (refusal, broken) = match error.downcast_ref::<tungstenite::Error>() {
-            Some(tungstenite::Error::Capacity(_)) => {
-                (Refusal::MessageSize, Broken::Violation(TOO_BIG))
-            }
-            Some(tungstenite::Error::Utf8(_)) => {
-                (Refusal::Protocol, Broken::Violation(INVALID_DATA))
-            }
-            Some(tungstenite::Error::WriteBufferFull(_)) => (Refusal::WriteBuffer, Broken::Gone),
-            Some(tungstenite::Error::Protocol(ResetWithoutClosingHandshake)) | None => {
-                return Broken::Gone;
-            }
-            Some(tungstenite::Error::Protocol(_)) => {
+        let (refusal, broken) = match error {
+            tungstenite::Error::Capacity(_) => (Refusal::MessageSize, Broken::Violation(TOO_BIG)),
+            tungstenite::Error::Utf8(_) => (Refusal::Protocol, Broken::Violation(INVALID_DATA)),
+            tungstenite::Error::WriteBufferFull(_) => (Refusal::WriteBuffer, Broken::Gone),
+            tungstenite::Error::Protocol(ResetWithoutClosingHandshake) => return Broken::Gone,
+            tungstenite::Error::Protocol(_) => {
                 (Refusal::Protocol, Broken::Violation(PROTOCOL_ERROR))
             }
-            Some(_) => return Broken::Gone,
+            _ => return Broken::Gone,
         };
         self.metrics.refused(refusal);
         broken
+    }
+}
+
+/// A long text, to be written in fragments; anything else as it is.
+fn in_fragments(message: Message) -> Result<Rest, Message> {
+    match message {
+        Message::Text(text) if text.len() > FRAGMENT_BYTES => Ok(Rest::of(text)),
+        short => Err(short),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_text_is_one_message_in_several_frames_and_a_short_one_stays_as_it_is() {
+        let short = Message::text("x".repeat(FRAGMENT_BYTES));
+        assert_eq!(in_fragments(short.clone()).map(drop), Err(short));
+        for (length, frames) in [(FRAGMENT_BYTES + 1, 2), (3 * FRAGMENT_BYTES, 3)] {
+            let text: String = (0..length).map(|n| char::from(b'a' + (n % 23) as u8)).collect();
+            let mut rest = in_fragments(Message::text(text.clone())).ok();
+            let (mut written, mut heads) = (Vec::new(), Vec::new());
+            while let Some(left) = rest {
+                let (frame, next) = left.next();
+                written.extend_from_slice(frame.payload());
+                heads.push((frame.header().opcode, frame.header().is_final));
+                rest = next;
+            }
+            assert_eq!(written, text.as_bytes());
+            assert_eq!(heads.len(), frames);
+            let (first, others) = heads.split_first().expect("a frame");
+            assert_eq!(*first, (OpCode::Data(Data::Text), false));
+            let (last, between) = others.split_last().expect("a second one");
+            assert_eq!(*last, (OpCode::Data(Data::Continue), true));
+            assert!(between.iter().all(|head| *head == (OpCode::Data(Data::Continue), false)));
+        }
     }
 }
