@@ -1,12 +1,15 @@
 //! Says back whatever it hears, over the gateway's own WebSocket layer and behind its door: what a
 //! conformance suite can talk to (`make conformance`). Takes the door's settings of `serve`.
 
+use std::sync::Arc;
+
 use anyhow::Context;
 use axum::routing::get;
 use axum::{Extension, Router};
 use clap::Parser;
 use groundstation::door::Door;
 use groundstation::door::settings::{DoorArgs, SocketLimits};
+use groundstation::gateway::room::Room;
 use groundstation::gateway::socket::{self, Broken, Message, Socket, Upgrade};
 use groundstation::metrics::Metrics;
 use tokio::net::TcpListener;
@@ -26,6 +29,7 @@ struct Arguments {
 #[derive(Clone)]
 struct Echo {
     limits: SocketLimits,
+    room: Arc<Room>,
     metrics: Metrics,
 }
 
@@ -37,7 +41,9 @@ fn main() -> anyhow::Result<()> {
         let listener = TcpListener::bind(&arguments.listen).await?;
         println!("{}", listener.local_addr()?);
         let metrics = Metrics::new();
-        let echo = Echo { limits: settings.socket, metrics: metrics.clone() };
+        let (bytes, patience) = (settings.large_message_bytes, settings.large_message_timeout);
+        let room = Room::new(bytes, patience, metrics.clone());
+        let echo = Echo { limits: settings.socket, room, metrics: metrics.clone() };
         let routes = Router::new().route("/", get(accept)).layer(Extension(echo));
         Door::new(settings, metrics)?.serve(listener, routes, CancellationToken::new()).await;
         Ok(())
@@ -45,10 +51,12 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn accept(Extension(echo): Extension<Echo>, upgrade: Upgrade) -> axum::response::Response {
-    socket::upgrade(upgrade, echo.limits, echo.metrics, repeat)
+    socket::upgrade(upgrade, echo.limits, echo.room, echo.metrics, repeat)
 }
 
 async fn repeat(mut socket: Socket) {
+    // Whoever talks to an echo is known well enough.
+    socket.is_known();
     while let Some(heard) = socket.recv().await {
         match heard {
             Ok(Message::Close(_)) => return socket.answer_close().await,

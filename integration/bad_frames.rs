@@ -3,10 +3,12 @@
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::harness::{CALM, Fleet, Heard, Satellite};
+use crate::harness::raw::{Raw, UPGRADE, frame};
+use crate::harness::{CALM, Credentials, Fleet, Heard, Satellite};
 
-/// The contract's limit of a frame.
-const LIMIT: usize = 64 * 1024;
+/// The contract's limit of a message, and that of whoever has not said who it is.
+const LIMIT: usize = 16 * 1024 * 1024;
+const STRANGERS_LIMIT: usize = 64 * 1024;
 
 fn dropped(reason: &str) -> String {
     format!("groundstation_dropped_messages_total{{reason=\"{reason}\"}}")
@@ -57,7 +59,7 @@ fn heartbeat_of(bytes: usize) -> Message {
 }
 
 #[tokio::test]
-async fn a_frame_of_64_kib_is_taken_and_one_byte_more_closes_the_socket_with_1009() {
+async fn a_message_of_16_mib_is_taken_and_one_byte_more_closes_the_socket_with_1009() {
     let fleet = Fleet::new(CALM).await;
     let pod = fleet.pod("a").await;
     let credentials = pod.register("edge", "eu").await;
@@ -68,16 +70,50 @@ async fn a_frame_of_64_kib_is_taken_and_one_byte_more_closes_the_socket_with_100
     assert_eq!(satellite.hear().await, Heard::Closed(1009));
     let ended = ["1 connected connect", "1 disconnected connection_dropped"];
     fleet.expect_history(credentials.id, &ended).await;
+    assert_eq!(pod.metric("groundstation_large_message_bytes").await, 0.0);
     fleet.check().await;
 }
 
 #[tokio::test]
-async fn a_first_frame_over_64_kib_is_closed_with_1009_and_leaves_no_edge() {
+async fn a_message_over_16_mib_in_fragments_is_closed_with_1009_by_the_one_that_is_too_much() {
+    const FRAGMENT: usize = 1024 * 1024;
+    const TEXT: u8 = 0x1;
+    const CONTINUATION: u8 = 0x0;
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let credentials = pod.register("edge", "eu").await;
+    let mut raw = Raw::connect(pod.address).await;
+    raw.send(format!("{UPGRADE}\r\n")).await;
+    raw.head().await;
+    let Credentials { id, token } = &credentials;
+    let authenticate = json!({"type": "authenticate", "clientId": id, "token": token});
+    raw.send(frame(0x80 | TEXT, authenticate.to_string().as_bytes())).await;
+    raw.read_until(b"\"authenticated\"").await;
+    for n in 0..=LIMIT / FRAGMENT {
+        let opcode = if n == 0 { TEXT } else { CONTINUATION };
+        raw.send(frame(opcode, &vec![b'x'; FRAGMENT])).await;
+    }
+    let said = raw.ended().await;
+    assert!(said.windows(2).any(|code| code == 1009u16.to_be_bytes()), "{said:?}");
+    let ended = ["1 connected connect", "1 disconnected connection_dropped"];
+    fleet.expect_history(credentials.id, &ended).await;
+    pod.expect_metric("groundstation_large_message_bytes", 0.0).await;
+    fleet.check().await;
+}
+
+#[tokio::test]
+async fn before_it_has_said_who_it_is_64_kib_are_taken_and_one_byte_more_closes_with_1009() {
     let fleet = Fleet::new(CALM).await;
     let pod = fleet.pod("a").await;
     let mut satellite = Satellite::open(pod.address).await;
-    satellite.send_frame(heartbeat_of(10 * LIMIT));
-    assert_eq!(satellite.hear().await, Heard::Closed(1009));
+    satellite.send_frame(heartbeat_of(STRANGERS_LIMIT));
+    satellite.expect("auth_failed").await;
+    assert_eq!(satellite.hear().await, Heard::Closed(4001));
+    for bytes in [STRANGERS_LIMIT + 1, 10 * STRANGERS_LIMIT] {
+        let mut satellite = Satellite::open(pod.address).await;
+        satellite.send_frame(heartbeat_of(bytes));
+        assert_eq!(satellite.hear().await, Heard::Closed(1009));
+    }
     assert_eq!(fleet.log_length().await, 0);
     fleet.check().await;
 }

@@ -2,11 +2,11 @@
 
 use serde_json::json;
 use tokio::time::timeout;
-use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::tungstenite::Error;
 
 use crate::harness::raw::{Raw, UPGRADE, frame};
 use crate::harness::wait::PATIENCE;
-use crate::harness::{CALM, Fleet, Heard, Satellite, eventually};
+use crate::harness::{CALM, Fleet, Satellite, eventually};
 
 fn refusals(reason: &str) -> String {
     format!("groundstation_door_refusals_total{{reason=\"{reason}\"}}")
@@ -128,31 +128,6 @@ async fn compression_is_never_negotiated_and_a_compressed_frame_breaks_the_proto
     assert!(said.windows(2).any(|code| code == 1002u16.to_be_bytes()), "{said:?}");
     assert_eq!(pod.metric(&refusals("protocol")).await, 1.0);
     assert_eq!(fleet.log_length().await, 0);
-}
-
-#[tokio::test]
-async fn more_messages_than_the_rate_close_that_socket_with_1008_and_no_other() {
-    let fleet = Fleet::new(CALM).await;
-    let pod = fleet.plan("a").with("GROUNDSTATION_MESSAGE_RATE", "2");
-    let pod = pod.with("GROUNDSTATION_MESSAGE_BURST", "20").start().await;
-    let (loud, calm) = (pod.register("loud", "eu").await, pod.register("calm", "eu").await);
-    let beside = Satellite::connect(pod.address, &calm).await;
-    let mut satellite = Satellite::connect(pod.address, &loud).await;
-    for n in 0..60 {
-        // Pings are not for nothing either.
-        match n % 2 {
-            0 => satellite.beat(),
-            _ => satellite.send_frame(Message::Ping("x".into())),
-        }
-    }
-    assert_eq!(satellite.hear().await, Heard::Closed(1008));
-    let ended = ["1 connected connect", "1 disconnected connection_dropped"];
-    fleet.expect_history(loud.id, &ended).await;
-    assert_eq!(pod.metric(&refusals("message_rate")).await, 1.0);
-    beside.beat();
-    pod.expect_metric("groundstation_sessions", 1.0).await;
-    assert_eq!(fleet.history(calm.id).await, ["1 connected connect"]);
-    beside.close().await;
 }
 
 #[tokio::test]

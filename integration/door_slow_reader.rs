@@ -12,6 +12,7 @@ use futures_util::{SinkExt, StreamExt};
 use groundstation::config::ServeArgs;
 use groundstation::door::Door;
 use groundstation::door::settings::Settings;
+use groundstation::gateway::room::Room;
 use groundstation::gateway::socket::{self, Broken, Socket, Upgrade};
 use groundstation::metrics::Metrics;
 use groundstation::metrics::exposition::Form;
@@ -59,11 +60,13 @@ async fn accept(
     Extension(shared): Extension<Shared>,
     upgrade: Upgrade,
 ) -> axum::response::Response {
-    let ends = shared.ends;
+    let (ends, settings, metrics) = (shared.ends, shared.settings, shared.metrics);
+    let (bytes, patience) = (settings.large_message_bytes, settings.large_message_timeout);
     socket::upgrade(
         upgrade,
-        shared.settings.socket,
-        shared.metrics,
+        settings.socket,
+        Room::new(bytes, patience, metrics.clone()),
+        metrics,
         |mut socket: Socket| async move {
             let mut written = Instant::now();
             loop {

@@ -28,7 +28,7 @@ const PING: u8 = 0x9;
 
 /// Messages as agents send them, to be spoilt.
 fn honest_message(rng: &mut Rng) -> String {
-    let message = match rng.u8(0..8) {
+    let message = match rng.u8(0..11) {
         0 => json!({"type": "authenticate", "clientId": uuid::Uuid::from_u128(rng.u128(..)),
                     "token": "csat_void", "capabilities": ["http", "scrape"]}),
         1 => json!({"type": "result", "configId": "c", "systemId": "s", "status": "healthy",
@@ -40,6 +40,13 @@ fn honest_message(rng: &mut Rng) -> String {
         5 => json!({"type": "request_script_package_blob", "integrity": "sha512-x"}),
         6 => json!({"type": "request_run_secrets", "requestId": "r", "configId": "c",
                     "collectorId": "l", "runId": "u"}),
+        7 => {
+            json!({"type": "request_config_secrets", "requestId": "r", "configId": "c", "runId": "u"})
+        }
+        8 => json!({"type": "capability_secret_request", "requestId": "r", "kind": "k",
+                    "payload": {"a": 1}}),
+        9 => json!({"type": "telemetry_batch", "batchId": "0", "kind": "k", "payload": [{"a": 1}],
+                    "droppedByGroup": {"a": 1}}),
         _ => json!({"type": "heartbeat", "version": "0.5.0", "uptimeSeconds": 1}),
     };
     message.to_string()
@@ -83,7 +90,7 @@ fn odd_values(rng: &mut Rng) -> String {
 
 /// Bytes of one frame, or of several that belong together.
 fn hostile(rng: &mut Rng) -> Vec<u8> {
-    match rng.u8(0..14) {
+    match rng.u8(0..16) {
         0..3 => frame(FINAL | TEXT, &mutated(rng)),
         3 => {
             let whole = honest_message(rng);
@@ -122,6 +129,26 @@ fn hostile(rng: &mut Rng) -> Vec<u8> {
             }
             _ => (0..rng.usize(1..200)).map(|_| rng.u8(..)).collect(),
         },
+        // Large ones, most of which never come or are no message: millions of values, of fields, of levels.
+        13 => {
+            let mut announced = vec![FINAL | TEXT, 0xff];
+            announced.extend(rng.u64(60_000..17_000_000).to_be_bytes());
+            announced.extend([0; 4]);
+            announced.extend(vec![b'['; rng.usize(1..2_000)]);
+            announced
+        }
+        14 => {
+            let values = match rng.u8(0..4) {
+                0 => format!(r#"{{"type":"result","result":{{"a":[{}0]}}}}"#, "0,".repeat(100_000)),
+                1 => format!(r#"{{"type":"result","executedAt":[{}0]}}"#, "0,".repeat(100_000)),
+                2 => {
+                    let fields: String = (0..20_000).map(|n| format!(r#","{n}":0"#)).collect();
+                    format!(r#"{{"type":"telemetry_batch"{fields}}}"#)
+                }
+                _ => format!(r#"{{"type":"heartbeat","x":{}"#, "[".repeat(200_000)),
+            };
+            frame(FINAL | TEXT, values.as_bytes())
+        }
         // Half a frame.
         _ => {
             let whole = frame(FINAL | TEXT, honest_message(rng).as_bytes());

@@ -469,39 +469,6 @@ async fn what_an_agent_says_of_its_strategies_and_packages_is_passed_on_with_who
     fleet.check().await;
 }
 
-#[tokio::test]
-async fn a_pod_asks_so_many_questions_at_once_and_turns_the_others_away() {
-    const AT_ONCE: usize = 256;
-    const OF_SESSION: usize = 8;
-    let fleet = Fleet::new(CALM).await;
-    let pod = fleet.pod("a").await;
-    pod.expect_nats().await;
-    let nats = fleet.nats().await;
-    let (tell, mut asked) = tokio::sync::mpsc::unbounded_channel();
-    // It hears every question and answers none.
-    respond(&nats, "script-packages.manifest", move |question| {
-        tell.send(question).expect("the test listens");
-        None
-    })
-    .await;
-    let mut satellites = Vec::new();
-    for credentials in fleet.register_many("edge", AT_ONCE / OF_SESSION + 1).await {
-        satellites.push(Satellite::connect(pod.address, &credentials).await);
-    }
-    for (n, satellite) in satellites.iter().enumerate() {
-        for m in 0..OF_SESSION {
-            satellite.send(&manifest_of(&format!("{n}-{m}")));
-        }
-    }
-    expect_asked(&pod, "manifest", "timeout", AT_ONCE as f64).await;
-    let mut heard = 0;
-    while asked.try_recv().is_ok() {
-        heard += 1;
-    }
-    assert_eq!(heard, AT_ONCE);
-    fleet.check().await;
-}
-
 /// Beside what the allocator keeps of it: a copy for each would be ten times as much.
 const MOST_KEPT: u64 = 60 * 1024 * 1024;
 

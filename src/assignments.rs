@@ -99,6 +99,11 @@ impl Assigned {
         Assigned::new(0, to_raw_value::<[Value; 0]>(&[])?)
     }
 
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.pairs.len()
+    }
+
     /// Whether a result of this config on this system may be passed on.
     pub fn allows(&self, config_id: &str, system_id: &str) -> bool {
         // Owned to be compared as a pair; results are rare.

@@ -1,7 +1,8 @@
 //! The satellites' door: `GET /api/ws/satellite`.
 //!
 //! [`session`] is one socket's life, [`live`] the authenticated part of it, [`line`] how it reads
-//! while it writes, [`protocol`] its messages. [`table`] is the sessions of this pod; [`questions`] and [`backends`] what satellites ask of others and say to them. The gateway
+//! while it writes, [`protocol`] its messages; [`intake`] holds what comes to its size, and what is large
+//! waits for [`room`]. [`table`] is the sessions of this pod; [`questions`] and [`backends`] what satellites ask of others and say to them. The gateway
 //! hands edges to the log, heartbeats to the flusher and results to their queue, and answers no
 //! questions about the fleet.
 
@@ -29,16 +30,19 @@ use crate::lookup::Lookup;
 use crate::metrics::Metrics;
 use crate::standing::Standing;
 use backends::Backends;
+use room::Room;
 use socket::Upgrade;
 use table::SessionTable;
 
 pub mod backends;
+pub mod intake;
 mod line;
 mod live;
 pub mod protocol;
 #[cfg(test)]
 mod protocol_properties;
 mod questions;
+pub mod room;
 mod session;
 pub mod socket;
 pub mod table;
@@ -69,6 +73,8 @@ pub struct Gateway {
     pub drain_spread: Duration,
     /// The default offline threshold.
     pub default_threshold: Duration,
+    /// What large messages may take of the pod's memory.
+    pub room: Arc<Room>,
     /// What everybody is held to before he has said who he is.
     pub door: Arc<Door>,
 }
@@ -106,7 +112,8 @@ async fn accept(
         }
     };
     let limits = gateway.door.settings().socket;
-    socket::upgrade(upgrade, limits, gateway.metrics.clone(), |socket| async move {
+    let (room, metrics) = (gateway.room.clone(), gateway.metrics.clone());
+    socket::upgrade(upgrade, limits, room, metrics, |socket| async move {
         let sockets = gateway.sockets.clone();
         sockets.track_future(session::run(socket, gateway, handshake)).await;
     })

@@ -48,6 +48,17 @@ pub struct Numbers {
     results: Counters<1>,
     /// Results that wait for JetStream.
     pub results_waiting: Gauge,
+    /// Results of which only the status was passed on, as they are more than NATS carries.
+    pub results_truncated: Counter,
+    /// Bytes that large messages take of the room there is for them.
+    pub large_message_bytes: Gauge,
+    /// That room.
+    pub large_message_bytes_max: Gauge,
+    /// Satellites that wait for some of it.
+    pub large_messages_waiting: Gauge,
+    held_back: Counters<1>,
+    /// Satellites' questions that wait for their turn.
+    pub questions_waiting: Gauge,
     asked: Counters<2>,
     passed_on: Counters<2>,
     /// Edges in one append.
@@ -150,6 +161,12 @@ impl Metrics {
             tls_reloads: Family::default(),
             results: Family::default(),
             results_waiting: Gauge::default(),
+            results_truncated: Counter::default(),
+            large_message_bytes: Gauge::default(),
+            large_message_bytes_max: Gauge::default(),
+            large_messages_waiting: Gauge::default(),
+            held_back: Family::default(),
+            questions_waiting: Gauge::default(),
             asked: Family::default(),
             passed_on: Family::default(),
             append_batch: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
@@ -197,6 +214,9 @@ impl Metrics {
         for outcome in ["delivered", "not_assigned", "revoked", "overflowed", "too_large"] {
             numbers.results.get_or_create(&[("outcome", outcome)]).inc_by(0);
         }
+        for by in ["rate", "room"] {
+            numbers.held_back.get_or_create(&[("by", by)]).inc_by(0);
+        }
         for limit in Refusal::ALL {
             numbers.refusals.get_or_create(&[("reason", limit.as_str())]).inc_by(0);
         }
@@ -237,6 +257,36 @@ impl Numbers {
             "results_waiting",
             "Results that wait for JetStream",
             self.results_waiting.clone(),
+        );
+        r.register(
+            "results_truncated",
+            "Results passed on without what they found, as NATS does not carry it",
+            self.results_truncated.clone(),
+        );
+        r.register(
+            "large_message_bytes",
+            "What large messages of satellites take of the room for them",
+            self.large_message_bytes.clone(),
+        );
+        r.register(
+            "large_message_bytes_max",
+            "The room for large messages",
+            self.large_message_bytes_max.clone(),
+        );
+        r.register(
+            "large_messages_waiting",
+            "Satellites that are not read until there is room for what they send",
+            self.large_messages_waiting.clone(),
+        );
+        r.register(
+            "held_back",
+            "Times a satellite was not read for a while, by what for",
+            self.held_back.clone(),
+        );
+        r.register(
+            "questions_waiting",
+            "Satellites' questions that wait for their turn",
+            self.questions_waiting.clone(),
         );
         r.register("backend_requests", "Questions to other backends", self.asked.clone());
         r.register(
@@ -459,6 +509,11 @@ impl Numbers {
         if !has_one {
             self.database_wait_failures.get_or_create(&labels).inc();
         }
+    }
+
+    /// Counts a satellite that is not read for a while: `rate` for what it sent, `room` for what it sends.
+    pub fn held_back(&self, by: &'static str) {
+        self.held_back.get_or_create(&[("by", by)]).inc();
     }
 
     /// Counts a question to another backend.

@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::credentials::Credentials;
 use crate::door::{self, Door};
 use crate::gateway::backends::Backends;
+use crate::gateway::room::Room;
 use crate::gateway::table::SessionTable;
 use crate::gateway::{self, Gateway};
 use crate::health::Health;
@@ -108,6 +109,12 @@ pub async fn run(
         nats.clone(),
         metrics.clone(),
     ));
+    let wanted = backends.wanted.clone();
+    let room = Room::new(
+        config.door.large_message_bytes,
+        config.door.large_message_timeout,
+        metrics.clone(),
+    );
     let gateway = Arc::new(Gateway {
         credentials: Credentials::new(database.clone()),
         standing: Lookup::new(&database),
@@ -121,6 +128,7 @@ pub async fn run(
         drain: drain.clone(),
         drain_spread: config.drain.spread,
         default_threshold: config.offline_threshold,
+        room,
         door: door.clone(),
     });
     let sockets = gateway.sockets.clone();
@@ -201,6 +209,8 @@ pub async fn run(
     tasks.spawn(micro.run(stop.clone()));
     tasks.spawn(changes.run(stop.clone()));
     tasks.spawn(packages.listen(stop.clone()));
+    let (looking, until) = (nats.clone(), stop.clone());
+    tasks.spawn(async move { wanted.watch(&looking, until).await });
     tasks.spawn(
         Publisher {
             results,

@@ -9,6 +9,7 @@
 //! What waits here is lost with the pod.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,7 +28,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::assignments;
+use crate::body;
 use crate::database::{Database, Failed};
+use crate::gateway::intake::MAX_MESSAGE_BYTES;
 use crate::lifecycle::SatelliteId;
 use crate::metrics::Metrics;
 
@@ -49,8 +52,19 @@ const DUPLICATE_WINDOW: Duration = Duration::from_secs(5 * 60);
 pub const MAX_WAITING: usize = 10_000;
 const MAX_WAITING_BYTES: usize = 32 * 1024 * 1024;
 
-/// Results under way at once.
+// One of the largest messages there are does not push itself out.
+const _: () = assert!(MAX_WAITING_BYTES > MAX_MESSAGE_BYTES);
+
+/// Results under way at once, and their bytes: what a slow way to NATS carries before it counts as not
+/// acknowledged. One that is larger goes alone.
 const MAX_BATCH: usize = 256;
+const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
+
+/// What NATS carries as long as nobody has said so: its default.
+const USUAL_MAX_PAYLOAD: usize = 1024 * 1024;
+
+/// What a result needs of it beside its body, for its headers: type and id.
+const HEADER_BYTES: usize = 1024;
 
 /// How long the stream may take to acknowledge.
 const ACK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -91,6 +105,8 @@ impl Finding {
 /// The results of one pod that wait.
 pub struct Results {
     waiting: Mutex<Waiting>,
+    /// The most bytes of a body that can be published, as far as is known.
+    largest: AtomicUsize,
     news: Notify,
     metrics: Metrics,
 }
@@ -106,7 +122,23 @@ struct Waiting {
 impl Results {
     /// None yet.
     pub fn new(metrics: Metrics) -> Results {
-        Results { waiting: Mutex::default(), news: Notify::new(), metrics }
+        Results {
+            waiting: Mutex::default(),
+            largest: AtomicUsize::new(USUAL_MAX_PAYLOAD - HEADER_BYTES),
+            news: Notify::new(),
+            metrics,
+        }
+    }
+
+    /// The most bytes of a body that can be published, as far as is known.
+    pub fn largest(&self) -> usize {
+        self.largest.load(Ordering::Relaxed)
+    }
+
+    /// Tells of a result that is passed on without what it found.
+    pub fn was_truncated(&self, satellite: SatelliteId, bytes: usize) {
+        self.metrics.results_truncated.inc();
+        debug!(%satellite, bytes, largest = self.largest(), "a result is more than NATS carries: truncated");
     }
 
     /// Takes a result. Never blocks: what there is no room for pushes the oldest out.
@@ -121,7 +153,13 @@ impl Results {
 
     fn take(&self) -> Vec<Finding> {
         let mut waiting = self.lock();
-        let count = waiting.findings.len().min(MAX_BATCH);
+        let mut bytes = 0;
+        let fits = |finding: &&Finding| {
+            bytes += finding.body.len();
+            bytes <= MAX_BATCH_BYTES
+        };
+        let count = waiting.findings.iter().take(MAX_BATCH).take_while(fits).count();
+        let count = count.max(1).min(waiting.findings.len());
         let taken: Vec<Finding> = waiting.findings.drain(..count).collect();
         waiting.bytes -= taken.iter().map(|finding| finding.body.len()).sum::<usize>();
         self.metrics.results_waiting.set(waiting.findings.len() as i64);
@@ -192,12 +230,12 @@ impl Publisher {
     pub async fn run(self, stop: CancellationToken) {
         let mut jetstream = jetstream::new(self.nats.clone());
         jetstream.set_timeout(ACK_TIMEOUT);
-        let mut stream_is_there = false;
+        let mut stream = None;
         let mut held = false;
         let mut told_at = Instant::now();
         let mut last_effort = None;
         loop {
-            let delivered = self.deliver(&jetstream, &mut stream_is_there).await;
+            let delivered = self.deliver(&jetstream, &mut stream).await;
             let mut tell = told_at.elapsed() > TELL_INTERVAL;
             match &delivered {
                 // Nothing waits: whatever was dropped is all of it.
@@ -244,16 +282,24 @@ impl Publisher {
         }
     }
 
-    /// Delivers one batch, and says how many it was.
-    async fn deliver(&self, jetstream: &Context, is_there: &mut bool) -> Result<usize, Held> {
+    /// Delivers one batch, and says how many it was. `stream` is the most bytes of a message that the
+    /// stream takes, once it is known to be there.
+    async fn deliver(
+        &self,
+        jetstream: &Context,
+        stream: &mut Option<usize>,
+    ) -> Result<usize, Held> {
         if self.nats.connection_state() != State::Connected {
-            *is_there = false;
+            *stream = None;
             return Err(Held::NatsAway);
         }
-        if !*is_there {
-            ensure(jetstream).await.map_err(|error| Held::Stream(format!("{error:#}")))?;
-            *is_there = true;
-        }
+        let carries = match *stream {
+            Some(carries) => carries,
+            None => ensure(jetstream).await.map_err(|error| Held::Stream(format!("{error:#}")))?,
+        };
+        *stream = Some(carries);
+        let largest = self.nats.max_payload().min(carries).saturating_sub(HEADER_BYTES);
+        self.results.largest.store(largest, Ordering::Relaxed);
         let taken = self.results.take();
         if taken.is_empty() {
             return Ok(0);
@@ -269,7 +315,7 @@ impl Publisher {
         let mut allowed = Vec::with_capacity(count);
         for (finding, in_force) in taken.into_iter().zip(in_force) {
             if in_force {
-                allowed.push(finding);
+                allowed.push(self.as_far_as_it_goes(finding));
             } else {
                 self.metrics.result("revoked");
                 info!(satellite = %finding.satellite, config = %finding.config_id,
@@ -281,7 +327,7 @@ impl Publisher {
             return Ok(count);
         }
         let unacknowledged = left.len();
-        *is_there = false;
+        *stream = None;
         self.results.put_back(left);
         Err(Held::Unacknowledged(unacknowledged))
     }
@@ -297,6 +343,23 @@ impl Publisher {
             }
         }
         Ok(in_force)
+    }
+
+    /// What waited while nobody knew that it was too much.
+    fn as_far_as_it_goes(&self, finding: Finding) -> Finding {
+        if finding.body.len() <= self.results.largest() {
+            return finding;
+        }
+        match body::truncated(&finding.body) {
+            Ok(body) => {
+                self.results.was_truncated(finding.satellite, finding.body.len());
+                Finding { body, ..finding }
+            }
+            Err(error) => {
+                error!(%error, "a result cannot be truncated");
+                finding
+            }
+        }
     }
 
     /// Publishes these in order and waits until the stream has them; gives back what it has not.
@@ -345,16 +408,18 @@ impl Publisher {
 }
 
 /// Makes the stream if it is not there. One that an operator made is taken as it is, as long as it
-/// has the subject.
-async fn ensure(jetstream: &Context) -> anyhow::Result<()> {
+/// has the subject. The most bytes of a message that it takes.
+async fn ensure(jetstream: &Context) -> anyhow::Result<usize> {
     match jetstream.get_stream(STREAM).await {
         Ok(stream) => {
-            let has = &stream.cached_info().config.subjects;
+            let config = &stream.cached_info().config;
             anyhow::ensure!(
-                has.iter().any(|subject| subject == SUBJECT),
+                config.subjects.iter().any(|subject| subject == SUBJECT),
                 "it exists without the subject {SUBJECT}: add it"
             );
-            return Ok(());
+            // None, or -1, is no limit.
+            let largest = usize::try_from(config.max_message_size).unwrap_or(0);
+            return Ok(if largest == 0 { usize::MAX } else { largest });
         }
         Err(error)
             if !matches!(error.kind(), GetStreamErrorKind::JetStream(error)
@@ -376,7 +441,7 @@ async fn ensure(jetstream: &Context) -> anyhow::Result<()> {
     };
     jetstream.create_stream(config).await?;
     info!("made the stream {STREAM}");
-    Ok(())
+    Ok(usize::MAX)
 }
 
 #[cfg(test)]
@@ -409,6 +474,17 @@ mod tests {
         results.put_back(taken);
         assert_eq!(bodies(&results), ["a", "b", "c", "d"]);
         assert_eq!(results.lock().bytes, 0);
+    }
+
+    #[test]
+    fn a_batch_has_so_many_bytes_and_one_that_is_larger_goes_alone() {
+        let results = Results::new(Metrics::new());
+        let large = "x".repeat(MAX_BATCH_BYTES + 1);
+        for body in ["a", "b", &large, "c"] {
+            results.offer(finding(1, body));
+        }
+        let batches: Vec<usize> = (0..4).map(|_| results.take().len()).collect();
+        assert_eq!(batches, [2, 1, 1, 0]);
     }
 
     #[test]

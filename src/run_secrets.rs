@@ -59,6 +59,9 @@ pub enum Denied {
     /// The satellite, or all of them together, ask for too much at once.
     #[error("Too many requests at once, try again")]
     Busy,
+    /// It was not their turn in time.
+    #[error("The secrets could not be had in time, try again")]
+    Late,
     /// The assignments cannot be read right now.
     #[error("Assignments cannot be read now, try again")]
     Unavailable,

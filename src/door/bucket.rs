@@ -1,5 +1,7 @@
 //! PURE: a bucket of tokens, which refills steadily. Somebody else's clock is passed in.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 /// How many tokens a bucket holds at most, and how fast it refills.
@@ -41,6 +43,19 @@ impl Bucket {
         there
     }
 
+    /// Takes a token that may not be there yet; how long until it is.
+    pub fn owe(&mut self, rate: Rate, now: Instant) -> Duration {
+        self.refill(rate, now);
+        self.tokens -= 1.0;
+        Duration::from_secs_f32((-self.tokens).max(0.0) / rate.per_second)
+    }
+
+    /// From now on it holds more, or less, and fills at another rate; a larger one is larger at once.
+    pub fn change(&mut self, from: Rate, to: Rate, now: Instant) {
+        self.refill(from, now);
+        self.tokens = (self.tokens + (to.burst - from.burst).max(0.0)).min(to.burst);
+    }
+
     /// Whether there is a token.
     pub fn has_one(&mut self, rate: Rate, now: Instant) -> bool {
         self.refill(rate, now);
@@ -64,7 +79,6 @@ impl Bucket {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::time::Duration;
 
     #[test]
     fn a_burst_is_let_through_and_then_the_rate() {
@@ -80,6 +94,25 @@ mod tests {
         assert!(!bucket.take(rate, start + Duration::from_millis(502)));
         assert!(!bucket.is_full(rate, start + Duration::from_millis(1_990)));
         assert!(bucket.is_full(rate, start + Duration::from_millis(2_010)));
+    }
+
+    #[test]
+    fn what_is_owed_is_paid_in_time_and_a_larger_bucket_is_larger_at_once() {
+        let rate = Rate { burst: 2.0, per_second: 2.0 };
+        let start = Instant::now();
+        let mut bucket = Bucket::full(rate, start);
+        let owed: Vec<Duration> = (0..4).map(|_| bucket.owe(rate, start)).collect();
+        let half = Duration::from_millis(500);
+        assert_eq!(owed, [Duration::ZERO, Duration::ZERO, half, 2 * half]);
+        assert_eq!(bucket.owe(rate, start + 2 * half), half);
+        let larger = Rate { burst: 12.0, per_second: 2.0 };
+        bucket.change(rate, larger, start + 2 * half);
+        for _ in 0..9 {
+            assert_eq!(bucket.owe(larger, start + 2 * half), Duration::ZERO);
+        }
+        assert_eq!(bucket.owe(larger, start + 2 * half), half);
+        bucket.change(larger, rate, start + 20 * half);
+        assert!(bucket.is_full(rate, start + 20 * half));
     }
 
     proptest! {

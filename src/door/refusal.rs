@@ -28,8 +28,10 @@ pub enum Refusal {
     Headers,
     /// A frame or a message is too large.
     MessageSize,
-    /// Too many messages a second.
+    /// Too many messages a second, and slowing it down did not help.
     MessageRate,
+    /// A large message did not come to an end, and others waited for its room.
+    LargeMessage,
     /// It did not read what it was sent.
     WriteTimeout,
     /// It did not read, and more is to be sent than may wait.
@@ -40,7 +42,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Refusal; 15] = [
+    pub const ALL: [Refusal; 16] = [
         Refusal::Connections,
         Refusal::ConnectionsPerAddress,
         Refusal::Handshakes,
@@ -53,6 +55,7 @@ impl Refusal {
         Refusal::Headers,
         Refusal::MessageSize,
         Refusal::MessageRate,
+        Refusal::LargeMessage,
         Refusal::WriteTimeout,
         Refusal::WriteBuffer,
         Refusal::Protocol,
@@ -73,6 +76,7 @@ impl Refusal {
             Refusal::Headers => "headers",
             Refusal::MessageSize => "message_size",
             Refusal::MessageRate => "message_rate",
+            Refusal::LargeMessage => "large_message",
             Refusal::WriteTimeout => "write_timeout",
             Refusal::WriteBuffer => "write_buffer",
             Refusal::Protocol => "protocol",

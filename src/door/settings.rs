@@ -42,30 +42,59 @@ pub struct DoorArgs {
           value_parser = clap::value_parser!(u32).range(1_024..=262_144), value_name = "BYTES")]
     max_header_bytes: u32,
 
-    /// One frame of a satellite; a larger one closes its socket with 1009
-    #[arg(long, env = "GROUNDSTATION_MAX_FRAME_BYTES", default_value_t = 65_536,
+    /// One frame of a satellite (before it is authenticated 64 KiB at most); a larger one closes its
+    /// socket with 1009
+    #[arg(long, env = "GROUNDSTATION_MAX_FRAME_BYTES", default_value_t = 16_777_216,
           value_parser = clap::value_parser!(u32).range(1_024..=16_777_216), value_name = "BYTES")]
     max_frame_bytes: u32,
 
-    /// One message of a satellite, of however many frames; a larger one closes with 1009
-    #[arg(long, env = "GROUNDSTATION_MAX_MESSAGE_BYTES", default_value_t = 65_536,
+    /// One message of a satellite, of however many frames (before it is authenticated 64 KiB at most);
+    /// a larger one closes with 1009
+    #[arg(long, env = "GROUNDSTATION_MAX_MESSAGE_BYTES", default_value_t = 16_777_216,
           value_parser = clap::value_parser!(u32).range(1_024..=16_777_216), value_name = "BYTES")]
     max_message_bytes: u32,
+
+    /// All messages over 64 KiB together that this pod has under way; whoever finds no room waits
+    /// unread for its turn. At least one message of the largest size
+    #[arg(long, env = "GROUNDSTATION_LARGE_MESSAGE_BYTES", default_value_t = 67_108_864,
+          value_parser = clap::value_parser!(u32).range(65_536..), value_name = "BYTES")]
+    large_message_bytes: u32,
+
+    /// How long one of them may take to come while others wait for its room; then its socket is closed
+    /// with 1008
+    #[arg(
+        long,
+        env = "GROUNDSTATION_LARGE_MESSAGE_TIMEOUT",
+        default_value = "60s",
+        value_name = "DURATION"
+    )]
+    large_message_timeout: String,
 
     /// What may wait to be written to one satellite; it is dropped rather than sent more
     #[arg(long, env = "GROUNDSTATION_MAX_WRITE_BUFFER_BYTES", default_value_t = 2_097_152,
           value_parser = clap::value_parser!(u32).range(65_536..=67_108_864), value_name = "BYTES")]
     max_write_buffer_bytes: u32,
 
-    /// Messages (and pings) of one connection per second; more close it with 1008
+    /// Messages (and pings) of one connection per second, and two more for each assignment; beyond
+    /// them it is read more slowly
     #[arg(long, env = "GROUNDSTATION_MESSAGE_RATE", default_value_t = 50,
           value_parser = clap::value_parser!(u32).range(1..=100_000), value_name = "PER_SECOND")]
     message_rate: u32,
 
-    /// Messages at once, before their rate counts: an agent sends what it has kept when it comes back
+    /// Messages at once, and four more for each assignment, before their rate counts: an agent sends
+    /// what it has kept when it comes back
     #[arg(long, env = "GROUNDSTATION_MESSAGE_BURST", default_value_t = 400,
           value_parser = clap::value_parser!(u32).range(1..=100_000), value_name = "COUNT")]
     message_burst: u32,
+
+    /// For how long without a pause a connection may be slowed down; then it is closed with 1008
+    #[arg(
+        long,
+        env = "GROUNDSTATION_MESSAGE_PATIENCE",
+        default_value = "60s",
+        value_name = "DURATION"
+    )]
+    message_patience: String,
 
     /// Connections of this pod that are no WebSockets (yet); more are closed at once
     #[arg(long, env = "GROUNDSTATION_MAX_CONNECTIONS", default_value_t = 4_096,
@@ -148,6 +177,10 @@ pub struct Settings {
     pub max_header_bytes: usize,
     /// What a socket is held to.
     pub socket: SocketLimits,
+    /// All large messages of the pod together, in bytes.
+    pub large_message_bytes: u32,
+    /// How long one may take to come while others wait.
+    pub large_message_timeout: Duration,
     /// How many are let in.
     pub bounds: Bounds,
     /// Whose forwarded addresses are believed.
@@ -171,8 +204,10 @@ pub struct SocketLimits {
     pub max_write_buffer_bytes: usize,
     /// How long the other side may take to read a message.
     pub write_timeout: Duration,
-    /// Messages and pings.
+    /// Messages and pings, of whoever has no assignments.
     pub messages: Rate,
+    /// For how long whoever sends more is slowed down, without a pause, before it is closed.
+    pub message_patience: Duration,
 }
 
 impl DoorArgs {
@@ -183,6 +218,13 @@ impl DoorArgs {
             (None, None) => None,
             _ => bail!("GROUNDSTATION_TLS_CERT and GROUNDSTATION_TLS_KEY go together: set both"),
         };
+        if self.large_message_bytes < self.max_message_bytes {
+            bail!(
+                "GROUNDSTATION_LARGE_MESSAGE_BYTES is less than GROUNDSTATION_MAX_MESSAGE_BYTES, {}: \
+                 a message of that size would never find room",
+                self.max_message_bytes
+            );
+        }
         let socket = SocketLimits {
             max_frame_bytes: self.max_frame_bytes as usize,
             max_message_bytes: self.max_message_bytes as usize,
@@ -192,6 +234,7 @@ impl DoorArgs {
                 burst: self.message_burst as f32,
                 per_second: self.message_rate as f32,
             },
+            message_patience: duration("GROUNDSTATION_MESSAGE_PATIENCE", &self.message_patience)?,
         };
         let per_address = self.max_failed_authentications_per_address;
         let bounds = Bounds {
@@ -210,6 +253,11 @@ impl DoorArgs {
             )?,
             max_header_bytes: self.max_header_bytes as usize,
             socket,
+            large_message_bytes: self.large_message_bytes,
+            large_message_timeout: duration(
+                "GROUNDSTATION_LARGE_MESSAGE_TIMEOUT",
+                &self.large_message_timeout,
+            )?,
             bounds,
             proxies: Proxies {
                 networks: networks(self.trusted_proxies.as_deref())?,
@@ -300,13 +348,14 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named_with_its_limit() {
-        let cases: [(&[&str], &str); 7] = [
+        let cases: [(&[&str], &str); 8] = [
             (&["--tls-cert", "a.pem"], "GROUNDSTATION_TLS_KEY"),
             (&["--trusted-proxies", "proxy"], "GROUNDSTATION_TRUSTED_PROXIES has \"proxy\""),
             (&["--allowed-origins", "*"], "GROUNDSTATION_ALLOWED_ORIGINS has \"*\""),
             (&["--allowed-origins", "https://a/b"], "not an origin"),
             (&["--write-timeout", "0s"], "GROUNDSTATION_WRITE_TIMEOUT is \"0s\": it must be from"),
             (&["--message-rate", "0"], "1..=100000"),
+            (&["--large-message-bytes", "70000"], "would never find room"),
             (&["--max-header-bytes", "10"], "1024..=262144"),
         ];
         for (args, expected) in cases {

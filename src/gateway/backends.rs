@@ -5,16 +5,21 @@ use std::sync::Arc;
 use async_nats::connection::State;
 use bytes::Bytes;
 use futures_util::FutureExt;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::database::Database;
-use crate::metrics::Metrics;
+use crate::metrics::{Counted, Metrics};
 use crate::packages::Packages;
 use crate::results::Results;
+use crate::sandbox::Sandbox;
 use crate::secrets::Provider;
+use crate::wanted::Wanted;
 
-/// Questions of satellites that one pod has open at once; more get the answer that says nothing.
+/// Questions of satellites that one pod has open at once; more wait.
 const MAX_QUESTIONS: usize = 256;
+
+/// The bytes of all questions that wait in one pod, but for the first few of each session.
+const MAX_WAITING_BYTES: usize = 16 * 1024 * 1024;
 
 /// Shared by all sessions of a pod.
 pub struct Backends {
@@ -26,8 +31,14 @@ pub struct Backends {
     pub secrets: Provider,
     /// Where the assignments in force are.
     pub database: Database,
+    /// Who knows what scripts may do.
+    pub sandbox: Sandbox,
+    /// What is passed on only where somebody keeps it.
+    pub wanted: Arc<Wanted>,
     /// The places for questions.
     pub questions: Arc<Semaphore>,
+    /// The room for those that wait, in bytes.
+    room_to_wait: Arc<Semaphore>,
     nats: async_nats::Client,
     metrics: Metrics,
 }
@@ -42,15 +53,43 @@ impl Backends {
         nats: async_nats::Client,
         metrics: Metrics,
     ) -> Backends {
-        let questions = Arc::new(Semaphore::new(MAX_QUESTIONS));
-        Backends { results, packages, secrets, database, questions, nats, metrics }
+        Backends {
+            results,
+            packages,
+            secrets,
+            database,
+            sandbox: Sandbox::new(nats.clone(), metrics.clone()),
+            wanted: Arc::default(),
+            questions: Arc::new(Semaphore::new(MAX_QUESTIONS)),
+            room_to_wait: Arc::new(Semaphore::new(MAX_WAITING_BYTES)),
+            nats,
+            metrics,
+        }
+    }
+
+    /// Room for a question of so many bytes to wait in, until dropped; none where there is none.
+    pub fn room_to_wait(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let bytes = u32::try_from(bytes).ok()?;
+        self.room_to_wait.clone().try_acquire_many_owned(bytes).ok()
+    }
+
+    /// Counts a question that waits, until dropped.
+    pub fn question_waits(&self) -> Counted {
+        Counted::on(&self.metrics.questions_waiting)
+    }
+
+    /// Counts a question that could not be answered in time.
+    pub fn question_was_late(&self) {
+        self.metrics.dropped("late_question");
     }
 
     /// Publishes on core NATS, once at most: while NATS is away, or takes no more, it is counted and
-    /// dropped. Never blocks.
-    pub fn pass_on(&self, subject: &'static str, body: Bytes) {
+    /// dropped. Never blocks. Whether it is on its way.
+    pub fn pass_on(&self, subject: &'static str, body: Bytes) -> bool {
         let outcome = if self.nats.connection_state() != State::Connected {
             "nats_away"
+        } else if body.len() > self.nats.max_payload() {
+            "too_large"
         } else {
             match self.nats.publish(subject, body).now_or_never() {
                 Some(Ok(())) => "sent",
@@ -59,5 +98,6 @@ impl Backends {
             }
         };
         self.metrics.passed_on(subject, outcome);
+        outcome == "sent"
     }
 }

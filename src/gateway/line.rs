@@ -12,12 +12,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::intake::SMALL_BYTES;
 use super::protocol::ToSatellite;
 use super::socket::{Broken, Message, Socket, Utf8Bytes};
 
 /// Messages kept of a satellite that talks before it is let in: more than the heartbeats of so short a
-/// time. Beyond them it is not read, and heard once it is in.
+/// time. Beyond them, or once they have more bytes than a small message, it is not read, and heard once it is
+/// in.
 const MAX_EARLY: usize = 16;
+const MAX_EARLY_BYTES: usize = SMALL_BYTES;
 
 /// How long a package may take to be read: a megabyte a second is much on some lines, and agents wait
 /// for a package for a minute.
@@ -30,6 +33,8 @@ pub enum Happened {
     Heard(Message),
     /// What was said to it is written: the line is free.
     Written,
+    /// Something large begins to come, or waits to: for how long says [`Line::is_coming`].
+    Coming,
     /// The connection broke, or a rule.
     Broken(Broken),
     /// The connection is over.
@@ -44,17 +49,43 @@ pub struct Line {
     deadline: Option<Instant>,
     /// What it said before it was let in.
     early: VecDeque<Message>,
+    early_bytes: usize,
+    /// It was told that something is coming.
+    told: bool,
 }
 
 impl Line {
     /// Over this socket.
     pub fn new(socket: Socket) -> Line {
-        Line { socket, next: None, deadline: None, early: VecDeque::new() }
+        Line {
+            socket,
+            next: None,
+            deadline: None,
+            early: VecDeque::new(),
+            early_bytes: 0,
+            told: false,
+        }
     }
 
     /// Whether something may be said.
     pub fn is_free(&self) -> bool {
         self.deadline.is_none()
+    }
+
+    /// Whether something large is on its way, and there is reason to believe that it goes on: it waits
+    /// for room, or some of it came since this was last asked. None where nothing is on its way.
+    pub fn is_coming(&mut self) -> Option<bool> {
+        self.socket.is_coming()
+    }
+
+    /// Whether the satellite is not read, or was not until just now, for what it sends.
+    pub fn is_held_back(&self) -> bool {
+        self.socket.is_held_back()
+    }
+
+    /// What the satellite may send grows with what it has to do.
+    pub fn has_assignments(&mut self, count: usize) {
+        self.socket.has_assignments(count);
     }
 
     /// Until when the satellite must have read what is being said.
@@ -103,7 +134,21 @@ impl Line {
         if let Some(message) = self.early.pop_front() {
             return Poll::Ready(Happened::Heard(message));
         }
-        self.socket.poll_recv(cx).map(|heard| match heard {
+        let heard = match self.socket.poll_recv(cx) {
+            Poll::Ready(heard) => {
+                self.told = false;
+                heard
+            }
+            Poll::Pending => {
+                let told = std::mem::replace(&mut self.told, self.socket.has_large_one_coming());
+                return if self.told && !told {
+                    Poll::Ready(Happened::Coming)
+                } else {
+                    Poll::Pending
+                };
+            }
+        };
+        Poll::Ready(match heard {
             Some(Ok(message)) => Happened::Heard(message),
             Some(Err(broken)) => Happened::Broken(broken),
             None => Happened::Ended,
@@ -111,11 +156,14 @@ impl Line {
     }
 
     fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        while self.early.len() < MAX_EARLY {
+        while self.early.len() < MAX_EARLY && self.early_bytes < MAX_EARLY_BYTES {
             match ready!(self.socket.poll_recv(cx)) {
                 Some(Ok(Message::Close(_))) => return Poll::Ready(Ok(())),
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                Some(Ok(message)) => self.early.push_back(message),
+                Some(Ok(message)) => {
+                    self.early_bytes += message.len();
+                    self.early.push_back(message);
+                }
                 Some(Err(broken)) => return Poll::Ready(Err(broken)),
                 None => return Poll::Ready(Err(Broken::Gone)),
             }

@@ -3,7 +3,8 @@
 //! One `select!` hears commands of the registry, the pod's draining, what administrators change, new
 //! script packages, answers to the satellite's questions, the satellite itself, and silence. None of
 //! it waits for another: what is said to the satellite is written while it is heard ([`Line`]), and
-//! whatever asks somebody else is a future beside ([`Question`]).
+//! whatever asks somebody else is a future beside ([`Questions`]). What is not read for now, because it is
+//! too much at once or too large, is no silence.
 //!
 //! What is pushed is read at the moment there is room for it: the newest, never a queue.
 
@@ -11,19 +12,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fail::fail_point;
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tracing::{info, warn};
 
 use super::Gateway;
 use super::line::{Happened, Line};
-use super::protocol::{FromSatellite, Malformed, ToSatellite, lockfile_hash, with_source};
-use super::questions::{Answer, MAX_OF_SESSION, Question};
+use super::protocol::{FromSatellite, Malformed, ToSatellite, items_of, lockfile_hash};
+use super::questions::{Question, Questions, TooMany};
 use super::session::End;
 use super::socket::{Broken, Message};
 use super::table::{Command, Told};
+use crate::body::{self, Source};
 use crate::door::refusal::Refusal;
 use crate::lifecycle::{SatelliteId, Session};
 use crate::liveness;
@@ -31,6 +31,7 @@ use crate::packages::{Desired, Known};
 use crate::results::Finding;
 use crate::satellites::About;
 use crate::standing::Standing;
+use crate::wanted::{CAPABILITY_STATUS, TELEMETRY_BATCH};
 
 /// How long the database may take to say what a satellite is to be told first.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(5);
@@ -42,6 +43,14 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// time to tell that it is lost, and to hear from it all the same. So a connection that died without a
 /// word is held no longer than that.
 const LINGER_THRESHOLDS: u32 = 3;
+
+/// How often a satellite counts as heard while what it sends is not read, or takes long to come: as often
+/// as heartbeats are written.
+const HELD_BACK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// What agents of later versions are told that ask for what nobody serves here.
+const NO_CONFIG_SECRETS: &str = "Config secrets are not served here";
+const NO_CAPABILITY_SECRETS: &str = "Capability secrets are not served here";
 
 /// How much of what an agent complains about is logged.
 const MAX_LOGGED: usize = 500;
@@ -62,7 +71,7 @@ pub struct Live<'a> {
     packages: watch::Receiver<Known>,
     /// Of which script packages it was told last.
     told_packages: Known,
-    questions: FuturesUnordered<Answer>,
+    questions: Questions,
 }
 
 impl<'a> Live<'a> {
@@ -82,6 +91,9 @@ impl<'a> Live<'a> {
         // None for a session that a newer one of this pod has already replaced.
         let standing = told.borrow_and_update().clone();
         let standing = standing.ok_or(End::Told(Command::Superseded))?;
+        let mut questions = Questions::new(gateway.backends.clone(), satellite, session);
+        questions.look_for_policy();
+        line.has_assignments(standing.assigned.count());
         let live = Live {
             satellite,
             session,
@@ -93,7 +105,7 @@ impl<'a> Live<'a> {
             standing,
             packages,
             told_packages,
-            questions: FuturesUnordered::new(),
+            questions,
         };
         live.may_stay()?;
         let welcome = ToSatellite::Authenticated {
@@ -118,6 +130,7 @@ impl<'a> Live<'a> {
         let mut heard_at = Instant::now();
         let mut silent_at = self.silent_at(heard_at);
         let mut drained_at = None;
+        let mut coming_at = None;
         loop {
             if line.is_free() {
                 self.say_news(line)?;
@@ -142,29 +155,40 @@ impl<'a> Live<'a> {
                         self.standing = standing.clone();
                     }
                     self.may_stay()?;
+                    line.has_assignments(self.standing.assigned.count());
                     if self.patience() != patience {
                         silent_at = self.silent_at(heard_at);
                     }
                 }
                 Ok(()) = self.packages.changed() => {}
-                Some(answer) = self.questions.next(), if has_answers => {
-                    if let Some(answer) = answer {
-                        say(line, &answer)?;
-                    }
-                }
+                answer = self.questions.next(), if has_answers => say(line, &answer)?,
                 happened = line.next() => match happened {
                     Happened::Heard(frame) => {
                         heard_at = Instant::now();
                         silent_at = self.silent_at(heard_at);
+                        // Its heartbeats are among what is not read yet.
+                        if line.is_held_back() {
+                            self.beat(About::default());
+                        }
                         if let Some(end) = self.hear(frame) {
                             return Ok(end);
                         }
                     }
+                    Happened::Coming => coming_at = Some(Instant::now()),
                     Happened::Written => {}
                     Happened::Broken(Broken::Violation(code)) => return Ok(End::Violation(code)),
                     Happened::Broken(Broken::Gone) => return Ok(End::Dropped),
                     Happened::Ended => return Ok(End::Dropped),
                 },
+                () = sleep_until(coming_at.unwrap_or(give_up_at)), if coming_at.is_some() => {
+                    let coming = line.is_coming();
+                    coming_at = coming.map(|_| Instant::now() + HELD_BACK_INTERVAL);
+                    if coming == Some(true) {
+                        heard_at = Instant::now();
+                        silent_at = self.silent_at(heard_at);
+                        self.beat(About::default());
+                    }
+                }
                 () = sleep_until(give_up_at) => {
                     if stuck_at == Some(give_up_at) {
                         self.gateway.metrics.refused(Refusal::WriteTimeout);
@@ -235,8 +259,7 @@ impl<'a> Live<'a> {
                 self.gateway.metrics.heartbeats_received.inc();
                 fail_point!("session::heard_a_heartbeat");
                 let about = self.news(About { version, capabilities });
-                self.gateway.sessions.heard(self.satellite, self.session);
-                self.gateway.heartbeats.beat(self.satellite, self.session, about);
+                self.beat(about);
                 None
             }
             // The contract: a second one is ignored.
@@ -262,8 +285,34 @@ impl<'a> Live<'a> {
             Ok(FromSatellite::RequestRunSecrets {
                 request_id, config_id, collector_id, ..
             }) => self.ask(Question::RunSecrets { request_id, config_id, collector_id }),
+            Ok(FromSatellite::RequestConfigSecrets { request_id, .. }) => {
+                let error = NO_CONFIG_SECRETS;
+                self.answer(ToSatellite::ConfigSecrets { request_id, error })
+            }
+            Ok(FromSatellite::CapabilitySecretRequest { request_id, .. }) => {
+                let error = NO_CAPABILITY_SECRETS;
+                self.answer(ToSatellite::CapabilitySecretResponse { request_id, error })
+            }
+            Ok(FromSatellite::TelemetryBatch { batch_id, .. }) => {
+                let passed_on = self.pass_on_if_wanted(TELEMETRY_BATCH, &text);
+                let items = items_of(&text);
+                let (accepted, rejected) = if passed_on { (items, 0) } else { (0, items) };
+                // Sent again it would fare no better; what is kept for later would be kept for ever.
+                let retryable = false;
+                self.answer(ToSatellite::TelemetryAck { batch_id, accepted, rejected, retryable })
+            }
+            Ok(FromSatellite::CapabilityStatus { .. }) => {
+                self.pass_on_if_wanted(CAPABILITY_STATUS, &text);
+                None
+            }
             Err(malformed) => self.drop_message(malformed.as_str()),
         }
+    }
+
+    /// Notes that the satellite is there.
+    fn beat(&self, about: About) {
+        self.gateway.sessions.heard(self.satellite, self.session);
+        self.gateway.heartbeats.beat(self.satellite, self.session, about);
     }
 
     /// Whoever is not assigned to say it is stopped here; what was revoked a moment ago is stopped
@@ -273,35 +322,54 @@ impl<'a> Live<'a> {
             self.gateway.metrics.result("not_assigned");
             return self.drop_message("not_assigned");
         }
-        let Ok(body) = with_source(text, self.satellite.0, &self.standing.label) else {
+        let results = &self.gateway.backends.results;
+        let Ok(body) = body::of_result(text, self.source(), results.largest()) else {
             return self.drop_message(Malformed::Fields.as_str());
         };
+        if body.truncated {
+            results.was_truncated(self.satellite, text.len());
+        }
         let (satellite, version) = (self.satellite, self.standing.assigned.version);
-        let finding = Finding { satellite, config_id, system_id, version, body };
-        self.gateway.backends.results.offer(finding);
+        let finding = Finding { satellite, config_id, system_id, version, body: body.bytes };
+        results.offer(finding);
         None
+    }
+
+    fn source(&self) -> Source<'_> {
+        Source { id: self.satellite.0, label: &self.standing.label }
     }
 
     fn pass_on(&self, subject: &'static str, text: &str) -> Option<End> {
-        match with_source(text, self.satellite.0, &self.standing.label) {
-            Ok(body) => self.gateway.backends.pass_on(subject, body),
-            Err(_) => return self.drop_message(Malformed::Fields.as_str()),
+        match body::with_source(text, self.source()) {
+            Ok(body) => {
+                self.gateway.backends.pass_on(subject, body);
+                None
+            }
+            Err(_) => self.drop_message(Malformed::Fields.as_str()),
         }
-        None
+    }
+
+    /// Passes on what somebody made a stream for, and tells whether it is on its way there.
+    fn pass_on_if_wanted(&self, subject: &'static str, text: &str) -> bool {
+        let backends = &self.gateway.backends;
+        if !backends.wanted.is(subject) {
+            return false;
+        }
+        body::with_source(text, self.source()).is_ok_and(|body| backends.pass_on(subject, body))
     }
 
     fn ask(&mut self, question: Question) -> Option<End> {
-        // Twice as many wait at most: those that are asked, and those turned away.
-        if self.questions.len() >= 2 * MAX_OF_SESSION {
-            return self.drop_message("too_many_questions");
+        match self.questions.put(question) {
+            Ok(()) => None,
+            Err(TooMany) => self.drop_message("too_many_questions"),
         }
-        let answer = if self.questions.len() >= MAX_OF_SESSION {
-            Box::pin(std::future::ready(question.turned_away()))
-        } else {
-            question.ask(&self.gateway.backends, self.satellite, self.session)
-        };
-        self.questions.push(answer);
-        None
+    }
+
+    fn answer(&mut self, answer: ToSatellite) -> Option<End> {
+        match self.questions.answer(answer) {
+            Ok(()) => None,
+            Err(TooMany) => self.drop_message("too_many_questions"),
+        }
     }
 
     fn drop_message(&self, why: &'static str) -> Option<End> {

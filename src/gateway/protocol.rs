@@ -1,17 +1,19 @@
-//! The satellites' messages, as the agent of Checkstack 0.5 sends and expects them.
+//! The satellites' messages, as the agent of Checkstack 0.5 sends and expects them, and those of later
+//! versions (to 0.9) that want an answer.
 //!
 //! Text frames of one JSON object, told apart by `type`. Unknown fields are ignored.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 use std::fmt;
 
 use bytes::Bytes;
 use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};
-use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::de::value::MapDeserializer;
+use serde::de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
@@ -25,6 +27,13 @@ const MAX_WORD: usize = 200;
 
 /// The most characters of a text for people.
 const MAX_TEXT: usize = 16 * 1024;
+
+/// The most fields of a message, known or not: each costs memory of its own, and a large message has room
+/// for millions.
+const MAX_FIELDS: usize = 1_000;
+
+/// The most bytes of a field that is looked into. What a check found may be larger, and is only passed on.
+const MAX_FIELD_BYTES: usize = 256 * 1024;
 
 /// What `auth_failed` says of a first message that is anything but `authenticate`.
 pub const MUST_AUTHENTICATE: &str = "Must authenticate first";
@@ -108,6 +117,34 @@ pub enum FromSatellite {
         /// For which run; only for people.
         run_id: String,
     },
+    /// An agent of a later version asks for the secrets in an assignment's configuration.
+    RequestConfigSecrets {
+        /// What the answer is to name.
+        request_id: String,
+        /// Of which assignment.
+        config_id: String,
+        /// For which run; only for people.
+        run_id: Option<String>,
+    },
+    /// One asks for what a capability of it needs.
+    CapabilitySecretRequest {
+        /// What the answer is to name.
+        request_id: String,
+        /// Of which kind.
+        kind: String,
+    },
+    /// One passes on what it has collected of others; what that is, is nobody's business here.
+    TelemetryBatch {
+        /// What the acknowledgement is to name.
+        batch_id: String,
+        /// Of which kind.
+        kind: String,
+    },
+    /// One says how a capability of it does.
+    CapabilityStatus {
+        /// Of which kind.
+        kind: String,
+    },
 }
 
 /// How a checked system is.
@@ -157,13 +194,137 @@ impl<'de> Deserialize<'de> for AnyObject {
     }
 }
 
-/// The body of a message as it was received, with who sent it: whatever it said of that itself is
-/// replaced. Numbers and texts stay as they were written.
-pub fn with_source(text: &str, id: Uuid, label: &str) -> Result<Bytes, serde_json::Error> {
-    let mut fields: BTreeMap<String, Box<RawValue>> = serde_json::from_str(text)?;
-    fields.insert("sourceId".to_owned(), to_raw_value(&id)?);
-    fields.insert("sourceLabel".to_owned(), to_raw_value(label)?);
-    serde_json::to_vec(&fields).map(Bytes::from)
+/// Every type there is.
+const KINDS: [&str; 12] = [
+    "authenticate",
+    "heartbeat",
+    "result",
+    "strategy_error",
+    "script_package_sync_state",
+    "request_script_package_manifest",
+    "request_script_package_blob",
+    "request_run_secrets",
+    "request_config_secrets",
+    "capability_secret_request",
+    "telemetry_batch",
+    "capability_status",
+];
+
+/// Every field that is looked into.
+const FIELDS: [&str; 22] = [
+    "type",
+    "clientId",
+    "token",
+    "capabilities",
+    "version",
+    "uptimeSeconds",
+    "configId",
+    "systemId",
+    "status",
+    "latencyMs",
+    "result",
+    "executedAt",
+    "strategyId",
+    "message",
+    "lockfileHash",
+    "errorMessage",
+    "integrity",
+    "requestId",
+    "collectorId",
+    "runId",
+    "kind",
+    "batchId",
+];
+
+/// The fields of a message that are looked into, as they were written. Nothing of a message is taken apart
+/// that is not: what is told apart by its type is read into memory whole before, at many times its size.
+struct Looked<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Looked<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Looked<'a>, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Looked<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Looked<'de>, A::Error> {
+                let (mut fields, mut count) = (Vec::<(Cow<'de, str>, &RawValue)>::new(), 0);
+                while let Some(Name(name)) = map.next_key()? {
+                    count += 1;
+                    if count > MAX_FIELDS {
+                        return Err(A::Error::custom("too many fields"));
+                    }
+                    if !FIELDS.contains(&name.as_ref()) {
+                        map.next_value::<IgnoredAny>()?;
+                        continue;
+                    }
+                    if fields.iter().any(|(other, _)| *other == name) {
+                        return Err(A::Error::custom("a field twice"));
+                    }
+                    fields.push((name, map.next_value()?));
+                }
+                Ok(Looked(fields))
+            }
+        }
+        deserializer.deserialize_map(Fields)
+    }
+}
+
+/// A name, as it stands in the text where it can.
+#[derive(Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl Looked<'_> {
+    fn into_message(self) -> Result<FromSatellite, serde_json::Error> {
+        let (object, list) = (raw("{}")?, raw("[]")?);
+        let mut fields = self.0;
+        for (name, value) in &mut fields {
+            // Any object is one; what is in it is not looked at.
+            if name == "result" && value.get().starts_with('{') {
+                *value = object;
+            } else if name == "result" && value.get().starts_with('[') {
+                *value = list;
+            } else if value.get().len() > MAX_FIELD_BYTES {
+                return Err(serde_json::Error::custom("a field is too large"));
+            }
+        }
+        FromSatellite::deserialize(MapDeserializer::new(fields.into_iter()))
+    }
+}
+
+fn raw(text: &str) -> Result<&RawValue, serde_json::Error> {
+    serde_json::from_str(text)
+}
+
+/// How many items a batch of telemetry has: those of its list, or one. Only counted.
+pub fn items_of(batch: &str) -> u64 {
+    #[derive(Deserialize)]
+    struct Batch {
+        payload: Option<Items>,
+    }
+    struct Items(u64);
+    impl<'de> Deserialize<'de> for Items {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Items, D::Error> {
+            struct Counting;
+            impl<'de> Visitor<'de> for Counting {
+                type Value = Items;
+                fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    f.write_str("a list")
+                }
+                fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Items, A::Error> {
+                    let mut count = 0;
+                    while list.next_element::<IgnoredAny>()?.is_some() {
+                        count += 1;
+                    }
+                    Ok(Items(count))
+                }
+            }
+            deserializer.deserialize_seq(Counting)
+        }
+    }
+    let counted = serde_json::from_str::<Batch>(batch).ok().and_then(|batch| batch.payload);
+    counted.map_or(1, |Items(count)| count)
 }
 
 impl FromSatellite {
@@ -172,23 +333,13 @@ impl FromSatellite {
         #[derive(Deserialize)]
         struct Head<'a> {
             #[serde(rename = "type", borrow)]
-            kind: std::borrow::Cow<'a, str>,
+            kind: Cow<'a, str>,
         }
-        const KNOWN: [&str; 8] = [
-            "authenticate",
-            "heartbeat",
-            "result",
-            "strategy_error",
-            "script_package_sync_state",
-            "request_script_package_manifest",
-            "request_script_package_blob",
-            "request_run_secrets",
-        ];
-
-        match serde_json::from_str::<FromSatellite>(text) {
+        let message = serde_json::from_str::<Looked<'_>>(text).and_then(Looked::into_message);
+        match message {
             Ok(message) => message.within_limits(),
             Err(_) => Err(match serde_json::from_str::<Head<'_>>(text) {
-                Ok(head) if KNOWN.contains(&head.kind.as_ref()) => Malformed::Fields,
+                Ok(head) if KINDS.contains(&head.kind.as_ref()) => Malformed::Fields,
                 Ok(_) => Malformed::UnknownType,
                 Err(_) if serde_json::from_str::<&RawValue>(text).is_ok() => Malformed::UnknownType,
                 Err(_) => Malformed::Json,
@@ -227,6 +378,14 @@ impl FromSatellite {
             FromSatellite::RequestRunSecrets { request_id, config_id, collector_id, run_id } => {
                 named(&[request_id, config_id, collector_id]) && fits(run_id)
             }
+            FromSatellite::RequestConfigSecrets { request_id, config_id, run_id } => {
+                named(&[request_id, config_id]) && run_id.as_ref().is_none_or(fits)
+            }
+            FromSatellite::CapabilitySecretRequest { request_id, kind } => {
+                named(&[request_id, kind])
+            }
+            FromSatellite::TelemetryBatch { batch_id, kind } => named(&[batch_id, kind]),
+            FromSatellite::CapabilityStatus { kind } => named(&[kind]),
         };
         if fit { Ok(self) } else { Err(Malformed::Fields) }
     }
@@ -316,13 +475,44 @@ pub enum ToSatellite {
         /// The question's.
         request_id: String,
         /// Variables and values.
-        #[schemars(with = "BTreeMap<String, String>")]
+        #[schemars(with = "Map<String, Value>")]
         #[serde(skip_serializing_if = "Option::is_none")]
         env: Option<Environment>,
         /// What is in the way.
         #[schemars(with = "String")]
         #[serde(skip_serializing_if = "Option::is_none")]
         error: Option<String>,
+    },
+    /// What scripts may do.
+    SandboxPolicy {
+        /// As whoever has it wrote it.
+        #[schemars(with = "Map<String, Value>")]
+        policy: Box<RawValue>,
+    },
+    /// There are no secrets of this assignment's configuration.
+    ConfigSecrets {
+        /// The question's.
+        request_id: String,
+        /// Why.
+        error: &'static str,
+    },
+    /// There are no secrets for this capability.
+    CapabilitySecretResponse {
+        /// The question's.
+        request_id: String,
+        /// Why.
+        error: &'static str,
+    },
+    /// What has become of a batch of telemetry.
+    TelemetryAck {
+        /// The batch's.
+        batch_id: String,
+        /// Items that were passed on
+        accepted: u64,
+        /// and that were not.
+        rejected: u64,
+        /// Whether to send it again.
+        retryable: bool,
     },
     /// A message that is written already: large, and shared by all to whom it is said.
     #[serde(skip)]
@@ -362,6 +552,7 @@ impl ToSatellite {
 mod tests {
     use super::*;
     use serde_json::json;
+    use serde_json::value::to_raw_value;
 
     fn parse(value: &serde_json::Value) -> Result<FromSatellite, Malformed> {
         FromSatellite::parse(&value.to_string())
@@ -394,6 +585,13 @@ mod tests {
             json!({"type": "request_script_package_blob", "integrity": "sha512-x"}),
             json!({"type": "request_run_secrets", "requestId": "r", "configId": "c",
                    "collectorId": "k", "runId": "n"}),
+            json!({"type": "request_config_secrets", "requestId": "r", "configId": "c",
+                   "runId": "n"}),
+            json!({"type": "capability_secret_request", "requestId": "r", "kind": "metric-scrape",
+                   "payload": {"targetId": "t"}}),
+            json!({"type": "telemetry_batch", "batchId": "0", "kind": "logstream", "payload": [1],
+                   "droppedByGroup": {"a": 1}}),
+            json!({"type": "capability_status", "kind": "metric-scrape", "payload": null}),
         ];
         for message in others {
             assert!(parse(&message).is_ok(), "{message}");
@@ -401,12 +599,30 @@ mod tests {
     }
 
     #[test]
-    fn what_is_passed_on_is_what_was_said_and_who_really_said_it() {
-        let said = r#"{"type":"result","latencyMs":1.50,"big":123456789012345678901234567890,
-                       "sourceId":"somebody else","sourceLabel":"x","a":"\u00e4"}"#;
-        let body = with_source(said, Uuid::nil(), "edge \"1\" (eu)").expect("json");
-        let expected = r#"{"a":"\u00e4","big":123456789012345678901234567890,"latencyMs":1.50,"sourceId":"00000000-0000-0000-0000-000000000000","sourceLabel":"edge \"1\" (eu)","type":"result"}"#;
-        assert_eq!(std::str::from_utf8(&body), Ok(expected));
+    fn a_large_message_is_read_without_being_taken_apart() {
+        let page = json!({"body": "x".repeat(1_000_000), "numbers": vec![0; 500_000]});
+        let mut result = json!({"type": "result", "configId": "c", "systemId": "s",
+            "status": "healthy", "executedAt": "2026-03-01T12:00:00Z", "result": page});
+        assert!(matches!(parse(&result), Ok(FromSatellite::Result { result: Some(_), .. })));
+        result["result"] = json!(vec![0; 500_000]);
+        assert_eq!(parse(&result).err(), Some(Malformed::Fields));
+        result["result"] = json!(null);
+        assert!(matches!(parse(&result), Ok(FromSatellite::Result { result: None, .. })));
+        // A field that has to be looked into has no business being so large.
+        result["executedAt"] = json!(vec![0; 500_000]);
+        assert_eq!(parse(&result).err(), Some(Malformed::Fields));
+        let fields: String = (0..MAX_FIELDS).map(|n| format!(r#","x{n}":0"#)).collect();
+        let many = format!(r#"{{"type":"heartbeat"{fields}}}"#);
+        assert_eq!(FromSatellite::parse(&many).err(), Some(Malformed::Fields));
+    }
+
+    #[test]
+    fn the_items_of_a_batch_are_counted() {
+        for (payload, items) in [("[]", 0), ("[1,[2,3],{}]", 3), ("{}", 1), ("null", 1), ("7", 1)] {
+            let batch = format!(r#"{{"type":"telemetry_batch","payload":{payload}}}"#);
+            assert_eq!(items_of(&batch), items, "{payload}");
+        }
+        assert_eq!(items_of("{}"), 1);
     }
 
     #[test]
@@ -477,6 +693,24 @@ mod tests {
         assert_eq!(
             text(ToSatellite::ScriptPackageBlob { integrity: "i".to_owned(), data: None }),
             r#"{"type":"script_package_blob","integrity":"i","data":null}"#
+        );
+        let request_id = || "r".to_owned();
+        assert_eq!(
+            text(ToSatellite::ConfigSecrets { request_id: request_id(), error: "no" }),
+            r#"{"type":"config_secrets","requestId":"r","error":"no"}"#
+        );
+        assert_eq!(
+            text(ToSatellite::CapabilitySecretResponse { request_id: request_id(), error: "no" }),
+            r#"{"type":"capability_secret_response","requestId":"r","error":"no"}"#
+        );
+        assert_eq!(
+            text(ToSatellite::TelemetryAck {
+                batch_id: "0".to_owned(),
+                accepted: 0,
+                rejected: 3,
+                retryable: false,
+            }),
+            r#"{"type":"telemetry_ack","batchId":"0","accepted":0,"rejected":3,"retryable":false}"#
         );
         assert_eq!(
             text(ToSatellite::AuthFailed { reason: MUST_AUTHENTICATE }),

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::protocol::{FromSatellite, Malformed};
+use super::protocol::{FromSatellite, Malformed, items_of};
 
 /// Any JSON, a few levels deep.
 fn any_json() -> impl Strategy<Value = Value> {
@@ -35,6 +35,10 @@ fn nearly_a_message() -> impl Strategy<Value = Value> {
         "request_script_package_manifest",
         "request_script_package_blob",
         "request_run_secrets",
+        "request_config_secrets",
+        "capability_secret_request",
+        "telemetry_batch",
+        "capability_status",
         "reboot",
         "",
     ]);
@@ -52,6 +56,10 @@ fn nearly_a_message() -> impl Strategy<Value = Value> {
         "executedAt",
         "lockfileHash",
         "requestId",
+        "batchId",
+        "kind",
+        "payload",
+        "runId",
         "other",
     ]);
     (kinds, proptest::collection::btree_map(fields, any_json(), 0..8)).prop_map(|(kind, fields)| {
@@ -90,6 +98,28 @@ proptest! {
             Ok(FromSatellite::Heartbeat { version: Some(version), .. }) if version == "0.5.0"
         );
         prop_assert!(understood);
+    }
+
+    #[test]
+    fn whatever_a_batch_holds_it_is_a_batch_and_is_counted(payload in any_json()) {
+        let message = json!({"type": "telemetry_batch", "batchId": "7", "kind": "k", "payload": payload});
+        let understood = matches!(
+            FromSatellite::parse(&message.to_string()),
+            Ok(FromSatellite::TelemetryBatch { batch_id, .. }) if batch_id == "7"
+        );
+        prop_assert!(understood);
+        let items = payload.as_array().map_or(1, |items| items.len() as u64);
+        prop_assert_eq!(items_of(&message.to_string()), items);
+    }
+
+    #[test]
+    fn whatever_a_check_found_is_no_more_than_an_object(found in any_json()) {
+        let message = json!({"type": "result", "configId": "c", "systemId": "s", "status": "healthy",
+                             "executedAt": "x", "result": found});
+        let outcome = FromSatellite::parse(&message.to_string());
+        let understood = matches!(outcome, Ok(FromSatellite::Result { .. }));
+        prop_assert_eq!(understood, found.is_object() || found.is_null());
+        prop_assert!(understood || outcome.err() == Some(Malformed::Fields));
     }
 
     #[test]

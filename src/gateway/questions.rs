@@ -1,19 +1,46 @@
 //! What a satellite asks, and the answers it gets: each a future of its own, so that no socket waits
-//! for anybody. Each ends within its backend's time-out, with an answer or without one: what a backend did
-//! not say of script packages is not said for it.
+//! for anybody. Each ends with an answer or without one: what a backend did not say of script packages is not
+//! said for it.
+//!
+//! Questions wait for their turn. A session has a few open at once and stands once in the pod's queue, for
+//! the next of those that wait: so whoever comes with one question is behind one of each other satellite,
+//! however many those have. An agent waits half a minute; what cannot be answered by then is told so, where
+//! the contract has words for it.
 
+use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use super::backends::Backends;
 use super::protocol::{Environment, ToSatellite};
 use crate::assignments;
 use crate::lifecycle::{SatelliteId, Session};
+use crate::metrics::Counted;
 use crate::packages::blobs::Blob;
 use crate::run_secrets::{self, Denied};
 
-/// Questions one session may have open at once.
-pub const MAX_OF_SESSION: usize = 8;
+/// Questions one session may have open at once. So many may also wait whatever others have waiting.
+const MAX_OPEN: usize = 8;
+
+/// Questions of one session that wait, and their bytes: each check of the longest list asks for secrets
+/// and something else, four times over.
+const MAX_WAITING: usize = 4 * assignments::MAX_ASSIGNMENTS;
+const MAX_WAITING_BYTES: usize = 1024 * 1024;
+
+/// What a question takes of these, beside its own words.
+const BYTES_OF_ONE: usize = 256;
+
+/// When a question must be answered, counted from when it was heard. The agent waits 30 s from when it
+/// was sent.
+const ANSWER_WITHIN: Duration = Duration::from_secs(25);
 
 /// A question.
 #[derive(Debug)]
@@ -39,49 +66,239 @@ pub enum Question {
     },
 }
 
-/// An answer under way; none where nobody gives one.
-pub type Answer = Pin<Box<dyn Future<Output = Option<ToSatellite>> + Send>>;
+/// The answer to a question; none where the contract has none to give.
+pub type Answer = Option<ToSatellite>;
 
-impl Question {
-    /// The answer where nobody is asked, for there are too many questions.
-    pub fn turned_away(self) -> Option<ToSatellite> {
-        match self {
-            Question::Manifest { .. } | Question::Blob { .. } => None,
-            Question::RunSecrets { request_id, .. } => {
-                Some(run_secrets_answer(request_id, Err(Denied::Busy)))
+type UnderWay = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+/// A question that waits.
+struct Waiting {
+    question: Question,
+    until: Instant,
+    bytes: usize,
+    /// What it takes of the room that all sessions of the pod have for this.
+    _room: Option<OwnedSemaphorePermit>,
+    _counted: Counted,
+}
+
+/// The questions of one session.
+pub struct Questions {
+    backends: Arc<Backends>,
+    satellite: SatelliteId,
+    session: Session,
+    waiting: VecDeque<Waiting>,
+    waiting_bytes: usize,
+    /// Its place in the pod's queue, while something waits.
+    turn: Option<Pin<Box<dyn Future<Output = Option<OwnedSemaphorePermit>> + Send>>>,
+    open: FuturesUnordered<UnderWay>,
+    /// What is answered without asking anybody.
+    answers: VecDeque<ToSatellite>,
+    /// When the first of those that wait has waited for too long.
+    late_at: Option<Pin<Box<Sleep>>>,
+}
+
+/// There is no room for a question; it is not answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooMany;
+
+impl Questions {
+    /// Of this session, to these.
+    pub fn new(backends: Arc<Backends>, satellite: SatelliteId, session: Session) -> Questions {
+        Questions {
+            backends,
+            satellite,
+            session,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            turn: None,
+            open: FuturesUnordered::new(),
+            answers: VecDeque::new(),
+            late_at: None,
+        }
+    }
+
+    /// Finds out what scripts may do, which an agent does not ask. All sessions wait for one answer, so
+    /// none of the pod's places is taken for it.
+    pub fn look_for_policy(&mut self) {
+        let backends = self.backends.clone();
+        self.open.push(Box::pin(async move {
+            let policy = backends.sandbox.policy().await?;
+            Some(ToSatellite::SandboxPolicy { policy })
+        }));
+    }
+
+    /// Whether nothing is to be answered.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.open.is_empty() && self.answers.is_empty()
+    }
+
+    /// Takes a question, to be asked when it is its turn.
+    pub fn put(&mut self, question: Question) -> Result<(), TooMany> {
+        let bytes = question.bytes();
+        let fits =
+            self.waiting.len() < MAX_WAITING && self.waiting_bytes + bytes <= MAX_WAITING_BYTES;
+        let few = self.waiting.len() < MAX_OPEN;
+        let room = if fits && !few { self.backends.room_to_wait(bytes) } else { None };
+        if !fits || (!few && room.is_none()) {
+            return match question.turned_away(Denied::Busy) {
+                Some(answer) => self.answer(answer),
+                None => Err(TooMany),
+            };
+        }
+        let until = Instant::now() + ANSWER_WITHIN;
+        if self.late_at.is_none() {
+            self.late_at = Some(Box::pin(sleep_until(until)));
+        }
+        let _counted = self.backends.question_waits();
+        self.waiting_bytes += bytes;
+        self.waiting.push_back(Waiting { question, until, bytes, _room: room, _counted });
+        Ok(())
+    }
+
+    /// Answers something at once.
+    pub fn answer(&mut self, answer: ToSatellite) -> Result<(), TooMany> {
+        if self.answers.len() >= MAX_WAITING {
+            return Err(TooMany);
+        }
+        self.answers.push_back(answer);
+        Ok(())
+    }
+
+    /// The next answer. May be dropped and called again at any time.
+    pub async fn next(&mut self) -> ToSatellite {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<ToSatellite> {
+        loop {
+            if let Some(answer) = self.answers.pop_front() {
+                return Poll::Ready(answer);
+            }
+            if let Poll::Ready(late) = self.poll_late(cx) {
+                self.backends.question_was_late();
+                if let Some(answer) = late.turned_away(Denied::Late) {
+                    return Poll::Ready(answer);
+                }
+                continue;
+            }
+            self.poll_turn(cx);
+            match self.open.poll_next_unpin(cx) {
+                Poll::Ready(Some(Some(answer))) => return Poll::Ready(answer),
+                // One that has no answer has made room for the next.
+                Poll::Ready(Some(None)) => {}
+                Poll::Ready(None) | Poll::Pending => return Poll::Pending,
             }
         }
     }
 
+    /// One that has waited for too long.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<Question> {
+        // They wait in the order in which they came, each for the same time.
+        while let Some(until) = self.waiting.front().map(|first| first.until) {
+            let Some(late_at) = &mut self.late_at else { return Poll::Pending };
+            ready!(late_at.as_mut().poll(cx));
+            if until > Instant::now() {
+                late_at.as_mut().reset(until);
+            } else if let Some(late) = self.take_first() {
+                return Poll::Ready(late.question);
+            }
+        }
+        self.late_at = None;
+        Poll::Pending
+    }
+
+    /// Asks those whose turn it is.
+    fn poll_turn(&mut self, cx: &mut Context<'_>) {
+        while !self.waiting.is_empty() && self.open.len() < MAX_OPEN {
+            let places = &self.backends.questions;
+            let turn = self.turn.get_or_insert_with(|| {
+                let places = places.clone();
+                Box::pin(async move { places.acquire_owned().await.ok() })
+            });
+            let Poll::Ready(place) = turn.as_mut().poll(cx) else { return };
+            self.turn = None;
+            // The places are never closed.
+            if let Some(place) = place
+                && let Some(Waiting { question, until, .. }) = self.take_first()
+            {
+                self.open.push(self.ask(question, until, place));
+            }
+        }
+        if self.waiting.is_empty() {
+            self.turn = None;
+        }
+    }
+
+    fn take_first(&mut self) -> Option<Waiting> {
+        let first = self.waiting.pop_front()?;
+        self.waiting_bytes -= first.bytes;
+        if self.waiting.is_empty() {
+            // Most of a session's life nothing is asked.
+            (self.waiting, self.late_at) = (VecDeque::new(), None);
+        }
+        Some(first)
+    }
+
     /// Asks whoever knows. Holds one of the pod's places until it is answered.
-    pub fn ask(self, backends: &Arc<Backends>, satellite: SatelliteId, session: Session) -> Answer {
-        let Ok(place) = backends.questions.clone().try_acquire_owned() else {
-            return Box::pin(std::future::ready(self.turned_away()));
-        };
-        let backends = backends.clone();
+    fn ask(&self, question: Question, until: Instant, place: OwnedSemaphorePermit) -> UnderWay {
+        let (backends, of) = (self.backends.clone(), (self.satellite, self.session));
         Box::pin(async move {
             let _place = place;
-            match self {
-                Question::Manifest { lockfile_hash } => {
-                    let entries = backends.packages.manifest(&lockfile_hash).await?;
-                    Some(ToSatellite::ScriptPackageManifest { lockfile_hash, entries })
-                }
-                Question::Blob { integrity } => {
-                    Some(match backends.packages.blob(&integrity).await? {
-                        Blob::Missing => ToSatellite::ScriptPackageBlob { integrity, data: None },
-                        Blob::Message(message) => ToSatellite::Ready(message),
-                    })
-                }
-                Question::RunSecrets { request_id, config_id, collector_id } => {
-                    let of = (satellite, session);
-                    let environment = resolve(&backends, of, &config_id, &collector_id).await;
-                    Some(run_secrets_answer(request_id, environment))
+            match timeout_at(until, question.ask(&backends, of)).await {
+                Ok(answer) => answer,
+                Err(_) => {
+                    backends.question_was_late();
+                    question.turned_away(Denied::Late)
                 }
             }
         })
     }
 }
 
+impl Question {
+    fn bytes(&self) -> usize {
+        let words = match self {
+            Question::Manifest { lockfile_hash } => lockfile_hash.len(),
+            Question::Blob { integrity } => integrity.len(),
+            Question::RunSecrets { request_id, config_id, collector_id } => {
+                request_id.len() + config_id.len() + collector_id.len()
+            }
+        };
+        BYTES_OF_ONE + words
+    }
+
+    /// The answer where nobody could be asked; an agent takes an empty list and a package that is not
+    /// there for the truth, so it is told nothing of those.
+    fn turned_away(self, why: Denied) -> Answer {
+        match self {
+            Question::RunSecrets { request_id, .. } => {
+                Some(run_secrets_answer(request_id, Err(why)))
+            }
+            Question::Manifest { .. } | Question::Blob { .. } => None,
+        }
+    }
+
+    async fn ask(&self, backends: &Backends, of: (SatelliteId, Session)) -> Answer {
+        match self {
+            Question::Manifest { lockfile_hash } => {
+                let entries = backends.packages.manifest(lockfile_hash).await?;
+                let lockfile_hash = lockfile_hash.clone();
+                Some(ToSatellite::ScriptPackageManifest { lockfile_hash, entries })
+            }
+            Question::Blob { integrity } => {
+                let integrity = integrity.clone();
+                Some(match backends.packages.blob(&integrity).await? {
+                    Blob::Missing => ToSatellite::ScriptPackageBlob { integrity, data: None },
+                    Blob::Message(message) => ToSatellite::Ready(message),
+                })
+            }
+            Question::RunSecrets { request_id, config_id, collector_id } => {
+                let environment = resolve(backends, of, config_id, collector_id).await;
+                Some(run_secrets_answer(request_id.clone(), environment))
+            }
+        }
+    }
+}
 fn run_secrets_answer(
     request_id: String,
     environment: Result<run_secrets::Environment, Denied>,

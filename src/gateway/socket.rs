@@ -2,6 +2,8 @@
 //! out may take. No extension is ever negotiated, so nothing is compressed.
 
 use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -15,7 +17,7 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
@@ -24,14 +26,27 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 pub use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
 use tracing::debug;
 
-use crate::door::bucket::Bucket;
+use super::intake::{Intake, Refused, SMALL_BYTES, Sizes};
+use super::room::Room;
+use crate::door::bucket::{Bucket, Rate};
 use crate::door::refusal::Refusal;
 use crate::door::settings::SocketLimits;
 use crate::metrics::Metrics;
 
-/// Allocated for every socket (the default is 128 KiB); a heartbeat has a hundred bytes, and a
-/// larger message is read in pieces of this.
-const READ_BUFFER_BYTES: usize = 1024;
+/// Allocated for every socket (the default is 128 KiB), beside what [`Intake`] reads at once: a heartbeat
+/// has a hundred bytes.
+const READ_BUFFER_BYTES: usize = 256;
+
+/// How long nothing may come of whoever was cut off before it counts as having said it all.
+const QUIET: Duration = Duration::from_millis(200);
+
+/// Whoever owes messages is not read for this long at least: what comes meanwhile is read in one go.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
+
+/// What each assignment adds to the messages a satellite may send: a result and a question for secrets,
+/// every second. At once as many again, for a round that comes while the last one is on its way.
+const RATE_OF_ASSIGNMENT: f32 = 2.0;
+const BURST_OF_ASSIGNMENT: f32 = 4.0;
 
 /// The most of a text that is in one frame. The layer below copies a frame before it is written, and
 /// keeps for as long as the connection lasts what the largest one took.
@@ -49,11 +64,19 @@ const TOO_BIG: u16 = 1009;
 /// A bounded WebSocket. See the module.
 pub struct Socket {
     /// Boxed, because futures keep what they are given more than once.
-    inner: Box<WebSocketStream<TokioIo<Upgraded>>>,
+    inner: Box<WebSocketStream<Intake<TokioIo<Upgraded>>>>,
     /// What is still to be written of a message in fragments.
     rest: Option<Rest>,
     limits: SocketLimits,
+    /// What it may send, and how much of that is left.
+    rate: Rate,
     messages: Bucket,
+    /// Until it has paid what it owes it is not read.
+    pause: Option<Pin<Box<Sleep>>>,
+    /// Since when each pause was followed by the next.
+    slowed_since: Option<Instant>,
+    /// It was closed in the middle of a message.
+    cut_off: bool,
     metrics: Metrics,
 }
 
@@ -114,6 +137,7 @@ pub enum Broken {
 pub fn upgrade<F>(
     upgrade: Upgrade,
     limits: SocketLimits,
+    room: Arc<Room>,
     metrics: Metrics,
     session: impl FnOnce(Socket) -> F + Send + 'static,
 ) -> Response
@@ -123,7 +147,7 @@ where
     let Upgrade { key, on_upgrade } = upgrade;
     tokio::spawn(async move {
         match on_upgrade.await {
-            Ok(upgraded) => session(Socket::over(upgraded, limits, metrics).await).await,
+            Ok(upgraded) => session(Socket::over(upgraded, limits, room, metrics).await).await,
             Err(error) => debug!(%error, "upgrade failed"),
         }
     });
@@ -136,27 +160,99 @@ where
 }
 
 impl Socket {
-    async fn over(upgraded: Upgraded, limits: SocketLimits, metrics: Metrics) -> Socket {
+    async fn over(
+        upgraded: Upgraded,
+        limits: SocketLimits,
+        room: Arc<Room>,
+        metrics: Metrics,
+    ) -> Socket {
+        let sizes = Sizes { frame: limits.max_frame_bytes, message: limits.max_message_bytes };
         let config = WebSocketConfig::default()
             .max_message_size(Some(limits.max_message_bytes))
-            .max_frame_size(Some(limits.max_frame_bytes))
+            .max_frame_size(Some(SMALL_BYTES))
             .read_buffer_size(READ_BUFFER_BYTES)
             .write_buffer_size(0)
             .max_write_buffer_size(limits.max_write_buffer_bytes);
-        let io = TokioIo::new(upgraded);
-        let inner = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
+        let intake = Intake::new(TokioIo::new(upgraded), sizes, room);
+        let inner = WebSocketStream::from_raw_socket(intake, Role::Server, Some(config)).await;
         let messages = Bucket::full(limits.messages, Instant::now());
-        Socket { inner: Box::new(inner), rest: None, limits, messages, metrics }
+        Socket {
+            inner: Box::new(inner),
+            rest: None,
+            limits,
+            rate: limits.messages,
+            messages,
+            pause: None,
+            slowed_since: None,
+            cut_off: false,
+            metrics,
+        }
     }
 
-    /// The next frame, of whatever kind, if it is not one too many; `None` when none will come.
+    /// It is known who is at the other end: it may send large messages.
+    pub fn is_known(&mut self) {
+        self.inner.get_mut().is_known();
+    }
+
+    /// What it may send grows with what it has to do.
+    pub fn has_assignments(&mut self, count: usize) {
+        let (base, count) = (self.limits.messages, count as f32);
+        let rate = Rate {
+            burst: base.burst + BURST_OF_ASSIGNMENT * count,
+            per_second: base.per_second + RATE_OF_ASSIGNMENT * count,
+        };
+        self.messages.change(self.rate, rate, Instant::now());
+        self.rate = rate;
+    }
+
+    async fn discard(&mut self) -> bool {
+        let discarded = poll_fn(|cx| self.inner.get_mut().poll_discard(cx)).await;
+        discarded.unwrap_or(false)
+    }
+
+    /// Whether it is not read, or was not until just now, for what it sends: nobody can say then that it
+    /// says nothing.
+    pub fn is_held_back(&self) -> bool {
+        self.slowed_since.is_some() || self.waits_for_room()
+    }
+
+    /// Whether a large message waits for room, or has some and is not complete.
+    pub fn has_large_one_coming(&self) -> bool {
+        self.waits_for_room() || self.inner.get_ref().has_large_one_coming()
+    }
+
+    /// The same, with whether it goes on: whether it waits, or came nearer since this was last asked.
+    pub fn is_coming(&mut self) -> Option<bool> {
+        let came = self.inner.get_mut().came_nearer();
+        self.has_large_one_coming().then(|| came || self.waits_for_room())
+    }
+
+    fn waits_for_room(&self) -> bool {
+        self.inner.get_ref().waits_for_room()
+    }
+
+    /// The next frame, of whatever kind; `None` when none will come.
     pub async fn recv(&mut self) -> Option<Result<Message, Broken>> {
         poll_fn(|cx| self.poll_recv(cx)).await
     }
 
-    /// The same, for whoever waits for other things too.
+    /// The same, for whoever waits for other things too. Whoever asks is done with the frame before.
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Message, Broken>>> {
-        self.inner.poll_next_unpin(cx).map(|message| self.admit(message?))
+        self.inner.get_mut().done();
+        if let Some(pause) = &mut self.pause {
+            ready!(pause.as_mut().poll(cx));
+            self.pause = None;
+        }
+        match self.inner.poll_next_unpin(cx) {
+            Poll::Ready(message) => Poll::Ready(message.map(|message| self.admit(message))),
+            Poll::Pending => {
+                // There was nothing to read: it has been slowed down enough.
+                if !self.waits_for_room() {
+                    self.slowed_since = None;
+                }
+                Poll::Pending
+            }
+        }
     }
 
     /// Writes `next`, or what is left of what was written before. Takes it when it is under way; ready
@@ -199,19 +295,26 @@ impl Socket {
         self.limits.write_timeout
     }
 
-    fn admit(
-        &mut self,
-        message: Result<Message, tungstenite::Error>,
-    ) -> Option<Result<Message, Broken>> {
-        let message = match message {
-            Ok(message) => message,
-            Err(error) => return Some(Err(self.broken(error))),
-        };
-        if !self.messages.take(self.limits.messages, Instant::now()) {
-            self.metrics.refused(Refusal::MessageRate);
-            return Some(Err(Broken::Violation(POLICY_VIOLATION)));
+    /// Takes what has come. Whoever sends more than its rate is read on when it has paid for it, and
+    /// closed where that does not help: where it was slowed down without a pause for as long as the pod has
+    /// patience.
+    fn admit(&mut self, message: Result<Message, tungstenite::Error>) -> Result<Message, Broken> {
+        let message = message.map_err(|error| self.broken(error))?;
+        let now = Instant::now();
+        let owed = self.messages.owe(self.rate, now);
+        if owed.is_zero() {
+            return Ok(message);
         }
-        Some(Ok(message))
+        let since = *self.slowed_since.get_or_insert_with(|| {
+            self.metrics.held_back("rate");
+            now
+        });
+        if now - since > self.limits.message_patience {
+            self.metrics.refused(Refusal::MessageRate);
+            return Err(Broken::Violation(POLICY_VIOLATION));
+        }
+        self.pause = Some(Box::pin(sleep(owed.max(SHORTEST_PAUSE))));
+        Ok(message)
     }
 
     /// Sends a text. Whoever does not read it in time, or lets too much wait, is gone.
@@ -239,6 +342,9 @@ impl Socket {
             // Also in the middle of a message, as the protocol allows.
             self.inner.send(Message::Close(Some(frame))).await?;
             while let Some(Ok(_)) = self.inner.next().await {}
+            // Whoever was cut off in the middle of what it says gets the goodbye only if that is taken:
+            // the system breaks a connection off that is closed with something unread.
+            while self.cut_off && timeout(QUIET, self.discard()).await.is_ok_and(|more| more) {}
             Ok::<_, tungstenite::Error>(())
         };
         match timeout(CLOSE_TIMEOUT, farewell).await {
@@ -258,10 +364,17 @@ impl Socket {
     }
 
     /// What an error of the WebSocket layer means, counted where a limit was met.
-    fn broken(&self, error: tungstenite::Error) -> Broken {
+    fn broken(&mut self, error: tungstenite::Error) -> Broken {
         use tungstenite::error::ProtocolError::ResetWithoutClosingHandshake;
-        let (refusal, broken) = match error {
+        let (refusal, broken) = match &error {
             tungstenite::Error::Capacity(_) => (Refusal::MessageSize, Broken::Violation(TOO_BIG)),
+            tungstenite::Error::Io(error) => match refused(error) {
+                Some(Refused::TooBig) => (Refusal::MessageSize, Broken::Violation(TOO_BIG)),
+                Some(Refused::Unfinished) => {
+                    (Refusal::LargeMessage, Broken::Violation(POLICY_VIOLATION))
+                }
+                None => return Broken::Gone,
+            },
             tungstenite::Error::Utf8(_) => (Refusal::Protocol, Broken::Violation(INVALID_DATA)),
             tungstenite::Error::WriteBufferFull(_) => (Refusal::WriteBuffer, Broken::Gone),
             tungstenite::Error::Protocol(ResetWithoutClosingHandshake) => return Broken::Gone,
@@ -270,9 +383,14 @@ impl Socket {
             }
             _ => return Broken::Gone,
         };
+        self.cut_off = true;
         self.metrics.refused(refusal);
         broken
     }
+}
+
+fn refused(error: &std::io::Error) -> Option<Refused> {
+    error.get_ref()?.downcast_ref().copied()
 }
 
 /// A long text, to be written in fragments; anything else as it is.

@@ -1,0 +1,281 @@
+//! A result may be as large as a page: it is taken, its status arrives whatever the bus carries, and
+//! what large messages need of a pod's memory is bounded without sending anybody away.
+
+use std::time::Duration;
+
+use async_nats::jetstream;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::harness::raw::{Raw, UPGRADE, frame};
+use crate::harness::{BRISK, CALM, Credentials, Fleet, Pod, Satellite, eventually};
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+const TEXT: u8 = 0x81;
+
+fn assignment(config: &str) -> Value {
+    json!({"configId": config, "systemId": "s", "strategyId": "http", "config": {},
+           "intervalSeconds": 60})
+}
+
+/// What the HTTP check says of a page of so many bytes.
+fn page(config: &str, bytes: usize) -> Value {
+    json!({"type": "result", "configId": config, "systemId": "s", "status": "degraded",
+           "latencyMs": 12.5, "executedAt": "2026-03-01T12:00:00Z", "environmentId": "blue",
+           "result": {"metadata": {"body": "x".repeat(bytes)}}})
+}
+
+/// A message of exactly this many bytes that is no sign of anything.
+fn padded(bytes: usize) -> String {
+    let message = |padding: &str| json!({"type": "heartbeat", "padding": padding}).to_string();
+    message(&"x".repeat(bytes - message("").len()))
+}
+
+async fn assigned(pod: &Pod, name: &str) -> (Credentials, Satellite) {
+    let credentials = pod.register(name, "eu").await;
+    pod.assign(credentials.id, &json!([assignment("c")])).await;
+    let (satellite, _) = Satellite::welcomed(pod.address, &credentials).await;
+    (credentials, satellite)
+}
+
+/// The bodies on the stream of results, once there are so many.
+async fn delivered(fleet: &Fleet, count: u64) -> Vec<Value> {
+    let jetstream = jetstream::new(fleet.nats().await);
+    let stream = eventually(&format!("{count} results on the stream"), async || {
+        let stream = jetstream.get_stream("SATELLITE_RESULTS").await;
+        let stream = stream.map_err(|error| error.to_string())?;
+        let there = stream.cached_info().state.messages;
+        if there == count { Ok(stream) } else { Err(there.to_string()) }
+    })
+    .await;
+    let mut bodies = Vec::new();
+    for sequence in 1..=count {
+        let message = stream.get_raw_message(sequence).await.expect("a message");
+        bodies.push(serde_json::from_slice(&message.payload).expect("JSON"));
+    }
+    bodies
+}
+
+async fn beats(pod: &Pod) -> f64 {
+    pod.metric("groundstation_heartbeats_received_total").await
+}
+
+/// A socket on which somebody has authenticated, and writes whatever it likes.
+async fn raw(pod: &Pod, credentials: &Credentials) -> Raw {
+    let mut raw = Raw::connect(pod.address).await;
+    raw.send(format!("{UPGRADE}\r\n")).await;
+    raw.head().await;
+    let Credentials { id, token } = credentials;
+    let authenticate = json!({"type": "authenticate", "clientId": id, "token": token});
+    raw.send(frame(TEXT, authenticate.to_string().as_bytes())).await;
+    raw.read_until(b"\"authenticated\"").await;
+    raw
+}
+
+#[tokio::test]
+async fn a_whole_page_is_taken_and_what_nats_does_not_carry_of_it_is_said() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    pod.expect_nats().await;
+    let (credentials, satellite) = assigned(&pod, "edge").await;
+    for bytes in [200 * KIB, 5 * MIB, 15 * MIB] {
+        satellite.send(&page("c", bytes));
+    }
+    satellite.beat();
+    let found = delivered(&fleet, 3).await;
+    let mut expected = page("c", 200 * KIB);
+    expected["sourceId"] = json!(credentials.id);
+    expected["sourceLabel"] = json!("edge (eu)");
+    assert!(found[0] == expected, "the small one is as it was sent");
+    for (body, bytes) in found[1..].iter().zip([5 * MIB, 15 * MIB]) {
+        let result = page("c", bytes)["result"].to_string().len();
+        expected["result"] = json!({"truncated": true, "bytes": result});
+        assert_eq!(*body, expected);
+    }
+    pod.expect_metric("groundstation_results_truncated_total", 2.0).await;
+    pod.expect_metric("groundstation_heartbeats_received_total", 1.0).await;
+    pod.expect_metric("groundstation_large_message_bytes", 0.0).await;
+    assert_eq!(fleet.history(credentials.id).await, ["1 connected connect"]);
+    satellite.close().await;
+    fleet.check().await;
+}
+
+#[tokio::test]
+async fn a_page_in_fragments_is_a_page() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let credentials = pod.register("edge", "eu").await;
+    pod.assign(credentials.id, &json!([assignment("c")])).await;
+    let mut raw = raw(&pod, &credentials).await;
+    // Umlauts of two bytes, of which some are cut in two.
+    let mut sent = page("c", 0);
+    sent["result"] = json!({"body": "ä".repeat(150 * KIB)});
+    let text = sent.to_string();
+    let pieces: Vec<&[u8]> = text.as_bytes().chunks(70_001).collect();
+    for (n, piece) in pieces.iter().enumerate() {
+        let opcode = if n == 0 { 0x1 } else { 0x0 };
+        let last = if n + 1 == pieces.len() { 0x80 } else { 0x0 };
+        raw.send(frame(opcode | last, piece)).await;
+        // What is asked of it in between is answered.
+        raw.send(frame(0x89, b"ping")).await;
+    }
+    let found = delivered(&fleet, 1).await;
+    assert_eq!(found[0]["result"], sent["result"]);
+    raw.read_until(b"ping").await;
+    fleet.check().await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_frame_that_is_only_announced_costs_next_to_nothing() {
+    const SOCKETS: usize = 60;
+    let fleet = Fleet::new(CALM).await;
+    // Room for all of them: it is the announcement that must not cost anything.
+    let room = (SOCKETS * 16 * MIB).to_string();
+    let pod = fleet.plan("a").with("GROUNDSTATION_LARGE_MESSAGE_BYTES", &room).start().await;
+    let size = |field: &str| -> usize {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", pod.pid())).expect("status");
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("a field");
+        line.trim().trim_end_matches(" kB").trim().parse::<usize>().expect("a number") * KIB
+    };
+    let mut sockets = Vec::new();
+    for credentials in fleet.register_many("edge", SOCKETS).await {
+        sockets.push(raw(&pod, &credentials).await);
+    }
+    let before = (size("VmSize:"), size("VmRSS:"));
+    let mut announced = frame(TEXT, &[]);
+    announced.splice(1..2, [0xff].into_iter().chain((16 * MIB as u64).to_be_bytes()));
+    for socket in &mut sockets {
+        socket.send(&announced).await;
+        socket.send(b"{\"type\": \"heartbeat\", ").await;
+    }
+    let given = (SOCKETS * 16 * MIB) as f64;
+    pod.expect_metric("groundstation_large_message_bytes", given).await;
+    let after = (size("VmSize:"), size("VmRSS:"));
+    assert!(after.0 < before.0 + 200 * MIB, "address space: {before:?}, then {after:?}");
+    assert!(after.1 < before.1 + 40 * MIB, "memory: {before:?}, then {after:?}");
+    assert_eq!(pod.metric("groundstation_sessions").await, SOCKETS as f64);
+    // Whoever dies gives back what it had.
+    drop(sockets);
+    pod.expect_metric("groundstation_large_message_bytes", 0.0).await;
+    fleet.check().await;
+}
+
+#[tokio::test]
+async fn who_finds_no_room_for_a_large_message_waits_unread_and_is_neither_closed_nor_lost() {
+    let fleet = Fleet::new(BRISK).await;
+    let pod = fleet.plan("a").with("GROUNDSTATION_LARGE_MESSAGE_BYTES", "16777216").start().await;
+    let holder = pod.register("holder", "eu").await;
+    let mut holding = raw(&pod, &holder).await;
+    let whole = frame(TEXT, padded(16 * MIB).as_bytes());
+    let mut pieces = whole.chunks(64 * KIB);
+    holding.send(pieces.next().expect("a piece")).await;
+    pod.expect_metric("groundstation_large_message_bytes", (16 * MIB) as f64).await;
+
+    let (waiter, waiting) = assigned(&pod, "waiter").await;
+    let small = pod.register("small", "eu").await;
+    let beside = Satellite::connect(pod.address, &small).await;
+    beside.beat_every(fleet.timing.heartbeat);
+    waiting.send(&page("c", 300 * KIB));
+    // Its heartbeats are behind what is not read: nobody hears them.
+    waiting.beat_every(fleet.timing.heartbeat);
+    pod.expect_metric("groundstation_large_messages_waiting", 1.0).await;
+    let until = Instant::now() + 3 * fleet.timing.threshold;
+    while Instant::now() < until {
+        // It comes slowly, and is heard to come.
+        holding.send(pieces.next().expect("a piece")).await;
+        assert_eq!(pod.show(waiter.id).await["status"], "online");
+        let before = beats(&pod).await;
+        eventually("the small ones to be read", async || {
+            let now = beats(&pod).await;
+            if now > before { Ok(()) } else { Err(now.to_string()) }
+        })
+        .await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert_eq!(pod.metric("groundstation_large_messages_waiting").await, 1.0);
+    assert_eq!(pod.metric("groundstation_held_back_total{by=\"room\"}").await, 1.0);
+    // It comes to an end, and the next has its turn.
+    for piece in pieces {
+        holding.send(piece).await;
+    }
+    assert_eq!(delivered(&fleet, 1).await[0]["status"], "degraded");
+    pod.expect_metric("groundstation_large_messages_waiting", 0.0).await;
+    for known in [waiter.id, small.id, holder.id] {
+        assert_eq!(fleet.history(known).await, ["1 connected connect"]);
+    }
+}
+
+#[tokio::test]
+async fn who_dies_with_half_a_message_gives_its_room_back() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.plan("a").with("GROUNDSTATION_LARGE_MESSAGE_BYTES", "16777216").start().await;
+    let holder = pod.register("holder", "eu").await;
+    let mut holding = raw(&pod, &holder).await;
+    holding.send(&frame(TEXT, padded(16 * MIB).as_bytes())[..MIB]).await;
+    pod.expect_metric("groundstation_large_message_bytes", (16 * MIB) as f64).await;
+    let (_, waiting) = assigned(&pod, "waiter").await;
+    waiting.send(&page("c", 300 * KIB));
+    pod.expect_metric("groundstation_large_messages_waiting", 1.0).await;
+    drop(holding);
+    delivered(&fleet, 1).await;
+    pod.expect_metric("groundstation_large_message_bytes", 0.0).await;
+    fleet.check().await;
+}
+
+/// One sends large messages without an end and takes all the room each time: room is given in turn.
+#[tokio::test]
+async fn one_that_sends_nothing_but_large_messages_takes_nobody_elses_turn() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.plan("a").with("GROUNDSTATION_LARGE_MESSAGE_BYTES", "16777216").start().await;
+    let credentials = pod.register("greedy", "eu").await;
+    let mut greedy = raw(&pod, &credentials).await;
+    let large = frame(TEXT, padded(16 * MIB).as_bytes());
+    let greedy = tokio::spawn(async move { while greedy.send(&large).await {} });
+    let (_, other) = assigned(&pod, "other").await;
+    for n in 1..=5 {
+        let before = beats(&pod).await;
+        eventually("another large one", async || {
+            let now = beats(&pod).await;
+            if now > before { Ok(()) } else { Err(now.to_string()) }
+        })
+        .await;
+        other.send(&page("c", 300 * KIB + n));
+        delivered(&fleet, n as u64).await;
+    }
+    assert!(!greedy.is_finished(), "it was closed");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", pod.pid())).unwrap_or_default();
+    println!("{:?}", status.lines().find(|line| line.starts_with("VmHWM:")));
+    greedy.abort();
+    fleet.check().await;
+}
+
+#[tokio::test]
+async fn who_keeps_room_that_others_wait_for_and_sends_nothing_is_closed() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet
+        .plan("a")
+        .with("GROUNDSTATION_LARGE_MESSAGE_BYTES", "16777216")
+        .with("GROUNDSTATION_LARGE_MESSAGE_TIMEOUT", "2s")
+        .start()
+        .await;
+    let holder = pod.register("holder", "eu").await;
+    let mut holding = raw(&pod, &holder).await;
+    holding.send(&frame(TEXT, padded(16 * MIB).as_bytes())[..MIB]).await;
+    pod.expect_metric("groundstation_large_message_bytes", (16 * MIB) as f64).await;
+    // As long as nobody needs it, it may take its time.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(pod.metric("groundstation_sessions").await, 1.0);
+    let (_, waiting) = assigned(&pod, "waiter").await;
+    waiting.send(&page("c", 300 * KIB));
+    delivered(&fleet, 1).await;
+    let refused = "groundstation_door_refusals_total{reason=\"large_message\"}";
+    assert_eq!(pod.metric(refused).await, 1.0);
+    let said = holding.ended().await;
+    assert!(said.windows(2).any(|code| code == 1008u16.to_be_bytes()), "{said:?}");
+    let ended = ["1 connected connect", "1 disconnected connection_dropped"];
+    fleet.expect_history(holder.id, &ended).await;
+    fleet.check().await;
+}

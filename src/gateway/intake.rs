@@ -1,0 +1,646 @@
+//! What comes in on a WebSocket, on its way to the layer that understands it: held to its size before
+//! anything is kept of it.
+//!
+//! Reads the heads of frames and nothing else. A frame that is too large is refused by its head; what is
+//! large waits for its share of the pod's [`Room`] before it is read on; and a long frame is passed on in
+//! fragments, so that the layer above takes memory as bytes come and not as they are announced. It hands
+//! out nothing beyond the frame that is asked for.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::room::{Room, Share};
+
+/// What may be sent before it is known who sends it, and what needs no share of the room: large enough
+/// for whatever an agent says of itself, small enough for all who are at the door at once.
+pub const SMALL_BYTES: usize = 64 * 1024;
+
+/// The largest message there may be, whatever is set: the contract's, and that of the agents' own core.
+pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
+
+/// A longer frame is passed on in fragments of this: what the layer above sets aside for a frame that is
+/// announced. A multiple of four, so that the mask goes on as it began.
+const FRAGMENT_BYTES: u64 = 16 * 1024;
+
+/// Read at once: of somebody who sends heartbeats, and of somebody who is sending something large.
+const BUFFER_BYTES: usize = 1024;
+const LARGE_BUFFER_BYTES: usize = 16 * 1024;
+
+/// The longest head of a frame (RFC 6455, 5.2).
+const MAX_HEAD: usize = 14;
+
+const FINAL: u8 = 0x80;
+const OPCODE: u8 = 0x0f;
+const CONTROL: u8 = 0x08;
+const MASKED: u8 = 0x80;
+
+/// Why nothing more is read, inside an [`io::Error`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Refused {
+    /// A frame or a message is larger than it may be.
+    #[error("larger than it may be")]
+    TooBig,
+    /// Others wait for the room that an unfinished message takes.
+    #[error("unfinished, and others wait for its room")]
+    Unfinished,
+}
+
+/// The most bytes of a frame and of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sizes {
+    /// Of one frame.
+    pub frame: usize,
+    /// Of one message, of however many frames.
+    pub message: usize,
+}
+
+impl Sizes {
+    /// These, as far as a stranger may use them.
+    fn of_a_stranger(self) -> Sizes {
+        Sizes { frame: self.frame.min(SMALL_BYTES), message: self.message.min(SMALL_BYTES) }
+    }
+}
+
+/// A frame that is being passed on.
+struct Frame {
+    first: u8,
+    mask: Option<[u8; 4]>,
+    begun: bool,
+    /// What is left of the fragment, and of the frame behind it.
+    in_fragment: u64,
+    behind: u64,
+}
+
+/// See the module.
+pub struct Intake<S> {
+    stream: S,
+    sizes: Sizes,
+    full_sizes: Sizes,
+    room: Arc<Room>,
+    /// What has been read, and how far it has been passed on.
+    buffer: Vec<u8>,
+    passed: usize,
+    /// A head that is passed on next.
+    head: ([u8; MAX_HEAD], usize),
+    head_passed: usize,
+    frame: Option<Frame>,
+    /// The bytes of the message so far, and whether all of it has come.
+    message: u64,
+    complete: bool,
+    share: Option<Share>,
+    /// Something has come since somebody asked for it.
+    came_nearer: bool,
+    asking: Option<Pin<Box<dyn Future<Output = Share> + Send>>>,
+    /// When to look whether others wait for the share.
+    look_at: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Intake<S> {
+    /// What comes from this stream, of a stranger still.
+    pub fn new(stream: S, sizes: Sizes, room: Arc<Room>) -> Intake<S> {
+        Intake {
+            stream,
+            sizes: sizes.of_a_stranger(),
+            full_sizes: sizes,
+            room,
+            buffer: Vec::with_capacity(BUFFER_BYTES),
+            passed: 0,
+            head: ([0; MAX_HEAD], 0),
+            head_passed: 0,
+            frame: None,
+            message: 0,
+            complete: true,
+            share: None,
+            came_nearer: false,
+            asking: None,
+            look_at: None,
+        }
+    }
+
+    /// It is known who sends: the sizes hold as they were set.
+    pub fn is_known(&mut self) {
+        self.sizes = self.full_sizes;
+    }
+
+    /// Whether a large message waits for its share of the room.
+    pub fn waits_for_room(&self) -> bool {
+        self.asking.is_some()
+    }
+
+    /// Whether a large message has its share and is not complete.
+    pub fn has_large_one_coming(&self) -> bool {
+        self.share.is_some() && !self.complete
+    }
+
+    /// Whether anything has come since this was last asked.
+    pub fn came_nearer(&mut self) -> bool {
+        std::mem::take(&mut self.came_nearer)
+    }
+
+    /// Whoever asks for the next message is done with the one before: its share is given back.
+    pub fn done(&mut self) {
+        if self.complete && self.share.take().is_some() {
+            self.look_at = None;
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> Intake<S> {
+    /// Reads what comes next and keeps nothing of it; false where the connection has ended.
+    pub fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        self.passed = self.buffer.len();
+        self.poll_fill(cx)
+    }
+
+    fn poll_next_part(
+        &mut self,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            let (head, length) = &self.head;
+            if self.head_passed < *length {
+                let part = &head[self.head_passed..*length];
+                let count = part.len().min(into.remaining());
+                into.put_slice(&part[..count]);
+                self.head_passed += count;
+                self.end_frame();
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(asking) = &mut self.asking {
+                self.share = Some(ready!(asking.as_mut().poll(cx)));
+                self.asking = None;
+                self.has_room();
+            }
+            match &mut self.frame {
+                None => {
+                    if !ready!(self.poll_head(cx))? {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+                Some(frame) if frame.in_fragment > 0 => {
+                    if self.passed == self.buffer.len() && !ready!(self.poll_fill(cx))? {
+                        return Poll::Ready(Ok(()));
+                    }
+                    return Poll::Ready(self.pass_on(into));
+                }
+                Some(frame) => {
+                    let head = frame.next_fragment();
+                    (self.head, self.head_passed) = (head, 0);
+                }
+            }
+        }
+    }
+
+    fn pass_on(&mut self, into: &mut ReadBuf<'_>) -> io::Result<()> {
+        let Some(frame) = &mut self.frame else { return Ok(()) };
+        let part = &self.buffer[self.passed..];
+        let in_fragment = usize::try_from(frame.in_fragment).unwrap_or(usize::MAX);
+        let count = part.len().min(into.remaining()).min(in_fragment);
+        into.put_slice(&part[..count]);
+        self.passed += count;
+        frame.in_fragment -= count as u64;
+        self.end_frame();
+        Ok(())
+    }
+
+    /// Ends a frame with its last byte: the layer above need not ask for more to have its message.
+    fn end_frame(&mut self) {
+        let Some(frame) = &self.frame else { return };
+        if self.head_passed < self.head.1 || frame.in_fragment > 0 || frame.behind > 0 {
+            return;
+        }
+        if frame.first & CONTROL == 0 {
+            self.complete = frame.first & FINAL != 0;
+        }
+        self.frame = None;
+    }
+
+    /// Reads until there is a whole head, and takes it; false where the connection ended before.
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        loop {
+            if let Some((frame, length)) = Head::parse(&self.buffer[self.passed..]) {
+                self.passed += length;
+                self.admit(&frame)?;
+                self.frame = Some(Frame::of(frame));
+                return Poll::Ready(Ok(true));
+            }
+            if !ready!(self.poll_fill(cx))? {
+                return Poll::Ready(Ok(false));
+            }
+        }
+    }
+
+    /// Holds a frame to its size, and sees to it that what is large has its share.
+    fn admit(&mut self, head: &Head) -> io::Result<()> {
+        if head.length > self.sizes.frame as u64 {
+            return Err(io::Error::other(Refused::TooBig));
+        }
+        if head.first & CONTROL != 0 {
+            return Ok(());
+        }
+        if head.first & OPCODE != 0 {
+            self.message = 0;
+        }
+        self.complete = false;
+        self.message = self.message.saturating_add(head.length);
+        if self.message > self.sizes.message as u64 {
+            return Err(io::Error::other(Refused::TooBig));
+        }
+        if self.message <= SMALL_BYTES as u64 || self.share.is_some() {
+            return Ok(());
+        }
+        // How large a message in fragments will be nobody knows before its last one.
+        let whole = head.first & FINAL != 0 && head.first & OPCODE != 0;
+        let bytes = if whole { head.length } else { self.sizes.message as u64 };
+        match self.room.try_take(bytes) {
+            Some(share) => {
+                self.share = Some(share);
+                self.has_room();
+            }
+            None => self.asking = Some(Box::pin(self.room.clone().take(bytes))),
+        }
+        Ok(())
+    }
+
+    fn has_room(&mut self) {
+        self.look_at = Some(Box::pin(sleep_until(Instant::now() + self.room.patience())));
+    }
+
+    /// Reads more behind what is there; false where the connection has ended.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let rest = self.buffer.len() - self.passed;
+        self.buffer.copy_within(self.passed.., 0);
+        self.passed = 0;
+        let size = if self.share.is_some() { LARGE_BUFFER_BYTES } else { BUFFER_BYTES };
+        if rest == 0 && self.buffer.capacity() > size {
+            self.buffer = Vec::with_capacity(size);
+        }
+        self.buffer.resize(size.max(rest + MAX_HEAD), 0);
+        let mut free = ReadBuf::new(&mut self.buffer[rest..]);
+        let read = Pin::new(&mut self.stream).poll_read(cx, &mut free);
+        let count = free.filled().len();
+        self.buffer.truncate(rest + count);
+        self.came_nearer |= count > 0;
+        match read {
+            Poll::Ready(read) => Poll::Ready(read.map(|()| count > 0)),
+            Poll::Pending => self.poll_unfinished(cx).map(Err),
+        }
+    }
+
+    /// An unfinished message may take its time, unless others wait for its room.
+    fn poll_unfinished(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        if self.complete {
+            return Poll::Pending;
+        }
+        while let Some(look_at) = &mut self.look_at {
+            ready!(look_at.as_mut().poll(cx));
+            if self.room.is_waited_for() {
+                return Poll::Ready(io::Error::other(Refused::Unfinished));
+            }
+            look_at.as_mut().reset(Instant::now() + self.room.look_again());
+        }
+        Poll::Pending
+    }
+}
+
+/// What the head of a frame says.
+struct Head {
+    first: u8,
+    length: u64,
+    mask: Option<[u8; 4]>,
+}
+
+impl Head {
+    /// The head these bytes begin with and its own length, if all of it is there.
+    fn parse(bytes: &[u8]) -> Option<(Head, usize)> {
+        let (&[first, second], rest) = bytes.split_first_chunk()?;
+        let (length, rest) = match second & !MASKED {
+            126 => {
+                let (length, rest) = rest.split_first_chunk()?;
+                (u64::from(u16::from_be_bytes(*length)), rest)
+            }
+            127 => {
+                let (length, rest) = rest.split_first_chunk()?;
+                (u64::from_be_bytes(*length), rest)
+            }
+            short => (u64::from(short), rest),
+        };
+        let (mask, rest) = match second & MASKED {
+            0 => (None, rest),
+            _ => {
+                let (mask, rest) = rest.split_first_chunk()?;
+                (Some(*mask), rest)
+            }
+        };
+        Some((Head { first, length, mask }, bytes.len() - rest.len()))
+    }
+}
+
+impl Frame {
+    fn of(head: Head) -> Frame {
+        let Head { first, length, mask } = head;
+        Frame { first, mask, begun: false, in_fragment: 0, behind: length }
+    }
+
+    /// Begins the next fragment: its head. A control frame has none but itself.
+    fn next_fragment(&mut self) -> ([u8; MAX_HEAD], usize) {
+        let control = self.first & CONTROL != 0;
+        let length = if control { self.behind } else { self.behind.min(FRAGMENT_BYTES) };
+        self.behind -= length;
+        self.in_fragment = length;
+        let mut first = self.first;
+        if self.begun {
+            first &= !OPCODE;
+        }
+        if self.behind > 0 {
+            first &= !FINAL;
+        }
+        self.begun = true;
+        let mut head = [0; MAX_HEAD];
+        head[0] = first;
+        let mut end = match u16::try_from(length) {
+            Ok(short @ ..126) => {
+                head[1] = short as u8;
+                2
+            }
+            Ok(middle) => {
+                head[1] = 126;
+                head[2..4].copy_from_slice(&middle.to_be_bytes());
+                4
+            }
+            Err(_) => {
+                head[1] = 127;
+                head[2..10].copy_from_slice(&length.to_be_bytes());
+                10
+            }
+        };
+        if let Some(mask) = self.mask {
+            head[1] |= MASKED;
+            head[end..end + 4].copy_from_slice(&mask);
+            end += 4;
+        }
+        (head, end)
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Intake<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.poll_next_part(cx, into)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Intake<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Cursor, Read, Write};
+
+    use futures_util::StreamExt;
+    use proptest::prelude::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio_tungstenite::WebSocketStream;
+    use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+    use tokio_tungstenite::tungstenite::{Error, Message, WebSocket};
+
+    use super::*;
+    use crate::metrics::Metrics;
+
+    const SIZES: Sizes = Sizes { frame: 300_000, message: 300_000 };
+
+    fn room(bytes: u32) -> Arc<Room> {
+        Room::new(bytes, std::time::Duration::from_secs(60), Metrics::new())
+    }
+
+    /// A frame of a client.
+    fn frame(first: u8, mask: [u8; 4], payload: &[u8]) -> Vec<u8> {
+        let mut frame = vec![first];
+        match payload.len() {
+            short @ ..126 => frame.push(MASKED | short as u8),
+            middle @ ..0x1_0000 => {
+                frame.push(MASKED | 126);
+                frame.extend((middle as u16).to_be_bytes());
+            }
+            long => {
+                frame.push(MASKED | 127);
+                frame.extend((long as u64).to_be_bytes());
+            }
+        }
+        frame.extend(mask);
+        frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+        frame
+    }
+
+    /// Gives out a little at a time.
+    struct Trickle {
+        bytes: Cursor<Vec<u8>>,
+        steps: Vec<usize>,
+        next: usize,
+    }
+
+    impl AsyncRead for Trickle {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            into: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            let step = self.steps[self.next % self.steps.len()].min(into.remaining());
+            self.next += 1;
+            let count = Read::read(&mut self.bytes, into.initialize_unfilled_to(step))?;
+            into.advance(count);
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// What an intake passes on, asked for so many bytes at a time, and how it ended.
+    fn passed_on(mut intake: Intake<Trickle>, at_a_time: usize) -> (Vec<u8>, Option<Refused>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        runtime.expect("a runtime").block_on(async {
+            let (mut all, mut part) = (Vec::new(), vec![0; at_a_time]);
+            loop {
+                intake.done();
+                match intake.read(&mut part).await {
+                    Ok(0) => return (all, None),
+                    Ok(count) => all.extend(&part[..count]),
+                    Err(error) => {
+                        let refused = error.get_ref().and_then(|error| error.downcast_ref());
+                        return (all, Some(*refused.expect("a refusal")));
+                    }
+                }
+            }
+        })
+    }
+
+    struct Said(Cursor<Vec<u8>>);
+
+    impl Read for Said {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            Read::read(&mut self.0, into)
+        }
+    }
+
+    impl Write for Said {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What the layer above understands.
+    fn understood(bytes: Vec<u8>, max_frame: Option<usize>) -> Vec<Message> {
+        let config = WebSocketConfig::default().max_frame_size(max_frame);
+        let said = Said(Cursor::new(bytes));
+        let mut socket = WebSocket::from_raw_socket(said, Role::Server, Some(config));
+        let mut messages = Vec::new();
+        loop {
+            match socket.read() {
+                Ok(message) => messages.push(message),
+                Err(Error::Protocol(_) | Error::ConnectionClosed | Error::Utf8(_)) => {
+                    return messages;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    fn intake(bytes: Vec<u8>, steps: Vec<usize>) -> Intake<Trickle> {
+        let stream = Trickle { bytes: Cursor::new(bytes), steps, next: 0 };
+        let mut intake = Intake::new(stream, SIZES, room(1_000_000));
+        intake.is_known();
+        intake
+    }
+
+    /// Messages in fragments, with pings between those.
+    fn conversation() -> impl Strategy<Value = Vec<u8>> {
+        let length = prop_oneof![0usize..300, 0usize..40_000, 60_000usize..140_000];
+        let fragments = prop::collection::vec((length, any::<[u8; 4]>(), any::<bool>()), 1..4);
+        let message = (prop::bool::ANY, fragments).prop_map(|(text, fragments)| {
+            let (last, mut bytes) = (fragments.len() - 1, Vec::new());
+            for (n, (length, mask, ping)) in fragments.into_iter().enumerate() {
+                let opcode = if n > 0 { 0 } else { if text { 1 } else { 2 } };
+                let end = if n == last { FINAL } else { 0 };
+                let payload: Vec<u8> = "aé€😀z".bytes().cycle().take(length / 11 * 11).collect();
+                bytes.extend(frame(opcode | end, mask, &payload));
+                if ping {
+                    bytes.extend(frame(FINAL | 9, mask, b"ping"));
+                }
+            }
+            bytes
+        });
+        prop::collection::vec(message, 1..4).prop_map(|messages| messages.concat())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn what_is_understood_is_what_was_said_however_it_comes_and_in_short_frames(
+            bytes in conversation(),
+            steps in prop::collection::vec(1usize..5_000, 1..6),
+            at_a_time in 1usize..2_000,
+        ) {
+            let expected = understood(bytes.clone(), None);
+            let (passed, refused) = passed_on(intake(bytes, steps), at_a_time);
+            match refused {
+                // Three fragments may be too much.
+                Some(refused) => prop_assert_eq!(refused, Refused::TooBig),
+                None => {
+                    let limit = Some(FRAGMENT_BYTES as usize);
+                    prop_assert_eq!(understood(passed, limit), expected);
+                }
+            }
+        }
+
+        #[test]
+        fn whatever_comes_it_ends(
+            bytes in prop::collection::vec(any::<u8>(), 0..400),
+            steps in prop::collection::vec(1usize..50, 1..6),
+        ) {
+            let (passed, _) = passed_on(intake(bytes.clone(), steps), 64);
+            // Heads may become longer by being written anew, never what is in them.
+            prop_assert!(passed.len() <= bytes.len() + MAX_HEAD * (bytes.len() / 2 + 1));
+        }
+    }
+
+    #[test]
+    fn sizes_hold_to_the_byte_and_a_stranger_is_held_to_less() {
+        let of = |known: bool, length: usize| {
+            let stream = Trickle {
+                bytes: Cursor::new(frame(FINAL | 1, [7; 4], &vec![b'x'; length])),
+                steps: vec![4_000],
+                next: 0,
+            };
+            let mut intake = Intake::new(stream, SIZES, room(1_000_000));
+            if known {
+                intake.is_known();
+            }
+            let (passed, refused) = passed_on(intake, 4_000);
+            (refused, !passed.is_empty())
+        };
+        assert_eq!(of(false, SMALL_BYTES), (None, true));
+        assert_eq!(of(false, SMALL_BYTES + 1), (Some(Refused::TooBig), false));
+        assert_eq!(of(true, SIZES.message), (None, true));
+        assert_eq!(of(true, SIZES.message + 1), (Some(Refused::TooBig), false));
+    }
+
+    #[tokio::test]
+    async fn a_large_message_has_its_share_from_its_head_until_it_is_done_with() {
+        let metrics = Metrics::new();
+        let room = Room::new(200_000, std::time::Duration::from_secs(60), metrics.clone());
+        let large = || frame(FINAL | 1, [0; 4], &vec![b'x'; 150_000]);
+        // One of them ends with a frame that has nothing in it.
+        let in_two = [frame(1, [0; 4], &vec![b'x'; 150_000]), frame(FINAL, [0; 4], &[])].concat();
+        let bytes = [large(), in_two, large()].concat();
+        let (mut satellite, pod) = tokio::io::duplex(1_000_000);
+        satellite.write_all(&bytes).await.expect("written");
+        let sizes = Sizes { frame: 200_000, message: 200_000 };
+        let mut intake = Intake::new(pod, sizes, room.clone());
+        intake.is_known();
+        let mut socket = WebSocketStream::from_raw_socket(intake, Role::Server, None).await;
+        let given = || metrics.large_message_bytes.get();
+        let held = room.try_take(100_000).expect("room");
+        let mut first = socket.next();
+        assert!(futures_util::poll!(&mut first).is_pending());
+        assert!(room.try_take(1).is_none(), "somebody waits");
+        drop(held);
+        assert!(first.await.is_some_and(|message| message.is_ok()));
+        // How long a message in fragments will be nobody knows.
+        for share in [150_000, 200_000, 150_000] {
+            assert_eq!(given(), share);
+            socket.get_mut().done();
+            assert_eq!(given(), 0);
+            if let Poll::Ready(next) = futures_util::poll!(socket.next()) {
+                assert!(next.is_some_and(|message| message.is_ok()));
+            }
+        }
+        assert_eq!(given(), 0);
+    }
+}
