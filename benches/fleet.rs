@@ -1,5 +1,8 @@
 //! Reading the fleet over HTTP and over NATS, against the bare query of the same rows.
 
+use std::time::Duration;
+
+use async_nats::client::RequestErrorKind;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -7,6 +10,9 @@ use crate::history::best;
 use crate::pod::Pod;
 use crate::stores::Stores;
 use crate::table::{compared, millis, seconds};
+
+/// Where the states of several are asked for.
+const SUBJECT: &str = "groundstation.v1.satellites.states";
 
 /// Satellites in one batched read: the most there may be.
 const STATES: usize = 1_000;
@@ -25,9 +31,13 @@ pub fn compare(stores: &Stores, ids: &[Uuid], aim: &str) {
     let body = bytes::Bytes::from(json!({ "ids": asked }).to_string());
     let runtime = tokio::runtime::Runtime::new().expect("runtime");
     let nats = runtime.block_on(stores.nats());
+    let ask = || runtime.block_on(nats.request(SUBJECT, body.clone()));
+    // A pod is ready without NATS, and may still be signing on there.
+    while ask().is_err_and(|error| error.kind() == RequestErrorKind::NoResponders) {
+        std::thread::sleep(Duration::from_millis(2));
+    }
     let states = best(20, || {
-        let asking = nats.request("groundstation.v1.satellites.states", body.clone());
-        let answer = runtime.block_on(asking).expect("an answer");
+        let answer = ask().expect("an answer");
         let states = std::str::from_utf8(&answer.payload).expect("text");
         assert_eq!(states.matches("\"lastEvent\":").count(), known, "{states}");
     });

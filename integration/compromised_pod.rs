@@ -6,7 +6,7 @@ use tokio_postgres::{Client, NoTls};
 
 use crate::harness::relaying::come_and_go;
 use crate::harness::stores::{Rights, random};
-use crate::harness::wait::blocking;
+use crate::harness::wait::{blocking, eventually};
 use crate::harness::{CALM, Fleet, program, written_log};
 
 const ROLES: &str = include_str!("../deploy/postgres/roles.sql");
@@ -48,12 +48,13 @@ async fn thirty_young(fleet: &Fleet) -> Client {
     sql
 }
 
-/// A row of the log that nobody lived through.
+/// A row of the log that nobody lived through, as well-formed as any.
 fn forged(position: &str, recorded_at: &str) -> String {
+    let state = r#"{"status": "online", "name": "edge", "region": "eu", "lastSeenAt": null, "lastEvent": "connected"}"#;
     format!(
         "insert into entity_transitions
          select {position}, 1, gen_random_uuid(), 'satellite-connection', gen_random_uuid(),
-                'connected', 'connect', 1, null, '{{}}', 'system', 'system', null, 1, now(), {recorded_at}"
+                'connected', 'connect', 1, null, '{state}', 'system', 'system', null, 1, now(), {recorded_at}"
     )
 }
 
@@ -142,6 +143,164 @@ async fn a_row_that_leaves_a_gap_or_lies_about_when_it_was_recorded_is_refused()
     let three = format!("{} from generate_series(0, 2) n", forged("31 + n", now));
     pod.batch_execute(&three).await.expect("taken");
     assert_eq!(number(&sql, LENGTH).await, 33);
+}
+
+/// One row that cannot be read would hold up the stream, audits, rebuilds and seals for ever.
+#[tokio::test]
+async fn a_row_that_no_program_can_read_is_refused() {
+    let (fleet, rights) = fleet_with(str::to_owned).await;
+    let sql = fleet.sql().await;
+    let running = fleet.pod("a").await;
+    let credentials = running.register("edge", "eu").await;
+    come_and_go(&running, &credentials).await;
+    let pod = attacker(&rights).await;
+    let honest = forged("3", "date_trunc('milliseconds', clock_timestamp())");
+    let replaced = |from: &str, to: &str| {
+        assert!(honest.contains(from), "{from}");
+        honest.replacen(from, to, 1)
+    };
+    let state =
+        &honest[honest.find("'{").expect("a state")..=honest.find("}'").expect("its end") + 1];
+    let seen = |at: &str| replaced("\"lastSeenAt\": null", &format!("\"lastSeenAt\": {at}"));
+    let cases = [
+        ("a list", replaced(state, "'[1]'")),
+        ("a word", replaced(state, "'\"online\"'")),
+        ("nothing in it", replaced(state, "'{}'")),
+        ("no name", replaced("\"name\": \"edge\", ", "")),
+        ("a name that is a number", replaced("\"edge\"", "7")),
+        ("a region that is null", replaced("\"eu\"", "null")),
+        ("a status of its own", replaced("\"online\"", "\"away\"")),
+        ("no status", replaced("\"online\"", "null")),
+        ("an event that is a list", replaced("\"connected\"}", "[]}")),
+        ("a moment that is a word", seen("\"yesterday\"")),
+        ("a moment that is a number", seen("5")),
+        ("a day that is none", seen("\"2026-02-31T00:00:00Z\"")),
+        ("an hour that is none", seen("\"2026-02-01T24:00:00Z\"")),
+        ("the year 0", seen("\"0000-02-01T00:00:00Z\"")),
+        ("4 MB", replaced("\"eu\"", &format!("\"{}\"", noise(4 << 20)))),
+        ("a prev that is a list", replaced("1, null, '{", "1, '[1]', '{")),
+        ("it happened at the end of time", replaced("1, now()", "1, 'infinity'")),
+        ("it happened in the year 10000", replaced("1, now()", "1, '10000-01-01T00:00:00Z'")),
+        ("it happened before all time", replaced("1, now()", "1, '-infinity'")),
+        ("a reason of its own", replaced("'connect', 1", "'because', 1")),
+        ("a revision beyond its position", replaced("select 3, 1,", "select 3, 4,")),
+        ("the last revision there is", replaced("select 3, 1,", "select 3, 9223372036854775807,")),
+        ("the last session there is", replaced("'connect', 1,", "'connect', 9223372036854775807,")),
+        ("an actor of 2 kB", replaced("'system', null", &format!("'{}', null", noise(2_000)))),
+    ];
+    for (what, attempt) in &cases {
+        pod.batch_execute(attempt).await.expect_err(what);
+        assert_eq!(number(&sql, LENGTH).await, 2, "{what}");
+    }
+    // One that can be read is taken, and goes out: adding to the log is a pod's right.
+    pod.batch_execute(&honest).await.expect("taken");
+    come_and_go(&running, &credentials).await;
+    fleet.expect_log_length(5).await;
+    eventually("all is on the stream", async || {
+        let published = running.metric("groundstation_relay_published_messages_total").await;
+        (published == 5.0).then_some(()).ok_or(published.to_string())
+    })
+    .await;
+    let audit = fleet.audit().await;
+    assert!(audit.status.success(), "{audit:?}");
+}
+
+/// Text that does not get smaller.
+fn noise(length: usize) -> String {
+    (0..length / 32).map(|_| uuid::Uuid::new_v4().simple().to_string()).collect()
+}
+
+#[tokio::test]
+async fn no_forged_seal_ends_sealing_and_no_blind_time_is_still_to_come() {
+    let (fleet, rights) = fleet_with(str::to_owned).await;
+    let sql = fleet.sql().await;
+    let running = fleet.pod("a").await;
+    let credentials = running.register("edge", "eu").await;
+    come_and_go(&running, &credentials).await;
+    fleet.expect_log_length(2).await;
+    let pod = attacker(&rights).await;
+    let hash = "decode(repeat('ab', 32), 'hex')";
+    let seal = |first: i64, last: i64, at: &str| {
+        format!(
+            "insert into log_seals values
+                 ({first}, {last}, {}, {hash}, decode(repeat('cd', 32), 'hex'), {at})",
+            last - first + 1
+        )
+    };
+    let registry_seal = |number: &str, changes: &str| {
+        format!(
+            "insert into registry_seals values
+                 ({number}, array[{changes}], {hash}, {hash}, decode(repeat('cd', 32), 'hex'), now())"
+        )
+    };
+    let span = |from: &str, to: &str| {
+        format!("insert into blind_spans (from_at, to_at, judged_at) values ({from}, {to}, {from})")
+    };
+    for (what, attempt) in [
+        ("a seal beyond the head", seal(1, 9_000_000_000_000_000_000, "now()")),
+        ("a seal of the end of time", seal(1, 2, "'infinity'")),
+        ("a registry's seal beyond its history", registry_seal("1", "9000000000000000000")),
+        ("a registry's seal with a number far away", registry_seal("9000000000000000000", "1")),
+        ("blind until next year", span("now()", "now() + interval '1 year'")),
+        ("blind until the end of time", span("now()", "'infinity'")),
+        ("blind for ever before", span("'-infinity'", "now()")),
+        ("a pod that is seen at the end of time", "update pods set seen_at = 'infinity'".to_owned()),
+        ("a satellite of the last revision", "update satellite_connections set revision = 9223372036854775807".to_owned()),
+        ("a checkpoint at the last position", "update relay set position = 9223372036854775807".to_owned()),
+        (
+            "a satellite that is heard at the end of time",
+            "update satellite_connections set last_heartbeat_at = 'infinity', last_event = 'connected'".to_owned(),
+        ),
+    ] {
+        pod.batch_execute(&attempt).await.expect_err(what);
+    }
+    assert_eq!(number(&sql, "select count(*) from log_seals where last_position > 2").await, 0);
+    assert_eq!(number(&sql, "select count(*) from blind_spans where to_at > now()").await, 0);
+}
+
+/// Defaults of a login are its own to set, and last longer than whoever set them.
+#[tokio::test]
+async fn defaults_of_the_login_do_not_reach_a_pods_sessions() {
+    let (fleet, rights) = fleet_with(str::to_owned).await;
+    let login = connect(&rights.pod_database_url).await;
+    for change in ["synchronous_commit = off", "default_transaction_isolation = 'serializable'"] {
+        let change = format!("alter role groundstation_pod set {change}");
+        login.batch_execute(&change).await.expect("its own defaults");
+    }
+    let (isolation, commit) = session_of_a_pod(&rights).await;
+    assert_eq!((isolation.as_str(), commit.as_str()), ("read committed", "on"));
+    // More than the least stays as it is.
+    let change = "alter role groundstation_pod set synchronous_commit = remote_apply";
+    login.batch_execute(change).await.expect("its own default");
+    assert_eq!(session_of_a_pod(&rights).await.1, "remote_apply");
+    drop(fleet);
+}
+
+/// The isolation and the commit of a session, as pods open them.
+async fn session_of_a_pod(rights: &Rights) -> (String, String) {
+    let address = groundstation::database::Address::parse("test", &rights.pod_database_url);
+    let database = address.expect("an address").for_writing().pool("a").expect("a pool");
+    let ask = async |client: &mut deadpool_postgres::Object| {
+        let query = "select current_setting('transaction_isolation'), current_setting('synchronous_commit')";
+        client.query_one(query, &[]).await
+    };
+    let row = database.run(ask).await.expect("its settings");
+    (row.get(0), row.get(1))
+}
+
+#[tokio::test]
+async fn pods_make_no_partition_that_is_never_full() {
+    let (fleet, rights) = fleet_with(str::to_owned).await;
+    let sql = fleet.sql().await;
+    let pod = attacker(&rights).await;
+    let extend = "select extend_transition_log(100000000, 2000000000)";
+    pod.batch_execute(extend).await.expect("as much as there may be");
+    let widest = "select max(past_position - first_position) from transition_partitions";
+    assert_eq!(number(&sql, widest).await, 1_000_000);
+    assert!(number(&sql, "select count(*) from transition_partitions").await <= 22);
+    pod.batch_execute("update retention_floor set widest_partition = 100000000")
+        .await
+        .expect_err("the owner's alone");
 }
 
 #[tokio::test]

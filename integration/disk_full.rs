@@ -14,13 +14,14 @@ const LIMIT: &str = "16777216";
 
 /// Makes the log's file longer than the limit, by rows that are never committed and so small that
 /// no page has room left for a real one.
-const SWELL: &str = "
+const SWELL: &str = r#"
     begin;
     insert into entity_transitions
     select p, 1, md5('change ' || p)::uuid, 'swell', md5('satellite ' || p)::uuid, 'connected', 'connect', 1,
-           null, '{}', 'system', 'system', null, 1, now(), now()
+           null, '{"status": "online", "name": "swell", "region": "eu", "lastSeenAt": null, "lastEvent": null}',
+           'system', 'system', null, 1, now(), now()
       from generate_series(1, 120000) p;
-    rollback";
+    rollback"#;
 
 /// As the user whose process it is: even root may not limit another user's everywhere. A process
 /// that has ended needs no limit.

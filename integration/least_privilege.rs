@@ -132,7 +132,7 @@ async fn the_operator_backs_the_stream_up_and_restores_it_and_a_pod_can_do_neith
     let credentials = pod.register("edge", "eu").await;
     Satellite::connect(pod.address, &credentials).await.close().await;
     pod.expect_metric("groundstation_relay_published_messages_total", 2.0).await;
-    let (nats, mut refused) = client(&rights, "operator", "_INBOX").await;
+    let (nats, mut refused) = client(&rights, "operator", "_INBOX_operator").await;
     let backup = StreamBackup::take(&nats).await;
     assert_eq!(backup.last_sequence(), 2);
     pod.terminate();
@@ -162,12 +162,15 @@ async fn the_automation_engine_reads_with_its_own_rights() {
     let credentials = pod.register("edge", "eu").await;
     let _satellite = Satellite::connect(pod.address, &credentials).await;
     pod.expect_metric("groundstation_relay_published_messages_total", 1.0).await;
-    let (nats, mut refused) = client(&rights, "automation", "_INBOX_automation").await;
-    let stream = jetstream::new(nats.clone()).get_stream("SATELLITE_TRANSITIONS").await;
+    // The operator makes the consumer.
+    let (operator, _) = client(&rights, "operator", "_INBOX_operator").await;
     let durable =
         pull::Config { durable_name: Some("automation".to_owned()), ..Default::default() };
-    let stream = stream.expect("the stream");
-    let consumer = stream.get_or_create_consumer("automation", durable).await;
+    let made = jetstream::new(operator).create_consumer_on_stream(durable, STREAM).await;
+    made.expect("a consumer");
+    let (nats, mut refused) = client(&rights, "automation", "_INBOX_automation").await;
+    let stream = jetstream::new(nats.clone()).get_stream(STREAM).await.expect("the stream");
+    let consumer = stream.get_consumer::<pull::Config>("automation").await;
     let mut messages = consumer.expect("a consumer").messages().await.expect("messages");
     let message =
         timeout(PATIENCE, messages.next()).await.expect("in time").expect("one").expect("ok");
@@ -180,6 +183,32 @@ async fn the_automation_engine_reads_with_its_own_rights() {
     let answers = nats.subscribe("_INBOX.>").await.expect("sent");
     expect_refusal(&mut refused, "_INBOX.>").await;
     drop(answers);
+    // A consumer that pushes would publish for it, wherever it likes.
+    let push = json!({"stream_name": STREAM, "config": {"name": "automation", "ack_policy": "none",
+        "deliver_policy": "all", "deliver_subject": "satellite.result"}});
+    for subject in [
+        format!("$JS.API.CONSUMER.CREATE.{STREAM}.automation"),
+        format!("$JS.API.CONSUMER.CREATE.{STREAM}.automation.satellite.connected"),
+        format!("$JS.API.CONSUMER.CREATE.{STREAM}"),
+        format!("$JS.API.CONSUMER.DURABLE.CREATE.{STREAM}.automation"),
+    ] {
+        nats.publish(subject.clone(), push.to_string().into()).await.expect("sent");
+        expect_refusal(&mut refused, &subject).await;
+    }
+}
+
+/// Secrets pass through the pods' inboxes.
+#[tokio::test]
+async fn nobody_hears_the_pods_inboxes() {
+    let (_fleet, rights) = restricted().await;
+    for user in ["automation", "backend", "operator"] {
+        let (nats, mut refused) = client(&rights, user, &format!("_INBOX_{user}")).await;
+        for subject in ["_INBOX.>", "_INBOX.*.*", ">", "*.>"] {
+            let answers = nats.subscribe(subject).await.expect("sent");
+            expect_refusal(&mut refused, subject).await;
+            drop(answers);
+        }
+    }
 }
 
 async fn expect_refusal(refused: &mut mpsc::Receiver<String>, subject: &str) {

@@ -59,6 +59,7 @@ mod metrics;
 mod micro;
 mod migrations;
 mod nats_away;
+mod nats_tls;
 mod nemesis;
 mod newer_agents;
 mod openapi;

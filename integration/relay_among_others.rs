@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_nats::jetstream;
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::connect_times;
 use crate::harness::log_and_stream::{StreamMessage, differences, read_log, read_stream};
 use crate::harness::wait::as_long_as_it_gets_further;
 use crate::harness::{CALM, Fleet, written_log};
@@ -17,8 +18,8 @@ const BACKLOG: i64 = 2_000;
 /// enough to meet dozens of them.
 const PAUSE: Duration = Duration::from_millis(25);
 
-/// Publishes on all our subjects in turn until told to stop; how many the stream took.
-async fn publish(nats: async_nats::Client, stop: CancellationToken) -> usize {
+/// Publishes on all our subjects in turn, `pause` apart, until told to stop; how many the stream took.
+async fn publish(nats: async_nats::Client, pause: Duration, stop: CancellationToken) -> usize {
     let jetstream = jetstream::new(nats);
     let subjects = ["connected", "disconnected", "heartbeat_lost", "removed"];
     for (sent, subject) in subjects.iter().cycle().enumerate() {
@@ -27,7 +28,7 @@ async fn publish(nats: async_nats::Client, stop: CancellationToken) -> usize {
         }
         let published = jetstream.publish(format!("satellite.{subject}"), "{}".into()).await;
         published.expect("published").await.expect("stored");
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(pause).await;
     }
     unreachable!("the subjects come round again")
 }
@@ -57,7 +58,7 @@ async fn somebody_elses_messages_in_the_middle_of_a_burst_cost_none_of_ours() {
     drop(first);
     written_log::write(&fleet.sql().await, 1, BACKLOG).await;
     let stop = CancellationToken::new();
-    let others = tokio::spawn(publish(fleet.nats().await, stop.clone()));
+    let others = tokio::spawn(publish(fleet.nats().await, PAUSE, stop.clone()));
     let pod = fleet.pod("relays").await;
     as_long_as_it_gets_further("the backlog", async || {
         match pod.metric("groundstation_relay_published_messages_total").await as usize {
@@ -71,4 +72,30 @@ async fn somebody_elses_messages_in_the_middle_of_a_burst_cost_none_of_ours() {
     assert_eq!(expect_ours_to_be_the_log(&fleet).await, foreign);
     // Some came in between, or the burst was none.
     assert!(pod.metric("groundstation_relay_rejected_publishes_total").await > 0.0);
+}
+
+/// Whoever publishes without a pause comes between again and again: the relay goes on behind it each time,
+/// without waiting and without reading the tail anew.
+#[tokio::test]
+async fn somebody_who_publishes_without_a_pause_does_not_make_the_relay_wait() {
+    const EDGES: usize = 40;
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("relays").await;
+    crate::harness::relaying::expect_relay(&pod, "leading").await;
+    let stop = CancellationToken::new();
+    let others = tokio::spawn(publish(fleet.nats().await, Duration::ZERO, stop.clone()));
+    let credentials = pod.register("edge", "eu").await;
+    connect_times(&pod, &credentials, EDGES).await;
+    as_long_as_it_gets_further("the edges", async || {
+        match pod.metric("groundstation_relay_published_messages_total").await as usize {
+            EDGES => Ok(()),
+            published => Err((published, published.to_string())),
+        }
+    })
+    .await;
+    stop.cancel();
+    let foreign = others.await.expect("the others");
+    assert_eq!(expect_ours_to_be_the_log(&fleet).await, foreign);
+    assert!(pod.metric("groundstation_relay_rejected_publishes_total").await > 0.0);
+    assert_eq!(pod.logged("the relay waits"), None);
 }

@@ -84,7 +84,7 @@ async fn a_row_changed_dropped_or_swapped_and_a_seal_edited_are_each_found() {
         "event = 'heartbeat_lost'",
         "reason = 'takeover'",
         "session = 2",
-        "prev = '{}'",
+        "prev = case when prev is null then next end",
         "next = next || '{\"name\": \"other\"}'",
         "actor_type = 'token'",
         "actor_id = 'admin'",

@@ -8,6 +8,7 @@
 //! connection whose answer did not come, or was not waited for, is never handed to the next. Nothing
 //! here knows a table.
 
+use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,16 +18,16 @@ use deadpool_postgres::{
     Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, QueueMode, RecyclingMethod,
     Runtime,
 };
-use rustls::pki_types::{CertificateDer, pem::PemObject};
 use thiserror::Error;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_postgres::SimpleQueryMessage;
-use tokio_postgres::config::TargetSessionAttrs;
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tracing::debug;
 
+use crate::client_tls::{Roots, is_this_machine};
 use crate::metrics::Metrics;
 
 /// The role a pod's sessions take.
@@ -119,14 +120,25 @@ impl Address {
     /// Host and database, for messages; never the user or the password.
     pub fn display(&self) -> String {
         let host = match self.config.get_hosts().first() {
-            Some(tokio_postgres::config::Host::Tcp(host)) => host.clone(),
+            Some(Host::Tcp(host)) => host.clone(),
             #[cfg(unix)]
-            Some(tokio_postgres::config::Host::Unix(path)) => path.display().to_string(),
+            Some(Host::Unix(path)) => path.display().to_string(),
             None => String::new(),
         };
         let port = self.config.get_ports().first().copied().unwrap_or(5432);
         let database = self.config.get_dbname().unwrap_or_default();
         format!("{host}:{port}/{database}")
+    }
+
+    /// A host that would be spoken to without TLS, if the server or somebody on the way wants it so.
+    pub fn in_plain_text(&self) -> Option<&str> {
+        let is_far = |host: &&Host| matches!(host, Host::Tcp(name) if !is_this_machine(name));
+        match (self.config.get_ssl_mode(), self.config.get_hosts().iter().find(is_far)?) {
+            (SslMode::Require, _) => None,
+            (_, Host::Tcp(name)) => Some(name),
+            #[cfg(unix)]
+            (_, Host::Unix(_)) => None,
+        }
     }
 
     /// A blocking connection as the role the address names: for migrations and other one-shot
@@ -232,6 +244,15 @@ struct Sessions {
     outlive_work: bool,
 }
 
+/// What a login or a database may have other defaults for, and the log cannot do without: a commit that
+/// is answered is there after a crash (whatever more than that the server promises, stays), and a
+/// statement sees what was committed before it.
+const DEFAULTS: &str = "
+    do $$ begin
+        if current_setting('synchronous_commit') = 'off' then set synchronous_commit = on; end if;
+        set default_transaction_isolation = 'read committed';
+    end $$";
+
 /// In what a session is not as it was asked for: a pooler may drop the start-up parameter `options`,
 /// and the session would have rights that pods must not have, and no end to its statements.
 async fn differences(
@@ -241,6 +262,7 @@ async fn differences(
     let milliseconds = |(name, _): &(&str, _)| {
         format!("(extract(epoch from current_setting('{name}')::interval) * 1000)::bigint")
     };
+    client.batch_execute(DEFAULTS).await?;
     let settings: Vec<String> = timeouts.iter().map(milliseconds).collect();
     let question = format!("select current_user, {}", settings.join(", "));
     let mut asked = vec![("role", SERVICE_ROLE.to_owned())];
@@ -582,35 +604,33 @@ fn map_ssl_words(text: &str) -> (String, Option<String>) {
 }
 
 fn tls(root_certificate: Option<&str>) -> anyhow::Result<MakeRustlsConnect> {
-    let mut roots = rustls::RootCertStore::empty();
-    match root_certificate {
-        Some(path) => {
-            let certificates = CertificateDer::pem_file_iter(path)
-                .with_context(|| format!("cannot read sslrootcert {path}"))?;
-            for certificate in certificates {
-                let certificate =
-                    certificate.with_context(|| format!("sslrootcert {path} is not PEM"))?;
-                roots.add(certificate).with_context(|| format!("sslrootcert {path}"))?;
-            }
-        }
-        // A host without a certificate store can still speak plain text; a TLS handshake there
-        // then fails with the server's certificate named as the cause.
-        None => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .context("TLS")?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(MakeRustlsConnect::new(config))
+    let roots = Roots::of("sslrootcert", root_certificate.map(Path::new))?;
+    Ok(MakeRustlsConnect::new(roots.client()?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_another_host_that_need_not_speak_tls_is_spoken_to_in_plain_text() {
+        let cases = [
+            ("postgres://u@127.0.0.1/d", None),
+            ("postgres://u@localhost/d", None),
+            ("postgres:///d?host=/run/postgresql", None),
+            ("postgres://u@db.example/d", Some("db.example")),
+            ("postgres://u@db.example/d?sslmode=prefer", Some("db.example")),
+            ("postgres://u@db.example/d?sslmode=require", None),
+            ("postgres://u@db.example/d?sslmode=verify-full", None),
+        ];
+        for (url, host) in cases {
+            assert_eq!(
+                Address::parse("DATABASE_URL", url).expect(url).in_plain_text(),
+                host,
+                "{url}"
+            );
+        }
+    }
 
     #[test]
     fn the_ssl_words_of_libpq_are_understood() {

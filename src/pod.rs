@@ -36,6 +36,7 @@ use crate::monitor::Monitor;
 use crate::observation;
 use crate::packages::Packages;
 use crate::peers::{self, Peers};
+use crate::plain_text;
 use crate::probe::Probe;
 use crate::relay::Relay;
 use crate::results::{Publisher, Results};
@@ -238,7 +239,7 @@ pub async fn run(
         tasks.spawn(tls.clone().follow(every, metrics.clone(), stop.clone()));
     }
     if let Some(older_than) = config.retention {
-        let retention = Retention { database, older_than, archive: config.archive };
+        let retention = Retention { database, older_than, archive: config.archive.clone() };
         tasks.spawn(Keeper { retention, metrics }.run(stop.clone()));
     }
     let routes = api::routes(api).merge(gateway::routes(gateway));
@@ -251,6 +252,9 @@ pub async fn run(
     if !rights.is_empty() {
         let could_be = rights.join(", ");
         warn!(could_be, "DATABASE_URL has more rights than a pod needs: see deploy/postgres");
+    }
+    for warning in plain_text::warnings(&config) {
+        warn!("{warning}");
     }
     ready(address);
     tokio::select! {

@@ -9,7 +9,7 @@
 //! takes the place of p, p is refused, and p + 1 finds the sequence it expects. So a message that
 //! follows one whose acknowledgement is still out also demands that message's id
 //! (`Nats-Expected-Last-Msg-Id`): then one that is not taken makes all later ones fail too, and the
-//! relay reads the stream's tail again and goes on from there. On a replicated stream each server
+//! relay looks at what came between and goes on behind it. On a replicated stream each server
 //! would compare that id with a memory of its own, which it loses when it restarts or catches up;
 //! it would then refuse what the others store, for good. There one message is under way at a time.
 //!
@@ -36,9 +36,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use async_nats::jetstream;
-use async_nats::jetstream::context::PublishAckFuture;
+use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
 use async_nats::jetstream::stream::{Info, Stream};
 use deadpool_postgres::Object;
 use fail::fail_point;
@@ -62,7 +62,7 @@ pub mod stream;
 
 use checkpoint::Checkpoint;
 use message::Epoch;
-use stream::{Left, Tail};
+use stream::{Left, OnTop, Tail};
 
 /// How long a lease lasts without being renewed: another pod takes over within this and one
 /// [`STANDBY_PAUSE`], less than the 10 s promised.
@@ -87,9 +87,9 @@ const HALT_PAUSE: Duration = Duration::from_secs(2);
 /// How often an idle relay looks whether the stream is as it left it.
 const LOOK: Duration = Duration::from_secs(3);
 
-/// For how long an acknowledgement, or a look, stands for the next publish too: what a hand deletes
-/// within it is only found by `groundstation audit`, and longer than a burst's pauses it has to be, or
-/// each of its batches costs a look.
+/// For how long a message that was sent, or a look, stands for the next publish too: what a hand
+/// deletes within it is only found by `groundstation audit`, and longer than a burst's pauses it has to
+/// be, or each of its batches costs a look.
 const FRESH: Duration = Duration::from_millis(20);
 
 /// A duplicate window from which a pod speaks of it, where it can hold the feed up.
@@ -126,6 +126,8 @@ enum Ended {
     Stepped(Stepped),
     /// The stream is not as it was left: its tail has to be read again.
     Moved,
+    /// The stream did not take a message.
+    Refused(anyhow::Error),
 }
 
 /// Why a relay stops leading.
@@ -193,7 +195,7 @@ impl Relay {
                     tracing::debug!(refusal = %format!("{refusal:#}"), "the tail is read again");
                     Duration::ZERO
                 }
-                Err(Interruption::Failure(failure)) => {
+                Err(Interruption::Failure(failure)) | Ok(Ended::Refused(failure)) => {
                     self.metrics.relay_halted.set(0);
                     let reason = format!("{failure:#}");
                     if self.health.relay(RelayState::Waiting { reason: reason.clone() }) {
@@ -232,11 +234,8 @@ impl Relay {
         };
         let left = match found {
             stream::Found::Tail { tail, newest, foreign } => {
-                if foreign > 0 {
-                    self.metrics.relay_foreign.inc_by(foreign);
-                    self.metrics.disagreement(Disagreement::Foreign, foreign);
-                    warn!(foreign, "somebody else publishes on our subjects: passed over");
-                }
+                self.count_foreign(foreign);
+                tell_of_foreign(foreign);
                 Left { tail, newest, is_replicated }
             }
             stream::Found::Contradiction(reason) => {
@@ -266,17 +265,42 @@ impl Relay {
             return Ok(Ended::Stepped(Stepped::LostLease));
         }
         let mut window = Window::new(checkpoint.epoch, left, connects);
-        let ended = self.publish(&mut window, &stream, jetstream, stop).await;
+        let ended = self.publish_on(&mut window, &stream, jetstream, stop).await;
         // The next look at the stream begins here; the lease is looked after by whoever looks.
         if let Err(error) = self.renew(window.epoch, window.left.tail).await {
             tracing::debug!(error = %format!("{error:#}"), "the checkpoint stays behind");
         }
         match ended {
             // It got further than the time before: there is nothing to wait for.
-            Err(refusal) if window.left.tail.position > tail.position => {
-                Err(Interruption::CameBetween(refusal))
+            Err(failure) if window.left.tail.position > tail.position => {
+                Err(Interruption::CameBetween(failure))
             }
             ended => Ok(ended?),
+        }
+    }
+
+    /// Publishes from the window's tail on. A message that is not taken mostly is so because somebody
+    /// else's came between: then it goes on behind that one, as often as that helps.
+    async fn publish_on(
+        &mut self,
+        window: &mut Window,
+        stream: &Stream,
+        jetstream: &jetstream::Context,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Ended> {
+        let mut has_moved = true;
+        loop {
+            let left = window.left;
+            let refusal = match self.publish(window, stream, jetstream, stop).await? {
+                Ended::Refused(refusal) => refusal,
+                ended => return Ok(ended),
+            };
+            if window.left == left && !has_moved {
+                return Ok(Ended::Refused(refusal));
+            }
+            has_moved = window.left != left;
+            tracing::debug!(refusal = %format!("{refusal:#}"), "the stream is looked at again");
+            window.begin_again();
         }
     }
 
@@ -311,6 +335,13 @@ impl Relay {
         }
     }
 
+    fn count_foreign(&self, foreign: u64) {
+        if foreign > 0 {
+            self.metrics.relay_foreign.inc_by(foreign);
+            self.metrics.disagreement(Disagreement::Foreign, foreign);
+        }
+    }
+
     /// Publishes from the window's tail on, until something goes wrong.
     async fn publish(
         &mut self,
@@ -321,14 +352,12 @@ impl Relay {
     ) -> anyhow::Result<Ended> {
         loop {
             self.head.mark_unchanged();
-            let quiet = window.proved.elapsed();
             let entries = self.read(window).await?;
-            if self.is_look_due(window, quiet, entries.is_empty()) {
-                window.connects = self.connects();
-                if !stream::is_as_left(stream, window.left, window.epoch).await? {
-                    return Ok(Ended::Moved);
-                }
-                window.proved = Instant::now();
+            if entries.is_empty()
+                && self.is_look_due(window, LOOK)
+                && let Some(ended) = self.look(window, stream).await?
+            {
+                return Ok(ended);
             }
             tell_of_a_gap(window.published.position, entries.first());
             if !entries.is_empty() {
@@ -338,8 +367,14 @@ impl Relay {
                 if let Some(ended) = self.keep_on(window, stream, stop).await? {
                     return Ok(ended);
                 }
-                if window.in_flight.len() >= window.max_in_flight() {
-                    self.acknowledge(window).await?;
+                if let Some(ended) = self.acknowledge_to(window, window.max_in_flight() - 1).await?
+                {
+                    return Ok(ended);
+                }
+                if self.is_look_due(window, FRESH)
+                    && let Some(ended) = self.look(window, stream).await?
+                {
+                    return Ok(ended);
                 }
                 fail_point!("relay::before_publish", |_| std::process::abort());
                 let after = window.published.sequence;
@@ -354,8 +389,10 @@ impl Relay {
                 fail_point!("relay::published", |_| std::process::abort());
             }
             // A full batch means there is more to read: acknowledgements can wait.
-            while (entries.len() as i64) < BATCH && !window.in_flight.is_empty() {
-                self.acknowledge(window).await?;
+            if ((entries.len() as i64) < BATCH || window.left.is_replicated)
+                && let Some(ended) = self.acknowledge_to(window, 0).await?
+            {
+                return Ok(ended);
             }
             if !entries.is_empty() {
                 fail_point!("relay::acknowledged", |_| std::process::abort());
@@ -387,6 +424,7 @@ impl Relay {
             return Ok(None);
         }
         window.renewed = Instant::now();
+        tell_of_foreign(std::mem::take(&mut window.foreign));
         if !self.renew(window.epoch, window.left.tail).await? {
             return Ok(Some(Ended::Stepped(Stepped::LostLease)));
         }
@@ -399,12 +437,25 @@ impl Relay {
         Ok(None)
     }
 
-    /// Whether the stream is to be looked at before anything else is done, with the relay this
-    /// long quiet.
-    fn is_look_due(&self, window: &Window, quiet: Duration, is_idle: bool) -> bool {
-        let pause = if is_idle { LOOK } else { FRESH };
-        let is_stale = quiet >= pause || window.connects != self.connects();
-        window.in_flight.is_empty() && is_stale
+    /// Whether the stream is to be looked at before anything else is done: nothing was sent for this
+    /// long, a message was refused, or the client connected anew.
+    fn is_look_due(&self, window: &Window, pause: Duration) -> bool {
+        !window.is_proved || window.proved.elapsed() >= pause || window.connects != self.connects()
+    }
+
+    /// Looks whether the stream is as it was left, once everything on its way is acknowledged, and goes
+    /// on behind somebody else's messages; says why to end, if so.
+    async fn look(&self, window: &mut Window, stream: &Stream) -> anyhow::Result<Option<Ended>> {
+        if let Some(ended) = self.acknowledge_to(window, 0).await? {
+            return Ok(Some(ended));
+        }
+        window.connects = self.connects();
+        let looked = stream::look(stream, window.left, window.epoch).await?;
+        let Some(OnTop { last, foreign }) = looked else { return Ok(Some(Ended::Moved)) };
+        self.count_foreign(foreign);
+        window.foreign += foreign;
+        window.begin_behind(last);
+        Ok(None)
     }
 
     /// What follows on the newest published transition. That one is read along: a database that
@@ -419,6 +470,9 @@ impl Relay {
             bail!("the log no longer has position {} as it was published", published.0);
         }
         window.newest = newest;
+        if window.in_flight.is_empty() {
+            window.left_at = newest;
+        }
         if newest.is_some() {
             entries.remove(0);
         }
@@ -430,35 +484,54 @@ impl Relay {
         Ok(self.database.run(read).await?)
     }
 
-    /// Waits for the oldest message in flight. Anything but "stored, right after the one before"
-    /// is a failure; a duplicate is not a success either, it only means that the tail moved.
-    async fn acknowledge(&self, window: &mut Window) -> anyhow::Result<()> {
-        let Some(InFlight { tail, ack, _span }) = window.in_flight.pop_front() else {
-            return Ok(());
-        };
-        let outcome = ack.await;
-        match outcome {
-            Ok(ack) if ack.sequence == tail.sequence && !ack.duplicate => {
-                self.metrics.relay_published.inc();
-                (window.left.tail, window.left.newest) = (tail, Some(tail.sequence));
-                window.proved = Instant::now();
-                Ok(())
-            }
-            Ok(ack) => {
-                self.metrics.relay_rejected.inc();
-                bail!(
-                    "position {} was expected at sequence {}, the stream says {}{}",
-                    tail.position.0,
-                    tail.sequence,
-                    ack.sequence,
-                    if ack.duplicate { " (a duplicate)" } else { "" }
-                )
-            }
-            Err(error) => {
-                self.metrics.relay_rejected.inc();
-                bail!("position {} was not taken: {error}", tail.position.0)
+    /// Waits until at most so many messages are in flight; says why to end, if so.
+    async fn acknowledge_to(
+        &self,
+        window: &mut Window,
+        in_flight: usize,
+    ) -> anyhow::Result<Option<Ended>> {
+        while window.in_flight.len() > in_flight {
+            if let Some(ended) = self.acknowledge(window).await? {
+                return Ok(Some(ended));
             }
         }
+        Ok(None)
+    }
+
+    /// Waits for the oldest message in flight; says why to end, if so. Anything but "stored, right
+    /// after the one before" is a refusal; a duplicate is not a success either, it only means that the
+    /// tail moved.
+    async fn acknowledge(&self, window: &mut Window) -> anyhow::Result<Option<Ended>> {
+        let Some(InFlight { tail, change, ack, _span }) = window.in_flight.pop_front() else {
+            return Ok(None);
+        };
+        let (position, sequence) = (tail.position.0, tail.sequence);
+        let refusal = match ack.await {
+            Ok(ack) if ack.sequence == sequence && !ack.duplicate => {
+                self.metrics.relay_published.inc();
+                window.acknowledged(tail, change);
+                return Ok(None);
+            }
+            Ok(ack) => anyhow!(
+                "position {position} was expected at sequence {sequence}, the stream says {}{}",
+                ack.sequence,
+                if ack.duplicate { " (a duplicate)" } else { "" }
+            ),
+            Err(error) => {
+                let not_taken = anyhow!("position {position} was not taken: {error}");
+                let is_unknown = matches!(
+                    error.kind(),
+                    PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe
+                );
+                if is_unknown {
+                    self.metrics.relay_rejected.inc();
+                    return Err(not_taken);
+                }
+                not_taken
+            }
+        };
+        self.metrics.relay_rejected.inc();
+        Ok(Some(Ended::Refused(refusal)))
     }
 
     /// Takes the lease, or keeps it.
@@ -498,6 +571,12 @@ impl Relay {
 
     async fn checkpoint(&self) -> anyhow::Result<Checkpoint> {
         Ok(self.database.run(async |client| checkpoint::read(client).await).await?)
+    }
+}
+
+fn tell_of_foreign(foreign: u64) {
+    if foreign > 0 {
+        warn!(foreign, "somebody else publishes on our subjects: passed over");
     }
 }
 
@@ -541,8 +620,14 @@ struct Window {
     newest: Option<ChangeId>,
     /// The stream, as far as it has acknowledged.
     left: Left,
-    /// When the stream was last known to be so.
+    /// The change that its newest transition carries, once known.
+    left_at: Option<ChangeId>,
+    /// When the stream was last looked at, or something sent that only fits if it is so.
     proved: Instant,
+    /// Whether that counts; not after a message was refused.
+    is_proved: bool,
+    /// Somebody else's messages that nobody was told of yet.
+    foreign: u64,
     /// How often the client had connected then.
     connects: u64,
     /// When the lease was renewed.
@@ -551,6 +636,7 @@ struct Window {
 
 struct InFlight {
     tail: Tail,
+    change: ChangeId,
     ack: PublishAckFuture,
     /// Ends with it.
     _span: Span,
@@ -564,7 +650,10 @@ impl Window {
             published: left.tail,
             newest: None,
             left,
+            left_at: None,
             proved: Instant::now(),
+            is_proved: true,
+            foreign: 0,
             connects,
             renewed: Instant::now(),
         }
@@ -583,7 +672,34 @@ impl Window {
         let sequence = self.published.sequence + 1;
         self.published = Tail { position: entry.position, sequence };
         self.newest = Some(entry.change);
-        self.in_flight.push_back(InFlight { tail: self.published, ack, _span: span });
+        self.proved = Instant::now();
+        let change = entry.change;
+        self.in_flight.push_back(InFlight { tail: self.published, change, ack, _span: span });
+    }
+
+    /// The stream has this one, at its end.
+    fn acknowledged(&mut self, tail: Tail, change: ChangeId) {
+        (self.left.tail, self.left.newest, self.left_at) =
+            (tail, Some(tail.sequence), Some(change));
+        // Only there it was waited for before anything else was done.
+        if self.left.is_replicated {
+            self.proved = Instant::now();
+        }
+    }
+
+    /// Nothing is on its way any more: what follows on a refused message is refused. The stream is
+    /// looked at before the next one.
+    fn begin_again(&mut self) {
+        self.in_flight.clear();
+        (self.published, self.newest) = (self.left.tail, self.left_at);
+        self.is_proved = false;
+    }
+
+    /// The stream ends here, as was just seen.
+    fn begin_behind(&mut self, last: u64) {
+        self.left.tail.sequence = last;
+        self.published = self.left.tail;
+        (self.proved, self.is_proved) = (Instant::now(), true);
     }
 }
 

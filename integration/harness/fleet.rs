@@ -18,6 +18,9 @@ use super::stores::{self, Rights, Share};
 use super::subscriber::Subscriber;
 use super::wait::{blocking, eventually, within};
 
+/// Where `deploy/nats` lets an operator hear answers, as which tests act.
+const OPERATORS_INBOX: &str = "_INBOX_operator";
+
 /// Heartbeats and what follows from their absence.
 #[derive(Clone, Copy)]
 pub struct Timing {
@@ -226,6 +229,7 @@ impl Fleet {
         let environment = [
             ("DATABASE_URL".to_owned(), self.database_url.clone()),
             ("NATS_URL".to_owned(), self.nats_url.clone()),
+            ("NATS_INBOX_PREFIX".to_owned(), OPERATORS_INBOX.to_owned()),
         ];
         blocking(move || program::run(&["audit"], &environment)).await
     }
@@ -286,7 +290,8 @@ impl Fleet {
 
     /// A NATS client in the test's account.
     pub async fn nats(&self) -> async_nats::Client {
-        let address = Address::parse(&self.nats_url, None).expect("an address");
+        let mut address = Address::parse(&self.nats_url).expect("an address");
+        address.answers_at(OPERATORS_INBOX).expect("a subject");
         address.connect("test").await.expect("a connection to NATS")
     }
 

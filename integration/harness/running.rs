@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
 use super::program;
 use super::wait::{PATIENCE, eventually, within};
@@ -11,11 +12,15 @@ use super::wait::{PATIENCE, eventually, within};
 /// See the module; dropping it kills it.
 pub struct Running {
     child: Child,
-    out: Lines,
-    err: Lines,
+    out: Output,
+    err: Output,
 }
 
-type Lines = Arc<Mutex<Vec<String>>>;
+/// What came out of a pipe so far, line by line, and the thread that takes it.
+struct Output {
+    lines: Arc<Mutex<Vec<String>>>,
+    reader: JoinHandle<()>,
+}
 
 impl Running {
     /// Starts a command in a folder.
@@ -52,7 +57,7 @@ impl Running {
 
     /// All it printed, for people.
     pub fn everything(&self) -> String {
-        let lines = |lines: &Lines| lines.lock().expect("lines").join("\n");
+        let lines = |output: &Output| output.lines.lock().expect("lines").join("\n");
         format!("{}\n--- standard error:\n{}", lines(&self.out), lines(&self.err))
     }
 
@@ -64,12 +69,13 @@ impl Running {
         assert!(kill.expect("kill runs").success());
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until it has ended by itself and all it printed was taken.
     pub async fn ends(&mut self) -> ExitStatus {
-        let Running { child, .. } = self;
+        let Running { child, out, err } = self;
         within(3 * PATIENCE, "the command to end", async || {
             let ended = child.try_wait().expect("the program is a child");
-            ended.ok_or_else(|| "it runs".to_owned())
+            let is_taken = out.reader.is_finished() && err.reader.is_finished();
+            ended.filter(|_| is_taken).ok_or_else(|| "it runs".to_owned())
         })
         .await
     }
@@ -82,17 +88,17 @@ impl Drop for Running {
     }
 }
 
-fn find(lines: &Lines, text: &str) -> Option<String> {
-    lines.lock().expect("lines").iter().find(|line| line.contains(text)).cloned()
+fn find(output: &Output, text: &str) -> Option<String> {
+    output.lines.lock().expect("lines").iter().find(|line| line.contains(text)).cloned()
 }
 
-fn collect(pipe: impl Read + Send + 'static) -> Lines {
-    let lines = Lines::default();
+fn collect(pipe: impl Read + Send + 'static) -> Output {
+    let lines = Arc::new(Mutex::new(Vec::new()));
     let collected = lines.clone();
-    std::thread::spawn(move || {
+    let reader = std::thread::spawn(move || {
         for line in BufReader::new(pipe).lines().map_while(Result::ok) {
             collected.lock().expect("lines").push(line);
         }
     });
-    lines
+    Output { lines, reader }
 }

@@ -77,7 +77,7 @@ impl World {
 
     /// NATS past all proxies; `None` while it is away.
     pub async fn nats(&self) -> Option<async_nats::Client> {
-        let address = Address::parse(&self.fleet.nats_url, None).expect("an address");
+        let address = Address::parse(&self.fleet.nats_url).expect("an address");
         timeout(Duration::from_secs(3), address.connect("nemesis")).await.ok()?.ok()
     }
 

@@ -153,22 +153,30 @@ impl World {
         Ok(Place { position, sequence, newest: Some(newest) })
     }
 
-    /// Whether a relay with nothing under way finds the stream as it left it.
-    fn is_as_left(&self, left: Place) -> bool {
+    /// What a relay with nothing under way finds on looking: where it goes on, behind whatever others
+    /// put on top; none where it has to read the tail.
+    fn look(&self, left: Place) -> Option<Place> {
         let newer = |slot: &Slot| matches!(slot, Slot::Ours(other) if *other > left.position);
         let is_there =
             |newest: usize| self.stream.get(newest - 1) == Some(&Slot::Ours(left.position));
-        self.stream.len() == left.sequence
+        let is_as_left = self.stream.len() >= left.sequence
             && left.newest.is_none_or(is_there)
-            && !self.stream.iter().skip(left.newest.unwrap_or(0)).any(newer)
+            && match &self.stream[left.sequence..] {
+                [] => !self.stream.iter().skip(left.newest.unwrap_or(0)).any(newer),
+                on_top => on_top.iter().all(|slot| *slot == Slot::Foreign),
+            };
+        is_as_left.then_some(Place { sequence: self.stream.len(), ..left })
     }
 
     fn publish(&mut self, relay: usize, chained: bool) {
-        let Some((published, acknowledged)) = self.relays[relay].window else { return };
+        let Some((mut published, mut acknowledged)) = self.relays[relay].window else { return };
         let is_alone = self.relays[relay].under_way() == 0;
-        if is_alone && !self.is_as_left(acknowledged) {
-            self.relays[relay].drop_window();
-            return;
+        if is_alone {
+            let Some(found) = self.look(acknowledged) else {
+                self.relays[relay].drop_window();
+                return;
+            };
+            (published, acknowledged) = (found, found);
         }
         let sequence = published.sequence + 1;
         let place = Place { position: published.position + 1, sequence, newest: Some(sequence) };
@@ -194,6 +202,11 @@ impl World {
         let relay = &mut self.relays[relay];
         match (relay.answers.remove(0), relay.window) {
             ((place, true), Some((published, _))) => relay.window = Some((published, place)),
+            // What else is on its way will be refused as well.
+            ((_, false), Some((_, acknowledged))) => {
+                relay.drop_window();
+                relay.window = Some((acknowledged, acknowledged));
+            }
             _ => relay.drop_window(),
         }
     }

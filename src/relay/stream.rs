@@ -128,6 +128,10 @@ const ROUNDS: usize = 10;
 /// not one. Beyond this the checkpoint is believed.
 const BELOW_CHECKPOINT: u64 = 1_000;
 
+/// Messages on top of what the relay left that are looked at; where there are more, the stream is
+/// read anew.
+const MOST_ON_TOP: u64 = 1_000;
+
 /// Messages read at once, and how many of these are asked for at the same time.
 const PAGE: u64 = 256;
 const ASKED_AT_ONCE: usize = 32;
@@ -199,27 +203,55 @@ pub struct Left {
     pub is_replicated: bool,
 }
 
-/// Whether the stream still is as the relay left it. The server does not put a stream's last
-/// sequence back when its newest messages are deleted, so the newest of ours is looked at itself;
-/// and so is what was somebody else's behind it, which another relay may have replaced.
-pub async fn is_as_left(stream: &Stream, left: Left, epoch: Epoch) -> anyhow::Result<bool> {
+/// What came on top of a stream that is as the relay left it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OnTop {
+    /// The stream's last sequence now.
+    pub last: u64,
+    /// How many of somebody else's messages came.
+    pub foreign: u64,
+}
+
+/// Looks whether the stream still is as the relay left it, but for what somebody else put on top: only
+/// that is read. None where it has to be read anew, as it has where a message of ours came on top, even
+/// an old one: that may be a copy, or another relay that publishes again what was lost.
+///
+/// The server does not put a stream's last sequence back when its newest messages are deleted, so the
+/// newest of ours is looked at itself; and so is what was somebody else's behind it, which another relay
+/// may have replaced.
+pub async fn look(stream: &Stream, left: Left, epoch: Epoch) -> anyhow::Result<Option<OnTop>> {
     let info = info(stream).await?;
     let (first, last) = (info.state.first_sequence, info.state.last_sequence);
-    if last != left.tail.sequence || is_replicated(&info) != left.is_replicated {
-        return Ok(false);
+    let known = left.tail;
+    let is_near = (known.sequence..=known.sequence + MOST_ON_TOP).contains(&last);
+    // What its limits removed meanwhile nobody can look at.
+    if !is_near || first > known.sequence + 1 || is_replicated(&info) != left.is_replicated {
+        return Ok(None);
     }
-    if let Some(newest) = left.newest.filter(|newest| *newest >= first || !has_limits(&info.config))
-        && !matches!(seen(stream, newest).await?, Seen::Ours(mark) if mark.position == left.tail.position)
-    {
-        return Ok(false);
-    }
-    let behind = left.newest.unwrap_or(0).max(last.saturating_sub(PAGE)) + 1;
-    let is_newer = |seen: &Seen| {
-        matches!(seen, Seen::Ours(mark)
-        if mark.epoch == epoch && mark.position > left.tail.position)
+    let newest = left.newest.filter(|newest| *newest >= first || !has_limits(&info.config));
+    // While others publish all the time, there is none for more than what they put on top.
+    let from = match last > known.sequence {
+        true => known.sequence,
+        false => left.newest.unwrap_or(0).max(last.saturating_sub(PAGE)),
     };
-    let behind = page(stream, behind.max(first)..=last).await?;
-    Ok(!behind.iter().any(|(_, seen)| is_newer(seen)))
+    let newest = async {
+        anyhow::Ok(match newest {
+            Some(newest) => Some(seen(stream, newest).await?),
+            None => None,
+        })
+    };
+    let (newest, behind) = tokio::try_join!(newest, page(stream, first.max(from + 1)..=last))?;
+    let is_there = |seen: Seen| matches!(seen, Seen::Ours(mark) if mark.position == known.position);
+    if !newest.is_none_or(is_there) {
+        return Ok(None);
+    }
+    let is_passed_over = |(sequence, seen): &(u64, Seen)| match seen {
+        Seen::Foreign => true,
+        Seen::Ours(mark) if mark.epoch == epoch && mark.position > known.position => false,
+        _ => *sequence <= known.sequence,
+    };
+    let is_as_left = behind.iter().all(is_passed_over);
+    Ok(is_as_left.then_some(OnTop { last, foreign: last - known.sequence }))
 }
 
 /// What is at one sequence.
