@@ -44,7 +44,7 @@ lint: ## Check format and lints
 fmt: ## Format the code
 	$(CARGO) fmt
 
-schemas: ## Write the schemas of the stream's messages from the types
+schemas: ## Write the schemas of the stream's and the satellites' messages from the types
 	$(CARGO) run --locked --example schemas
 
 examples: test-tools ## Run the examples of docs/examples against real servers

@@ -1,13 +1,17 @@
-//! Writes the schemas of the stream's bodies into `schema/events/` (`make schemas`).
+//! Writes the schemas of the stream's bodies into `schema/events/` and those of the satellites' messages
+//! into `schema/agents/` (`make schemas`).
 
 use std::path::Path;
 
 use anyhow::Context;
-use groundstation::event_schemas;
+use groundstation::{event_schemas, message_schemas};
 
 fn main() -> anyhow::Result<()> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("schema/events");
-    for (name, text) in event_schemas::files() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("schema");
+    let events = event_schemas::files().map(|(name, text)| (Path::new("events").join(name), text));
+    let messages = message_schemas::files();
+    let messages = messages.map(|(name, text)| (Path::new("agents").join(name), text));
+    for (name, text) in events.chain(messages) {
         let file = folder.join(name);
         std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
         println!("{}", file.display());

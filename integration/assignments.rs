@@ -75,7 +75,7 @@ async fn what_is_refused_is_named_by_its_path_and_changes_nothing() {
     let credentials = pod.register("edge", "eu").await;
     let version = pod.assign(credentials.id, &list(1)).await;
     let (good, mut twice) = (list(2)[0].clone(), list(2)[0].clone());
-    twice["systemId"] = json!("another");
+    twice["intervalSeconds"] = json!(7);
     let with = |field: &str, value: Value| {
         let mut wrong = list(3)[0].clone();
         wrong[field] = value;
@@ -101,6 +101,42 @@ async fn what_is_refused_is_named_by_its_path_and_changes_nothing() {
     assert_eq!(pod.put(&path(credentials.id), &large).await.status, 413);
     let read = pod.get(&path(credentials.id)).await.json();
     assert_eq!(read, json!({"version": version, "assignments": list(1)}));
+    fleet.check().await;
+}
+
+#[tokio::test]
+async fn one_config_on_two_systems_is_two_assignments() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let credentials = pod.register("edge", "eu").await;
+    let on = |system: &str, interval: u32| {
+        json!({"configId": "c", "systemId": system, "strategyId": "http", "config": {},
+               "intervalSeconds": interval})
+    };
+    let both = json!([on("s1", 60), on("s2", 30)]);
+    let answer = pod.put(&path(credentials.id), &both).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(pod.get(&path(credentials.id)).await.json()["assignments"], both);
+    let (mut satellite, welcome) = Satellite::welcomed(pod.address, &credentials).await;
+    assert_eq!(welcome["assignments"], both);
+    let result = |system: &str| {
+        json!({"type": "result", "configId": "c", "systemId": system, "status": "healthy",
+               "executedAt": "2026-03-01T12:00:00Z"})
+    };
+    let outcome = |word: &str| format!("groundstation_results_total{{outcome=\"{word}\"}}");
+    for system in ["s1", "s2", "s3"] {
+        satellite.send(&result(system));
+    }
+    pod.expect_metric(&outcome("delivered"), 2.0).await;
+    pod.expect_metric(&outcome("not_assigned"), 1.0).await;
+    // One of the two is taken away: the other stays.
+    let second = json!([on("s2", 30)]);
+    pod.assign(credentials.id, &second).await;
+    assert_eq!(updated(&mut satellite).await, second);
+    satellite.send(&result("s1"));
+    satellite.send(&result("s2"));
+    pod.expect_metric(&outcome("not_assigned"), 2.0).await;
+    pod.expect_metric(&outcome("delivered"), 3.0).await;
     fleet.check().await;
 }
 

@@ -114,6 +114,17 @@ async fn satellites_are_created_listed_shown_and_removed_on_the_command_line() {
     let (_, human, _) =
         ran(&["satellite", "create", "--name", "other", "--region", "us"], &api).await;
     assert!(human.contains("token  csat_") && human.contains("shown this once"), "{human}");
+    // All that it takes to start an agent, with what was just made for it.
+    let line = |name: &str| {
+        let found = human.lines().find_map(|line| line.strip_prefix(name));
+        found.unwrap_or_else(|| panic!("{name} in {human}")).trim().to_owned()
+    };
+    assert_eq!(line("CHECKSTACK_CORE_URL="), format!("http://{}", pod.address));
+    assert_eq!(line("CHECKSTACK_SATELLITE_CLIENT_ID="), line("id "));
+    let token = line("CHECKSTACK_SATELLITE_TOKEN=");
+    assert!(line("token ").starts_with(&token) && token.starts_with("csat_"), "{human}");
+    assert!(line("docker run ").contains("--env-file satellite.env"));
+    assert!(line("ExecStart=").contains("--env-file /etc/satellite.env"));
     let (_, listed, _) = ran(&["satellite", "list", "--region", "eu"], &api).await;
     assert!(listed.contains(&id) && !listed.contains("other"), "{listed}");
     let (_, shown, _) = ran(&["satellite", "show", &id, "--json"], &api).await;

@@ -3,7 +3,7 @@
 
 use std::process::Output;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
@@ -19,6 +19,27 @@ const FIRST_COLUMNS: &str = "
     created_at timestamp default now() not null";
 const LATER_COLUMNS: &str = "
     last_connection_event text, capabilities jsonb default '[]' not null, offline_threshold_ms integer";
+
+/// What satellites are to check, as the migrations of its plugins of checks and of the catalogue leave it.
+const CHECKS: &str = "
+    create schema plugin_healthcheck;
+    create table plugin_healthcheck.health_check_configurations (
+        id uuid primary key default gen_random_uuid() not null, name text not null,
+        strategy_id text not null, config jsonb not null, collectors jsonb,
+        interval_seconds integer not null, is_template boolean default false,
+        paused boolean default false not null, created_at timestamp default now() not null,
+        updated_at timestamp default now() not null);
+    create table plugin_healthcheck.system_health_checks (
+        system_id text not null,
+        configuration_id uuid not null references plugin_healthcheck.health_check_configurations (id),
+        enabled boolean default true not null, state_thresholds jsonb, retention_config jsonb,
+        satellite_ids jsonb, include_local boolean default true not null, notification_policy jsonb,
+        created_at timestamp default now() not null, updated_at timestamp default now() not null,
+        primary key (system_id, configuration_id));
+    create schema plugin_catalog;
+    create table plugin_catalog.systems (
+        id text primary key not null, name text not null, description text, metadata json default '{}',
+        created_at timestamp default now() not null, updated_at timestamp default now() not null)";
 
 const HASH: &str = "$2b$10$C5yFDCdJ9bpPgF8MIqBKMO1IrYwobQF5oAiHKmrr8lmCV6bfNbgUW";
 const OTHER_HASH: &str = "$2b$10$AbcdefghijklmnopqrstuuRstuvwxyzABCDEFGHIJKLMNOPQRSTUV";
@@ -61,6 +82,30 @@ impl Checkstack {
              values ('{id}', '{name}', 'eu', '{HASH}')"
         ))
         .await;
+        id
+    }
+
+    /// A configuration, and the systems on which these satellites check it.
+    async fn check(&self, name: &str, systems: &[&str], satellites: &[Uuid]) -> Uuid {
+        let id = Uuid::new_v4();
+        let collectors = json!([{"id": "k1", "collectorId": "script", "assertions": [],
+                                 "config": {"secretEnv": {"TOKEN": "${{ secrets.A }}"}}}]);
+        self.run(&format!(
+            r#"insert into plugin_healthcheck.health_check_configurations
+                      (id, name, strategy_id, config, collectors, interval_seconds)
+               values ('{id}', '{name}', 'healthcheck-http.http', '{{"url": "https://{name}"}}',
+                       '{collectors}', 60)"#
+        ))
+        .await;
+        for system in systems {
+            self.run(&format!(
+                "insert into plugin_healthcheck.system_health_checks
+                        (system_id, configuration_id, satellite_ids)
+                 values ('{system}', '{id}', '{}')",
+                json!(satellites)
+            ))
+            .await;
+        }
         id
     }
 
@@ -298,4 +343,94 @@ async fn an_imported_satellite_connects_with_the_credentials_it_has() {
     checkstack.imported(&fleet).await;
     Satellite::connect(pod.address, &credentials).await.close().await;
     fleet.check().await;
+}
+
+/// An assignment as [`Checkstack::check`] makes it.
+fn assignment(config: Uuid, name: &str, system: &str, system_name: &str) -> Value {
+    json!({"configId": config, "configName": name, "systemId": system, "systemName": system_name,
+           "strategyId": "healthcheck-http.http", "config": {"url": format!("https://{name}")},
+           "intervalSeconds": 60, "collectors": [{"id": "k1", "collectorId": "script",
+           "assertions": [], "config": {"secretEnv": {"TOKEN": "${{ secrets.A }}"}}}]})
+}
+
+async fn assigned(pod: &Pod, id: Uuid) -> Value {
+    pod.get(&format!("/v1/satellites/{id}/assignments")).await.json()["assignments"].clone()
+}
+
+#[tokio::test]
+async fn what_a_satellite_is_to_check_comes_with_it() {
+    let (fleet, checkstack) = (Fleet::new(CALM).await, Checkstack::with_plugin().await);
+    checkstack.run(CHECKS).await;
+    let pod = fleet.pod("a").await;
+    let (edge, other, idle) = (
+        checkstack.satellite("edge").await,
+        checkstack.satellite("other").await,
+        checkstack.satellite("idle").await,
+    );
+    checkstack.run("insert into plugin_catalog.systems (id, name) values ('s1', 'Web')").await;
+    let web = checkstack.check("web", &["s1", "s2"], &[edge, other]).await;
+    let off = checkstack.check("off", &["s1"], &[edge]).await;
+    let paused = checkstack.check("paused", &["s1"], &[edge]).await;
+    checkstack.check("local", &["s1"], &[]).await;
+    checkstack
+        .run(&format!(
+            "update plugin_healthcheck.system_health_checks set enabled = false
+              where configuration_id = '{off}';
+             update plugin_healthcheck.health_check_configurations set paused = true
+              where id = '{paused}';
+             update plugin_healthcheck.system_health_checks set satellite_ids = null
+              where satellite_ids = '[]'"
+        ))
+        .await;
+    let output = checkstack.imported(&fleet).await;
+    assert!(output.contains(&format!("created {edge} edge, assignments there: 2")), "{output}");
+    let both = json!([assignment(web, "web", "s1", "Web"), assignment(web, "web", "s2", "s2")]);
+    assert_eq!(assigned(&pod, edge).await, both);
+    assert_eq!(assigned(&pod, other).await, both);
+    assert_eq!(assigned(&pod, idle).await, json!([]));
+    assert!(checkstack.imported(&fleet).await.contains("0 updated, 3 unchanged"));
+
+    // It follows what changes there, and whoever was assigned something here keeps it.
+    let ours = json!([{"configId": "c", "systemId": "s", "strategyId": "http", "config": {},
+                       "intervalSeconds": 60}]);
+    pod.assign(other, &ours).await;
+    checkstack
+        .run(
+            "update plugin_healthcheck.system_health_checks set enabled = false
+              where system_id = 's2'",
+        )
+        .await;
+    let output = checkstack.imported(&fleet).await;
+    assert!(output.contains("1 updated, 2 unchanged"), "{output}");
+    assert_eq!(assigned(&pod, edge).await, json!([assignment(web, "web", "s1", "Web")]));
+    assert_eq!(assigned(&pod, other).await, ours);
+    let history = "select count(*) from registry_changes where satellite_id = $1
+                      and action = 'assigned' and actor_id = 'import checkstack'";
+    let sql = fleet.sql().await;
+    for (id, count) in [(edge, 2_i64), (other, 1), (idle, 0)] {
+        let found: i64 = sql.query_one(history, &[&id]).await.expect("the history").get(0);
+        assert_eq!(found, count);
+    }
+    fleet.check().await;
+}
+
+#[tokio::test]
+async fn assignments_that_break_a_limit_are_named_and_the_other_satellites_come_all_the_same() {
+    let (fleet, checkstack) = (Fleet::new(CALM).await, Checkstack::with_plugin().await);
+    checkstack.run(CHECKS).await;
+    let (good, bad) = (checkstack.satellite("good").await, checkstack.satellite("bad").await);
+    checkstack.check("web", &["s1"], &[good]).await;
+    let never = checkstack.check("never", &["s1"], &[bad]).await;
+    checkstack
+        .run(&format!(
+            "update plugin_healthcheck.health_check_configurations set interval_seconds = 0
+              where id = '{never}'"
+        ))
+        .await;
+    let output = checkstack.import(&fleet, &[]).await;
+    assert_eq!(output.status.code(), Some(1));
+    let printed = String::from_utf8(output.stdout).expect("text");
+    assert!(printed.contains(&format!("created {good} good")), "{printed}");
+    let why = "\"bad\": assignments[0].intervalSeconds must be a whole number of seconds";
+    assert!(printed.contains(why), "{printed}");
 }

@@ -70,10 +70,6 @@ const ASSIGNMENT: &str = r#"{"configId": "c", "systemId": "s", "strategyId": "ht
 #[tokio::test]
 async fn with_the_deployed_rights_pods_do_everything_they_are_for() {
     let (fleet, rights) = restricted().await;
-    let (mut a, mut b) = (fleet.pod("a").await, fleet.pod("b").await);
-    for pod in [&a, &b] {
-        pod.expect_nats().await;
-    }
     let (backend, _) = client(&rights, "backend", "_INBOX_backend").await;
     respond(&backend, "script-packages.manifest", json!({"entries": []})).await;
     respond(&backend, "script-packages.blob", json!({"data": "AA=="})).await;
@@ -81,6 +77,10 @@ async fn with_the_deployed_rights_pods_do_everything_they_are_for() {
     respond(&backend, "secrets.resolve", json!({"secrets": {"NAME": "v"}})).await;
     let mut strategies = backend.subscribe("satellite.strategy_error").await.expect("heard");
     backend.flush().await.expect("NATS answers");
+    let (mut a, mut b) = (fleet.pod("a").await, fleet.pod("b").await);
+    for pod in [&a, &b] {
+        pod.expect_nats().await;
+    }
 
     let credentials = a.register("edge", "eu").await;
     let list: serde_json::Value = serde_json::from_str(ASSIGNMENT).expect("JSON");

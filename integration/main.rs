@@ -59,6 +59,7 @@ mod lookups;
 mod many_at_once;
 #[cfg(feature = "failpoints")]
 mod many_due;
+mod message_schemas;
 mod metrics;
 mod micro;
 mod migrations;

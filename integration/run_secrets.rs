@@ -117,6 +117,24 @@ async fn a_run_gets_what_its_collector_declares_from_a_folder_or_a_clear_error()
 }
 
 #[tokio::test]
+async fn of_a_config_on_several_systems_the_first_with_the_collector_is_meant() {
+    let mounted = Mounted::with(&[("A", "a"), ("B", "b")]);
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.plan("a").with("GROUNDSTATION_SECRETS_DIR", &mounted.path()).start().await;
+    let first = assignments(&[("k1", json!({"X": "${{ secrets.A }}"}))])[0].clone();
+    let environments =
+        [("k1", json!({"X": "${{ secrets.B }}"})), ("k2", json!({"X": "${{ secrets.B }}"}))];
+    let mut second = assignments(&environments)[0].clone();
+    second["systemId"] = json!("another");
+    let (_, mut satellite) = assigned(&pod, &json!([first, second])).await;
+    assert_eq!(asks(&mut satellite, "c", "k1").await, json!({"env": {"X": "a"}}));
+    assert_eq!(asks(&mut satellite, "c", "k2").await, json!({"env": {"X": "b"}}));
+    let nobody = json!({"error": "No such collector in assignment c: k3"});
+    assert_eq!(asks(&mut satellite, "c", "k3").await, nobody);
+    fleet.check().await;
+}
+
+#[tokio::test]
 async fn only_what_is_stored_for_this_satellite_counts_at_the_moment_it_asks() {
     let mounted = Mounted::with(&[("A", "a")]);
     let fleet = Fleet::new(CALM).await;

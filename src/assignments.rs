@@ -5,14 +5,17 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use deadpool_postgres::{GenericClient, Object};
+use deadpool_postgres::{GenericClient, Object, Transaction};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
+use time::OffsetDateTime;
 use tokio_postgres::types::{Json, ToSql};
+use utoipa::ToSchema;
 
 use crate::expected::Expected;
-use crate::lifecycle::{SatelliteId, Session};
+use crate::lifecycle::{Position, SatelliteId, Session};
 use crate::log;
 use crate::satellites::{Invalid, MAX_CHARACTERS};
 use crate::wire::Actor;
@@ -31,6 +34,41 @@ const MAX_INTERVAL_SECONDS: i64 = 7 * 24 * 60 * 60;
 
 /// How the path of a field begins.
 const ROOT: &str = "assignments";
+
+/// One thing a satellite is to check.
+#[derive(Deserialize, ToSchema, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[expect(dead_code, reason = "a shape for descriptions; `check` decides")]
+pub struct Assignment {
+    /// Unlike that of every other assignment of the satellite on the same system.
+    #[schema(min_length = 1, max_length = 200)]
+    config_id: String,
+    /// What is checked.
+    #[schema(min_length = 1, max_length = 200)]
+    system_id: String,
+    /// How it is checked.
+    #[schema(min_length = 1, max_length = 200)]
+    strategy_id: String,
+    /// Whatever the strategy wants to know.
+    #[schema(value_type = Object)]
+    #[schemars(with = "Map<String, Value>")]
+    config: Value,
+    /// How often.
+    #[schema(minimum = 1, maximum = 604_800)]
+    interval_seconds: i64,
+    /// What is collected besides; at most 50.
+    #[schema(value_type = Option<Vec<Object>>, nullable = false)]
+    #[schemars(with = "Vec<Map<String, Value>>", skip_serializing_if = "Option::is_none")]
+    collectors: Option<Value>,
+    /// For people.
+    #[schema(min_length = 1, max_length = 200, nullable = false)]
+    #[schemars(with = "String", skip_serializing_if = "Option::is_none")]
+    config_name: Option<String>,
+    /// For people.
+    #[schema(min_length = 1, max_length = 200, nullable = false)]
+    #[schemars(with = "String", skip_serializing_if = "Option::is_none")]
+    system_name: Option<String>,
+}
 
 /// A list as it is in force for a session.
 #[derive(Debug, Clone)]
@@ -95,8 +133,8 @@ pub fn check(sent: Value) -> Result<Value, Invalid> {
         let path = format!("{ROOT}[{n}]");
         let fields = object(&path, assignment)?;
         check_assignment(&path, fields)?;
-        if !seen.insert(fields.get("configId")) {
-            let rule = "must be different from that of every other assignment";
+        if !seen.insert((fields.get("configId"), fields.get("systemId"))) {
+            let rule = "must be different from that of every other assignment of its systemId";
             return Err(invalid(format!("{path}.configId"), rule));
         }
     }
@@ -251,7 +289,6 @@ pub async fn replace(
     actor: &Actor,
 ) -> Result<Replaced, tokio_postgres::Error> {
     let transaction = client.transaction().await?;
-    let statement = transaction.prepare_cached(REPLACE).await?;
     if transaction.query_opt(LOCK, &[&satellite.0]).await?.is_none() {
         return Ok(Replaced::Unknown);
     }
@@ -261,13 +298,27 @@ pub async fn replace(
         return Ok(Replaced::Unexpected);
     }
     // The log's lock before that of the changes: `change` of a description has them in this order.
-    let (head, now) = log::transaction::lock_head(&transaction).await?;
+    let head = log::transaction::lock_head(&transaction).await?;
+    let version = put(&transaction, satellite, list, before, head, actor).await?;
+    transaction.commit().await?;
+    Ok(Replaced::By(version))
+}
+
+/// Puts a list that has passed [`check`] in the place of the one of version `before`, and returns its
+/// own. The satellite's row is locked, and the head of the log after it.
+pub async fn put(
+    transaction: &Transaction<'_>,
+    satellite: SatelliteId,
+    list: &Value,
+    before: i64,
+    (head, now): (Position, OffsetDateTime),
+    actor: &Actor,
+) -> Result<i64, tokio_postgres::Error> {
+    let statement = transaction.prepare_cached(REPLACE).await?;
     let list = Json(list);
     let parameters: [&(dyn ToSql + Sync); 7] =
         [&satellite.0, &list, &head.0, &now, &actor.kind, &actor.id, &before];
-    let version = transaction.query_one(&statement, &parameters).await?.try_get(0)?;
-    transaction.commit().await?;
-    Ok(Replaced::By(version))
+    transaction.query_one(&statement, &parameters).await?.try_get(0)
 }
 
 const GET: &str = "

@@ -29,6 +29,7 @@ mod import;
 mod replay;
 mod retention;
 mod satellite;
+mod start_agent;
 mod status;
 mod table;
 mod transitions;

@@ -135,6 +135,12 @@ pub struct ServeArgs {
     #[arg(long, env = "GROUNDSTATION_SECRETS_DIR", value_name = "DIR")]
     secrets_dir: Option<PathBuf>,
 
+    /// A script package on its way to satellites, in base64; four of the largest are held at once. Agents
+    /// take messages of at least 64 MiB
+    #[arg(long, env = "GROUNDSTATION_MAX_BLOB_BYTES", default_value_t = 64 * 1024 * 1024,
+          value_parser = clap::value_parser!(u32).range(65_536..=1_073_741_824), value_name = "BYTES")]
+    max_blob_bytes: u32,
+
     /// Transitions in one partition of the log, for those made from now on; no more than
     /// `retention_floor.widest_partition`, which is the owner's to change (at first 1,000,000)
     #[arg(long, env = "GROUNDSTATION_PARTITION_WIDTH", default_value_t = partitions::DEFAULT_WIDTH,
@@ -186,6 +192,8 @@ pub struct Config {
     pub archive: Option<PathBuf>,
     /// Where secrets are, one file each.
     pub secrets_dir: Option<PathBuf>,
+    /// The largest script package, in base64.
+    pub max_blob_bytes: usize,
     /// Positions in a new partition.
     pub partition_width: i64,
     /// When losses are held.
@@ -277,6 +285,7 @@ impl ServeArgs {
                 .transpose()?,
             archive: self.archive_dir.filter(|folder| !folder.as_os_str().is_empty()),
             secrets_dir,
+            max_blob_bytes: self.max_blob_bytes as usize,
             partition_width: self.partition_width,
             brown_out,
             flapping,

@@ -1,5 +1,5 @@
-//! Satellites of another system, copied into the registry: who they are and what they authenticate
-//! with, so that their agents need no change.
+//! Satellites of another system, copied into the registry: who they are, what they authenticate with
+//! and what they are to check, so that their agents need no change.
 //!
 //! Nothing goes into the log and nothing onto NATS. What the other system last knew of a
 //! connection is kept beside the registry, because it is no edge of ours; the first edge of an
@@ -13,11 +13,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use deadpool_postgres::{Object, Transaction};
+use serde_json::Value;
 use time::OffsetDateTime;
 use tokio_postgres::types::{Json, ToSql};
 use uuid::Uuid;
 
+use crate::assignments;
 use crate::database::Database;
+use crate::lifecycle::SatelliteId;
 use crate::log;
 use crate::satellites::NewSatellite;
 use crate::wire::Actor;
@@ -46,6 +49,9 @@ pub struct Known {
     pub last_heartbeat_at: Option<OffsetDateTime>,
     /// When it was registered there.
     pub created_at: OffsetDateTime,
+    /// What it is to check, as [`assignments::check`] has taken it; none where that system's tables do
+    /// not say.
+    pub assignments: Option<Value>,
 }
 
 /// A bcrypt hash that cannot be printed.
@@ -113,13 +119,16 @@ const HERE: &str = "
     select s.id, s.name, s.region, s.tags, s.offline_threshold_ms, s.version, s.capabilities, s.created_at,
            i.satellite_id is not null as imported, i.last_event, i.last_heartbeat_at,
            s.token_hash is not distinct from i.token_hash as token_is_theirs,
-           i.token_hash as imported_token_hash
+           i.token_hash as imported_token_hash, i.assignments_version as imported_version
       from satellites s left join satellite_imports i on i.satellite_id = s.id
      where s.id = any($1)
      order by s.id
        for no key update of s";
 
 const CONNECTIONS: &str = "select satellite_id, last_event = 'removed' from satellite_connections where satellite_id = any($1)";
+
+/// In a statement after the one that waited for the rows.
+const ASSIGNED: &str = "select satellite_id, version, assignments from satellite_assignments where satellite_id = any($1)";
 
 /// A satellite as it is here.
 struct Here {
@@ -130,6 +139,10 @@ struct Here {
     /// The token was not changed here since it was copied.
     token_is_theirs: bool,
     imported_token_hash: Option<TokenHash>,
+    /// Its assignments and their version; the version 0 where it was never assigned anything.
+    assigned: (i64, Value),
+    /// The version that was copied last.
+    imported_version: Option<i64>,
 }
 
 async fn store_batch(
@@ -158,8 +171,16 @@ async fn store_batch(
             there: (row.try_get("last_event")?, row.try_get("last_heartbeat_at")?),
             token_is_theirs: row.try_get("token_is_theirs")?,
             imported_token_hash: imported_token_hash.map(TokenHash),
+            assigned: (0, Value::Array(Vec::new())),
+            imported_version: row.try_get("imported_version")?,
         };
         here.insert(row.try_get::<_, Uuid>("id")?, satellite);
+    }
+    for row in transaction.query(ASSIGNED, &[&ids]).await? {
+        if let Some(satellite) = here.get_mut(&row.try_get::<_, Uuid>(0)?) {
+            let Json(list) = row.try_get(2)?;
+            satellite.assigned = (row.try_get(1)?, list);
+        }
     }
     let mut connections: HashMap<Uuid, bool> = HashMap::new();
     for row in transaction.query(CONNECTIONS, &[&ids]).await? {
@@ -191,6 +212,15 @@ impl Here {
             && self.about == (known.version.clone(), known.capabilities.clone(), known.created_at)
             && self.there == (known.last_event.clone(), known.last_heartbeat_at)
             && self.imported_token_hash.as_ref() == Some(&known.token_hash)
+            && self.new_assignments(known).is_none()
+    }
+
+    /// What it is to check from now on, if that is another list. One that was replaced here since it was
+    /// copied stays.
+    fn new_assignments<'a>(&self, known: &'a Known) -> Option<&'a Value> {
+        let (version, list) = &self.assigned;
+        let is_theirs = *version == self.imported_version.unwrap_or(0);
+        known.assignments.as_ref().filter(|theirs| is_theirs && *theirs != list)
     }
 }
 
@@ -212,6 +242,9 @@ const WRITE: &str = "
     on conflict (satellite_id) do update
        set token_hash = excluded.token_hash, last_event = excluded.last_event,
            last_heartbeat_at = excluded.last_heartbeat_at, imported_at = excluded.imported_at";
+
+const NOTE_VERSION: &str =
+    "update satellite_imports set assignments_version = $2 where satellite_id = $1";
 
 const REMEMBER: &str = "
     insert into registry_changes
@@ -254,6 +287,17 @@ async fn write(
             &now,
         ];
         transaction.execute(&write, &parameters).await?;
+        let (list, version) = match before {
+            Some(here) => (here.new_assignments(known), here.assigned.0),
+            None => {
+                (known.assignments.as_ref().filter(|list| **list != Value::Array(Vec::new())), 0)
+            }
+        };
+        if let Some(list) = list {
+            let (id, head) = (SatelliteId(known.id), (head, now));
+            let version = assignments::put(transaction, id, list, version, head, &actor).await?;
+            transaction.execute(NOTE_VERSION, &[&known.id, &version]).await?;
+        }
         // The registry's history is of names, tags and thresholds.
         if before.is_some_and(|here| here.described == known.described) {
             continue;
@@ -337,6 +381,7 @@ mod tests {
             last_event: None,
             last_heartbeat_at: None,
             created_at: OffsetDateTime::UNIX_EPOCH,
+            assignments: None,
         }
     }
 
@@ -350,6 +395,8 @@ mod tests {
             there: (None, None),
             token_is_theirs: true,
             imported_token_hash: Some(there.token_hash.clone()),
+            assigned: (0, serde_json::json!([])),
+            imported_version: None,
         };
         let cases = [
             (None, None, Done::Created),
@@ -361,6 +408,37 @@ mod tests {
         ];
         for (here, removed, expected) in cases {
             assert_eq!(decide(&there, here.as_ref(), removed), expected);
+        }
+    }
+
+    #[test]
+    fn assignments_follow_the_other_system_until_they_are_replaced_here() {
+        let there = |list| Known { assignments: list, ..known("a") };
+        let here = |assigned, imported_version| Here {
+            imported: true,
+            described: known("a").described,
+            about: (None, Vec::new(), OffsetDateTime::UNIX_EPOCH),
+            there: (None, None),
+            token_is_theirs: true,
+            imported_token_hash: Some(known("a").token_hash),
+            assigned,
+            imported_version,
+        };
+        let (one, two, none) =
+            (serde_json::json!([1]), serde_json::json!([2]), serde_json::json!([]));
+        let cases = [
+            ((0, none.clone()), None, Some(&one), Some(&one)),
+            ((0, none.clone()), None, Some(&none), None),
+            ((0, none.clone()), None, None, None),
+            ((7, one.clone()), Some(7), Some(&one), None),
+            ((7, one.clone()), Some(7), Some(&two), Some(&two)),
+            ((9, one.clone()), Some(7), Some(&two), None),
+            ((9, one.clone()), None, Some(&two), None),
+        ];
+        for (assigned, imported, list, expected) in cases {
+            let satellite = here(assigned.clone(), imported);
+            let known = there(list.cloned());
+            assert_eq!(satellite.new_assignments(&known), expected, "{assigned:?} {imported:?}");
         }
     }
 }

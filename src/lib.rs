@@ -45,6 +45,7 @@ pub mod locked_rows;
 pub mod log;
 pub mod logging;
 pub mod lookup;
+pub mod message_schemas;
 pub mod metrics;
 pub mod monitor;
 pub mod nats;

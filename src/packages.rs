@@ -1,31 +1,41 @@
 //! Script packages: they belong to another backend, which is asked over NATS.
 //!
-//! Nobody waits for it for ever, and nobody is told of its absence but by the contract's answers:
-//! no entries, no data, no hash.
+//! Nobody waits for it for ever. What it does not say is not said for it: an empty manifest would be
+//! taken for the truth, so a satellite that asks in vain gets no answer.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::RequestErrorKind;
 use async_nats::connection::State;
 use futures_util::StreamExt;
+use schemars::JsonSchema;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use serde_json::json;
+use serde_json::value::RawValue;
 use tokio::sync::{Mutex, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use blobs::{Blob, Blobs, Part};
+
 use crate::metrics::Metrics;
+
+pub mod blobs;
 
 const MANIFEST: &str = "script-packages.manifest";
 const BLOB: &str = "script-packages.blob";
 const LOCKFILE_HASH: &str = "script-packages.lockfile-hash";
 const CHANGED: &str = "script-packages.changed";
 
-/// How long a manifest or a blob may take; agents wait longer than this.
+/// How long a manifest or a part of a package may take; agents wait longer than this.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long all of a package may take, with what it waits for room. Agents wait for a minute.
+const BLOB_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long the desired hash may take: a satellite waits for it to be let in.
 const HASH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -33,21 +43,65 @@ const HASH_TIMEOUT: Duration = Duration::from_secs(1);
 /// For how long one answer about the desired hash is good: many satellites come at once.
 const HASH_AGE: Duration = Duration::from_secs(1);
 
-/// The most bytes of an answer that is passed on.
-pub const MAX_ANSWER_BYTES: usize = 1024 * 1024;
+/// How often it is looked whether NATS was away, in which time nothing was heard.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The longest pause before a backend that does not say the hash is asked again; the first is
+/// [`LOOK_INTERVAL`], and each is twice the one before.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// The most characters of a lockfile hash.
 const MAX_HASH: usize = 200;
 
-/// One package of a manifest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// One package of a manifest, as far as it is looked at: what the backend says of it besides is the
+/// agent's.
+#[derive(Deserialize, JsonSchema)]
+#[expect(dead_code, reason = "a shape: entries are passed on as they came")]
 pub struct Package {
     /// Its name.
-    pub name: String,
+    name: String,
     /// Its version.
-    pub version: String,
+    version: String,
     /// The hash of its content.
-    pub integrity: String,
+    integrity: String,
+}
+
+/// The packages of a manifest, as they came.
+#[derive(Deserialize)]
+#[serde(try_from = "Box<RawValue>")]
+struct Entries(Box<RawValue>);
+
+impl TryFrom<Box<RawValue>> for Entries {
+    type Error = serde_json::Error;
+
+    fn try_from(entries: Box<RawValue>) -> Result<Entries, serde_json::Error> {
+        serde_json::from_str::<Vec<Package>>(entries.get())?;
+        Ok(Entries(entries))
+    }
+}
+
+/// Which packages there should be, as the backend answers and announces it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Said {
+    /// Null for none. An answer without it says nothing.
+    #[serde(deserialize_with = "Option::deserialize")]
+    lockfile_hash: Option<LockfileHash>,
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct LockfileHash(Arc<str>);
+
+impl TryFrom<String> for LockfileHash {
+    type Error = String;
+
+    fn try_from(hash: String) -> Result<LockfileHash, String> {
+        match hash.len() <= MAX_HASH {
+            true => Ok(LockfileHash(hash.into())),
+            false => Err(format!("a lockfileHash has at most {MAX_HASH} characters")),
+        }
+    }
 }
 
 /// The hash of the packages there should be.
@@ -57,76 +111,140 @@ pub enum Desired {
     #[default]
     Unknown,
     /// This one, or none.
-    Hash(Option<String>),
+    Hash(Option<Arc<str>>),
+}
+
+impl Said {
+    fn desired(self) -> Desired {
+        Desired::Hash(self.lockfile_hash.map(|hash| hash.0))
+    }
+}
+
+/// What a pod knows of the packages there should be.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Known {
+    /// Their hash.
+    pub desired: Desired,
+    /// How often it was announced: whoever was told of one is told again, because an agent that has
+    /// failed tries again then.
+    pub announced: u64,
 }
 
 /// The way to the backend.
 pub struct Packages {
     nats: async_nats::Client,
     metrics: Metrics,
-    /// The last answer and when it came. Whoever asks meanwhile waits for the same one.
-    desired: Mutex<Option<(Instant, Desired)>>,
-    changed: watch::Sender<Option<Arc<str>>>,
+    /// When the backend was asked for the hash. Whoever asks meanwhile waits for the same answer.
+    asked_at: Mutex<Option<Instant>>,
+    /// What was last answered or announced. As long as NATS is there every announcement is heard, so
+    /// it stays true; while NATS is away it is unknown.
+    known: watch::Sender<Known>,
+    blobs: Blobs,
 }
 
 impl Packages {
-    /// Over this connection.
-    pub fn new(nats: async_nats::Client, metrics: Metrics) -> Packages {
-        Packages { nats, metrics, desired: Mutex::new(None), changed: watch::Sender::new(None) }
+    /// Over this connection; packages of at most so many bytes, in base64.
+    pub fn new(nats: async_nats::Client, largest: usize, metrics: Metrics) -> Packages {
+        Packages {
+            nats,
+            metrics,
+            asked_at: Mutex::new(None),
+            known: watch::Sender::default(),
+            blobs: Blobs::new(largest),
+        }
     }
 
-    /// What is in the packages of this hash; nothing where nobody answers.
-    pub async fn manifest(&self, lockfile_hash: &str) -> Vec<Package> {
+    /// What is in the packages of this hash; `None` where nobody says.
+    pub async fn manifest(&self, lockfile_hash: &str) -> Option<Box<RawValue>> {
         #[derive(Deserialize)]
         struct Manifest {
-            entries: Vec<Package>,
+            entries: Entries,
         }
         let question = json!({"lockfileHash": lockfile_hash});
         let answer: Option<Manifest> = self.ask(MANIFEST, &question, ANSWER_TIMEOUT).await;
-        answer.map(|manifest| manifest.entries).unwrap_or_default()
+        answer.map(|manifest| manifest.entries.0)
     }
 
-    /// A package in base64; `None` where it is not found or nobody answers.
-    pub async fn blob(&self, integrity: &str) -> Option<String> {
-        #[derive(Deserialize)]
-        struct Blob {
-            data: Option<String>,
-        }
-        let question = json!({"integrity": integrity});
-        self.ask::<Blob>(BLOB, &question, ANSWER_TIMEOUT).await?.data
-    }
-
-    /// The hash there should be, at most [`HASH_AGE`] old.
-    pub async fn desired(&self) -> Desired {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Answer {
-            lockfile_hash: Option<String>,
-        }
-        let mut known = self.desired.lock().await;
-        if let Some((at, desired)) = &*known
-            && at.elapsed() < HASH_AGE
-        {
-            return desired.clone();
-        }
-        let answer: Option<Answer> = self.ask(LOCKFILE_HASH, &json!({}), HASH_TIMEOUT).await;
-        let fits = |hash: &String| hash.len() <= MAX_HASH;
-        let desired = match answer {
-            Some(answer) if answer.lockfile_hash.as_ref().is_none_or(fits) => {
-                Desired::Hash(answer.lockfile_hash)
-            }
-            _ => Desired::Unknown,
+    /// A package, fetched once for all who ask for it at the same time; `None` where nobody says.
+    pub async fn blob(self: &Arc<Self>, integrity: &str) -> Option<Blob> {
+        let fetch = || {
+            let (packages, integrity) = (self.clone(), integrity.to_owned());
+            let fetch = async move {
+                let fetched = timeout(BLOB_TIMEOUT, packages.fetch(&integrity)).await;
+                fetched.unwrap_or_else(|_| {
+                    warn!(?integrity, "a script package took more than {BLOB_TIMEOUT:?}");
+                    None
+                })
+            };
+            Box::pin(fetch) as blobs::Fetching
         };
-        *known = Some((Instant::now(), desired.clone()));
-        desired
+        self.blobs.share(integrity, fetch).await
     }
 
-    /// Tells of each new hash. Subscribe before asking for the desired one.
-    pub fn subscribe(&self) -> watch::Receiver<Option<Arc<str>>> {
-        self.changed.subscribe()
+    /// What does not fit into one message of NATS comes in parts, each asked for by where it begins.
+    async fn fetch(&self, integrity: &str) -> Option<Blob> {
+        let first = self.part(integrity, 0).await?;
+        let Some(data) = first.data else { return Some(Blob::Missing) };
+        let total = first.total.unwrap_or(data.len());
+        let Some(mut message) = self.blobs.begin(integrity, total).await else {
+            warn!(
+                ?integrity,
+                bytes = total,
+                "a script package is larger than GROUNDSTATION_MAX_BLOB_BYTES"
+            );
+            return None;
+        };
+        let mut part = data;
+        while let Ok(()) = message.add(&part) {
+            let Some(offset) = message.offset() else { return Some(Blob::Message(message.end())) };
+            part = self.part(integrity, offset).await?.data.unwrap_or_default();
+        }
+        warn!(?integrity, "the parts of a script package do not go together");
+        None
     }
 
-    /// Listens for new hashes until told to stop.
+    async fn part(&self, integrity: &str, offset: usize) -> Option<Part> {
+        let question = json!({"integrity": integrity, "offset": offset});
+        self.ask(BLOB, &question, ANSWER_TIMEOUT).await
+    }
+
+    /// Each change of what is known of the hash there should be.
+    pub fn subscribe(&self) -> watch::Receiver<Known> {
+        self.known.subscribe()
+    }
+
+    /// What is known of the hash there should be; it is asked for, unless somebody has within
+    /// [`HASH_AGE`].
+    pub async fn look(&self) -> Known {
+        let mut asked_at = self.asked_at.lock().await;
+        if asked_at.is_some_and(|at| at.elapsed() < HASH_AGE) {
+            return self.known.borrow().clone();
+        }
+        if self.nats.connection_state() != State::Connected {
+            self.forget();
+        }
+        let answer: Option<Said> = self.ask(LOCKFILE_HASH, &json!({}), HASH_TIMEOUT).await;
+        *asked_at = Some(Instant::now());
+        if let Some(desired) = answer.map(Said::desired) {
+            self.known.send_if_modified(|known| {
+                let news = known.desired != desired;
+                known.desired = desired;
+                news
+            });
+        }
+        self.known.borrow().clone()
+    }
+
+    /// Nobody is told of it: there is nothing to say.
+    fn forget(&self) {
+        self.known.send_if_modified(|known| {
+            known.desired = Desired::Unknown;
+            false
+        });
+    }
+
+    /// Listens for new hashes until told to stop. One that was announced while NATS was away is asked
+    /// for, until somebody says it.
     pub async fn listen(self: Arc<Self>, stop: CancellationToken) {
         let mut heard = match self.nats.subscribe(CHANGED).await {
             Ok(subscription) => subscription.boxed(),
@@ -135,27 +253,45 @@ impl Packages {
                 futures_util::stream::pending().boxed()
             }
         };
+        let mut looks = interval(LOOK_INTERVAL);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut connects, mut pause, mut ask_at) = (0, LOOK_INTERVAL, Instant::now());
         loop {
             tokio::select! {
                 Some(message) = heard.next() => self.hear(&message.payload).await,
+                _ = looks.tick() => {
+                    let now_connects = self.nats.statistics().connects.load(Ordering::Relaxed);
+                    if now_connects != connects {
+                        // Whatever was answered before may be older than what was not heard.
+                        let mut asked_at = self.asked_at.lock().await;
+                        *asked_at = None;
+                        self.forget();
+                        (connects, pause, ask_at) = (now_connects, LOOK_INTERVAL, Instant::now());
+                    }
+                    let is_known = self.known.borrow().desired != Desired::Unknown;
+                    let is_up = self.nats.connection_state() == State::Connected;
+                    if is_up && !is_known && Instant::now() >= ask_at {
+                        self.look().await;
+                        ask_at = Instant::now() + pause;
+                        pause = (pause * 2).min(LONGEST_PAUSE);
+                    }
+                }
                 () = stop.cancelled() => return,
             }
         }
     }
 
     async fn hear(&self, body: &[u8]) {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Changed {
-            lockfile_hash: String,
-        }
-        match serde_json::from_slice::<Changed>(body) {
-            Ok(changed) if changed.lockfile_hash.len() <= MAX_HASH => {
-                // Whatever was known is older.
-                *self.desired.lock().await = None;
-                self.changed.send_replace(Some(changed.lockfile_hash.into()));
+        match serde_json::from_slice::<Said>(body) {
+            Ok(said) => {
+                // An answer that is under way is older.
+                let _asking = self.asked_at.lock().await;
+                self.known.send_modify(|known| {
+                    known.desired = said.desired();
+                    known.announced += 1;
+                });
             }
-            _ => warn!("a message on {CHANGED} without a lockfileHash was dropped"),
+            Err(error) => warn!(%error, "a message on {CHANGED} is not what it should be"),
         }
     }
 
@@ -181,7 +317,7 @@ impl Packages {
             return (None, "nats_away");
         }
         let request = self.nats.request(subject, question.to_string().into());
-        let message = match tokio::time::timeout(limit, request).await {
+        let message = match timeout(limit, request).await {
             Ok(Ok(message)) => message,
             Ok(Err(error)) if error.kind() == RequestErrorKind::NoResponders => {
                 return (None, "no_responders");
@@ -192,10 +328,6 @@ impl Packages {
             }
             Err(_) => return (None, "timeout"),
         };
-        if message.payload.len() > MAX_ANSWER_BYTES {
-            warn!(%subject, bytes = message.payload.len(), "an answer is too large to be passed on");
-            return (None, "too_large");
-        }
         match serde_json::from_slice(&message.payload) {
             Ok(answer) => (Some(answer), "answered"),
             Err(error) => {

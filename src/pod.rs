@@ -107,7 +107,7 @@ pub async fn run(
     let changes =
         Changes::begin(database.clone(), nats.clone(), sessions.clone(), changed.clone()).await?;
     let results = Arc::new(Results::new(config.door.results, metrics.clone()));
-    let packages = Arc::new(Packages::new(nats.clone(), metrics.clone()));
+    let packages = Arc::new(Packages::new(nats.clone(), config.max_blob_bytes, metrics.clone()));
     let backends = Arc::new(Backends::new(
         results.clone(),
         packages.clone(),

@@ -78,19 +78,18 @@ enum Part {
 }
 
 /// Finds what the named collector declares. An agent names a collector by its `id`; its
-/// `collectorId`, the kind of collector, is enough where only one is of that kind.
+/// `collectorId`, the kind of collector, is enough where only one is of that kind. It does not say on
+/// which system: of several assignments of one config the first with such a collector is meant.
 pub fn declared(
     assignments: &Value,
     config_id: &str,
     collector_id: &str,
 ) -> Result<Declared, Denied> {
-    let items = |value: &Value| value.as_array().cloned().unwrap_or_default();
-    let assignment = items(assignments).into_iter().find(|item| item["configId"] == config_id);
-    let assignment = assignment.ok_or_else(|| Denied::NoAssignment(config_id.to_owned()))?;
-    let collectors = items(&assignment["collectors"]);
-    let by_id = collectors.iter().find(|collector| collector["id"] == collector_id);
-    let mut by_kind = collectors.iter().filter(|c| c["collectorId"] == collector_id);
-    let collector = by_id.or_else(|| by_kind.next().filter(|_| by_kind.next().is_none()));
+    let of_config = || items(assignments).iter().filter(|item| item["configId"] == config_id);
+    if of_config().next().is_none() {
+        return Err(Denied::NoAssignment(config_id.to_owned()));
+    }
+    let collector = of_config().find_map(|assignment| collector(assignment, collector_id));
     let collector = collector.ok_or_else(|| Denied::NoCollector {
         config_id: config_id.to_owned(),
         collector_id: collector_id.to_owned(),
@@ -99,6 +98,17 @@ pub fn declared(
         Some(variables) if !variables.is_empty() => Declared::parse(variables),
         _ => Err(Denied::NothingDeclared(collector_id.to_owned())),
     }
+}
+
+fn collector<'a>(assignment: &'a Value, named: &str) -> Option<&'a Value> {
+    let collectors = items(&assignment["collectors"]);
+    let by_id = collectors.iter().find(|collector| collector["id"] == named);
+    let mut by_kind = collectors.iter().filter(|c| c["collectorId"] == named);
+    by_id.or_else(|| by_kind.next().filter(|_| by_kind.next().is_none()))
+}
+
+fn items(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
 }
 
 impl Declared {

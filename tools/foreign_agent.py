@@ -46,6 +46,8 @@ HEARTBEAT = float(os.environ.get("AGENT_HEARTBEAT", "15"))
 FIRST_PAUSE = float(os.environ.get("AGENT_FIRST_PAUSE", "1"))
 LONGEST_PAUSE = 30.0
 BUFFERED_RESULTS = 100
+# Script packages are larger than what the library takes unless told otherwise.
+LARGEST_MESSAGE = 96 * 1024 * 1024
 
 NOT_AUTHENTICATED = 4001
 NORMAL = 1000
@@ -78,7 +80,7 @@ class Agent:
         was_in = False
         while True:
             try:
-                async with connect(URL, open_timeout=10) as socket:
+                async with connect(URL, open_timeout=10, max_size=LARGEST_MESSAGE) as socket:
                     await self.authenticate(socket, TOKEN)
                     failures, was_in = 0, True
                     await self.hold(socket)
@@ -215,7 +217,7 @@ class Agent:
 
 async def expect_refusal(first, reason):
     """Says something first that is refused in these words, after which the core closes."""
-    async with connect(URL, open_timeout=10) as socket:
+    async with connect(URL, open_timeout=10, max_size=LARGEST_MESSAGE) as socket:
         await socket.send(json.dumps(first))
         answer = json.loads(await asyncio.wait_for(socket.recv(), 10))
         if answer != {"type": "auth_failed", "reason": reason}:

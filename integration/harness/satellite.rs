@@ -15,6 +15,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use uuid::Uuid;
 
 use super::raw;
+use super::schemas;
 use super::wait::PATIENCE;
 
 /// What a satellite authenticates with.
@@ -211,7 +212,9 @@ async fn live(
             heard = socket.next() => {
                 let heard = match heard {
                     Some(Ok(Message::Text(text))) => {
-                        Heard::Message(serde_json::from_str(&text).expect("the pod sends JSON"))
+                        let message = serde_json::from_str(&text).expect("the pod sends JSON");
+                        assert_eq!(schemas::fault_of_told(&message), None);
+                        Heard::Message(message)
                     }
                     Some(Ok(Message::Close(frame))) => {
                         said_goodbye = true;

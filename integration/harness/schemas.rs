@@ -31,12 +31,22 @@ static HEADERS: LazyLock<(Value, Validator)> = LazyLock::new(|| {
     (schema, validator)
 });
 
-fn validator(schema: &Value) -> Validator {
+/// Of a schema of draft 7.
+pub fn validator(schema: &Value) -> Validator {
     // Draft 7 does not know `uuid`; others do.
     let is_uuid = |text: &str| text.len() == 36 && Uuid::try_parse(text).is_ok();
     let options = jsonschema::draft7::options();
     let options = options.should_validate_formats(true).with_format("uuid", is_uuid);
     options.build(schema).expect("a schema")
+}
+
+static TOLD: LazyLock<Validator> =
+    LazyLock::new(|| validator(&groundstation::message_schemas::to_satellite()));
+
+/// What is wrong with what a pod says to a satellite, by its schema.
+pub fn fault_of_told(message: &Value) -> Option<String> {
+    let error = TOLD.validate(message).err()?;
+    Some(format!("{} is not in schema/agents: {error}", message["type"]))
 }
 
 /// What is wrong with a message, by its schemas.

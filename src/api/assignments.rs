@@ -16,7 +16,7 @@ use super::Api;
 use super::conditions::{self, Tag, tag};
 use super::parameters::satellite_id;
 use super::problem::Problem;
-use crate::assignments::{self, Replaced};
+use crate::assignments::{self, Assignment, Replaced};
 use crate::wire::Actor;
 
 /// The largest body: the largest list, with white space.
@@ -44,37 +44,6 @@ pub struct NewList {
         reason = "a shape for the API's description; `assignments::check` decides"
     )]
     assignments: Vec<Assignment>,
-}
-
-/// One thing a satellite is to check.
-#[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-#[expect(dead_code, reason = "a shape for the API's description; `assignments::check` decides")]
-pub struct Assignment {
-    /// Unlike that of every other assignment of the satellite.
-    #[schema(min_length = 1, max_length = 200)]
-    config_id: String,
-    /// What is checked.
-    #[schema(min_length = 1, max_length = 200)]
-    system_id: String,
-    /// How it is checked.
-    #[schema(min_length = 1, max_length = 200)]
-    strategy_id: String,
-    /// Whatever the strategy wants to know.
-    #[schema(value_type = Object)]
-    config: Value,
-    /// How often.
-    #[schema(minimum = 1, maximum = 604_800)]
-    interval_seconds: i64,
-    /// What is collected besides; at most 50.
-    #[schema(value_type = Option<Vec<Object>>, nullable = false)]
-    collectors: Option<Value>,
-    /// For people.
-    #[schema(min_length = 1, max_length = 200, nullable = false)]
-    config_name: Option<String>,
-    /// For people.
-    #[schema(min_length = 1, max_length = 200, nullable = false)]
-    system_name: Option<String>,
 }
 
 /// Show what a satellite is to check

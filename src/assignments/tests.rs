@@ -75,8 +75,11 @@ fn what_is_wrong_is_named_by_its_path() {
 }
 
 #[test]
-fn a_config_or_a_collector_named_twice_is_refused_where_it_comes_again() {
-    let again = with("/systemId", json!("another"));
+fn a_pair_or_a_collector_named_twice_is_refused_where_it_comes_again() {
+    let elsewhere = with("/systemId", json!("another"));
+    let both = json!([assignment(), elsewhere]);
+    assert_eq!(check(both.clone()), Ok(both));
+    let again = with("/intervalSeconds", json!(7));
     let found = refused(json!([assignment(), again]));
     assert_eq!(found.as_deref(), Some("assignments[1].configId"));
     let collector = json!({"id": "k", "collectorId": "a", "config": {}});

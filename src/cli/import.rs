@@ -6,16 +6,17 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::config::DatabaseArgs;
 use crate::import::checkstack::Found;
-use crate::import::{Done, checkstack, store};
+use crate::import::{Done, Known, checkstack, store};
 use crate::schema;
 
 const AFTER_HELP: &str = "\
-Copies id, name, region, tags, threshold, token hash, version and capabilities, and remembers the last
-heartbeat and the last edge there. It appends no transition and publishes nothing: a satellite's
+Copies id, name, region, tags, threshold, token hash, version and capabilities, and what the satellite is to
+check (where that database has it: checks that name it, are turned on and are not paused), and remembers
+the last heartbeat and the last edge there. It appends no transition and publishes nothing: a satellite's
 first edge is the one it makes here, with the credentials it has.
 
 It may be run again, for example just before the agents are pointed here. A satellite that has
-connected here, or was removed here, is left as it is.";
+connected here, or was removed here, is left as it is; so are assignments that were replaced here.";
 
 #[derive(Args)]
 pub struct ImportArgs {
@@ -40,12 +41,20 @@ struct CheckstackArgs {
     /// The schema with its table `satellites` [default: plugin_satellite, or the only one there is]
     #[arg(long, value_name = "NAME")]
     schema: Option<String>,
+    /// The schema with its table `system_health_checks` [default: plugin_healthcheck, or the only one
+    /// there is]
+    #[arg(long, value_name = "NAME")]
+    checks_schema: Option<String>,
 }
 
 /// Runs `groundstation import …`. Reads before any runtime starts.
 pub fn run(args: ImportArgs) -> anyhow::Result<()> {
     let System::Checkstack(args) = args.system;
-    let found = checkstack::read(args.from.expose_secret(), args.schema.as_deref())?;
+    let found = checkstack::read(
+        args.from.expose_secret(),
+        args.schema.as_deref(),
+        args.checks_schema.as_deref(),
+    )?;
     super::block_on(write(args.database, found))
 }
 
@@ -53,17 +62,23 @@ async fn write(database: DatabaseArgs, found: Found) -> anyhow::Result<()> {
     let address = database.required()?;
     let database = address.pool("import")?;
     schema::check(&database, &address).await?;
+    if found.checks.is_none() {
+        eprintln!(
+            "--from has no table `system_health_checks` with satellites: no assignments are copied"
+        );
+    }
     let (mut created, mut updated, mut unchanged, mut skipped) = (0u64, 0u64, 0u64, 0u64);
     store(&database, &found.satellites, |satellite, done| {
         let (id, name) = (satellite.id, &satellite.described.name);
+        let assigned = assigned(satellite);
         match done {
             Done::Created => {
                 created += 1;
-                println!("created {id} {name}");
+                println!("created {id} {name}{assigned}");
             }
             Done::Updated => {
                 updated += 1;
-                println!("updated {id} {name}");
+                println!("updated {id} {name}{assigned}");
             }
             Done::Unchanged => unchanged += 1,
             Done::Skipped(why) => {
@@ -86,4 +101,10 @@ async fn write(database: DatabaseArgs, found: Found) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// How much it is to check, where that is known.
+fn assigned(satellite: &Known) -> String {
+    let list = satellite.assignments.as_ref().and_then(serde_json::Value::as_array);
+    list.map_or_else(String::new, |list| format!(", assignments there: {}", list.len()))
 }

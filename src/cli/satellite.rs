@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use uuid::Uuid;
 
 use super::api::ApiArgs;
-use super::table;
+use super::{start_agent, table};
 use crate::client::{Create, Update};
 use crate::config;
 use crate::wire::SatelliteJson;
@@ -30,7 +30,7 @@ pub struct SatelliteArgs {
 
 #[derive(Subcommand)]
 enum SatelliteCommand {
-    /// Register a satellite; prints its id and, this once, its token
+    /// Register a satellite; prints its id and, this once, its token and how to start an agent with it
     Create {
         /// 1 to 200 characters
         #[arg(long)]
@@ -142,7 +142,13 @@ pub fn run(args: SatelliteArgs) -> anyhow::Result<()> {
             }
             println!("id     {}", registered.satellite.id);
             match registered.token {
-                Some(token) => println!("token  {token}  (shown this once)"),
+                Some(token) => {
+                    println!("token  {token}  (shown this once)\n");
+                    println!(
+                        "{}",
+                        start_agent::lines(args.api.url(), registered.satellite.id, &token)
+                    );
+                }
                 None => println!("token  was shown before; rotate-token makes a new one"),
             }
         }

@@ -15,13 +15,17 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::intake::SMALL_BYTES;
 use super::protocol::ToSatellite;
-use super::socket::{Broken, Message, Socket};
+use super::socket::{Broken, Message, Socket, Utf8Bytes};
 
 /// Messages kept of a satellite that talks before it is let in: more than the heartbeats of so short a
 /// time. Beyond them, or once they have more bytes than a small message, it is not read, and heard once it is
 /// in.
 const MAX_EARLY: usize = 16;
 const MAX_EARLY_BYTES: usize = SMALL_BYTES;
+
+/// How long a package may take to be read: a megabyte a second is much on some lines, and agents wait
+/// for a package for a minute.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What happened on a line.
 #[derive(Debug)]
@@ -96,8 +100,15 @@ impl Line {
     /// Says something; only while the line is free.
     pub fn say(&mut self, message: &ToSatellite) -> Result<(), serde_json::Error> {
         debug_assert!(self.is_free());
-        self.next = Some(Message::Text(message.to_text()?.into()));
-        self.deadline = Some(Instant::now() + self.socket.write_timeout());
+        let (text, patience) = match message {
+            ToSatellite::Ready(text) => {
+                let text = Utf8Bytes::try_from(text.clone()).map_err(serde::ser::Error::custom)?;
+                (text, READY_TIMEOUT.max(self.socket.write_timeout()))
+            }
+            message => (message.to_text()?.into(), self.socket.write_timeout()),
+        };
+        self.next = Some(Message::Text(text));
+        self.deadline = Some(Instant::now() + patience);
         Ok(())
     }
 

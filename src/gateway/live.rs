@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use super::Gateway;
 use super::line::{Happened, Line};
-use super::protocol::{FromSatellite, Malformed, ToSatellite, items_of};
+use super::protocol::{FromSatellite, Malformed, ToSatellite, items_of, lockfile_hash};
 use super::questions::{Question, Questions, TooMany};
 use super::session::End;
 use super::socket::{Broken, Message};
@@ -27,7 +27,7 @@ use crate::body::{self, Source};
 use crate::door::refusal::Refusal;
 use crate::lifecycle::{SatelliteId, Session};
 use crate::liveness;
-use crate::packages::Desired;
+use crate::packages::{Desired, Known};
 use crate::results::Finding;
 use crate::satellites::About;
 use crate::standing::Standing;
@@ -68,9 +68,9 @@ pub struct Live<'a> {
     standing: Arc<Standing>,
     /// The version of the assignments it was last sent.
     sent: i64,
-    packages: watch::Receiver<Option<Arc<str>>>,
-    /// There are script packages it was not told of.
-    refresh: bool,
+    packages: watch::Receiver<Known>,
+    /// Of which script packages it was told last.
+    told_packages: Known,
     questions: Questions,
     /// When it last sent a heartbeat.
     beat_at: Instant,
@@ -89,8 +89,8 @@ impl<'a> Live<'a> {
         mut told: watch::Receiver<Told>,
     ) -> Result<Live<'a>, End> {
         let packages = gateway.backends.packages.subscribe();
-        let desired = gateway.backends.packages.desired();
-        let (standing, desired) = tokio::join!(look(gateway, satellite), desired);
+        let known = gateway.backends.packages.look();
+        let (standing, told_packages) = tokio::join!(look(gateway, satellite), known);
         gateway.sessions.tell(satellite, standing.ok_or(End::Unavailable)?);
         // None for a session that a newer one of this pod has already replaced.
         let standing = told.borrow_and_update().clone();
@@ -108,7 +108,7 @@ impl<'a> Live<'a> {
             sent: standing.assigned.version,
             standing,
             packages,
-            refresh: false,
+            told_packages,
             questions,
             beat_at: Instant::now(),
             rest: Duration::ZERO,
@@ -117,10 +117,7 @@ impl<'a> Live<'a> {
         let welcome = ToSatellite::Authenticated {
             satellite_id: satellite.0,
             assignments: live.standing.assigned.list.clone(),
-            script_packages_lockfile_hash: match desired {
-                Desired::Unknown => None,
-                Desired::Hash(hash) => Some(hash),
-            },
+            script_packages_lockfile_hash: lockfile_hash(&live.told_packages.desired),
         };
         say(line, &welcome)?;
         Ok(live)
@@ -169,7 +166,7 @@ impl<'a> Live<'a> {
                         silent_at = self.silent_at(heard_at);
                     }
                 }
-                Ok(()) = self.packages.changed() => self.refresh = true,
+                Ok(()) = self.packages.changed() => {}
                 answer = self.questions.next(), if has_answers => say(line, &answer)?,
                 happened = line.next() => match happened {
                     Happened::Heard(frame) => {
@@ -228,18 +225,28 @@ impl<'a> Live<'a> {
 
     /// Says what the satellite does not know yet, one thing at a time.
     fn say_news(&mut self, line: &mut Line) -> Result<(), End> {
-        if self.sent < self.standing.assigned.version {
-            self.sent = self.standing.assigned.version;
-            let assignments = self.standing.assigned.list.clone();
-            return say(line, &ToSatellite::ConfigUpdated { assignments });
+        let packages = self.packages.borrow_and_update().clone();
+        let new_packages = match &packages.desired {
+            Desired::Hash(hash) if packages != self.told_packages => Some(hash.clone()),
+            _ => None,
+        };
+        let assigned = &self.standing.assigned;
+        // That there are no packages any more has no message of its own.
+        let message = if self.sent < assigned.version || new_packages == Some(None) {
+            self.sent = assigned.version;
+            ToSatellite::ConfigUpdated {
+                assignments: assigned.list.clone(),
+                script_packages_lockfile_hash: lockfile_hash(&packages.desired),
+            }
+        } else if let Some(Some(hash)) = &new_packages {
+            ToSatellite::RefreshScriptPackages { lockfile_hash: hash.to_string() }
+        } else {
+            return Ok(());
+        };
+        if new_packages.is_some() {
+            self.told_packages = packages;
         }
-        if std::mem::take(&mut self.refresh)
-            && let Some(hash) = &*self.packages.borrow_and_update()
-        {
-            let lockfile_hash = hash.to_string();
-            return say(line, &ToSatellite::RefreshScriptPackages { lockfile_hash });
-        }
-        Ok(())
+        say(line, &message)
     }
 
     fn may_stay(&self) -> Result<(), End> {

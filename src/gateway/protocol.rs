@@ -6,15 +6,19 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use bytes::Bytes;
+use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::value::MapDeserializer;
 use serde::de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::packages::Package;
+use crate::assignments::Assignment;
+use crate::packages::{Desired, Package};
 use crate::run_secrets;
 
 /// The most capabilities a satellite may name, and the most characters of each.
@@ -38,7 +42,7 @@ pub const MUST_AUTHENTICATE: &str = "Must authenticate first";
 pub const INVALID_CREDENTIALS: &str = "Invalid client ID or token";
 
 /// A message from a satellite.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", rename_all_fields = "camelCase")]
 pub enum FromSatellite {
     /// The first message of a connection.
@@ -46,6 +50,7 @@ pub enum FromSatellite {
         /// The satellite's id, as text: a malformed one is refused like an unknown one.
         client_id: String,
         /// Its token.
+        #[schemars(with = "String")]
         token: SecretString,
         /// What it can do.
         capabilities: Option<Vec<String>>,
@@ -61,15 +66,16 @@ pub enum FromSatellite {
     },
     /// The result of a check.
     Result {
-        /// Of which assignment
+        /// The config of its assignment.
         config_id: String,
-        /// on which system.
+        /// The system of its assignment.
         system_id: String,
         /// How it is.
         status: CheckStatus,
         /// How long the check took.
         latency_ms: Option<f64>,
         /// What it found.
+        #[schemars(with = "Option<Map<String, Value>>")]
         result: Option<AnyObject>,
         /// When.
         executed_at: String,
@@ -142,7 +148,7 @@ pub enum FromSatellite {
 }
 
 /// How a checked system is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CheckStatus {
     /// As it should be.
@@ -154,7 +160,7 @@ pub enum CheckStatus {
 }
 
 /// How far an agent is in fetching script packages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SyncStatus {
     /// Not begun.
@@ -411,7 +417,7 @@ impl Malformed {
 }
 
 /// A message to a satellite.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", rename_all_fields = "camelCase")]
 pub enum ToSatellite {
     /// The satellite is connected, and the log says so.
@@ -419,6 +425,7 @@ pub enum ToSatellite {
         /// The satellite.
         satellite_id: Uuid,
         /// What it is to check.
+        #[schemars(with = "Vec<Assignment>")]
         assignments: Box<RawValue>,
         /// The script packages it is to have: absent where nobody says, null for none.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -427,7 +434,11 @@ pub enum ToSatellite {
     /// Its assignments have changed: these are all of them.
     ConfigUpdated {
         /// What it is to check from now on.
+        #[schemars(with = "Vec<Assignment>")]
         assignments: Box<RawValue>,
+        /// The script packages it is to have: absent where nobody says, null for none.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        script_packages_lockfile_hash: Option<Option<String>>,
     },
     /// The satellite is not let in.
     AuthFailed {
@@ -448,8 +459,9 @@ pub enum ToSatellite {
     ScriptPackageManifest {
         /// Of this hash.
         lockfile_hash: String,
-        /// Each of them.
-        entries: Vec<Package>,
+        /// Each of them, as the backend says it.
+        #[schemars(with = "Vec<Package>")]
+        entries: Box<RawValue>,
     },
     /// A script package.
     ScriptPackageBlob {
@@ -463,15 +475,18 @@ pub enum ToSatellite {
         /// The question's.
         request_id: String,
         /// Variables and values.
+        #[schemars(with = "Map<String, Value>")]
         #[serde(skip_serializing_if = "Option::is_none")]
         env: Option<Environment>,
         /// What is in the way.
+        #[schemars(with = "String")]
         #[serde(skip_serializing_if = "Option::is_none")]
         error: Option<String>,
     },
     /// What scripts may do.
     SandboxPolicy {
         /// As whoever has it wrote it.
+        #[schemars(with = "Map<String, Value>")]
         policy: Box<RawValue>,
     },
     /// There are no secrets of this assignment's configuration.
@@ -499,6 +514,9 @@ pub enum ToSatellite {
         /// Whether to send it again.
         retryable: bool,
     },
+    /// A message that is written already: large, and shared by all to whom it is said.
+    #[serde(skip)]
+    Ready(Bytes),
 }
 
 /// An environment on its way into a frame, and nowhere else.
@@ -512,6 +530,14 @@ impl Serialize for Environment {
             map.serialize_entry(name, value.expose_secret())?;
         }
         map.end()
+    }
+}
+
+/// A hash of script packages as messages have it.
+pub fn lockfile_hash(desired: &Desired) -> Option<Option<String>> {
+    match desired {
+        Desired::Unknown => None,
+        Desired::Hash(hash) => Some(hash.as_deref().map(str::to_owned)),
     }
 }
 

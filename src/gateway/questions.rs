@@ -1,5 +1,6 @@
 //! What a satellite asks, and the answers it gets: each a future of its own, so that no socket waits
-//! for anybody.
+//! for anybody. Each ends with an answer or without one: what a backend did not say of script packages is not
+//! said for it.
 //!
 //! Questions wait for their turn. A session has a few open at once and stands once in the pod's queue, for
 //! the next of those that wait: so whoever comes with one question is behind one of each other satellite,
@@ -23,6 +24,7 @@ use super::protocol::{Environment, ToSatellite};
 use crate::assignments;
 use crate::lifecycle::{SatelliteId, Session};
 use crate::metrics::Counted;
+use crate::packages::blobs::Blob;
 use crate::run_secrets::{self, Denied};
 
 /// Questions one session may have open at once. So many may also wait whatever others have waiting.
@@ -279,14 +281,16 @@ impl Question {
     async fn ask(&self, backends: &Backends, of: (SatelliteId, Session)) -> Answer {
         match self {
             Question::Manifest { lockfile_hash } => {
-                let entries = backends.packages.manifest(lockfile_hash).await;
+                let entries = backends.packages.manifest(lockfile_hash).await?;
                 let lockfile_hash = lockfile_hash.clone();
                 Some(ToSatellite::ScriptPackageManifest { lockfile_hash, entries })
             }
             Question::Blob { integrity } => {
-                let data = backends.packages.blob(integrity).await;
                 let integrity = integrity.clone();
-                Some(ToSatellite::ScriptPackageBlob { integrity, data })
+                Some(match backends.packages.blob(&integrity).await? {
+                    Blob::Missing => ToSatellite::ScriptPackageBlob { integrity, data: None },
+                    Blob::Message(message) => ToSatellite::Ready(message),
+                })
             }
             Question::RunSecrets { request_id, config_id, collector_id } => {
                 let environment = resolve(backends, of, config_id, collector_id).await;

@@ -13,14 +13,17 @@ use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
-pub use tokio_tungstenite::tungstenite::{self, Message};
+pub use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
 use tracing::debug;
 
 use super::intake::{Intake, Refused, SMALL_BYTES, Sizes};
@@ -45,6 +48,10 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 const RATE_OF_ASSIGNMENT: f32 = 2.0;
 const BURST_OF_ASSIGNMENT: f32 = 4.0;
 
+/// The most of a text that is in one frame. The layer below copies a frame before it is written, and
+/// keeps for as long as the connection lasts what the largest one took.
+const FRAGMENT_BYTES: usize = 64 * 1024;
+
 /// How long a goodbye may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -58,6 +65,8 @@ const TOO_BIG: u16 = 1009;
 pub struct Socket {
     /// Boxed, because futures keep what they are given more than once.
     inner: Box<WebSocketStream<Intake<TokioIo<Upgraded>>>>,
+    /// What is still to be written of a message in fragments.
+    rest: Option<Rest>,
     limits: SocketLimits,
     /// What it may send, and how much of that is left.
     rate: Rate,
@@ -69,6 +78,27 @@ pub struct Socket {
     /// It was closed in the middle of a message.
     cut_off: bool,
     metrics: Metrics,
+}
+
+/// The rest of a long text. It shares the text with whoever else has it.
+struct Rest {
+    text: Bytes,
+    opcode: OpCode,
+}
+
+impl Rest {
+    fn of(text: Utf8Bytes) -> Rest {
+        Rest { text: text.into(), opcode: OpCode::Data(Data::Text) }
+    }
+
+    /// The next frame, and what is left after it.
+    fn next(mut self) -> (Frame, Option<Rest>) {
+        let part = self.text.split_to(self.text.len().min(FRAGMENT_BYTES));
+        let is_last = self.text.is_empty();
+        let frame = Frame::message(part, self.opcode, is_last);
+        self.opcode = OpCode::Data(Data::Continue);
+        (frame, (!is_last).then_some(self))
+    }
 }
 
 /// A request for a WebSocket that can be granted.
@@ -148,6 +178,7 @@ impl Socket {
         let messages = Bucket::full(limits.messages, Instant::now());
         Socket {
             inner: Box::new(inner),
+            rest: None,
             limits,
             rate: limits.messages,
             messages,
@@ -240,11 +271,21 @@ impl Socket {
         cx: &mut Context<'_>,
         next: &mut Option<Message>,
     ) -> Poll<Result<(), tungstenite::Error>> {
-        if next.is_some() {
+        while self.rest.is_some() || next.is_some() {
             ready!(self.inner.poll_ready_unpin(cx))?;
-            if let Some(message) = next.take() {
-                self.inner.start_send_unpin(message)?;
-            }
+            let rest = self.rest.take().map(Ok).or_else(|| Some(in_fragments(next.take()?)));
+            let message = match rest {
+                Some(Ok(rest)) => {
+                    let (frame, rest) = rest.next();
+                    self.rest = rest;
+                    Message::Frame(frame)
+                }
+                Some(Err(short)) => short,
+                None => break,
+            };
+            self.inner.start_send_unpin(message)?;
+            // One frame is out before the next is put together.
+            ready!(self.inner.poll_flush_unpin(cx))?;
         }
         self.inner.poll_flush_unpin(cx)
     }
@@ -283,9 +324,10 @@ impl Socket {
 
     /// Sends a message just as it came.
     pub async fn write(&mut self, message: Message) -> Result<(), Broken> {
-        match timeout(self.limits.write_timeout, self.inner.send(message)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(self.broken(error)),
+        let (mut next, patience) = (Some(message), self.limits.write_timeout);
+        let written = poll_fn(|cx| self.poll_write(cx, &mut next));
+        match timeout(patience, written).await {
+            Ok(written) => written,
             Err(_) => {
                 self.metrics.refused(Refusal::WriteTimeout);
                 Err(Broken::Gone)
@@ -297,6 +339,7 @@ impl Socket {
     pub async fn close(mut self, code: u16, reason: &'static str) {
         let farewell = async {
             let frame = CloseFrame { code: code.into(), reason: reason.into() };
+            // Also in the middle of a message, as the protocol allows.
             self.inner.send(Message::Close(Some(frame))).await?;
             while let Some(Ok(_)) = self.inner.next().await {}
             // Whoever was cut off in the middle of what it says gets the goodbye only if that is taken:
@@ -348,4 +391,41 @@ impl Socket {
 
 fn refused(error: &std::io::Error) -> Option<Refused> {
     error.get_ref()?.downcast_ref().copied()
+}
+
+/// A long text, to be written in fragments; anything else as it is.
+fn in_fragments(message: Message) -> Result<Rest, Message> {
+    match message {
+        Message::Text(text) if text.len() > FRAGMENT_BYTES => Ok(Rest::of(text)),
+        short => Err(short),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_text_is_one_message_in_several_frames_and_a_short_one_stays_as_it_is() {
+        let short = Message::text("x".repeat(FRAGMENT_BYTES));
+        assert_eq!(in_fragments(short.clone()).map(drop), Err(short));
+        for (length, frames) in [(FRAGMENT_BYTES + 1, 2), (3 * FRAGMENT_BYTES, 3)] {
+            let text: String = (0..length).map(|n| char::from(b'a' + (n % 23) as u8)).collect();
+            let mut rest = in_fragments(Message::text(text.clone())).ok();
+            let (mut written, mut heads) = (Vec::new(), Vec::new());
+            while let Some(left) = rest {
+                let (frame, next) = left.next();
+                written.extend_from_slice(frame.payload());
+                heads.push((frame.header().opcode, frame.header().is_final));
+                rest = next;
+            }
+            assert_eq!(written, text.as_bytes());
+            assert_eq!(heads.len(), frames);
+            let (first, others) = heads.split_first().expect("a frame");
+            assert_eq!(*first, (OpCode::Data(Data::Text), false));
+            let (last, between) = others.split_last().expect("a second one");
+            assert_eq!(*last, (OpCode::Data(Data::Continue), true));
+            assert!(between.iter().all(|head| *head == (OpCode::Data(Data::Continue), false)));
+        }
+    }
 }

@@ -1,0 +1,43 @@
+//! How an agent is started with the credentials it was just given.
+
+use uuid::Uuid;
+
+/// The image of Checkstack's agent.
+const IMAGE: &str = "ghcr.io/enyineer/checkstack-satellite:<release>";
+
+/// The environment it takes, and two ways to run it with that. `url` is where a pod, or what stands
+/// before pods, is reached from where the agent is.
+pub fn lines(url: &str, id: Uuid, token: &str) -> String {
+    let url = url.trim_end_matches('/');
+    format!(
+        "\
+Start its agent with this environment, kept in a file that others cannot read, here satellite.env (the
+address is the one of this command: it must be one the agent can reach):
+
+CHECKSTACK_CORE_URL={url}
+CHECKSTACK_SATELLITE_CLIENT_ID={id}
+CHECKSTACK_SATELLITE_TOKEN={token}
+
+In Docker:
+
+docker run -d --restart unless-stopped --name satellite --env-file satellite.env {IMAGE}
+
+By systemd, as /etc/systemd/system/satellite.service:
+
+[Unit]
+Description=Satellite {id}
+Requires=docker.service
+After=docker.service
+
+[Service]
+ExecStart=/usr/bin/docker run --rm --name satellite --env-file /etc/satellite.env {IMAGE}
+ExecStop=/usr/bin/docker stop satellite
+Restart=always
+RestartSec=5
+
+[Install]
+WantedBy=multi-user.target
+
+An agent of your own: docs/agents.md."
+    )
+}
