@@ -24,6 +24,7 @@ pub fn measure(scale: Scale) {
     let mut figures: Vec<[String; 4]> = Vec::new();
     for fleet in fleets {
         let stores = Stores::start();
+        stores.begin_log();
         let ids = stores.register(*fleet);
         stores.sql().batch_execute(EVERYBODY_CONNECTED_ONCE).expect("a past");
         stores.sql().batch_execute("vacuum analyze").expect("vacuum");

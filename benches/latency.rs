@@ -58,13 +58,14 @@ pub fn measure(scale: Scale) {
 
 /// Waits until an edge comes through: the relay may have to wait for a lease.
 async fn relays(pod: &Pod, ids: &[Uuid], nats: &async_nats::Client) {
-    let mut heard = nats.subscribe("satellite.>").await.expect("subscribed");
+    let mut connected = nats.subscribe("satellite.connected").await.expect("subscribed");
+    let mut disconnected = nats.subscribe("satellite.disconnected").await.expect("subscribed");
     nats.flush().await.expect("flushed");
     let mut socket = open(pod.address).await;
     authenticate(&mut socket, ids[0]).await;
-    heard.next().await.expect("an edge");
+    connected.next().await.expect("an edge");
     socket.send(Message::Close(None)).await.expect("sent");
-    heard.next().await.expect("an edge");
+    disconnected.next().await.expect("an edge");
 }
 
 async fn edges(pod: &Pod, nats: &async_nats::Client, ids: &[Uuid], how_long: Duration) -> Vec<f64> {
@@ -77,7 +78,9 @@ async fn edges(pod: &Pod, nats: &async_nats::Client, ids: &[Uuid], how_long: Dur
         while let Some(message) = heard.next().await {
             let at = Instant::now();
             let body: Value = serde_json::from_slice(&message.payload).expect("JSON");
-            let id: Uuid = body["satelliteId"].as_str().expect("an id").parse().expect("a UUID");
+            // Pods ask on subjects below `satellite` too.
+            let Some(id) = body["satelliteId"].as_str() else { continue };
+            let id: Uuid = id.parse().expect("a UUID");
             let event = match message.subject.as_str() {
                 "satellite.connected" => "connected",
                 "satellite.disconnected" => "disconnected",

@@ -69,6 +69,18 @@ impl Stores {
         postgres::Client::connect(&self.url(), postgres::NoTls).expect("a connection")
     }
 
+    /// Writes the first transition, for satellites whose rows say that they have connected: of no satellite
+    /// there are more revisions than there are positions.
+    pub fn begin_log(&self) {
+        let first = r#"
+            insert into entity_transitions
+            values (1, 1, gen_random_uuid(), 'satellite-connection', gen_random_uuid(), 'connected', 'connect',
+                    1, null,
+                    '{"status": "online", "name": "bench", "region": "eu", "lastSeenAt": null, "lastEvent": "connected"}',
+                    'system', 'system', null, 1, now(), now())"#;
+        self.sql().execute(first, &[]).expect("the first transition");
+    }
+
     /// Registers satellites.
     pub fn register(&self, count: usize) -> Vec<Uuid> {
         let digest = groundstation::token::Digest::of(TOKEN).to_stored();

@@ -32,6 +32,7 @@ const OWN: i64 = 50_000;
 
 pub fn measure(scale: Scale) {
     let stores = Stores::start();
+    stores.begin_log();
     let runtime = tokio::runtime::Runtime::new().expect("runtime");
     table::section("A sweep; bare: a plain count of the same rows");
     let due = runtime.block_on(sweeps_and_losses(scale, &stores));
@@ -118,7 +119,8 @@ async fn sweeps_and_losses(scale: Scale, stores: &Stores) -> Due {
     let before = wal(&client).await;
     client.execute(LET_DIE, &[&dead, &other, &(due as i64)]).await.expect("a death");
     let began = Instant::now();
-    engine::reached(&jetstream, due).await;
+    // And the first transition.
+    engine::reached(&jetstream, due + 1).await;
     let took = began.elapsed().as_secs_f64();
     let after = wal(&client).await;
     let (appends, seconds) = observed(&engine.metrics, "append_seconds");
