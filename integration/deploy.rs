@@ -70,6 +70,47 @@ fn pod_template(object: &Value) -> &Value {
 }
 
 #[test]
+fn the_network_policy_says_from_where_and_to_where() {
+    let policy = &objects()["NetworkPolicy"]["spec"];
+    for (rules, whom) in [("ingress", "from"), ("egress", "to")] {
+        for rule in policy[rules].as_array().expect("rules") {
+            let named = rule[whom].as_array().is_some_and(|peers| !peers.is_empty());
+            assert!(named && rule["ports"].is_array(), "{rules}: {rule}");
+        }
+    }
+    // Nothing of the internet is reached from inside.
+    let mut networks = Vec::new();
+    all(&policy["egress"], "cidr", &mut networks);
+    let is_private = |network: &&Value| {
+        let address = network.as_str().and_then(|text| text.split('/').next()).expect("a network");
+        match address.parse().expect("an address") {
+            std::net::IpAddr::V4(address) => address.is_private(),
+            std::net::IpAddr::V6(address) => address.is_unique_local(),
+        }
+    };
+    assert!(!networks.is_empty() && networks.iter().all(is_private), "{networks:?}");
+}
+
+#[test]
+fn nothing_in_compose_has_rights_it_does_not_need() {
+    let compose: Value = documents("../docker-compose.yml").remove(0);
+    for (name, service) in compose["services"].as_object().expect("services") {
+        // A key that is merged in is beneath `<<`.
+        let setting = |key: &str| match &service[key] {
+            Value::Null => match &service["<<"][key] {
+                Value::Null => service["<<"]["<<"][key].clone(),
+                value => value.clone(),
+            },
+            value => value.clone(),
+        };
+        assert_eq!(setting("cap_drop"), serde_json::json!(["ALL"]), "{name}");
+        assert_eq!(setting("read_only"), Value::Bool(true), "{name}");
+        let option = serde_json::json!(["no-new-privileges:true"]);
+        assert_eq!(setting("security_opt"), option, "{name}");
+    }
+}
+
+#[test]
 fn every_file_of_the_base_is_named_by_it() {
     let mut named: BTreeSet<String> = strings(&kustomization()["resources"]).into_iter().collect();
     named.insert("kustomization.yaml".to_owned());
@@ -109,9 +150,9 @@ fn every_reference_between_the_objects_has_its_end() {
     }
     let scraped = &pod_template(deployment)["metadata"]["annotations"]["prometheus.io/port"];
     assert_eq!(scraped, &ops["containerPort"].to_string());
-    let open = &objects["NetworkPolicy"]["spec"]["ingress"][0]["ports"];
-    assert_eq!(open[0]["port"], port["containerPort"]);
-    assert_eq!(open[1]["port"], ops["containerPort"]);
+    let open = &objects["NetworkPolicy"]["spec"]["ingress"];
+    assert_eq!(open[0]["ports"][0]["port"], port["containerPort"]);
+    assert_eq!(open[1]["ports"][0]["port"], ops["containerPort"]);
     let target = &objects["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"];
     assert_eq!(target["name"], deployment["metadata"]["name"]);
     assert_eq!(target["kind"], "Deployment");

@@ -42,6 +42,9 @@ const BYTES_OF_ONE: usize = 256;
 /// was sent.
 const ANSWER_WITHIN: Duration = Duration::from_secs(25);
 
+/// How long a package may take from when it is asked for: for one of those the agent waits 60 s.
+const PACKAGE_WITHIN: Duration = Duration::from_secs(30);
+
 /// A question.
 #[derive(Debug)]
 pub enum Question {
@@ -242,6 +245,10 @@ impl Questions {
     /// Asks whoever knows. Holds one of the pod's places until it is answered.
     fn ask(&self, question: Question, until: Instant, place: OwnedSemaphorePermit) -> UnderWay {
         let (backends, of) = (self.backends.clone(), (self.satellite, self.session));
+        let until = match question {
+            Question::Blob { .. } => until.max(Instant::now() + PACKAGE_WITHIN),
+            Question::Manifest { .. } | Question::RunSecrets { .. } => until,
+        };
         Box::pin(async move {
             let _place = place;
             match timeout_at(until, question.ask(&backends, of)).await {
