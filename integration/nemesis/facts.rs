@@ -18,6 +18,9 @@ pub struct Latest {
     pub seen: Instant,
 }
 
+/// So many transitions a second a relay publishes again at least, on a machine as busy as a run makes it.
+const AGAIN_A_SECOND: u64 = 2_000;
+
 /// A row of the log, as far as the checker looks at it.
 #[derive(Debug, Clone)]
 pub struct Row {
@@ -39,7 +42,7 @@ pub struct Missing {
 impl Missing {
     /// What is promised of it.
     pub fn promise(self) -> Promise {
-        if self.bound == TAKEN { Promise::TakenComesBack } else { Promise::FeedDoesNotWait }
+        if self.bound >= TAKEN { Promise::TakenComesBack } else { Promise::FeedDoesNotWait }
     }
 }
 
@@ -62,6 +65,8 @@ pub struct Facts {
     taken: BTreeSet<i64>,
     /// Those that may stay away: something newer was on top of them, or everything was purged.
     pub given_up: BTreeSet<i64>,
+    /// The whole log may be published again, and what is new comes behind it.
+    is_catching_up: bool,
     /// Something was taken from the stream since it was last built.
     pub is_tampered: bool,
     /// It was built anew.
@@ -88,9 +93,9 @@ impl Facts {
         self.head = row.position;
         let latest = Latest { event: row.event.clone(), revision: row.revision, seen };
         self.latest.insert(row.satellite, latest);
-        // The stream may have been read before the log.
-        if !self.there.contains(&row.position) {
-            self.missing.insert(row.position, Missing { since: seen, bound: FEED });
+        // The stream may have been read before the log, and what came may be gone for good by now.
+        if !self.there.contains(&row.position) && !self.given_up.contains(&row.position) {
+            self.missing.insert(row.position, Missing { since: seen, bound: self.bound() });
         }
         fault
     }
@@ -104,6 +109,7 @@ impl Facts {
         self.newest = Some(newest.max(position));
         self.by_sequence.insert(sequence, position);
         self.there.insert(position);
+        self.is_catching_up &= position < self.head;
         let missing = self.missing.remove(&position);
         let fault = skipped.first().zip(skipped.last()).map(|(first, last)| {
             let count = skipped.len();
@@ -145,12 +151,23 @@ impl Facts {
         }
     }
 
+    /// How long the next position may take.
+    fn bound(&self) -> Duration {
+        if !self.is_catching_up {
+            return FEED;
+        }
+        TAKEN + Duration::from_secs(self.head.unsigned_abs() / AGAIN_A_SECOND)
+    }
+
     /// The stream was emptied, as its limits might have done: what was on it up to this position, or was
-    /// to come back to it, need not come any more.
+    /// to come back to it, need not come any more. It may all the same, and what follows waits for it.
     pub fn emptied(&mut self, newest: i64) {
-        let pending = self.missing.iter().filter(|(_, missing)| missing.bound == TAKEN);
+        let pending = self.missing.iter().filter(|(_, missing)| missing.bound >= TAKEN);
         let newest = pending.map(|(position, _)| *position).max().map_or(newest, |p| p.max(newest));
         self.took(&(1..=newest).collect::<Vec<_>>(), true);
+        self.is_catching_up = true;
+        let (since, bound) = (Instant::now(), self.bound());
+        self.missing.values_mut().for_each(|missing| *missing = Missing { since, bound });
     }
 
     /// The stream went back to what it was at this sequence.
@@ -170,7 +187,7 @@ impl Facts {
         let since = Instant::now();
         self.missing = (1..=self.head).map(|p| (p, Missing { since, bound: TAKEN })).collect();
         (self.by_sequence, self.there) = (BTreeMap::new(), HashSet::new());
-        (self.newest, self.is_tampered) = (Some(0), false);
+        (self.newest, self.is_tampered, self.is_catching_up) = (Some(0), false, false);
         (self.is_rebuilt, self.is_paused) = (true, false);
         (self.taken, self.given_up) = (BTreeSet::new(), BTreeSet::new());
     }
@@ -178,6 +195,16 @@ impl Facts {
 
 mod tests {
     use super::*;
+
+    fn row(position: i64) -> Row {
+        Row {
+            position,
+            satellite: Uuid::nil(),
+            revision: position,
+            event: "connected".to_owned(),
+            reason: "connect".to_owned(),
+        }
+    }
 
     fn with_stream(positions: &[i64]) -> (Facts, Vec<String>) {
         let mut facts = Facts::default();
@@ -196,13 +223,6 @@ mod tests {
     #[test]
     fn what_was_read_on_the_stream_first_is_not_missing() {
         let (mut facts, _) = with_stream(&[1]);
-        let row = |position| Row {
-            position,
-            satellite: Uuid::nil(),
-            revision: position,
-            event: "connected".to_owned(),
-            reason: "connect".to_owned(),
-        };
         assert_eq!(facts.row(&row(1), Instant::now()), None);
         assert_eq!(facts.row(&row(2), Instant::now()), None);
         assert_eq!(facts.missing.keys().copied().collect::<Vec<_>>(), [2]);
@@ -218,6 +238,26 @@ mod tests {
         assert_eq!(facts.missing.len(), 1);
         facts.took(&[4], true);
         assert!(facts.missing.is_empty() && facts.given_up.contains(&4));
+    }
+
+    #[test]
+    fn what_went_for_good_before_its_row_was_read_is_not_missed() {
+        let (mut facts, _) = with_stream(&[1]);
+        facts.took(&[1], true);
+        assert_eq!(facts.row(&row(1), Instant::now()), None);
+        assert!(facts.missing.is_empty());
+    }
+
+    #[test]
+    fn what_follows_an_emptied_stream_may_wait_until_all_of_it_is_there_again() {
+        let (mut facts, _) = with_stream(&[1]);
+        facts.row(&row(1), Instant::now());
+        facts.emptied(1);
+        facts.row(&row(2), Instant::now());
+        assert!(facts.missing[&2].bound >= TAKEN);
+        facts.message(3, 2);
+        facts.row(&row(3), Instant::now());
+        assert_eq!(facts.missing[&3].bound, FEED);
     }
 
     #[test]
