@@ -372,6 +372,8 @@ async fn new_assignments_come_with_the_hash_of_the_packages_they_need() {
     assert_eq!(updated, json!({"type": "config_updated", "assignments": assignments("c1")}));
     announce(&nats, "h1").await;
     hears_next_of(&mut satellite, "h1").await;
+    // For a pod whose way to NATS broke meanwhile: it asks anew.
+    let _desired = desired(&nats, Some("h1")).await;
     pod.assign(credentials.id, &assignments("c2")).await;
     let updated = satellite.expect("config_updated").await;
     assert_eq!(updated["scriptPackagesLockfileHash"], "h1");
