@@ -61,11 +61,12 @@ async fn accept(
     upgrade: Upgrade,
 ) -> axum::response::Response {
     let (ends, settings, metrics) = (shared.ends, shared.settings, shared.metrics);
-    let (bytes, patience) = (settings.large_message_bytes, settings.large_message_timeout);
+    let (bytes, largest) = (settings.large_message_bytes, settings.max_message_bytes);
+    let patience = settings.large_message_timeout;
     socket::upgrade(
         upgrade,
         settings.socket,
-        Room::new(bytes, patience, metrics.clone()),
+        Room::new(bytes, largest, patience, metrics.clone()),
         metrics,
         |mut socket: Socket| async move {
             let mut written = Instant::now();

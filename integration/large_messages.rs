@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::harness::raw::{Raw, UPGRADE, frame};
@@ -151,7 +154,7 @@ async fn a_frame_that_is_only_announced_costs_next_to_nothing() {
         socket.send(&announced).await;
         socket.send(b"{\"type\": \"heartbeat\", ").await;
     }
-    let given = (SOCKETS * 16 * MIB) as f64;
+    let given = (SOCKETS * MIB) as f64;
     pod.expect_metric("groundstation_large_message_bytes", given).await;
     let after = (size("VmSize:"), size("VmRSS:"));
     assert!(after.0 < before.0 + 200 * MIB, "address space: {before:?}, then {after:?}");
@@ -163,49 +166,150 @@ async fn a_frame_that_is_only_announced_costs_next_to_nothing() {
     fleet.check().await;
 }
 
+/// The head of a message of 16 MiB, and so many bytes of it.
+fn begun(bytes: usize) -> Vec<u8> {
+    frame(TEXT, padded(16 * MIB).as_bytes())[..bytes].to_vec()
+}
+
+/// All the room of a pod that has the least there may be: one message has it.
+const LEAST_ROOM: (&str, &str) = ("GROUNDSTATION_LARGE_MESSAGE_BYTES", "16777216");
+
 #[tokio::test]
 async fn who_finds_no_room_for_a_large_message_waits_unread_and_is_neither_closed_nor_lost() {
-    let fleet = Fleet::new(BRISK).await;
-    let pod = fleet.plan("a").with("GROUNDSTATION_LARGE_MESSAGE_BYTES", "16777216").start().await;
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.plan("a").with(LEAST_ROOM.0, LEAST_ROOM.1).start().await;
     let holder = pod.register("holder", "eu").await;
     let mut holding = raw(&pod, &holder).await;
     let whole = frame(TEXT, padded(16 * MIB).as_bytes());
-    let mut pieces = whole.chunks(64 * KIB);
-    holding.send(pieces.next().expect("a piece")).await;
+    let (first, rest) = whole.split_at(MIB);
+    holding.send(first).await;
     pod.expect_metric("groundstation_large_message_bytes", (16 * MIB) as f64).await;
 
     let (waiter, waiting) = assigned(&pod, "waiter").await;
+    waiting.send(&page("c", 300 * KIB));
+    pod.expect_metric("groundstation_large_messages_waiting", 1.0).await;
     let small = pod.register("small", "eu").await;
     let beside = Satellite::connect(pod.address, &small).await;
-    beside.beat_every(fleet.timing.heartbeat);
-    waiting.send(&page("c", 300 * KIB));
-    // Its heartbeats are behind what is not read: nobody hears them.
-    waiting.beat_every(fleet.timing.heartbeat);
-    pod.expect_metric("groundstation_large_messages_waiting", 1.0).await;
-    let until = Instant::now() + 3 * fleet.timing.threshold;
-    while Instant::now() < until {
-        // It comes slowly, and is heard to come.
-        holding.send(pieces.next().expect("a piece")).await;
-        assert_eq!(pod.show(waiter.id).await["status"], "online");
-        let before = beats(&pod).await;
-        eventually("the small ones to be read", async || {
-            let now = beats(&pod).await;
-            if now > before { Ok(()) } else { Err(now.to_string()) }
-        })
-        .await;
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    beside.beat();
+    pod.expect_metric("groundstation_heartbeats_received_total", 1.0).await;
     assert_eq!(pod.metric("groundstation_large_messages_waiting").await, 1.0);
     assert_eq!(pod.metric("groundstation_held_back_total{by=\"room\"}").await, 1.0);
     // It comes to an end, and the next has its turn.
-    for piece in pieces {
-        holding.send(piece).await;
-    }
+    holding.send(rest).await;
     assert_eq!(delivered(&fleet, 1).await[0]["status"], "degraded");
     pod.expect_metric("groundstation_large_messages_waiting", 0.0).await;
     for known in [waiter.id, small.id, holder.id] {
         assert_eq!(fleet.history(known).await, ["1 connected connect"]);
     }
+    fleet.check().await;
+}
+
+#[tokio::test]
+async fn who_waits_for_room_and_falls_silent_is_lost_and_was_not_heard_meanwhile() {
+    let fleet = Fleet::new(BRISK).await;
+    let pod = fleet.plan("a").with(LEAST_ROOM.0, LEAST_ROOM.1).start().await;
+    let holder = pod.register("holder", "eu").await;
+    let mut holding = raw(&pod, &holder).await;
+    holding.send(&begun(MIB)).await;
+    pod.expect_metric("groundstation_large_message_bytes", (16 * MIB) as f64).await;
+    let silent = pod.register("silent", "eu").await;
+    let mut waiting = raw(&pod, &silent).await;
+    let fell_silent_at = OffsetDateTime::now_utc();
+    waiting.send(&frame(TEXT, padded(100_000).as_bytes())[..19]).await;
+    pod.expect_metric("groundstation_large_messages_waiting", 1.0).await;
+    let lost = ["1 connected connect", "1 heartbeat_lost heartbeat_timeout"];
+    fleet.expect_history(silent.id, &lost).await;
+    let shown = pod.show(silent.id).await;
+    let heard_at = shown["lastHeartbeatAt"].as_str().or_else(|| shown["lastSeenAt"].as_str());
+    let heard_at = OffsetDateTime::parse(heard_at.expect("a moment"), &Rfc3339).expect("a moment");
+    assert!(heard_at < fell_silent_at + BRISK.threshold / 2, "{heard_at}, {fell_silent_at}");
+}
+
+#[tokio::test]
+async fn a_large_message_that_comes_slowly_is_heard_to_come() {
+    let fleet = Fleet::new(BRISK).await;
+    let pod = fleet.pod("a").await;
+    let slow = pod.register("slow", "eu").await;
+    let mut coming = raw(&pod, &slow).await;
+    let whole = frame(TEXT, padded(MIB).as_bytes());
+    let mut pieces = whole.chunks(KIB);
+    let until = Instant::now() + 3 * fleet.timing.threshold;
+    while Instant::now() < until {
+        coming.send(pieces.next().expect("a piece")).await;
+        assert_eq!(pod.show(slow.id).await["status"], "online");
+        tokio::time::sleep(fleet.timing.heartbeat).await;
+    }
+    assert_eq!(fleet.history(slow.id).await, ["1 connected connect"]);
+}
+
+/// They announce all the room there is and more, and send next to nothing.
+#[tokio::test]
+async fn what_others_announce_and_do_not_send_keeps_nobody_waiting() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let mut others = Vec::new();
+    for credentials in fleet.register_many("other", 20).await {
+        let mut other = raw(&pod, &credentials).await;
+        other.send(&begun(KIB)).await;
+        others.push(other);
+    }
+    pod.expect_metric("groundstation_large_message_bytes", (20 * MIB) as f64).await;
+    let (_, satellite) = assigned(&pod, "edge").await;
+    satellite.send(&page("c", 300 * KIB));
+    satellite.send(&page("c", 3 * MIB));
+    delivered(&fleet, 2).await;
+    assert_eq!(pod.metric("groundstation_held_back_total{by=\"room\"}").await, 0.0);
+    assert_eq!(pod.metric("groundstation_sessions").await, 21.0);
+    drop(others);
+    fleet.check().await;
+}
+
+/// So many send all of a large message but its end, and somebody waits for room.
+async fn fill(fleet: &Fleet, pod: &Pod, count: usize) -> Vec<JoinHandle<Raw>> {
+    let mut others = Vec::new();
+    for credentials in fleet.register_many("other", count).await {
+        let mut other = raw(pod, &credentials).await;
+        let bytes = begun(16 * MIB - KIB);
+        others.push(tokio::spawn(async move {
+            other.send(&bytes).await;
+            other
+        }));
+    }
+    eventually("somebody to wait for room", async || {
+        let held_back = pod.metric("groundstation_held_back_total{by=\"room\"}").await;
+        if held_back > 0.0 { Ok(()) } else { Err(held_back.to_string()) }
+    })
+    .await;
+    others
+}
+
+const GIVEN_UP: &str = "groundstation_door_refusals_total{reason=\"large_message\"}";
+
+#[tokio::test]
+async fn who_fills_the_room_and_goes_no_further_keeps_no_smaller_message_waiting() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.plan("a").with("GROUNDSTATION_LARGE_MESSAGE_TIMEOUT", "30m").start().await;
+    let others = fill(&fleet, &pod, 6).await;
+    let (_, satellite) = assigned(&pod, "edge").await;
+    satellite.send(&page("c", 300 * KIB));
+    delivered(&fleet, 1).await;
+    assert!(pod.metric("groundstation_large_messages_waiting").await >= 1.0);
+    assert_eq!(pod.metric(GIVEN_UP).await, 0.0);
+    drop(others);
+    fleet.check().await;
+}
+
+#[tokio::test]
+async fn who_fills_the_room_and_goes_no_further_is_closed_where_others_wait() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.plan("a").with("GROUNDSTATION_LARGE_MESSAGE_TIMEOUT", "12s").start().await;
+    let others = fill(&fleet, &pod, 6).await;
+    let (_, satellite) = assigned(&pod, "edge").await;
+    satellite.send(&page("c", 3 * MIB));
+    delivered(&fleet, 1).await;
+    assert!(pod.metric(GIVEN_UP).await >= 1.0);
+    drop(others);
+    fleet.check().await;
 }
 
 #[tokio::test]
@@ -271,8 +375,7 @@ async fn who_keeps_room_that_others_wait_for_and_sends_nothing_is_closed() {
     let (_, waiting) = assigned(&pod, "waiter").await;
     waiting.send(&page("c", 300 * KIB));
     delivered(&fleet, 1).await;
-    let refused = "groundstation_door_refusals_total{reason=\"large_message\"}";
-    assert_eq!(pod.metric(refused).await, 1.0);
+    assert_eq!(pod.metric(GIVEN_UP).await, 1.0);
     let said = holding.ended().await;
     assert!(said.windows(2).any(|code| code == 1008u16.to_be_bytes()), "{said:?}");
     let ended = ["1 connected connect", "1 disconnected connection_dropped"];

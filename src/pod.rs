@@ -119,6 +119,7 @@ pub async fn run(
     let wanted = backends.wanted.clone();
     let room = Room::new(
         config.door.large_message_bytes,
+        config.door.max_message_bytes,
         config.door.large_message_timeout,
         metrics.clone(),
     );

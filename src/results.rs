@@ -69,6 +69,10 @@ const COST_OF_ONE: usize = MAX_WAITING_BYTES / MAX_WAITING;
 /// checks may report the most that NATS usually carries once a minute.
 const ASSIGNMENTS_OF_A_SHARE: f32 = 32.0;
 
+/// What was cut off of a result counts for its satellite's budget as this part of its bytes: it is read, and
+/// goes nowhere. Pages of ten megabytes every minute must fit for a few checks.
+const CUT_OFF_SHARE: usize = 8;
+
 /// How long a satellite that reports too much is left unread at most: less than a heartbeat's interval, so that
 /// it is not given up for it.
 pub const LONGEST_REST: Duration = Duration::from_secs(10);
@@ -254,14 +258,15 @@ impl Results {
         debug!(%satellite, bytes, largest = self.largest(), "a result is more than NATS carries: truncated");
     }
 
-    /// Takes a result of a satellite with so many assignments, and says for how long it is to be left unread.
-    /// Never blocks: what there is no room for pushes out the oldest of whoever takes the most, and what is
+    /// Takes a result that came in so many bytes, of a satellite with so many assignments, and says for how long
+    /// it is to be left unread. Never blocks: what there is no room for pushes out the oldest of whoever takes the most, and what is
     /// far over its satellite's budget is dropped.
-    pub fn offer(&self, finding: Finding, assigned: usize) -> Duration {
+    pub fn offer(&self, finding: Finding, received: usize, assigned: usize) -> Duration {
         let credit = self.rate.per_second * LONGEST_REST.as_secs_f32();
         let shares = 1.0 + assigned as f32 / ASSIGNMENTS_OF_A_SHARE;
         let satellite = finding.satellite;
-        let bytes = (finding.body.len() as f32 / shares) as usize;
+        let cost = finding.body.len().max(received / CUT_OFF_SHARE);
+        let bytes = (cost as f32 / shares) as usize;
         let mut budgets = self.budgets.lock().unwrap_or_else(PoisonError::into_inner);
         let owed = budgets.spend(satellite, bytes, credit, Instant::now());
         drop(budgets);
@@ -608,10 +613,10 @@ mod tests {
     fn what_is_put_back_is_first_again() {
         let results = unbounded();
         for body in ["a", "b", "c"] {
-            results.offer(finding(1, body), 0);
+            results.offer(finding(1, body), 0, 0);
         }
         let taken = results.take();
-        results.offer(finding(1, "d"), 0);
+        results.offer(finding(1, "d"), 0, 0);
         results.put_back(taken);
         assert_eq!(bodies(&results), ["a", "b", "c", "d"]);
         assert_eq!(results.lock().bytes, 0);
@@ -622,7 +627,7 @@ mod tests {
         let results = unbounded();
         let large = "x".repeat(MAX_BATCH_BYTES + 1);
         for body in ["a", "b", &large, "c"] {
-            results.offer(finding(1, body), 0);
+            results.offer(finding(1, body), 0, 0);
         }
         let batches: Vec<usize> = (0..4).map(|_| results.take().len()).collect();
         assert_eq!(batches, [2, 1, 1, 0]);
@@ -632,16 +637,16 @@ mod tests {
     fn the_oldest_of_whoever_takes_the_most_room_go_first_and_are_counted_for_it() {
         let results = unbounded();
         let large = "x".repeat(1024 * 1024);
-        results.offer(finding(1, "first"), 0);
-        results.offer(finding(2, "second"), 0);
+        results.offer(finding(1, "first"), 0, 0);
+        results.offer(finding(2, "second"), 0, 0);
         for _ in 0..40 {
-            results.offer(finding(3, &large), 0);
+            results.offer(finding(3, &large), 0, 0);
         }
         let id = |n| SatelliteId(Uuid::from_u128(n));
         assert_eq!(results.take_dropped(), HashMap::from([(id(3), 9)]));
         assert_eq!(results.len(), 33);
         for n in 0..MAX_WAITING {
-            results.offer(finding(4, &n.to_string()), 0);
+            results.offer(finding(4, &n.to_string()), 0, 0);
         }
         // By now the many small ones take more room than the few large ones.
         assert_eq!(results.take_dropped(), HashMap::from([(id(4), 33)]));
@@ -655,9 +660,9 @@ mod tests {
     fn satellites_take_turns() {
         let results = unbounded();
         for n in 0..MAX_BATCH {
-            results.offer(finding(1, &n.to_string()), 0);
+            results.offer(finding(1, &n.to_string()), 0, 0);
         }
-        results.offer(finding(2, "mine"), 0);
+        results.offer(finding(2, "mine"), 0, 0);
         assert!(bodies(&results).iter().take(2).any(|body| body == "mine"));
         assert_eq!(bodies(&results).len(), 1);
         let waiting = results.lock();
@@ -666,18 +671,25 @@ mod tests {
     }
 
     #[test]
+    fn what_was_cut_off_of_a_result_counts_as_an_eighth() {
+        let results = Results::new(Rate { burst: 100.0, per_second: 10.0 }, Metrics::new());
+        assert_eq!(results.offer(finding(1, "x"), 800, 0), Duration::ZERO);
+        assert!(results.offer(finding(1, "x"), 160, 0) > Duration::from_secs(1));
+    }
+
+    #[test]
     fn whoever_reports_too_much_is_to_be_left_unread_and_is_dropped_if_it_goes_on() {
         let rate = Rate { burst: 100.0, per_second: 10.0 };
         let results = Results::new(rate, Metrics::new());
         let body = "x".repeat(60);
-        assert_eq!(results.offer(finding(1, &body), 0), Duration::ZERO);
-        let rest = results.offer(finding(1, &body), 0);
+        assert_eq!(results.offer(finding(1, &body), 0, 0), Duration::ZERO);
+        let rest = results.offer(finding(1, &body), 0, 0);
         assert!(rest > Duration::from_secs(1) && rest <= Duration::from_secs(2), "{rest:?}");
         for _ in 0..5 {
-            results.offer(finding(1, &body), 0);
+            results.offer(finding(1, &body), 0, 0);
         }
         assert_eq!(results.len(), 4, "ten seconds' worth ahead of its budget, and no more");
-        assert_eq!(results.offer(finding(2, &body), 0), Duration::ZERO);
+        assert_eq!(results.offer(finding(2, &body), 0, 0), Duration::ZERO);
         assert_eq!(results.take_dropped().len(), 1);
     }
 

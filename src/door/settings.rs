@@ -60,14 +60,14 @@ pub struct DoorArgs {
           value_parser = clap::value_parser!(u32).range(1_024..=16_777_216), value_name = "BYTES")]
     max_message_bytes: u32,
 
-    /// All messages over 64 KiB together that this pod has under way; whoever finds no room waits
-    /// unread for its turn. At least one message of the largest size
+    /// What this pod takes of all messages over 64 KiB together; whoever finds no room waits unread for its
+    /// turn. At least one message of the largest size
     #[arg(long, env = "GROUNDSTATION_LARGE_MESSAGE_BYTES", default_value_t = 67_108_864,
           value_parser = clap::value_parser!(u32).range(65_536..), value_name = "BYTES")]
     large_message_bytes: u32,
 
-    /// How long one of them may take to come while others wait for its room; then its socket is closed
-    /// with 1008
+    /// How long one of them may take to come while others wait for room: where less comes of it than that
+    /// takes, its socket is closed with 1008
     #[arg(
         long,
         env = "GROUNDSTATION_LARGE_MESSAGE_TIMEOUT",
@@ -153,8 +153,8 @@ pub struct DoorArgs {
           value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "COUNT")]
     connect_burst: u32,
 
-    /// Results of one satellite at this pod, and a 32nd more for each assignment; where there are more it is
-    /// not read for a while, and then they are dropped
+    /// Results of one satellite at this pod, and a 32nd more for each assignment; what is cut off of one counts
+    /// an eighth; where there are more it is not read for a while, and then they are dropped
     #[arg(long, env = "GROUNDSTATION_RESULT_RATE", default_value_t = 524_288,
           value_parser = clap::value_parser!(u32).range(1_024..=1_073_741_824), value_name = "BYTES_PER_SECOND")]
     result_rate: u32,
@@ -225,6 +225,8 @@ pub struct Settings {
     pub socket: SocketLimits,
     /// All large messages of the pod together, in bytes.
     pub large_message_bytes: u32,
+    /// The largest message there may be.
+    pub max_message_bytes: u32,
     /// How long one may take to come while others wait.
     pub large_message_timeout: Duration,
     /// How many are let in.
@@ -314,6 +316,7 @@ impl DoorArgs {
             max_header_bytes: self.max_header_bytes as usize,
             socket,
             large_message_bytes: self.large_message_bytes,
+            max_message_bytes: self.max_message_bytes,
             large_message_timeout: duration(
                 "GROUNDSTATION_LARGE_MESSAGE_TIMEOUT",
                 &self.large_message_timeout,

@@ -1,10 +1,13 @@
 //! What comes in on a WebSocket, on its way to the layer that understands it: held to its size before
 //! anything is kept of it.
 //!
-//! Reads the heads of frames and nothing else. A frame that is too large is refused by its head; what is
-//! large waits for its share of the pod's [`Room`] before it is read on; and a long frame is passed on in
-//! fragments, so that the layer above takes memory as bytes come and not as they are announced. It hands
+//! Reads the heads of frames and nothing else. A frame that is too large is refused by its head; a large
+//! message waits wherever its share of the pod's [`Room`] ends before it is read on; and a long frame is passed
+//! on in fragments, so that the layer above takes memory as bytes come and not as they are announced. It hands
 //! out nothing beyond the frame that is asked for.
+//!
+//! It tells as well whether something has come that was sent a moment ago, and not read late: only what comes
+//! after there was nothing to read.
 
 use std::io;
 use std::pin::Pin;
@@ -27,6 +30,9 @@ pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 /// A longer frame is passed on in fragments of this: what the layer above sets aside for a frame that is
 /// announced. A multiple of four, so that the mask goes on as it began.
 const FRAGMENT_BYTES: u64 = 16 * 1024;
+
+/// What a fragment counts at least: a message of empty ones comes to an end.
+const FRAGMENT_COST: u64 = 64;
 
 /// Read at once: of somebody who sends heartbeats, and of somebody who is sending something large.
 const BUFFER_BYTES: usize = 1024;
@@ -90,15 +96,23 @@ pub struct Intake<S> {
     head: ([u8; MAX_HEAD], usize),
     head_passed: usize,
     frame: Option<Frame>,
-    /// The bytes of the message so far, and whether all of it has come.
+    /// The bytes of the message as far as they are announced, those passed on, and whether that is all of it.
     message: u64,
+    passed_on: u64,
     complete: bool,
+    /// Of a large message.
     share: Option<Share>,
-    /// Something has come since somebody asked for it.
-    came_nearer: bool,
     asking: Option<Pin<Box<dyn Future<Output = Share> + Send>>>,
-    /// When to look whether others wait for the share.
-    look_at: Option<Pin<Box<Sleep>>>,
+    pace: Option<Pace>,
+    /// There was nothing to read, and then something came.
+    was_empty: bool,
+    came_nearer: bool,
+}
+
+/// Whether a message comes as fast as it must while others wait.
+struct Pace {
+    look_at: Pin<Box<Sleep>>,
+    passed_on: u64,
 }
 
 impl<S> Intake<S> {
@@ -115,11 +129,13 @@ impl<S> Intake<S> {
             head_passed: 0,
             frame: None,
             message: 0,
+            passed_on: 0,
             complete: true,
             share: None,
-            came_nearer: false,
             asking: None,
-            look_at: None,
+            pace: None,
+            was_empty: false,
+            came_nearer: false,
         }
     }
 
@@ -128,17 +144,17 @@ impl<S> Intake<S> {
         self.sizes = self.full_sizes;
     }
 
-    /// Whether a large message waits for its share of the room.
+    /// Whether a large message waits for room.
     pub fn waits_for_room(&self) -> bool {
         self.asking.is_some()
     }
 
-    /// Whether a large message has its share and is not complete.
+    /// Whether a large message has begun and is not complete.
     pub fn has_large_one_coming(&self) -> bool {
-        self.share.is_some() && !self.complete
+        !self.complete && (self.share.is_some() || self.waits_for_room())
     }
 
-    /// Whether anything has come since this was last asked.
+    /// Whether anything was sent since this was last asked, as far as can be known.
     pub fn came_nearer(&mut self) -> bool {
         std::mem::take(&mut self.came_nearer)
     }
@@ -146,7 +162,7 @@ impl<S> Intake<S> {
     /// Whoever asks for the next message is done with the one before: its share is given back.
     pub fn done(&mut self) {
         if self.complete && self.share.take().is_some() {
-            self.look_at = None;
+            self.pace = None;
         }
     }
 }
@@ -176,7 +192,7 @@ impl<S: AsyncRead + Unpin> Intake<S> {
             if let Some(asking) = &mut self.asking {
                 self.share = Some(ready!(asking.as_mut().poll(cx)));
                 self.asking = None;
-                self.has_room();
+                self.pace = None;
             }
             match &mut self.frame {
                 None => {
@@ -191,11 +207,25 @@ impl<S: AsyncRead + Unpin> Intake<S> {
                     return Poll::Ready(self.pass_on(into));
                 }
                 Some(frame) => {
-                    let head = frame.next_fragment();
-                    (self.head, self.head_passed) = (head, 0);
+                    if let Some(length) = frame.next_of_message() {
+                        let passed_on = self.passed_on + length;
+                        if let Some(share) = self.share.take() {
+                            self.see_to_room(share, passed_on);
+                            if self.waits_for_room() {
+                                continue;
+                            }
+                        }
+                        self.passed_on = passed_on;
+                    }
+                    self.begin_fragment();
                 }
             }
         }
+    }
+
+    fn begin_fragment(&mut self) {
+        let Some(frame) = &mut self.frame else { return };
+        (self.head, self.head_passed) = (frame.next_fragment(), 0);
     }
 
     fn pass_on(&mut self, into: &mut ReadBuf<'_>) -> io::Result<()> {
@@ -246,31 +276,30 @@ impl<S: AsyncRead + Unpin> Intake<S> {
             return Ok(());
         }
         if head.first & OPCODE != 0 {
-            self.message = 0;
+            (self.message, self.passed_on) = (0, 0);
         }
         self.complete = false;
-        self.message = self.message.saturating_add(head.length);
+        // How large a message in fragments will be nobody knows before its last one.
+        let is_whole = head.first & FINAL != 0 && head.first & OPCODE != 0;
+        let cost = if is_whole { head.length } else { head.length.max(FRAGMENT_COST) };
+        self.message = self.message.saturating_add(cost);
         if self.message > self.sizes.message as u64 {
             return Err(io::Error::other(Refused::TooBig));
         }
-        if self.message <= SMALL_BYTES as u64 || self.share.is_some() {
-            return Ok(());
-        }
-        // How large a message in fragments will be nobody knows before its last one.
-        let whole = head.first & FINAL != 0 && head.first & OPCODE != 0;
-        let bytes = if whole { head.length } else { self.sizes.message as u64 };
-        match self.room.try_take(bytes) {
-            Some(share) => {
-                self.share = Some(share);
-                self.has_room();
-            }
-            None => self.asking = Some(Box::pin(self.room.clone().take(bytes))),
+        if self.message > SMALL_BYTES as u64 && self.share.is_none() {
+            let target = if is_whole { head.length } else { self.sizes.message as u64 };
+            self.share = Some(self.room.share(target));
         }
         Ok(())
     }
 
-    fn has_room(&mut self) {
-        self.look_at = Some(Box::pin(sleep_until(Instant::now() + self.room.patience())));
+    /// Keeps the share where there is room for so many bytes of the message, or asks for it.
+    fn see_to_room(&mut self, mut share: Share, bytes: u64) {
+        if share.is_enough_for(bytes) || share.try_grow(bytes) {
+            self.share = Some(share);
+        } else {
+            self.asking = Some(Box::pin(share.grow(bytes)));
+        }
     }
 
     /// Reads more behind what is there; false where the connection has ended.
@@ -287,26 +316,34 @@ impl<S: AsyncRead + Unpin> Intake<S> {
         let read = Pin::new(&mut self.stream).poll_read(cx, &mut free);
         let count = free.filled().len();
         self.buffer.truncate(rest + count);
-        self.came_nearer |= count > 0;
         match read {
-            Poll::Ready(read) => Poll::Ready(read.map(|()| count > 0)),
-            Poll::Pending => self.poll_unfinished(cx).map(Err),
+            Poll::Ready(read) => {
+                self.came_nearer |= count > 0 && std::mem::take(&mut self.was_empty);
+                Poll::Ready(read.map(|()| count > 0))
+            }
+            Poll::Pending => {
+                self.was_empty = true;
+                self.poll_unfinished(cx).map(Err)
+            }
         }
     }
 
     /// An unfinished message may take its time, unless others wait for its room.
     fn poll_unfinished(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        if self.complete {
+        let Some(share) = self.share.as_ref().filter(|_| !self.complete) else {
             return Poll::Pending;
-        }
-        while let Some(look_at) = &mut self.look_at {
-            ready!(look_at.as_mut().poll(cx));
-            if self.room.is_waited_for() {
+        };
+        let (bytes, time) = share.pace();
+        let passed_on = self.passed_on;
+        let begin = || Pace { look_at: Box::pin(sleep_until(Instant::now() + time)), passed_on };
+        loop {
+            let pace = self.pace.get_or_insert_with(begin);
+            ready!(pace.look_at.as_mut().poll(cx));
+            if share.is_waited_for() && passed_on - pace.passed_on < bytes {
                 return Poll::Ready(io::Error::other(Refused::Unfinished));
             }
-            look_at.as_mut().reset(Instant::now() + self.room.look_again());
+            self.pace = None;
         }
-        Poll::Pending
     }
 }
 
@@ -347,6 +384,11 @@ impl Frame {
     fn of(head: Head) -> Frame {
         let Head { first, length, mask } = head;
         Frame { first, mask, begun: false, in_fragment: 0, behind: length }
+    }
+
+    /// How much of the message the next fragment is; none of it where this is a control frame.
+    fn next_of_message(&self) -> Option<u64> {
+        (self.first & CONTROL == 0).then(|| self.behind.min(FRAGMENT_BYTES))
     }
 
     /// Begins the next fragment: its head. A control frame has none but itself.
@@ -435,7 +477,7 @@ mod tests {
     const SIZES: Sizes = Sizes { frame: 300_000, message: 300_000 };
 
     fn room(bytes: u32) -> Arc<Room> {
-        Room::new(bytes, std::time::Duration::from_secs(60), Metrics::new())
+        Room::new(bytes, bytes, std::time::Duration::from_secs(60), Metrics::new())
     }
 
     /// A frame of a client.
@@ -611,36 +653,74 @@ mod tests {
         assert_eq!(of(true, SIZES.message + 1), (Some(Refused::TooBig), false));
     }
 
+    #[test]
+    fn a_message_of_empty_fragments_comes_to_an_end() {
+        let count = SIZES.message / FRAGMENT_COST as usize;
+        let of = |fragments: usize| {
+            let mut bytes = frame(1, [7; 4], &[]);
+            bytes.extend((1..fragments).flat_map(|_| frame(0, [7; 4], &[])));
+            passed_on(intake(bytes, vec![4_000]), 4_000).1
+        };
+        assert_eq!(of(count), None);
+        assert_eq!(of(count + 1), Some(Refused::TooBig));
+    }
+
     #[tokio::test]
-    async fn a_large_message_has_its_share_from_its_head_until_it_is_done_with() {
+    async fn a_large_message_has_room_for_what_has_come_until_it_is_done_with() {
+        const MIB: usize = 1024 * 1024;
         let metrics = Metrics::new();
-        let room = Room::new(200_000, std::time::Duration::from_secs(60), metrics.clone());
-        let large = || frame(FINAL | 1, [0; 4], &vec![b'x'; 150_000]);
+        let largest = 4 * MIB as u32;
+        let room = Room::new(largest, largest, std::time::Duration::from_secs(60), metrics.clone());
+        let large = || frame(FINAL | 1, [0; 4], &vec![b'x'; 3 * MIB]);
         // One of them ends with a frame that has nothing in it.
         let in_two = [frame(1, [0; 4], &vec![b'x'; 150_000]), frame(FINAL, [0; 4], &[])].concat();
         let bytes = [large(), in_two, large()].concat();
-        let (mut satellite, pod) = tokio::io::duplex(1_000_000);
+        let (mut satellite, pod) = tokio::io::duplex(10 * MIB);
         satellite.write_all(&bytes).await.expect("written");
-        let sizes = Sizes { frame: 200_000, message: 200_000 };
+        let sizes = Sizes { frame: 4 * MIB, message: 4 * MIB };
         let mut intake = Intake::new(pod, sizes, room.clone());
         intake.is_known();
         let mut socket = WebSocketStream::from_raw_socket(intake, Role::Server, None).await;
-        let given = || metrics.large_message_bytes.get();
-        let held = room.try_take(100_000).expect("room");
+        let given = || metrics.large_message_bytes.get() as usize;
+        let mut held = room.share(100_000);
+        assert!(held.try_grow(1));
         let mut first = socket.next();
         assert!(futures_util::poll!(&mut first).is_pending());
-        assert!(room.try_take(1).is_none(), "somebody waits");
+        assert!(!room.share(1).try_grow(1), "somebody waits");
         drop(held);
         assert!(first.await.is_some_and(|message| message.is_ok()));
         // How long a message in fragments will be nobody knows.
-        for share in [150_000, 200_000, 150_000] {
+        for (n, share) in [3 * MIB, 4 * MIB, 3 * MIB].into_iter().enumerate() {
+            if n > 0 {
+                assert!(socket.next().await.is_some_and(|message| message.is_ok()));
+            }
             assert_eq!(given(), share);
             socket.get_mut().done();
             assert_eq!(given(), 0);
-            if let Poll::Ready(next) = futures_util::poll!(socket.next()) {
-                assert!(next.is_some_and(|message| message.is_ok()));
-            }
         }
-        assert_eq!(given(), 0);
+    }
+
+    #[tokio::test]
+    async fn only_what_comes_after_there_was_nothing_to_read_has_come_just_now() {
+        let (mut satellite, pod) = tokio::io::duplex(1_000_000);
+        let mut intake = Intake::new(pod, SIZES, room(1_000_000));
+        intake.is_known();
+        let large = frame(FINAL | 1, [0; 4], &vec![b'x'; 200_000]);
+        satellite.write_all(&large[..100_000]).await.expect("written");
+        let mut part = vec![0; 4_000];
+        let mut read = |intake: &mut Intake<_>| {
+            let mut into = ReadBuf::new(&mut part);
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            while Pin::new(&mut *intake).poll_read(&mut cx, &mut into).is_ready() {
+                into.clear();
+            }
+        };
+        read(&mut intake);
+        assert!(!intake.came_nearer(), "it may have waited there for long");
+        satellite.write_all(&large[100_000..150_000]).await.expect("written");
+        read(&mut intake);
+        assert!(intake.came_nearer());
+        read(&mut intake);
+        assert!(!intake.came_nearer());
     }
 }

@@ -34,7 +34,7 @@ pub enum Happened {
     Heard(Message),
     /// What was said to it is written: the line is free.
     Written,
-    /// Something large begins to come, or waits to: for how long says [`Line::is_coming`].
+    /// Something large begins to come: for how long says [`Line::is_coming`].
     Coming,
     /// The connection broke, or a rule.
     Broken(Broken),
@@ -76,15 +76,15 @@ impl Line {
         self.deadline.is_none()
     }
 
-    /// Whether something large is on its way, and there is reason to believe that it goes on: it waits
-    /// for room, or some of it came since this was last asked. None where nothing is on its way.
+    /// Whether something large is on its way, and some of it was sent since this was last asked. None where
+    /// nothing is on its way.
     pub fn is_coming(&mut self) -> Option<bool> {
         self.socket.is_coming()
     }
 
-    /// Whether the satellite is not read, or was not until just now, for what it sends.
-    pub fn is_held_back(&self) -> bool {
-        self.socket.is_held_back()
+    /// Whether the satellite is read more slowly than it sends.
+    pub fn is_slowed_down(&self) -> bool {
+        self.socket.is_slowed_down()
     }
 
     /// What the satellite may send grows with what it has to do.
@@ -114,6 +114,7 @@ impl Line {
 
     /// Reads nothing for so long; what is said to it is written all the same.
     pub fn rest(&mut self, pause: Duration) {
+        self.socket.done();
         self.rest = Some(Box::pin(sleep(pause)));
     }
 

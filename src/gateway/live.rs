@@ -3,8 +3,9 @@
 //! One `select!` hears commands of the registry, the pod's draining, what administrators change, new
 //! script packages, answers to the satellite's questions, the satellite itself, and silence. None of
 //! it waits for another: what is said to the satellite is written while it is heard ([`Line`]), and
-//! whatever asks somebody else is a future beside ([`Questions`]). What is not read for now, because it is
-//! too much at once or too large, is no silence.
+//! whatever asks somebody else is a future beside ([`Questions`]). Whoever is read slowly, because it sends
+//! too much, is not silent; nor is one of whose large message some has just come. One whose large message waits
+//! for room is not heard: nobody knows whether it is still there.
 //!
 //! What is pushed is read at the moment there is room for it: the newest, never a queue.
 
@@ -44,9 +45,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// word is held no longer than that.
 const LINGER_THRESHOLDS: u32 = 3;
 
-/// How often a satellite counts as heard while what it sends is not read, or takes long to come: as often
-/// as heartbeats are written.
-const HELD_BACK_INTERVAL: Duration = Duration::from_millis(250);
+/// How often a satellite counts as heard while something large comes of it: as often as heartbeats are written.
+const COMING_INTERVAL: Duration = Duration::from_millis(250);
 
 /// What agents of later versions are told that ask for what nobody serves here.
 const NO_CONFIG_SECRETS: &str = "Config secrets are not served here";
@@ -173,7 +173,7 @@ impl<'a> Live<'a> {
                         heard_at = Instant::now();
                         silent_at = self.silent_at(heard_at);
                         // Its heartbeats are among what is not read yet.
-                        if line.is_held_back() {
+                        if line.is_slowed_down() {
                             self.beat(About::default());
                         }
                         if let Some(end) = self.hear(frame) {
@@ -192,7 +192,7 @@ impl<'a> Live<'a> {
                 },
                 () = sleep_until(coming_at.unwrap_or(give_up_at)), if coming_at.is_some() => {
                     let coming = line.is_coming();
-                    coming_at = coming.map(|_| Instant::now() + HELD_BACK_INTERVAL);
+                    coming_at = coming.map(|_| Instant::now() + COMING_INTERVAL);
                     if coming == Some(true) {
                         heard_at = Instant::now();
                         silent_at = self.silent_at(heard_at);
@@ -342,7 +342,7 @@ impl<'a> Live<'a> {
         }
         let (satellite, version) = (self.satellite, self.standing.assigned.version);
         let finding = Finding { satellite, config_id, system_id, version, body: body.bytes };
-        let rest = results.offer(finding, self.standing.assigned.count());
+        let rest = results.offer(finding, text.len(), self.standing.assigned.count());
         // Its heartbeats come behind its results: whoever has not been heard for a while is read on.
         let since_its_beat = self.beat_at.elapsed();
         self.rest = rest.min((self.gateway.default_threshold / 3).saturating_sub(since_its_beat));

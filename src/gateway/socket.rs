@@ -210,21 +210,26 @@ impl Socket {
         discarded.unwrap_or(false)
     }
 
-    /// Whether it is not read, or was not until just now, for what it sends: nobody can say then that it
-    /// says nothing.
-    pub fn is_held_back(&self) -> bool {
-        self.slowed_since.is_some() || self.waits_for_room()
+    /// Whether it is read more slowly than it sends: its heartbeats are among what is not read yet.
+    pub fn is_slowed_down(&self) -> bool {
+        self.slowed_since.is_some()
     }
 
-    /// Whether a large message waits for room, or has some and is not complete.
+    /// Whether a large message has begun and is not complete.
     pub fn has_large_one_coming(&self) -> bool {
-        self.waits_for_room() || self.inner.get_ref().has_large_one_coming()
+        self.inner.get_ref().has_large_one_coming()
     }
 
-    /// The same, with whether it goes on: whether it waits, or came nearer since this was last asked.
+    /// The same, with whether something of it was sent since this was last asked: not while it waits for
+    /// room, for nobody looks then.
     pub fn is_coming(&mut self) -> Option<bool> {
         let came = self.inner.get_mut().came_nearer();
-        self.has_large_one_coming().then(|| came || self.waits_for_room())
+        self.has_large_one_coming().then_some(came)
+    }
+
+    /// Whoever has the last frame needs it no more.
+    pub fn done(&mut self) {
+        self.inner.get_mut().done();
     }
 
     fn waits_for_room(&self) -> bool {
@@ -238,7 +243,7 @@ impl Socket {
 
     /// The same, for whoever waits for other things too. Whoever asks is done with the frame before.
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Message, Broken>>> {
-        self.inner.get_mut().done();
+        self.done();
         if let Some(pause) = &mut self.pause {
             ready!(pause.as_mut().poll(cx));
             self.pause = None;
