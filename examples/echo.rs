@@ -41,8 +41,8 @@ fn main() -> anyhow::Result<()> {
         let listener = TcpListener::bind(&arguments.listen).await?;
         println!("{}", listener.local_addr()?);
         let metrics = Metrics::new();
-        let (bytes, patience) = (settings.large_message_bytes, settings.large_message_timeout);
-        let room = Room::new(bytes, patience, metrics.clone());
+        let (bytes, largest) = (settings.large_message_bytes, settings.max_message_bytes);
+        let room = Room::new(bytes, largest, settings.large_message_timeout, metrics.clone());
         let echo = Echo { limits: settings.socket, room, metrics: metrics.clone() };
         let routes = Router::new().route("/", get(accept)).layer(Extension(echo));
         Door::new(settings, metrics)?.serve(listener, routes, CancellationToken::new()).await;
