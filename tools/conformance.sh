@@ -8,8 +8,9 @@ cd "$(dirname "$0")/.."
 fail() { echo "conformance: $*" >&2; exit 1; }
 
 environment=.tools/conformance
-if ! [ -x "$environment/bin/kosoku" ]; then
-    python3 -m venv "$environment" || fail "python3 with venv is missing"
+# One that was moved, or whose Python is gone, does not run.
+if ! "$environment/bin/kosoku" --help >/dev/null 2>&1; then
+    python3 -m venv --clear "$environment" || fail "python3 with venv is missing"
     "$environment/bin/pip" install --quiet --require-hashes --requirement tools/conformance.txt ||
         fail "the runner of tools/conformance.txt cannot be had for this machine"
 fi
