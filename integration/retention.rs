@@ -647,7 +647,7 @@ async fn an_edge_whose_answer_was_lost_is_not_doubled_though_its_partition_is_dr
     let credentials = pod.register("edge", "eu").await;
     let mut satellite = Satellite::open(pod.address).await;
     // Committed, and nobody at the pod knows.
-    database.lose_commits(1);
+    database.lose_commit_about(credentials.id);
     satellite.authenticate(&credentials);
     fleet.expect_log_length(1).await;
     database.refuse();

@@ -260,7 +260,7 @@ async fn a_connect_that_is_in_the_log_when_its_satellite_has_left_is_ended_there
     let pod = fleet.plan("a").with("DATABASE_URL", &database_url).start().await;
     let edge = pod.register("edge", "eu").await;
     let satellite = Satellite::open(pod.address).await;
-    database.lose_commits(1);
+    database.lose_commit_about(edge.id);
     satellite.authenticate(&edge);
     eventually("the answer to be lost", async || match database.commits_lost() {
         0 => Err("it is not".to_owned()),

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -10,9 +10,13 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use uuid::Uuid;
 
 /// What PostgreSQL says when a COMMIT is done.
 const COMMITTED: &[u8] = b"COMMIT\0";
+
+/// What it says when no transaction is open (ReadyForQuery).
+const IDLE: &[u8] = b"Z\0\0\0\x05I";
 
 /// Forwards connections until dropped.
 pub struct Proxy {
@@ -38,6 +42,8 @@ struct Control {
     /// Answers to COMMIT that are still to be lost, and how many were.
     commits_to_lose: AtomicU32,
     commits_lost: AtomicU32,
+    /// Only those of transactions that name this are lost.
+    only_about: watch::Sender<Option<Uuid>>,
 }
 
 impl Proxy {
@@ -65,6 +71,7 @@ impl Proxy {
             strips_options: watch::Sender::new(false),
             commits_to_lose: AtomicU32::new(0),
             commits_lost: AtomicU32::new(0),
+            only_about: watch::Sender::new(None),
         });
         let accepting = tokio::spawn(accept(listener, control.clone()));
         Proxy { address, control, accepting }
@@ -119,7 +126,15 @@ impl Proxy {
 
     /// The next `count` times Postgres has committed, ends the connection instead of saying so.
     pub fn lose_commits(&self, count: u32) {
+        self.control.only_about.send_replace(None);
         self.control.commits_to_lose.store(count, Ordering::SeqCst);
+    }
+
+    /// The next time Postgres has committed a transaction that names this, ends the connection instead of
+    /// saying so.
+    pub fn lose_commit_about(&self, id: Uuid) {
+        self.control.only_about.send_replace(Some(id));
+        self.control.commits_to_lose.store(1, Ordering::SeqCst);
     }
 
     /// How many answers to COMMIT were lost.
@@ -154,7 +169,12 @@ async fn forward(client: TcpStream, control: Arc<Control>) {
     let (client_read, client_write) = client.into_split();
     let (server_read, server_write) = server.into_split();
     let born = *control.swallowed.borrow();
+    // Whether the transaction that is open names what a commit is to be lost for.
+    let names_it = AtomicBool::new(false);
     let there = pump(client_read, server_write, &control, |bytes| {
+        if control.only_about.borrow().is_some_and(|id| contains(bytes, id.as_bytes())) {
+            names_it.store(true, Ordering::SeqCst);
+        }
         if *control.strips_options.borrow() {
             strip_options(bytes);
         }
@@ -164,7 +184,14 @@ async fn forward(client: TcpStream, control: Arc<Control>) {
         if *control.swallowed.borrow() != born {
             bytes.clear();
         }
-        if loses(&control, bytes) { Err(Cut) } else { Ok(()) }
+        let is_about = control.only_about.borrow().is_none() || names_it.load(Ordering::SeqCst);
+        if is_about && loses(&control, bytes) {
+            return Err(Cut);
+        }
+        if bytes.ends_with(IDLE) {
+            names_it.store(false, Ordering::SeqCst);
+        }
+        Ok(())
     });
     tokio::select! {
         // Both directions have ended, or one was cut off.
@@ -203,8 +230,12 @@ async fn pump(
     }
 }
 
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
+
 fn loses(control: &Control, bytes: &[u8]) -> bool {
-    let committed = bytes.windows(COMMITTED.len()).any(|window| window == COMMITTED);
+    let committed = contains(bytes, COMMITTED);
     let take = |left: u32| left.checked_sub(1);
     let lost = committed
         && control.commits_to_lose.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok();
