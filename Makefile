@@ -4,7 +4,7 @@ CARGO := $(shell command -v cargo || echo "$$HOME/.cargo/bin/cargo")
 SEED = $(or $(GROUNDSTATION_SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults nemesis conformance fuzz lint fmt schemas examples bench tools test-tools clean docker-up
+.PHONY: help run test test-faults nemesis conformance fuzz lint deny deb fmt schemas examples bench tools test-tools clean docker-up
 
 help: ## Show what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1#\2/p' $(MAKEFILE_LIST) | awk -F'#' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -37,9 +37,18 @@ fuzz: ## Fuzz the message parser for FUZZ_SECONDS (60); needs nightly Rust and c
 	cd fuzz && $(CARGO) +nightly fuzz run --sanitizer none --dev message corpus/message seeds/message -- \
 		-max_len=65536 -max_total_time=$(or $(FUZZ_SECONDS),60)
 
-lint: ## Check format and lints
+lint: ## Check format, lints and the code's documentation
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets --features failpoints -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items --lib
+
+# Not part of lint: cargo-deny takes minutes to build, and its advisories come from the network.
+deny: ## Check licences, sources and advisories of all that is built in; needs cargo-deny
+	cargo deny --locked check
+
+deb: ## A Debian package in target/debian; needs cargo-deb
+	$(CARGO) build --locked --release --bin groundstation
+	cargo deb --locked --no-build
 
 fmt: ## Format the code
 	$(CARGO) fmt

@@ -70,6 +70,7 @@ mod newer_agents;
 mod openapi;
 mod ops_listener;
 mod outage;
+mod packaging;
 mod question_queue;
 mod races;
 mod read_only;

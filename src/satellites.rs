@@ -2,7 +2,7 @@
 //!
 //! Owns the table `satellites` and reads the projection beside it. Status is computed here, on the
 //! way out, from the row and the database's clock. The token's hash leaves the database only to be
-//! compared, in [`credential`].
+//! compared, in [`crate::credentials`].
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;

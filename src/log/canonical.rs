@@ -1,6 +1,6 @@
 //! The canonical form of a row of the log: what a seal's hash covers.
 //!
-//! Every column is in it, in the order of [`COLUMNS`], each as one byte that says whether it is
+//! Every column is in it, in the order of `COLUMNS`, each as one byte that says whether it is
 //! null (0) or there (1) and, if there, its length in bytes (32 bits, big-endian) and its bytes:
 //! integers as 64 bits big-endian in two's complement, UUIDs as their 16 bytes, texts as UTF-8,
 //! times as microseconds since 1970 in the form of an integer, JSON as the text PostgreSQL gives

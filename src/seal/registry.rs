@@ -8,7 +8,7 @@
 //! seal together with all its changes.
 //!
 //! The canonical form of a change is that of a row of the log ([`crate::log::canonical`]): every column, in
-//! the order of [`COLUMNS`]. It must never change; a column added later needs seals of another domain.
+//! the order of `COLUMNS`. It must never change; a column added later needs seals of another domain.
 
 use std::collections::BTreeMap;
 use std::fmt;
