@@ -87,7 +87,7 @@ async fn a_first_message_that_is_not_authenticate_is_refused() {
 }
 
 #[tokio::test]
-async fn who_says_nothing_is_refused_after_five_seconds() {
+async fn who_says_nothing_is_sent_away_after_five_seconds_and_may_try_again() {
     let fleet = Fleet::new(CALM).await;
     let pod = fleet.pod("a").await;
     let credentials = pod.register("edge", "eu").await;
@@ -95,13 +95,33 @@ async fn who_says_nothing_is_refused_after_five_seconds() {
     let mut satellite = Satellite::open(pod.address).await;
     // A ping is no message.
     satellite.send_frame(Message::Ping("hello".into()));
-    let answer = satellite.expect("auth_failed").await;
-    assert_eq!(answer["reason"], "Must authenticate first");
-    assert_eq!(satellite.hear().await, Heard::Closed(NOT_AUTHENTICATED));
+    assert_eq!(satellite.hear().await, Heard::Closed(1013));
     let waited = opened.elapsed();
     assert!(waited >= Duration::from_millis(4_900), "{waited:?}");
     assert!(waited < Duration::from_secs(10), "{waited:?}");
     nobody_came_in(&fleet, &pod, &credentials).await;
+}
+
+#[tokio::test]
+async fn who_says_odd_things_of_what_it_can_do_is_let_in_and_heard_all_the_same() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let credentials = pod.register("edge", "eu").await;
+    let odd = [json!("http"), json!([1, 2]), json!({"http": true}), json!(vec!["x"; 6_000])];
+    for (n, capabilities) in odd.iter().enumerate() {
+        let mut satellite = Satellite::open(pod.address).await;
+        satellite.send(&json!({"type": "authenticate", "clientId": credentials.id,
+                               "token": credentials.token, "capabilities": capabilities}));
+        satellite.expect("authenticated").await;
+        satellite.send(&json!({"type": "heartbeat", "version": "0.5.0", "uptimeSeconds": 1,
+                               "capabilities": capabilities}));
+        let heard = (n + 1) as f64;
+        pod.expect_metric("groundstation_heartbeats_received_total", heard).await;
+        let left_out = "groundstation_dropped_messages_total{reason=\"capabilities\"}";
+        pod.expect_metric(left_out, 2.0 * heard).await;
+    }
+    assert_eq!(pod.show(credentials.id).await["capabilities"], json!([]));
+    pod.expect_log("capabilities were left out").await;
 }
 
 #[tokio::test]

@@ -52,6 +52,22 @@ async fn frames_that_are_no_message_are_dropped_and_counted_and_the_socket_stays
     fleet.check().await;
 }
 
+#[tokio::test]
+async fn messages_that_are_dropped_by_the_thousand_are_counted_and_told_of_a_few_times() {
+    const COUNT: usize = 1_000;
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let credentials = pod.register("edge", "eu").await;
+    let satellite = Satellite::connect(pod.address, &credentials).await;
+    for _ in 0..COUNT {
+        satellite.send_frame(Message::text("{"));
+    }
+    pod.expect_metric(&dropped("invalid_json"), COUNT as f64).await;
+    let told = pod.log().lines().filter(|line| line.contains("a message was dropped")).count();
+    // A burst of fifty, and one each second.
+    assert!((50..150).contains(&told), "{told} lines");
+}
+
 /// A heartbeat of exactly this many bytes.
 fn heartbeat_of(bytes: usize) -> Message {
     let frame = |padding: &str| json!({"type": "heartbeat", "padding": padding}).to_string();

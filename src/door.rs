@@ -165,6 +165,11 @@ impl Door {
         self.addresses.failed(client, Instant::now());
     }
 
+    /// Remembers that somebody from there had a place and said nothing with it.
+    pub fn silent(&self, client: IpAddr) {
+        self.addresses.silent(client, Instant::now());
+    }
+
     /// Accepts and serves connections until `stop`, then until the last request has ended.
     pub async fn serve(
         self: Arc<Self>,
@@ -286,7 +291,7 @@ impl Door {
     fn said_nothing(&self, arrival: &Arrival) {
         self.metrics.refused(Refusal::AuthenticationTimeout);
         if !self.settings.proxies.trust(arrival.peer) {
-            self.failed(arrival.peer);
+            self.silent(arrival.peer);
         }
     }
 

@@ -18,20 +18,24 @@ use axum::{Extension, Router};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::info;
 
 use crate::budgets::Budgets;
 use crate::credentials::Credentials;
 use crate::door::addresses::Place;
+use crate::door::bucket::Rate;
 use crate::door::log_gate::LogGate;
 use crate::door::refusal::Refusal;
 use crate::door::{Arrival, Door};
 use crate::health::Health;
 use crate::heartbeats::Heartbeats;
+use crate::lifecycle::SatelliteId;
 use crate::log::append::Log;
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
 use crate::standing::Standing;
 use backends::Backends;
+use protocol::Capabilities;
 use room::Room;
 use socket::Upgrade;
 use table::SessionTable;
@@ -48,6 +52,9 @@ pub mod room;
 mod session;
 pub mod socket;
 pub mod table;
+
+/// Lines about what satellites send that is dropped, or complain about: so many at once, then one a second.
+pub const COMPLAINTS_TOLD: Rate = Rate { burst: 50.0, per_second: 1.0 };
 
 /// What every socket of this pod needs.
 pub struct Gateway {
@@ -83,6 +90,36 @@ pub struct Gateway {
     pub connects: Mutex<Budgets>,
     /// What is told of those that are refused.
     pub refusals: LogGate,
+    /// What is told of messages that are dropped, and of what satellites complain about.
+    pub complaints: LogGate,
+}
+
+impl Gateway {
+    /// Counts a message that is dropped, and tells of it.
+    fn drop_message(&self, satellite: SatelliteId, reason: &'static str) {
+        self.metrics.dropped(reason);
+        if let Some(left_out) = self.complaints.pass(Instant::now()) {
+            info!(%satellite, reason, left_out, "a message was dropped");
+        }
+    }
+
+    /// What a satellite says it can do, where that can be understood.
+    fn understood(
+        &self,
+        satellite: SatelliteId,
+        said: Option<Capabilities>,
+    ) -> Option<Vec<String>> {
+        match said? {
+            Capabilities::These(words) => Some(words),
+            Capabilities::Odd => {
+                self.metrics.dropped("capabilities");
+                if let Some(left_out) = self.complaints.pass(Instant::now()) {
+                    info!(%satellite, left_out, "a satellite's capabilities were left out: not a list of 64 words at most");
+                }
+                None
+            }
+        }
+    }
 }
 
 /// A socket on its way to being authenticated.

@@ -260,7 +260,11 @@ impl Numbers {
             self.locked_satellites.clone(),
         );
         r.register("authentications", "First messages by result", self.authentications.clone());
-        r.register("dropped_messages", "Messages dropped by reason", self.dropped.clone());
+        r.register(
+            "dropped_messages",
+            "Messages dropped, or their capabilities, by reason",
+            self.dropped.clone(),
+        );
         r.register("door_refusals", "Refused at the door by limit", self.refusals.clone());
         r.register("tls_reloads", "New certificates by outcome", self.tls_reloads.clone());
         r.register("results", "Results by what became of them", self.results.clone());
@@ -481,7 +485,7 @@ impl Numbers {
         self.authentications.get_or_create(&[("result", result)]).inc();
     }
 
-    /// Counts a message that was dropped.
+    /// Counts a message that was dropped, or what it says of capabilities.
     pub fn dropped(&self, reason: &'static str) {
         self.dropped.get_or_create(&[("reason", reason)]).inc();
     }

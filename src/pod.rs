@@ -140,6 +140,7 @@ pub async fn run(
         door: door.clone(),
         connects: Mutex::new(Budgets::new(config.door.connects)),
         refusals: LogGate::new(door::REFUSALS_TOLD),
+        complaints: LogGate::new(gateway::COMPLAINTS_TOLD),
     });
     let sockets = gateway.sockets.clone();
     let api = Arc::new(Api {

@@ -10,6 +10,12 @@
 //! its own, and no stranger takes its place. Where too many failed at the pod as a whole, only origins are turned
 //! away from which somebody failed.
 //!
+//! Silence is no failure: a failure costs a look at the credentials, silence a place, and with its places
+//! it is paid. So nobody is turned away because others were silent. Where many of one origin were, each that comes
+//! from there takes the place of one who waits there, at random and at once: a satellite that needs its place for
+//! two round trips keeps it for that long, however many come and say nothing; and of those that are slow some
+//! keep it too, which they would not if the oldest went first.
+//!
 //! What is remembered is bounded too: an origin with nothing open and nothing on its account is
 //! forgotten when room is needed, a proven one last.
 
@@ -38,6 +44,9 @@ const PROVEN_FAILURES: f32 = 8.0;
 /// In how long half of what is remembered of successes and of failures fades.
 const SUCCESSES_FADE: Duration = Duration::from_secs(15 * 60);
 const FAILURES_FADE: Duration = Duration::from_secs(2 * 60);
+
+/// So many of an origin that said nothing are a crowd: more than those whose line was slow.
+const CROWD: f32 = 8.0;
 
 /// As much of a network's failures makes all its origins suspect; of an origin's own, one does.
 const SUSPECT_NETWORK: f32 = 8.0;
@@ -165,7 +174,9 @@ struct Account {
     failures: Bucket,
     /// Wrong administrators' tokens.
     wrong_tokens: Bucket,
+    /// Those who failed, or said nothing.
     failed: Recent,
+    silent: Recent,
     proven: Recent,
 }
 
@@ -177,6 +188,7 @@ impl Account {
             failures: Bucket::full(rate, now),
             wrong_tokens: Bucket::full(WRONG_TOKENS, now),
             failed: Recent::never(now),
+            silent: Recent::never(now),
             proven: Recent::never(now),
         }
     }
@@ -239,9 +251,11 @@ struct Held {
 }
 
 /// For whom a place is sought.
+#[derive(Clone, Copy)]
 struct Newcomer {
     is_proven: bool,
     now: Instant,
+    /// For how long one may be idle whose place is sought.
     patience: Duration,
 }
 
@@ -406,6 +420,11 @@ impl Addresses {
         self.lock().failed(address.into(), &self.bounds, now);
     }
 
+    /// Remembers that somebody from there had a place and said nothing with it.
+    pub fn silent(&self, address: IpAddr, now: Instant) {
+        self.lock().silent(address.into(), &self.bounds, now);
+    }
+
     /// Remembers that somebody authenticated from there.
     pub fn succeeded(&self, address: IpAddr, now: Instant) {
         let mut state = self.lock();
@@ -484,8 +503,11 @@ impl State {
         let mut somebody = false;
         if let Some(origin) = origin {
             let share = bounds.share(kind, standing.map_or(0.0, |standing| standing.proven));
-            if *self.account(origin.own, bounds, now).places(kind) >= share {
-                self.shed(kind, &newcomer, Some(origin.own), bounds)
+            let own = self.account(origin.own, bounds, now);
+            if *own.places(kind) >= share {
+                let is_crowd = own.silent.level(FAILURES_FADE, now) >= CROWD;
+                let patience = if is_crowd { Duration::ZERO } else { bounds.patience };
+                self.shed(kind, &Newcomer { patience, ..newcomer }, Some(origin.own), bounds)
                     .ok_or(kind.full_of_address())?;
                 somebody = true;
             }
@@ -531,10 +553,10 @@ impl State {
         let held = self.leave(kind, slot, number)?;
         held.shed.cancel();
         let silence = held.idle_since().map(|since| newcomer.now.saturating_duration_since(since));
-        if silence.is_some_and(|silence| silence >= newcomer.patience)
+        if silence.is_some_and(|silence| silence >= bounds.patience)
             && let Some(origin) = held.origin
         {
-            self.failed(origin, bounds, newcomer.now);
+            self.silent(origin, bounds, newcomer.now);
         }
         Some(())
     }
@@ -561,6 +583,13 @@ impl State {
             let account = self.account(network, bounds, now);
             account.failures.take(rate.times(times), now);
             account.failed.add(FAILURES_FADE, now);
+        }
+    }
+
+    fn silent(&mut self, origin: Origin, bounds: &Bounds, now: Instant) {
+        self.account(origin.own, bounds, now).silent.add(FAILURES_FADE, now);
+        for network in origin.and_its_networks() {
+            self.account(network, bounds, now).failed.add(FAILURES_FADE, now);
         }
     }
 

@@ -81,15 +81,33 @@ fn whoever_says_nothing_for_a_while_makes_room_and_is_charged() {
     drop(held);
     let many = (10..20).filter(|n| take(&door, of(*n), second(now, 1)).is_ok()).count();
     assert_eq!(many, 10, "each goes before the next comes");
-    for _ in 0..2 {
-        door.failed(of(5), second(now, 1));
+    let suspect = door.lock().standing(of(5).into(), second(now, 1)).is_suspect;
+    assert!(suspect, "its silence is remembered");
+    for _ in 0..100 {
+        door.silent(of(5), second(now, 1));
     }
-    let refused = take(&door, of(5), second(now, 1)).err();
-    assert_eq!(
-        refused,
-        Some(Refusal::FailedAuthenticationsPerAddress),
-        "the third was its silence"
-    );
+    assert!(take(&door, of(5), second(now, 1)).is_ok(), "and nobody is turned away for it");
+}
+
+#[test]
+fn where_many_were_silent_each_that_comes_takes_the_place_of_one_who_waits() {
+    for is_proven in [false, true] {
+        let (door, now) = (addresses(), Instant::now());
+        if is_proven {
+            door.succeeded(of(1), now);
+        }
+        for _ in 0..CROWD as u32 {
+            door.silent(of(1), now);
+        }
+        let waiting = [take(&door, of(1), now), take(&door, of(1), now)];
+        let [Ok(busy), Ok(idle)] = waiting else { panic!("its share") };
+        busy.is_busy();
+        for _ in 0..20 {
+            let newcomer = take(&door, of(1), now).expect("a place");
+            assert!(!is_shed(&newcomer));
+        }
+        assert!(is_shed(&idle) && !is_shed(&busy));
+    }
 }
 
 #[test]

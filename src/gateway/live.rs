@@ -15,7 +15,7 @@ use std::time::Duration;
 use fail::fail_point;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::Gateway;
 use super::line::{Happened, Line};
@@ -269,6 +269,7 @@ impl<'a> Live<'a> {
                 self.gateway.metrics.heartbeats_received.inc();
                 self.beat_at = Instant::now();
                 fail_point!("session::heard_a_heartbeat");
+                let capabilities = self.gateway.understood(self.satellite, capabilities);
                 let about = self.news(About { version, capabilities });
                 self.beat(about);
                 None
@@ -279,9 +280,11 @@ impl<'a> Live<'a> {
                 self.offer_result(&text, config_id, system_id)
             }
             Ok(FromSatellite::StrategyError { strategy_id, message }) => {
-                let said: String = message.chars().take(MAX_LOGGED).collect();
-                warn!(satellite = %self.satellite, strategy = ?strategy_id, ?said,
-                    "a satellite reports that a strategy failed");
+                if let Some(left_out) = self.gateway.complaints.pass(Instant::now()) {
+                    let said: String = message.chars().take(MAX_LOGGED).collect();
+                    warn!(satellite = %self.satellite, strategy = ?strategy_id, ?said, left_out,
+                        "a satellite reports that a strategy failed");
+                }
                 self.pass_on("satellite.strategy_error", &text)
             }
             Ok(FromSatellite::ScriptPackageSyncState { .. }) => {
@@ -387,8 +390,7 @@ impl<'a> Live<'a> {
     }
 
     fn drop_message(&self, why: &'static str) -> Option<End> {
-        self.gateway.metrics.dropped(why);
-        info!(satellite = %self.satellite, reason = why, "a message was dropped");
+        self.gateway.drop_message(self.satellite, why);
         None
     }
 

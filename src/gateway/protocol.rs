@@ -53,7 +53,8 @@ pub enum FromSatellite {
         #[schemars(with = "String")]
         token: SecretString,
         /// What it can do.
-        capabilities: Option<Vec<String>>,
+        #[schemars(with = "Option<Vec<String>>")]
+        capabilities: Option<Capabilities>,
     },
     /// A sign of life.
     Heartbeat {
@@ -62,7 +63,8 @@ pub enum FromSatellite {
         /// How long the agent has been running.
         uptime_seconds: Option<f64>,
         /// What it can do, where that changed.
-        capabilities: Option<Vec<String>>,
+        #[schemars(with = "Option<Vec<String>>")]
+        capabilities: Option<Capabilities>,
     },
     /// The result of a check.
     Result {
@@ -145,6 +147,37 @@ pub enum FromSatellite {
         /// Of which kind.
         kind: String,
     },
+}
+
+/// What a satellite says it can do. It is there all the same where that cannot be understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Capabilities {
+    /// These.
+    These(Vec<String>),
+    /// Something else than a list of words, or more than there may be.
+    Odd,
+}
+
+impl<'de> Deserialize<'de> for Capabilities {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Capabilities, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Said {
+            Words(Vec<String>),
+            Odd(IgnoredAny),
+        }
+        Ok(match Said::deserialize(deserializer)? {
+            Said::Words(words) if words.len() <= MAX_CAPABILITIES && words.iter().all(fits) => {
+                Capabilities::These(words)
+            }
+            Said::Words(_) | Said::Odd(IgnoredAny) => Capabilities::Odd,
+        })
+    }
+}
+
+/// Whether a text is a word of a message.
+fn fits(word: &String) -> bool {
+    word.chars().count() <= MAX_WORD && !word.contains('\0')
 }
 
 /// How a checked system is.
@@ -348,19 +381,11 @@ impl FromSatellite {
     }
 
     fn within_limits(self) -> Result<FromSatellite, Malformed> {
-        let fits = |word: &String| word.chars().count() <= MAX_WORD && !word.contains('\0');
-        let all_fit = |words: &Option<Vec<String>>| {
-            words
-                .as_ref()
-                .is_none_or(|words| words.len() <= MAX_CAPABILITIES && words.iter().all(fits))
-        };
         let named = |words: &[&String]| words.iter().all(|w| !w.is_empty() && fits(w));
         let is_text = |text: &String| text.chars().count() <= MAX_TEXT;
         let fit = match &self {
-            FromSatellite::Authenticate { capabilities, .. } => all_fit(capabilities),
-            FromSatellite::Heartbeat { version, capabilities, .. } => {
-                version.as_ref().is_none_or(fits) && all_fit(capabilities)
-            }
+            FromSatellite::Authenticate { .. } => true,
+            FromSatellite::Heartbeat { version, .. } => version.as_ref().is_none_or(fits),
             FromSatellite::Result { config_id, system_id, executed_at, .. } => {
                 named(&[config_id, system_id, executed_at])
             }

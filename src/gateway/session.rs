@@ -15,7 +15,9 @@ use uuid::Uuid;
 
 use super::line::Line;
 use super::live::Live;
-use super::protocol::{FromSatellite, INVALID_CREDENTIALS, MUST_AUTHENTICATE, ToSatellite};
+use super::protocol::{
+    Capabilities, FromSatellite, INVALID_CREDENTIALS, MUST_AUTHENTICATE, ToSatellite,
+};
 use super::socket::{Broken, Message, Socket};
 use super::table::{Command, Inbox};
 use super::{Gateway, Handshake};
@@ -72,14 +74,11 @@ pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake
     drop(counted);
     match &admitted {
         Ok(_) => gateway.door.succeeded(handshake.client),
+        Err(Refusal::Credentials { .. } | Refusal::NotAuthenticate | Refusal::Violation(_)) => {
+            gateway.door.failed(handshake.client);
+        }
         // Whoever leaves without a word, or never says one, has had a place as well.
-        Err(
-            Refusal::Credentials { .. }
-            | Refusal::NotAuthenticate
-            | Refusal::Violation(_)
-            | Refusal::TooLate
-            | Refusal::Gone,
-        ) => gateway.door.failed(handshake.client),
+        Err(Refusal::TooLate | Refusal::Gone) => gateway.door.silent(handshake.client),
         Err(Refusal::TooOften { .. } | Refusal::Shed | Refusal::Unavailable) => {}
     }
     if let Err(refusal) = &admitted {
@@ -291,6 +290,7 @@ async fn authenticate(
                 return Err(Refusal::TooOften { satellite: id });
             }
             drop(connects);
+            let capabilities = gateway.understood(id, capabilities);
             let about = About { version: None, capabilities };
             Ok(Admitted { satellite: id, about, token_version })
         }
@@ -306,7 +306,7 @@ async fn authenticate(
 
 async fn first_message(
     socket: &mut Socket,
-) -> Result<(String, SecretString, Option<Vec<String>>), Refusal> {
+) -> Result<(String, SecretString, Option<Capabilities>), Refusal> {
     loop {
         return match socket.recv().await {
             None | Some(Ok(Message::Close(_))) => Err(Refusal::Gone),
@@ -346,7 +346,8 @@ async fn refuse(mut socket: Socket, gateway: &Gateway, refusal: Refusal) {
             ("not_authenticate", Some(MUST_AUTHENTICATE), NOT_AUTHENTICATED)
         }
         Refusal::Credentials { .. } => ("refused", Some(INVALID_CREDENTIALS), NOT_AUTHENTICATED),
-        Refusal::TooLate => ("timeout", Some(MUST_AUTHENTICATE), NOT_AUTHENTICATED),
+        // Its line may be slow: its credentials are not void.
+        Refusal::TooLate => ("timeout", None, TRY_AGAIN_LATER),
         Refusal::Gone => ("gone", None, NORMAL),
         Refusal::Violation(code) => ("violation", None, code),
         Refusal::TooOften { .. } => ("too_often", None, TRY_AGAIN_LATER),
