@@ -1,7 +1,7 @@
 //! What all routes have in common: what a query may ask, what a browser is told, who is there, and what is
 //! kept of it.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::raw::Raw;
 use crate::harness::{CALM, Fleet, Satellite};
@@ -47,6 +47,95 @@ async fn a_parameter_that_no_route_knows_is_refused_with_the_nearest_one() {
     {
         assert_eq!(pod.get(path).await.status, 200, "{path}");
     }
+}
+
+#[tokio::test]
+async fn what_may_come_once_is_refused_when_it_comes_twice() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    for (path, name) in [
+        ("/v1/satellites?tag=a:b&tag=c:d", "tag"),
+        ("/v1/satellites?limit=1&region=eu&limit=2", "limit"),
+        ("/v1/transitions?after=0&after=0", "after"),
+    ] {
+        let answer = pod.get(path).await;
+        assert_eq!(answer.status, 400, "{path}: {answer:?}");
+        let problem = answer.json();
+        assert_eq!(problem["type"], "urn:groundstation:problem:parameter-twice", "{path}");
+        assert_eq!(problem["path"], name, "{path}");
+    }
+    let mut raw = Raw::connect(pod.address).await;
+    raw.send("GET /v1/triggers HTTP/1.1\r\nHost: pod\r\n").await;
+    for token in [&fleet.admin_token, "another"] {
+        raw.send(format!("Authorization: Bearer {token}\r\n")).await;
+    }
+    raw.send("\r\n").await;
+    let head = raw.head().await;
+    assert!(head.starts_with("HTTP/1.1 400"), "{head}");
+    raw.read_until(b"Authorization comes more than once").await;
+}
+
+#[tokio::test]
+async fn a_request_says_once_for_which_host_it_is() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                   Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n";
+    for (request, status) in [
+        ("GET /livez HTTP/1.1\r\n\r\n".to_owned(), "400"),
+        ("GET /livez HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n".to_owned(), "400"),
+        (format!("GET /api/ws/satellite HTTP/1.1\r\n{upgrade}\r\n"), "400"),
+        ("GET /livez HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), "200"),
+        // As older probes do.
+        ("GET /livez HTTP/1.0\r\n\r\n".to_owned(), "200"),
+    ] {
+        let mut raw = Raw::connect(pod.address).await;
+        raw.send(&request).await;
+        let head = raw.head().await;
+        let [_, said, ..] = head.split(' ').collect::<Vec<_>>()[..] else { panic!("{head}") };
+        assert_eq!(said, status, "{request}");
+    }
+}
+
+#[tokio::test]
+async fn a_change_that_names_nothing_that_can_be_changed_is_refused() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let edge = pod.register("edge", "eu").await;
+    let path = format!("/v1/satellites/{}", edge.id);
+    let change = async |body: Value| {
+        pod.call("PATCH", &path, Some(&fleet.admin_token), Some(body.to_string())).await
+    };
+    for body in [json!({}), json!({"nmae": "other"}), json!({"id": edge.id, "status": "online"})] {
+        let answer = change(body.clone()).await;
+        assert_eq!(answer.status, 422, "{body}: {answer:?}");
+        let detail = answer.json()["detail"].to_string();
+        assert!(detail.contains("name, region, tags, offlineThresholdMs"), "{detail}");
+    }
+    for body in [json!({"name": "edge", "more": 1}), json!({"offlineThresholdMs": null})] {
+        assert_eq!(change(body.clone()).await.status, 200, "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_is_not_what_it_seems_is_refused_and_one_that_is_there_does_no_harm() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let token = Some(fleet.admin_token.as_str());
+    for odd in ["\u{202e}egde", "ed\u{200b}ge", "edge\u{feff}", "\u{2067}edge", "e\u{ad}dge"] {
+        for body in [json!({"name": odd, "region": "eu"}), json!({"name": "edge", "region": odd})] {
+            let answer = pod.call("POST", "/v1/satellites", token, Some(body.to_string())).await;
+            assert_eq!(answer.status, 422, "{body}: {answer:?}");
+        }
+    }
+    // Joiners are part of scripts and of emoji.
+    pod.register("نامه\u{200c}ای 👩\u{200d}🚀", "eu").await;
+    let edge = pod.register("edge", "eu").await;
+    let imported = "update satellites set name = $1 where id = $2";
+    fleet.sql().await.execute(imported, &[&"ed\u{202e}ge", &edge.id]).await.expect("renamed");
+    let path = format!("/v1/satellites/{}", edge.id);
+    let change = json!({"offlineThresholdMs": 60_000});
+    assert_eq!(pod.call("PATCH", &path, token, Some(change.to_string())).await.status, 200);
 }
 
 #[tokio::test]

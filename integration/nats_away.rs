@@ -88,3 +88,16 @@ async fn a_pod_does_not_grow_while_nats_is_away_and_then_publishes_everything_in
     come_and_go(&pod, &satellites[0]).await;
     fleet.check().await;
 }
+
+#[tokio::test]
+async fn a_pod_that_has_nothing_to_deliver_ends_at_once_while_nats_is_away() {
+    let mut fleet = Fleet::with_own_nats(CALM).await;
+    let mut pod = fleet.pod("a").await;
+    expect_relay(&pod, "leading").await;
+    fleet.own_nats().kill();
+    pod.expect_log("NATS is away: edges wait in the log").await;
+    pod.terminate();
+    assert!(pod.exit().await.success());
+    let log = pod.log();
+    assert!(log.contains("drained") && !log.contains("did not end in time"), "{log}");
+}

@@ -142,9 +142,13 @@ async fn authorize(
     request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
-    let token = request
-        .headers()
-        .get(header::AUTHORIZATION)
+    let mut given = request.headers().get_all(header::AUTHORIZATION).iter();
+    let (first, second) = (given.next(), given.next());
+    if second.is_some() {
+        // Which of them a proxy has looked at nobody knows.
+        return Err(Problem::header_twice("Authorization"));
+    }
+    let token = first
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.split_once(' '))
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))

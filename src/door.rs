@@ -16,8 +16,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
-use axum::http::{HeaderMap, HeaderValue, Request, header};
-use axum::response::Response;
+use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, Version, header};
+use axum::response::{IntoResponse, Response};
 use hyper::body::{Frame, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
@@ -66,6 +66,9 @@ const READ_AHEAD_BYTES: usize = 8 * 1024;
 
 /// Lines about those who were refused: so many at once, then one every six seconds.
 pub const REFUSALS_TOLD: Rate = Rate { burst: 20.0, per_second: 1.0 / 6.0 };
+
+/// What is answered to a request that does not say for which host it is.
+const NO_HOST: &str = "the header Host must be there once";
 
 /// For how long a browser that was here once speaks TLS to this host and nothing else: two years.
 const STRICT_TRANSPORT: &str = "max-age=63072000";
@@ -317,10 +320,14 @@ impl Door {
                 self.settings.access_log.is_on().then(|| Access::begin(&request, &arrival));
             request.extensions_mut().insert(arrival);
             request.extensions_mut().insert(hang_up.clone());
+            let is_for_a_host = has_its_host(&request);
             let (answer, busy) = (routes.call(request), Busy::new(place.clone()));
             let is_tls = self.tls.is_some();
             async move {
-                let mut answer: Response = answer.await?;
+                let mut answer: Response = match is_for_a_host {
+                    true => answer.await?,
+                    false => (StatusCode::BAD_REQUEST, NO_HOST).into_response(),
+                };
                 let headers = answer.headers_mut();
                 headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
                 if is_tls {
@@ -369,6 +376,12 @@ impl Door {
             self.said_nothing(arrival);
         }
     }
+}
+
+/// Whether a request says once for which host it is, as it must from HTTP/1.1 on (RFC 9112, 3.2).
+fn has_its_host<B>(request: &Request<B>) -> bool {
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    hosts == 1 || (hosts == 0 && request.version() < Version::HTTP_11)
 }
 
 /// While there is one, something is being done for whoever has the place.

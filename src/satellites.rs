@@ -81,6 +81,21 @@ impl NewSatellite {
     pub fn check(&self) -> Result<(), Invalid> {
         check_text("name", &self.name)?;
         check_text("region", &self.region)?;
+        self.check_rest()
+    }
+
+    /// The same, but for texts that were there before: those of an import may be of another taste.
+    pub fn check_after(&self, before: &NewSatellite) -> Result<(), Invalid> {
+        if self.name != before.name {
+            check_text("name", &self.name)?;
+        }
+        if self.region != before.region {
+            check_text("region", &self.region)?;
+        }
+        self.check_rest()
+    }
+
+    fn check_rest(&self) -> Result<(), Invalid> {
         if self.tags.len() > MAX_TAGS {
             return Err(invalid("tags", format!("must be at most {MAX_TAGS}")));
         }
@@ -117,7 +132,20 @@ fn check_text(field: &str, text: &str) -> Result<(), Invalid> {
     if text.contains(char::is_control) {
         return Err(invalid(field, "must not contain control characters"));
     }
+    if text.contains(is_unseen) {
+        return Err(invalid(
+            field,
+            "must not contain characters that change its direction or are not seen",
+        ));
+    }
     Ok(())
+}
+
+/// Whether a character makes a text look like another one. Joiners are not among them: scripts and emoji need
+/// them.
+fn is_unseen(c: char) -> bool {
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{61c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+        | '\u{ad}' | '\u{200b}' | '\u{2028}' | '\u{2029}' | '\u{2060}'..='\u{2064}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
 }
 
 /// Which satellites to list.

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::connection::State;
 use async_nats::service::endpoint::Endpoint;
 use async_nats::service::{Request, Service, ServiceExt, error};
 use async_nats::{Client, HeaderMap};
@@ -17,6 +18,7 @@ use futures_util::stream::{self, StreamExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, warn};
@@ -46,6 +48,9 @@ const UNDER_WAY: usize = 256;
 
 /// How long a request may take, waiting included.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long it may take until no question comes any more when the pod ends.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long the last replies may take to leave when the pod ends.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -168,18 +173,25 @@ impl Micro {
         });
         let answering = TaskTracker::new();
         let mut service = Some(service);
+        let mut end_by = None;
         loop {
             tokio::select! {
                 Some((question, request)) = requests.next() => {
                     answers.clone().take(question, request, &answering).await;
                 }
-                // Then the endpoints end, when what they have taken is taken from them.
+                // Then the endpoints end, when what they have taken is taken from them. While NATS is away they
+                // do not, and nobody asks.
                 () = stop.cancelled(), if service.is_some() => {
                     let Some(service) = service.take() else { continue };
                     if let Err(error) = service.stop().await {
                         debug!(%error, "the service did not stop");
                     }
+                    if nats.connection_state() != State::Connected {
+                        break;
+                    }
+                    end_by = Some(Instant::now() + END_TIMEOUT);
                 }
+                () = sleep_until(end_by.unwrap_or_else(Instant::now)), if end_by.is_some() => break,
                 else => break,
             }
         }

@@ -150,6 +150,20 @@ impl Problem {
         Problem { path: Some(name.to_owned()), ..problem }
     }
 
+    /// 400, for a parameter that comes more than once.
+    pub fn parameter_twice(name: &str) -> Problem {
+        let detail = format!("The parameter {name:?} comes more than once: send it once.");
+        let (status, kind) = (StatusCode::BAD_REQUEST, "parameter-twice");
+        let problem = Problem::new(status, kind, "Parameter given twice", detail);
+        Problem { path: Some(name.to_owned()), ..problem }
+    }
+
+    /// 400, for a header that comes more than once and must not.
+    pub fn header_twice(name: &str) -> Problem {
+        let detail = format!("The header {name} comes more than once: send it once.");
+        Problem::new(StatusCode::BAD_REQUEST, "header-twice", "Header given twice", detail)
+    }
+
     /// 413, for a question or an answer that is larger than what it travels on allows.
     pub fn too_large(detail: impl Into<String>) -> Problem {
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Too large", detail)

@@ -1,8 +1,9 @@
-//! A parameter that a route does not know is refused, rather than to answer another question than was asked.
+//! A parameter that a route does not know, or that comes twice, is refused, rather than to answer another question
+//! than was asked.
 //!
 //! What a route knows is what `/openapi.json` says of it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
 use axum::extract::{MatchedPath, Request};
@@ -58,9 +59,13 @@ pub async fn check(path: MatchedPath, request: Request, next: Next) -> Result<Re
         };
         let known = KNOWN.get(&(method, path.as_str().to_owned()));
         let known = known.map(Vec::as_slice).unwrap_or_default();
+        let mut given = HashSet::new();
         for (name, _) in form_urlencoded::parse(query.as_bytes()) {
             if !known.iter().any(|known| *known == name) {
                 return Err(Problem::unknown_parameter(&shown(&name), known));
+            }
+            if !given.insert(name.clone()) {
+                return Err(Problem::parameter_twice(&name));
             }
         }
     }

@@ -288,6 +288,12 @@ pub async fn change(
 ) -> Result<(Tag, Json<SatelliteJson>), Problem> {
     let id = satellite_id(path)?;
     let Json(asked) = body?;
+    if asked.is_empty() {
+        return Err(Problem::invalid(format!(
+            "The body names none of what can be changed: {}.",
+            Change::FIELDS.join(", ")
+        )));
+    }
     let expected = conditions::expected(&headers)?;
     let (actor, default) = (Actor::admin(), api.default_threshold);
     let change = async |client: &mut Object| {

@@ -38,6 +38,15 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<i
 }
 
 impl Change {
+    /// What can be changed.
+    pub const FIELDS: [&str; 4] = ["name", "region", "tags", "offlineThresholdMs"];
+
+    /// Whether nothing is to change.
+    pub fn is_empty(&self) -> bool {
+        let Change { name, region, tags, offline_threshold_ms } = self;
+        name.is_none() && region.is_none() && tags.is_none() && offline_threshold_ms.is_none()
+    }
+
     fn of(self, before: &NewSatellite) -> NewSatellite {
         NewSatellite {
             name: self.name.unwrap_or_else(|| before.name.clone()),
@@ -116,7 +125,7 @@ pub async fn change(
         offline_threshold_ms: row.try_get("offline_threshold_ms")?,
     };
     let after = change.of(&before);
-    if let Err(invalid) = after.check() {
+    if let Err(invalid) = after.check_after(&before) {
         return Ok(Changed::Invalid(invalid));
     }
     if after != before {
