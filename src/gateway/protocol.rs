@@ -167,7 +167,9 @@ impl<'de> Deserialize<'de> for Capabilities {
             Odd(IgnoredAny),
         }
         Ok(match Said::deserialize(deserializer)? {
-            Said::Words(words) if words.len() <= MAX_CAPABILITIES && words.iter().all(fits) => {
+            Said::Words(words)
+                if words.len() <= MAX_CAPABILITIES && words.iter().all(|word| fits(word)) =>
+            {
                 Capabilities::These(words)
             }
             Said::Words(_) | Said::Odd(IgnoredAny) => Capabilities::Odd,
@@ -176,7 +178,7 @@ impl<'de> Deserialize<'de> for Capabilities {
 }
 
 /// Whether a text is a word of a message.
-fn fits(word: &String) -> bool {
+fn fits(word: &str) -> bool {
     word.chars().count() <= MAX_WORD && !word.contains('\0')
 }
 
@@ -385,7 +387,7 @@ impl FromSatellite {
         let is_text = |text: &String| text.chars().count() <= MAX_TEXT;
         let fit = match &self {
             FromSatellite::Authenticate { .. } => true,
-            FromSatellite::Heartbeat { version, .. } => version.as_ref().is_none_or(fits),
+            FromSatellite::Heartbeat { version, .. } => version.as_deref().is_none_or(fits),
             FromSatellite::Result { config_id, system_id, executed_at, .. } => {
                 named(&[config_id, system_id, executed_at])
             }
@@ -393,7 +395,7 @@ impl FromSatellite {
                 named(&[strategy_id]) && is_text(message)
             }
             FromSatellite::ScriptPackageSyncState { lockfile_hash, error_message, .. } => {
-                lockfile_hash.as_ref().is_none_or(fits)
+                lockfile_hash.as_deref().is_none_or(fits)
                     && error_message.as_ref().is_none_or(is_text)
             }
             FromSatellite::RequestScriptPackageManifest { lockfile_hash } => {
@@ -404,7 +406,7 @@ impl FromSatellite {
                 named(&[request_id, config_id, collector_id]) && fits(run_id)
             }
             FromSatellite::RequestConfigSecrets { request_id, config_id, run_id } => {
-                named(&[request_id, config_id]) && run_id.as_ref().is_none_or(fits)
+                named(&[request_id, config_id]) && run_id.as_deref().is_none_or(fits)
             }
             FromSatellite::CapabilitySecretRequest { request_id, kind } => {
                 named(&[request_id, kind])
