@@ -112,10 +112,12 @@ async fn play(seed: u64, length: Duration, plan: &[Planned], stops_at_the_first:
 
 fn stage(run: &Arc<Run>, mood: watch::Receiver<Mood>) -> Stage {
     let lines = std::array::from_fn(|pod| run.world.posts[pod].line.address);
-    let verdicts = run.verdicts.clone();
+    let (seed, run) = (run.seed, run.clone());
     let usurped = move |member: &Member| {
-        let how = format!("the newest connection of {} was taken over", member.name);
-        verdicts.broken(Promise::NothingOlderTakesOver, &how);
+        if verdict::older_tries_are_known(&member.state().life, &run.windows, Instant::now()) {
+            let how = format!("the newest connection of {} was taken over", member.name);
+            run.verdicts.broken(Promise::NothingOlderTakesOver, &how);
+        }
     };
-    Stage { lines, mood, seed: run.seed, usurped: Arc::new(usurped) }
+    Stage { lines, mood, seed, usurped: Arc::new(usurped) }
 }

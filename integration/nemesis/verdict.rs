@@ -130,10 +130,26 @@ pub fn fault_of_end(
     let (welcomed, End::Dropped | End::Closed(_)) = (attempt.welcomed?, end) else { return None };
     let began = at.checked_sub(SETTLE).unwrap_or(*at).max(welcomed);
     let (least, _) = life.thresholds(began, TIMING.threshold);
-    let silence = attempt.longest_silence(*at, *at);
+    // A beat that comes while the pod gives it up is not heard in time.
+    let silence = attempt.longest_silence(at.checked_sub(SLACK).unwrap_or(*at), *at);
     let is_clear = windows.clear(|what| in_the_way(what, number, attempt.pod), began, *at + SLACK);
     let seconds = silence.as_secs_f64();
     (silence + SLACK < least && is_clear).then(|| format!("{end:?}, silent for {seconds:.1} s"))
+}
+
+/// Whether every pod that was tried lately can know what became of that try: where its line was
+/// hampered, a pod may take a connection for newer that is long over.
+pub fn older_tries_are_known(life: &Life, windows: &Windows, now: Instant) -> bool {
+    let since = now.checked_sub(SETTLE * 2).unwrap_or(now);
+    let lately = life.attempts.iter().rev().take_while(|attempt| {
+        attempt.began >= since || attempt.over.as_ref().is_none_or(|(at, _)| *at >= since)
+    });
+    let pods: Vec<usize> = lately.map(|attempt| attempt.pod).collect();
+    let may_hide_it = |what| match what {
+        Hampered::Line(pod) | Hampered::Pod(pod) => pods.contains(&pod),
+        what => what == Hampered::Machine,
+    };
+    windows.clear(may_hide_it, since, now)
 }
 
 /// Whether an end that the satellite chose must be in the log by now.
@@ -219,6 +235,26 @@ mod tests {
         assert!(fault(20, 22, &windows) && !fault(20, 26, &windows));
         windows.note(Hampered::Line(0), at(base, 22), at(base, 23));
         assert!(!fault(20, 22, &windows));
+        // One beat, in the moment in which it was given up.
+        let mut life = beating(base, 20);
+        life.attempts[0].beats.push(at(base, 44));
+        life.attempts[0].over = Some((at(base, 44), End::Dropped));
+        assert_eq!(fault_of_end(0, &life, &life.attempts[0], &Windows::default()), None);
+    }
+
+    #[test]
+    fn an_older_try_may_be_taken_for_a_newer_one_only_where_its_end_does_not_reach_the_pod() {
+        let base = Instant::now();
+        let mut life = beating(base, 20);
+        life.attempts[0].over = Some((at(base, 21), End::Goodbye));
+        life.tries(1);
+        life.attempts[1].began = at(base, 22);
+        let windows = Windows::default();
+        windows.note(Hampered::Line(2), at(base, 20), at(base, 40));
+        assert!(older_tries_are_known(&life, &windows, at(base, 24)));
+        windows.note(Hampered::Line(0), at(base, 20), at(base, 24));
+        assert!(!older_tries_are_known(&life, &windows, at(base, 24)));
+        assert!(older_tries_are_known(&life, &windows, at(base, 24) + SETTLE * 2 + SLACK));
     }
 
     #[test]
