@@ -214,6 +214,34 @@ async fn a_pod_that_ends_delivers_what_it_has_taken() {
     fleet.check().await;
 }
 
+#[tokio::test]
+async fn a_pod_that_ends_while_nats_is_away_says_how_many_results_are_lost() {
+    // The second one's deadline is over before the pod has done all it can for its results.
+    for deadline in ["20s", "7s"] {
+        let mut fleet = Fleet::with_own_nats(CALM).await;
+        let a = fleet.pod("a").await;
+        let plan = fleet.plan("b").with("GROUNDSTATION_DRAIN_DEADLINE", deadline);
+        let mut b = plan.start().await;
+        let credentials = a.register("edge", "eu").await;
+        a.assign(credentials.id, &json!([assignment("c")])).await;
+        let (satellite, _) = Satellite::welcomed(b.address, &credentials).await;
+        b.expect_nats().await;
+        fleet.own_nats().kill();
+        b.expect_log("NATS is away: edges wait in the log").await;
+        for n in 0..3 {
+            satellite.send(&result("c", n));
+        }
+        b.expect_metric("groundstation_results_waiting", 3.0).await;
+        let begun = std::time::Instant::now();
+        b.terminate();
+        assert!(b.exit().await.success());
+        println!("{deadline}: ended in {:?}", begun.elapsed());
+        let line = b.logged("the pod ends with results that were not delivered");
+        let line = line.unwrap_or_else(|| panic!("{deadline}: {}", b.log()));
+        assert_eq!(line["lost"], 3, "{deadline}");
+    }
+}
+
 /// In a cluster nats-server 2.10 knows the id of a message it refused, and answers its repetition as
 /// one of sequence 0, until its duplicate window is over.
 #[tokio::test]

@@ -224,7 +224,8 @@ pub async fn run(
     tasks.spawn(packages.listen(stop.clone()));
     let (looking, until) = (nats.clone(), stop.clone());
     tasks.spawn(async move { wanted.watch(&looking, until).await });
-    tasks.spawn(
+    let results_waiting = metrics.results_waiting.clone();
+    let publisher = tasks.spawn(
         Publisher {
             results,
             nats: nats.clone(),
@@ -316,7 +317,13 @@ pub async fn run(
     let rest = async { while tasks.join_next().await.is_some() {} };
     if timeout_at(by - APPEND_RESERVE, rest).await.is_err() {
         warn!("parts of the pod did not end in time");
+        // Otherwise it has said so itself.
+        let was_publishing = !publisher.is_finished();
         tasks.shutdown().await;
+        let lost = results_waiting.get();
+        if was_publishing && lost > 0 {
+            warn!(lost, "the pod ends with results that were not delivered");
+        }
     }
     // Every way into the log is gone now: the appender ends when it has appended what it took.
     if timeout_at(by, appender).await.is_err() {
