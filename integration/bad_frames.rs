@@ -68,6 +68,23 @@ async fn messages_that_are_dropped_by_the_thousand_are_counted_and_told_of_a_few
     assert!((50..150).contains(&told), "{told} lines");
 }
 
+#[tokio::test]
+async fn strategy_errors_by_the_thousand_are_passed_on_and_told_of_a_few_times() {
+    const COUNT: usize = 1_000;
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    pod.expect_nats().await;
+    let credentials = pod.register("edge", "eu").await;
+    let satellite = Satellite::connect(pod.address, &credentials).await;
+    for _ in 0..COUNT {
+        satellite.send(&json!({"type": "strategy_error", "strategyId": "s", "message": "failed"}));
+    }
+    satellite.send_frame(Message::text("{"));
+    pod.expect_metric(&dropped("invalid_json"), 1.0).await;
+    let told = pod.log().lines().filter(|line| line.contains("that a strategy failed")).count();
+    assert!((50..150).contains(&told), "{told} lines");
+}
+
 /// A heartbeat of exactly this many bytes.
 fn heartbeat_of(bytes: usize) -> Message {
     let frame = |padding: &str| json!({"type": "heartbeat", "padding": padding}).to_string();
