@@ -127,6 +127,12 @@ async fn satellites_are_created_listed_shown_and_removed_on_the_command_line() {
     assert!(line("ExecStart=").contains("--env-file /etc/satellite.env"));
     let (_, listed, _) = ran(&["satellite", "list", "--region", "eu"], &api).await;
     assert!(listed.contains(&id) && !listed.contains("other"), "{listed}");
+    for (second, is_listed) in [("rack:7", true), ("rack:8", false)] {
+        let both = ["satellite", "list", "--tag", "rack:7", "--tag", second];
+        let (listed, printed, said) = ran(&both, &api).await;
+        assert!(listed, "{said}");
+        assert_eq!(printed.contains(&id), is_listed, "{second}: {printed}");
+    }
     let (_, shown, _) = ran(&["satellite", "show", &id, "--json"], &api).await;
     assert_eq!(&serde_json::from_str::<Value>(&shown).expect("JSON"), satellite);
 

@@ -221,6 +221,51 @@ async fn every_refusal_says_what_to_do() {
     }
 }
 
+#[tokio::test]
+async fn a_satellite_is_listed_for_several_tags_if_it_has_all_of_them() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    for (name, tags) in [
+        ("a", json!({"tier": "gold", "rack": "7", "city": "Ulm"})),
+        ("b", json!({"tier": "gold", "rack": "8"})),
+        ("c", json!({"tier": "silver", "rack": "7"})),
+        ("d", json!({})),
+    ] {
+        pod.register_with(json!({"name": name, "region": "eu", "tags": tags})).await;
+    }
+    let cases: [(&str, &[&str]); 7] = [
+        ("tag=tier:gold&tag=rack:7", &["a"]),
+        ("tag=rack:7&region=eu&tag=city:Ulm&tag=tier:gold", &["a"]),
+        ("tag=tier:gold&tag=tier:gold", &["a", "b"]),
+        // A satellite has one value of a tag.
+        ("tag=tier:gold&tag=tier:silver", &[]),
+        ("tag=tier:gold&tag=absent:x", &[]),
+        ("tag=rack:7", &["a", "c"]),
+        ("", &["a", "b", "c", "d"]),
+    ];
+    for (query, expected) in cases {
+        assert_eq!(names(&pod, query).await, expected, "{query}");
+    }
+    let page = pod.get("/v1/satellites?tag=tier:gold&tag=tier:gold&limit=1").await.json();
+    let cursor = page["nextCursor"].as_str().expect("a second page");
+    let rest = format!("tag=tier:gold&tag=tier:gold&limit=1&cursor={cursor}");
+    assert_eq!(names(&pod, &rest).await, ["b"]);
+    // No satellite has as many.
+    let many = vec!["tag=tier:gold"; 65].join("&");
+    for (query, words) in [
+        ("tag=tier:gold&tag=rack", "written name:value"),
+        ("tag=tier:gold&tag=a:%00", "NUL"),
+        (&many, "at most"),
+        ("tag=tier:gold&tag=rack:7&position=1", "limit and cursor only"),
+    ] {
+        let answer = pod.get(&format!("/v1/satellites?{query}")).await;
+        assert_eq!(answer.status, 422, "{query}: {answer:?}");
+        problem(&answer);
+        let detail = answer.json()["detail"].as_str().expect("a detail").to_owned();
+        assert!(detail.contains(words), "{query}: {detail}");
+    }
+}
+
 async fn names(pod: &Pod, query: &str) -> Vec<String> {
     let answer = pod.get(&format!("/v1/satellites?{query}")).await;
     assert_eq!(answer.status, 200, "{query}: {answer:?}");

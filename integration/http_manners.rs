@@ -54,7 +54,7 @@ async fn what_may_come_once_is_refused_when_it_comes_twice() {
     let fleet = Fleet::new(CALM).await;
     let pod = fleet.pod("a").await;
     for (path, name) in [
-        ("/v1/satellites?tag=a:b&tag=c:d", "tag"),
+        ("/v1/satellites?region=eu&tag=a:b&region=us", "region"),
         ("/v1/satellites?limit=1&region=eu&limit=2", "limit"),
         ("/v1/transitions?after=0&after=0", "after"),
     ] {

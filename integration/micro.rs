@@ -112,6 +112,12 @@ async fn every_endpoint_says_what_its_route_says() {
     pod.expect_nats().await;
     let satellites = fleet.register(&pod, "edge", 3).await;
     let [here, gone, never] = [&satellites[0], &satellites[1], &satellites[2]].map(|s| s.id);
+    for (id, rack) in [(here, "7"), (gone, "8")] {
+        let change = json!({"tags": {"tier": "gold", "rack": rack}}).to_string();
+        let path = format!("/v1/satellites/{id}");
+        let changed = pod.call("PATCH", &path, Some(&fleet.admin_token), Some(change)).await;
+        assert_eq!(changed.status, 200, "{changed:?}");
+    }
     let _live = Satellite::connect(pod.address, &satellites[0]).await;
     come_and_go(&pod, &satellites[1]).await;
     fleet.expect_log_length(3).await;
@@ -134,6 +140,16 @@ async fn every_endpoint_says_what_its_route_says() {
         ),
         ("transitions.list", json!({"id": gone}), format!("/v1/satellites/{gone}/transitions")),
         ("triggers.list", json!({}), "/v1/triggers".into()),
+        (
+            "satellites.list",
+            json!({"tag": ["tier:gold", "rack:7"]}),
+            "/v1/satellites?tag=tier:gold&tag=rack:7".into(),
+        ),
+        (
+            "satellites.online",
+            json!({"tag": "tier:gold", "limit": 1}),
+            "/v1/satellites?tag=tier:gold&status=online&limit=1".into(),
+        ),
     ];
     let questions: Vec<Value> =
         pairs.iter().map(|(endpoint, body, _)| question(endpoint, body.clone())).collect();
@@ -153,8 +169,10 @@ async fn every_endpoint_says_what_its_route_says() {
         assert_eq!(still(reply(answer).clone()), still(over_http), "{endpoint} {body}");
     }
     assert_eq!(said.len(), pairs.len());
-    let online = reply(&said[3])["satellites"].as_array().expect("satellites");
-    assert_eq!(online.iter().map(|s| &s["id"]).collect::<Vec<_>>(), [&json!(here)]);
+    for n in [3, pairs.len() - 2, pairs.len() - 1] {
+        let online = reply(&said[n])["satellites"].as_array().expect("satellites");
+        assert_eq!(online.iter().map(|s| &s["id"]).collect::<Vec<_>>(), [&json!(here)]);
+    }
 
     let unknown = Uuid::new_v4();
     let asked = json!([

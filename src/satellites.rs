@@ -34,7 +34,7 @@ use idempotency::{Claim, Key};
 pub const MAX_CHARACTERS: usize = 200;
 
 /// The most tags of a satellite, and the most characters of a tag's name.
-const MAX_TAGS: usize = 64;
+pub const MAX_TAGS: usize = 64;
 const MAX_TAG_NAME: usize = 100;
 
 /// The longest offline threshold: a week.
@@ -155,8 +155,8 @@ pub struct ListFilter {
     pub status: Option<Status>,
     /// Only in this region.
     pub region: Option<String>,
-    /// Only with this tag.
-    pub tag: Option<(String, String)>,
+    /// Only with all of these tags, which may name one twice.
+    pub tags: Vec<(String, String)>,
     /// Only whose name contains this, whatever the case.
     pub text: Option<String>,
     /// Only after this name and id, in that order.
@@ -284,12 +284,12 @@ pub async fn shown(
 const LIST: &str = "
     select s.* from satellites_now s
      where ($2::text is null or s.region = $2)
-       and ($3::text is null or s.tags ->> $3 = $4)
-       and ($5::text is null or strpos(lower(s.name), lower($5)) > 0)
-       and ($6::text is null or (s.name, s.id) > ($6, $7))
-       and ($8::bool is null or $8 = coalesce(
+       and s.tags @> all ($3::jsonb[])
+       and ($4::text is null or strpos(lower(s.name), lower($4)) > 0)
+       and ($5::text is null or (s.name, s.id) > ($5, $6))
+       and ($7::bool is null or $7 = coalesce(
                s.last_event = 'connected' and s.observed_at <= online_until(
-                   s.last_heartbeat_at, s.offline_threshold_ms, $9, s.judged_at, s.resumed_at), false))
+                   s.last_heartbeat_at, s.offline_threshold_ms, $8, s.judged_at, s.resumed_at), false))
      order by s.name, s.id
      limit $1";
 
@@ -301,22 +301,15 @@ pub async fn list(
     limit: i64,
     default: Duration,
 ) -> Result<Vec<SatelliteJson>, tokio_postgres::Error> {
-    let (tag_name, tag_value) = filter.tag.clone().unzip();
+    // An object for each: one for all of them would hold one value of a name.
+    let tags = filter.tags.iter().map(|(name, value)| Json(BTreeMap::from([(name, value)])));
+    let tags: Vec<_> = tags.collect();
     let (after_name, after_id) = filter.after.clone().unzip();
     let online = filter.status.map(|status| status == Status::Online);
     let default_ms = i64::try_from(default.as_millis()).unwrap_or(i64::MAX);
     let limit = limit.clamp(1, MAX_LIMIT);
-    let parameters: [&(dyn ToSql + Sync); 9] = [
-        &limit,
-        &filter.region,
-        &tag_name,
-        &tag_value,
-        &filter.text,
-        &after_name,
-        &after_id,
-        &online,
-        &default_ms,
-    ];
+    let parameters: [&(dyn ToSql + Sync); 8] =
+        [&limit, &filter.region, &tags, &filter.text, &after_name, &after_id, &online, &default_ms];
     // Row by row: what has come is read while Postgres looks for the rest.
     let rows = client.query_raw(LIST, parameters).await?;
     rows.map(|row| from_row(&row?, default)).try_collect().await

@@ -98,10 +98,12 @@ impl Question {
     fn takes(self) -> &'static str {
         match self {
             Question::SatellitesList => {
-                r#"{"status"?,"region"?,"tag"?,"q"?,"limit"?,"cursor"?,"at"?,"position"?}"#
+                r#"{"status"?,"region"?,"tag"?:"n:v"|["n:v",…],"q"?,"limit"?,"cursor"?,"at"?,"position"?}"#
             }
             Question::SatellitesGet => r#"{"id"}"#,
-            Question::SatellitesOnline => r#"{"region"?,"tag"?,"q"?,"limit"?,"cursor"?}"#,
+            Question::SatellitesOnline => {
+                r#"{"region"?,"tag"?:"n:v"|["n:v",…],"q"?,"limit"?,"cursor"?}"#
+            }
             Question::SatellitesStates => r#"{"ids":["…"]}"#,
             Question::SatellitesStats => r#"{"id","field"?,"window"?}"#,
             Question::TransitionsList => r#"{"id"?,"after"?,"limit"?,"event"?,"since"?,"until"?}"#,

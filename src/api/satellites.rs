@@ -1,17 +1,19 @@
 //! `/v1/satellites`.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::{FromRequestParts, Path, Query, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use deadpool_postgres::Object;
 use secrecy::ExposeSecret;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
@@ -23,7 +25,7 @@ use crate::lifecycle::{Edge, SatelliteId};
 use crate::liveness::Status;
 use crate::log::append::Outcome;
 use crate::satellites::change::{Change, Changed};
-use crate::satellites::{self, Created, ListFilter, MAX_LIMIT, NewSatellite, Shown};
+use crate::satellites::{self, Created, ListFilter, MAX_LIMIT, MAX_TAGS, NewSatellite, Shown};
 use crate::wire::{Actor, SatelliteJson};
 
 /// How many satellites a page has unless told otherwise.
@@ -38,9 +40,6 @@ pub struct ListQuery {
     status: Option<String>,
     /// Only this region
     region: Option<String>,
-    /// Only with this tag, `name:value`
-    #[param(pattern = "^[^:]+:")]
-    tag: Option<String>,
     /// Only names that contain this, whatever the case
     q: Option<String>,
     /// How many on a page
@@ -54,6 +53,43 @@ pub struct ListQuery {
     /// The fleet as it was right after this position; with limit and cursor only
     #[param(minimum = 0)]
     position: Option<i64>,
+}
+
+/// Which tags.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct TagQuery {
+    /// Only with this tag, `name:value`; given several times, only with all of them
+    #[serde(default, deserialize_with = "one_or_several")]
+    #[param(style = Form, explode, max_items = 64)]
+    tag: Vec<String>,
+}
+
+/// What is asked over NATS is JSON.
+fn one_or_several<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "tag must be a text or a list of texts")]
+    enum Said {
+        One(String),
+        Several(Vec<String>),
+        None(()),
+    }
+    Ok(match Said::deserialize(deserializer)? {
+        Said::One(tag) => vec![tag],
+        Said::Several(tags) => tags,
+        Said::None(()) => Vec::new(),
+    })
+}
+
+/// Other extractors of a query take each parameter once.
+impl<S: Sync> FromRequestParts<S> for TagQuery {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<TagQuery, Infallible> {
+        let query = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
+        let tag = query.filter(|(name, _)| name == "tag").map(|(_, tag)| tag.into_owned());
+        Ok(TagQuery { tag: tag.collect() })
+    }
 }
 
 /// A page of the fleet.
@@ -82,26 +118,27 @@ impl ListQuery {
 ///
 /// A cursor is a place, not a copy: a satellite that is there all the while is on exactly one page, or
 /// on none if it is renamed past the place meanwhile; others come and go without moving it.
-#[utoipa::path(get, operation_id = "listSatellites", path = "/v1/satellites", tag = "satellites", params(ListQuery), responses(
+#[utoipa::path(get, operation_id = "listSatellites", path = "/v1/satellites", tag = "satellites", params(ListQuery, TagQuery), responses(
     (status = 200, description = "A page of them", body = Page),
     (status = 410, description = "What was then has been dropped",
      body = super::problem::ProblemJson, content_type = "application/problem+json"),
 ))]
 pub async fn list(
     State(api): State<Arc<Api>>,
+    tags: TagQuery,
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Json<Page>, Problem> {
     let Query(query) = query?;
-    page(&api, query).await.map(Json)
+    page(&api, query, tags).await.map(Json)
 }
 
 /// A page of the fleet, whichever way it is asked for.
-pub async fn page(api: &Api, query: ListQuery) -> Result<Page, Problem> {
+pub async fn page(api: &Api, query: ListQuery, tags: TagQuery) -> Result<Page, Problem> {
     let limit = limit(query.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
     if query.at.is_some() || query.position.is_some() {
-        return as_it_was(api, query, limit).await;
+        return as_it_was(api, query, tags, limit).await;
     }
-    let filter = filter(query)?;
+    let filter = filter(query, tags)?;
     // One more than asked for tells whether there is a next page.
     let asked = limit + 1;
     let list = async |client: &mut Object| {
@@ -115,9 +152,14 @@ pub async fn page(api: &Api, query: ListQuery) -> Result<Page, Problem> {
 }
 
 /// The fleet at an earlier place, by id.
-async fn as_it_was(api: &Api, query: ListQuery, limit: i64) -> Result<Page, Problem> {
-    if query.status.is_some() || query.region.is_some() || query.tag.is_some() || query.q.is_some()
-    {
+async fn as_it_was(
+    api: &Api,
+    query: ListQuery,
+    tags: TagQuery,
+    limit: i64,
+) -> Result<Page, Problem> {
+    let has_tags = !tags.tag.is_empty();
+    if query.status.is_some() || query.region.is_some() || has_tags || query.q.is_some() {
         return Err(Problem::invalid("at and position go with limit and cursor only."));
     }
     let at = past::place(query.at, query.position)?;
@@ -125,10 +167,16 @@ async fn as_it_was(api: &Api, query: ListQuery, limit: i64) -> Result<Page, Prob
     Ok(Page { satellites, next_cursor: next.map(|id| id.to_string()), position: Some(position.0) })
 }
 
-fn filter(query: ListQuery) -> Result<ListFilter, Problem> {
+fn filter(query: ListQuery, TagQuery { tag: tags }: TagQuery) -> Result<ListFilter, Problem> {
+    if tags.len() > MAX_TAGS {
+        let detail = format!("tag may come at most {MAX_TAGS} times: no satellite has more.");
+        return Err(Problem::invalid(detail));
+    }
     // The database has no place for one in a text.
-    for (name, text) in [("region", &query.region), ("tag", &query.tag), ("q", &query.q)] {
-        if text.as_ref().is_some_and(|text| text.contains('\0')) {
+    let texts = [("region", &query.region), ("q", &query.q)];
+    let texts = texts.into_iter().filter_map(|(name, text)| Some((name, text.as_ref()?)));
+    for (name, text) in texts.chain(tags.iter().map(|tag| ("tag", tag))) {
+        if text.contains('\0') {
             return Err(Problem::invalid(format!("{name} must not contain a NUL character.")));
         }
     }
@@ -139,13 +187,11 @@ fn filter(query: ListQuery) -> Result<ListFilter, Problem> {
                 .ok_or_else(|| Problem::invalid("status must be online or offline."))
         })
         .transpose()?;
-    let tag = query
-        .tag
-        .map(|tag| match tag.split_once(':') {
-            Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
-            None => Err(Problem::invalid("tag must be written name:value.")),
-        })
-        .transpose()?;
+    let tags = tags.iter().map(|tag| match tag.split_once(':') {
+        Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
+        None => Err(Problem::invalid("tag must be written name:value.")),
+    });
+    let tags = tags.collect::<Result<_, _>>()?;
     let after = query
         .cursor
         .map(|cursor| {
@@ -155,7 +201,7 @@ fn filter(query: ListQuery) -> Result<ListFilter, Problem> {
                 .ok_or_else(|| Problem::invalid("cursor must be a nextCursor of an earlier page."))
         })
         .transpose()?;
-    Ok(ListFilter { status, region: query.region, tag, text: query.q, after })
+    Ok(ListFilter { status, region: query.region, tags, text: query.q, after })
 }
 
 fn cursor_after(satellite: &SatelliteJson) -> String {

@@ -57,17 +57,17 @@ enum SatelliteCommand {
         /// Only this region
         #[arg(long)]
         region: Option<String>,
-        /// Only with this tag
-        #[arg(long, value_name = "NAME:VALUE")]
-        tag: Option<String>,
+        /// Only with this tag; may be given several times, for those with all of them
+        #[arg(long = "tag", value_name = "NAME:VALUE")]
+        tags: Vec<String>,
         /// Only names that contain this
         #[arg(long, value_name = "TEXT")]
         q: Option<String>,
         /// The fleet as it was at this moment, such as 2026-03-01T12:00:00Z
-        #[arg(long, value_name = "TIME", conflicts_with_all = ["status", "region", "tag", "q"])]
+        #[arg(long, value_name = "TIME", conflicts_with_all = ["status", "region", "tags", "q"])]
         at: Option<String>,
         /// The fleet as it was right after this position of the log
-        #[arg(long, value_name = "N", conflicts_with_all = ["status", "region", "tag", "q", "at"])]
+        #[arg(long, value_name = "N", conflicts_with_all = ["status", "region", "tags", "q", "at"])]
         position: Option<u64>,
     },
     /// Show one satellite
@@ -152,20 +152,20 @@ pub fn run(args: SatelliteArgs) -> anyhow::Result<()> {
                 None => println!("token  was shown before; rotate-token makes a new one"),
             }
         }
-        SatelliteCommand::List { status, region, tag, q, at, position } => {
+        SatelliteCommand::List { status, region, tags, q, at, position } => {
             let position = position.map(|position| position.to_string());
             let filters = [
                 ("status", status),
                 ("region", region),
-                ("tag", tag),
                 ("q", q),
                 ("at", at),
                 ("position", position),
             ];
-            let filters: Vec<(&str, &str)> = filters
+            let once = filters
                 .iter()
-                .filter_map(|(name, value)| value.as_deref().map(|value| (*name, value)))
-                .collect();
+                .filter_map(|(name, value)| value.as_deref().map(|value| (*name, value)));
+            let filters: Vec<(&str, &str)> =
+                once.chain(tags.iter().map(|tag| ("tag", tag.as_str()))).collect();
             let mut satellites = client.list(&filters)?;
             // As-of pages come by id.
             satellites.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));

@@ -10,20 +10,29 @@ use crate::api::Api;
 use crate::api::parameters::satellite_named;
 use crate::api::past::{self, StatsQuery};
 use crate::api::problem::Problem;
-use crate::api::satellites::{self, ListQuery, Page};
+use crate::api::satellites::{self, ListQuery, Page, TagQuery};
 use crate::history::Stats;
 use crate::lifecycle::SatelliteId;
 use crate::satellites::states::{self, MAX_NAMED};
 use crate::wire::{SatelliteJson, StateJson};
 
+/// Which page of the fleet.
+#[derive(Deserialize)]
+pub struct Listed {
+    #[serde(flatten)]
+    query: ListQuery,
+    #[serde(flatten)]
+    tags: TagQuery,
+}
+
 /// As `GET /v1/satellites`.
-pub async fn list(api: &Api, asked: ListQuery) -> Result<Page, Problem> {
-    satellites::page(api, asked).await
+pub async fn list(api: &Api, asked: Listed) -> Result<Page, Problem> {
+    satellites::page(api, asked.query, asked.tags).await
 }
 
 /// As `GET /v1/satellites?status=online`.
-pub async fn online(api: &Api, asked: ListQuery) -> Result<Page, Problem> {
-    satellites::page(api, asked.online()).await
+pub async fn online(api: &Api, asked: Listed) -> Result<Page, Problem> {
+    satellites::page(api, asked.query.online(), asked.tags).await
 }
 
 /// Which satellite.
