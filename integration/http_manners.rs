@@ -128,14 +128,35 @@ async fn a_name_that_is_not_what_it_seems_is_refused_and_one_that_is_there_does_
             assert_eq!(answer.status, 422, "{body}: {answer:?}");
         }
     }
+    for odd in ["\u{202e}7", "7\u{200f}", "7\u{206a}", "\u{1b}[2J", "7\n"] {
+        for tags in [json!({"rack": odd}), json!({odd: "7"})] {
+            let body = json!({"name": "edge", "region": "eu", "tags": tags});
+            let answer = pod.call("POST", "/v1/satellites", token, Some(body.to_string())).await;
+            assert_eq!(answer.status, 422, "{body}: {answer:?}");
+            let detail = answer.json()["detail"].as_str().expect("a detail").to_owned();
+            assert!(detail.starts_with("tags.") && detail.contains("must not contain"), "{detail}");
+            assert!(!detail.contains(odd), "{detail:?}");
+        }
+    }
     // Joiners are part of scripts and of emoji.
     pod.register("نامه\u{200c}ای 👩\u{200d}🚀", "eu").await;
     let edge = pod.register("edge", "eu").await;
-    let imported = "update satellites set name = $1 where id = $2";
-    fleet.sql().await.execute(imported, &[&"ed\u{202e}ge", &edge.id]).await.expect("renamed");
+    let imported = "update satellites set name = $1, tags = $2 where id = $3";
+    let tags = json!({"rack": "7\u{202e}"});
+    let sql = fleet.sql().await;
+    sql.execute(imported, &[&"ed\u{202e}ge", &tags, &edge.id]).await.expect("renamed");
+    assert_eq!(pod.show(edge.id).await["tags"], tags);
     let path = format!("/v1/satellites/{}", edge.id);
-    let change = json!({"offlineThresholdMs": 60_000});
-    assert_eq!(pod.call("PATCH", &path, token, Some(change.to_string())).await.status, 200);
+    for (change, status) in [
+        (json!({"offlineThresholdMs": 60_000}), 200),
+        (json!({"tags": {"rack": "7\u{202e}", "tier": "gold"}}), 200),
+        (json!({"tags": {"rack": "8\u{202e}"}}), 422),
+        (json!({"name": "edge\u{202e}"}), 422),
+        (json!({"name": "edge", "tags": {"rack": "7"}}), 200),
+    ] {
+        let answer = pod.call("PATCH", &path, token, Some(change.to_string())).await;
+        assert_eq!(answer.status, status, "{change}: {answer:?}");
+    }
 }
 
 #[tokio::test]

@@ -299,6 +299,33 @@ async fn what_breaks_a_limit_is_refused_by_field_and_the_others_come_all_the_sam
 }
 
 #[tokio::test]
+async fn a_name_that_is_not_what_it_seems_comes_as_it_is_and_is_told_of() {
+    let (fleet, checkstack) = (Fleet::new(CALM).await, Checkstack::with_plugin().await);
+    let pod = fleet.pod("a").await;
+    let (edge, plain) =
+        (checkstack.satellite("ed\u{202e}ge").await, checkstack.satellite("plain").await);
+    let tagged = format!(
+        r#"update plugin_satellite.satellites set tags = '{{"rack": "\u200b7"}}' where id = '{plain}'"#
+    );
+    checkstack.run(&tagged).await;
+    for counts in ["2 created, 0 updated, 0 unchanged", "0 created, 0 updated, 2 unchanged"] {
+        let output = checkstack.import(&fleet, &[]).await;
+        assert!(output.status.success(), "{output:?}");
+        let printed = String::from_utf8(output.stdout).expect("text");
+        let summary = format!("plugin_satellite: {counts}, 0 skipped, 0 refused");
+        assert_eq!(last_line(&printed), summary, "{printed}");
+        assert!(!printed.contains('\u{202e}'), "{printed:?}");
+        let said = String::from_utf8(output.stderr).expect("text");
+        let told = format!("{edge} \"ed\\u{{202e}}ge\": name must not contain");
+        assert!(said.contains(&told), "{said}");
+        let told = format!("{plain} \"plain\": tags.rack must not contain");
+        assert!(said.contains(&told), "{said}");
+    }
+    assert_eq!(pod.show(edge).await["name"], "ed\u{202e}ge");
+    assert_eq!(pod.show(plain).await["tags"], json!({"rack": "\u{200b}7"}));
+}
+
+#[tokio::test]
 async fn the_table_of_an_older_checkstack_is_found_wherever_it_is() {
     let (fleet, checkstack) = (Fleet::new(CALM).await, Checkstack::new().await);
     let nothing = checkstack.import(&fleet, &[]).await;

@@ -79,9 +79,8 @@ fn invalid(field: &str, rule: impl Into<String>) -> Invalid {
 impl NewSatellite {
     /// Checks every limit; the error names the field.
     pub fn check(&self) -> Result<(), Invalid> {
-        check_text("name", &self.name)?;
-        check_text("region", &self.region)?;
-        self.check_rest()
+        self.check_limits()?;
+        self.check_seen()
     }
 
     /// The same, but for texts that were there before: those of an import may be of another taste.
@@ -92,7 +91,31 @@ impl NewSatellite {
         if self.region != before.region {
             check_text("region", &self.region)?;
         }
+        self.check_rest()?;
+        let before: Vec<_> = before.texts().collect();
+        self.texts().filter(|text| !before.contains(text)).try_for_each(seen)
+    }
+
+    /// Checks what cannot be kept otherwise, whoever says it.
+    pub fn check_limits(&self) -> Result<(), Invalid> {
+        check_text("name", &self.name)?;
+        check_text("region", &self.region)?;
         self.check_rest()
+    }
+
+    /// Checks that every text is what it seems.
+    pub fn check_seen(&self) -> Result<(), Invalid> {
+        self.texts().try_for_each(seen)
+    }
+
+    /// Its texts, each with its field.
+    fn texts(&self) -> impl Iterator<Item = (String, &str)> {
+        let own = [("name".to_owned(), &*self.name), ("region".to_owned(), &*self.region)];
+        let tags = self.tags.iter().flat_map(|(name, value)| {
+            let field = field_of_tag(name);
+            [(field.clone(), name.as_str()), (field, value.as_str())]
+        });
+        own.into_iter().chain(tags)
     }
 
     fn check_rest(&self) -> Result<(), Invalid> {
@@ -100,8 +123,7 @@ impl NewSatellite {
             return Err(invalid("tags", format!("must be at most {MAX_TAGS}")));
         }
         for (name, value) in &self.tags {
-            let shown: String = name.chars().take(MAX_TAG_NAME).collect();
-            let field = format!("tags.{shown}");
+            let field = field_of_tag(name);
             if name.is_empty() || name.chars().count() > MAX_TAG_NAME || name.contains(['\0', ':'])
             {
                 let rule =
@@ -132,20 +154,31 @@ fn check_text(field: &str, text: &str) -> Result<(), Invalid> {
     if text.contains(char::is_control) {
         return Err(invalid(field, "must not contain control characters"));
     }
+    Ok(())
+}
+
+/// How the field of a tag is called; what is not seen of its name is not said back.
+fn field_of_tag(name: &str) -> String {
+    let fits = |c: char| if c.is_control() || is_unseen(c) { '\u{fffd}' } else { c };
+    format!("tags.{}", name.chars().take(MAX_TAG_NAME).map(fits).collect::<String>())
+}
+
+fn seen((field, text): (String, &str)) -> Result<(), Invalid> {
+    if text.contains(char::is_control) {
+        return Err(invalid(&field, "must not contain control characters"));
+    }
     if text.contains(is_unseen) {
-        return Err(invalid(
-            field,
-            "must not contain characters that change its direction or are not seen",
-        ));
+        let rule = "must not contain characters that change its direction or are not seen";
+        return Err(invalid(&field, rule));
     }
     Ok(())
 }
 
-/// Whether a character makes a text look like another one. Joiners are not among them: scripts and emoji need
-/// them.
+/// Whether a character makes a text look like another one. Joiners are not among them, nor the tags that end
+/// flags: scripts and emoji need them.
 fn is_unseen(c: char) -> bool {
-    matches!(c, '\u{200e}' | '\u{200f}' | '\u{61c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
-        | '\u{ad}' | '\u{200b}' | '\u{2028}' | '\u{2029}' | '\u{2060}'..='\u{2064}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{61c}' | '\u{202a}'..='\u{202e}' | '\u{ad}' | '\u{200b}'
+        | '\u{2028}' | '\u{2029}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0001}')
 }
 
 /// Which satellites to list.
@@ -539,6 +572,10 @@ mod tests {
             (tag("k:v", "x"), Some("tags.k:v")),
             (tag("k", &"x".repeat(201)), Some("tags.k")),
             (tag("k", "v"), None),
+            (tag("k", "a\u{202e}b"), Some("tags.k")),
+            (tag("k\u{200b}", "v"), Some("tags.k\u{fffd}")),
+            (tag("k", "a\u{200d}b"), None),
+            (new("a\u{2069}b"), Some("name")),
             (NewSatellite { tags: many, ..new("a") }, Some("tags")),
             (
                 NewSatellite { offline_threshold_ms: Some(0), ..new("a") },

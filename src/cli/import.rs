@@ -7,6 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::config::DatabaseArgs;
 use crate::import::checkstack::Found;
 use crate::import::{Done, Known, checkstack, store};
+use crate::satellites::NewSatellite;
 use crate::schema;
 
 const AFTER_HELP: &str = "\
@@ -69,7 +70,7 @@ async fn write(database: DatabaseArgs, found: Found) -> anyhow::Result<()> {
     }
     let (mut created, mut updated, mut unchanged, mut skipped) = (0u64, 0u64, 0u64, 0u64);
     store(&database, &found.satellites, |satellite, done| {
-        let (id, name) = (satellite.id, &satellite.described.name);
+        let (id, name) = (satellite.id, shown(&satellite.described));
         let assigned = assigned(satellite);
         match done {
             Done::Created => {
@@ -88,6 +89,9 @@ async fn write(database: DatabaseArgs, found: Found) -> anyhow::Result<()> {
         }
     })
     .await?;
+    for (id, name, why) in &found.odd {
+        eprintln!("{id} {name:?}: {why}; it is kept as it is: change it where you can");
+    }
     for (id, name, why) in &found.refused {
         println!("refused {id} {name:?}: {why}");
     }
@@ -101,6 +105,12 @@ async fn write(database: DatabaseArgs, found: Found) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// Its name, with what is not seen of it where something is not.
+fn shown(satellite: &NewSatellite) -> String {
+    let name = &satellite.name;
+    if satellite.check_seen().is_ok() { name.clone() } else { format!("{name:?}") }
 }
 
 /// How much it is to check, where that is known.

@@ -39,6 +39,9 @@ pub struct Found {
     pub checks: Option<String>,
     /// Satellites that can be copied, by id.
     pub satellites: Vec<Known>,
+    /// Those of them whose texts would not be taken of an administrator: id, name and which field breaks which
+    /// rule. They come as they are: their agents are in the field, and nobody else can say what is meant.
+    pub odd: Vec<(Uuid, String, String)>,
     /// Those that cannot: id, name as far as it can be shown, and which field breaks which rule.
     pub refused: Vec<(Uuid, String, String)>,
 }
@@ -99,7 +102,12 @@ fn read_satellites(
         for row in &rows {
             let (id, name): (Uuid, String) = (row.try_get("id")?, row.try_get("name")?);
             match satellite(row)? {
-                Ok(known) => found.satellites.push(known),
+                Ok(known) => {
+                    if let Err(invalid) = known.described.check_seen() {
+                        found.odd.push((id, shown(&name), invalid.to_string()));
+                    }
+                    found.satellites.push(known);
+                }
                 Err(why) => found.refused.push((id, shown(&name), why)),
             }
         }
@@ -265,7 +273,7 @@ fn satellite(row: &postgres::Row) -> Result<Result<Known, String>, postgres::Err
         // There, too, zero and less mean the default.
         offline_threshold_ms: threshold.filter(|ms| *ms > 0),
     };
-    if let Err(invalid) = described.check() {
+    if let Err(invalid) = described.check_limits() {
         return Ok(Err(invalid.to_string()));
     }
     let Some(token_hash) = TokenHash::parse(row.try_get("token_hash")?) else {
