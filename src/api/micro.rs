@@ -199,6 +199,9 @@ impl Micro {
         }
         answering.close();
         answering.wait().await;
+        if nats.connection_state() != State::Connected {
+            return;
+        }
         match tokio::time::timeout(FLUSH_TIMEOUT, nats.flush()).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) | Err(_) => debug!("the last replies may not have left"),
