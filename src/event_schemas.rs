@@ -6,6 +6,7 @@
 
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
+use strum::IntoEnumIterator;
 
 use crate::lifecycle::{Event, REMOVED_SUBJECT, Trigger};
 use crate::wire::{EdgeJson, RemovedJson};
@@ -48,7 +49,7 @@ pub fn payload(event: Event) -> Value {
 
 /// The files of `schema/events/`: each one's name and text.
 pub fn files() -> impl Iterator<Item = (String, String)> {
-    Event::ALL.into_iter().map(|event| {
+    Event::iter().map(|event| {
         // The alternate form of a `Value` is indented.
         (format!("{}.json", subject(event)), format!("{:#}\n", payload(event)))
     })

@@ -15,6 +15,7 @@
 //! while its row is locked for longer than its threshold, which [`LockedRows`] tells operators.
 
 use std::collections::{HashMap, HashSet};
+use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -274,7 +275,7 @@ impl Flusher {
                 continue;
             };
             let session = Session(row.try_get("session")?);
-            let last_event = Event::parse(row.try_get("last_event")?);
+            let last_event = Event::from_str(row.try_get("last_event")?).ok();
             let at = heard.get(&id.0).map_or_else(Moment::now, |(_, at)| *at);
             self.act(id, session, verdict(current, last_event, session), at);
         }

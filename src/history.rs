@@ -11,6 +11,7 @@ use std::time::Duration;
 use deadpool_postgres::GenericClient;
 use serde::Serialize;
 use serde_json::Value;
+use strum::{EnumIter, EnumString, IntoStaticStr};
 use thiserror::Error;
 use time::OffsetDateTime;
 use tokio_postgres::types::Json;
@@ -209,7 +210,8 @@ fn satellite_then(entry: Entry, record: Option<&Record>) -> Option<SatelliteJson
 }
 
 /// A field of a satellite's state that can be asked about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumIter, EnumString, IntoStaticStr)]
+#[strum(serialize_all = "camelCase")]
 pub enum Field {
     /// `status`
     Status,
@@ -222,22 +224,9 @@ pub enum Field {
 }
 
 impl Field {
-    /// All of them.
-    pub const ALL: [Field; 4] = [Field::Status, Field::LastEvent, Field::Name, Field::Region];
-
     /// The field's name in JSON.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Field::Status => "status",
-            Field::LastEvent => "lastEvent",
-            Field::Name => "name",
-            Field::Region => "region",
-        }
-    }
-
-    /// The inverse of [`Field::as_str`].
-    pub fn parse(word: &str) -> Option<Field> {
-        Field::ALL.into_iter().find(|field| field.as_str() == word)
+        self.into()
     }
 
     fn of(self, state: Option<&StateJson>) -> Option<String> {
@@ -340,7 +329,8 @@ fn lapsed(
     row: &tokio_postgres::Row,
     default_threshold: Duration,
 ) -> Result<Option<OffsetDateTime>, tokio_postgres::Error> {
-    let last_event = row.try_get::<_, Option<&str>>("last_event")?.and_then(Event::parse);
+    let last_event =
+        row.try_get::<_, Option<&str>>("last_event")?.and_then(|word| word.parse().ok());
     let heartbeat: Option<OffsetDateTime> = row.try_get("last_heartbeat_at")?;
     let threshold = liveness::threshold(row.try_get("offline_threshold_ms")?, default_threshold);
     let sight = observation::sight_of(row, default_threshold)?;

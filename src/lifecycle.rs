@@ -26,6 +26,7 @@
 
 use std::time::Duration;
 
+use strum::{EnumIter, EnumString, IntoStaticStr};
 use thiserror::Error;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -59,8 +60,9 @@ impl Position {
     pub const ZERO: Position = Position(0);
 }
 
-/// What happened: the three edges of a connection, and the removal of its satellite.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// What happened: the three edges of a connection, and the removal of its satellite; in the order of a life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EnumIter, EnumString, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Event {
     /// The satellite authenticated, or was heard again.
     Connected,
@@ -73,28 +75,15 @@ pub enum Event {
 }
 
 impl Event {
-    /// All of them, in the order of a life.
-    pub const ALL: [Event; 4] =
-        [Event::Connected, Event::Disconnected, Event::HeartbeatLost, Event::Removed];
-
     /// The word used in the log and on every wire.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Event::Connected => "connected",
-            Event::Disconnected => "disconnected",
-            Event::HeartbeatLost => "heartbeat_lost",
-            Event::Removed => "removed",
-        }
-    }
-
-    /// The inverse of [`Event::as_str`]; `None` for a word from elsewhere.
-    pub fn parse(word: &str) -> Option<Event> {
-        Event::ALL.into_iter().find(|event| event.as_str() == word)
+        self.into()
     }
 }
 
 /// Why it happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EnumIter, EnumString, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Reason {
     /// A satellite that was away came.
     Connect,
@@ -119,39 +108,9 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// All of them.
-    pub const ALL: [Reason; 10] = [
-        Reason::Connect,
-        Reason::Takeover,
-        Reason::Recovered,
-        Reason::ClientClose,
-        Reason::ConnectionDropped,
-        Reason::HeartbeatTimeout,
-        Reason::PodLost,
-        Reason::Removed,
-        Reason::TokenRotated,
-        Reason::Shutdown,
-    ];
-
     /// The word used in the log and on every wire.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Reason::Connect => "connect",
-            Reason::Takeover => "takeover",
-            Reason::Recovered => "recovered",
-            Reason::ClientClose => "client_close",
-            Reason::ConnectionDropped => "connection_dropped",
-            Reason::HeartbeatTimeout => "heartbeat_timeout",
-            Reason::PodLost => "pod_lost",
-            Reason::Removed => "removed",
-            Reason::TokenRotated => "token_rotated",
-            Reason::Shutdown => "shutdown",
-        }
-    }
-
-    /// The inverse of [`Reason::as_str`].
-    pub fn parse(word: &str) -> Option<Reason> {
-        Reason::ALL.into_iter().find(|reason| reason.as_str() == word)
+        self.into()
     }
 }
 
@@ -285,7 +244,8 @@ pub enum Decision {
 }
 
 /// Why an edge changed nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Unchanged {
     /// It names a session that a newer one has replaced, or a satellite that was removed.
     StaleSession,
@@ -304,14 +264,7 @@ pub enum Unchanged {
 impl Unchanged {
     /// The word used in logs and metrics.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Unchanged::StaleSession => "stale_session",
-            Unchanged::AlreadyEnded => "already_ended",
-            Unchanged::StillHeard => "still_heard",
-            Unchanged::NotLost => "not_lost",
-            Unchanged::Withdrawn => "withdrawn",
-            Unchanged::HeardTooLongAgo => "heard_too_long_ago",
-        }
+        self.into()
     }
 }
 
@@ -460,7 +413,8 @@ pub fn resume(transition: &Transition) -> Connection {
 }
 
 /// What an automation can subscribe to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EnumIter, IntoStaticStr)]
+#[strum(serialize_all = "snake_case", prefix = "satellite.")]
 pub enum Trigger {
     /// A satellite came.
     Connected,
@@ -471,17 +425,9 @@ pub enum Trigger {
 }
 
 impl Trigger {
-    /// All of them.
-    pub const ALL: [Trigger; 3] =
-        [Trigger::Connected, Trigger::Disconnected, Trigger::HeartbeatLost];
-
     /// The trigger's id, which is its subject on NATS.
     pub fn id(self) -> &'static str {
-        match self {
-            Trigger::Connected => "satellite.connected",
-            Trigger::Disconnected => "satellite.disconnected",
-            Trigger::HeartbeatLost => "satellite.heartbeat_lost",
-        }
+        self.into()
     }
 }
 

@@ -11,6 +11,7 @@
 
 use std::time::Duration;
 
+use strum::{EnumString, IntoStaticStr};
 use time::OffsetDateTime;
 
 /// How old the last heartbeat may be before a satellite counts as offline: three intervals of 15 s.
@@ -20,7 +21,8 @@ pub const DEFAULT_OFFLINE_THRESHOLD: Duration = Duration::from_secs(45);
 pub const DEFAULT_HEARTBEAT_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Whether a satellite can be reached, as seen at one moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EnumString, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Status {
     /// Heard within its threshold.
     Online,
@@ -31,15 +33,7 @@ pub enum Status {
 impl Status {
     /// The word used on every wire.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Status::Online => "online",
-            Status::Offline => "offline",
-        }
-    }
-
-    /// The inverse of [`Status::as_str`].
-    pub fn parse(word: &str) -> Option<Status> {
-        [Status::Online, Status::Offline].into_iter().find(|status| status.as_str() == word)
+        self.into()
     }
 }
 
@@ -109,6 +103,8 @@ pub fn status(
 
 #[cfg(test)]
 mod tests {
+    use std::str::FromStr;
+
     use super::*;
     use proptest::prelude::*;
     use time::macros::datetime;
@@ -217,8 +213,8 @@ mod tests {
     #[test]
     fn words_round_trip() {
         for status in [Status::Online, Status::Offline] {
-            assert_eq!(Status::parse(status.as_str()), Some(status));
+            assert_eq!(Status::from_str(status.as_str()).ok(), Some(status));
         }
-        assert_eq!(Status::parse("Online"), None);
+        assert_eq!(Status::from_str("Online").ok(), None);
     }
 }

@@ -9,6 +9,8 @@
 //! * An edge that is tried again after an unknown outcome is in the log once.
 //! * What retention dropped is below the [`horizon`], and nothing above it is missing.
 
+use std::str::FromStr;
+
 use time::OffsetDateTime;
 use tokio_postgres::types::Json;
 use uuid::Uuid;
@@ -92,8 +94,8 @@ impl Entry {
         Some(Transition {
             satellite: self.satellite,
             revision: self.revision,
-            event: Event::parse(&self.event)?,
-            reason: Reason::parse(&self.reason)?,
+            event: Event::from_str(&self.event).ok()?,
+            reason: Reason::from_str(&self.reason).ok()?,
             session: self.session,
             prev: self.prev.clone().map(State::from),
             next: self.next.clone().map(State::from),

@@ -18,6 +18,7 @@ use crate::lifecycle::{Event, Reason, Unchanged};
 pub mod exposition;
 
 use exposition::Form;
+use strum::{EnumIter, IntoEnumIterator, IntoStaticStr};
 
 type Labels<const N: usize> = [(&'static str, &'static str); N];
 type Counters<const N: usize> = Family<Labels<N>, Counter>;
@@ -214,7 +215,7 @@ impl Metrics {
         };
         numbers.register();
         // There from the start: an alert on an increase would miss the first.
-        for kind in Disagreement::ALL {
+        for kind in Disagreement::iter() {
             numbers.disagreements.get_or_create(&[("kind", kind.as_str())]).inc_by(0);
         }
         for outcome in ["delivered", "not_assigned", "revoked", "overflowed", "too_large"] {
@@ -223,7 +224,7 @@ impl Metrics {
         for by in ["rate", "room"] {
             numbers.held_back.get_or_create(&[("by", by)]).inc_by(0);
         }
-        for limit in Refusal::ALL {
+        for limit in Refusal::iter() {
             numbers.refusals.get_or_create(&[("reason", limit.as_str())]).inc_by(0);
         }
         for outcome in ["ok", "failed"] {
@@ -572,7 +573,8 @@ impl Drop for Counted {
 }
 
 /// How stream and log can differ.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumIter, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Disagreement {
     /// The stream lost messages it had acknowledged; they were published again.
     Behind,
@@ -583,16 +585,8 @@ pub enum Disagreement {
 }
 
 impl Disagreement {
-    /// All of them.
-    pub const ALL: [Disagreement; 3] =
-        [Disagreement::Behind, Disagreement::Contradiction, Disagreement::Foreign];
-
     /// Its word.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Disagreement::Behind => "behind",
-            Disagreement::Contradiction => "contradiction",
-            Disagreement::Foreign => "foreign",
-        }
+        self.into()
     }
 }

@@ -6,6 +6,7 @@
 //! looked up.
 
 use std::collections::HashMap;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -169,7 +170,8 @@ impl Peers {
         let rows = self.database.run(look).await?;
         rows.iter()
             .map(|row| {
-                let removed = Event::parse(row.try_get("last_event")?) == Some(Event::Removed);
+                let removed =
+                    Event::from_str(row.try_get("last_event")?).ok() == Some(Event::Removed);
                 let id = SatelliteId(row.try_get("satellite_id")?);
                 Ok((id, Session(row.try_get("session")?), removed))
             })

@@ -7,6 +7,7 @@
 //! Nothing is published, and heartbeats survive.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -87,7 +88,7 @@ impl Row {
     fn from_live(row: &tokio_postgres::Row) -> anyhow::Result<(SatelliteId, Row)> {
         let id = SatelliteId(row.try_get("satellite_id")?);
         let event: &str = row.try_get("last_event")?;
-        let last_event = Event::parse(event).with_context(|| {
+        let last_event = Event::from_str(event).ok().with_context(|| {
             format!("the row of satellite {id} says {event:?}, which is no event")
         })?;
         let connection = Connection {

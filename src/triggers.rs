@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use serde::Serialize;
 use serde_json::Value;
+use strum::IntoEnumIterator;
 
 use crate::event_schemas;
 use crate::lifecycle::{Event, Trigger};
@@ -17,7 +18,7 @@ const CONTEXT_KEY: &str = "satelliteId";
 /// All triggers.
 #[derive(Debug, Serialize)]
 pub struct Catalogue {
-    /// One for each of [`Trigger::ALL`].
+    /// One for each of [`Trigger`].
     pub triggers: Vec<TriggerJson>,
 }
 
@@ -45,7 +46,7 @@ pub struct TriggerJson {
 
 /// The catalogue; it never changes while a program runs.
 pub static CATALOGUE: LazyLock<Catalogue> =
-    LazyLock::new(|| Catalogue { triggers: Trigger::ALL.map(describe).into() });
+    LazyLock::new(|| Catalogue { triggers: Trigger::iter().map(describe).collect() });
 
 fn describe(trigger: Trigger) -> TriggerJson {
     let (event, display_name, icon) = match trigger {

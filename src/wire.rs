@@ -4,6 +4,7 @@
 //! JSON is camelCase, times are RFC 3339 in UTC with milliseconds, fields are only ever added.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -15,7 +16,7 @@ use time::macros::format_description;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::lifecycle::{Event, Payload, State};
+use crate::lifecycle::{Payload, State};
 use crate::liveness::Status;
 
 const RFC_3339_MS: &[BorrowedFormatItem<'_>] =
@@ -121,11 +122,11 @@ impl From<StateJson> for State {
     /// A word this version does not know becomes "offline" or "no last event": neither fires.
     fn from(json: StateJson) -> State {
         State {
-            status: Status::parse(&json.status).unwrap_or(Status::Offline),
+            status: Status::from_str(&json.status).ok().unwrap_or(Status::Offline),
             name: json.name,
             region: json.region,
             last_seen_at: json.last_seen_at.map(Timestamp::moment),
-            last_event: json.last_event.as_deref().and_then(Event::parse),
+            last_event: json.last_event.as_deref().and_then(|word| word.parse().ok()),
             flapping: json.flapping,
         }
     }

@@ -1,5 +1,6 @@
 //! `/v1/satellites`.
 
+use std::str::FromStr;
 use std::sync::Arc;
 
 use axum::Json;
@@ -135,8 +136,8 @@ fn filter(query: ListQuery) -> Result<ListFilter, Problem> {
     let status = query
         .status
         .map(|word| {
-            Status::parse(&word)
-                .ok_or_else(|| Problem::invalid("status must be online or offline."))
+            Status::from_str(&word)
+                .map_err(|_| Problem::invalid("status must be online or offline."))
         })
         .transpose()?;
     let tag = query

@@ -1,9 +1,11 @@
 //! `groundstation replay`: the log once more, as JSON lines or on NATS.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
+use strum::IntoEnumIterator;
 use uuid::Uuid;
 
 use crate::config::{DatabaseArgs, NatsArgs};
@@ -84,8 +86,8 @@ fn time(text: &str) -> Result<Timestamp, String> {
 }
 
 fn event(text: &str) -> Result<Event, String> {
-    let words = Event::ALL.map(Event::as_str);
-    Event::parse(text).ok_or_else(|| format!("it must be one of {}", words.join(", ")))
+    let words: Vec<&str> = Event::iter().map(Event::as_str).collect();
+    Event::from_str(text).map_err(|_| format!("it must be one of {}", words.join(", ")))
 }
 
 /// Runs `groundstation replay …`.

@@ -3,8 +3,11 @@
 
 use std::time::Duration;
 
+use strum::{EnumIter, IntoStaticStr};
+
 /// A limit that was met.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumIter, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Refusal {
     /// The pod has as many connections as it takes.
     Connections,
@@ -55,60 +58,9 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// All of them.
-    pub const ALL: [Refusal; 23] = [
-        Refusal::Connections,
-        Refusal::ConnectionsPerAddress,
-        Refusal::ConnectionsPerNetwork,
-        Refusal::ConnectionShed,
-        Refusal::Handshakes,
-        Refusal::HandshakesPerAddress,
-        Refusal::HandshakesPerNetwork,
-        Refusal::HandshakeShed,
-        Refusal::FailedAuthentications,
-        Refusal::FailedAuthenticationsPerAddress,
-        Refusal::FailedAuthenticationsPerNetwork,
-        Refusal::Origin,
-        Refusal::AuthenticationTimeout,
-        Refusal::Tls,
-        Refusal::ProxyHeader,
-        Refusal::Headers,
-        Refusal::ConnectRate,
-        Refusal::MessageSize,
-        Refusal::MessageRate,
-        Refusal::LargeMessage,
-        Refusal::WriteTimeout,
-        Refusal::WriteBuffer,
-        Refusal::Protocol,
-    ];
-
     /// The word used in logs and metrics.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Refusal::Connections => "connections",
-            Refusal::ConnectionsPerAddress => "connections_per_address",
-            Refusal::ConnectionsPerNetwork => "connections_per_network",
-            Refusal::ConnectionShed => "connection_shed",
-            Refusal::Handshakes => "handshakes",
-            Refusal::HandshakesPerAddress => "handshakes_per_address",
-            Refusal::HandshakesPerNetwork => "handshakes_per_network",
-            Refusal::HandshakeShed => "handshake_shed",
-            Refusal::FailedAuthentications => "failed_authentications",
-            Refusal::FailedAuthenticationsPerAddress => "failed_authentications_per_address",
-            Refusal::FailedAuthenticationsPerNetwork => "failed_authentications_per_network",
-            Refusal::Origin => "origin",
-            Refusal::AuthenticationTimeout => "authentication_timeout",
-            Refusal::Tls => "tls",
-            Refusal::ProxyHeader => "proxy_header",
-            Refusal::Headers => "headers",
-            Refusal::ConnectRate => "connect_rate",
-            Refusal::MessageSize => "message_size",
-            Refusal::MessageRate => "message_rate",
-            Refusal::LargeMessage => "large_message",
-            Refusal::WriteTimeout => "write_timeout",
-            Refusal::WriteBuffer => "write_buffer",
-            Refusal::Protocol => "protocol",
-        }
+        self.into()
     }
 
     /// When it is worth trying again: soon where others only have to finish, later where too much

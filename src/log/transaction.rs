@@ -4,6 +4,7 @@
 //! promises and why is told by [`super::append`], its only caller but for [`lock_head`].
 
 use std::collections::HashMap;
+use std::str::FromStr;
 use std::time::Duration;
 
 use deadpool_postgres::Object;
@@ -193,7 +194,7 @@ impl Satellite {
     /// Takes what its row says, if it has one.
     fn stands(&mut self, row: &Row) -> Result<(), Error> {
         let Some(last_event) = row.try_get("last_event")? else { return Ok(()) };
-        self.row = match Event::parse(last_event) {
+        self.row = match Event::from_str(last_event).ok() {
             None => None,
             Some(last_event) => Some(Connection {
                 session: Session(row.try_get("session")?),
@@ -312,7 +313,7 @@ async fn find_changes(
     let rows = client.query(FIND_CHANGES, &[&changes, &satellites]).await?;
     let mut known = HashMap::with_capacity(rows.len());
     for row in &rows {
-        let event = Event::parse(row.try_get("event")?);
+        let event = Event::from_str(row.try_get("event")?).ok();
         let outcome = event.map_or(Outcome::Refused, |event| Outcome::Appended {
             position: Position(row.get("position")),
             session: Session(row.get("session")),

@@ -14,6 +14,7 @@ use async_nats::jetstream::stream::{
 use async_nats::jetstream::{Context, ErrorCode};
 use deadpool_postgres::Object;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use strum::IntoEnumIterator;
 
 use super::checkpoint::Checkpoint;
 use super::density::{Hole, Seen, Step, Walk};
@@ -33,7 +34,7 @@ pub const DUPLICATE_WINDOW: Duration = Duration::from_millis(100);
 /// The stream's subjects: the triggers' ids and the cleanup signal.
 pub fn subjects() -> Vec<String> {
     let mut subjects: Vec<String> =
-        Trigger::ALL.iter().map(|trigger| trigger.id().to_owned()).collect();
+        Trigger::iter().map(|trigger| trigger.id().to_owned()).collect();
     subjects.push(REMOVED_SUBJECT.to_owned());
     subjects
 }
