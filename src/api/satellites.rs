@@ -289,12 +289,6 @@ pub async fn change(
 ) -> Result<(Tag, Json<SatelliteJson>), Problem> {
     let id = satellite_id(path)?;
     let Json(asked) = body?;
-    if asked.is_empty() {
-        return Err(Problem::invalid(format!(
-            "The body names none of what can be changed: {}.",
-            Change::FIELDS.join(", ")
-        )));
-    }
     let expected = conditions::expected(&headers)?;
     let (actor, default) = (Actor::admin(), api.default_threshold);
     let change = async |client: &mut Object| {
@@ -303,6 +297,10 @@ pub async fn change(
     match api.writes.run(change).await? {
         Changed::To(shown) => Ok((tag(shown.version), Json(shown.satellite))),
         Changed::Invalid(invalid) => Err(invalid.into()),
+        Changed::NothingNamed => Err(Problem::invalid(format!(
+            "The body names none of what can be changed: {}.",
+            Change::FIELDS.join(", ")
+        ))),
         Changed::Unknown => Err(Problem::no_satellite(&id.to_string())),
         Changed::Unexpected => Err(Problem::changed_meanwhile()),
     }

@@ -42,7 +42,7 @@ impl Change {
     pub const FIELDS: [&str; 4] = ["name", "region", "tags", "offlineThresholdMs"];
 
     /// Whether nothing is to change.
-    pub fn is_empty(&self) -> bool {
+    fn is_empty(&self) -> bool {
         let Change { name, region, tags, offline_threshold_ms } = self;
         name.is_none() && region.is_none() && tags.is_none() && offline_threshold_ms.is_none()
     }
@@ -63,6 +63,8 @@ pub enum Changed {
     To(Box<Shown>),
     /// The change breaks a limit: nothing was changed.
     Invalid(Invalid),
+    /// The change names nothing that can be changed.
+    NothingNamed,
     /// There is no such satellite.
     Unknown,
     /// Another one than expected was there: nothing was changed.
@@ -111,6 +113,9 @@ pub async fn change(
     let Some(row) = transaction.query_opt(LOCK, &[&id.0]).await? else {
         return Ok(Changed::Unknown);
     };
+    if change.is_empty() {
+        return Ok(Changed::NothingNamed);
+    }
     if let Some(expected) = expected {
         let version = transaction.query_one(VERSION, &[&id.0]).await?.try_get(0)?;
         if !expected.allows(version) {
