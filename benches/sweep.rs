@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use async_nats::jetstream;
 use groundstation::database::Database;
 use groundstation::gateway::table::SessionTable;
-use groundstation::lifecycle::{SatelliteId, Session};
+use groundstation::lifecycle::{SatelliteId, Session, SessionKey};
 use groundstation::liveness::{DEFAULT_HEARTBEAT_INTERVAL, DEFAULT_OFFLINE_THRESHOLD};
 use groundstation::metrics::Metrics;
 use groundstation::metrics::exposition::Form;
@@ -99,7 +99,9 @@ async fn sweeps_and_losses(scale: Scale, stores: &Stores) -> Due {
         let ids = tokio::task::block_in_place(|| register(stores, more, own, other, already));
         there = *satellites;
         for id in ids {
-            held.extend(sessions.enter(SatelliteId(id), Session(1)));
+            held.extend(
+                sessions.enter(SessionKey { satellite: SatelliteId(id), session: Session(1) }),
+            );
         }
         let (before, seconds_before) = observed(&engine.metrics, "sweep_seconds");
         while observed(&engine.metrics, "sweep_seconds").0 < before + wanted {

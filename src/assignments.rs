@@ -15,7 +15,7 @@ use tokio_postgres::types::{Json, ToSql};
 use utoipa::ToSchema;
 
 use crate::expected::Expected;
-use crate::lifecycle::{Position, SatelliteId, Session};
+use crate::lifecycle::{Position, SatelliteId, SessionKey};
 use crate::log;
 use crate::satellites::{Invalid, MAX_CHARACTERS};
 use crate::wire::Actor;
@@ -351,11 +351,10 @@ const OF_SESSION: &str = "
 /// assigned, or the session is over.
 pub async fn of_session(
     client: &impl GenericClient,
-    satellite: SatelliteId,
-    session: Session,
+    of: SessionKey,
 ) -> Result<Option<Value>, tokio_postgres::Error> {
     let statement = client.prepare_cached(OF_SESSION).await?;
-    let row = client.query_opt(&statement, &[&satellite.0, &session.0]).await?;
+    let row = client.query_opt(&statement, &[&of.satellite.0, &of.session.0]).await?;
     row.map(|row| row.try_get(0).map(|Json(list)| list)).transpose()
 }
 

@@ -109,7 +109,7 @@ impl Changes {
             loop {
                 let changes = standing::changed_after(client, *last, MAX_CHANGES).await?;
                 let held = sessions.held(changes.iter().map(|(satellite, _)| *satellite));
-                let held: Vec<SatelliteId> = held.into_iter().map(|(id, _)| id).collect();
+                let held: Vec<SatelliteId> = held.into_iter().map(|key| key.satellite).collect();
                 for some in held.chunks(MAX_LOOK) {
                     for (satellite, standing) in standing::read(client, some).await? {
                         sessions.tell(satellite, standing);

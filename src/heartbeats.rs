@@ -28,7 +28,7 @@ use uuid::Uuid;
 use crate::database::Database;
 use crate::database_clock::{DatabaseClock, Moment};
 use crate::gateway::table::{Command, SessionTable};
-use crate::lifecycle::{Edge, Event, SatelliteId, Session};
+use crate::lifecycle::{Edge, Event, SatelliteId, Session, SessionKey};
 use crate::locked_rows::LockedRows;
 use crate::log::append::Log;
 use crate::metrics::Metrics;
@@ -58,20 +58,20 @@ pub struct Heartbeats {
 
 impl Heartbeats {
     /// Notes a heartbeat that came just now.
-    pub fn beat(&self, satellite: SatelliteId, session: Session, about: About) {
-        self.put(satellite, Beat { session, at: Some(Moment::now()), about });
+    pub fn beat(&self, key: SessionKey, about: About) {
+        self.put(key.satellite, Beat { session: key.session, at: Some(Moment::now()), about });
     }
 
     /// Notes what an agent said of itself when it connected.
-    pub fn said(&self, satellite: SatelliteId, session: Session, about: About) {
-        self.put(satellite, Beat { session, at: None, about });
+    pub fn said(&self, key: SessionKey, about: About) {
+        self.put(key.satellite, Beat { session: key.session, at: None, about });
     }
 
     /// Forgets what waits for a session that has ended.
-    pub fn forget(&self, satellite: SatelliteId, session: Session) {
+    pub fn forget(&self, key: SessionKey) {
         let mut waiting = self.lock();
-        if waiting.get(&satellite).is_some_and(|beat| beat.session == session) {
-            waiting.remove(&satellite);
+        if waiting.get(&key.satellite).is_some_and(|beat| beat.session == key.session) {
+            waiting.remove(&key.satellite);
         }
     }
 
@@ -277,15 +277,16 @@ impl Flusher {
             let session = Session(row.try_get("session")?);
             let last_event = Event::from_str(row.try_get("last_event")?).ok();
             let at = heard.get(&id.0).map_or_else(Moment::now, |(_, at)| *at);
-            self.act(id, session, verdict(current, last_event, session), at);
+            let key = SessionKey { satellite: id, session };
+            self.act(key, verdict(current, last_event, session), at);
         }
         Ok(locked)
     }
 
-    fn act(&self, satellite: SatelliteId, session: Session, verdict: Verdict, at: Moment) {
+    fn act(&self, key: SessionKey, verdict: Verdict, at: Moment) {
         let end = |command| {
             self.metrics.heartbeats_stale.inc();
-            self.sessions.end(satellite, session, command);
+            self.sessions.end(key, command);
         };
         match verdict {
             Verdict::Superseded => end(Command::Superseded),
@@ -293,8 +294,9 @@ impl Flusher {
             Verdict::TokenRotated => end(Command::TokenRotated),
             // Under the table's lock, so that a session which is ending queues its end after
             // this and not before.
-            Verdict::Recover => self.sessions.while_live(satellite, session, || {
-                self.log.try_submit(satellite, Edge::Recover { session }, at);
+            Verdict::Recover => self.sessions.while_live(key, || {
+                let recover = Edge::Recover { session: key.session };
+                self.log.try_submit(key.satellite, recover, at);
             }),
         }
     }
@@ -340,12 +342,16 @@ mod tests {
 
     const ID: SatelliteId = SatelliteId(Uuid::from_u128(1));
 
+    fn key(session: i64) -> SessionKey {
+        SessionKey { satellite: ID, session: Session(session) }
+    }
+
     #[test]
     fn the_newest_heartbeat_waits_and_nothing_an_agent_said_is_lost() {
         let heartbeats = Heartbeats::default();
         let said = |version: &str| About { version: Some(version.to_owned()), capabilities: None };
-        heartbeats.beat(ID, Session(1), said("0.4"));
-        heartbeats.beat(ID, Session(2), About::default());
+        heartbeats.beat(key(1), said("0.4"));
+        heartbeats.beat(key(2), About::default());
         let old = Beat { session: Session(1), at: Some(Moment::now()), about: said("0.3") };
         heartbeats.put(ID, old);
         let taken = heartbeats.take();
@@ -358,9 +364,9 @@ mod tests {
     fn what_is_said_with_a_connect_is_no_heartbeat_and_waits_for_one() {
         let heartbeats = Heartbeats::default();
         let about = About { version: None, capabilities: Some(vec!["http".to_owned()]) };
-        heartbeats.said(ID, Session(1), about.clone());
+        heartbeats.said(key(1), about.clone());
         assert_eq!(heartbeats.lock()[&ID].at, None);
-        heartbeats.beat(ID, Session(1), About::default());
+        heartbeats.beat(key(1), About::default());
         let taken = heartbeats.take();
         assert!(taken[0].1.at.is_some());
         assert_eq!(taken[0].1.about, about);
@@ -384,10 +390,10 @@ mod tests {
     #[test]
     fn an_ended_session_takes_only_its_own_heartbeat_with_it() {
         let heartbeats = Heartbeats::default();
-        heartbeats.beat(ID, Session(2), About::default());
-        heartbeats.forget(ID, Session(1));
+        heartbeats.beat(key(2), About::default());
+        heartbeats.forget(key(1));
         assert_eq!(heartbeats.lock().len(), 1);
-        heartbeats.forget(ID, Session(2));
+        heartbeats.forget(key(2));
         assert_eq!(heartbeats.lock().len(), 0);
     }
 

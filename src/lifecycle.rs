@@ -47,6 +47,15 @@ impl std::fmt::Display for SatelliteId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Session(pub i64);
 
+/// Which session of which satellite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionKey {
+    /// The satellite.
+    pub satellite: SatelliteId,
+    /// Its session.
+    pub session: Session,
+}
+
 /// A transition's place among those of one satellite: 1, 2, 3 … without a gap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Revision(pub i64);

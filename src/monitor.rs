@@ -25,7 +25,7 @@ use tracing::{info, warn};
 use crate::database::Database;
 use crate::gateway::table::SessionTable;
 use crate::health::{BrownOut, Health};
-use crate::lifecycle::{Edge, Reason, SatelliteId, Session};
+use crate::lifecycle::{Edge, Reason, SatelliteId, Session, SessionKey};
 use crate::log::append::{Log, Outcome};
 use crate::metrics::Metrics;
 use crate::observation::{self, MAX_BROUGHT_BACK, SILENT_AFTER, blind_after};
@@ -75,8 +75,7 @@ enum Group {
 /// A session that looks lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Due {
-    satellite: SatelliteId,
-    session: Session,
+    key: SessionKey,
     reason: Reason,
     pod: Option<i32>,
 }
@@ -85,8 +84,10 @@ impl Due {
     fn from_row(row: &Row) -> Result<Due, tokio_postgres::Error> {
         let is_dead: bool = row.try_get("is_dead")?;
         Ok(Due {
-            satellite: SatelliteId(row.try_get("satellite_id")?),
-            session: Session(row.try_get("session")?),
+            key: SessionKey {
+                satellite: SatelliteId(row.try_get("satellite_id")?),
+                session: Session(row.try_get("session")?),
+            },
             reason: if is_dead { Reason::PodLost } else { Reason::HeartbeatTimeout },
             pod: row.try_get("pod")?,
         })
@@ -126,7 +127,7 @@ struct Turns {
 fn cut(due: &mut Vec<Due>, turn: &mut Option<SatelliteId>, max: usize) {
     let is_all = due.len() <= max;
     due.truncate(max);
-    *turn = if is_all { None } else { due.last().map(|due| due.satellite) };
+    *turn = if is_all { None } else { due.last().map(|due| due.key.satellite) };
 }
 
 /// [`MAX_DUE`], but in a test of what happens beyond it.
@@ -228,7 +229,7 @@ impl Monitor {
             if over < MAX_LET_GO && brought_back < MAX_BROUGHT_BACK && turn.is_none() {
                 memory.look_through_at = now + self.default_threshold / 3;
             }
-            orphans.retain(|due| !self.sessions.holds(due.satellite, due.session));
+            orphans.retain(|due| !self.sessions.holds(due.key));
             found.due.extend(orphans);
         }
         Ok(found)
@@ -291,19 +292,10 @@ impl Monitor {
     }
 
     /// Those of this pod's sessions that are due which are to be declared now.
-    fn own(
-        &self,
-        mut sessions: Vec<(SatelliteId, Session)>,
-        turn: &mut Option<SatelliteId>,
-    ) -> Vec<Due> {
+    fn own(&self, mut sessions: Vec<SessionKey>, turn: &mut Option<SatelliteId>) -> Vec<Due> {
         sessions.sort_unstable();
-        let after = |(satellite, _): &(SatelliteId, Session)| Some(*satellite) > *turn;
-        let due = |(satellite, session)| Due {
-            satellite,
-            session,
-            reason: Reason::HeartbeatTimeout,
-            pod: Some(self.pod),
-        };
+        let after = |key: &SessionKey| Some(key.satellite) > *turn;
+        let due = |key| Due { key, reason: Reason::HeartbeatTimeout, pod: Some(self.pod) };
         let mut due: Vec<Due> = sessions.into_iter().filter(after).map(due).collect();
         cut(&mut due, turn, max_due());
         due
@@ -411,7 +403,9 @@ impl Monitor {
         }
         let edges = due
             .iter()
-            .map(|due| (due.satellite, Edge::Lost { session: due.session, reason: due.reason }))
+            .map(|due| {
+                (due.key.satellite, Edge::Lost { session: due.key.session, reason: due.reason })
+            })
             .collect();
         let outcomes = self.log.append_all(edges).await?;
         let locked = outcomes.iter().filter(|outcome| **outcome == Outcome::Locked).count();
@@ -507,14 +501,15 @@ mod tests {
             let is_next = |id: &&u128| Some(SatelliteId(Uuid::from_u128(**id))) > turn;
             let mut found: Vec<Due> = due.iter().filter(is_next).map(|id| of(*id)).collect();
             cut(&mut found, &mut turn, max);
-            found.iter().map(|due| due.satellite.0.as_u128()).collect()
+            found.iter().map(|due| due.key.satellite.0.as_u128()).collect()
         };
         (0..times).map(|_| look()).collect()
     }
 
     fn of(id: u128) -> Due {
         let satellite = SatelliteId(Uuid::from_u128(id));
-        Due { satellite, session: Session(1), reason: Reason::HeartbeatTimeout, pod: None }
+        let key = SessionKey { satellite, session: Session(1) };
+        Due { key, reason: Reason::HeartbeatTimeout, pod: None }
     }
 
     #[test]

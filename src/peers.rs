@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::database::Database;
 use crate::gateway::table::{Command, SessionTable};
-use crate::lifecycle::{Event, Position, SatelliteId, Session};
+use crate::lifecycle::{Event, Position, SatelliteId, Session, SessionKey};
 use crate::log::append::Appended;
 
 /// The subject between pods.
@@ -144,25 +144,22 @@ impl Peers {
                 return;
             }
         };
-        let held: HashMap<SatelliteId, Session> = held.into_iter().collect();
-        for (satellite, newest, removed) in current {
-            match held.get(&satellite) {
-                Some(&session) if removed => {
-                    self.sessions.end(satellite, session, Command::Removed);
-                }
-                Some(&session) if newest > session => {
-                    self.sessions.end(satellite, session, Command::Superseded);
+        let held: HashMap<SatelliteId, SessionKey> =
+            held.into_iter().map(|key| (key.satellite, key)).collect();
+        for (newest, removed) in current {
+            match held.get(&newest.satellite) {
+                Some(key) if removed => self.sessions.end(*key, Command::Removed),
+                Some(key) if newest.session > key.session => {
+                    self.sessions.end(*key, Command::Superseded);
                 }
                 _ => {}
             }
         }
     }
 
-    async fn current(
-        &self,
-        held: &[(SatelliteId, Session)],
-    ) -> anyhow::Result<Vec<(SatelliteId, Session, bool)>> {
-        let ids: Vec<Uuid> = held.iter().map(|(id, _)| id.0).collect();
+    /// The newest session of each, and whether the satellite was removed.
+    async fn current(&self, held: &[SessionKey]) -> anyhow::Result<Vec<(SessionKey, bool)>> {
+        let ids: Vec<Uuid> = held.iter().map(|key| key.satellite.0).collect();
         let look = async |client: &mut Object| {
             let statement = client.prepare_cached(CURRENT).await?;
             client.query(&statement, &[&ids]).await
@@ -172,8 +169,9 @@ impl Peers {
             .map(|row| {
                 let removed =
                     Event::from_str(row.try_get("last_event")?).ok() == Some(Event::Removed);
-                let id = SatelliteId(row.try_get("satellite_id")?);
-                Ok((id, Session(row.try_get("session")?), removed))
+                let satellite = SatelliteId(row.try_get("satellite_id")?);
+                let session = Session(row.try_get("session")?);
+                Ok((SessionKey { satellite, session }, removed))
             })
             .collect()
     }

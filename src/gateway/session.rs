@@ -24,7 +24,7 @@ use super::{Gateway, Handshake};
 use crate::credentials::Verdict;
 use crate::door::refusal::Refusal as Limit;
 use crate::failpoint::stand_still;
-use crate::lifecycle::{Edge, Reason, SatelliteId, Session};
+use crate::lifecycle::{Edge, Reason, SatelliteId, Session, SessionKey};
 use crate::log::append::{Closed, Outcome};
 use crate::metrics::Counted;
 use crate::satellites::About;
@@ -96,14 +96,15 @@ pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake
     stand_still("session::appended").await;
     gateway.metrics.authentication("ok");
 
-    let end = match gateway.sessions.enter(satellite, session) {
+    let key = SessionKey { satellite, session };
+    let end = match gateway.sessions.enter(key) {
         Some((entered, Inbox { mut commands, standing })) => {
             // The append was its first sign of life; only what it said of itself is still to be kept.
             if about != About::default() {
-                gateway.heartbeats.said(satellite, session, about.clone());
+                gateway.heartbeats.said(key, about.clone());
             }
-            let (line, who) = (&mut line, (satellite, session));
-            let welcome = Live::welcome(&gateway, line, who, (about, token_version), standing);
+            let line = &mut line;
+            let welcome = Live::welcome(&gateway, line, key, (about, token_version), standing);
             let welcome = AssertUnwindSafe(Box::pin(welcome)).catch_unwind().await;
             let end = match welcome {
                 Ok(Ok(mut live)) => {
@@ -374,9 +375,9 @@ async fn refuse(mut socket: Socket, gateway: &Gateway, refusal: Refusal) {
 
 /// A moment within `over`, different for each session: a whole pod's satellites do not come back
 /// in the same instant.
-pub(super) fn spread(session: Session, satellite: SatelliteId, over: Duration) -> Duration {
-    let (high, low) = satellite.0.as_u64_pair();
-    let mixed = (high ^ low ^ session.0.unsigned_abs()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+pub(super) fn spread(key: SessionKey, over: Duration) -> Duration {
+    let (high, low) = key.satellite.0.as_u64_pair();
+    let mixed = (high ^ low ^ key.session.0.unsigned_abs()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     over.mul_f64((mixed >> 11) as f64 / (1u64 << 53) as f64)
 }
 
@@ -441,9 +442,11 @@ mod tests {
     #[test]
     fn goodbyes_are_spread_over_the_whole_time() {
         let over = Duration::from_secs(10);
-        let moments: Vec<Duration> = (0..1_000)
-            .map(|n| spread(Session(1), SatelliteId(Uuid::from_u128(n * 7_919)), over))
-            .collect();
+        let key = |n: u128| {
+            let satellite = SatelliteId(Uuid::from_u128(n * 7_919));
+            SessionKey { satellite, session: Session(1) }
+        };
+        let moments: Vec<Duration> = (0..1_000).map(|n| spread(key(n), over)).collect();
         assert!(moments.iter().all(|moment| *moment < over));
         for tenth in 0..10 {
             let from = Duration::from_secs(tenth);

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
 use crate::heartbeats::Heartbeats;
-use crate::lifecycle::{SatelliteId, Session};
+use crate::lifecycle::{SatelliteId, Session, SessionKey};
 use crate::liveness;
 use crate::metrics::{Counted, Metrics};
 use crate::standing::Standing;
@@ -71,7 +71,7 @@ pub struct Look {
     /// How many have missed a heartbeat, so that the next one missed is the last.
     pub late: u64,
     /// Those that were not heard within their threshold.
-    pub due: Vec<(SatelliteId, Session)>,
+    pub due: Vec<SessionKey>,
 }
 
 /// See the module.
@@ -85,8 +85,7 @@ pub struct SessionTable {
 /// A session that is in the table and is counted: it leaves with this.
 pub struct SessionGuard {
     table: Arc<SessionTable>,
-    satellite: SatelliteId,
-    session: Session,
+    key: SessionKey,
     _counted: Counted,
 }
 
@@ -107,11 +106,8 @@ impl SessionTable {
     /// Enters a session. An older one of the same satellite is told to end; none where a newer one is
     /// here already, as then it is the caller that has to end. Enter before looking how the satellite
     /// stands: what is changed after the look is told.
-    pub fn enter(
-        self: &Arc<Self>,
-        satellite: SatelliteId,
-        session: Session,
-    ) -> Option<(SessionGuard, Inbox)> {
+    pub fn enter(self: &Arc<Self>, key: SessionKey) -> Option<(SessionGuard, Inbox)> {
+        let SessionKey { satellite, session } = key;
         let (commands, ordered) = mpsc::channel(COMMANDS);
         let (standing, told) = watch::channel(None);
         let entry = Entry { session, commands, standing, heard_at: Instant::now() };
@@ -126,14 +122,14 @@ impl SessionTable {
             Slot::Occupied(_) => return None,
         }
         let counted = Counted::on(&self.metrics.sessions);
-        let guard = SessionGuard { table: self.clone(), satellite, session, _counted: counted };
+        let guard = SessionGuard { table: self.clone(), key, _counted: counted };
         Some((guard, Inbox { commands: ordered, standing: told }))
     }
 
     /// Tells a session to end, if it is here.
-    pub fn end(&self, satellite: SatelliteId, session: Session, command: Command) {
-        if let Some(entry) = self.lock().get(&satellite)
-            && entry.session == session
+    pub fn end(&self, key: SessionKey, command: Command) {
+        if let Some(entry) = self.lock().get(&key.satellite)
+            && entry.session == key.session
         {
             entry.tell(command);
         }
@@ -153,17 +149,17 @@ impl SessionTable {
     }
 
     /// Calls `then` while it is certain that the session has not left. `then` must not block.
-    pub fn while_live(&self, satellite: SatelliteId, session: Session, then: impl FnOnce()) {
+    pub fn while_live(&self, key: SessionKey, then: impl FnOnce()) {
         let sessions = self.lock();
-        if sessions.get(&satellite).is_some_and(|entry| entry.session == session) {
+        if sessions.get(&key.satellite).is_some_and(|entry| entry.session == key.session) {
             then();
         }
     }
 
     /// Notes that a session was heard just now.
-    pub fn heard(&self, satellite: SatelliteId, session: Session) {
-        if let Some(entry) = self.lock().get_mut(&satellite)
-            && entry.session == session
+    pub fn heard(&self, key: SessionKey) {
+        if let Some(entry) = self.lock().get_mut(&key.satellite)
+            && entry.session == key.session
         {
             entry.heard_at = Instant::now();
         }
@@ -181,24 +177,23 @@ impl SessionTable {
                 look.late += 1;
             }
             if silence > threshold {
-                look.due.push((*satellite, entry.session));
+                look.due.push(SessionKey { satellite: *satellite, session: entry.session });
             }
         }
         look
     }
 
     /// Whether this very session is here.
-    pub fn holds(&self, satellite: SatelliteId, session: Session) -> bool {
-        self.lock().get(&satellite).is_some_and(|entry| entry.session == session)
+    pub fn holds(&self, key: SessionKey) -> bool {
+        self.lock().get(&key.satellite).is_some_and(|entry| entry.session == key.session)
     }
 
     /// Which of these satellites have a session here, and which.
-    pub fn held(
-        &self,
-        satellites: impl Iterator<Item = SatelliteId>,
-    ) -> Vec<(SatelliteId, Session)> {
+    pub fn held(&self, satellites: impl Iterator<Item = SatelliteId>) -> Vec<SessionKey> {
         let sessions = self.lock();
-        satellites.filter_map(|id| Some((id, sessions.get(&id)?.session))).collect()
+        let held =
+            |satellite| Some(SessionKey { satellite, session: sessions.get(&satellite)?.session });
+        satellites.filter_map(held).collect()
     }
 
     /// The map is valid after a panic elsewhere: every change to it is one call.
@@ -209,13 +204,13 @@ impl SessionTable {
 
 impl Drop for SessionGuard {
     fn drop(&mut self) {
-        let SessionGuard { table, satellite, session, .. } = self;
-        if let Slot::Occupied(slot) = table.lock().entry(*satellite)
-            && slot.get().session == *session
+        let SessionGuard { table, key, .. } = self;
+        if let Slot::Occupied(slot) = table.lock().entry(key.satellite)
+            && slot.get().session == key.session
         {
             slot.remove();
         }
-        table.heartbeats.forget(*satellite, *session);
+        table.heartbeats.forget(*key);
     }
 }
 
@@ -226,6 +221,10 @@ mod tests {
     use uuid::Uuid;
 
     const ID: SatelliteId = SatelliteId(Uuid::from_u128(1));
+
+    fn key(satellite: SatelliteId, session: i64) -> SessionKey {
+        SessionKey { satellite, session: Session(session) }
+    }
 
     fn table() -> Arc<SessionTable> {
         SessionTable::new(Arc::default(), Metrics::new())
@@ -243,20 +242,20 @@ mod tests {
     #[test]
     fn a_newer_session_ends_the_older_one_and_never_the_other_way_round() {
         let table = table();
-        let (_first, mut first_hears) = table.enter(ID, Session(1)).expect("entered");
-        let (_second, mut second_hears) = table.enter(ID, Session(2)).expect("entered");
+        let (_first, mut first_hears) = table.enter(key(ID, 1)).expect("entered");
+        let (_second, mut second_hears) = table.enter(key(ID, 2)).expect("entered");
         assert_eq!(first_hears.commands.try_recv(), Ok(Command::Superseded));
-        assert!(table.enter(ID, Session(1)).is_none());
+        assert!(table.enter(key(ID, 1)).is_none());
         assert!(second_hears.commands.try_recv().is_err());
     }
 
     #[test]
     fn an_old_session_that_leaves_late_does_not_take_the_new_one_out() {
         let table = table();
-        let (first, _) = table.enter(ID, Session(1)).expect("entered");
-        let (second, _) = table.enter(ID, Session(2)).expect("entered");
+        let (first, _) = table.enter(key(ID, 1)).expect("entered");
+        let (second, _) = table.enter(key(ID, 2)).expect("entered");
         drop(first);
-        assert_eq!(table.held([ID].into_iter()), [(ID, Session(2))]);
+        assert_eq!(table.held([ID].into_iter()), [key(ID, 2)]);
         drop(second);
         assert!(table.held([ID].into_iter()).is_empty());
     }
@@ -264,7 +263,7 @@ mod tests {
     #[test]
     fn a_session_that_panics_leaves_nothing_behind() {
         let table = table();
-        let (entered, _inbox) = table.enter(ID, Session(1)).expect("entered");
+        let (entered, _inbox) = table.enter(key(ID, 1)).expect("entered");
         assert_eq!(table.metrics.sessions.get(), 1);
         std::thread::spawn(move || {
             let _entered = entered;
@@ -280,23 +279,23 @@ mod tests {
     #[test]
     fn only_the_named_session_is_told_to_end() {
         let table = table();
-        let (_entered, mut hears) = table.enter(ID, Session(2)).expect("entered");
-        table.end(ID, Session(1), Command::Removed);
+        let (_entered, mut hears) = table.enter(key(ID, 2)).expect("entered");
+        table.end(key(ID, 1), Command::Removed);
         assert!(hears.commands.try_recv().is_err());
-        table.end(ID, Session(2), Command::Removed);
+        table.end(key(ID, 2), Command::Removed);
         assert_eq!(hears.commands.try_recv(), Ok(Command::Removed));
     }
 
     #[test]
     fn an_older_standing_that_comes_late_is_not_told_and_its_threshold_does_not_count() {
         let table = table();
-        let (_entered, hears) = table.enter(ID, Session(1)).expect("entered");
+        let (_entered, hears) = table.enter(key(ID, 1)).expect("entered");
         table.tell(ID, standing(5, Some(1_000)));
         table.tell(ID, standing(4, Some(60_000)));
         assert_eq!(known(&hears), Some(5));
         let in_two_seconds = Instant::now() + Duration::from_secs(2);
         let due = || table.look(in_two_seconds, Duration::from_secs(45), Duration::ZERO).due;
-        assert_eq!(due(), [(ID, Session(1))]);
+        assert_eq!(due(), [key(ID, 1)]);
         table.tell(ID, standing(6, Some(60_000)));
         assert_eq!(known(&hears), Some(6));
         assert!(due().is_empty());
@@ -305,8 +304,8 @@ mod tests {
     #[test]
     fn only_the_newest_session_is_told_how_its_satellite_stands() {
         let table = table();
-        let (_older, first) = table.enter(ID, Session(1)).expect("entered");
-        let (_newer, second) = table.enter(ID, Session(2)).expect("entered");
+        let (_older, first) = table.enter(key(ID, 1)).expect("entered");
+        let (_newer, second) = table.enter(key(ID, 2)).expect("entered");
         table.tell(ID, standing(1, None));
         assert_eq!((known(&first), known(&second)), (None, Some(1)));
     }
@@ -315,8 +314,8 @@ mod tests {
     fn who_is_late_and_who_is_due_follows_from_when_each_was_heard_and_its_threshold() {
         let table = table();
         let id = |n| SatelliteId(Uuid::from_u128(n));
-        let _first = table.enter(id(1), Session(1)).expect("entered");
-        let _second = table.enter(id(2), Session(1)).expect("entered");
+        let _first = table.enter(key(id(1), 1)).expect("entered");
+        let _second = table.enter(key(id(2), 1)).expect("entered");
         table.tell(id(2), standing(1, Some(10_000)));
         let entered = Instant::now();
         let look = |seconds| {
@@ -326,12 +325,12 @@ mod tests {
         let counts = |look: &Look| (look.sessions, look.late, look.due.len());
         assert_eq!(counts(&look(4)), (2, 0, 0));
         assert_eq!(counts(&look(6)), (2, 1, 0));
-        assert_eq!(look(11).due, [(id(2), Session(1))]);
+        assert_eq!(look(11).due, [key(id(2), 1)]);
         assert_eq!(counts(&look(31)), (2, 2, 1));
         assert_eq!(counts(&look(46)), (2, 2, 2));
         table.tell(id(2), standing(2, None));
         assert_eq!(counts(&look(11)), (2, 0, 0));
-        table.heard(id(1), Session(2));
+        table.heard(key(id(1), 2));
         assert_eq!(counts(&look(46)), (2, 2, 2), "another session was heard");
     }
 }
