@@ -12,6 +12,7 @@ use groundstation::liveness::DEFAULT_OFFLINE_THRESHOLD;
 use groundstation::log::append::{Log, appender};
 use groundstation::log::transaction::Rules;
 use groundstation::metrics::Metrics;
+use groundstation::observation::PodNumber;
 use groundstation::relay::{Relay, stream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -28,7 +29,12 @@ pub struct Engine {
 
 impl Engine {
     /// Starts them as the pod of this name and number.
-    pub fn start(database: &Database, nats: &async_nats::Client, name: &str, pod: i32) -> Engine {
+    pub fn start(
+        database: &Database,
+        nats: &async_nats::Client,
+        name: &str,
+        pod: PodNumber,
+    ) -> Engine {
         let (metrics, health) = (Metrics::new(), Arc::new(Health::default()));
         let (head, head_watch) = watch::channel(Position::ZERO);
         let (announce, mut announcements) = mpsc::channel(16);

@@ -17,6 +17,7 @@ use groundstation::metrics::Metrics;
 use groundstation::metrics::exposition::Form;
 use groundstation::monitor::{Monitor, brown_out};
 use groundstation::observation;
+use groundstation::observation::PodNumber;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -143,7 +144,7 @@ const LET_DIE: &str = "
     update pods set seen_at = now() - interval '1 minute' where number = $1";
 
 /// Pods that write all they hear.
-async fn observers(database: Database, pods: Vec<i32>, stop: CancellationToken) {
+async fn observers(database: Database, pods: Vec<PodNumber>, stop: CancellationToken) {
     let client = database.get().await.expect("connection");
     while !stop.is_cancelled() {
         for pod in &pods {
@@ -161,7 +162,7 @@ async fn observers(database: Database, pods: Vec<i32>, stop: CancellationToken) 
 }
 
 /// Registers satellites that are connected and heard just now, and returns those of this pod.
-fn register(stores: &Stores, more: i64, own: i32, other: i32, held: i64) -> Vec<Uuid> {
+fn register(stores: &Stores, more: i64, own: PodNumber, other: PodNumber, held: i64) -> Vec<Uuid> {
     let mut client = stores.sql();
     let own_more = (OWN - held).clamp(0, more / 2);
     let rows = client.query(REGISTER, &[&more, &own_more, &own, &other]).expect("satellites");
@@ -213,7 +214,7 @@ fn observed(metrics: &Metrics, name: &str) -> (u64, f64) {
 }
 
 /// How Postgres finds the sessions of a silent pod.
-async fn plan(client: &deadpool_postgres::Object, dead: i32) -> Vec<String> {
+async fn plan(client: &deadpool_postgres::Object, dead: PodNumber) -> Vec<String> {
     let statement = groundstation::monitor::STORED;
     let explain = format!(
         "prepare sweep (int[], bigint, bigint, uuid) as {statement};

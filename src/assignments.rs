@@ -289,10 +289,10 @@ pub async fn replace(
     actor: &Actor,
 ) -> Result<Replaced, tokio_postgres::Error> {
     let transaction = client.transaction().await?;
-    if transaction.query_opt(LOCK, &[&satellite.0]).await?.is_none() {
+    if transaction.query_opt(LOCK, &[&satellite]).await?.is_none() {
         return Ok(Replaced::Unknown);
     }
-    let before = transaction.query_opt(VERSION, &[&satellite.0]).await?;
+    let before = transaction.query_opt(VERSION, &[&satellite]).await?;
     let before: i64 = before.map_or(Ok(0), |row| row.try_get(0))?;
     if expected.is_some_and(|expected| !expected.allows(before)) {
         return Ok(Replaced::Unexpected);
@@ -317,7 +317,7 @@ pub async fn put(
     let statement = transaction.prepare_cached(REPLACE).await?;
     let list = Json(list);
     let parameters: [&(dyn ToSql + Sync); 7] =
-        [&satellite.0, &list, &head.0, &now, &actor.kind, &actor.id, &before];
+        [&satellite, &list, &head, &now, &actor.kind, &actor.id, &before];
     transaction.query_one(&statement, &parameters).await?.try_get(0)
 }
 
@@ -332,7 +332,7 @@ pub async fn get(
     satellite: SatelliteId,
 ) -> Result<Option<(i64, Box<RawValue>)>, tokio_postgres::Error> {
     let statement = client.prepare_cached(GET).await?;
-    let row = client.query_opt(&statement, &[&satellite.0]).await?;
+    let row = client.query_opt(&statement, &[&satellite]).await?;
     row.map(|row| {
         let Json(list) = row.try_get(1)?;
         Ok((row.try_get(0)?, list))
@@ -354,7 +354,7 @@ pub async fn of_session(
     of: SessionKey,
 ) -> Result<Option<Value>, tokio_postgres::Error> {
     let statement = client.prepare_cached(OF_SESSION).await?;
-    let row = client.query_opt(&statement, &[&of.satellite.0, &of.session.0]).await?;
+    let row = client.query_opt(&statement, &[&of.satellite, &of.session]).await?;
     row.map(|row| row.try_get(0).map(|Json(list)| list)).transpose()
 }
 

@@ -114,7 +114,7 @@ impl Audit {
             Ok::<_, tokio_postgres::Error>((log::horizon(client).await?, read::head(client).await?))
         };
         let (horizon, head) = self.database.run(ends).await?;
-        Ok((Position(horizon.0 + 1), head))
+        Ok((horizon.next(), head))
     }
 
     /// Waits until the relay says that the stream has reached `head` and the stream is as long as

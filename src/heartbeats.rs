@@ -32,7 +32,7 @@ use crate::lifecycle::{Edge, Event, SatelliteId, Session, SessionKey};
 use crate::locked_rows::LockedRows;
 use crate::log::append::Log;
 use crate::metrics::Metrics;
-use crate::observation;
+use crate::observation::{self, PodNumber};
 use crate::satellites::{self, About};
 use crate::wire::Timestamp;
 
@@ -143,7 +143,7 @@ impl Locked {
 /// The task that writes them.
 pub struct Flusher {
     /// This life of the pod.
-    pub pod: i32,
+    pub pod: PodNumber,
     /// The default offline threshold: what blind time is measured by.
     pub default_threshold: Duration,
     /// What it writes.
@@ -269,12 +269,12 @@ impl Flusher {
         self.metrics.heartbeats_flushed.inc_by(moved as u64);
         let mut locked = Locked { connections: HashSet::new(), registry };
         for row in &rows {
-            let id = SatelliteId(row.try_get("satellite_id")?);
-            let Some(current) = row.try_get::<_, Option<i64>>("current")?.map(Session) else {
+            let id: SatelliteId = row.try_get("satellite_id")?;
+            let Some(current) = row.try_get::<_, Option<Session>>("current")? else {
                 locked.connections.insert(id);
                 continue;
             };
-            let session = Session(row.try_get("session")?);
+            let session: Session = row.try_get("session")?;
             let last_event = Event::from_str(row.try_get("last_event")?).ok();
             let at = heard.get(&id.0).map_or_else(Moment::now, |(_, at)| *at);
             let key = SessionKey { satellite: id, session };

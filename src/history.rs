@@ -172,7 +172,7 @@ async fn registered(
     ids: &[Uuid],
     as_of: AsOf,
 ) -> Result<Vec<Record>, tokio_postgres::Error> {
-    let rows = client.query(REGISTERED, &[&ids, &as_of.position.0, &as_of.moment]).await?;
+    let rows = client.query(REGISTERED, &[&ids, &as_of.position, &as_of.moment]).await?;
     rows.iter()
         .map(|row| {
             let Json(after) = row.try_get("after")?;
@@ -287,7 +287,7 @@ pub async fn stats(
     window: Duration,
     default_threshold: Duration,
 ) -> Result<Option<Stats>, NoAnswer> {
-    let row = client.query_one(PRESENT, &[&satellite.0]).await?;
+    let row = client.query_one(PRESENT, &[&satellite]).await?;
     let now = Timestamp::new(row.try_get("now")?).moment();
     let from = now - window;
     // Before anything is read for nothing.
@@ -313,7 +313,7 @@ pub async fn stats(
     let Some(newest) = newest else {
         return Ok(None);
     };
-    let first = within.first().map_or(Position(head.0 + 1), |entry| entry.position);
+    let first = within.first().map_or(head.next(), |entry| entry.position);
     let before = past::last_of(client, Position(first.0 - 1), satellite).await?;
     let changed = past::last_change(client, satellite, field.as_str()).await?;
     let lapsed = lapsed(&row, default_threshold)?;

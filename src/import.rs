@@ -305,7 +305,7 @@ async fn write(
         let was = before.map(|here| Json(described(&here.described)));
         let is = Json(described(&known.described));
         let parameters: [&(dyn ToSql + Sync); 8] =
-            [&head.0, &now, &known.id, &action, &actor.kind, &actor.id, &was, &is];
+            [&head, &now, &known.id, &action, &actor.kind, &actor.id, &was, &is];
         transaction.execute(&remember, &parameters).await?;
     }
     Ok(())

@@ -26,6 +26,7 @@
 
 use std::time::Duration;
 
+use postgres_types::{FromSql, ToSql};
 use strum::{EnumIter, EnumString, IntoStaticStr};
 use thiserror::Error;
 use time::OffsetDateTime;
@@ -34,7 +35,8 @@ use uuid::Uuid;
 use crate::liveness::{self, Sight, Status};
 
 /// A registered satellite. Its UUID is the `clientId` its agent authenticates with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, FromSql, ToSql)]
+#[postgres(transparent)]
 pub struct SatelliteId(pub Uuid);
 
 impl std::fmt::Display for SatelliteId {
@@ -44,7 +46,8 @@ impl std::fmt::Display for SatelliteId {
 }
 
 /// One authenticated connection of a satellite: a number that only grows, per satellite.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, FromSql, ToSql)]
+#[postgres(transparent)]
 pub struct Session(pub i64);
 
 /// Which session of which satellite.
@@ -57,16 +60,23 @@ pub struct SessionKey {
 }
 
 /// A transition's place among those of one satellite: 1, 2, 3 … without a gap.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, FromSql, ToSql)]
+#[postgres(transparent)]
 pub struct Revision(pub i64);
 
 /// A transition's place in the whole log: 1, 2, 3 … in commit order, without a gap.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, FromSql, ToSql)]
+#[postgres(transparent)]
 pub struct Position(pub i64);
 
 impl Position {
     /// Before the first transition.
     pub const ZERO: Position = Position(0);
+
+    /// The one that follows.
+    pub fn next(self) -> Position {
+        Position(self.0 + 1)
+    }
 }
 
 /// What happened: the three edges of a connection, and the removal of its satellite; in the order of a life.

@@ -11,6 +11,7 @@
 
 use std::str::FromStr;
 
+use postgres_types::{FromSql, ToSql};
 use time::OffsetDateTime;
 use tokio_postgres::types::Json;
 use uuid::Uuid;
@@ -32,7 +33,8 @@ pub mod transaction;
 pub use partitions::horizon;
 
 /// The identity of a change, made before it is first tried; also the message id on the stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, FromSql, ToSql)]
+#[postgres(transparent)]
 pub struct ChangeId(pub Uuid);
 
 impl ChangeId {
@@ -131,13 +133,13 @@ impl Entry {
                 .map(|json| json.map(|Json(json)| json))
         };
         Ok(Entry {
-            position: Position(row.try_get("position")?),
-            revision: Revision(row.try_get("revision")?),
-            change: ChangeId(row.try_get("change_id")?),
-            satellite: SatelliteId(row.try_get("entity_id")?),
+            position: row.try_get("position")?,
+            revision: row.try_get("revision")?,
+            change: row.try_get("change_id")?,
+            satellite: row.try_get("entity_id")?,
             event: row.try_get("event")?,
             reason: row.try_get("reason")?,
-            session: Session(row.try_get("session")?),
+            session: row.try_get("session")?,
             prev: state("prev")?,
             next: state("next")?,
             actor: Actor { kind: row.try_get("actor_type")?, id: row.try_get("actor_id")? },

@@ -25,10 +25,10 @@ use tracing::{info, warn};
 use crate::database::Database;
 use crate::gateway::table::SessionTable;
 use crate::health::{BrownOut, Health};
-use crate::lifecycle::{Edge, Reason, SatelliteId, Session, SessionKey};
+use crate::lifecycle::{Edge, Reason, SatelliteId, SessionKey};
 use crate::log::append::{Log, Outcome};
 use crate::metrics::Metrics;
-use crate::observation::{self, MAX_BROUGHT_BACK, SILENT_AFTER, blind_after};
+use crate::observation::{self, MAX_BROUGHT_BACK, PodNumber, SILENT_AFTER, blind_after};
 use brown_out::{Guard, Lateness, Rules};
 
 pub mod brown_out;
@@ -42,7 +42,7 @@ const MAX_LET_GO: u64 = 1_000;
 /// The task.
 pub struct Monitor {
     /// This life of the pod.
-    pub pod: i32,
+    pub pod: PodNumber,
     /// Where it looks.
     pub database: Database,
     /// The sessions of this pod.
@@ -69,7 +69,7 @@ enum Group {
     /// All of them.
     Fleet,
     /// Those of one pod.
-    Pod(i32),
+    Pod(PodNumber),
 }
 
 /// A session that looks lost.
@@ -77,7 +77,7 @@ enum Group {
 struct Due {
     key: SessionKey,
     reason: Reason,
-    pod: Option<i32>,
+    pod: Option<PodNumber>,
 }
 
 impl Due {
@@ -85,8 +85,8 @@ impl Due {
         let is_dead: bool = row.try_get("is_dead")?;
         Ok(Due {
             key: SessionKey {
-                satellite: SatelliteId(row.try_get("satellite_id")?),
-                session: Session(row.try_get("session")?),
+                satellite: row.try_get("satellite_id")?,
+                session: row.try_get("session")?,
             },
             reason: if is_dead { Reason::PodLost } else { Reason::HeartbeatTimeout },
             pod: row.try_get("pod")?,
@@ -242,7 +242,7 @@ impl Monitor {
         client: &deadpool_postgres::Object,
         own: Lateness,
         groups: &mut HashMap<Group, Lateness>,
-    ) -> Result<Vec<i32>, tokio_postgres::Error> {
+    ) -> Result<Vec<PodNumber>, tokio_postgres::Error> {
         let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         let statement = client.prepare_cached(ACCOUNT).await?;
         let silent_after = SILENT_AFTER.as_secs_f64();
@@ -271,7 +271,7 @@ impl Monitor {
     async fn left_behind(
         &self,
         client: &deadpool_postgres::Object,
-        silent: &[i32],
+        silent: &[PodNumber],
         groups: &mut HashMap<Group, Lateness>,
     ) -> Result<u64, tokio_postgres::Error> {
         let interval_ms = i64::try_from(self.heartbeat_interval.as_millis()).unwrap_or(0);
@@ -305,7 +305,7 @@ impl Monitor {
     async fn stored(
         &self,
         client: &deadpool_postgres::Object,
-        silent: &[i32],
+        silent: &[PodNumber],
         turn: &mut Option<SatelliteId>,
     ) -> Result<Vec<Due>, tokio_postgres::Error> {
         self.look(client, STORED, &silent, turn).await
@@ -333,7 +333,7 @@ impl Monitor {
     async fn let_go(
         &self,
         client: &deadpool_postgres::Object,
-        silent: &[i32],
+        silent: &[PodNumber],
     ) -> Result<u64, tokio_postgres::Error> {
         let limit = i64::try_from(MAX_LET_GO).unwrap_or(i64::MAX);
         client.execute(LET_GO, &[&silent, &limit]).await
@@ -492,6 +492,7 @@ const UNHELD: &str = "
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lifecycle::Session;
     use uuid::Uuid;
 
     /// Looks as often as it takes to have seen all of `due`; what each look found.

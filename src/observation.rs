@@ -13,10 +13,22 @@
 use std::time::Duration;
 
 use deadpool_postgres::GenericClient;
+use postgres_types::{FromSql, ToSql};
 use time::OffsetDateTime;
 use tokio_postgres::Error;
 
 use crate::liveness::{Resumption, Sight};
+
+/// One life of a pod. In `satellite_connections`, 0 is nobody: the session is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, FromSql, ToSql)]
+#[postgres(transparent)]
+pub struct PodNumber(pub i32);
+
+impl std::fmt::Display for PodNumber {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 /// The longest silence of all pods that is not blind time yet.
 const LONGEST_LAPSE: Duration = Duration::from_secs(2);
@@ -42,14 +54,14 @@ const SIGN_ON: &str = "
     insert into pods (name, started_at) values ($1, clock_timestamp()) returning number";
 
 /// Gives this life of a pod its number.
-pub async fn sign_on(client: &impl GenericClient, name: &str) -> Result<i32, Error> {
+pub async fn sign_on(client: &impl GenericClient, name: &str) -> Result<PodNumber, Error> {
     client.query_one(SIGN_ON, &[&name]).await?.try_get(0)
 }
 
 const SIGN_OFF: &str = "update pods set left_at = clock_timestamp() where number = $1";
 
 /// Says that the pod has ended as it should.
-pub async fn sign_off(client: &impl GenericClient, pod: i32) -> Result<(), Error> {
+pub async fn sign_off(client: &impl GenericClient, pod: PodNumber) -> Result<(), Error> {
     client.execute(SIGN_OFF, &[&pod]).await.map(drop)
 }
 
@@ -59,7 +71,7 @@ const PROVE: &str = "
     on conflict (number) do update set probed_at = clock_timestamp()";
 
 /// Proves the database writable, and the pod's row there (a restored database does not know it).
-pub async fn prove(client: &impl GenericClient, pod: i32, name: &str) -> Result<(), Error> {
+pub async fn prove(client: &impl GenericClient, pod: PodNumber, name: &str) -> Result<(), Error> {
     client.execute(PROVE, &[&pod, &name]).await.map(drop)
 }
 
@@ -71,7 +83,7 @@ const OBSERVE: &str = "
 /// of the blind time that ends with this, if there was any.
 pub async fn observe(
     client: &impl GenericClient,
-    pod: i32,
+    pod: PodNumber,
     heard: OffsetDateTime,
     since: Option<Duration>,
     default_threshold: Duration,
@@ -113,7 +125,7 @@ const BRING_BACK: &str = "
 /// Brings back the heartbeats of these pods' sessions, and of those that are nobody's, that are later
 /// than now because the database's clock has gone back. Who is silent would be online until the clock
 /// has come that far again. Returns how many, at most [`MAX_BROUGHT_BACK`].
-pub async fn bring_back(client: &impl GenericClient, pods: &[i32]) -> Result<u64, Error> {
+pub async fn bring_back(client: &impl GenericClient, pods: &[PodNumber]) -> Result<u64, Error> {
     let statement = client.prepare_cached(BRING_BACK).await?;
     let limit = i64::try_from(MAX_BROUGHT_BACK).unwrap_or(i64::MAX);
     client.execute(&statement, &[&pods, &limit]).await

@@ -169,8 +169,8 @@ impl Peers {
             .map(|row| {
                 let removed =
                     Event::from_str(row.try_get("last_event")?).ok() == Some(Event::Removed);
-                let satellite = SatelliteId(row.try_get("satellite_id")?);
-                let session = Session(row.try_get("session")?);
+                let satellite: SatelliteId = row.try_get("satellite_id")?;
+                let session: Session = row.try_get("session")?;
                 Ok((SessionKey { satellite, session }, removed))
             })
             .collect()

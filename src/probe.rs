@@ -13,7 +13,7 @@ use crate::health::Health;
 use crate::log::partitions;
 use crate::log::read::{self, Beyond};
 use crate::metrics::Metrics;
-use crate::observation;
+use crate::observation::{self, PodNumber};
 use crate::relay::checkpoint;
 
 /// How often the database is proved writable.
@@ -30,7 +30,7 @@ pub struct Probe {
     /// This pod's name.
     pub name: String,
     /// This life of the pod.
-    pub pod: i32,
+    pub pod: PodNumber,
     /// What it probes.
     pub database: Database,
     /// The other pool, whose use it copies too.

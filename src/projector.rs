@@ -20,7 +20,7 @@ use tracing::info;
 use uuid::Uuid;
 
 use crate::database::{self, Database};
-use crate::lifecycle::{self, Connection, Event, Position, Revision, SatelliteId, Session};
+use crate::lifecycle::{self, Connection, Event, Position, SatelliteId};
 use crate::log::{self, Entry, read, transaction};
 
 /// Live rows read at once.
@@ -86,18 +86,18 @@ impl Row {
     }
 
     fn from_live(row: &tokio_postgres::Row) -> anyhow::Result<(SatelliteId, Row)> {
-        let id = SatelliteId(row.try_get("satellite_id")?);
+        let id: SatelliteId = row.try_get("satellite_id")?;
         let event: &str = row.try_get("last_event")?;
         let last_event = Event::from_str(event).ok().with_context(|| {
             format!("the row of satellite {id} says {event:?}, which is no event")
         })?;
         let connection = Connection {
-            session: Session(row.try_get("session")?),
-            revision: Revision(row.try_get("revision")?),
+            session: row.try_get("session")?,
+            revision: row.try_get("revision")?,
             last_event,
             last_heartbeat_at: row.try_get("last_heartbeat_at")?,
         };
-        Ok((id, Row { connection, position: Position(row.try_get("position")?) }))
+        Ok((id, Row { connection, position: row.try_get("position")? }))
     }
 }
 

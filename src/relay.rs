@@ -553,7 +553,7 @@ impl Relay {
     async fn renew(&self, epoch: Epoch, tail: Tail) -> anyhow::Result<bool> {
         let sequence = i64::try_from(tail.sequence)?;
         let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
-            [&self.pod, &LEASE.as_secs_f64(), &tail.position.0, &sequence, &epoch.0];
+            [&self.pod, &LEASE.as_secs_f64(), &tail.position, &sequence, &epoch];
         let renew = async |client: &mut Object| {
             let statement = client.prepare_cached(RENEW).await?;
             client.execute(&statement, &parameters).await

@@ -222,13 +222,13 @@ pub async fn create(
     let statement = transaction.prepare_cached(CREATE).await?;
     let (head, now) = log::transaction::lock_head(&transaction).await?;
     let parameters: [&(dyn ToSql + Sync); 10] = [
-        &id.0,
+        &id,
         &new.name,
         &new.region,
         &tags,
         &digest,
         &new.offline_threshold_ms,
-        &head.0,
+        &head,
         &now,
         &actor.kind,
         &actor.id,
@@ -274,7 +274,7 @@ pub async fn shown(
     default: Duration,
 ) -> Result<Option<Shown>, tokio_postgres::Error> {
     let statement = client.prepare_cached(GET).await?;
-    let row = client.query_opt(&statement, &[&id.0]).await?;
+    let row = client.query_opt(&statement, &[&id]).await?;
     row.map(|row| {
         Ok(Shown { satellite: from_row(&row, default)?, version: row.try_get("described_by")? })
     })
@@ -390,9 +390,9 @@ impl Read for Credential {
             let credential = Credential {
                 digest: row.try_get::<_, String>("token_hash")?.into(),
                 token_version: row.try_get("token_version")?,
-                session: Session(row.try_get("session")?),
+                session: row.try_get("session")?,
             };
-            Ok((SatelliteId(row.try_get("id")?), credential))
+            Ok((row.try_get("id")?, credential))
         };
         rows.iter().map(credential).collect()
     }
@@ -408,7 +408,7 @@ pub async fn replace_digest(
     stored: &str,
     digest: &token::Digest,
 ) -> Result<bool, tokio_postgres::Error> {
-    let replaced = client.execute(REPLACE_DIGEST, &[&id.0, &stored, &digest.to_stored()]).await?;
+    let replaced = client.execute(REPLACE_DIGEST, &[&id, &stored, &digest.to_stored()]).await?;
     Ok(replaced == 1)
 }
 
@@ -450,16 +450,16 @@ pub async fn rotate(
     let transaction = client.transaction().await?;
     let statement = transaction.prepare_cached(ROTATE).await?;
     // The row before the log, as the appender does.
-    let Some(row) = transaction.query_opt(LOCK_TOKEN, &[&id.0]).await? else { return Ok(None) };
+    let Some(row) = transaction.query_opt(LOCK_TOKEN, &[&id]).await? else { return Ok(None) };
     let before: i64 = row.try_get("token_version")?;
     let (head, now) = log::transaction::lock_head(&transaction).await?;
     let parameters: [&(dyn ToSql + Sync); 7] =
-        [&id.0, &digest, &head.0, &now, &actor.kind, &actor.id, &before];
+        [&id, &digest, &head, &now, &actor.kind, &actor.id, &before];
     transaction.execute(&statement, &parameters).await?;
     transaction.commit().await?;
     // In a later statement: a connect that the update waited for is seen.
-    let row = client.query_opt(LIVE_SESSION, &[&id.0]).await?;
-    let session = row.map(|row| row.try_get(0).map(Session)).transpose()?;
+    let row = client.query_opt(LIVE_SESSION, &[&id]).await?;
+    let session = row.map(|row| row.try_get(0)).transpose()?;
     Ok(Some(Rotated { token, session }))
 }
 
@@ -512,7 +512,7 @@ pub async fn describe(
         news.iter().map(|(_, a)| a.capabilities.as_ref().map(Json)).collect();
     let statement = client.prepare_cached(DESCRIBE).await?;
     let rows = client.query(&statement, &[&ids, &versions, &capabilities]).await?;
-    rows.iter().map(|row| row.try_get("id").map(SatelliteId)).collect()
+    rows.iter().map(|row| row.try_get("id")).collect()
 }
 
 #[cfg(test)]

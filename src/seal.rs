@@ -93,8 +93,8 @@ impl Seal {
 
     fn from_row(row: &tokio_postgres::Row) -> Result<Seal, Error> {
         Ok(Seal {
-            first: Position(row.try_get("first_position")?),
-            last: Position(row.try_get("last_position")?),
+            first: row.try_get("first_position")?,
+            last: row.try_get("last_position")?,
             previous: Hash::from_column(row.try_get("previous_hash")?),
             hash: Hash::from_column(row.try_get("hash")?),
             sealed_at: row.try_get("sealed_at")?,
@@ -243,7 +243,7 @@ async fn seal(client: &Object, least: i64) -> Result<Attempt, Error> {
     seal.hash = seal.hash_of(previous, &rows);
     let (previous, hash) = (previous.0.as_slice(), seal.hash.0.as_slice());
     let count = rows.len() as i64;
-    client.execute(INSERT, &[&first.0, &last.0, &count, &previous, &hash, &sealed_at]).await?;
+    client.execute(INSERT, &[&first, &last, &count, &previous, &hash, &sealed_at]).await?;
     client.batch_execute("commit").await?;
     Ok(Attempt::Sealed(seal))
 }
@@ -274,6 +274,6 @@ async fn after(
     limit: i64,
 ) -> Result<Vec<Seal>, Error> {
     let statement = client.prepare_cached(AFTER).await?;
-    let rows = client.query(&statement, &[&first.0, &limit]).await?;
+    let rows = client.query(&statement, &[&first, &limit]).await?;
     rows.iter().map(Seal::from_row).collect()
 }

@@ -45,7 +45,7 @@ pub async fn read(
     let rows = client.query(&statement, &[&ids]).await?;
     let mut found = Vec::with_capacity(rows.len());
     for row in &rows {
-        let satellite = SatelliteId(row.try_get("id")?);
+        let satellite: SatelliteId = row.try_get("id")?;
         let name: Option<&str> = row.try_get("name")?;
         let region: Option<&str> = row.try_get("region")?;
         let Json(list): Json<Box<RawValue>> = row.try_get("assignments")?;
@@ -88,7 +88,7 @@ pub async fn changed_after(
 ) -> Result<Vec<(SatelliteId, i64)>, Error> {
     let statement = client.prepare_cached(AFTER).await?;
     let rows = client.query(&statement, &[&change, &limit]).await?;
-    rows.iter().map(|row| Ok((SatelliteId(row.try_get(0)?), row.try_get(1)?))).collect()
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }
 
 const NEWEST: &str = "select coalesce(max(change), 0) from satellite_changes";

@@ -81,7 +81,7 @@ impl Repair {
             bail!("the stream {} may not be purged (deny_purge)", stream::NAME);
         }
         let (epoch, tail) = self.begin(&stream, &mut tell).await?;
-        let first = Position(tail.position.0 + 1);
+        let first = tail.position.next();
         tell(&format!("epoch {} has begun: nothing before it counts", epoch.0));
         // Only what was there: should a pod relay by now, what it publishes stays.
         let purge = stream.purge().sequence(tail.sequence + 1).await;

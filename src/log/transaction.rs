@@ -21,11 +21,11 @@ use crate::database_clock::{DatabaseClock, Moment};
 use crate::failpoint::stand_still;
 use crate::flapping::{self, Flapping};
 use crate::lifecycle::{
-    self, Connection, Decision, Edge, Event, Illegal, Position, Profile, Revision, Session,
-    Transition, Unchanged,
+    self, Connection, Decision, Edge, Event, Illegal, Position, Profile, Transition, Unchanged,
 };
 use crate::liveness::{self, Sight};
 use crate::observation;
+use crate::observation::PodNumber;
 use crate::wire::{StateJson, Timestamp};
 
 /// What a pod decides its edges by.
@@ -36,7 +36,7 @@ pub struct Rules {
     /// Which satellites flap.
     pub flapping: flapping::Rules,
     /// The pod that will hold the sessions it lets in, see [`crate::observation`].
-    pub pod: i32,
+    pub pod: PodNumber,
 }
 
 /// Makes one transaction of a batch and commits it; the outcomes are in the order of the edges, and
@@ -197,8 +197,8 @@ impl Satellite {
         self.row = match Event::from_str(last_event).ok() {
             None => None,
             Some(last_event) => Some(Connection {
-                session: Session(row.try_get("session")?),
-                revision: Revision(row.try_get("revision")?),
+                session: row.try_get("session")?,
+                revision: row.try_get("revision")?,
                 last_event,
                 last_heartbeat_at: row.try_get("last_heartbeat_at")?,
             }),
@@ -315,11 +315,11 @@ async fn find_changes(
     for row in &rows {
         let event = Event::from_str(row.try_get("event")?).ok();
         let outcome = event.map_or(Outcome::Refused, |event| Outcome::Appended {
-            position: Position(row.get("position")),
-            session: Session(row.get("session")),
+            position: row.get("position"),
+            session: row.get("session"),
             event,
         });
-        known.insert(ChangeId(row.try_get("change_id")?), outcome);
+        known.insert(row.try_get("change_id")?, outcome);
     }
     Ok(known)
 }
@@ -342,7 +342,7 @@ pub async fn lock_head(
     transaction.execute(&lock, &[]).await?;
     let head = transaction.prepare_cached(HEAD).await?;
     let row = transaction.query_one(&head, &[]).await?;
-    Ok((Position(row.try_get(0)?), row.try_get(1)?))
+    Ok((row.try_get(0)?, row.try_get(1)?))
 }
 
 /// Positions follow the head, which the statement before made ours. `recorded_at` never goes back,
@@ -404,7 +404,7 @@ const DELETE_REMOVED: &str = "
 async fn insert_and_commit(
     client: &Object,
     transitions: &[Decided<'_>],
-    pod: i32,
+    pod: PodNumber,
 ) -> Result<Position, Error> {
     let columns = Columns::of(transitions);
     let (lock, insert, delete) = try_join3(
@@ -452,7 +452,7 @@ async fn insert_and_commit(
         client.batch_execute("commit").await
     };
     let ((_, row, _), ()) = try_join(statements, commit).await?;
-    row.try_get(0).map(Position)
+    row.try_get(0)
 }
 
 /// The transitions turned on their side: one array a column.

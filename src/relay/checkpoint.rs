@@ -5,7 +5,6 @@ use tokio_postgres::Error;
 
 use super::message::Epoch;
 use super::stream::Tail;
-use crate::lifecycle::Position;
 
 /// One look at the relay's row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,8 +30,8 @@ pub async fn read(client: &impl GenericClient) -> Result<Checkpoint, Error> {
     // The table takes no negative number.
     let sequence = row.try_get::<_, i64>("stream_sequence")?.unsigned_abs();
     Ok(Checkpoint {
-        tail: Tail { position: Position(row.try_get("position")?), sequence },
-        epoch: Epoch(row.try_get("epoch")?),
+        tail: Tail { position: row.try_get("position")?, sequence },
+        epoch: row.try_get("epoch")?,
         is_led: row.try_get("is_led")?,
     })
 }
@@ -80,6 +79,6 @@ async fn change(
     let sequence = i64::try_from(tail.sequence)?;
     let lease = super::LEASE.as_secs_f64();
     let changed =
-        client.execute(statement, &[&holder, &epoch.0, &tail.position.0, &sequence, &lease]).await;
+        client.execute(statement, &[&holder, &epoch, &tail.position, &sequence, &lease]).await;
     Ok(changed.map_err(|error| anyhow::anyhow!(crate::database::describe(&error)))? == 1)
 }

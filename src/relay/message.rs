@@ -3,6 +3,7 @@
 use async_nats::HeaderMap;
 use async_nats::jetstream::message::PublishMessage;
 use fail::fail_point;
+use postgres_types::{FromSql, ToSql};
 
 use crate::lifecycle::announcement;
 use crate::log::{ChangeId, Entry};
@@ -41,7 +42,8 @@ const SOURCE: &str = "/groundstation";
 
 /// How often the stream has been built from the log: 1, and one more after each
 /// `groundstation audit --repair`. Within an epoch every transition is on the stream once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, FromSql, ToSql)]
+#[postgres(transparent)]
 pub struct Epoch(pub i64);
 
 impl Epoch {

@@ -110,14 +110,14 @@ pub async fn change(
     let transaction = client.transaction().await?;
     let statement = transaction.prepare_cached(CHANGE).await?;
     // The row before the log, as the appender does.
-    let Some(row) = transaction.query_opt(LOCK, &[&id.0]).await? else {
+    let Some(row) = transaction.query_opt(LOCK, &[&id]).await? else {
         return Ok(Changed::Unknown);
     };
     if change.is_empty() {
         return Ok(Changed::NothingNamed);
     }
     if let Some(expected) = expected {
-        let version = transaction.query_one(VERSION, &[&id.0]).await?.try_get(0)?;
+        let version = transaction.query_one(VERSION, &[&id]).await?.try_get(0)?;
         if !expected.allows(version) {
             return Ok(Changed::Unexpected);
         }
@@ -137,12 +137,12 @@ pub async fn change(
         let (head, now) = log::transaction::lock_head(&transaction).await?;
         let tags = Json(&after.tags);
         let parameters: [&(dyn ToSql + Sync); 9] = [
-            &id.0,
+            &id,
             &after.name,
             &after.region,
             &tags,
             &after.offline_threshold_ms,
-            &head.0,
+            &head,
             &now,
             &actor.kind,
             &actor.id,

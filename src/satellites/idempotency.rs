@@ -6,7 +6,6 @@
 use deadpool_postgres::Transaction;
 use sha2::{Digest, Sha256};
 use tokio_postgres::Error;
-use uuid::Uuid;
 
 use super::{Invalid, NewSatellite, invalid};
 use crate::lifecycle::SatelliteId;
@@ -73,7 +72,7 @@ pub async fn claim(
     let forget = transaction.prepare_cached(FORGET).await?;
     transaction.execute(&forget, &[&key.0]).await?;
     let claim = transaction.prepare_cached(CLAIM).await?;
-    if transaction.execute(&claim, &[&key.0, &digest, &id.0, &MAX_KEYS]).await? == 1 {
+    if transaction.execute(&claim, &[&key.0, &digest, &id, &MAX_KEYS]).await? == 1 {
         return Ok(Claim::New);
     }
     // In a later statement: what the insert waited for is seen.
@@ -83,7 +82,7 @@ pub async fn claim(
     };
     let of_before: String = row.try_get("request_digest")?;
     match of_before == digest {
-        true => Ok(Claim::Used(SatelliteId(row.try_get::<_, Uuid>("satellite_id")?))),
+        true => Ok(Claim::Used(row.try_get("satellite_id")?)),
         false => Ok(Claim::OtherRequest),
     }
 }

@@ -153,7 +153,7 @@ impl Check<'_> {
                 Hash::NONE
             }
             Some(before) => {
-                breaks.extend(self.uncovered(Position(before.seal.last.0 + 1), first));
+                breaks.extend(self.uncovered(before.seal.last.next(), first));
                 // The rows still give what the next seal remembers: only the seal was changed.
                 let is_edited = before.actual == Some(seal.previous);
                 match before.suspect {
@@ -185,7 +185,7 @@ impl Check<'_> {
     /// The positions from `expected` to before `first` have no seal, unless none of them is in the
     /// log any more: retention drops what was recorded before there were seals.
     fn uncovered(&self, expected: Position, first: Position) -> Option<Break> {
-        let expected = expected.max(Position(self.horizon.0 + 1));
+        let expected = expected.max(self.horizon.next());
         let last = Position(first.0 - 1);
         (expected <= last).then_some(Break::Uncovered { first: expected, last })
     }
