@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use async_nats::jetstream;
 use groundstation::lifecycle::{Edge, Reason, SatelliteId};
-use groundstation::log::append::Outcome;
+use groundstation::log::request::Outcome;
 use groundstation::observation::PodNumber;
 use tokio::runtime::Runtime;
 use uuid::Uuid;

@@ -41,6 +41,7 @@ use socket::Upgrade;
 use table::SessionTable;
 
 pub mod backends;
+mod end;
 pub mod intake;
 mod line;
 mod live;

@@ -34,6 +34,7 @@ pub mod event_schemas;
 pub mod expected;
 mod failpoint;
 pub mod flapping;
+pub mod flusher;
 pub mod gateway;
 pub mod health;
 pub mod heartbeats;

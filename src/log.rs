@@ -28,6 +28,7 @@ mod held;
 pub mod partitions;
 pub mod past;
 pub mod read;
+pub mod request;
 pub mod transaction;
 
 pub use partitions::horizon;

@@ -21,7 +21,7 @@ use uuid::Uuid;
 use crate::database::Database;
 use crate::gateway::table::{Command, SessionTable};
 use crate::lifecycle::{Event, Position, SatelliteId, Session, SessionKey};
-use crate::log::append::Appended;
+use crate::log::request::Appended;
 
 /// The subject between pods.
 const SUBJECT: &str = "groundstation.pods.appended";

@@ -60,9 +60,9 @@ pub mod message;
 mod model;
 pub mod stream;
 
-use checkpoint::Checkpoint;
+use checkpoint::{Checkpoint, Tail};
 use message::Epoch;
-use stream::{Left, OnTop, Tail};
+use stream::{Left, OnTop};
 
 /// How long a lease lasts without being renewed: another pod takes over within this and one
 /// [`STANDBY_PAUSE`], less than the 10 s promised.

@@ -22,7 +22,7 @@ use super::problem::Problem;
 use super::{APPEND_TIMEOUT, Api, past};
 use crate::lifecycle::{Edge, SatelliteId};
 use crate::liveness::Status;
-use crate::log::append::Outcome;
+use crate::log::request::Outcome;
 use crate::satellites::change::{Change, Changed};
 use crate::satellites::{self, Created, ListFilter, MAX_LIMIT, NewSatellite, Shown};
 use crate::wire::{Actor, SatelliteJson};

@@ -28,9 +28,10 @@ use crate::health::{Health, RelayState};
 use crate::lifecycle::Position;
 use crate::log::{self, read};
 use crate::metrics::Metrics;
+use crate::relay::checkpoint::Tail;
 use crate::relay::checkpoint::{self, Checkpoint};
 use crate::relay::message::{Epoch, Mark};
-use crate::relay::stream::{self, Tail};
+use crate::relay::stream;
 use crate::relay::{LEASE, Relay};
 
 /// How long the server is given to forget what is older than that.

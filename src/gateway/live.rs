@@ -18,10 +18,10 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tracing::warn;
 
 use super::Gateway;
+use super::end::{self, End};
 use super::line::{Happened, Line};
 use super::protocol::{FromSatellite, Malformed, ToSatellite, items_of, lockfile_hash};
 use super::questions::{Question, Questions, TooMany};
-use super::session::End;
 use super::socket::{Broken, Message};
 use super::table::{Command, Told};
 use crate::body::{self, Source};
@@ -146,7 +146,7 @@ impl<'a> Live<'a> {
                 biased;
                 Some(command) = orders.recv() => return Ok(End::Told(command)),
                 () = self.gateway.drain.cancelled(), if drained_at.is_none() => {
-                    let spread = super::session::spread(self.key, self.gateway.drain_spread);
+                    let spread = end::spread(self.key, self.gateway.drain_spread);
                     drained_at = Some(Instant::now() + spread);
                 }
                 () = sleep_until(drained_at.unwrap_or(silent_at)), if drained_at.is_some() => {

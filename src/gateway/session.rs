@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
+use super::end::{End, reason};
 use super::line::Line;
 use super::live::Live;
 use super::protocol::{
@@ -25,7 +26,7 @@ use crate::credentials::Verdict;
 use crate::door::refusal::Refusal as Limit;
 use crate::failpoint::stand_still;
 use crate::lifecycle::{Edge, Reason, SatelliteId, Session, SessionKey};
-use crate::log::append::{Closed, Outcome};
+use crate::log::request::{Closed, Outcome};
 use crate::metrics::Counted;
 use crate::satellites::About;
 use crate::wire::Actor;
@@ -40,29 +41,6 @@ const NORMAL: u16 = 1000;
 const RESTARTING: u16 = 1012;
 const TRY_AGAIN_LATER: u16 = 1013;
 const NOT_AUTHENTICATED: u16 = 4001;
-
-/// How a socket came to its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
-    /// The satellite sent a close frame.
-    ClientClose,
-    /// The connection broke.
-    Dropped,
-    /// The satellite broke the protocol's framing: closed with this code.
-    Violation(u16),
-    /// Nothing was heard for so long that nobody can be there.
-    Silent,
-    /// The satellite does not read what it is sent.
-    Stuck,
-    /// It was let in, and now there is no telling it what to do: the service's fault.
-    Unavailable,
-    /// Somebody else in the pod said so.
-    Told(Command),
-    /// The pod is draining: no edge, the satellite comes back elsewhere.
-    Drain,
-    /// A fault of ours in the middle of it.
-    Panicked,
-}
 
 /// Runs a socket to its end. Its place at the door is given back once it is authenticated.
 ///
@@ -216,21 +194,6 @@ async fn disconnect(gateway: &Gateway, satellite: SatelliteId, session: Session,
     }
 }
 
-/// The edge an end leads to. A session that was superseded or removed has its edge already; a
-/// draining pod leaves it to the satellite to come back, or to the monitor to tell the truth.
-fn reason(end: End) -> Option<Reason> {
-    match end {
-        End::ClientClose => Some(Reason::ClientClose),
-        End::Dropped | End::Violation(_) | End::Silent | End::Stuck | End::Panicked => {
-            Some(Reason::ConnectionDropped)
-        }
-        End::Unavailable => Some(Reason::Shutdown),
-        // Where the rotation has ended it already this changes nothing.
-        End::Told(Command::TokenRotated) => Some(Reason::TokenRotated),
-        End::Told(Command::Superseded | Command::Removed) | End::Drain => None,
-    }
-}
-
 /// Why a socket is not let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Refusal {
@@ -373,14 +336,6 @@ async fn refuse(mut socket: Socket, gateway: &Gateway, refusal: Refusal) {
     socket.close(code, message.unwrap_or_default()).await;
 }
 
-/// A moment within `over`, different for each session: a whole pod's satellites do not come back
-/// in the same instant.
-pub(super) fn spread(key: SessionKey, over: Duration) -> Duration {
-    let (high, low) = key.satellite.0.as_u64_pair();
-    let mixed = (high ^ low ^ key.session.0.unsigned_abs()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    over.mul_f64((mixed >> 11) as f64 / (1u64 << 53) as f64)
-}
-
 async fn send(socket: &mut Socket, message: &ToSatellite) -> Result<(), Broken> {
     let text = match message.to_text() {
         Ok(text) => text,
@@ -413,45 +368,4 @@ async fn say_goodbye(mut socket: Socket, end: End) {
         }
     };
     socket.close(code, words).await;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_an_end_of_the_satellites_own_is_an_edge() {
-        let cases = [
-            (End::ClientClose, Some(Reason::ClientClose)),
-            (End::Dropped, Some(Reason::ConnectionDropped)),
-            (End::Violation(1009), Some(Reason::ConnectionDropped)),
-            (End::Silent, Some(Reason::ConnectionDropped)),
-            (End::Stuck, Some(Reason::ConnectionDropped)),
-            (End::Panicked, Some(Reason::ConnectionDropped)),
-            (End::Unavailable, Some(Reason::Shutdown)),
-            (End::Told(Command::TokenRotated), Some(Reason::TokenRotated)),
-            (End::Told(Command::Superseded), None),
-            (End::Told(Command::Removed), None),
-            (End::Drain, None),
-        ];
-        for (end, expected) in cases {
-            assert_eq!(reason(end), expected, "{end:?}");
-        }
-    }
-
-    #[test]
-    fn goodbyes_are_spread_over_the_whole_time() {
-        let over = Duration::from_secs(10);
-        let key = |n: u128| {
-            let satellite = SatelliteId(Uuid::from_u128(n * 7_919));
-            SessionKey { satellite, session: Session(1) }
-        };
-        let moments: Vec<Duration> = (0..1_000).map(|n| spread(key(n), over)).collect();
-        assert!(moments.iter().all(|moment| *moment < over));
-        for tenth in 0..10 {
-            let from = Duration::from_secs(tenth);
-            let here = moments.iter().filter(|m| (from..from + over / 10).contains(*m)).count();
-            assert!(here > 50, "{here} in tenth {tenth}");
-        }
-    }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::append::{Outcome, Request};
+use super::request::{Outcome, Request};
 use crate::lifecycle::{Edge, SatelliteId};
 
 /// Pauses between two looks at a locked row: from what another pod's batch takes to what a satellite can

@@ -15,7 +15,7 @@ use tokio_postgres::{Error, Row, Statement};
 use tracing::error;
 use uuid::Uuid;
 
-use super::append::{Outcome, Request};
+use super::request::{Outcome, Request};
 use super::{ChangeId, KIND, SCHEMA_VERSION};
 use crate::database_clock::{DatabaseClock, Moment};
 use crate::failpoint::stand_still;

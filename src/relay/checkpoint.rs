@@ -4,7 +4,16 @@ use deadpool_postgres::GenericClient;
 use tokio_postgres::Error;
 
 use super::message::Epoch;
-use super::stream::Tail;
+use crate::lifecycle::Position;
+
+/// A place on the stream and the transition that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tail {
+    /// The transition's position.
+    pub position: Position,
+    /// The stream's sequence: what the next message must follow.
+    pub sequence: u64,
+}
 
 /// One look at the relay's row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,6 +17,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use strum::IntoEnumIterator;
 
 use super::checkpoint::Checkpoint;
+use super::checkpoint::Tail;
 use super::density::{Hole, Seen, Step, Walk};
 use super::message::{Epoch, Mark};
 use crate::database::Database;
@@ -37,15 +38,6 @@ pub fn subjects() -> Vec<String> {
         Trigger::iter().map(|trigger| trigger.id().to_owned()).collect();
     subjects.push(REMOVED_SUBJECT.to_owned());
     subjects
-}
-
-/// A place on the stream and the transition that is there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tail {
-    /// The transition's position.
-    pub position: Position,
-    /// The stream's sequence: what the next message must follow.
-    pub sequence: u64,
 }
 
 /// What reading the tail found.
