@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use groundstation::config::{ServeArgs, duration};
+use groundstation::{config::ServeArgs, units::duration};
 use serde::Deserialize;
 use serde_json::Value;
 

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use clap::Args;
-use groundstation::config::{ServeArgs, duration};
+use groundstation::{config::ServeArgs, units::duration};
 use serde_json::Value;
 
 /// What `systemd-analyze security` may find, in tenths: the scale ends at 100.

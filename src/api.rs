@@ -17,7 +17,6 @@ use tokio::time::{Instant, sleep};
 use tracing::warn;
 
 use crate::changes::Changed;
-use crate::config::Access;
 use crate::database::Database;
 use crate::door::log_gate::LogGate;
 use crate::door::{Arrival, Door};
@@ -25,6 +24,7 @@ use crate::health::Health;
 use crate::log::append::Log;
 use crate::metrics::Metrics;
 
+pub mod access;
 mod assignments;
 pub mod asyncapi;
 mod conditions;
@@ -42,6 +42,7 @@ mod traced;
 mod transitions;
 mod triggers;
 
+use access::Access;
 use problem::Problem;
 pub use problem::no_route;
 use stream::Streams;

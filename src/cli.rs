@@ -17,10 +17,11 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::agent::{self, Identity};
-use crate::config::{self, DatabaseArgs, MigrateArgs, NatsArgs, ServeArgs};
+use crate::config::{DatabaseArgs, MigrateArgs, NatsArgs, ServeArgs};
 use crate::dev::{self, DevArgs};
 use crate::lifecycle::Position;
 use crate::simulate::{self, Plan};
+use crate::units;
 use crate::{client, logging, pod, projector, schema, shutdown, watch};
 
 mod api;
@@ -326,7 +327,7 @@ async fn run_agent(args: AgentArgs) -> anyhow::Result<()> {
         url: args.url,
         id: args.client_id,
         token: args.token,
-        heartbeat_interval: config::duration("--heartbeat-interval", &args.heartbeat_interval)?,
+        heartbeat_interval: units::duration("--heartbeat-interval", &args.heartbeat_interval)?,
         longest_pause: agent::LONGEST_PAUSE,
         capabilities: args.capabilities,
         from: None,
@@ -355,12 +356,12 @@ async fn run_simulation(args: SimulateArgs) -> anyhow::Result<()> {
         satellites: args.satellites as usize,
         prefix: args.prefix,
         flaps_per_minute: args.flap,
-        silence: config::duration("--silence", &args.silence)?,
-        heartbeat_interval: config::duration("--heartbeat-interval", &args.heartbeat_interval)?,
+        silence: units::duration("--silence", &args.silence)?,
+        heartbeat_interval: units::duration("--heartbeat-interval", &args.heartbeat_interval)?,
         connects_per_second: args.ramp,
         connects_at_once: args.at_once as usize,
         from: args.from,
-        duration: duration.map(|text| config::duration("--duration", text)).transpose()?,
+        duration: duration.map(|text| units::duration("--duration", text)).transpose()?,
         keep: args.keep,
         seed: args.seed.unwrap_or_else(|| fastrand::u64(..)),
     };

@@ -12,6 +12,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::api::access::Access;
 use crate::api::stream;
 use crate::database::{Address, Reads};
 use crate::door::settings::{DoorArgs, Settings};
@@ -21,6 +22,7 @@ use crate::monitor::brown_out;
 use crate::nats;
 use crate::secrets;
 use crate::token;
+use crate::units::{duration, span};
 
 mod drain;
 mod guards;
@@ -30,15 +32,6 @@ mod streams;
 
 pub use drain::Drain;
 pub use stores::{DatabaseArgs, MigrateArgs, NatsArgs};
-
-/// The shortest and longest durations any setting takes: tests use short ones, nobody needs longer.
-const DURATIONS: std::ops::RangeInclusive<Duration> =
-    Duration::from_millis(10)..=Duration::from_secs(24 * 60 * 60);
-
-/// The shortest and longest spans of the log that retention keeps. Whoever lost the answer to an
-/// append looks it up in the log, so what is dropped must be older than that.
-const SPANS: std::ops::RangeInclusive<Duration> =
-    Duration::from_secs(60 * 60)..=Duration::from_secs(100 * 366 * 24 * 60 * 60);
 
 /// What `groundstation serve` takes; every setting is also a variable of the environment.
 #[derive(Args, Clone)]
@@ -210,15 +203,6 @@ pub struct Config {
     pub door: Settings,
 }
 
-/// The digests of the tokens that open `/v1`.
-#[derive(Clone, Default)]
-pub struct Access {
-    /// May do everything.
-    pub admin: token::Digests,
-    /// May only read.
-    pub read: token::Digests,
-}
-
 impl ServeArgs {
     /// Checks everything; the error names what is missing or wrong.
     pub fn check(self) -> anyhow::Result<Config> {
@@ -312,26 +296,6 @@ fn given(text: &Option<String>) -> Option<&str> {
 fn default_pod_name() -> String {
     let host = gethostname::gethostname().to_string_lossy().into_owned();
     format!("{host}-{}", std::process::id())
-}
-
-/// Parses a duration such as `15s` or `250ms` for the named setting.
-pub fn duration(name: &str, text: &str) -> anyhow::Result<Duration> {
-    let duration = humantime::parse_duration(text)
-        .with_context(|| format!("{name} is {text:?}, not a duration such as 15s or 500ms"))?;
-    if !DURATIONS.contains(&duration) {
-        bail!("{name} is {text:?}: it must be from 10ms to 24h");
-    }
-    Ok(duration)
-}
-
-/// Parses how much of the log is to be kept, such as `90d`, for the named setting.
-pub fn span(name: &str, text: &str) -> anyhow::Result<Duration> {
-    let span = humantime::parse_duration(text)
-        .with_context(|| format!("{name} is {text:?}, not a span such as 90d or 2years"))?;
-    if !SPANS.contains(&span) {
-        bail!("{name} is {text:?}: it must be from 1h to 100years");
-    }
-    Ok(span)
 }
 
 /// The most tokens of one right: for rotation two are enough.

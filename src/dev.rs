@@ -107,7 +107,7 @@ struct Member {
 pub fn run(args: &DevArgs) -> anyhow::Result<()> {
     let here = std::env::current_dir().context("cannot tell the current folder")?;
     let folder = here.join(FOLDER);
-    let duration = args.duration.as_deref().map(|d| crate::config::duration("--duration", d));
+    let duration = args.duration.as_deref().map(|d| crate::units::duration("--duration", d));
     let duration = duration.transpose()?;
     if args.fresh {
         stores::remove_all(&folder).context("cannot remove the earlier data")?;

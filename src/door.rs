@@ -23,6 +23,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use strum::IntoEnumIterator;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
@@ -119,6 +120,7 @@ impl Door {
     pub fn new(settings: Settings, metrics: Metrics) -> anyhow::Result<Arc<Door>> {
         let tls = settings.tls.clone().map(Tls::load).transpose().context("TLS")?;
         let addresses = Arc::new(Addresses::new(settings.bounds));
+        metrics.show_limits(Refusal::iter().map(Refusal::as_str));
         Ok(Arc::new(Door { settings, addresses, tls: tls.map(Arc::new), metrics }))
     }
 

@@ -75,6 +75,7 @@ pub mod standing;
 pub mod token;
 pub mod trace;
 pub mod triggers;
+pub mod units;
 pub mod wanted;
 pub mod watch;
 pub mod wire;

@@ -12,7 +12,6 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::door::refusal::Refusal;
 use crate::lifecycle::{Event, Reason, Unchanged};
 
 pub mod exposition;
@@ -223,9 +222,6 @@ impl Metrics {
         }
         for by in ["rate", "room"] {
             numbers.held_back.get_or_create(&[("by", by)]).inc_by(0);
-        }
-        for limit in Refusal::iter() {
-            numbers.refusals.get_or_create(&[("reason", limit.as_str())]).inc_by(0);
         }
         for outcome in ["ok", "failed"] {
             numbers.tls_reloads.get_or_create(&[("outcome", outcome)]).inc_by(0);
@@ -491,9 +487,16 @@ impl Numbers {
         self.dropped.get_or_create(&[("reason", reason)]).inc();
     }
 
+    /// Shows these limits of the door before anybody has met one.
+    pub fn show_limits(&self, limits: impl Iterator<Item = &'static str>) {
+        for limit in limits {
+            self.refusals.get_or_create(&[("reason", limit)]).inc_by(0);
+        }
+    }
+
     /// Counts somebody who met a limit of the door.
-    pub fn refused(&self, limit: Refusal) {
-        self.refusals.get_or_create(&[("reason", limit.as_str())]).inc();
+    pub fn refused(&self, limit: impl Into<&'static str>) {
+        self.refusals.get_or_create(&[("reason", limit.into())]).inc();
     }
 
     /// Counts a changed certificate: `ok`, or `failed` where the one before stays.

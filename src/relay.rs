@@ -380,7 +380,11 @@ impl Relay {
                 let after = window.published.sequence;
                 let message = message::build(entry, window.epoch, after, window.on_its_way());
                 let (subject, message) = message.context("a transition that fires nothing")?;
-                let span = trace::publish(entry, subject);
+                let span = trace::publish(
+                    entry.traceparent.as_deref(),
+                    (entry.change.0, entry.position),
+                    subject,
+                );
                 let ack = jetstream.send_publish(subject, message).await.context("publish")?;
                 window.sent(entry, ack, span);
                 fail_point!("relay::mid_batch", |_| std::process::abort());

@@ -13,9 +13,9 @@ use opentelemetry::trace::{
 use opentelemetry::{Context, trace};
 use tracing::{Instrument, Span, field, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use uuid::Uuid;
 
-use crate::lifecycle::SatelliteId;
-use crate::log::Entry;
+use crate::lifecycle::{Position, SatelliteId};
 
 pub mod export;
 
@@ -123,10 +123,14 @@ pub fn append(satellite: SatelliteId) -> (Span, Option<Traceparent>) {
     (span, Some(kept))
 }
 
-/// The span of a publish, from the send to the acknowledgement, of a transition that belongs to a
-/// trace.
-pub fn publish(entry: &Entry, subject: &'static str) -> Span {
-    let Some(parent) = entry.traceparent.as_deref().and_then(Traceparent::parse) else {
+/// The span of a publish, from the send to the acknowledgement, of a transition that belongs to the
+/// trace `traceparent`.
+pub fn publish(
+    traceparent: Option<&str>,
+    (change, position): (Uuid, Position),
+    subject: &'static str,
+) -> Span {
+    let Some(parent) = traceparent.and_then(Traceparent::parse) else {
         return Span::none();
     };
     let span = info_span!(
@@ -136,8 +140,8 @@ pub fn publish(entry: &Entry, subject: &'static str) -> Span {
         otel.kind = "producer",
         messaging.system = "nats",
         messaging.destination.name = subject,
-        messaging.message.id = %entry.change.0,
-        groundstation.position = entry.position.0,
+        messaging.message.id = %change,
+        groundstation.position = position.0,
     );
     adopt(&span, Some(parent));
     span

@@ -8,12 +8,13 @@ use clap::Args;
 
 use crate::audit::repair::{Rebuilt, Repair};
 use crate::audit::{Audit, Summary};
-use crate::config::{self, DatabaseArgs, NatsArgs};
+use crate::config::{DatabaseArgs, NatsArgs};
 use crate::database::Database;
 use crate::relay::message::Epoch;
 use crate::relay::stream::NAME;
 use crate::schema;
 use crate::seal::{chain, registry};
+use crate::units;
 
 /// Faults that are printed; the rest is counted.
 const MAX_PRINTED: u64 = 1_000;
@@ -66,7 +67,7 @@ pub async fn run(args: AuditArgs) -> anyhow::Result<()> {
     let audit = Audit {
         database: database.clone(),
         jetstream: jetstream::new(nats.clone()),
-        wait: config::duration("--wait", &args.wait)?,
+        wait: units::duration("--wait", &args.wait)?,
     };
     let summary = compare(&audit).await?;
     if summary.agrees() && args.new_epoch.is_none() {

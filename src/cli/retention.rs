@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use anyhow::bail;
 use clap::Args;
 
-use crate::config::{self, DatabaseArgs};
+use crate::config::DatabaseArgs;
 use crate::log::partitions::Partition;
 use crate::progress::Progress;
 use crate::retention::{Retention, Run, Step, range};
 use crate::schema;
+use crate::units;
 use crate::wire::Timestamp;
 
 const AFTER_HELP: &str = "\
@@ -37,7 +38,7 @@ pub struct RetentionArgs {
 
 /// Runs `groundstation retention …`.
 pub async fn run(args: RetentionArgs) -> anyhow::Result<()> {
-    let older_than = config::span("--older-than", &args.older_than)?;
+    let older_than = units::span("--older-than", &args.older_than)?;
     let address = args.database.required()?;
     let database = address.pool("retention")?;
     schema::check(&database, &address).await?;

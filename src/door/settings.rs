@@ -13,7 +13,7 @@ use super::bucket::Rate;
 use super::proxies::{ForwardedHeader, Proxies};
 use super::proxy_protocol::ProxyProtocol;
 use super::tls::Files;
-use crate::config::duration;
+use crate::units::duration;
 
 /// Which part of the authentication's time-out somebody keeps a place without a word that another could have:
 /// longer than a round trip, so that an agent that has just come is spared.
