@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use async_nats::jetstream;
-use groundstation::lifecycle::{Edge, Reason, SatelliteId};
+use groundstation::domain::lifecycle::{Edge, Reason, SatelliteId};
 use groundstation::log::request::Outcome;
-use groundstation::observation::PodNumber;
+use groundstation::log::watermark::PodNumber;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 

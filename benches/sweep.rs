@@ -9,15 +9,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream;
-use groundstation::database::Database;
-use groundstation::gateway::table::SessionTable;
-use groundstation::lifecycle::{SatelliteId, Session, SessionKey};
-use groundstation::liveness::{DEFAULT_HEARTBEAT_INTERVAL, DEFAULT_OFFLINE_THRESHOLD};
-use groundstation::metrics::Metrics;
-use groundstation::metrics::exposition::Form;
-use groundstation::monitor::{Monitor, brown_out};
-use groundstation::observation;
-use groundstation::observation::PodNumber;
+use groundstation::domain::brown_out;
+use groundstation::domain::lifecycle::{SatelliteId, Session, SessionKey};
+use groundstation::domain::liveness::{DEFAULT_HEARTBEAT_INTERVAL, DEFAULT_OFFLINE_THRESHOLD};
+use groundstation::log::watermark;
+use groundstation::log::watermark::PodNumber;
+use groundstation::platform::database::Database;
+use groundstation::platform::metrics::Metrics;
+use groundstation::platform::metrics::exposition::Form;
+use groundstation::presence::monitor::Monitor;
+use groundstation::sessions::table::SessionTable;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -65,7 +66,7 @@ async fn sweeps_and_losses(scale: Scale, stores: &Stores) -> Due {
     let client = database.get().await.expect("connection");
     let mut pods = Vec::new();
     for name in ["own", "other", "dead"] {
-        pods.push(observation::sign_on(&client, name).await.expect("a pod"));
+        pods.push(watermark::sign_on(&client, name).await.expect("a pod"));
     }
     let [own, other, dead] = pods[..] else { unreachable!() };
     let nats = stores.nats().await;
@@ -148,7 +149,7 @@ async fn observers(database: Database, pods: Vec<PodNumber>, stop: CancellationT
     let client = database.get().await.expect("connection");
     while !stop.is_cancelled() {
         for pod in &pods {
-            let observe = observation::observe(
+            let observe = watermark::observe(
                 &client,
                 *pod,
                 OffsetDateTime::now_utc(),
@@ -215,7 +216,7 @@ fn observed(metrics: &Metrics, name: &str) -> (u64, f64) {
 
 /// How Postgres finds the sessions of a silent pod.
 async fn plan(client: &deadpool_postgres::Object, dead: PodNumber) -> Vec<String> {
-    let statement = groundstation::monitor::STORED;
+    let statement = groundstation::presence::monitor::STORED;
     let explain = format!(
         "prepare sweep (int[], bigint, bigint, uuid) as {statement};
          explain (analyze, costs off, timing off, summary off, buffers off)

@@ -7,11 +7,11 @@ use anyhow::Context;
 use axum::routing::get;
 use axum::{Extension, Router};
 use clap::Parser;
-use groundstation::door::Door;
-use groundstation::door::settings::{DoorArgs, SocketLimits};
 use groundstation::gateway::room::Room;
 use groundstation::gateway::socket::{self, Broken, Message, Socket, Upgrade};
-use groundstation::metrics::Metrics;
+use groundstation::ingress::listener::Door;
+use groundstation::ingress::settings::{DoorArgs, SocketLimits};
+use groundstation::platform::metrics::Metrics;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 

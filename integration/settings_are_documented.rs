@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use clap::Args;
-use groundstation::config::ServeArgs;
-use groundstation::door::refusal::Refusal;
+use groundstation::ingress::refusal::Refusal;
+use groundstation::pod::config::ServeArgs;
 use strum::IntoEnumIterator;
 
 fn page() -> String {

@@ -16,13 +16,13 @@ use axum::routing::{get, post};
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
-use crate::changes::Changed;
-use crate::database::Database;
-use crate::door::log_gate::LogGate;
-use crate::door::{Arrival, Door};
-use crate::health::Health;
+use crate::ingress::listener::{Arrival, Door};
+use crate::ingress::log_gate::LogGate;
 use crate::log::append::Log;
-use crate::metrics::Metrics;
+use crate::platform::database::Database;
+use crate::platform::health::Health;
+use crate::platform::metrics::Metrics;
+use crate::sessions::changes::Changed;
 
 pub mod access;
 mod assignments;

@@ -16,13 +16,19 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::agent::{self, Identity};
-use crate::config::{DatabaseArgs, MigrateArgs, NatsArgs, ServeArgs};
+use crate::clients::agent::{self, Identity};
+use crate::clients::client;
+use crate::clients::simulate::{self, Plan};
+use crate::clients::watch;
 use crate::dev::{self, DevArgs};
-use crate::lifecycle::Position;
-use crate::simulate::{self, Plan};
-use crate::units;
-use crate::{client, logging, pod, projector, schema, shutdown, watch};
+use crate::domain::lifecycle::Position;
+use crate::log::rebuild;
+use crate::platform::logging;
+use crate::platform::migrations;
+use crate::platform::shutdown;
+use crate::platform::units;
+use crate::pod;
+use crate::pod::config::{DatabaseArgs, MigrateArgs, NatsArgs, ServeArgs};
 
 mod api;
 mod audit;
@@ -136,7 +142,8 @@ impl HealthArgs {
             (Some(url), _) => Ok(url.clone()),
             (None, None) => Ok("http://127.0.0.1:8080".to_owned()),
             (None, Some(text)) => {
-                let mut address = crate::config::socket_address("GROUNDSTATION_OPS_LISTEN", text)?;
+                let mut address =
+                    crate::pod::config::socket_address("GROUNDSTATION_OPS_LISTEN", text)?;
                 // Everywhere is here too.
                 if address.ip().is_unspecified() {
                     let v6 = address.is_ipv6();
@@ -311,7 +318,7 @@ fn run(command: Command) -> anyhow::Result<()> {
 
 /// Blocking, before any runtime starts.
 fn migrate(args: &MigrateArgs) -> anyhow::Result<()> {
-    let migrated = schema::migrate(&args.address()?, args.retention_floor()?)?;
+    let migrated = migrations::migrate(&args.address()?, args.retention_floor()?)?;
     for migration in &migrated.applied {
         println!("applied {migration}");
     }
@@ -419,16 +426,16 @@ async fn run_watch(args: WatchArgs) -> anyhow::Result<()> {
 async fn run_rebuild(args: RebuildArgs) -> anyhow::Result<()> {
     let address = args.database.required()?;
     let database = address.pool("rebuild")?;
-    schema::check(&database, &address).await?;
+    migrations::check(&database, &address).await?;
     let terminal = std::io::stderr().is_terminal();
     let progress = |position: Position| {
         let (begin, end) = if terminal { ("\r\x1b[2K", "") } else { ("", "\n") };
         eprint!("{begin}folded up to position {}{end}", position.0);
     };
     let findings = if args.check {
-        projector::check(&database, progress).await?
+        rebuild::check(&database, progress).await?
     } else {
-        projector::rebuild(&database, progress).await?
+        rebuild::rebuild(&database, progress).await?
     };
     if terminal {
         eprintln!();

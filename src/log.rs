@@ -16,20 +16,26 @@ use time::OffsetDateTime;
 use tokio_postgres::types::Json;
 use uuid::Uuid;
 
-use crate::lifecycle::{
+use crate::contract::wire::{self, Actor, StateJson, Timestamp, TransitionJson};
+use crate::domain::lifecycle::{
     Event, Position, Reason, Revision, SatelliteId, Session, State, Transition,
 };
-use crate::wire::{self, Actor, StateJson, Timestamp, TransitionJson};
 
 pub mod append;
 pub mod canonical;
 pub mod continuity;
 mod held;
+pub mod history;
+pub mod locked_rows;
 pub mod partitions;
 pub mod past;
 pub mod read;
+pub mod rebuild;
 pub mod request;
+pub mod retention;
+pub mod seal;
 pub mod transaction;
+pub mod watermark;
 
 pub use partitions::horizon;
 

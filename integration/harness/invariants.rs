@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use groundstation::lifecycle::{
+use groundstation::contract::wire::StateJson;
+use groundstation::domain::lifecycle::{
     self, Connection, Event, Reason, Revision, SatelliteId, Session, State, Transition,
 };
-use groundstation::wire::StateJson;
 use time::OffsetDateTime;
 use tokio_postgres::{Client, GenericClient, IsolationLevel, types::Json};
 use uuid::Uuid;

@@ -1,6 +1,6 @@
 //! Who may do what over HTTP.
 
-use crate::token;
+use crate::platform::token;
 
 /// The digests of the tokens that open `/v1`.
 #[derive(Clone, Default)]

@@ -8,10 +8,10 @@ use axum::response::IntoResponse;
 use serde_json::{Map, Value, json};
 use strum::IntoEnumIterator;
 
-use crate::event_schemas;
-use crate::lifecycle::{Event, Reason};
-use crate::relay::message;
-use crate::relay::stream::NAME;
+use crate::contract::event_schemas;
+use crate::domain::lifecycle::{Event, Reason};
+use crate::stream::message;
+use crate::stream::tail::NAME;
 
 /// How a payload's schema is written.
 const SCHEMA_FORMAT: &str = "application/schema+json;version=draft-07";

@@ -17,9 +17,9 @@ use uuid::Uuid;
 use super::Api;
 use super::parameters::{satellite_id, time};
 use super::problem::Problem;
-use crate::history::{self, At, Field, NoAnswer, Stats};
-use crate::lifecycle::{Position, SatelliteId};
-use crate::wire::SatelliteJson;
+use crate::contract::wire::SatelliteJson;
+use crate::domain::lifecycle::{Position, SatelliteId};
+use crate::log::history::{self, At, Field, NoAnswer, Stats};
 
 /// The longest window of a question about the past.
 const MAX_WINDOW: Duration = Duration::from_secs(366 * 24 * 60 * 60);

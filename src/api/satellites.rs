@@ -20,12 +20,12 @@ use super::conditions::{self, Tag, tag};
 use super::parameters::{limit, satellite_id};
 use super::problem::Problem;
 use super::{APPEND_TIMEOUT, Api, past};
-use crate::lifecycle::{Edge, SatelliteId};
-use crate::liveness::Status;
+use crate::contract::wire::{Actor, SatelliteJson};
+use crate::domain::lifecycle::{Edge, SatelliteId};
+use crate::domain::liveness::Status;
 use crate::log::request::Outcome;
-use crate::satellites::change::{Change, Changed};
-use crate::satellites::{self, Created, ListFilter, MAX_LIMIT, NewSatellite, Shown};
-use crate::wire::{Actor, SatelliteJson};
+use crate::registry::satellites::change::{Change, Changed};
+use crate::registry::satellites::{self, Created, ListFilter, MAX_LIMIT, NewSatellite, Shown};
 
 /// How many satellites a page has unless told otherwise.
 const DEFAULT_LIMIT: i64 = 100;

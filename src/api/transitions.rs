@@ -14,9 +14,9 @@ use utoipa::{IntoParams, ToSchema};
 use super::Api;
 use super::parameters::{limit, satellite_id, time};
 use super::problem::Problem;
-use crate::lifecycle::{Event, Position, SatelliteId};
+use crate::contract::wire::TransitionJson;
+use crate::domain::lifecycle::{Event, Position, SatelliteId};
 use crate::log::read::{self, Filter, MAX_LIMIT};
-use crate::wire::TransitionJson;
 
 /// How many transitions a page has unless told otherwise.
 const DEFAULT_LIMIT: i64 = 100;

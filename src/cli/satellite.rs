@@ -11,9 +11,9 @@ use uuid::Uuid;
 
 use super::api::ApiArgs;
 use super::{start_agent, table};
-use crate::client::{Create, Update};
-use crate::units;
-use crate::wire::SatelliteJson;
+use crate::clients::client::{Create, Update};
+use crate::contract::wire::SatelliteJson;
+use crate::platform::units;
 
 #[derive(Args)]
 pub struct SatelliteArgs {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::table::Command;
-use crate::lifecycle::{Reason, SessionKey};
+use crate::domain::lifecycle::{Reason, SessionKey};
+use crate::sessions::table::Command;
 
 /// How a socket came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +56,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::lifecycle::{SatelliteId, Session};
+    use crate::domain::lifecycle::{SatelliteId, Session};
 
     #[test]
     fn only_an_end_of_the_satellites_own_is_an_edge() {

@@ -472,7 +472,7 @@ mod tests {
     use tokio_tungstenite::tungstenite::{Error, Message, WebSocket};
 
     use super::*;
-    use crate::metrics::Metrics;
+    use crate::platform::metrics::Metrics;
 
     const SIZES: Sizes = Sizes { frame: 300_000, message: 300_000 };
 

@@ -23,16 +23,16 @@ use super::line::{Happened, Line};
 use super::protocol::{FromSatellite, Malformed, ToSatellite, items_of, lockfile_hash};
 use super::questions::{Question, Questions, TooMany};
 use super::socket::{Broken, Message};
-use super::table::{Command, Told};
-use crate::body::{self, Source};
-use crate::door::refusal::Refusal;
-use crate::lifecycle::{SatelliteId, SessionKey};
-use crate::liveness;
-use crate::packages::{Desired, Known};
-use crate::results::Finding;
-use crate::satellites::About;
-use crate::standing::Standing;
-use crate::wanted::{CAPABILITY_STATUS, TELEMETRY_BATCH};
+use crate::domain::lifecycle::{SatelliteId, SessionKey};
+use crate::domain::liveness;
+use crate::gateway::backends::body::{self, Source};
+use crate::gateway::backends::packages::{Desired, Known};
+use crate::gateway::backends::results::Finding;
+use crate::gateway::backends::wanted::{CAPABILITY_STATUS, TELEMETRY_BATCH};
+use crate::ingress::refusal::Refusal;
+use crate::registry::desired::Standing;
+use crate::registry::satellites::About;
+use crate::sessions::table::{Command, Told};
 
 /// How long the database may take to say what a satellite is to be told first.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(5);

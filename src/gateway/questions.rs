@@ -21,11 +21,11 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use super::backends::Backends;
 use super::protocol::{Environment, ToSatellite};
-use crate::assignments;
-use crate::lifecycle::SessionKey;
-use crate::metrics::Counted;
-use crate::packages::blobs::Blob;
-use crate::run_secrets::{self, Denied};
+use crate::domain::lifecycle::SessionKey;
+use crate::gateway::backends::packages::blobs::Blob;
+use crate::gateway::backends::run_secrets::{self, Denied};
+use crate::platform::metrics::Counted;
+use crate::registry::assignments;
 
 /// Questions one session may have open at once. So many may also wait whatever others have waiting.
 const MAX_OPEN: usize = 8;

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::metrics::{Counted, Metrics};
+use crate::platform::metrics::{Counted, Metrics};
 
 /// Up to so many bytes a message has its room at once, in a part for those alone; a larger one has so much at
 /// first.

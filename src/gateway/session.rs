@@ -20,16 +20,16 @@ use super::protocol::{
     Capabilities, FromSatellite, INVALID_CREDENTIALS, MUST_AUTHENTICATE, ToSatellite,
 };
 use super::socket::{Broken, Message, Socket};
-use super::table::{Command, Inbox};
 use super::{Gateway, Handshake};
-use crate::credentials::Verdict;
-use crate::door::refusal::Refusal as Limit;
-use crate::failpoint::stand_still;
-use crate::lifecycle::{Edge, Reason, SatelliteId, Session, SessionKey};
+use crate::contract::wire::Actor;
+use crate::domain::lifecycle::{Edge, Reason, SatelliteId, Session, SessionKey};
+use crate::ingress::refusal::Refusal as Limit;
 use crate::log::request::{Closed, Outcome};
-use crate::metrics::Counted;
-use crate::satellites::About;
-use crate::wire::Actor;
+use crate::platform::failpoint::stand_still;
+use crate::platform::metrics::Counted;
+use crate::registry::credentials::Verdict;
+use crate::registry::satellites::About;
+use crate::sessions::table::{Command, Inbox};
 
 /// How long a connect may wait for the log: longer than the database lets it wait for another pod that
 /// stands still, so that only what is really away sends a satellite back to come again. Whoever is let in

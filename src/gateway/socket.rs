@@ -28,10 +28,10 @@ use tracing::debug;
 
 use super::intake::{Intake, Refused, SMALL_BYTES, Sizes};
 use super::room::Room;
-use crate::door::bucket::{Bucket, Rate};
-use crate::door::refusal::Refusal;
-use crate::door::settings::SocketLimits;
-use crate::metrics::Metrics;
+use crate::ingress::bucket::{Bucket, Rate};
+use crate::ingress::refusal::Refusal;
+use crate::ingress::settings::SocketLimits;
+use crate::platform::metrics::Metrics;
 
 /// Allocated for every socket (the default is 128 KiB), beside what [`Intake`] reads at once: a heartbeat
 /// has a hundred bytes.

@@ -5,7 +5,7 @@
 //! 1. lock the satellites, then their rows, in id order, and read of each what it is once it is
 //!    locked; edges of a satellite that somebody else has locked are left out, and wait by themselves
 //!    ([`super::held`]);
-//! 2. decide each edge with [`crate::lifecycle::next`], in the order they came;
+//! 2. decide each edge with [`crate::domain::lifecycle::next`], in the order they came;
 //! 3. take the log's lock; in a later statement read the head, insert at head + 1 …, update the
 //!    rows; commit.
 //!
@@ -33,14 +33,14 @@ use tracing::{Instrument, error, info, warn};
 use super::held::Held;
 use super::request::{Appended, Closed, Connecting, Outcome, Request};
 use super::transaction::{self, Rules};
-use crate::database::{Database, Failed};
-use crate::database_clock::{DatabaseClock, Moment};
-use crate::health::Health;
-use crate::lifecycle::{Edge, Event, Position, SatelliteId};
-use crate::locked_rows::LockedRows;
-use crate::metrics::Metrics;
-use crate::trace;
-use crate::wire::Actor;
+use crate::contract::wire::Actor;
+use crate::domain::lifecycle::{Edge, Event, Position, SatelliteId};
+use crate::log::locked_rows::LockedRows;
+use crate::platform::database::{Database, Failed};
+use crate::platform::database_clock::{DatabaseClock, Moment};
+use crate::platform::health::Health;
+use crate::platform::metrics::Metrics;
+use crate::platform::trace;
 
 /// Edges that wait for the appender; whoever brings more waits in turn.
 const QUEUE: usize = 8_192;

@@ -14,7 +14,7 @@ use deadpool_postgres::GenericClient;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use crate::lifecycle::Position;
+use crate::domain::lifecycle::Position;
 
 /// The columns, in the order of the form.
 #[cfg(test)]

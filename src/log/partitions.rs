@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error};
 
-use crate::lifecycle::Position;
+use crate::domain::lifecycle::Position;
 
 /// Positions in one partition, unless set otherwise: retention drops whole partitions.
 pub const DEFAULT_WIDTH: i64 = 1_000_000;

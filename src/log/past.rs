@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::Entry;
 use super::read::MAX_LIMIT;
-use crate::lifecycle::{Position, SatelliteId};
+use crate::domain::lifecycle::{Position, SatelliteId};
 
 /// Waits until no append is under way: whatever is appended after this is recorded after it.
 pub async fn settle(client: &impl GenericClient) -> Result<(), Error> {

@@ -7,8 +7,8 @@ use tokio_postgres::Error;
 use uuid::Uuid;
 
 use super::Entry;
-use crate::lifecycle::{Event, Position, SatelliteId};
-use crate::wire::Timestamp;
+use crate::contract::wire::Timestamp;
+use crate::domain::lifecycle::{Event, Position, SatelliteId};
 
 /// The most entries one read returns.
 pub const MAX_LIMIT: i64 = 1_000;

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::oneshot;
 
 use super::ChangeId;
-use crate::database_clock::Moment;
-use crate::lifecycle::{Edge, Event, Position, SatelliteId, Session, Unchanged};
-use crate::trace::Traceparent;
-use crate::wire::Actor;
+use crate::contract::wire::Actor;
+use crate::domain::lifecycle::{Edge, Event, Position, SatelliteId, Session, Unchanged};
+use crate::platform::database_clock::Moment;
+use crate::platform::trace::Traceparent;
 
 /// An edge on its way into the log.
 pub(super) struct Request {

@@ -17,16 +17,16 @@ use uuid::Uuid;
 
 use super::request::{Outcome, Request};
 use super::{ChangeId, KIND, SCHEMA_VERSION};
-use crate::database_clock::{DatabaseClock, Moment};
-use crate::failpoint::stand_still;
-use crate::flapping::{self, Flapping};
-use crate::lifecycle::{
+use crate::contract::wire::{StateJson, Timestamp};
+use crate::domain::flapping::{self, Flapping};
+use crate::domain::lifecycle::{
     self, Connection, Decision, Edge, Event, Illegal, Position, Profile, Transition, Unchanged,
 };
-use crate::liveness::{self, Sight};
-use crate::observation;
-use crate::observation::PodNumber;
-use crate::wire::{StateJson, Timestamp};
+use crate::domain::liveness::{self, Sight};
+use crate::log::watermark;
+use crate::log::watermark::PodNumber;
+use crate::platform::database_clock::{DatabaseClock, Moment};
+use crate::platform::failpoint::stand_still;
 
 /// What a pod decides its edges by.
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +35,7 @@ pub struct Rules {
     pub default_threshold: Duration,
     /// Which satellites flap.
     pub flapping: flapping::Rules,
-    /// The pod that will hold the sessions it lets in, see [`crate::observation`].
+    /// The pod that will hold the sessions it lets in, see [`crate::log::watermark`].
     pub pod: PodNumber,
 }
 
@@ -138,7 +138,7 @@ async fn lock_and_read(
     };
     let sent = Moment::now();
     let sight = async {
-        let (now, sight) = observation::sight(client, rules.default_threshold).await?;
+        let (now, sight) = watermark::sight(client, rules.default_threshold).await?;
         clock.note(sent, now, Moment::now());
         Ok((now, sight))
     };
