@@ -7,7 +7,7 @@ use async_nats::jetstream;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::harness::{BRISK, CALM, Fleet, Heard, Satellite, within};
+use crate::harness::{BRISK, CALM, Fleet, Heard, Satellite, eventually, within};
 
 /// As many as the API takes.
 const CHECKS: usize = 500;
@@ -143,4 +143,33 @@ async fn who_does_not_stop_for_as_long_as_a_pod_has_patience_is_closed_with_1008
     pod.expect_metric("groundstation_sessions", 1.0).await;
     assert_eq!(fleet.history(calm.id).await, ["1 connected connect"]);
     beside.close().await;
+}
+
+/// What it has to say comes in pieces, and for a moment in between there is nothing to read.
+#[tokio::test]
+async fn a_moment_in_which_nothing_comes_does_not_begin_a_pods_patience_anew() {
+    let fleet = Fleet::new(CALM).await;
+    let plan = fleet.plan("a").with("GROUNDSTATION_MESSAGE_RATE", "10");
+    let plan = plan.with("GROUNDSTATION_MESSAGE_BURST", "20");
+    let pod = plan.with("GROUNDSTATION_MESSAGE_PATIENCE", "3s").start().await;
+    let loud = pod.register("loud", "eu").await;
+    let satellite = Satellite::connect(pod.address, &loud).await;
+    let refused = "groundstation_door_refusals_total{reason=\"message_rate\"}";
+    let mut sent = 0.0;
+    while pod.metric(refused).await < 1.0 {
+        assert!(sent < 400.0, "it is still there");
+        for _ in 0..12 {
+            satellite.beat();
+            sent += 1.0;
+        }
+        // All of it is read, or it is closed for it.
+        eventually("all to be read", async || {
+            let read = pod.metric("groundstation_heartbeats_received_total").await;
+            let is_over = pod.metric(refused).await > 0.0;
+            if read >= sent || is_over { Ok(()) } else { Err(read.to_string()) }
+        })
+        .await;
+        // The moment: longer than what it owes for the last one.
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
 }

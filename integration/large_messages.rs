@@ -293,6 +293,15 @@ async fn who_fills_the_room_and_goes_no_further_keeps_no_smaller_message_waiting
     let (_, satellite) = assigned(&pod, "edge").await;
     satellite.send(&page("c", 300 * KIB));
     delivered(&fleet, 1).await;
+    // In fragments too.
+    let credentials = pod.register("fragments", "eu").await;
+    pod.assign(credentials.id, &json!([assignment("c")])).await;
+    let mut fragments = raw(&pod, &credentials).await;
+    let text = page("c", 301 * KIB).to_string();
+    let (first, second) = text.as_bytes().split_at(100 * KIB);
+    fragments.send(frame(0x1, first)).await;
+    fragments.send(frame(0x80, second)).await;
+    delivered(&fleet, 2).await;
     assert!(pod.metric("groundstation_large_messages_waiting").await >= 1.0);
     assert_eq!(pod.metric(GIVEN_UP).await, 0.0);
     drop(others);
@@ -310,6 +319,59 @@ async fn who_fills_the_room_and_goes_no_further_is_closed_where_others_wait() {
     assert!(pod.metric(GIVEN_UP).await >= 1.0);
     drop(others);
     fleet.check().await;
+}
+
+/// What it sends between is read slowly, and its message is not.
+#[tokio::test]
+async fn who_says_other_things_in_a_large_message_keeps_others_waiting_no_longer() {
+    let fleet = Fleet::new(CALM).await;
+    let plan = fleet.plan("a").with(LEAST_ROOM.0, LEAST_ROOM.1);
+    let plan = plan.with("GROUNDSTATION_LARGE_MESSAGE_TIMEOUT", "12s");
+    let plan =
+        plan.with("GROUNDSTATION_MESSAGE_RATE", "1").with("GROUNDSTATION_MESSAGE_BURST", "10");
+    let pod = plan.start().await;
+    let holder = pod.register("holder", "eu").await;
+    let mut holding = raw(&pod, &holder).await;
+    let whole = padded(MIB);
+    holding.send(frame(0x1, &whole.as_bytes()[..128 * KIB])).await;
+    for _ in 0..100 {
+        holding.send(frame(0x89, b"ping")).await;
+    }
+    pod.expect_metric("groundstation_large_message_bytes", (16 * MIB) as f64).await;
+    let (_, satellite) = assigned(&pod, "edge").await;
+    satellite.send(&page("c", 300 * KIB));
+    delivered(&fleet, 1).await;
+    assert_eq!(pod.metric(GIVEN_UP).await, 1.0);
+    fleet.check().await;
+}
+
+#[tokio::test]
+async fn who_waits_for_room_for_long_is_not_cut_off_by_the_pod_that_does_not_read_it() {
+    let fleet = Fleet::new(BRISK).await;
+    let plan = fleet.plan("a").with(LEAST_ROOM.0, LEAST_ROOM.1);
+    let pod = plan.with("GROUNDSTATION_LARGE_MESSAGE_TIMEOUT", "30m").start().await;
+    let holder = pod.register("holder", "eu").await;
+    let mut holding = raw(&pod, &holder).await;
+    let whole = frame(TEXT, padded(16 * MIB).as_bytes());
+    let (mut first, mut rest) = whole.split_at(MIB);
+    holding.send(first).await;
+    pod.expect_metric("groundstation_large_message_bytes", (16 * MIB) as f64).await;
+    let (waiter, waiting) = assigned(&pod, "waiter").await;
+    waiting.send(&page("c", 300 * KIB));
+    pod.expect_metric("groundstation_large_messages_waiting", 1.0).await;
+    // Longer than anybody keeps a socket that says nothing.
+    let until = Instant::now() + 5 * fleet.timing.threshold;
+    while Instant::now() < until {
+        (first, rest) = rest.split_at(KIB);
+        holding.send(first).await;
+        tokio::time::sleep(fleet.timing.heartbeat).await;
+    }
+    holding.send(rest).await;
+    delivered(&fleet, 1).await;
+    let history =
+        ["1 connected connect", "1 heartbeat_lost heartbeat_timeout", "1 connected recovered"];
+    waiting.beat();
+    fleet.expect_history(waiter.id, &history).await;
 }
 
 #[tokio::test]

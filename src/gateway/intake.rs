@@ -102,7 +102,7 @@ pub struct Intake<S> {
     complete: bool,
     /// Of a large message.
     share: Option<Share>,
-    asking: Option<Pin<Box<dyn Future<Output = Share> + Send>>>,
+    asking: Option<Pin<Box<dyn Future<Output = Option<Share>> + Send>>>,
     pace: Option<Pace>,
     /// There was nothing to read, and then something came.
     was_empty: bool,
@@ -111,6 +111,7 @@ pub struct Intake<S> {
 
 /// Whether a message comes as fast as it must while others wait.
 struct Pace {
+    began: Instant,
     look_at: Pin<Box<Sleep>>,
     passed_on: u64,
 }
@@ -159,6 +160,17 @@ impl<S> Intake<S> {
         std::mem::take(&mut self.came_nearer)
     }
 
+    /// Whether less has come of a large message than must while others wait for its room.
+    pub fn is_behind(&self) -> bool {
+        let unfinished = self.share.as_ref().filter(|_| !self.complete);
+        let Some((share, pace)) = unfinished.zip(self.pace.as_ref()) else { return false };
+        let (bytes, time) = share.pace();
+        let elapsed = pace.began.elapsed();
+        let due = bytes as f64 * elapsed.div_duration_f64(time);
+        let came = self.passed_on.saturating_sub(pace.passed_on);
+        elapsed >= time && share.is_waited_for() && (came as f64) < due
+    }
+
     /// Whoever asks for the next message is done with the one before: its share is given back.
     pub fn done(&mut self) {
         if self.complete && self.share.take().is_some() {
@@ -190,9 +202,11 @@ impl<S: AsyncRead + Unpin> Intake<S> {
                 return Poll::Ready(Ok(()));
             }
             if let Some(asking) = &mut self.asking {
-                self.share = Some(ready!(asking.as_mut().poll(cx)));
-                self.asking = None;
-                self.pace = None;
+                let given = ready!(asking.as_mut().poll(cx));
+                (self.share, self.asking, self.pace) = (given, None, None);
+                if self.share.is_none() {
+                    return Poll::Ready(Err(io::Error::other(Refused::Unfinished)));
+                }
             }
             match &mut self.frame {
                 None => {
@@ -287,8 +301,7 @@ impl<S: AsyncRead + Unpin> Intake<S> {
             return Err(io::Error::other(Refused::TooBig));
         }
         if self.message > SMALL_BYTES as u64 && self.share.is_none() {
-            let target = if is_whole { head.length } else { self.sizes.message as u64 };
-            self.share = Some(self.room.share(target));
+            self.share = Some(self.room.share(is_whole.then_some(head.length)));
         }
         Ok(())
     }
@@ -304,6 +317,7 @@ impl<S: AsyncRead + Unpin> Intake<S> {
 
     /// Reads more behind what is there; false where the connection has ended.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        self.begin_pace();
         let rest = self.buffer.len() - self.passed;
         self.buffer.copy_within(self.passed.., 0);
         self.passed = 0;
@@ -328,22 +342,28 @@ impl<S: AsyncRead + Unpin> Intake<S> {
         }
     }
 
-    /// An unfinished message may take its time, unless others wait for its room.
+    fn begin_pace(&mut self) {
+        if let Some(share) = self.share.as_ref().filter(|_| !self.complete)
+            && self.pace.is_none()
+        {
+            let began = Instant::now();
+            let look_at = Box::pin(sleep_until(began + share.pace().1));
+            self.pace = Some(Pace { began, look_at, passed_on: self.passed_on });
+        }
+    }
+
+    /// An unfinished message may take its time, unless others wait for its room. Nobody looks while something is
+    /// there to read, be it other messages: what must have come by then grows with the time.
     fn poll_unfinished(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let Some(share) = self.share.as_ref().filter(|_| !self.complete) else {
-            return Poll::Pending;
-        };
-        let (bytes, time) = share.pace();
-        let passed_on = self.passed_on;
-        let begin = || Pace { look_at: Box::pin(sleep_until(Instant::now() + time)), passed_on };
-        loop {
-            let pace = self.pace.get_or_insert_with(begin);
+        while let Some(pace) = &mut self.pace {
             ready!(pace.look_at.as_mut().poll(cx));
-            if share.is_waited_for() && passed_on - pace.passed_on < bytes {
+            if self.is_behind() {
                 return Poll::Ready(io::Error::other(Refused::Unfinished));
             }
             self.pace = None;
+            self.begin_pace();
         }
+        Poll::Pending
     }
 }
 
@@ -682,11 +702,11 @@ mod tests {
         intake.is_known();
         let mut socket = WebSocketStream::from_raw_socket(intake, Role::Server, None).await;
         let given = || metrics.large_message_bytes.get() as usize;
-        let mut held = room.share(100_000);
+        let mut held = room.share(Some(100_000));
         assert!(held.try_grow(1));
         let mut first = socket.next();
         assert!(futures_util::poll!(&mut first).is_pending());
-        assert!(!room.share(1).try_grow(1), "somebody waits");
+        assert!(!room.share(Some(1)).try_grow(1), "somebody waits");
         drop(held);
         assert!(first.await.is_some_and(|message| message.is_ok()));
         // How long a message in fragments will be nobody knows.

@@ -82,6 +82,11 @@ impl Line {
         self.socket.is_coming()
     }
 
+    /// Whether the satellite is not read, because a large message of it waits for room.
+    pub fn waits_for_room(&self) -> bool {
+        self.socket.waits_for_room()
+    }
+
     /// Whether the satellite is read more slowly than it sends.
     pub fn is_slowed_down(&self) -> bool {
         self.socket.is_slowed_down()

@@ -201,6 +201,11 @@ impl<'a> Live<'a> {
                         self.gateway.metrics.refused(Refusal::WriteTimeout);
                         return Ok(End::Stuck);
                     }
+                    // It can be lost, and is heard again: it is this pod that does not read.
+                    if line.waits_for_room() {
+                        silent_at = Instant::now() + self.gateway.default_threshold;
+                        continue;
+                    }
                     return Ok(End::Silent);
                 }
             }

@@ -4,7 +4,8 @@
 //! A message has room for what has come of it, and a little ahead: an announcement takes none. Whoever finds
 //! none waits in turn: room that is given back goes to the one that has waited longest, so one that asks
 //! again and again is behind all others each time. Messages of up to a megabyte have a part of the room to
-//! themselves: they wait for none that are larger.
+//! themselves: they wait for none that are larger. One in fragments, of which nobody knows how large it will be,
+//! is one of those until it is not; then it changes over.
 //!
 //! Messages that each have some room and wait for more would wait for each other without an end. So one place
 //! is kept for a whole message of the largest size, and goes to the one that has waited longest: that one needs
@@ -16,6 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::interval;
 
 use crate::platform::metrics::{Counted, Metrics};
 
@@ -26,11 +28,15 @@ const SMALLER_BYTES: u64 = 1024 * 1024;
 /// What of the room is for those: a third of what is not kept for one of the largest.
 const SMALLER_PART: usize = 3;
 
+/// What a message in fragments has at first.
+const UNKNOWN_BYTES: u64 = 128 * 1024;
+
 /// How often it is looked whether a message comes at its pace, in the time that it may take.
 const LOOKS: u32 = 12;
 
 /// See the module.
 pub struct Room {
+    largest: u64,
     smaller: Lane,
     larger: Lane,
     /// For one message, however large.
@@ -47,10 +53,10 @@ struct Lane {
 /// What one message takes of it, until dropped.
 pub struct Share {
     room: Arc<Room>,
-    /// How large the message may become.
-    target: u64,
+    /// How large the message is, where that is known.
+    announced: Option<u64>,
     bytes: u64,
-    _given: Vec<OwnedSemaphorePermit>,
+    given: Vec<OwnedSemaphorePermit>,
     has_whole: bool,
 }
 
@@ -62,6 +68,7 @@ impl Room {
         let shared = bytes.saturating_sub(largest) as usize;
         let smaller = shared / SMALLER_PART;
         Arc::new(Room {
+            largest: u64::from(largest),
             smaller: Lane::of(smaller),
             larger: Lane::of(shared - smaller),
             whole: Arc::new(Semaphore::new(1)),
@@ -70,14 +77,14 @@ impl Room {
         })
     }
 
-    /// No room yet, for a message that may become so large.
-    pub fn share(self: &Arc<Self>, target: u64) -> Share {
-        let room = self.clone();
-        Share { room, target, bytes: 0, _given: Vec::new(), has_whole: false }
+    /// No room yet, for a message of so many bytes, or of nobody knows how many.
+    pub fn share(self: &Arc<Self>, announced: Option<u64>) -> Share {
+        Share { room: self.clone(), announced, bytes: 0, given: Vec::new(), has_whole: false }
     }
 
-    fn lane(&self, target: u64) -> &Lane {
-        if target <= SMALLER_BYTES { &self.smaller } else { &self.larger }
+    /// The part for whatever has so many bytes.
+    fn lane(&self, bytes: u64) -> &Lane {
+        if bytes <= SMALLER_BYTES { &self.smaller } else { &self.larger }
     }
 }
 
@@ -103,31 +110,32 @@ impl Share {
         if self.has_whole {
             return smaller.is_waited_for() || larger.is_waited_for();
         }
-        self.room.lane(self.target).is_waited_for()
+        self.room.lane(self.announced.unwrap_or(self.bytes)).is_waited_for()
     }
 
     /// What must come of the message at least while others wait: so many bytes in so long.
     pub fn pace(&self) -> (u64, Duration) {
-        (self.target / u64::from(LOOKS), self.room.patience / LOOKS)
+        (self.announced.unwrap_or(self.bytes) / u64::from(LOOKS), self.room.patience / LOOKS)
     }
 
     /// Takes the room for so many bytes of the message and some ahead, if there is room and nobody waits.
     pub fn try_grow(&mut self, bytes: u64) -> bool {
-        let step = self.step(bytes);
-        let lane = self.room.lane(self.target);
+        let total = self.total(bytes);
+        let step = self.step(total);
+        let Room { smaller, larger, whole, .. } = &*self.room.clone();
+        let lane = self.room.lane(self.announced.unwrap_or(total));
         let given = match lane.is_waited_for() {
             true => None,
             false => lane.bytes.clone().try_acquire_many_owned(permits(step)).ok(),
         };
         if let Some(given) = given {
-            self.add(step, given);
+            self.add(total, given);
             return true;
         }
-        let (smaller, larger) = (&self.room.smaller, &self.room.larger);
         if smaller.is_waited_for() || larger.is_waited_for() {
             return false;
         }
-        match self.room.whole.clone().try_acquire_owned() {
+        match whole.clone().try_acquire_owned() {
             Ok(whole) => {
                 self.add_whole(whole);
                 true
@@ -136,37 +144,80 @@ impl Share {
         }
     }
 
-    /// The same, when it is this one's turn.
-    pub async fn grow(mut self, bytes: u64) -> Share {
-        let step = self.step(bytes);
+    /// The same, when it is this one's turn. None where it is given up: it wants to change over, and others wait
+    /// for what it has.
+    pub async fn grow(mut self, bytes: u64) -> Option<Share> {
+        let total = self.total(bytes);
+        let step = self.step(total);
         let room = self.room.clone();
         room.metrics.held_back("room");
-        let lane = room.lane(self.target);
+        let lane = room.lane(self.announced.unwrap_or(total));
         let _waiting = Waiting::on(lane, &room.metrics);
-        tokio::select! {
-            biased;
-            Ok(given) = lane.bytes.clone().acquire_many_owned(permits(step)) => self.add(step, given),
-            Ok(whole) = room.whole.clone().acquire_owned() => self.add_whole(whole),
+        let mut looks = interval(room.patience / LOOKS);
+        looks.reset();
+        let given = lane.bytes.clone().acquire_many_owned(permits(step));
+        let whole = room.whole.clone().acquire_owned();
+        tokio::pin!(given, whole);
+        loop {
+            tokio::select! {
+                biased;
+                Ok(given) = &mut given => {
+                    self.add(total, given);
+                    return Some(self);
+                }
+                Ok(whole) = &mut whole => {
+                    self.add_whole(whole);
+                    return Some(self);
+                }
+                _ = looks.tick(), if self.changes_over(total) => {
+                    if room.smaller.is_waited_for() {
+                        return None;
+                    }
+                }
+            }
         }
-        self
     }
 
-    /// As much again as has come, for the layer above takes memory like that; all that is announced of
-    /// a smaller message.
-    fn step(&self, bytes: u64) -> u64 {
-        let ahead = bytes.max(2 * self.bytes).max(SMALLER_BYTES);
-        ahead.min(self.target).max(bytes) - self.bytes
+    /// How much it is to have: as much again as has come, for the layer above takes memory like that; all that
+    /// is announced of a smaller message.
+    fn total(&self, bytes: u64) -> u64 {
+        let first = if self.announced.is_some() { SMALLER_BYTES } else { UNKNOWN_BYTES };
+        let ahead = bytes.max(2 * self.bytes).max(first);
+        // It is one of the smaller ones for as long as it can be.
+        let most = match self.announced {
+            Some(announced) => announced,
+            None if bytes <= SMALLER_BYTES => SMALLER_BYTES,
+            None => self.room.largest,
+        };
+        ahead.min(most).max(bytes)
     }
 
-    fn add(&mut self, bytes: u64, given: OwnedSemaphorePermit) {
-        self.bytes += bytes;
-        self._given.push(given);
-        self.room.metrics.large_message_bytes.inc_by(bytes.cast_signed());
+    /// How much of that is still to be given: all of it to one that changes over.
+    fn step(&self, total: u64) -> u64 {
+        if self.changes_over(total) { total } else { total - self.bytes }
+    }
+
+    fn changes_over(&self, total: u64) -> bool {
+        self.announced.is_none() && self.bytes <= SMALLER_BYTES && total > SMALLER_BYTES
+    }
+
+    fn add(&mut self, total: u64, given: OwnedSemaphorePermit) {
+        if self.changes_over(total) {
+            self.given.clear();
+        }
+        self.given.push(given);
+        self.set(total);
     }
 
     fn add_whole(&mut self, whole: OwnedSemaphorePermit) {
         self.has_whole = true;
-        self.add(self.target.max(self.bytes) - self.bytes, whole);
+        self.given.push(whole);
+        self.set(self.announced.unwrap_or(self.room.largest));
+    }
+
+    fn set(&mut self, bytes: u64) {
+        self.room.metrics.large_message_bytes.inc_by((bytes - self.bytes).cast_signed());
+        self.bytes = bytes;
     }
 }
 
@@ -212,13 +263,13 @@ mod tests {
     }
 
     /// Takes a message in, a piece at a time; gives its room back when all of it has come.
-    async fn take_in(room: Arc<Room>, bytes: u64, target: u64, piece: u64) {
-        let mut share = room.share(target);
+    async fn take_in(room: Arc<Room>, bytes: u64, announced: Option<u64>, piece: u64) {
+        let mut share = room.share(announced);
         let mut come = 0;
         while come < bytes {
             come = bytes.min(come + piece);
             if !share.is_enough_for(come) && !share.try_grow(come) {
-                share = share.grow(come).await;
+                share = share.grow(come).await.expect("others do not wait for a minute");
             }
             let taken = room.metrics.large_message_bytes.get();
             assert!(taken <= room.metrics.large_message_bytes_max.get(), "{taken}");
@@ -240,8 +291,8 @@ mod tests {
             let room = room(LARGEST + beyond);
             runtime.expect("a runtime").block_on(async {
                 let all: Vec<_> = messages.into_iter().map(|(bytes, is_announced, piece)| {
-                    let target = if is_announced { bytes } else { u64::from(LARGEST) };
-                    tokio::spawn(take_in(room.clone(), bytes, target, piece))
+                    let announced = is_announced.then_some(bytes);
+                    tokio::spawn(take_in(room.clone(), bytes, announced, piece))
                 }).collect();
                 for one in all {
                     let ended = tokio::time::timeout(Duration::from_secs(30), one).await;
@@ -257,7 +308,7 @@ mod tests {
     fn an_announcement_takes_a_megabyte_and_what_comes_as_much_again() {
         let room = room(4 * LARGEST);
         let taken = || room.metrics.large_message_bytes.get().cast_unsigned();
-        let mut share = room.share(u64::from(LARGEST));
+        let mut share = room.share(Some(u64::from(LARGEST)));
         for (come, expected) in [
             (1, SMALLER_BYTES),
             (SMALLER_BYTES, SMALLER_BYTES),
@@ -270,24 +321,58 @@ mod tests {
             assert_eq!(taken(), expected, "{come}");
         }
         drop(share);
-        let mut short = room.share(100_000);
+        let mut short = room.share(Some(100_000));
         assert!(short.try_grow(1));
         assert_eq!(taken(), 100_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_in_fragments_is_a_smaller_one_until_it_is_not() {
+        let room = room(4 * LARGEST);
+        let free = || {
+            let Room { smaller, larger, .. } = &*room;
+            (smaller.bytes.available_permits() as u64, larger.bytes.available_permits() as u64)
+        };
+        let (smaller, larger) = free();
+        let mut share = room.share(None);
+        assert!(share.try_grow(100_000));
+        assert_eq!(free(), (smaller - UNKNOWN_BYTES, larger));
+        assert!(share.try_grow(SMALLER_BYTES));
+        assert_eq!(free(), (smaller - SMALLER_BYTES, larger));
+        assert!(share.try_grow(SMALLER_BYTES + 1));
+        assert_eq!(free(), (smaller, larger - 2 * SMALLER_BYTES));
+        drop(share);
+        assert_eq!(free(), (smaller, larger));
+        // Where it cannot change over it keeps none of the smaller ones from their room.
+        let _all = larger_ones(&room);
+        let mut share = room.share(None);
+        assert!(share.try_grow(SMALLER_BYTES));
+        let mut others: Vec<Share> =
+            (1..smaller / SMALLER_BYTES).map(|_| room.share(None)).collect();
+        assert!(others.iter_mut().all(|other| other.try_grow(SMALLER_BYTES)));
+        let small = tokio::spawn(room.share(Some(SMALLER_BYTES)).grow(1));
+        assert!(share.grow(SMALLER_BYTES + 1).await.is_none());
+        assert!(small.await.expect("it ends").is_some());
+    }
+
+    /// So many that there is no room for another larger one.
+    fn larger_ones(room: &Arc<Room>) -> Vec<Share> {
+        let mut large = Vec::new();
+        loop {
+            let mut share = room.share(Some(u64::from(LARGEST)));
+            if !share.try_grow(u64::from(LARGEST)) {
+                return large;
+            }
+            large.push(share);
+        }
     }
 
     #[test]
     fn smaller_ones_find_room_where_larger_ones_have_all_of_theirs() {
         let room = room(4 * LARGEST);
-        let mut large = Vec::new();
-        loop {
-            let mut share = room.share(u64::from(LARGEST));
-            if !share.try_grow(u64::from(LARGEST)) {
-                break;
-            }
-            large.push(share);
-        }
+        let large = larger_ones(&room);
         assert_eq!(large.len(), 3, "two, and the one that there is always room for");
-        assert!(room.share(SMALLER_BYTES).try_grow(1));
-        assert!(!room.share(SMALLER_BYTES + 1).try_grow(1));
+        assert!(room.share(Some(SMALLER_BYTES)).try_grow(1));
+        assert!(!room.share(Some(SMALLER_BYTES + 1)).try_grow(1));
     }
 }

@@ -73,8 +73,10 @@ pub struct Socket {
     messages: Bucket,
     /// Until it has paid what it owes it is not read.
     pause: Option<Pin<Box<Sleep>>>,
-    /// Since when each pause was followed by the next.
-    slowed_since: Option<Instant>,
+    /// For how long it was slowed down, less the time in which it had nothing to say.
+    slowed: Duration,
+    /// Since when there is nothing to read.
+    idle_since: Option<Instant>,
     /// It was closed in the middle of a message.
     cut_off: bool,
     metrics: Metrics,
@@ -183,7 +185,8 @@ impl Socket {
             rate: limits.messages,
             messages,
             pause: None,
-            slowed_since: None,
+            slowed: Duration::ZERO,
+            idle_since: None,
             cut_off: false,
             metrics,
         }
@@ -212,7 +215,7 @@ impl Socket {
 
     /// Whether it is read more slowly than it sends: its heartbeats are among what is not read yet.
     pub fn is_slowed_down(&self) -> bool {
-        self.slowed_since.is_some()
+        !self.slowed.is_zero()
     }
 
     /// Whether a large message has begun and is not complete.
@@ -232,7 +235,8 @@ impl Socket {
         self.inner.get_mut().done();
     }
 
-    fn waits_for_room(&self) -> bool {
+    /// Whether a large message waits for room.
+    pub fn waits_for_room(&self) -> bool {
         self.inner.get_ref().waits_for_room()
     }
 
@@ -247,13 +251,23 @@ impl Socket {
         if let Some(pause) = &mut self.pause {
             ready!(pause.as_mut().poll(cx));
             self.pause = None;
+            if self.inner.get_ref().is_behind() {
+                self.metrics.refused(Refusal::LargeMessage);
+                self.cut_off = true;
+                return Poll::Ready(Some(Err(Broken::Violation(POLICY_VIOLATION))));
+            }
         }
         match self.inner.poll_next_unpin(cx) {
-            Poll::Ready(message) => Poll::Ready(message.map(|message| self.admit(message))),
+            Poll::Ready(message) => {
+                if let Some(since) = self.idle_since.take() {
+                    self.slowed = self.slowed.saturating_sub(since.elapsed());
+                }
+                Poll::Ready(message.map(|message| self.admit(message)))
+            }
             Poll::Pending => {
-                // There was nothing to read: it has been slowed down enough.
+                // That there is nothing for a moment says little: the system takes in what is sent in pieces.
                 if !self.waits_for_room() {
-                    self.slowed_since = None;
+                    self.idle_since.get_or_insert_with(Instant::now);
                 }
                 Poll::Pending
             }
@@ -301,8 +315,8 @@ impl Socket {
     }
 
     /// Takes what has come. Whoever sends more than its rate is read on when it has paid for it, and
-    /// closed where that does not help: where it was slowed down without a pause for as long as the pod has
-    /// patience.
+    /// closed where that does not help: where it was slowed down for longer than it had nothing to say, by as
+    /// much as the pod has patience.
     fn admit(&mut self, message: Result<Message, tungstenite::Error>) -> Result<Message, Broken> {
         let message = message.map_err(|error| self.broken(error))?;
         let now = Instant::now();
@@ -310,15 +324,16 @@ impl Socket {
         if owed.is_zero() {
             return Ok(message);
         }
-        let since = *self.slowed_since.get_or_insert_with(|| {
+        if self.slowed.is_zero() {
             self.metrics.held_back("rate");
-            now
-        });
-        if now - since > self.limits.message_patience {
+        }
+        if self.slowed > self.limits.message_patience {
             self.metrics.refused(Refusal::MessageRate);
             return Err(Broken::Violation(POLICY_VIOLATION));
         }
-        self.pause = Some(Box::pin(sleep(owed.max(SHORTEST_PAUSE))));
+        let pause = owed.max(SHORTEST_PAUSE);
+        self.slowed += pause;
+        self.pause = Some(Box::pin(sleep(pause)));
         Ok(message)
     }
 

@@ -71,7 +71,7 @@ pub struct DoorArgs {
     #[arg(
         long,
         env = "GROUNDSTATION_LARGE_MESSAGE_TIMEOUT",
-        default_value = "60s",
+        default_value = "30s",
         value_name = "DURATION"
     )]
     large_message_timeout: String,
@@ -93,7 +93,7 @@ pub struct DoorArgs {
           value_parser = clap::value_parser!(u32).range(1..=100_000), value_name = "COUNT")]
     message_burst: u32,
 
-    /// For how long without a pause a connection may be slowed down; then it is closed with 1008
+    /// By how much longer a connection may be slowed down than it has nothing to say; then it is closed with 1008
     #[arg(
         long,
         env = "GROUNDSTATION_MESSAGE_PATIENCE",
