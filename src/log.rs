@@ -33,6 +33,7 @@ pub mod read;
 pub mod rebuild;
 pub mod request;
 pub mod retention;
+pub mod rights;
 pub mod seal;
 pub mod transaction;
 pub mod watermark;

@@ -12,7 +12,6 @@ pub mod metrics;
 pub mod migrations;
 pub mod nats;
 pub mod progress;
-pub mod rights;
 pub mod shutdown;
 pub mod token;
 pub mod trace;

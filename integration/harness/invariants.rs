@@ -107,8 +107,8 @@ fn transition(row: &tokio_postgres::Row) -> Transition {
     Transition {
         satellite: SatelliteId(row.get("entity_id")),
         revision: Revision(row.get("revision")),
-        event: Event::from_str(row.get("event")).ok().expect("a known event"),
-        reason: Reason::from_str(row.get("reason")).ok().expect("a known reason"),
+        event: Event::from_str(row.get("event")).expect("a known event"),
+        reason: Reason::from_str(row.get("reason")).expect("a known reason"),
         session: Session(row.get("session")),
         prev: state("prev"),
         next: state("next"),
