@@ -56,7 +56,7 @@ async fn accept(Extension(echo): Extension<Echo>, upgrade: Upgrade) -> axum::res
 
 async fn repeat(mut socket: Socket) {
     // Whoever talks to an echo is known well enough.
-    socket.is_known();
+    socket.is_known(None);
     while let Some(heard) = socket.recv().await {
         match heard {
             Ok(Message::Close(_)) => return socket.answer_close().await,

@@ -43,6 +43,7 @@ use socket::Upgrade;
 pub mod backends;
 mod end;
 pub mod intake;
+mod lane;
 mod line;
 mod live;
 pub mod message_schemas;

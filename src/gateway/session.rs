@@ -68,7 +68,7 @@ pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake
         Ok(admitted) => admitted,
         Err(refusal) => return Box::pin(refuse(socket, &gateway, refusal)).await,
     };
-    socket.is_known();
+    socket.is_known(Some(satellite));
     let let_in = Box::pin(let_in(Line::new(socket), &gateway, satellite));
     let Some((mut line, session)) = let_in.await else { return };
     stand_still("session::appended").await;

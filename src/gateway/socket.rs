@@ -28,6 +28,7 @@ use tracing::debug;
 
 use super::intake::{Intake, Refused, SMALL_BYTES, Sizes};
 use super::room::Room;
+use crate::domain::lifecycle::SatelliteId;
 use crate::ingress::bucket::{Bucket, Rate};
 use crate::ingress::refusal::Refusal;
 use crate::ingress::settings::SocketLimits;
@@ -193,8 +194,8 @@ impl Socket {
     }
 
     /// It is known who is at the other end: it may send large messages.
-    pub fn is_known(&mut self) {
-        self.inner.get_mut().is_known();
+    pub fn is_known(&mut self, satellite: Option<SatelliteId>) {
+        self.inner.get_mut().is_known(satellite);
     }
 
     /// What it may send grows with what it has to do.

@@ -19,7 +19,12 @@ impl Recent {
 
     /// One more. In `half` half of the count fades.
     pub fn add(&mut self, half: Duration, now: Instant) {
-        self.level = self.level(half, now) + 1.0;
+        self.add_many(1.0, half, now);
+    }
+
+    /// So many more.
+    pub fn add_many(&mut self, count: f32, half: Duration, now: Instant) {
+        self.level = self.level(half, now) + count;
         self.at = self.at.max(now);
     }
 
