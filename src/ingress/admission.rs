@@ -5,16 +5,18 @@
 //! and so many failures, a wider network several times as much as one origin.
 //!
 //! A bound sheds, it does not shut. Where there is no room, whoever said or read nothing for a while makes room for
-//! the newcomer, chosen at random, and whoever failed lately does so at once. An origin from which somebody
+//! the newcomer, and whoever failed lately does so at once. An origin from which somebody
 //! authenticated lately is *proven*: its share grows with how many did, its networks' accounts are not
 //! its own, and no stranger takes its place. Where too many failed at the pod as a whole, only origins are turned
 //! away from which somebody failed.
 //!
 //! Silence is no failure: a failure costs a look at the credentials, silence a place, and with its places
 //! it is paid. So nobody is turned away because others were silent. Where many of one origin were, each that comes
-//! from there takes the place of one who waits there, at random and at once: a satellite that needs its place for
-//! two round trips keeps it for that long, however many come and say nothing; and of those that are slow some
-//! keep it too, which they would not if the oldest went first.
+//! from there takes the place of one who waits there, at once: of two of them at random, each as likely as any
+//! other, it is the one that has waited longer. So among n that wait a place outlives k that come later with a chance
+//! of about exp(-k²/n²): a satellite that needs its place for two round trips nearly always keeps it for that long,
+//! and of those that are slow some keep it too, which they would not if the oldest always went. With one draw the
+//! chance would be exp(-k/n), which is less for all k below n.
 //!
 //! What is remembered is bounded too: an origin with nothing open and nothing on its account is
 //! forgotten when room is needed, a proven one last.
@@ -51,7 +53,7 @@ const CROWD: f32 = 8.0;
 /// As much of a network's failures makes all its origins suspect; of an origin's own, one does.
 const SUSPECT_NETWORK: f32 = 8.0;
 
-/// How many held places are looked at to find one to be shed.
+/// How many places are looked at to find one to be shed: by default all of an origin, and of the pod.
 const LOOKED_AT: usize = 4_096;
 
 /// How much of each is let in.
@@ -169,8 +171,9 @@ fn network(address: IpAddr, length: u8) -> IpNet {
 
 /// What is known of an origin, or of a network.
 struct Account {
-    connections: u32,
-    handshakes: u32,
+    /// The slots of its places.
+    connections: Vec<usize>,
+    handshakes: Vec<usize>,
     failures: Bucket,
     /// Wrong administrators' tokens.
     wrong_tokens: Bucket,
@@ -183,8 +186,8 @@ struct Account {
 impl Account {
     fn new(rate: Rate, now: Instant) -> Account {
         Account {
-            connections: 0,
-            handshakes: 0,
+            connections: Vec::new(),
+            handshakes: Vec::new(),
             failures: Bucket::full(rate, now),
             wrong_tokens: Bucket::full(WRONG_TOKENS, now),
             failed: Recent::never(now),
@@ -194,7 +197,7 @@ impl Account {
     }
 
     fn is_idle(&self) -> bool {
-        self.connections == 0 && self.handshakes == 0
+        self.connections.is_empty() && self.handshakes.is_empty()
     }
 
     fn is_proven(&self, now: Instant) -> bool {
@@ -208,7 +211,14 @@ impl Account {
             && self.wrong_tokens.is_full(WRONG_TOKENS, now)
     }
 
-    fn places(&mut self, kind: Kind) -> &mut u32 {
+    fn slots(&self, kind: Kind) -> &[usize] {
+        match kind {
+            Kind::Connection => &self.connections,
+            Kind::Handshake => &self.handshakes,
+        }
+    }
+
+    fn slots_mut(&mut self, kind: Kind) -> &mut Vec<usize> {
         match kind {
             Kind::Connection => &mut self.connections,
             Kind::Handshake => &mut self.handshakes,
@@ -307,18 +317,33 @@ impl Room {
         self.places.get_mut(slot)?.as_mut().filter(|held| held.number == number)
     }
 
-    /// One whose place the newcomer may have, from a random one on.
-    fn to_shed(&self, newcomer: &Newcomer, within: Option<IpNet>) -> Option<(usize, u64)> {
-        let all = self.places.len();
-        let from = if all > 0 { fastrand::usize(..all) } else { 0 };
-        (from..all).chain(0..from).take(LOOKED_AT).find_map(|slot| {
-            let held = self.places[slot].as_ref()?;
-            let is_within = within.is_none_or(|network| {
-                held.origin.is_some_and(|origin| network.contains(&origin.address))
-            });
-            (is_within && held.makes_room_for(newcomer)).then_some((slot, held.number))
-        })
+    /// One of these whose place the newcomer may have: of two at random the one that was idle for longer.
+    fn to_shed(
+        &self,
+        newcomer: &Newcomer,
+        slots: impl Iterator<Item = usize>,
+    ) -> Option<(usize, u64)> {
+        let make_room = slots.take(LOOKED_AT).filter_map(|slot| {
+            let held = self.places.get(slot)?.as_ref()?;
+            held.makes_room_for(newcomer).then_some((slot, held))
+        });
+        let mut drawn = [None; 2];
+        for (before, place) in make_room.enumerate() {
+            for one in &mut drawn {
+                if fastrand::usize(..=before) == 0 {
+                    *one = Some(place);
+                }
+            }
+        }
+        let longest = drawn.into_iter().flatten().min_by_key(|(_, held)| held.idle_since());
+        longest.map(|(slot, held)| (slot, held.number))
     }
+}
+
+/// All numbers below this one, from a random one on.
+fn in_turn(all: usize) -> impl Iterator<Item = usize> {
+    let from = if all > 0 { fastrand::usize(..all) } else { 0 };
+    (from..all).chain(0..from)
 }
 
 /// A place at the door, given back when it is dropped.
@@ -504,7 +529,7 @@ impl State {
         if let Some(origin) = origin {
             let share = bounds.share(kind, standing.map_or(0.0, |standing| standing.proven));
             let own = self.account(origin.own, bounds, now);
-            if *own.places(kind) >= share {
+            if own.slots(kind).len() >= share as usize {
                 let is_crowd = own.silent.level(FAILURES_FADE, now) >= CROWD;
                 let patience = if is_crowd { Duration::ZERO } else { bounds.patience };
                 self.shed(kind, &Newcomer { patience, ..newcomer }, Some(origin.own), bounds)
@@ -513,7 +538,7 @@ impl State {
             }
             for (network, times, _) in origin.networks().filter(|_| !is_proven) {
                 let share = bounds.share(kind, 0.0).saturating_mul(times);
-                if *self.account(network, bounds, now).places(kind) >= share {
+                if self.account(network, bounds, now).slots(kind).len() >= share as usize {
                     self.shed(kind, &newcomer, Some(network), bounds)
                         .ok_or(kind.full_of_network())?;
                     somebody = true;
@@ -523,9 +548,6 @@ impl State {
         if self.room(kind).taken() >= all as usize {
             self.shed(kind, &newcomer, None, bounds).ok_or(kind.full())?;
             somebody = true;
-        }
-        for network in origin.into_iter().flat_map(Origin::and_its_networks) {
-            *self.account(network, bounds, now).places(kind) += 1;
         }
         let shed = CancellationToken::new();
         let (slot, number) = self.room(kind).take(|number| Held {
@@ -537,6 +559,9 @@ impl State {
             stuck_since: None,
             shed: shed.clone(),
         });
+        for network in origin.into_iter().flat_map(Origin::and_its_networks) {
+            self.account(network, bounds, now).slots_mut(kind).push(slot);
+        }
         Ok((slot, number, shed, somebody))
     }
 
@@ -549,7 +574,17 @@ impl State {
         within: Option<IpNet>,
         bounds: &Bounds,
     ) -> Option<()> {
-        let (slot, number) = self.room(kind).to_shed(newcomer, within)?;
+        let room = match kind {
+            Kind::Connection => &self.connections,
+            Kind::Handshake => &self.handshakes,
+        };
+        let (slot, number) = match within {
+            Some(network) => {
+                let slots = self.of.get(&network)?.slots(kind);
+                room.to_shed(newcomer, in_turn(slots.len()).map(|nth| slots[nth]))
+            }
+            None => room.to_shed(newcomer, in_turn(room.places.len())),
+        }?;
         let held = self.leave(kind, slot, number)?;
         held.shed.cancel();
         let silence = held.idle_since().map(|since| newcomer.now.saturating_duration_since(since));
@@ -565,7 +600,10 @@ impl State {
         let held = self.room(kind).leave(slot, number)?;
         for network in held.origin.into_iter().flat_map(Origin::and_its_networks) {
             if let Some(account) = self.of.get_mut(&network) {
-                *account.places(kind) -= 1;
+                let slots = account.slots_mut(kind);
+                if let Some(nth) = slots.iter().position(|held| *held == slot) {
+                    slots.swap_remove(nth);
+                }
             }
         }
         Some(held)

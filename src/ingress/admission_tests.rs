@@ -89,6 +89,56 @@ fn whoever_says_nothing_for_a_while_makes_room_and_is_charged() {
     assert!(take(&door, of(5), second(now, 1)).is_ok(), "and nobody is turned away for it");
 }
 
+/// The room was full a moment ago, and much of it is free: the places of one address lie side by side.
+#[test]
+fn where_many_were_silent_who_has_just_come_is_spared_and_some_of_those_who_waited_are_too() {
+    const SHARE: usize = 32;
+    const TRIES: usize = 200;
+    let bounds = Bounds {
+        handshakes: 512,
+        handshakes_per_address: SHARE as u32,
+        addresses: 1_000,
+        ..BOUNDS
+    };
+    let start = Instant::now();
+    let later = |ms: u64| start + Duration::from_millis(ms);
+    let (mut kept, mut oldest_kept) = (0, 0);
+    for _ in 0..TRIES {
+        let door = Arc::new(Addresses::new(bounds));
+        let crowd: Vec<_> = (0..=255).filter_map(|n| take(&door, of(n), start).ok()).collect();
+        assert_eq!(crowd.len(), 256);
+        drop(crowd);
+        for _ in 0..CROWD as u32 {
+            door.silent(of(1), start);
+        }
+        let come = |ms: u64| take(&door, of(1), later(ms)).expect("a place");
+        let waiting: Vec<_> = (0..SHARE as u64).map(come).collect();
+        let newcomer = come(100);
+        let _others: Vec<_> = (101..109).map(come).collect();
+        kept += usize::from(!is_shed(&newcomer));
+        oldest_kept += usize::from(!is_shed(&waiting[0]));
+    }
+    // exp(-8² / 32²) of them are 188.
+    assert!(kept > 165, "{kept} of {TRIES} were spared by eight that came after them");
+    // (1 - 2/32)^9 of them are 112.
+    assert!(oldest_kept > 70, "{oldest_kept} of {TRIES} that had waited longest were spared");
+}
+
+#[test]
+fn however_large_the_room_the_places_of_an_address_are_found() {
+    let others = 4 * LOOKED_AT;
+    let bounds = Bounds { connections: 2 * others as u32, ..BOUNDS };
+    let (door, now) = (Arc::new(Addresses::new(bounds)), Instant::now());
+    let _proxied: Vec<_> =
+        (0..others).map(|_| door.connection(None, now).expect("a place")).collect();
+    let mut held: Vec<_> =
+        (0..2).map(|_| door.connection(Some(of(1)), now).expect("its share")).collect();
+    for n in 1..=20 {
+        let newcomer = door.connection(Some(of(1)), second(now, n));
+        held.push(newcomer.expect("a place of one that was silent"));
+    }
+}
+
 #[test]
 fn where_many_were_silent_each_that_comes_takes_the_place_of_one_who_waits() {
     for is_proven in [false, true] {
