@@ -16,7 +16,8 @@ use axum::routing::{get, post};
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
-use crate::ingress::listener::{Arrival, Door};
+use crate::ingress::arrival::Arrival;
+use crate::ingress::listener::Door;
 use crate::ingress::log_gate::LogGate;
 use crate::log::append::Log;
 use crate::platform::database::Database;

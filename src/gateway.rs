@@ -22,8 +22,9 @@ use tracing::info;
 
 use crate::domain::lifecycle::SatelliteId;
 use crate::ingress::admission::Place;
+use crate::ingress::arrival::Arrival;
 use crate::ingress::bucket::Rate;
-use crate::ingress::listener::{Arrival, Door};
+use crate::ingress::listener::Door;
 use crate::ingress::log_gate::LogGate;
 use crate::ingress::refusal::Refusal;
 use crate::log::append::Log;

@@ -2,6 +2,7 @@
 
 pub mod access_log;
 pub mod admission;
+pub mod arrival;
 pub mod bucket;
 pub mod listener;
 pub mod log_gate;

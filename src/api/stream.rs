@@ -29,7 +29,7 @@ use super::Api;
 use super::conditions::one;
 use super::problem::Problem;
 use crate::domain::lifecycle::Position;
-use crate::ingress::listener::HangUp;
+use crate::ingress::arrival::HangUp;
 use crate::ingress::refusal::Refusal;
 use crate::log::history::NoAnswer;
 use crate::log::{self, ChangeId, Entry, read};

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use tokio::time::Instant;
 use tracing::info;
 
-use super::listener::Arrival;
+use super::arrival::Arrival;
 
 /// Whether there are such lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -33,6 +33,7 @@ use tracing::{debug, warn};
 
 use super::access_log::Access;
 use super::admission::{Addresses, Place};
+use super::arrival::{Arrival, HangUp};
 use super::bucket::Rate;
 use super::patient::Patient;
 use super::proxy_protocol::{self, ProxyProtocol};
@@ -61,30 +62,6 @@ const NO_HOST: &str = "the header Host must be there once";
 
 /// For how long a browser that was here once speaks TLS to this host and nothing else: two years.
 const STRICT_TRANSPORT: &str = "max-age=63072000";
-
-/// How a request came in; an extension of every request.
-#[derive(Debug, Clone, Copy)]
-pub struct Arrival {
-    /// The other end of the connection: a client, or a proxy.
-    pub peer: IpAddr,
-    /// The client: the peer, or whom its proxies name.
-    pub client: IpAddr,
-    /// Until when whoever wants to stay must be authenticated: counted from the acceptance of the
-    /// connection for its first request, from its own beginning for a later one.
-    pub deadline: Instant,
-}
-
-/// The way for a route to end its connection at once, whatever is still to be written; an extension
-/// of every request. Dropping an answer is not enough where the other side does not read it.
-#[derive(Debug, Clone, Default)]
-pub struct HangUp(CancellationToken);
-
-impl HangUp {
-    /// Ends the connection.
-    pub fn now(&self) {
-        self.0.cancel();
-    }
-}
 
 /// See the module.
 pub struct Door {

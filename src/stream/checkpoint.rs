@@ -1,10 +1,16 @@
 //! How far the relay has come, as the table `relay` tells it, and the epoch it publishes under.
 
+use std::time::Duration;
+
 use deadpool_postgres::GenericClient;
 use tokio_postgres::Error;
 
 use super::message::Epoch;
 use crate::domain::lifecycle::Position;
+
+/// How long a lease lasts without being renewed: another pod takes over within this and one
+/// pause of a standby, less than the 10 s promised.
+pub const LEASE: Duration = Duration::from_secs(5);
 
 /// A place on the stream and the transition that is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +41,7 @@ const READ: &str = "
 /// Reads it.
 pub async fn read(client: &impl GenericClient) -> Result<Checkpoint, Error> {
     let statement = client.prepare_cached(READ).await?;
-    let row = client.query_one(&statement, &[&super::relay::LEASE.as_secs_f64()]).await?;
+    let row = client.query_one(&statement, &[&LEASE.as_secs_f64()]).await?;
     // The table takes no negative number.
     let sequence = row.try_get::<_, i64>("stream_sequence")?.unsigned_abs();
     Ok(Checkpoint {
@@ -86,7 +92,7 @@ async fn change(
     tail: Tail,
 ) -> anyhow::Result<bool> {
     let sequence = i64::try_from(tail.sequence)?;
-    let lease = super::relay::LEASE.as_secs_f64();
+    let lease = LEASE.as_secs_f64();
     let changed =
         client.execute(statement, &[&holder, &epoch, &tail.position, &sequence, &lease]).await;
     Ok(changed.map_err(|error| anyhow::anyhow!(crate::platform::database::describe(&error)))? == 1)

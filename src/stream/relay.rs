@@ -53,13 +53,9 @@ use crate::platform::health::{Health, RelayState};
 use crate::platform::metrics::{Disagreement, Metrics};
 use crate::platform::trace;
 
-use super::checkpoint::{self, Checkpoint, Tail};
+use super::checkpoint::{self, Checkpoint, LEASE, Tail};
 use super::message::{self, Epoch};
 use super::tail::{self, Left, OnTop};
-
-/// How long a lease lasts without being renewed: another pod takes over within this and one
-/// [`STANDBY_PAUSE`], less than the 10 s promised.
-pub const LEASE: Duration = Duration::from_secs(5);
 
 /// How often the lease is renewed and the checkpoint stored.
 const RENEWAL: Duration = Duration::from_secs(1);

@@ -28,10 +28,10 @@ use crate::log::{self, read};
 use crate::platform::database::Database;
 use crate::platform::health::{Health, RelayState};
 use crate::platform::metrics::Metrics;
-use crate::stream::checkpoint::Tail;
 use crate::stream::checkpoint::{self, Checkpoint};
+use crate::stream::checkpoint::{LEASE, Tail};
 use crate::stream::message::{Epoch, Mark};
-use crate::stream::relay::{LEASE, Relay};
+use crate::stream::relay::Relay;
 use crate::stream::tail;
 
 /// How long the server is given to forget what is older than that.
