@@ -8,7 +8,7 @@ use std::time::Instant;
 use async_nats::HeaderMap;
 use async_nats::jetstream::{self, context::PublishAckFuture, message::PublishMessage};
 use futures_util::StreamExt;
-use groundstation::relay::stream;
+use groundstation::stream::tail;
 
 use crate::stores::Stores;
 
@@ -99,7 +99,7 @@ pub async fn publishes(nats: &async_nats::Client, count: usize) -> f64 {
 }
 
 async fn newest(context: &jetstream::Context, count: usize) -> Vec<(HeaderMap, bytes::Bytes)> {
-    let stream = context.get_stream(stream::NAME).await.expect("the stream");
+    let stream = context.get_stream(tail::NAME).await.expect("the stream");
     let last = stream.cached_info().state.last_sequence;
     let start_sequence = last - count as u64 + 1;
     let consumer = stream

@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use async_nats::jetstream;
-use groundstation::lifecycle::{Edge, Reason, SatelliteId};
-use groundstation::log::append::Outcome;
+use groundstation::domain::lifecycle::{Edge, Reason, SatelliteId};
+use groundstation::log::request::Outcome;
+use groundstation::log::watermark::PodNumber;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
@@ -74,7 +75,7 @@ pub async fn run(stores: &Stores, ids: &[Uuid], pods: usize) -> Took {
     let mut engines = Vec::new();
     for n in 0..pods {
         let name = format!("bench-{n}");
-        engines.push(Engine::start(&stores.pool(&name), &nats, &name, n as i32 + 1));
+        engines.push(Engine::start(&stores.pool(&name), &nats, &name, PodNumber(n as i32 + 1)));
     }
     engine::stream_there(&jetstream).await;
     let before = engine::messages(&jetstream).await;

@@ -4,15 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream;
-use groundstation::database::Database;
-use groundstation::flapping;
-use groundstation::health::Health;
-use groundstation::lifecycle::Position;
-use groundstation::liveness::DEFAULT_OFFLINE_THRESHOLD;
+use groundstation::domain::flapping;
+use groundstation::domain::lifecycle::Position;
+use groundstation::domain::liveness::DEFAULT_OFFLINE_THRESHOLD;
 use groundstation::log::append::{Log, appender};
 use groundstation::log::transaction::Rules;
-use groundstation::metrics::Metrics;
-use groundstation::relay::{Relay, stream};
+use groundstation::log::watermark::PodNumber;
+use groundstation::platform::database::Database;
+use groundstation::platform::health::Health;
+use groundstation::platform::metrics::Metrics;
+use groundstation::stream::relay::Relay;
+use groundstation::stream::tail;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -28,7 +30,12 @@ pub struct Engine {
 
 impl Engine {
     /// Starts them as the pod of this name and number.
-    pub fn start(database: &Database, nats: &async_nats::Client, name: &str, pod: i32) -> Engine {
+    pub fn start(
+        database: &Database,
+        nats: &async_nats::Client,
+        name: &str,
+        pod: PodNumber,
+    ) -> Engine {
         let (metrics, health) = (Metrics::new(), Arc::new(Health::default()));
         let (head, head_watch) = watch::channel(Position::ZERO);
         let (announce, mut announcements) = mpsc::channel(16);
@@ -68,7 +75,7 @@ impl Engine {
 
 /// Messages on the stream.
 pub async fn messages(jetstream: &jetstream::Context) -> usize {
-    match jetstream.get_stream(stream::NAME).await {
+    match jetstream.get_stream(tail::NAME).await {
         Ok(stream) => stream.cached_info().state.messages as usize,
         Err(_) => 0,
     }
@@ -83,7 +90,7 @@ pub async fn reached(jetstream: &jetstream::Context, count: usize) {
 
 /// Waits until there is a stream.
 pub async fn stream_there(jetstream: &jetstream::Context) {
-    while jetstream.get_stream(stream::NAME).await.is_err() {
+    while jetstream.get_stream(tail::NAME).await.is_err() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

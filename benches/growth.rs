@@ -5,9 +5,9 @@
 
 use std::time::Instant;
 
-use groundstation::lifecycle::SatelliteId;
-use groundstation::liveness::DEFAULT_OFFLINE_THRESHOLD;
-use groundstation::satellites::{self, ListFilter, states};
+use groundstation::domain::lifecycle::SatelliteId;
+use groundstation::domain::liveness::DEFAULT_OFFLINE_THRESHOLD;
+use groundstation::registry::satellites::{self, ListFilter, states};
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use groundstation::simulate::cost::Cost;
+use groundstation::clients::simulate::cost::Cost;
 use uuid::Uuid;
 
 use crate::Scale;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use groundstation::simulate::cost::{self, Cost};
+use groundstation::clients::simulate::cost::{self, Cost};
 use serde_json::Value;
 
 use crate::stores::{Stores, TOKEN};

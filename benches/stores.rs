@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use groundstation::database::{Address, Database};
 use groundstation::dev::stores::{self, Nats, Postgres};
 use groundstation::dev::tools::Tools;
-use groundstation::schema;
+use groundstation::platform::database::{Address, Database};
+use groundstation::platform::migrations;
 use uuid::Uuid;
 
 /// Every satellite's token.
@@ -36,7 +36,7 @@ impl Stores {
             Postgres::start(&tools, &folder.join("postgres"), &settings).expect("Postgres");
         let nats = Nats::start(&tools, &folder.join("nats"), "").expect("nats-server");
         let stores = Stores { postgres, nats, tools, folder };
-        schema::migrate(&stores.address(), None).expect("schema");
+        migrations::migrate(&stores.address(), None).expect("schema");
         stores
     }
 
@@ -83,7 +83,7 @@ impl Stores {
 
     /// Registers satellites.
     pub fn register(&self, count: usize) -> Vec<Uuid> {
-        let digest = groundstation::token::Digest::of(TOKEN).to_stored();
+        let digest = groundstation::platform::token::Digest::of(TOKEN).to_stored();
         let insert = "insert into satellites (id, name, region, token_hash)
                       select id, 'bench-' || id, 'eu', $2 from unnest($1::uuid[]) as i (id)";
         let ids: Vec<Uuid> = (0..count).map(|_| Uuid::new_v4()).collect();

@@ -9,14 +9,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream;
-use groundstation::database::Database;
-use groundstation::gateway::table::SessionTable;
-use groundstation::lifecycle::{SatelliteId, Session};
-use groundstation::liveness::{DEFAULT_HEARTBEAT_INTERVAL, DEFAULT_OFFLINE_THRESHOLD};
-use groundstation::metrics::Metrics;
-use groundstation::metrics::exposition::Form;
-use groundstation::monitor::{Monitor, brown_out};
-use groundstation::observation;
+use groundstation::domain::brown_out;
+use groundstation::domain::lifecycle::{SatelliteId, Session, SessionKey};
+use groundstation::domain::liveness::{DEFAULT_HEARTBEAT_INTERVAL, DEFAULT_OFFLINE_THRESHOLD};
+use groundstation::log::watermark;
+use groundstation::log::watermark::PodNumber;
+use groundstation::platform::database::Database;
+use groundstation::platform::metrics::Metrics;
+use groundstation::platform::metrics::exposition::Form;
+use groundstation::presence::monitor::Monitor;
+use groundstation::sessions::table::SessionTable;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -64,7 +66,7 @@ async fn sweeps_and_losses(scale: Scale, stores: &Stores) -> Due {
     let client = database.get().await.expect("connection");
     let mut pods = Vec::new();
     for name in ["own", "other", "dead"] {
-        pods.push(observation::sign_on(&client, name).await.expect("a pod"));
+        pods.push(watermark::sign_on(&client, name).await.expect("a pod"));
     }
     let [own, other, dead] = pods[..] else { unreachable!() };
     let nats = stores.nats().await;
@@ -99,7 +101,9 @@ async fn sweeps_and_losses(scale: Scale, stores: &Stores) -> Due {
         let ids = tokio::task::block_in_place(|| register(stores, more, own, other, already));
         there = *satellites;
         for id in ids {
-            held.extend(sessions.enter(SatelliteId(id), Session(1)));
+            held.extend(
+                sessions.enter(SessionKey { satellite: SatelliteId(id), session: Session(1) }),
+            );
         }
         let (before, seconds_before) = observed(&engine.metrics, "sweep_seconds");
         while observed(&engine.metrics, "sweep_seconds").0 < before + wanted {
@@ -141,11 +145,11 @@ const LET_DIE: &str = "
     update pods set seen_at = now() - interval '1 minute' where number = $1";
 
 /// Pods that write all they hear.
-async fn observers(database: Database, pods: Vec<i32>, stop: CancellationToken) {
+async fn observers(database: Database, pods: Vec<PodNumber>, stop: CancellationToken) {
     let client = database.get().await.expect("connection");
     while !stop.is_cancelled() {
         for pod in &pods {
-            let observe = observation::observe(
+            let observe = watermark::observe(
                 &client,
                 *pod,
                 OffsetDateTime::now_utc(),
@@ -159,7 +163,7 @@ async fn observers(database: Database, pods: Vec<i32>, stop: CancellationToken) 
 }
 
 /// Registers satellites that are connected and heard just now, and returns those of this pod.
-fn register(stores: &Stores, more: i64, own: i32, other: i32, held: i64) -> Vec<Uuid> {
+fn register(stores: &Stores, more: i64, own: PodNumber, other: PodNumber, held: i64) -> Vec<Uuid> {
     let mut client = stores.sql();
     let own_more = (OWN - held).clamp(0, more / 2);
     let rows = client.query(REGISTER, &[&more, &own_more, &own, &other]).expect("satellites");
@@ -211,8 +215,8 @@ fn observed(metrics: &Metrics, name: &str) -> (u64, f64) {
 }
 
 /// How Postgres finds the sessions of a silent pod.
-async fn plan(client: &deadpool_postgres::Object, dead: i32) -> Vec<String> {
-    let statement = groundstation::monitor::STORED;
+async fn plan(client: &deadpool_postgres::Object, dead: PodNumber) -> Vec<String> {
+    let statement = groundstation::presence::monitor::STORED;
     let explain = format!(
         "prepare sweep (int[], bigint, bigint, uuid) as {statement};
          explain (analyze, costs off, timing off, summary off, buffers off)

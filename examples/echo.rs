@@ -7,11 +7,11 @@ use anyhow::Context;
 use axum::routing::get;
 use axum::{Extension, Router};
 use clap::Parser;
-use groundstation::door::Door;
-use groundstation::door::settings::{DoorArgs, SocketLimits};
 use groundstation::gateway::room::Room;
 use groundstation::gateway::socket::{self, Broken, Message, Socket, Upgrade};
-use groundstation::metrics::Metrics;
+use groundstation::ingress::listener::Door;
+use groundstation::ingress::settings::{DoorArgs, SocketLimits};
+use groundstation::platform::metrics::Metrics;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -56,7 +56,7 @@ async fn accept(Extension(echo): Extension<Echo>, upgrade: Upgrade) -> axum::res
 
 async fn repeat(mut socket: Socket) {
     // Whoever talks to an echo is known well enough.
-    socket.is_known();
+    socket.is_known(None);
     while let Some(heard) = socket.recv().await {
         match heard {
             Ok(Message::Close(_)) => return socket.answer_close().await,

@@ -4,7 +4,8 @@
 use std::path::Path;
 
 use anyhow::Context;
-use groundstation::{event_schemas, message_schemas};
+use groundstation::contract::event_schemas;
+use groundstation::gateway::message_schemas;
 
 fn main() -> anyhow::Result<()> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("schema");

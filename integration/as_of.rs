@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use groundstation::wire::Timestamp;
+use groundstation::contract::wire::Timestamp;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use uuid::Uuid;

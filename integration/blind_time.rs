@@ -50,7 +50,7 @@ async fn last_transition(pod: &Pod, id: uuid::Uuid) -> Value {
 fn seconds(from: &Value, to: &Value) -> f64 {
     let parse = |time: &Value| {
         let text = time.as_str().expect("a time");
-        text.parse::<groundstation::wire::Timestamp>().expect("a time").moment()
+        text.parse::<groundstation::contract::wire::Timestamp>().expect("a time").moment()
     };
     (parse(to) - parse(from)).as_seconds_f64()
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use groundstation::wire::Timestamp;
+use groundstation::contract::wire::Timestamp;
 use serde_json::Value;
 use time::OffsetDateTime;
 use tokio::time::sleep;

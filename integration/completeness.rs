@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use groundstation::wire::Timestamp;
+use groundstation::contract::wire::Timestamp;
 use serde_json::Value;
 use time::OffsetDateTime;
 

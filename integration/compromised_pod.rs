@@ -278,7 +278,8 @@ async fn defaults_of_the_login_do_not_reach_a_pods_sessions() {
 
 /// The isolation and the commit of a session, as pods open them.
 async fn session_of_a_pod(rights: &Rights) -> (String, String) {
-    let address = groundstation::database::Address::parse("test", &rights.pod_database_url);
+    let address =
+        groundstation::platform::database::Address::parse("test", &rights.pod_database_url);
     let database = address.expect("an address").for_writing().pool("a").expect("a pool");
     let ask = async |client: &mut deadpool_postgres::Object| {
         let query = "select current_setting('transaction_isolation'), current_setting('synchronous_commit')";

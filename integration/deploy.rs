@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use groundstation::config::{ServeArgs, duration};
+use groundstation::platform::units::duration;
+use groundstation::pod::config::ServeArgs;
 use serde::Deserialize;
 use serde_json::Value;
 

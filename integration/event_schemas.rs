@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use groundstation::event_schemas;
+use groundstation::contract::event_schemas;
 
 use crate::harness::{CALM, Fleet};
 

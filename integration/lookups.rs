@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use deadpool_postgres::Object;
 use futures_util::future::join_all;
-use groundstation::database::Address;
-use groundstation::lifecycle::SatelliteId;
-use groundstation::lookup::{Lookup, Read};
+use groundstation::domain::lifecycle::SatelliteId;
+use groundstation::platform::batch_loader::{Lookup, Read};
+use groundstation::platform::database::Address;
 use uuid::Uuid;
 
 use crate::harness::{CALM, Fleet};

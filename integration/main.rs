@@ -91,6 +91,7 @@ mod results;
 mod results_share;
 mod retention;
 mod rolling_restart;
+mod rooms;
 mod run_secrets;
 mod script_packages;
 mod seals;

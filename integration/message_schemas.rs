@@ -3,8 +3,8 @@
 
 use std::path::Path;
 
+use groundstation::gateway::message_schemas;
 use groundstation::gateway::protocol::FromSatellite;
-use groundstation::message_schemas;
 use serde_json::{Value, json};
 
 use crate::harness::schemas::validator;

@@ -6,7 +6,8 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use clap::Args;
-use groundstation::config::{ServeArgs, duration};
+use groundstation::platform::units::duration;
+use groundstation::pod::config::ServeArgs;
 use serde_json::Value;
 
 /// What `systemd-analyze security` may find, in tenths: the scale ends at 100.

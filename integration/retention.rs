@@ -7,9 +7,9 @@ use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
 use flate2::read::MultiGzDecoder;
-use groundstation::database::Address;
-use groundstation::history::{self, At, NoAnswer};
-use groundstation::lifecycle::{Position, SatelliteId};
+use groundstation::domain::lifecycle::{Position, SatelliteId};
+use groundstation::log::history::{self, At, NoAnswer};
+use groundstation::platform::database::Address;
 use serde_json::Value;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;

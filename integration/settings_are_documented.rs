@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use clap::Args;
-use groundstation::config::ServeArgs;
-use groundstation::door::refusal::Refusal;
+use groundstation::ingress::refusal::Refusal;
+use groundstation::pod::config::ServeArgs;
+use strum::IntoEnumIterator;
 
 fn page() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/settings.md");
@@ -51,7 +52,7 @@ fn every_setting_of_serve_is_in_the_table_with_its_unit_and_its_default() {
 #[test]
 fn every_reason_for_a_refusal_is_documented() {
     let page = page();
-    for refusal in Refusal::ALL {
+    for refusal in Refusal::iter() {
         let reason = format!("`{}`", refusal.as_str());
         assert!(page.contains(&reason), "{reason} is not in docs/settings.md");
     }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use groundstation::database::Address;
-use groundstation::lifecycle::SatelliteId;
-use groundstation::liveness::{self, Resumption, Sight, Status};
-use groundstation::satellites::{self, ListFilter, states};
+use groundstation::domain::lifecycle::SatelliteId;
+use groundstation::domain::liveness::{self, Resumption, Sight, Status};
+use groundstation::platform::database::Address;
+use groundstation::registry::satellites::{self, ListFilter, states};
 use time::OffsetDateTime;
 use uuid::Uuid;
 

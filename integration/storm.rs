@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use groundstation::agent::Order;
+use groundstation::clients::agent::Order;
 
 use crate::harness::faults::{full, repetitions};
 use crate::harness::{Agents, Fleet, steady, within};

@@ -151,7 +151,7 @@ async fn a_collector_gets_the_spans_from_the_request_to_the_message_and_no_secre
         assert!(collector.has(&bytes(id)), "{id}");
     }
     assert!(collector.has(b"POST /v1/traces HTTP/1.1"));
-    let digest = groundstation::token::Digest::of(&credentials.token).to_stored();
+    let digest = groundstation::platform::token::Digest::of(&credentials.token).to_stored();
     for secret in [&fleet.admin_token, &credentials.token, &digest] {
         assert!(!collector.has(secret.as_bytes()), "a secret was exported");
     }

@@ -16,15 +16,16 @@ use axum::routing::{get, post};
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
-use crate::changes::Changed;
-use crate::config::Access;
-use crate::database::Database;
-use crate::door::log_gate::LogGate;
-use crate::door::{Arrival, Door};
-use crate::health::Health;
+use crate::ingress::arrival::Arrival;
+use crate::ingress::listener::Door;
+use crate::ingress::log_gate::LogGate;
 use crate::log::append::Log;
-use crate::metrics::Metrics;
+use crate::platform::database::Database;
+use crate::platform::health::Health;
+use crate::platform::metrics::Metrics;
+use crate::sessions::changes::Changed;
 
+pub mod access;
 mod assignments;
 pub mod asyncapi;
 mod conditions;
@@ -42,6 +43,7 @@ mod traced;
 mod transitions;
 mod triggers;
 
+use access::Access;
 use problem::Problem;
 pub use problem::no_route;
 use stream::Streams;

@@ -16,12 +16,19 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::agent::{self, Identity};
-use crate::config::{self, DatabaseArgs, MigrateArgs, NatsArgs, ServeArgs};
+use crate::clients::agent::{self, Identity};
+use crate::clients::client;
+use crate::clients::simulate::{self, Plan};
+use crate::clients::watch;
 use crate::dev::{self, DevArgs};
-use crate::lifecycle::Position;
-use crate::simulate::{self, Plan};
-use crate::{client, logging, pod, projector, schema, shutdown, watch};
+use crate::domain::lifecycle::Position;
+use crate::log::rebuild;
+use crate::platform::logging;
+use crate::platform::migrations;
+use crate::platform::shutdown;
+use crate::platform::units;
+use crate::pod;
+use crate::pod::config::{DatabaseArgs, MigrateArgs, NatsArgs, ServeArgs};
 
 mod api;
 mod audit;
@@ -135,7 +142,8 @@ impl HealthArgs {
             (Some(url), _) => Ok(url.clone()),
             (None, None) => Ok("http://127.0.0.1:8080".to_owned()),
             (None, Some(text)) => {
-                let mut address = crate::config::socket_address("GROUNDSTATION_OPS_LISTEN", text)?;
+                let mut address =
+                    crate::pod::config::socket_address("GROUNDSTATION_OPS_LISTEN", text)?;
                 // Everywhere is here too.
                 if address.ip().is_unspecified() {
                     let v6 = address.is_ipv6();
@@ -310,7 +318,7 @@ fn run(command: Command) -> anyhow::Result<()> {
 
 /// Blocking, before any runtime starts.
 fn migrate(args: &MigrateArgs) -> anyhow::Result<()> {
-    let migrated = schema::migrate(&args.address()?, args.retention_floor()?)?;
+    let migrated = migrations::migrate(&args.address()?, args.retention_floor()?)?;
     for migration in &migrated.applied {
         println!("applied {migration}");
     }
@@ -326,7 +334,7 @@ async fn run_agent(args: AgentArgs) -> anyhow::Result<()> {
         url: args.url,
         id: args.client_id,
         token: args.token,
-        heartbeat_interval: config::duration("--heartbeat-interval", &args.heartbeat_interval)?,
+        heartbeat_interval: units::duration("--heartbeat-interval", &args.heartbeat_interval)?,
         longest_pause: agent::LONGEST_PAUSE,
         capabilities: args.capabilities,
         from: None,
@@ -355,12 +363,12 @@ async fn run_simulation(args: SimulateArgs) -> anyhow::Result<()> {
         satellites: args.satellites as usize,
         prefix: args.prefix,
         flaps_per_minute: args.flap,
-        silence: config::duration("--silence", &args.silence)?,
-        heartbeat_interval: config::duration("--heartbeat-interval", &args.heartbeat_interval)?,
+        silence: units::duration("--silence", &args.silence)?,
+        heartbeat_interval: units::duration("--heartbeat-interval", &args.heartbeat_interval)?,
         connects_per_second: args.ramp,
         connects_at_once: args.at_once as usize,
         from: args.from,
-        duration: duration.map(|text| config::duration("--duration", text)).transpose()?,
+        duration: duration.map(|text| units::duration("--duration", text)).transpose()?,
         keep: args.keep,
         seed: args.seed.unwrap_or_else(|| fastrand::u64(..)),
     };
@@ -418,16 +426,16 @@ async fn run_watch(args: WatchArgs) -> anyhow::Result<()> {
 async fn run_rebuild(args: RebuildArgs) -> anyhow::Result<()> {
     let address = args.database.required()?;
     let database = address.pool("rebuild")?;
-    schema::check(&database, &address).await?;
+    migrations::check(&database, &address).await?;
     let terminal = std::io::stderr().is_terminal();
     let progress = |position: Position| {
         let (begin, end) = if terminal { ("\r\x1b[2K", "") } else { ("", "\n") };
         eprint!("{begin}folded up to position {}{end}", position.0);
     };
     let findings = if args.check {
-        projector::check(&database, progress).await?
+        rebuild::check(&database, progress).await?
     } else {
-        projector::rebuild(&database, progress).await?
+        rebuild::rebuild(&database, progress).await?
     };
     if terminal {
         eprintln!();

@@ -20,10 +20,12 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::agent::{self, Identity, Order};
-use crate::client::{Client, Create};
-use crate::config::{Config, ServeArgs};
-use crate::{pod, schema, token};
+use crate::clients::agent::{self, Identity, Order};
+use crate::clients::client::{Client, Create};
+use crate::platform::migrations;
+use crate::platform::token;
+use crate::pod;
+use crate::pod::config::{Config, ServeArgs};
 
 mod staging;
 pub mod stores;
@@ -107,7 +109,8 @@ struct Member {
 pub fn run(args: &DevArgs) -> anyhow::Result<()> {
     let here = std::env::current_dir().context("cannot tell the current folder")?;
     let folder = here.join(FOLDER);
-    let duration = args.duration.as_deref().map(|d| crate::config::duration("--duration", d));
+    let duration =
+        args.duration.as_deref().map(|d| crate::platform::units::duration("--duration", d));
     let duration = duration.transpose()?;
     if args.fresh {
         stores::remove_all(&folder).context("cannot remove the earlier data")?;
@@ -122,10 +125,11 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
     let mut postgres = Postgres::start(&tools, &folder.join("postgres"), &[])?;
     let mut nats = Nats::start(&tools, &folder.join("nats"), "")?;
     create_database(&postgres)?;
-    let address = crate::database::Address::parse("the private database", &postgres.url(DATABASE))?;
-    let migrated = schema::migrate(&address, None)?;
+    let address =
+        crate::platform::database::Address::parse("the private database", &postgres.url(DATABASE))?;
+    let migrated = migrations::migrate(&address, None)?;
     eprintln!("the schema is at version {}", migrated.version);
-    crate::logging::start_file(&folder.join("pod.log"))?;
+    crate::platform::logging::start_file(&folder.join("pod.log"))?;
 
     let demonstration = Demonstration::load(&folder)?;
     let config = config(args, &postgres, &nats, &demonstration)?;
@@ -140,8 +144,10 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
 }
 
 fn create_database(postgres: &Postgres) -> anyhow::Result<()> {
-    let address =
-        crate::database::Address::parse("the private database", &postgres.url("postgres"))?;
+    let address = crate::platform::database::Address::parse(
+        "the private database",
+        &postgres.url("postgres"),
+    )?;
     let mut client = address.connect_blocking()?;
     let there = client.query("select 1 from pg_database where datname = $1", &[&DATABASE])?;
     if there.is_empty() {
@@ -265,10 +271,11 @@ async fn demonstrate(
     })
     .await??;
 
-    let triggers = crate::watch::triggers(nats.connect("groundstation dev").await?).await?;
+    let triggers =
+        crate::clients::watch::triggers(nats.connect("groundstation dev").await?).await?;
     let mut flight = JoinSet::new();
     let orders = launch(&mut flight, &members, address);
-    let interrupted = crate::shutdown::signal()?;
+    let interrupted = crate::platform::shutdown::signal()?;
     let over = async {
         match duration {
             Some(duration) => tokio::time::sleep(duration).await,

@@ -2,7 +2,7 @@
 //!
 //! [`session`] is one socket's life, [`live`] the authenticated part of it, [`mod@line`] how it reads
 //! while it writes, [`protocol`] its messages; [`intake`] holds what comes to its size, and what is large
-//! waits for [`room`]. [`table`] is the sessions of this pod; [`questions`] and [`backends`] what satellites ask of others and say to them. The gateway
+//! waits for [`room`]. [`crate::sessions::table`] is the sessions of this pod; [`questions`] and [`backends`] what satellites ask of others and say to them. The gateway
 //! hands edges to the log, heartbeats to the flusher and results to their queue, and answers no
 //! questions about the fleet.
 
@@ -20,30 +20,34 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
-use crate::budgets::Budgets;
-use crate::credentials::Credentials;
-use crate::door::addresses::Place;
-use crate::door::bucket::Rate;
-use crate::door::log_gate::LogGate;
-use crate::door::refusal::Refusal;
-use crate::door::{Arrival, Door};
-use crate::health::Health;
-use crate::heartbeats::Heartbeats;
-use crate::lifecycle::SatelliteId;
+use crate::domain::lifecycle::SatelliteId;
+use crate::ingress::admission::Place;
+use crate::ingress::arrival::Arrival;
+use crate::ingress::bucket::Rate;
+use crate::ingress::listener::Door;
+use crate::ingress::log_gate::LogGate;
+use crate::ingress::refusal::Refusal;
 use crate::log::append::Log;
-use crate::lookup::Lookup;
-use crate::metrics::Metrics;
-use crate::standing::Standing;
+use crate::platform::batch_loader::Lookup;
+use crate::platform::health::Health;
+use crate::platform::metrics::Metrics;
+use crate::registry::credentials::Credentials;
+use crate::registry::desired::Standing;
+use crate::sessions::budgets::Budgets;
+use crate::sessions::heartbeats::Heartbeats;
+use crate::sessions::table::SessionTable;
 use backends::Backends;
 use protocol::Capabilities;
 use room::Room;
 use socket::Upgrade;
-use table::SessionTable;
 
 pub mod backends;
+mod end;
 pub mod intake;
+mod lane;
 mod line;
 mod live;
+pub mod message_schemas;
 pub mod protocol;
 #[cfg(test)]
 mod protocol_properties;
@@ -51,7 +55,6 @@ mod questions;
 pub mod room;
 mod session;
 pub mod socket;
-pub mod table;
 
 /// Lines about what satellites send that is dropped, or complain about: so many at once, then one a second.
 pub const COMPLAINTS_TOLD: Rate = Rate { burst: 50.0, per_second: 1.0 };

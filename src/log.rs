@@ -9,28 +9,40 @@
 //! * An edge that is tried again after an unknown outcome is in the log once.
 //! * What retention dropped is below the [`horizon`], and nothing above it is missing.
 
+use std::str::FromStr;
+
+use postgres_types::{FromSql, ToSql};
 use time::OffsetDateTime;
 use tokio_postgres::types::Json;
 use uuid::Uuid;
 
-use crate::lifecycle::{
+use crate::contract::wire::{self, Actor, StateJson, Timestamp, TransitionJson};
+use crate::domain::lifecycle::{
     Event, Position, Reason, Revision, SatelliteId, Session, State, Transition,
 };
-use crate::wire::{self, Actor, StateJson, Timestamp, TransitionJson};
 
 pub mod append;
 pub mod canonical;
 pub mod continuity;
 mod held;
+pub mod history;
+pub mod locked_rows;
 pub mod partitions;
 pub mod past;
 pub mod read;
+pub mod rebuild;
+pub mod request;
+pub mod retention;
+pub mod rights;
+pub mod seal;
 pub mod transaction;
+pub mod watermark;
 
 pub use partitions::horizon;
 
 /// The identity of a change, made before it is first tried; also the message id on the stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, FromSql, ToSql)]
+#[postgres(transparent)]
 pub struct ChangeId(pub Uuid);
 
 impl ChangeId {
@@ -92,8 +104,8 @@ impl Entry {
         Some(Transition {
             satellite: self.satellite,
             revision: self.revision,
-            event: Event::parse(&self.event)?,
-            reason: Reason::parse(&self.reason)?,
+            event: Event::from_str(&self.event).ok()?,
+            reason: Reason::from_str(&self.reason).ok()?,
             session: self.session,
             prev: self.prev.clone().map(State::from),
             next: self.next.clone().map(State::from),
@@ -129,13 +141,13 @@ impl Entry {
                 .map(|json| json.map(|Json(json)| json))
         };
         Ok(Entry {
-            position: Position(row.try_get("position")?),
-            revision: Revision(row.try_get("revision")?),
-            change: ChangeId(row.try_get("change_id")?),
-            satellite: SatelliteId(row.try_get("entity_id")?),
+            position: row.try_get("position")?,
+            revision: row.try_get("revision")?,
+            change: row.try_get("change_id")?,
+            satellite: row.try_get("entity_id")?,
             event: row.try_get("event")?,
             reason: row.try_get("reason")?,
-            session: Session(row.try_get("session")?),
+            session: row.try_get("session")?,
             prev: state("prev")?,
             next: state("next")?,
             actor: Actor { kind: row.try_get("actor_type")?, id: row.try_get("actor_id")? },

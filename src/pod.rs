@@ -1,5 +1,7 @@
 //! One pod: spawn its parts, wait, drain, join.
 
+pub mod config;
+
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -18,36 +20,37 @@ use tracing::{error, info, warn};
 use crate::api::micro::Micro;
 use crate::api::stream::Streams;
 use crate::api::{self, Api};
-use crate::budgets::Budgets;
-use crate::changes::{Changed, Changes};
-use crate::config::Config;
-use crate::credentials::Credentials;
-use crate::door::log_gate::LogGate;
-use crate::door::{self, Door};
+use crate::domain::lifecycle::Position;
 use crate::gateway::backends::Backends;
+use crate::gateway::backends::packages::Packages;
+use crate::gateway::backends::results::{Publisher, Results};
+use crate::gateway::backends::secrets::Provider;
 use crate::gateway::room::Room;
-use crate::gateway::table::SessionTable;
 use crate::gateway::{self, Gateway};
-use crate::health::Health;
-use crate::heartbeats::{Flusher, Heartbeats};
-use crate::lifecycle::Position;
+use crate::ingress::listener::{self, Door};
+use crate::ingress::log_gate::LogGate;
+use crate::log::retention::{Keeper, Retention};
+use crate::log::rights;
+use crate::log::seal::Sealer;
 use crate::log::transaction::Rules;
+use crate::log::watermark;
 use crate::log::{append, continuity};
-use crate::lookup::Lookup;
-use crate::metrics::Metrics;
-use crate::monitor::Monitor;
-use crate::observation;
-use crate::packages::Packages;
-use crate::peers::{self, Peers};
-use crate::plain_text;
-use crate::probe::Probe;
-use crate::relay::Relay;
-use crate::results::{Publisher, Results};
-use crate::retention::{Keeper, Retention};
-use crate::rights;
-use crate::schema;
-use crate::seal::Sealer;
-use crate::secrets::Provider;
+use crate::platform::batch_loader::Lookup;
+use crate::platform::health::Health;
+use crate::platform::metrics::Metrics;
+use crate::platform::migrations;
+use crate::pod::config::Config;
+use crate::pod::config::plain_text;
+use crate::presence::flusher::Flusher;
+use crate::presence::monitor::Monitor;
+use crate::presence::probe::Probe;
+use crate::registry::credentials::Credentials;
+use crate::sessions::budgets::Budgets;
+use crate::sessions::changes::{Changed, Changes};
+use crate::sessions::heartbeats::Heartbeats;
+use crate::sessions::peers::{self, Peers};
+use crate::sessions::table::SessionTable;
+use crate::stream::relay::Relay;
 
 /// What is left of the drain's deadline for the last edges, and before that for the other parts.
 const APPEND_RESERVE: Duration = Duration::from_secs(2);
@@ -70,12 +73,12 @@ pub async fn run(
     let database = database.counted(metrics.clone());
     let reads = config.database.clone().for_writing().reads(&config.pod, &config.reads)?;
     let reads = reads.counted(metrics.clone());
-    schema::check(&database, &config.database).await?;
+    migrations::check(&database, &config.database).await?;
     // These sessions too are what was asked for, and the first reader finds one open.
     reads.check(&config.database).await?;
     let rights = database.run(async |client: &mut Object| rights::beyond_the_service(client).await);
     let rights = rights.await.context("cannot look at the rights")?;
-    let sign_on = async |client: &mut Object| observation::sign_on(client, &config.pod).await;
+    let sign_on = async |client: &mut Object| watermark::sign_on(client, &config.pod).await;
     let pod = database.run(sign_on).await.context("cannot sign on")?;
     let listener = listen("GROUNDSTATION_LISTEN", config.listen)?;
     let address = listener.local_addr().context("cannot tell the listening address")?;
@@ -139,7 +142,7 @@ pub async fn run(
         room,
         door: door.clone(),
         connects: Mutex::new(Budgets::new(config.door.connects)),
-        refusals: LogGate::new(door::REFUSALS_TOLD),
+        refusals: LogGate::new(listener::REFUSALS_TOLD),
         complaints: LogGate::new(gateway::COMPLAINTS_TOLD),
     });
     let sockets = gateway.sockets.clone();
@@ -149,7 +152,7 @@ pub async fn run(
         log: log.clone(),
         access: config.access.clone(),
         door: door.clone(),
-        wrong_tokens: LogGate::new(door::REFUSALS_TOLD),
+        wrong_tokens: LogGate::new(listener::REFUSALS_TOLD),
         default_threshold: config.offline_threshold,
         health: health.clone(),
         changed,
@@ -337,7 +340,7 @@ pub async fn run(
 }
 
 fn listen(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    door::listen(address).map_err(|error| match error.kind() {
+    listener::listen(address).map_err(|error| match error.kind() {
         std::io::ErrorKind::AddrInUse => anyhow::anyhow!(
             "the port of {setting} ({address}) is in use: choose another, or end whoever has it"
         ),

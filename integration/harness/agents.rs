@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use groundstation::agent::{self, Happening, Identity, Order};
+use groundstation::clients::agent::{self, Happening, Identity, Order};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 

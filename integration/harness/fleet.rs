@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use groundstation::dev::stores::{Nats, Postgres};
-use groundstation::nats::Address;
+use groundstation::platform::nats::Address;
 use tokio::sync::Mutex;
 use tokio_postgres::Client;
 use uuid::Uuid;
@@ -333,7 +333,7 @@ impl Fleet {
             select gen_random_uuid(), $1 || '-' || n, 'eu', $2 from generate_series(1, $3::bigint) n
             returning id";
         let token = stores::random();
-        let digest = groundstation::token::Digest::of(&token).to_stored();
+        let digest = groundstation::platform::token::Digest::of(&token).to_stored();
         let sql = self.reader().await;
         let rows = sql.query(REGISTER, &[&prefix, &digest, &(count as i64)]).await;
         let rows = rows.expect("satellites");

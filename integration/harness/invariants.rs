@@ -1,11 +1,12 @@
 //! What has to be true after every test, whatever it did.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 
-use groundstation::lifecycle::{
+use groundstation::contract::wire::StateJson;
+use groundstation::domain::lifecycle::{
     self, Connection, Event, Reason, Revision, SatelliteId, Session, State, Transition,
 };
-use groundstation::wire::StateJson;
 use time::OffsetDateTime;
 use tokio_postgres::{Client, GenericClient, IsolationLevel, types::Json};
 use uuid::Uuid;
@@ -106,8 +107,8 @@ fn transition(row: &tokio_postgres::Row) -> Transition {
     Transition {
         satellite: SatelliteId(row.get("entity_id")),
         revision: Revision(row.get("revision")),
-        event: Event::parse(row.get("event")).expect("a known event"),
-        reason: Reason::parse(row.get("reason")).expect("a known reason"),
+        event: Event::from_str(row.get("event")).expect("a known event"),
+        reason: Reason::from_str(row.get("reason")).expect("a known reason"),
         session: Session(row.get("session")),
         prev: state("prev"),
         next: state("next"),

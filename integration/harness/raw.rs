@@ -87,6 +87,15 @@ impl Raw {
         heard.windows(said.len()).any(|window| window == said)
     }
 
+    /// Reads until the other side has said this, or ended the connection.
+    pub async fn ended_or_said(&mut self, said: &[u8]) {
+        while !self.read.windows(said.len()).any(|window| window == said) {
+            if !self.read_some().await {
+                return;
+            }
+        }
+    }
+
     async fn read_some(&mut self) -> bool {
         let mut bytes = [0; 4096];
         let read = timeout(PATIENCE, self.stream.read(&mut bytes)).await;

@@ -41,7 +41,7 @@ pub fn validator(schema: &Value) -> Validator {
 }
 
 static TOLD: LazyLock<Validator> =
-    LazyLock::new(|| validator(&groundstation::message_schemas::to_satellite()));
+    LazyLock::new(|| validator(&groundstation::gateway::message_schemas::to_satellite()));
 
 /// What is wrong with what a pod says to a satellite, by its schema.
 pub fn fault_of_told(message: &Value) -> Option<String> {

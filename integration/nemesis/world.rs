@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use groundstation::dev::stores::{Nats, Postgres};
-use groundstation::nats::Address;
+use groundstation::platform::nats::Address;
 use tokio::time::{sleep, timeout};
 
 use super::fault::{PODS, pod_name};

@@ -16,8 +16,8 @@ use super::Api;
 use super::conditions::{self, Tag, tag};
 use super::parameters::satellite_id;
 use super::problem::Problem;
-use crate::assignments::{self, Assignment, Replaced};
-use crate::wire::Actor;
+use crate::contract::wire::Actor;
+use crate::registry::assignments::{self, Assignment, Replaced};
 
 /// The largest body: the largest list, with white space.
 pub const MAX_BODY_BYTES: usize = 2 * assignments::MAX_BYTES;

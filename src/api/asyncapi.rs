@@ -6,11 +6,12 @@ use axum::body::Bytes;
 use axum::http::header;
 use axum::response::IntoResponse;
 use serde_json::{Map, Value, json};
+use strum::IntoEnumIterator;
 
-use crate::event_schemas;
-use crate::lifecycle::{Event, Reason};
-use crate::relay::message;
-use crate::relay::stream::NAME;
+use crate::contract::event_schemas;
+use crate::domain::lifecycle::{Event, Reason};
+use crate::stream::message;
+use crate::stream::tail::NAME;
 
 /// How a payload's schema is written.
 const SCHEMA_FORMAT: &str = "application/schema+json;version=draft-07";
@@ -28,7 +29,7 @@ pub async fn get() -> impl IntoResponse {
 /// The document.
 pub fn document() -> Value {
     let of_each = |part: fn(Event) -> Value| -> Map<String, Value> {
-        Event::ALL.into_iter().map(|event| (event.as_str().to_owned(), part(event))).collect()
+        Event::iter().map(|event| (event.as_str().to_owned(), part(event))).collect()
     };
     json!({
         "asyncapi": "3.0.0",
@@ -86,8 +87,8 @@ fn headers() -> Value {
     let uuid =
         |description: &str| json!({"type": "string", "format": "uuid", "description": description});
     const NUMBER: &str = "^[1-9][0-9]*$";
-    let subjects = Event::ALL.map(event_schemas::subject).to_vec();
-    let reasons = Reason::ALL.map(Reason::as_str).to_vec();
+    let subjects = Event::iter().map(event_schemas::subject).collect::<Vec<_>>();
+    let reasons = Reason::iter().map(Reason::as_str).collect::<Vec<_>>();
     let properties = [
         (message::CHANGE, uuid("The change's id.")),
         (

@@ -7,16 +7,16 @@
 use axum::http::{HeaderMap, HeaderName, header};
 
 use super::problem::Problem;
-use crate::expected::{self, Expected};
-use crate::satellites::Invalid;
-use crate::satellites::idempotency::Key;
+use crate::registry::precondition::{self, Expected};
+use crate::registry::satellites::Invalid;
+use crate::registry::satellites::idempotency::Key;
 
 /// The header of an answer.
 pub type Tag = [(HeaderName, String); 1];
 
 /// The tag of this version.
 pub fn tag(version: i64) -> Tag {
-    [(header::ETAG, expected::tag(version))]
+    [(header::ETAG, precondition::tag(version))]
 }
 
 /// What If-Match expects; `None` where nothing is expected.

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use strum::{EnumCount, EnumIter, IntoEnumIterator, IntoStaticStr};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -59,39 +60,28 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 const MAX_ERROR_CHARACTERS: usize = 500;
 
 /// What can be asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumCount, EnumIter, IntoStaticStr)]
 enum Question {
+    #[strum(serialize = "satellites.list")]
     SatellitesList,
+    #[strum(serialize = "satellites.get")]
     SatellitesGet,
+    #[strum(serialize = "satellites.online")]
     SatellitesOnline,
+    #[strum(serialize = "satellites.states")]
     SatellitesStates,
+    #[strum(serialize = "satellites.stats")]
     SatellitesStats,
+    #[strum(serialize = "transitions.list")]
     TransitionsList,
+    #[strum(serialize = "triggers.list")]
     TriggersList,
 }
 
 impl Question {
-    const ALL: [Question; 7] = [
-        Question::SatellitesList,
-        Question::SatellitesGet,
-        Question::SatellitesOnline,
-        Question::SatellitesStates,
-        Question::SatellitesStats,
-        Question::TransitionsList,
-        Question::TriggersList,
-    ];
-
     /// The rest of the subject.
     fn subject(self) -> &'static str {
-        match self {
-            Question::SatellitesList => "satellites.list",
-            Question::SatellitesGet => "satellites.get",
-            Question::SatellitesOnline => "satellites.online",
-            Question::SatellitesStates => "satellites.states",
-            Question::SatellitesStats => "satellites.stats",
-            Question::TransitionsList => "transitions.list",
-            Question::TriggersList => "triggers.list",
-        }
+        self.into()
     }
 
     /// What it takes, for whoever discovers it.
@@ -146,8 +136,8 @@ impl Micro {
             .start(NAME, env!("CARGO_PKG_VERSION"))
             .await?;
         let group = service.group(PREFIX);
-        let mut endpoints = Vec::with_capacity(Question::ALL.len());
-        for question in Question::ALL {
+        let mut endpoints = Vec::with_capacity(Question::COUNT);
+        for question in Question::iter() {
             // A name has no dots; the subject has.
             let name = question.subject().replace('.', "-");
             let metadata = [("request".to_owned(), question.takes().to_owned())].into();

@@ -17,7 +17,7 @@ use super::problem::{PROBLEM_JSON, ProblemJson};
 use super::{
     assignments, asyncapi, past, satellites, status, stream, token, transitions, triggers,
 };
-use crate::wire::TransitionJson;
+use crate::contract::wire::TransitionJson;
 
 #[derive(OpenApi)]
 #[openapi(

@@ -5,8 +5,8 @@ use axum::extract::rejection::PathRejection;
 use uuid::Uuid;
 
 use super::problem::Problem;
-use crate::lifecycle::SatelliteId;
-use crate::wire::Timestamp;
+use crate::contract::wire::Timestamp;
+use crate::domain::lifecycle::SatelliteId;
 
 /// A page's size, within its bounds.
 pub fn limit(asked: Option<i64>, default: i64, most: i64) -> Result<i64, Problem> {

@@ -1,6 +1,7 @@
 //! The fleet as it was (`GET /v1/satellites?at=` and `?position=`), and
 //! `GET /v1/satellites/{id}/stats`.
 
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,15 +10,16 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use deadpool_postgres::Object;
 use serde::Deserialize;
+use strum::IntoEnumIterator;
 use utoipa::IntoParams;
 use uuid::Uuid;
 
 use super::Api;
 use super::parameters::{satellite_id, time};
 use super::problem::Problem;
-use crate::history::{self, At, Field, NoAnswer, Stats};
-use crate::lifecycle::{Position, SatelliteId};
-use crate::wire::SatelliteJson;
+use crate::contract::wire::SatelliteJson;
+use crate::domain::lifecycle::{Position, SatelliteId};
+use crate::log::history::{self, At, Field, NoAnswer, Stats};
 
 /// The longest window of a question about the past.
 const MAX_WINDOW: Duration = Duration::from_secs(366 * 24 * 60 * 60);
@@ -101,8 +103,9 @@ pub async fn stats(
 /// A satellite's stats, whichever way they are asked for.
 pub async fn answer(api: &Api, id: SatelliteId, query: StatsQuery) -> Result<Stats, Problem> {
     let field = query.field.as_deref().unwrap_or(Field::Status.as_str());
-    let field = Field::parse(field).ok_or_else(|| {
-        let words = Field::ALL.map(Field::as_str).join(", ");
+    let field = Field::from_str(field).map_err(|_| {
+        let words: Vec<&str> = Field::iter().map(Field::as_str).collect();
+        let words = words.join(", ");
         Problem::invalid(format!("field must be one of {words}."))
     })?;
     let window = query.window.as_deref().unwrap_or("24h");

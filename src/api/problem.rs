@@ -8,9 +8,9 @@ use serde::Serialize;
 use tracing::error;
 use utoipa::ToSchema;
 
-use crate::database::Failed;
-use crate::history::NoAnswer;
-use crate::satellites::Invalid;
+use crate::log::history::NoAnswer;
+use crate::platform::database::Failed;
+use crate::registry::satellites::Invalid;
 
 /// The media type of a problem.
 pub const PROBLEM_JSON: &str = "application/problem+json";

@@ -1,6 +1,7 @@
 //! `/v1/satellites`.
 
 use std::convert::Infallible;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use axum::Json;
@@ -21,12 +22,14 @@ use super::conditions::{self, Tag, tag};
 use super::parameters::{limit, satellite_id};
 use super::problem::Problem;
 use super::{APPEND_TIMEOUT, Api, past};
-use crate::lifecycle::{Edge, SatelliteId};
-use crate::liveness::Status;
-use crate::log::append::Outcome;
-use crate::satellites::change::{Change, Changed};
-use crate::satellites::{self, Created, ListFilter, MAX_LIMIT, MAX_TAGS, NewSatellite, Shown};
-use crate::wire::{Actor, SatelliteJson};
+use crate::contract::wire::{Actor, SatelliteJson};
+use crate::domain::lifecycle::{Edge, SatelliteId};
+use crate::domain::liveness::Status;
+use crate::log::request::Outcome;
+use crate::registry::satellites::change::{Change, Changed};
+use crate::registry::satellites::{
+    self, Created, ListFilter, MAX_LIMIT, MAX_TAGS, NewSatellite, Shown,
+};
 
 /// How many satellites a page has unless told otherwise.
 const DEFAULT_LIMIT: i64 = 100;
@@ -183,8 +186,8 @@ fn filter(query: ListQuery, TagQuery { tag: tags }: TagQuery) -> Result<ListFilt
     let status = query
         .status
         .map(|word| {
-            Status::parse(&word)
-                .ok_or_else(|| Problem::invalid("status must be online or offline."))
+            Status::from_str(&word)
+                .map_err(|_| Problem::invalid("status must be online or offline."))
         })
         .transpose()?;
     let tags = tags.iter().map(|tag| match tag.split_once(':') {

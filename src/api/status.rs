@@ -8,8 +8,8 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::Api;
-use crate::health::Report;
-use crate::metrics::exposition::Form;
+use crate::platform::health::Report;
+use crate::platform::metrics::exposition::Form;
 
 /// Is it alive?
 #[utoipa::path(get, operation_id = "isAlive", path = "/livez", tag = "pod", security(()),

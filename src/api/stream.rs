@@ -28,13 +28,13 @@ use utoipa::{IntoParams, ToSchema};
 use super::Api;
 use super::conditions::one;
 use super::problem::Problem;
-use crate::database::{Database, Failed};
-use crate::door::HangUp;
-use crate::door::refusal::Refusal;
-use crate::history::NoAnswer;
-use crate::lifecycle::Position;
+use crate::domain::lifecycle::Position;
+use crate::ingress::arrival::HangUp;
+use crate::ingress::refusal::Refusal;
+use crate::log::history::NoAnswer;
 use crate::log::{self, ChangeId, Entry, read};
-use crate::metrics::Metrics;
+use crate::platform::database::{Database, Failed};
+use crate::platform::metrics::Metrics;
 
 /// Transitions read at once.
 const PAGE: i64 = 200;

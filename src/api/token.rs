@@ -13,9 +13,9 @@ use utoipa::ToSchema;
 use super::parameters::satellite_id;
 use super::problem::Problem;
 use super::{APPEND_TIMEOUT, Api};
-use crate::lifecycle::{Edge, Reason};
-use crate::satellites::{self, Rotated};
-use crate::wire::{Actor, SatelliteJson};
+use crate::contract::wire::{Actor, SatelliteJson};
+use crate::domain::lifecycle::{Edge, Reason};
+use crate::registry::satellites::{self, Rotated};
 
 /// A new token.
 #[derive(Serialize, ToSchema)]

@@ -4,7 +4,7 @@ use axum::extract::{MatchedPath, Request};
 use axum::middleware::Next;
 use axum::response::Response;
 
-use crate::trace::{self, Traceparent};
+use crate::platform::trace::{self, Traceparent};
 
 /// Carries the `traceparent` of a request that may change something to whatever it changes. For
 /// requests whose token has been checked: outsiders make no spans.

@@ -1,5 +1,6 @@
 //! `/v1/transitions` and `/v1/satellites/{id}/transitions`.
 
+use std::str::FromStr;
 use std::sync::Arc;
 
 use axum::Json;
@@ -7,14 +8,15 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use deadpool_postgres::Object;
 use serde::{Deserialize, Serialize};
+use strum::IntoEnumIterator;
 use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
 use super::parameters::{limit, satellite_id, time};
 use super::problem::Problem;
-use crate::lifecycle::{Event, Position, SatelliteId};
+use crate::contract::wire::TransitionJson;
+use crate::domain::lifecycle::{Event, Position, SatelliteId};
 use crate::log::read::{self, Filter, MAX_LIMIT};
-use crate::wire::TransitionJson;
 
 /// How many transitions a page has unless told otherwise.
 const DEFAULT_LIMIT: i64 = 100;
@@ -93,8 +95,8 @@ pub async fn page(
     let event = query
         .event
         .map(|word| {
-            Event::parse(&word).ok_or_else(|| {
-                let words: Vec<&str> = Event::ALL.map(Event::as_str).to_vec();
+            Event::from_str(&word).map_err(|_| {
+                let words: Vec<&str> = Event::iter().map(Event::as_str).collect();
                 Problem::invalid(format!("event must be one of {}.", words.join(", ")))
             })
         })

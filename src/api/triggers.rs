@@ -2,7 +2,7 @@
 
 use axum::Json;
 
-use crate::triggers::{CATALOGUE, Catalogue};
+use crate::contract::triggers::{CATALOGUE, Catalogue};
 
 /// List the triggers
 ///

@@ -4,8 +4,8 @@ use anyhow::{Context, bail};
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::client::Client;
-use crate::config;
+use crate::clients::client::Client;
+use crate::pod::config;
 
 /// Which pod, and with which right.
 #[derive(Args)]

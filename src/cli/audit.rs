@@ -6,14 +6,15 @@ use anyhow::{Context, bail};
 use async_nats::jetstream;
 use clap::Args;
 
-use crate::audit::repair::{Rebuilt, Repair};
-use crate::audit::{Audit, Summary};
-use crate::config::{self, DatabaseArgs, NatsArgs};
-use crate::database::Database;
-use crate::relay::message::Epoch;
-use crate::relay::stream::NAME;
-use crate::schema;
-use crate::seal::{chain, registry};
+use crate::log::seal::{chain, registry};
+use crate::platform::database::Database;
+use crate::platform::migrations;
+use crate::platform::units;
+use crate::pod::config::{DatabaseArgs, NatsArgs};
+use crate::stream::audit::repair::{Rebuilt, Repair};
+use crate::stream::audit::{Audit, Summary};
+use crate::stream::message::Epoch;
+use crate::stream::tail::NAME;
 
 /// Faults that are printed; the rest is counted.
 const MAX_PRINTED: u64 = 1_000;
@@ -56,7 +57,7 @@ pub async fn run(args: AuditArgs) -> anyhow::Result<()> {
     let address = args.database.required()?;
     let name = format!("audit-{}", std::process::id());
     let database = address.pool(&name)?;
-    schema::check(&database, &address).await?;
+    migrations::check(&database, &address).await?;
     if args.chain {
         return check_chain(&database).await;
     }
@@ -66,7 +67,7 @@ pub async fn run(args: AuditArgs) -> anyhow::Result<()> {
     let audit = Audit {
         database: database.clone(),
         jetstream: jetstream::new(nats.clone()),
-        wait: config::duration("--wait", &args.wait)?,
+        wait: units::duration("--wait", &args.wait)?,
     };
     let summary = compare(&audit).await?;
     if summary.agrees() && args.new_epoch.is_none() {

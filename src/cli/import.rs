@@ -4,11 +4,11 @@ use anyhow::bail;
 use clap::{Args, Subcommand};
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::config::DatabaseArgs;
-use crate::import::checkstack::Found;
-use crate::import::{Done, Known, checkstack, store};
-use crate::satellites::NewSatellite;
-use crate::schema;
+use crate::platform::migrations;
+use crate::pod::config::DatabaseArgs;
+use crate::registry::import::checkstack::Found;
+use crate::registry::import::{Done, Known, checkstack, store};
+use crate::registry::satellites::NewSatellite;
 
 const AFTER_HELP: &str = "\
 Copies id, name, region, tags, threshold, token hash, version and capabilities, and what the satellite is to
@@ -62,7 +62,7 @@ pub fn run(args: ImportArgs) -> anyhow::Result<()> {
 async fn write(database: DatabaseArgs, found: Found) -> anyhow::Result<()> {
     let address = database.required()?;
     let database = address.pool("import")?;
-    schema::check(&database, &address).await?;
+    migrations::check(&database, &address).await?;
     if found.checks.is_none() {
         eprintln!(
             "--from has no table `system_health_checks` with satellites: no assignments are copied"

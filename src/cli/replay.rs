@@ -1,20 +1,22 @@
 //! `groundstation replay`: the log once more, as JSON lines or on NATS.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
+use strum::IntoEnumIterator;
 use uuid::Uuid;
 
-use crate::config::{DatabaseArgs, NatsArgs};
-use crate::lifecycle::{Event, Position, SatelliteId};
-use crate::progress::Progress;
-use crate::replay::pace::Speed;
-use crate::replay::prefix::Prefix;
-use crate::replay::sink::{Messages, Sink};
-use crate::replay::{Replay, Selection};
-use crate::schema;
-use crate::wire::Timestamp;
+use crate::contract::wire::Timestamp;
+use crate::domain::lifecycle::{Event, Position, SatelliteId};
+use crate::platform::migrations;
+use crate::platform::progress::Progress;
+use crate::pod::config::{DatabaseArgs, NatsArgs};
+use crate::stream::replay::pace::Speed;
+use crate::stream::replay::prefix::Prefix;
+use crate::stream::replay::sink::{Messages, Sink};
+use crate::stream::replay::{Replay, Selection};
 
 const AFTER_HELP: &str = "\
 Everything that is given narrows the selection. It ends at the newest transition there is when the
@@ -84,8 +86,8 @@ fn time(text: &str) -> Result<Timestamp, String> {
 }
 
 fn event(text: &str) -> Result<Event, String> {
-    let words = Event::ALL.map(Event::as_str);
-    Event::parse(text).ok_or_else(|| format!("it must be one of {}", words.join(", ")))
+    let words: Vec<&str> = Event::iter().map(Event::as_str).collect();
+    Event::from_str(text).map_err(|_| format!("it must be one of {}", words.join(", ")))
 }
 
 /// Runs `groundstation replay …`.
@@ -93,7 +95,7 @@ pub async fn run(args: ReplayArgs) -> anyhow::Result<()> {
     let selection = args.selection()?;
     let address = args.database.required()?;
     let database = address.pool("replay")?;
-    let interrupted = crate::shutdown::signal()?;
+    let interrupted = crate::platform::shutdown::signal()?;
     let (sink, progress) = match (args.to, args.prefix) {
         (To::Lines, Some(_)) => bail!("--prefix is of use only with --to nats"),
         (To::Nats, None) => bail!("--to nats needs a --prefix, such as replay."),
@@ -113,7 +115,7 @@ pub async fn run(args: ReplayArgs) -> anyhow::Result<()> {
             (Sink::Messages(Box::new(messages)), Progress::new())
         }
     };
-    schema::check(&database, &address).await?;
+    migrations::check(&database, &address).await?;
     let replay = Replay::new(database, selection, sink, args.speed, progress);
     let summary = replay.run(interrupted).await?;
     if !summary.closed {

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use anyhow::bail;
 use clap::Args;
 
-use crate::config::{self, DatabaseArgs};
+use crate::contract::wire::Timestamp;
 use crate::log::partitions::Partition;
-use crate::progress::Progress;
-use crate::retention::{Retention, Run, Step, range};
-use crate::schema;
-use crate::wire::Timestamp;
+use crate::log::retention::{Retention, Run, Step, range};
+use crate::platform::migrations;
+use crate::platform::progress::Progress;
+use crate::platform::units;
+use crate::pod::config::DatabaseArgs;
 
 const AFTER_HELP: &str = "\
 The log is kept in partitions of a million transitions. One is dropped when all of it is older than
@@ -37,10 +38,10 @@ pub struct RetentionArgs {
 
 /// Runs `groundstation retention …`.
 pub async fn run(args: RetentionArgs) -> anyhow::Result<()> {
-    let older_than = config::span("--older-than", &args.older_than)?;
+    let older_than = units::span("--older-than", &args.older_than)?;
     let address = args.database.required()?;
     let database = address.pool("retention")?;
-    schema::check(&database, &address).await?;
+    migrations::check(&database, &address).await?;
     let archive = args.archive.filter(|folder| !folder.as_os_str().is_empty());
     let retention = Retention { database, older_than, archive };
     if args.dry_run {

@@ -11,9 +11,9 @@ use uuid::Uuid;
 
 use super::api::ApiArgs;
 use super::{start_agent, table};
-use crate::client::{Create, Update};
-use crate::config;
-use crate::wire::SatelliteJson;
+use crate::clients::client::{Create, Update};
+use crate::contract::wire::SatelliteJson;
+use crate::platform::units;
 
 #[derive(Args)]
 pub struct SatelliteArgs {
@@ -290,6 +290,6 @@ fn threshold(text: Option<&str>) -> anyhow::Result<Option<i64>> {
     let Some(text) = text else {
         return Ok(None);
     };
-    let duration = config::duration("--offline-threshold", text)?;
+    let duration = units::duration("--offline-threshold", text)?;
     Ok(Some(i64::try_from(duration.as_millis())?))
 }

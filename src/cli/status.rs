@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::api::ApiArgs;
 use super::satellite::print_json;
 use super::table;
-use crate::client;
+use crate::clients::client;
 
 #[derive(Args)]
 pub struct StatusArgs {

@@ -11,8 +11,8 @@ use uuid::Uuid;
 use super::api::ApiArgs;
 use super::satellite::print_json;
 use super::table;
-use crate::client::{Client, Refused};
-use crate::wire::TransitionJson;
+use crate::clients::client::{Client, Refused};
+use crate::contract::wire::TransitionJson;
 
 /// Between two tries to follow again.
 const PAUSE: Duration = Duration::from_secs(1);

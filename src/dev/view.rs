@@ -13,9 +13,9 @@ use crossterm::{cursor, execute, queue};
 use futures_util::{Stream, StreamExt};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::client::Client;
-use crate::watch::Seen;
-use crate::wire::SatelliteJson;
+use crate::clients::client::Client;
+use crate::clients::watch::Seen;
+use crate::contract::wire::SatelliteJson;
 
 /// How often the fleet is asked for and the screen drawn.
 const REFRESH: Duration = Duration::from_millis(500);

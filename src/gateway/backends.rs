@@ -7,13 +7,21 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::database::Database;
-use crate::metrics::{Counted, Metrics};
-use crate::packages::Packages;
-use crate::results::Results;
-use crate::sandbox::Sandbox;
-use crate::secrets::Provider;
-use crate::wanted::Wanted;
+use crate::gateway::backends::packages::Packages;
+use crate::gateway::backends::results::Results;
+use crate::gateway::backends::sandbox::Sandbox;
+use crate::gateway::backends::secrets::Provider;
+use crate::gateway::backends::wanted::Wanted;
+use crate::platform::database::Database;
+use crate::platform::metrics::{Counted, Metrics};
+
+pub mod body;
+pub mod packages;
+pub mod results;
+pub mod run_secrets;
+pub mod sandbox;
+pub mod secrets;
+pub mod wanted;
 
 /// Questions of satellites that one pod has open at once; more wait.
 const MAX_QUESTIONS: usize = 256;

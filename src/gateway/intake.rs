@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::room::{Room, Share};
+use crate::domain::lifecycle::SatelliteId;
 
 /// What may be sent before it is known who sends it, and what needs no share of the room: large enough
 /// for whatever an agent says of itself, small enough for all who are at the door at once.
@@ -89,6 +90,8 @@ pub struct Intake<S> {
     sizes: Sizes,
     full_sizes: Sizes,
     room: Arc<Room>,
+    /// Who sends, where that is known.
+    satellite: Option<SatelliteId>,
     /// What has been read, and how far it has been passed on.
     buffer: Vec<u8>,
     passed: usize,
@@ -124,6 +127,7 @@ impl<S> Intake<S> {
             sizes: sizes.of_a_stranger(),
             full_sizes: sizes,
             room,
+            satellite: None,
             buffer: Vec::with_capacity(BUFFER_BYTES),
             passed: 0,
             head: ([0; MAX_HEAD], 0),
@@ -141,8 +145,8 @@ impl<S> Intake<S> {
     }
 
     /// It is known who sends: the sizes hold as they were set.
-    pub fn is_known(&mut self) {
-        self.sizes = self.full_sizes;
+    pub fn is_known(&mut self, satellite: Option<SatelliteId>) {
+        (self.sizes, self.satellite) = (self.full_sizes, satellite);
     }
 
     /// Whether a large message waits for room.
@@ -301,7 +305,7 @@ impl<S: AsyncRead + Unpin> Intake<S> {
             return Err(io::Error::other(Refused::TooBig));
         }
         if self.message > SMALL_BYTES as u64 && self.share.is_none() {
-            self.share = Some(self.room.share(is_whole.then_some(head.length)));
+            self.share = Some(self.room.share(self.satellite, is_whole.then_some(head.length)));
         }
         Ok(())
     }
@@ -492,7 +496,7 @@ mod tests {
     use tokio_tungstenite::tungstenite::{Error, Message, WebSocket};
 
     use super::*;
-    use crate::metrics::Metrics;
+    use crate::platform::metrics::Metrics;
 
     const SIZES: Sizes = Sizes { frame: 300_000, message: 300_000 };
 
@@ -596,7 +600,7 @@ mod tests {
     fn intake(bytes: Vec<u8>, steps: Vec<usize>) -> Intake<Trickle> {
         let stream = Trickle { bytes: Cursor::new(bytes), steps, next: 0 };
         let mut intake = Intake::new(stream, SIZES, room(1_000_000));
-        intake.is_known();
+        intake.is_known(None);
         intake
     }
 
@@ -662,7 +666,7 @@ mod tests {
             };
             let mut intake = Intake::new(stream, SIZES, room(1_000_000));
             if known {
-                intake.is_known();
+                intake.is_known(None);
             }
             let (passed, refused) = passed_on(intake, 4_000);
             (refused, !passed.is_empty())
@@ -699,14 +703,14 @@ mod tests {
         satellite.write_all(&bytes).await.expect("written");
         let sizes = Sizes { frame: 4 * MIB, message: 4 * MIB };
         let mut intake = Intake::new(pod, sizes, room.clone());
-        intake.is_known();
+        intake.is_known(None);
         let mut socket = WebSocketStream::from_raw_socket(intake, Role::Server, None).await;
         let given = || metrics.large_message_bytes.get() as usize;
-        let mut held = room.share(Some(100_000));
+        let mut held = room.share(None, Some(100_000));
         assert!(held.try_grow(1));
         let mut first = socket.next();
         assert!(futures_util::poll!(&mut first).is_pending());
-        assert!(!room.share(Some(1)).try_grow(1), "somebody waits");
+        assert!(!room.share(None, Some(1)).try_grow(1), "somebody waits");
         drop(held);
         assert!(first.await.is_some_and(|message| message.is_ok()));
         // How long a message in fragments will be nobody knows.
@@ -724,7 +728,7 @@ mod tests {
     async fn only_what_comes_after_there_was_nothing_to_read_has_come_just_now() {
         let (mut satellite, pod) = tokio::io::duplex(1_000_000);
         let mut intake = Intake::new(pod, SIZES, room(1_000_000));
-        intake.is_known();
+        intake.is_known(None);
         let large = frame(FINAL | 1, [0; 4], &vec![b'x'; 200_000]);
         satellite.write_all(&large[..100_000]).await.expect("written");
         let mut part = vec![0; 4_000];

@@ -18,21 +18,21 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tracing::warn;
 
 use super::Gateway;
+use super::end::{self, End};
 use super::line::{Happened, Line};
 use super::protocol::{FromSatellite, Malformed, ToSatellite, items_of, lockfile_hash};
 use super::questions::{Question, Questions, TooMany};
-use super::session::End;
 use super::socket::{Broken, Message};
-use super::table::{Command, Told};
-use crate::body::{self, Source};
-use crate::door::refusal::Refusal;
-use crate::lifecycle::{SatelliteId, Session};
-use crate::liveness;
-use crate::packages::{Desired, Known};
-use crate::results::Finding;
-use crate::satellites::About;
-use crate::standing::Standing;
-use crate::wanted::{CAPABILITY_STATUS, TELEMETRY_BATCH};
+use crate::domain::lifecycle::{SatelliteId, SessionKey};
+use crate::domain::liveness;
+use crate::gateway::backends::body::{self, Source};
+use crate::gateway::backends::packages::{Desired, Known};
+use crate::gateway::backends::results::Finding;
+use crate::gateway::backends::wanted::{CAPABILITY_STATUS, TELEMETRY_BATCH};
+use crate::ingress::refusal::Refusal;
+use crate::registry::desired::Standing;
+use crate::registry::satellites::About;
+use crate::sessions::table::{Command, Told};
 
 /// How long the database may take to say what a satellite is to be told first.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(5);
@@ -57,8 +57,7 @@ const MAX_LOGGED: usize = 500;
 
 /// See the module.
 pub struct Live<'a> {
-    satellite: SatelliteId,
-    session: Session,
+    key: SessionKey,
     gateway: &'a Gateway,
     /// What the agent last said of itself: only news is passed on.
     about: About,
@@ -84,23 +83,22 @@ impl<'a> Live<'a> {
     pub async fn welcome(
         gateway: &'a Gateway,
         line: &mut Line,
-        (satellite, session): (SatelliteId, Session),
+        key: SessionKey,
         (about, token_version): (About, i64),
         mut told: watch::Receiver<Told>,
     ) -> Result<Live<'a>, End> {
         let packages = gateway.backends.packages.subscribe();
         let known = gateway.backends.packages.look();
-        let (standing, told_packages) = tokio::join!(look(gateway, satellite), known);
-        gateway.sessions.tell(satellite, standing.ok_or(End::Unavailable)?);
+        let (standing, told_packages) = tokio::join!(look(gateway, key.satellite), known);
+        gateway.sessions.tell(key.satellite, standing.ok_or(End::Unavailable)?);
         // None for a session that a newer one of this pod has already replaced.
         let standing = told.borrow_and_update().clone();
         let standing = standing.ok_or(End::Told(Command::Superseded))?;
-        let mut questions = Questions::new(gateway.backends.clone(), satellite, session);
+        let mut questions = Questions::new(gateway.backends.clone(), key);
         questions.look_for_policy();
         line.has_assignments(standing.assigned.count());
         let live = Live {
-            satellite,
-            session,
+            key,
             gateway,
             about,
             token_version,
@@ -115,7 +113,7 @@ impl<'a> Live<'a> {
         };
         live.may_stay()?;
         let welcome = ToSatellite::Authenticated {
-            satellite_id: satellite.0,
+            satellite_id: key.satellite.0,
             assignments: live.standing.assigned.list.clone(),
             script_packages_lockfile_hash: lockfile_hash(&live.told_packages.desired),
         };
@@ -148,8 +146,7 @@ impl<'a> Live<'a> {
                 biased;
                 Some(command) = orders.recv() => return Ok(End::Told(command)),
                 () = self.gateway.drain.cancelled(), if drained_at.is_none() => {
-                    let (session, satellite) = (self.session, self.satellite);
-                    let spread = super::session::spread(session, satellite, self.gateway.drain_spread);
+                    let spread = end::spread(self.key, self.gateway.drain_spread);
                     drained_at = Some(Instant::now() + spread);
                 }
                 () = sleep_until(drained_at.unwrap_or(silent_at)), if drained_at.is_some() => {
@@ -274,7 +271,7 @@ impl<'a> Live<'a> {
                 self.gateway.metrics.heartbeats_received.inc();
                 self.beat_at = Instant::now();
                 fail_point!("session::heard_a_heartbeat");
-                let capabilities = self.gateway.understood(self.satellite, capabilities);
+                let capabilities = self.gateway.understood(self.key.satellite, capabilities);
                 let about = self.news(About { version, capabilities });
                 self.beat(about);
                 None
@@ -287,7 +284,7 @@ impl<'a> Live<'a> {
             Ok(FromSatellite::StrategyError { strategy_id, message }) => {
                 if let Some(left_out) = self.gateway.complaints.pass(Instant::now()) {
                     let said: String = message.chars().take(MAX_LOGGED).collect();
-                    warn!(satellite = %self.satellite, strategy = ?strategy_id, ?said, left_out,
+                    warn!(satellite = %self.key.satellite, strategy = ?strategy_id, ?said, left_out,
                         "a satellite reports that a strategy failed");
                 }
                 self.pass_on("satellite.strategy_error", &text)
@@ -330,8 +327,8 @@ impl<'a> Live<'a> {
 
     /// Notes that the satellite is there.
     fn beat(&self, about: About) {
-        self.gateway.sessions.heard(self.satellite, self.session);
-        self.gateway.heartbeats.beat(self.satellite, self.session, about);
+        self.gateway.sessions.heard(self.key);
+        self.gateway.heartbeats.beat(self.key, about);
     }
 
     /// Whoever is not assigned to say it is stopped here; what was revoked a moment ago is stopped
@@ -346,9 +343,9 @@ impl<'a> Live<'a> {
             return self.drop_message(Malformed::Fields.as_str());
         };
         if body.truncated {
-            results.was_truncated(self.satellite, text.len());
+            results.was_truncated(self.key.satellite, text.len());
         }
-        let (satellite, version) = (self.satellite, self.standing.assigned.version);
+        let (satellite, version) = (self.key.satellite, self.standing.assigned.version);
         let finding = Finding { satellite, config_id, system_id, version, body: body.bytes };
         let rest = results.offer(finding, text.len(), self.standing.assigned.count());
         // Its heartbeats come behind its results: whoever has not been heard for a while is read on.
@@ -358,7 +355,7 @@ impl<'a> Live<'a> {
     }
 
     fn source(&self) -> Source<'_> {
-        Source { id: self.satellite.0, label: &self.standing.label }
+        Source { id: self.key.satellite.0, label: &self.standing.label }
     }
 
     fn pass_on(&self, subject: &'static str, text: &str) -> Option<End> {
@@ -395,7 +392,7 @@ impl<'a> Live<'a> {
     }
 
     fn drop_message(&self, why: &'static str) -> Option<End> {
-        self.gateway.drop_message(self.satellite, why);
+        self.gateway.drop_message(self.key.satellite, why);
         None
     }
 

@@ -15,11 +15,12 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
+use strum::IntoStaticStr;
 use uuid::Uuid;
 
-use crate::assignments::Assignment;
-use crate::packages::{Desired, Package};
-use crate::run_secrets;
+use crate::gateway::backends::packages::{Desired, Package};
+use crate::gateway::backends::run_secrets;
+use crate::registry::assignments::Assignment;
 
 /// The most capabilities a satellite may name, and the most characters of each.
 const MAX_CAPABILITIES: usize = 64;
@@ -419,27 +420,26 @@ impl FromSatellite {
 }
 
 /// Why a frame is not a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Malformed {
     /// Not JSON.
+    #[strum(serialize = "invalid_json")]
     Json,
     /// No `type`, or one that is not known.
     UnknownType,
     /// A known type whose fields are missing, of the wrong type, or over their limits.
+    #[strum(serialize = "invalid_fields")]
     Fields,
     /// Not a text frame.
+    #[strum(serialize = "binary_frame")]
     Binary,
 }
 
 impl Malformed {
     /// The word used in logs and metrics.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Malformed::Json => "invalid_json",
-            Malformed::UnknownType => "unknown_type",
-            Malformed::Fields => "invalid_fields",
-            Malformed::Binary => "binary_frame",
-        }
+        self.into()
     }
 }
 

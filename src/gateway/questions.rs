@@ -21,11 +21,11 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use super::backends::Backends;
 use super::protocol::{Environment, ToSatellite};
-use crate::assignments;
-use crate::lifecycle::{SatelliteId, Session};
-use crate::metrics::Counted;
-use crate::packages::blobs::Blob;
-use crate::run_secrets::{self, Denied};
+use crate::domain::lifecycle::SessionKey;
+use crate::gateway::backends::packages::blobs::Blob;
+use crate::gateway::backends::run_secrets::{self, Denied};
+use crate::platform::metrics::Counted;
+use crate::registry::assignments;
 
 /// Questions one session may have open at once. So many may also wait whatever others have waiting.
 const MAX_OPEN: usize = 8;
@@ -87,8 +87,7 @@ struct Waiting {
 /// The questions of one session.
 pub struct Questions {
     backends: Arc<Backends>,
-    satellite: SatelliteId,
-    session: Session,
+    of: SessionKey,
     waiting: VecDeque<Waiting>,
     waiting_bytes: usize,
     /// Its place in the pod's queue, while something waits.
@@ -106,11 +105,10 @@ pub struct TooMany;
 
 impl Questions {
     /// Of this session, to these.
-    pub fn new(backends: Arc<Backends>, satellite: SatelliteId, session: Session) -> Questions {
+    pub fn new(backends: Arc<Backends>, of: SessionKey) -> Questions {
         Questions {
             backends,
-            satellite,
-            session,
+            of,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             turn: None,
@@ -244,7 +242,7 @@ impl Questions {
 
     /// Asks whoever knows. Holds one of the pod's places until it is answered.
     fn ask(&self, question: Question, until: Instant, place: OwnedSemaphorePermit) -> UnderWay {
-        let (backends, of) = (self.backends.clone(), (self.satellite, self.session));
+        let (backends, of) = (self.backends.clone(), self.of);
         let until = match question {
             Question::Blob { .. } => until.max(Instant::now() + PACKAGE_WITHIN),
             Question::Manifest { .. } | Question::RunSecrets { .. } => until,
@@ -285,7 +283,7 @@ impl Question {
         }
     }
 
-    async fn ask(&self, backends: &Backends, of: (SatelliteId, Session)) -> Answer {
+    async fn ask(&self, backends: &Backends, of: SessionKey) -> Answer {
         match self {
             Question::Manifest { lockfile_hash } => {
                 let entries = backends.packages.manifest(lockfile_hash).await?;
@@ -320,17 +318,16 @@ fn run_secrets_answer(
 /// Reads what is stored, not what this pod remembers: a secret is not to be had a moment too long.
 async fn resolve(
     backends: &Backends,
-    (satellite, session): (SatelliteId, Session),
+    of: SessionKey,
     config_id: &str,
     collector_id: &str,
 ) -> Result<run_secrets::Environment, Denied> {
-    let read = async |client: &mut deadpool_postgres::Object| {
-        assignments::of_session(client, satellite, session).await
-    };
+    let read =
+        async |client: &mut deadpool_postgres::Object| assignments::of_session(client, of).await;
     let stored = match backends.database.run(read).await {
         Ok(stored) => stored,
         Err(error) => {
-            tracing::warn!(%satellite, %error, "cannot read assignments");
+            tracing::warn!(satellite = %of.satellite, %error, "cannot read assignments");
             return Err(Denied::Unavailable);
         }
     };

@@ -2,8 +2,9 @@
 //! passed on.
 //!
 //! A message has room for what has come of it, and a little ahead: an announcement takes none. Whoever finds
-//! none waits in turn: room that is given back goes to the one that has waited longest, so one that asks
-//! again and again is behind all others each time. Messages of up to a megabyte have a part of the room to
+//! none waits in turn ([`Lane`]): room that is given back goes to the one that has waited longest, and a satellite
+//! whose messages took much room for long of late is behind those whose did not: however many take as much as they
+//! can, somebody who seldom needs some has it next. Messages of up to a megabyte have a part of the room to
 //! themselves: they wait for none that are larger. One in fragments, of which nobody knows how large it will be,
 //! is one of those until it is not; then it changes over.
 //!
@@ -12,24 +13,35 @@
 //! nothing more, and comes to its end, or is given up. It is given up where others wait and less than its pace
 //! comes of it ([`Share::pace`]).
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::interval;
+use tokio::time::{Instant, interval};
 
-use crate::metrics::{Counted, Metrics};
+use super::lane::{Given, Lane};
+use crate::domain::lifecycle::SatelliteId;
+use crate::ingress::recent::Recent;
+use crate::platform::metrics::{Counted, Metrics};
 
 /// Up to so many bytes a message has its room at once, in a part for those alone; a larger one has so much at
 /// first.
 const SMALLER_BYTES: u64 = 1024 * 1024;
 
 /// What of the room is for those: a third of what is not kept for one of the largest.
-const SMALLER_PART: usize = 3;
+const SMALLER_PART: u64 = 3;
 
 /// What a message in fragments has at first.
 const UNKNOWN_BYTES: u64 = 128 * 1024;
+
+/// So many megabytes for a second of late are much: several pages that come slowly, and not one.
+const MUCH: f32 = 64.0;
+
+/// In how long half of that is forgotten.
+const FADES: Duration = Duration::from_secs(5 * 60);
+
+/// Satellites whose share is remembered; where there are more, those who took little are forgotten.
+const REMEMBERED: usize = 4_096;
 
 /// How often it is looked whether a message comes at its pace, in the time that it may take.
 const LOOKS: u32 = 12;
@@ -37,17 +49,14 @@ const LOOKS: u32 = 12;
 /// See the module.
 pub struct Room {
     largest: u64,
-    smaller: Lane,
-    larger: Lane,
+    smaller: Arc<Lane>,
+    larger: Arc<Lane>,
     /// For one message, however large.
-    whole: Arc<Semaphore>,
+    whole: Arc<Lane>,
     patience: Duration,
+    /// Megabytes for seconds.
+    taken: Mutex<HashMap<SatelliteId, Recent>>,
     metrics: Metrics,
-}
-
-struct Lane {
-    bytes: Arc<Semaphore>,
-    waiting: AtomicUsize,
 }
 
 /// What one message takes of it, until dropped.
@@ -55,9 +64,13 @@ pub struct Share {
     room: Arc<Room>,
     /// How large the message is, where that is known.
     announced: Option<u64>,
+    /// Whose it is.
+    satellite: Option<SatelliteId>,
     bytes: u64,
-    given: Vec<OwnedSemaphorePermit>,
+    given: Vec<Given>,
     has_whole: bool,
+    /// Up to when what it took is on its satellite's account.
+    charged: Instant,
 }
 
 impl Room {
@@ -65,36 +78,58 @@ impl Room {
     /// others wait.
     pub fn new(bytes: u32, largest: u32, patience: Duration, metrics: Metrics) -> Arc<Room> {
         metrics.large_message_bytes_max.set(i64::from(bytes));
-        let shared = bytes.saturating_sub(largest) as usize;
+        let shared = u64::from(bytes.saturating_sub(largest));
         let smaller = shared / SMALLER_PART;
         Arc::new(Room {
             largest: u64::from(largest),
             smaller: Lane::of(smaller),
             larger: Lane::of(shared - smaller),
-            whole: Arc::new(Semaphore::new(1)),
+            whole: Lane::of(1),
             patience,
+            taken: Mutex::default(),
             metrics,
         })
     }
 
-    /// No room yet, for a message of so many bytes, or of nobody knows how many.
-    pub fn share(self: &Arc<Self>, announced: Option<u64>) -> Share {
-        Share { room: self.clone(), announced, bytes: 0, given: Vec::new(), has_whole: false }
+    /// No room yet, for a message of this satellite, of so many bytes or of nobody knows how many.
+    pub fn share(
+        self: &Arc<Self>,
+        satellite: Option<SatelliteId>,
+        announced: Option<u64>,
+    ) -> Share {
+        Share {
+            room: self.clone(),
+            announced,
+            satellite,
+            bytes: 0,
+            given: Vec::new(),
+            has_whole: false,
+            charged: Instant::now(),
+        }
     }
 
     /// The part for whatever has so many bytes.
-    fn lane(&self, bytes: u64) -> &Lane {
+    fn lane(&self, bytes: u64) -> &Arc<Lane> {
         if bytes <= SMALLER_BYTES { &self.smaller } else { &self.larger }
     }
-}
 
-impl Lane {
-    fn of(bytes: usize) -> Lane {
-        Lane { bytes: Arc::new(Semaphore::new(bytes)), waiting: AtomicUsize::new(0) }
+    /// Puts so much on a satellite's account, and says whether it took much lately.
+    fn charge(&self, satellite: SatelliteId, megabyte_seconds: f32) -> bool {
+        let (mut taken, now) = (self.taken(), Instant::now());
+        if taken.len() >= REMEMBERED && !taken.contains_key(&satellite) {
+            taken.retain(|_, of_one| of_one.level(FADES, now) >= MUCH);
+        }
+        if taken.len() >= REMEMBERED && !taken.contains_key(&satellite) {
+            return false;
+        }
+        let of_one = taken.entry(satellite).or_insert_with(|| Recent::never(now));
+        of_one.add_many(megabyte_seconds, FADES, now);
+        of_one.level(FADES, now) >= MUCH
     }
 
-    fn is_waited_for(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) > 0
+    /// Valid after a panic elsewhere: every change to it is one call.
+    fn taken(&self) -> MutexGuard<'_, HashMap<SatelliteId, Recent>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -126,7 +161,7 @@ impl Share {
         let lane = self.room.lane(self.announced.unwrap_or(total));
         let given = match lane.is_waited_for() {
             true => None,
-            false => lane.bytes.clone().try_acquire_many_owned(permits(step)).ok(),
+            false => lane.try_take(step),
         };
         if let Some(given) = given {
             self.add(total, given);
@@ -135,12 +170,12 @@ impl Share {
         if smaller.is_waited_for() || larger.is_waited_for() {
             return false;
         }
-        match whole.clone().try_acquire_owned() {
-            Ok(whole) => {
+        match whole.try_take(1) {
+            Some(whole) => {
                 self.add_whole(whole);
                 true
             }
-            Err(_) => false,
+            None => false,
         }
     }
 
@@ -152,12 +187,11 @@ impl Share {
         let room = self.room.clone();
         room.metrics.held_back("room");
         let lane = room.lane(self.announced.unwrap_or(total));
-        let _waiting = Waiting::on(lane, &room.metrics);
+        let took_much = self.charge();
+        let _waiting = Counted::on(&room.metrics.large_messages_waiting);
         let mut looks = interval(room.patience / LOOKS);
         looks.reset();
-        let given = lane.bytes.clone().acquire_many_owned(permits(step));
-        let whole = room.whole.clone().acquire_owned();
-        tokio::pin!(given, whole);
+        let (mut given, mut whole) = (lane.take(step, took_much), room.whole.take(1, took_much));
         loop {
             tokio::select! {
                 biased;
@@ -201,7 +235,16 @@ impl Share {
         self.announced.is_none() && self.bytes <= SMALLER_BYTES && total > SMALLER_BYTES
     }
 
-    fn add(&mut self, total: u64, given: OwnedSemaphorePermit) {
+    /// Puts what it took until now on its satellite's account, and says whether that took much lately.
+    fn charge(&mut self) -> bool {
+        let seconds = self.charged.elapsed().as_secs_f32();
+        self.charged = Instant::now();
+        let megabytes = self.bytes as f32 / SMALLER_BYTES as f32;
+        self.satellite.is_some_and(|satellite| self.room.charge(satellite, megabytes * seconds))
+    }
+
+    fn add(&mut self, total: u64, given: Given) {
+        self.charge();
         if self.changes_over(total) {
             self.given.clear();
         }
@@ -209,7 +252,8 @@ impl Share {
         self.set(total);
     }
 
-    fn add_whole(&mut self, whole: OwnedSemaphorePermit) {
+    fn add_whole(&mut self, whole: Given) {
+        self.charge();
         self.has_whole = true;
         self.given.push(whole);
         self.set(self.announced.unwrap_or(self.room.largest));
@@ -223,30 +267,8 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
+        self.charge();
         self.room.metrics.large_message_bytes.dec_by(self.bytes.cast_signed());
-    }
-}
-
-/// A message is bounded by 16 MiB.
-fn permits(bytes: u64) -> u32 {
-    u32::try_from(bytes).unwrap_or(u32::MAX)
-}
-
-struct Waiting<'a> {
-    lane: &'a Lane,
-    _counted: Counted,
-}
-
-impl Waiting<'_> {
-    fn on<'a>(lane: &'a Lane, metrics: &Metrics) -> Waiting<'a> {
-        lane.waiting.fetch_add(1, Ordering::Relaxed);
-        Waiting { lane, _counted: Counted::on(&metrics.large_messages_waiting) }
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.lane.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -264,7 +286,7 @@ mod tests {
 
     /// Takes a message in, a piece at a time; gives its room back when all of it has come.
     async fn take_in(room: Arc<Room>, bytes: u64, announced: Option<u64>, piece: u64) {
-        let mut share = room.share(announced);
+        let mut share = room.share(None, announced);
         let mut come = 0;
         while come < bytes {
             come = bytes.min(come + piece);
@@ -308,7 +330,7 @@ mod tests {
     fn an_announcement_takes_a_megabyte_and_what_comes_as_much_again() {
         let room = room(4 * LARGEST);
         let taken = || room.metrics.large_message_bytes.get().cast_unsigned();
-        let mut share = room.share(Some(u64::from(LARGEST)));
+        let mut share = room.share(None, Some(u64::from(LARGEST)));
         for (come, expected) in [
             (1, SMALLER_BYTES),
             (SMALLER_BYTES, SMALLER_BYTES),
@@ -321,7 +343,7 @@ mod tests {
             assert_eq!(taken(), expected, "{come}");
         }
         drop(share);
-        let mut short = room.share(Some(100_000));
+        let mut short = room.share(None, Some(100_000));
         assert!(short.try_grow(1));
         assert_eq!(taken(), 100_000);
     }
@@ -331,10 +353,10 @@ mod tests {
         let room = room(4 * LARGEST);
         let free = || {
             let Room { smaller, larger, .. } = &*room;
-            (smaller.bytes.available_permits() as u64, larger.bytes.available_permits() as u64)
+            (smaller.free(), larger.free())
         };
         let (smaller, larger) = free();
-        let mut share = room.share(None);
+        let mut share = room.share(None, None);
         assert!(share.try_grow(100_000));
         assert_eq!(free(), (smaller - UNKNOWN_BYTES, larger));
         assert!(share.try_grow(SMALLER_BYTES));
@@ -345,12 +367,12 @@ mod tests {
         assert_eq!(free(), (smaller, larger));
         // Where it cannot change over it keeps none of the smaller ones from their room.
         let _all = larger_ones(&room);
-        let mut share = room.share(None);
+        let mut share = room.share(None, None);
         assert!(share.try_grow(SMALLER_BYTES));
         let mut others: Vec<Share> =
-            (1..smaller / SMALLER_BYTES).map(|_| room.share(None)).collect();
+            (1..smaller / SMALLER_BYTES).map(|_| room.share(None, None)).collect();
         assert!(others.iter_mut().all(|other| other.try_grow(SMALLER_BYTES)));
-        let small = tokio::spawn(room.share(Some(SMALLER_BYTES)).grow(1));
+        let small = tokio::spawn(room.share(None, Some(SMALLER_BYTES)).grow(1));
         assert!(share.grow(SMALLER_BYTES + 1).await.is_none());
         assert!(small.await.expect("it ends").is_some());
     }
@@ -359,7 +381,7 @@ mod tests {
     fn larger_ones(room: &Arc<Room>) -> Vec<Share> {
         let mut large = Vec::new();
         loop {
-            let mut share = room.share(Some(u64::from(LARGEST)));
+            let mut share = room.share(None, Some(u64::from(LARGEST)));
             if !share.try_grow(u64::from(LARGEST)) {
                 return large;
             }
@@ -372,7 +394,28 @@ mod tests {
         let room = room(4 * LARGEST);
         let large = larger_ones(&room);
         assert_eq!(large.len(), 3, "two, and the one that there is always room for");
-        assert!(room.share(Some(SMALLER_BYTES)).try_grow(1));
-        assert!(!room.share(Some(SMALLER_BYTES + 1)).try_grow(1));
+        assert!(room.share(None, Some(SMALLER_BYTES)).try_grow(1));
+        assert!(!room.share(None, Some(SMALLER_BYTES + 1)).try_grow(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_took_much_for_long_is_behind_somebody_who_did_not() {
+        let room = room(LARGEST);
+        let id = |n| Some(SatelliteId(uuid::Uuid::from_u128(n)));
+        let mut greedy = room.share(id(1), Some(u64::from(LARGEST)));
+        assert!(greedy.try_grow(1));
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let mut holding = room.share(id(3), Some(1));
+        drop(greedy);
+        assert!(holding.try_grow(1));
+        let again = tokio::spawn(room.share(id(1), Some(100_000)).grow(1));
+        tokio::task::yield_now().await;
+        let other = tokio::spawn(room.share(id(2), Some(100_000)).grow(1));
+        tokio::task::yield_now().await;
+        drop(holding);
+        let other = other.await.expect("its turn");
+        assert!(other.is_some() && !again.is_finished());
+        drop(other);
+        assert!(again.await.expect("its turn").is_some());
     }
 }

@@ -13,22 +13,23 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
+use super::end::{End, reason};
 use super::line::Line;
 use super::live::Live;
 use super::protocol::{
     Capabilities, FromSatellite, INVALID_CREDENTIALS, MUST_AUTHENTICATE, ToSatellite,
 };
 use super::socket::{Broken, Message, Socket};
-use super::table::{Command, Inbox};
 use super::{Gateway, Handshake};
-use crate::credentials::Verdict;
-use crate::door::refusal::Refusal as Limit;
-use crate::failpoint::stand_still;
-use crate::lifecycle::{Edge, Reason, SatelliteId, Session};
-use crate::log::append::{Closed, Outcome};
-use crate::metrics::Counted;
-use crate::satellites::About;
-use crate::wire::Actor;
+use crate::contract::wire::Actor;
+use crate::domain::lifecycle::{Edge, Reason, SatelliteId, Session, SessionKey};
+use crate::ingress::refusal::Refusal as Limit;
+use crate::log::request::{Closed, Outcome};
+use crate::platform::failpoint::stand_still;
+use crate::platform::metrics::Counted;
+use crate::registry::credentials::Verdict;
+use crate::registry::satellites::About;
+use crate::sessions::table::{Command, Inbox};
 
 /// How long a connect may wait for the log: longer than the database lets it wait for another pod that
 /// stands still, so that only what is really away sends a satellite back to come again. Whoever is let in
@@ -40,29 +41,6 @@ const NORMAL: u16 = 1000;
 const RESTARTING: u16 = 1012;
 const TRY_AGAIN_LATER: u16 = 1013;
 const NOT_AUTHENTICATED: u16 = 4001;
-
-/// How a socket came to its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
-    /// The satellite sent a close frame.
-    ClientClose,
-    /// The connection broke.
-    Dropped,
-    /// The satellite broke the protocol's framing: closed with this code.
-    Violation(u16),
-    /// Nothing was heard for so long that nobody can be there.
-    Silent,
-    /// The satellite does not read what it is sent.
-    Stuck,
-    /// It was let in, and now there is no telling it what to do: the service's fault.
-    Unavailable,
-    /// Somebody else in the pod said so.
-    Told(Command),
-    /// The pod is draining: no edge, the satellite comes back elsewhere.
-    Drain,
-    /// A fault of ours in the middle of it.
-    Panicked,
-}
 
 /// Runs a socket to its end. Its place at the door is given back once it is authenticated.
 ///
@@ -90,20 +68,21 @@ pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake
         Ok(admitted) => admitted,
         Err(refusal) => return Box::pin(refuse(socket, &gateway, refusal)).await,
     };
-    socket.is_known();
+    socket.is_known(Some(satellite));
     let let_in = Box::pin(let_in(Line::new(socket), &gateway, satellite));
     let Some((mut line, session)) = let_in.await else { return };
     stand_still("session::appended").await;
     gateway.metrics.authentication("ok");
 
-    let end = match gateway.sessions.enter(satellite, session) {
+    let key = SessionKey { satellite, session };
+    let end = match gateway.sessions.enter(key) {
         Some((entered, Inbox { mut commands, standing })) => {
             // The append was its first sign of life; only what it said of itself is still to be kept.
             if about != About::default() {
-                gateway.heartbeats.said(satellite, session, about.clone());
+                gateway.heartbeats.said(key, about.clone());
             }
-            let (line, who) = (&mut line, (satellite, session));
-            let welcome = Live::welcome(&gateway, line, who, (about, token_version), standing);
+            let line = &mut line;
+            let welcome = Live::welcome(&gateway, line, key, (about, token_version), standing);
             let welcome = AssertUnwindSafe(Box::pin(welcome)).catch_unwind().await;
             let end = match welcome {
                 Ok(Ok(mut live)) => {
@@ -212,21 +191,6 @@ async fn disconnect(gateway: &Gateway, satellite: SatelliteId, session: Session,
     let edge = Edge::Disconnect { session, reason };
     if let Err(closed) = gateway.log.append(satellite, edge, Actor::system()).await {
         warn!(%satellite, session = session.0, %closed, "the end of a session is not in the log");
-    }
-}
-
-/// The edge an end leads to. A session that was superseded or removed has its edge already; a
-/// draining pod leaves it to the satellite to come back, or to the monitor to tell the truth.
-fn reason(end: End) -> Option<Reason> {
-    match end {
-        End::ClientClose => Some(Reason::ClientClose),
-        End::Dropped | End::Violation(_) | End::Silent | End::Stuck | End::Panicked => {
-            Some(Reason::ConnectionDropped)
-        }
-        End::Unavailable => Some(Reason::Shutdown),
-        // Where the rotation has ended it already this changes nothing.
-        End::Told(Command::TokenRotated) => Some(Reason::TokenRotated),
-        End::Told(Command::Superseded | Command::Removed) | End::Drain => None,
     }
 }
 
@@ -372,14 +336,6 @@ async fn refuse(mut socket: Socket, gateway: &Gateway, refusal: Refusal) {
     socket.close(code, message.unwrap_or_default()).await;
 }
 
-/// A moment within `over`, different for each session: a whole pod's satellites do not come back
-/// in the same instant.
-pub(super) fn spread(session: Session, satellite: SatelliteId, over: Duration) -> Duration {
-    let (high, low) = satellite.0.as_u64_pair();
-    let mixed = (high ^ low ^ session.0.unsigned_abs()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    over.mul_f64((mixed >> 11) as f64 / (1u64 << 53) as f64)
-}
-
 async fn send(socket: &mut Socket, message: &ToSatellite) -> Result<(), Broken> {
     let text = match message.to_text() {
         Ok(text) => text,
@@ -412,43 +368,4 @@ async fn say_goodbye(mut socket: Socket, end: End) {
         }
     };
     socket.close(code, words).await;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_an_end_of_the_satellites_own_is_an_edge() {
-        let cases = [
-            (End::ClientClose, Some(Reason::ClientClose)),
-            (End::Dropped, Some(Reason::ConnectionDropped)),
-            (End::Violation(1009), Some(Reason::ConnectionDropped)),
-            (End::Silent, Some(Reason::ConnectionDropped)),
-            (End::Stuck, Some(Reason::ConnectionDropped)),
-            (End::Panicked, Some(Reason::ConnectionDropped)),
-            (End::Unavailable, Some(Reason::Shutdown)),
-            (End::Told(Command::TokenRotated), Some(Reason::TokenRotated)),
-            (End::Told(Command::Superseded), None),
-            (End::Told(Command::Removed), None),
-            (End::Drain, None),
-        ];
-        for (end, expected) in cases {
-            assert_eq!(reason(end), expected, "{end:?}");
-        }
-    }
-
-    #[test]
-    fn goodbyes_are_spread_over_the_whole_time() {
-        let over = Duration::from_secs(10);
-        let moments: Vec<Duration> = (0..1_000)
-            .map(|n| spread(Session(1), SatelliteId(Uuid::from_u128(n * 7_919)), over))
-            .collect();
-        assert!(moments.iter().all(|moment| *moment < over));
-        for tenth in 0..10 {
-            let from = Duration::from_secs(tenth);
-            let here = moments.iter().filter(|m| (from..from + over / 10).contains(*m)).count();
-            assert!(here > 50, "{here} in tenth {tenth}");
-        }
-    }
 }

@@ -28,10 +28,11 @@ use tracing::debug;
 
 use super::intake::{Intake, Refused, SMALL_BYTES, Sizes};
 use super::room::Room;
-use crate::door::bucket::{Bucket, Rate};
-use crate::door::refusal::Refusal;
-use crate::door::settings::SocketLimits;
-use crate::metrics::Metrics;
+use crate::domain::lifecycle::SatelliteId;
+use crate::ingress::bucket::{Bucket, Rate};
+use crate::ingress::refusal::Refusal;
+use crate::ingress::settings::SocketLimits;
+use crate::platform::metrics::Metrics;
 
 /// Allocated for every socket (the default is 128 KiB), beside what [`Intake`] reads at once: a heartbeat
 /// has a hundred bytes.
@@ -193,8 +194,8 @@ impl Socket {
     }
 
     /// It is known who is at the other end: it may send large messages.
-    pub fn is_known(&mut self) {
-        self.inner.get_mut().is_known();
+    pub fn is_known(&mut self, satellite: Option<SatelliteId>) {
+        self.inner.get_mut().is_known(satellite);
     }
 
     /// What it may send grows with what it has to do.

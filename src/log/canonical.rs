@@ -14,7 +14,7 @@ use deadpool_postgres::GenericClient;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use crate::lifecycle::Position;
+use crate::domain::lifecycle::Position;
 
 /// The columns, in the order of the form.
 #[cfg(test)]
@@ -67,7 +67,7 @@ pub async fn rows(
 ) -> Result<Vec<Canonical>, tokio_postgres::Error> {
     let statement = client.prepare_cached(ROWS).await?;
     let limit = limit.clamp(1, super::read::MAX_LIMIT);
-    let rows = client.query(&statement, &[&after.0, &last.0, &limit]).await?;
+    let rows = client.query(&statement, &[&after, &last, &limit]).await?;
     rows.iter().map(of_row).collect()
 }
 
@@ -93,7 +93,7 @@ fn of_row(row: &Row) -> Result<Canonical, tokio_postgres::Error> {
         Some(&integer("occurred_at")?),
         Some(&integer("recorded_at")?),
     ];
-    Ok(Canonical { position: Position(row.try_get("position")?), bytes: encode(&fields) })
+    Ok(Canonical { position: row.try_get("position")?, bytes: encode(&fields) })
 }
 
 /// Fields in this form, each null or there.

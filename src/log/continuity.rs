@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 use uuid::Uuid;
 
-use crate::database::Database;
+use crate::platform::database::Database;
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_millis(500);

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::append::{Outcome, Request};
-use crate::lifecycle::{Edge, SatelliteId};
+use super::request::{Outcome, Request};
+use crate::domain::lifecycle::{Edge, SatelliteId};
 
 /// Pauses between two looks at a locked row: from what another pod's batch takes to what a satellite can
 /// wait once an administrator has let go.
@@ -145,9 +145,9 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::database_clock::Moment;
-    use crate::lifecycle::{Reason, Session};
-    use crate::wire::Actor;
+    use crate::contract::wire::Actor;
+    use crate::domain::lifecycle::{Reason, Session};
+    use crate::platform::database_clock::Moment;
 
     const GONE: Edge = Edge::Disconnect { session: Session(1), reason: Reason::ClientClose };
     const LOST: Edge = Edge::Lost { session: Session(1), reason: Reason::HeartbeatTimeout };

@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error};
 
-use crate::lifecycle::Position;
+use crate::domain::lifecycle::Position;
 
 /// Positions in one partition, unless set otherwise: retention drops whole partitions.
 pub const DEFAULT_WIDTH: i64 = 1_000_000;
@@ -83,8 +83,8 @@ pub async fn kept(
     rows.iter()
         .map(|row| {
             Ok(Partition {
-                first: Position(row.try_get("first_position")?),
-                last: Position(row.try_get("last_position")?),
+                first: row.try_get("first_position")?,
+                last: row.try_get("last_position")?,
                 last_recorded_at: row.try_get("last_recorded_at")?,
                 obstacle: row.try_get("obstacle")?,
             })
@@ -115,7 +115,7 @@ pub async fn drop_oldest(
     let begin = format!("begin; set local statement_timeout = {limit}");
     let seconds = older_than.as_secs_f64();
     client.batch_execute(&begin).await?;
-    client.execute(DROP, &[&first.0, &seconds]).await?;
+    client.execute(DROP, &[&first, &seconds]).await?;
     client.batch_execute("commit").await
 }
 

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::Entry;
 use super::read::MAX_LIMIT;
-use crate::lifecycle::{Position, SatelliteId};
+use crate::domain::lifecycle::{Position, SatelliteId};
 
 /// Waits until no append is under way: whatever is appended after this is recorded after it.
 pub async fn settle(client: &impl GenericClient) -> Result<(), Error> {
@@ -28,7 +28,7 @@ const OLDEST: &str = "select position from entity_transitions order by position 
 /// The oldest position that is still in the log; none for an empty log.
 pub async fn oldest(client: &impl GenericClient) -> Result<Option<Position>, Error> {
     let row = client.query_opt(OLDEST, &[]).await?;
-    row.map(|row| row.try_get(0).map(Position)).transpose()
+    row.map(|row| row.try_get(0)).transpose()
 }
 
 /// The newest position recorded at or before `moment`, found by halving: positions are dense and
@@ -78,7 +78,7 @@ pub async fn last_of_each(
     limit: i64,
 ) -> Result<Vec<Entry>, Error> {
     let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 3] =
-        [&position.0, &after, &limit.clamp(1, MAX_LIMIT)];
+        [&position, &after, &limit.clamp(1, MAX_LIMIT)];
     client.query(LAST_OF_EACH, &parameters).await?.iter().map(Entry::from_row).collect()
 }
 
@@ -96,7 +96,7 @@ pub async fn last_of(
     position: Position,
     satellite: SatelliteId,
 ) -> Result<Option<Entry>, Error> {
-    let row = client.query_opt(LAST_OF, &[&position.0, &satellite.0]).await?;
+    let row = client.query_opt(LAST_OF, &[&position, &satellite]).await?;
     row.map(|row| Entry::from_row(&row)).transpose()
 }
 
@@ -114,6 +114,6 @@ pub async fn last_change(
     satellite: SatelliteId,
     field: &str,
 ) -> Result<Option<Entry>, Error> {
-    let row = client.query_opt(LAST_CHANGE, &[&satellite.0, &field]).await?;
+    let row = client.query_opt(LAST_CHANGE, &[&satellite, &field]).await?;
     row.map(|row| Entry::from_row(&row)).transpose()
 }

@@ -7,8 +7,8 @@ use tokio_postgres::Error;
 use uuid::Uuid;
 
 use super::Entry;
-use crate::lifecycle::{Event, Position, SatelliteId};
-use crate::wire::Timestamp;
+use crate::contract::wire::Timestamp;
+use crate::domain::lifecycle::{Event, Position, SatelliteId};
 
 /// The most entries one read returns.
 pub const MAX_LIMIT: i64 = 1_000;
@@ -32,7 +32,7 @@ const HEAD: &str = "select position from entity_transitions order by position de
 pub async fn head(client: &impl GenericClient) -> Result<Position, Error> {
     let statement = client.prepare_cached(HEAD).await?;
     let row = client.query_opt(&statement, &[]).await?;
-    row.map_or(Ok(Position::ZERO), |row| row.try_get(0).map(Position))
+    row.map_or(Ok(Position::ZERO), |row| row.try_get(0))
 }
 
 const BEYOND: &str = "
@@ -55,7 +55,7 @@ pub struct Beyond {
 /// How much is in the log beyond `after`, and for how long.
 pub async fn beyond(client: &impl GenericClient, after: Position) -> Result<Beyond, Error> {
     let statement = client.prepare_cached(BEYOND).await?;
-    let row = client.query_one(&statement, &[&after.0]).await?;
+    let row = client.query_one(&statement, &[&after]).await?;
     let seconds: f64 = row.try_get("seconds")?;
     Ok(Beyond { transitions: row.try_get("transitions")?, seconds: seconds.max(0.0) })
 }
@@ -75,7 +75,7 @@ pub async fn after(
     limit: i64,
 ) -> Result<Vec<Entry>, Error> {
     let statement = client.prepare_cached(AFTER).await?;
-    let rows = client.query(&statement, &[&after.0, &limit.clamp(1, MAX_LIMIT)]).await?;
+    let rows = client.query(&statement, &[&after, &limit.clamp(1, MAX_LIMIT)]).await?;
     rows.iter().map(Entry::from_row).collect()
 }
 
@@ -105,10 +105,7 @@ pub async fn filtered(
     let until = filter.until.map(Timestamp::moment);
     // Not cached: the plan is to fit the filters that are there.
     let rows = client
-        .query(
-            FILTERED,
-            &[&after.0, &limit.clamp(1, MAX_LIMIT), &satellite, &event, &since, &until],
-        )
+        .query(FILTERED, &[&after, &limit.clamp(1, MAX_LIMIT), &satellite, &event, &since, &until])
         .await?;
     rows.iter().map(Entry::from_row).collect()
 }
@@ -138,7 +135,7 @@ pub async fn within(
     let event = event.map(Event::as_str);
     let limit = limit.clamp(1, MAX_LIMIT);
     // Not cached: the plan is to fit the filters that are there.
-    let rows = client.query(WITHIN, &[&after.0, &through.0, &limit, &satellite, &event]).await?;
+    let rows = client.query(WITHIN, &[&after, &through, &limit, &satellite, &event]).await?;
     rows.iter().map(Entry::from_row).collect()
 }
 
@@ -158,7 +155,7 @@ pub async fn of_satellites(
     limit: i64,
 ) -> Result<Vec<Entry>, Error> {
     let limit = limit.clamp(1, MAX_LIMIT);
-    let rows = client.query(OF_SATELLITES, &[&satellites, &after.0, &limit]).await?;
+    let rows = client.query(OF_SATELLITES, &[&satellites, &after, &limit]).await?;
     rows.iter().map(Entry::from_row).collect()
 }
 

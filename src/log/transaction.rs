@@ -4,6 +4,7 @@
 //! promises and why is told by [`super::append`], its only caller but for [`lock_head`].
 
 use std::collections::HashMap;
+use std::str::FromStr;
 use std::time::Duration;
 
 use deadpool_postgres::Object;
@@ -14,18 +15,18 @@ use tokio_postgres::{Error, Row, Statement};
 use tracing::error;
 use uuid::Uuid;
 
-use super::append::{Outcome, Request};
+use super::request::{Outcome, Request};
 use super::{ChangeId, KIND, SCHEMA_VERSION};
-use crate::database_clock::{DatabaseClock, Moment};
-use crate::failpoint::stand_still;
-use crate::flapping::{self, Flapping};
-use crate::lifecycle::{
-    self, Connection, Decision, Edge, Event, Illegal, Position, Profile, Revision, Session,
-    Transition, Unchanged,
+use crate::contract::wire::{StateJson, Timestamp};
+use crate::domain::flapping::{self, Flapping};
+use crate::domain::lifecycle::{
+    self, Connection, Decision, Edge, Event, Illegal, Position, Profile, Transition, Unchanged,
 };
-use crate::liveness::{self, Sight};
-use crate::observation;
-use crate::wire::{StateJson, Timestamp};
+use crate::domain::liveness::{self, Sight};
+use crate::log::watermark;
+use crate::log::watermark::PodNumber;
+use crate::platform::database_clock::{DatabaseClock, Moment};
+use crate::platform::failpoint::stand_still;
 
 /// What a pod decides its edges by.
 #[derive(Debug, Clone, Copy)]
@@ -34,8 +35,8 @@ pub struct Rules {
     pub default_threshold: Duration,
     /// Which satellites flap.
     pub flapping: flapping::Rules,
-    /// The pod that will hold the sessions it lets in, see [`crate::observation`].
-    pub pod: i32,
+    /// The pod that will hold the sessions it lets in, see [`crate::log::watermark`].
+    pub pod: PodNumber,
 }
 
 /// Makes one transaction of a batch and commits it; the outcomes are in the order of the edges, and
@@ -137,7 +138,7 @@ async fn lock_and_read(
     };
     let sent = Moment::now();
     let sight = async {
-        let (now, sight) = observation::sight(client, rules.default_threshold).await?;
+        let (now, sight) = watermark::sight(client, rules.default_threshold).await?;
         clock.note(sent, now, Moment::now());
         Ok((now, sight))
     };
@@ -193,11 +194,11 @@ impl Satellite {
     /// Takes what its row says, if it has one.
     fn stands(&mut self, row: &Row) -> Result<(), Error> {
         let Some(last_event) = row.try_get("last_event")? else { return Ok(()) };
-        self.row = match Event::parse(last_event) {
+        self.row = match Event::from_str(last_event).ok() {
             None => None,
             Some(last_event) => Some(Connection {
-                session: Session(row.try_get("session")?),
-                revision: Revision(row.try_get("revision")?),
+                session: row.try_get("session")?,
+                revision: row.try_get("revision")?,
                 last_event,
                 last_heartbeat_at: row.try_get("last_heartbeat_at")?,
             }),
@@ -312,13 +313,13 @@ async fn find_changes(
     let rows = client.query(FIND_CHANGES, &[&changes, &satellites]).await?;
     let mut known = HashMap::with_capacity(rows.len());
     for row in &rows {
-        let event = Event::parse(row.try_get("event")?);
+        let event = Event::from_str(row.try_get("event")?).ok();
         let outcome = event.map_or(Outcome::Refused, |event| Outcome::Appended {
-            position: Position(row.get("position")),
-            session: Session(row.get("session")),
+            position: row.get("position"),
+            session: row.get("session"),
             event,
         });
-        known.insert(ChangeId(row.try_get("change_id")?), outcome);
+        known.insert(row.try_get("change_id")?, outcome);
     }
     Ok(known)
 }
@@ -341,7 +342,7 @@ pub async fn lock_head(
     transaction.execute(&lock, &[]).await?;
     let head = transaction.prepare_cached(HEAD).await?;
     let row = transaction.query_one(&head, &[]).await?;
-    Ok((Position(row.try_get(0)?), row.try_get(1)?))
+    Ok((row.try_get(0)?, row.try_get(1)?))
 }
 
 /// Positions follow the head, which the statement before made ours. `recorded_at` never goes back,
@@ -403,7 +404,7 @@ const DELETE_REMOVED: &str = "
 async fn insert_and_commit(
     client: &Object,
     transitions: &[Decided<'_>],
-    pod: i32,
+    pod: PodNumber,
 ) -> Result<Position, Error> {
     let columns = Columns::of(transitions);
     let (lock, insert, delete) = try_join3(
@@ -451,7 +452,7 @@ async fn insert_and_commit(
         client.batch_execute("commit").await
     };
     let ((_, row, _), ()) = try_join(statements, commit).await?;
-    row.try_get(0).map(Position)
+    row.try_get(0)
 }
 
 /// The transitions turned on their side: one array a column.

@@ -11,10 +11,10 @@ use crate::api::parameters::satellite_named;
 use crate::api::past::{self, StatsQuery};
 use crate::api::problem::Problem;
 use crate::api::satellites::{self, ListQuery, Page, TagQuery};
-use crate::history::Stats;
-use crate::lifecycle::SatelliteId;
-use crate::satellites::states::{self, MAX_NAMED};
-use crate::wire::{SatelliteJson, StateJson};
+use crate::contract::wire::{SatelliteJson, StateJson};
+use crate::domain::lifecycle::SatelliteId;
+use crate::log::history::Stats;
+use crate::registry::satellites::states::{self, MAX_NAMED};
 
 /// Which page of the fleet.
 #[derive(Deserialize)]

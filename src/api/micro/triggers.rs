@@ -1,6 +1,6 @@
 //! `triggers.list`.
 
-use crate::triggers::{self, Catalogue};
+use crate::contract::triggers::{self, Catalogue};
 
 /// As `GET /v1/triggers`.
 pub fn list() -> &'static Catalogue {

@@ -1,0 +1,312 @@
+//! A client of the HTTP API, for the command line. Blocking.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use secrecy::{ExposeSecret, SecretString};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use uuid::Uuid;
+
+use crate::contract::wire::{SatelliteJson, TransitionJson};
+
+/// How long a call may take.
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long a live stream may say nothing at all, not even a comment, before it counts as dead.
+const SILENCE: Duration = Duration::from_secs(45);
+
+/// How long a pod may take to say whether it is ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A pod's API and a token for it.
+#[derive(Clone)]
+pub struct Client {
+    agent: ureq::Agent,
+    base: String,
+    token: SecretString,
+}
+
+/// What a registration, or a new token, answers.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Created {
+    /// The satellite.
+    pub satellite: SatelliteJson,
+    /// Its token, shown this once.
+    pub token: String,
+}
+
+/// A satellite to register.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Create<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its region.
+    pub region: &'a str,
+    /// Its tags.
+    pub tags: BTreeMap<String, String>,
+    /// Its own offline threshold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offline_threshold_ms: Option<i64>,
+}
+
+/// What a registration with a key answers.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Registered {
+    /// The satellite.
+    pub satellite: SatelliteJson,
+    /// Its token, shown this once; none where the registration was repeated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+}
+
+/// What is to change of a satellite; what is absent stays as it is.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Update {
+    /// Another name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Another region.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// All of its tags.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tags: Option<BTreeMap<String, String>>,
+    /// Another offline threshold of its own, or none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offline_threshold_ms: Option<Option<i64>>,
+}
+
+/// A page of the log.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Transitions {
+    /// In the order of the log.
+    pub transitions: Vec<TransitionJson>,
+    /// Where the next page begins.
+    pub next_after: i64,
+}
+
+/// What a satellite is to check.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Assignments {
+    /// The change that made them.
+    pub version: i64,
+    /// All of them.
+    pub assignments: Vec<serde_json::Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Page {
+    satellites: Vec<SatelliteJson>,
+    next_cursor: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Problem {
+    title: String,
+    #[serde(default)]
+    detail: String,
+}
+
+/// A pod's answer that is not what was asked for.
+#[derive(Debug, Error)]
+#[error("{title} ({status}): {detail}")]
+pub struct Refused {
+    /// What kind of problem.
+    pub title: String,
+    /// The answer's status.
+    pub status: u16,
+    /// What is wrong.
+    pub detail: String,
+}
+
+/// Asks a pod whether it is ready; its report, or an error that carries it.
+pub fn ready(base: &str) -> anyhow::Result<String> {
+    match ask_ready(base)? {
+        (200, report) => Ok(report),
+        (404, _) => {
+            Err(anyhow!("not told at {base}: ask where GROUNDSTATION_OPS_LISTEN of the pod says"))
+        }
+        (_, report) => Err(anyhow!("not ready: {report}")),
+    }
+}
+
+/// What a pod says of itself, ready or not; none where it says that elsewhere.
+pub fn report(base: &str) -> anyhow::Result<Option<serde_json::Value>> {
+    let (status, report) = ask_ready(base)?;
+    if status == 404 {
+        return Ok(None);
+    }
+    let report = serde_json::from_str(&report);
+    report.map(Some).context("the server's answer is not what it should be")
+}
+
+fn ask_ready(base: &str) -> anyhow::Result<(u16, String)> {
+    let config = ureq::Agent::config_builder()
+        .timeout_global(Some(READY_TIMEOUT))
+        .http_status_as_error(false)
+        .build();
+    let url = format!("{}/readyz", base.trim_end_matches('/'));
+    let mut answer = ureq::Agent::from(config).get(&url).call().map_err(|error| {
+        anyhow!("{url} does not answer: {error} (is `groundstation serve` running there?)")
+    })?;
+    let report = answer.body_mut().read_to_string().context("cannot read the answer")?;
+    Ok((answer.status().as_u16(), report))
+}
+
+impl Client {
+    /// For the pod at `base`, for example `http://127.0.0.1:8080`.
+    pub fn new(base: &str, token: SecretString) -> Client {
+        let config = ureq::Agent::config_builder()
+            .timeout_global(Some(TIMEOUT))
+            .http_status_as_error(false)
+            .build();
+        Client { agent: config.into(), base: base.trim_end_matches('/').to_owned(), token }
+    }
+
+    /// Registers a satellite.
+    pub fn create(&self, create: &Create<'_>) -> anyhow::Result<Created> {
+        let request = self.agent.post(format!("{}/v1/satellites", self.base));
+        self.read(request.header("authorization", self.bearer()).send_json(create))
+    }
+
+    /// Registers a satellite, once for one key.
+    pub fn register(&self, create: &Create<'_>, key: Option<&str>) -> anyhow::Result<Registered> {
+        let request = self.agent.post(format!("{}/v1/satellites", self.base));
+        let request = request.header("authorization", self.bearer());
+        let request = match key {
+            Some(key) => request.header("idempotency-key", key),
+            None => request,
+        };
+        self.read(request.send_json(create))
+    }
+
+    /// Changes what the registry says of a satellite.
+    pub fn update(&self, id: Uuid, update: &Update) -> anyhow::Result<SatelliteJson> {
+        let request = self.agent.patch(format!("{}/v1/satellites/{id}", self.base));
+        self.read(request.header("authorization", self.bearer()).send_json(update))
+    }
+
+    /// A page of the log, or of one satellite's part of it; the filters are query parameters.
+    pub fn transitions(
+        &self,
+        satellite: Option<Uuid>,
+        filters: &[(&str, String)],
+    ) -> anyhow::Result<Transitions> {
+        let path = satellite
+            .map_or("/v1/transitions".to_owned(), |id| format!("/v1/satellites/{id}/transitions"));
+        let request = self.agent.get(format!("{}{path}", self.base));
+        let filters = filters.iter().map(|(name, value)| (*name, value));
+        let request = request.query_pairs(filters);
+        self.read(request.header("authorization", self.bearer()).call())
+    }
+
+    /// What a route answers, whatever it is.
+    pub fn any(&self, path: &str) -> anyhow::Result<serde_json::Value> {
+        let request = self.agent.get(format!("{}{path}", self.base));
+        self.read(request.header("authorization", self.bearer()).call())
+    }
+
+    /// Opens the live stream behind a position, or at the present.
+    pub fn stream(&self, after: Option<i64>) -> anyhow::Result<impl Read + use<>> {
+        let request = self.agent.get(format!("{}/v1/transitions/stream", self.base));
+        let request = request.header("authorization", self.bearer());
+        let request = match after {
+            Some(after) => request.header("last-event-id", after.to_string()),
+            None => request,
+        };
+        let unending = request.config().timeout_global(None).timeout_per_read(Some(SILENCE));
+        Ok(self.answer(unending.build().call())?.into_body().into_reader())
+    }
+
+    /// All satellites that pass the filters, which are query parameters of the API.
+    pub fn list(&self, filters: &[(&str, &str)]) -> anyhow::Result<Vec<SatelliteJson>> {
+        let mut satellites = Vec::new();
+        let mut cursor: Option<String> = None;
+        loop {
+            let mut request = self
+                .agent
+                .get(format!("{}/v1/satellites", self.base))
+                .header("authorization", self.bearer())
+                .query("limit", "1000")
+                .query_pairs(filters.iter().copied());
+            if let Some(cursor) = &cursor {
+                request = request.query("cursor", cursor);
+            }
+            let page: Page = self.read(request.call())?;
+            satellites.extend(page.satellites);
+            match page.next_cursor {
+                Some(next) => cursor = Some(next),
+                None => return Ok(satellites),
+            }
+        }
+    }
+
+    /// One satellite.
+    pub fn get(&self, id: Uuid) -> anyhow::Result<SatelliteJson> {
+        let request = self.agent.get(format!("{}/v1/satellites/{id}", self.base));
+        self.read(request.header("authorization", self.bearer()).call())
+    }
+
+    /// Removes a satellite.
+    pub fn remove(&self, id: Uuid) -> anyhow::Result<()> {
+        let request = self.agent.delete(format!("{}/v1/satellites/{id}", self.base));
+        self.answer(request.header("authorization", self.bearer()).call()).map(drop)
+    }
+
+    /// Replaces a satellite's token: the old one is void.
+    pub fn rotate_token(&self, id: Uuid) -> anyhow::Result<Created> {
+        let request = self.agent.post(format!("{}/v1/satellites/{id}/token", self.base));
+        self.read(request.header("authorization", self.bearer()).send_empty())
+    }
+
+    /// What a satellite is to check.
+    pub fn assignments(&self, id: Uuid) -> anyhow::Result<Assignments> {
+        let request = self.agent.get(format!("{}/v1/satellites/{id}/assignments", self.base));
+        self.read(request.header("authorization", self.bearer()).call())
+    }
+
+    /// Replaces what a satellite is to check.
+    pub fn assign(&self, id: Uuid, list: &serde_json::Value) -> anyhow::Result<Assignments> {
+        let request = self.agent.put(format!("{}/v1/satellites/{id}/assignments", self.base));
+        self.read(request.header("authorization", self.bearer()).send_json(list))
+    }
+
+    fn bearer(&self) -> String {
+        format!("Bearer {}", self.token.expose_secret())
+    }
+
+    fn read<T: DeserializeOwned>(
+        &self,
+        answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+    ) -> anyhow::Result<T> {
+        let mut answer = self.answer(answer)?;
+        answer.body_mut().read_json().context("the server's answer is not what it should be")
+    }
+
+    fn answer(
+        &self,
+        answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+    ) -> anyhow::Result<ureq::http::Response<ureq::Body>> {
+        let mut answer = answer.map_err(|error| {
+            anyhow!("cannot reach groundstation at {}: {error} (is `groundstation serve` running there?)", self.base)
+        })?;
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        let status = answer.status().as_u16();
+        let problem = answer.body_mut().read_json::<Problem>();
+        let (title, detail) = match problem {
+            Ok(problem) => (problem.title, problem.detail),
+            Err(_) => (self.base.clone(), "no word of why".to_owned()),
+        };
+        Err(Refused { title, status, detail }.into())
+    }
+}

@@ -1,0 +1,405 @@
+//! The JSON that outsiders see: states, transitions, satellites, payloads, times.
+//!
+//! Wire types live only at the boundary; everything inside works with `lifecycle.rs`'s types.
+//! JSON is camelCase, times are RFC 3339 in UTC with milliseconds, fields are only ever added.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde_json::{Map, Value};
+use time::OffsetDateTime;
+use time::format_description::BorrowedFormatItem;
+use time::format_description::well_known::Rfc3339;
+use time::macros::format_description;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::domain::lifecycle::{Payload, State};
+use crate::domain::liveness::Status;
+
+const RFC_3339_MS: &[BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+
+/// A moment, to the millisecond: everything stored and sent is cut to it, so that what is printed
+/// is what was stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ToSchema)]
+#[schema(value_type = String, format = DateTime)]
+pub struct Timestamp(OffsetDateTime);
+
+impl Timestamp {
+    /// Cuts to the millisecond.
+    pub fn new(at: OffsetDateTime) -> Timestamp {
+        let at = at.to_offset(time::UtcOffset::UTC);
+        let whole = at.millisecond();
+        Timestamp(at.replace_millisecond(whole).unwrap_or(at))
+    }
+
+    /// The moment itself.
+    pub fn moment(self) -> OffsetDateTime {
+        self.0
+    }
+}
+
+impl std::fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = self.0.format(RFC_3339_MS).map_err(|_| std::fmt::Error)?;
+        f.write_str(&text)
+    }
+}
+
+impl std::str::FromStr for Timestamp {
+    type Err = time::error::Parse;
+
+    fn from_str(text: &str) -> Result<Timestamp, Self::Err> {
+        OffsetDateTime::parse(text, &Rfc3339).map(Timestamp::new)
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(|_| {
+            de::Error::custom("expected an RFC 3339 time such as 2026-03-01T12:00:00Z")
+        })
+    }
+}
+
+impl JsonSchema for Timestamp {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Timestamp".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "format": "date-time"})
+    }
+}
+
+/// The state of a connection, as sent and as stored in the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StateJson {
+    /// `online` or `offline`.
+    pub status: String,
+    /// The satellite's name.
+    pub name: String,
+    /// The satellite's region.
+    pub region: String,
+    /// The last heartbeat, or null after a clean disconnect.
+    pub last_seen_at: Option<Timestamp>,
+    /// The last edge.
+    pub last_event: Option<String>,
+    /// There, and true, while the satellite comes and goes too often.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub flapping: bool,
+}
+
+impl From<&State> for StateJson {
+    fn from(state: &State) -> StateJson {
+        StateJson {
+            status: state.status.as_str().to_owned(),
+            name: state.name.clone(),
+            region: state.region.clone(),
+            last_seen_at: state.last_seen_at.map(Timestamp::new),
+            last_event: state.last_event.map(|event| event.as_str().to_owned()),
+            flapping: state.flapping,
+        }
+    }
+}
+
+impl From<StateJson> for State {
+    /// A word this version does not know becomes "offline" or "no last event": neither fires.
+    fn from(json: StateJson) -> State {
+        State {
+            status: Status::from_str(&json.status).ok().unwrap_or(Status::Offline),
+            name: json.name,
+            region: json.region,
+            last_seen_at: json.last_seen_at.map(Timestamp::moment),
+            last_event: json.last_event.as_deref().and_then(|word| word.parse().ok()),
+            flapping: json.flapping,
+        }
+    }
+}
+
+/// Who caused a transition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Actor {
+    /// `system`, or `token` for a call of the administration API.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Which one: `system`, or the role of the token, never the token.
+    pub id: String,
+}
+
+impl Actor {
+    /// The service itself.
+    pub fn system() -> Actor {
+        Actor { kind: "system".to_owned(), id: "system".to_owned() }
+    }
+
+    /// The holder of the admin token.
+    pub fn admin() -> Actor {
+        Actor { kind: "token".to_owned(), id: "admin".to_owned() }
+    }
+}
+
+/// A transition, as read from the log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TransitionJson {
+    /// Its place in the whole log.
+    pub position: i64,
+    /// Its place among those of its satellite.
+    pub revision: i64,
+    /// Its identity, made before it was first tried.
+    pub change_id: Uuid,
+    /// What kind of entity changed.
+    pub kind: String,
+    /// The satellite.
+    pub id: Uuid,
+    /// What happened.
+    pub event: String,
+    /// Why.
+    pub reason: String,
+    /// In which session.
+    pub session: i64,
+    /// The state before, or null for a first edge.
+    pub prev: Option<StateJson>,
+    /// The state after, or null for a removal.
+    pub next: Option<StateJson>,
+    /// The fields that changed, with their new values.
+    #[schema(value_type = Object)]
+    pub delta: Map<String, Value>,
+    /// Their names.
+    pub changed_fields: Vec<String>,
+    /// Who caused it.
+    pub actor: Actor,
+    /// When it happened.
+    pub occurred_at: Timestamp,
+    /// When the log took it; never goes back with position.
+    pub recorded_at: Timestamp,
+}
+
+/// The fields in which `next` differs from `prev`, with their new values; all of them for a first
+/// edge, none for a removal.
+pub fn delta(prev: Option<&StateJson>, next: Option<&StateJson>) -> Vec<(String, Value)> {
+    let Some(next) = next else {
+        return Vec::new();
+    };
+    let before = prev.map(fields);
+    let is_told = |(i, field): &(usize, (&str, Value))| match &before {
+        Some(before) => before[*i] != *field,
+        // The mark is told only where it is set.
+        None => *field != ("flapping", Value::Bool(false)),
+    };
+    fields(next)
+        .into_iter()
+        .enumerate()
+        .filter(is_told)
+        .map(|(_, (name, value))| (name.to_owned(), value))
+        .collect()
+}
+
+fn fields(state: &StateJson) -> [(&'static str, Value); 6] {
+    let time = |at: Option<Timestamp>| at.map_or(Value::Null, |at| Value::from(at.to_string()));
+    [
+        ("status", Value::from(state.status.as_str())),
+        ("name", Value::from(state.name.as_str())),
+        ("region", Value::from(state.region.as_str())),
+        ("lastSeenAt", time(state.last_seen_at)),
+        ("lastEvent", state.last_event.as_deref().map_or(Value::Null, Value::from)),
+        ("flapping", Value::from(state.flapping)),
+    ]
+}
+
+/// A satellite, as the API shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SatelliteJson {
+    /// The satellite, and its agent's `clientId`.
+    pub id: Uuid,
+    /// Its name.
+    pub name: String,
+    /// Its region.
+    pub region: String,
+    /// Its tags.
+    pub tags: BTreeMap<String, String>,
+    /// What its agent said it can do.
+    pub capabilities: Vec<String>,
+    /// Its agent's version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// `online` or `offline`, at the moment of the read.
+    pub status: String,
+    /// The last heartbeat.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_heartbeat_at: Option<Timestamp>,
+    /// The last heartbeat, or null after a clean disconnect.
+    pub last_seen_at: Option<Timestamp>,
+    /// The last edge; absent while it has never connected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_event: Option<String>,
+    /// There, and true, while it comes and goes too often.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub flapping: bool,
+    /// Its own offline threshold, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offline_threshold_ms: Option<i64>,
+    /// When it was registered.
+    pub created_at: Timestamp,
+    /// What another system last knew of it, if it was copied from there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imported: Option<ImportedJson>,
+}
+
+/// What another system knew of a satellite: that system's edge and heartbeat, none of ours.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ImportedJson {
+    /// Its last edge there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_event: Option<String>,
+    /// Its last heartbeat there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_heartbeat_at: Option<Timestamp>,
+    /// When it was last copied.
+    pub imported_at: Timestamp,
+}
+
+/// The body of a message on the bus.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum PayloadJson {
+    /// Of a trigger.
+    Edge(EdgeJson),
+    /// Of the cleanup signal.
+    Removed(RemovedJson),
+}
+
+/// The body of a trigger.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EdgeJson {
+    /// The satellite.
+    pub satellite_id: Uuid,
+    /// The satellite's name.
+    pub name: String,
+    /// The satellite's region.
+    pub region: String,
+    /// Whether the satellite is there now.
+    #[schemars(extend("enum" = ["online", "offline"]))]
+    pub status: String,
+    /// The last heartbeat, or null after a clean disconnect.
+    pub last_seen_at: Option<Timestamp>,
+}
+
+/// The body of the cleanup signal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RemovedJson {
+    /// The satellite.
+    pub satellite_id: Uuid,
+}
+
+impl From<Payload<'_>> for PayloadJson {
+    fn from(payload: Payload<'_>) -> PayloadJson {
+        match payload {
+            Payload::Edge { satellite, state } => PayloadJson::Edge(EdgeJson {
+                satellite_id: satellite.0,
+                name: state.name.clone(),
+                region: state.region.clone(),
+                status: state.status.as_str().to_owned(),
+                last_seen_at: state.last_seen_at.map(Timestamp::new),
+            }),
+            Payload::Removed { satellite } => {
+                PayloadJson::Removed(RemovedJson { satellite_id: satellite.0 })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use time::macros::datetime;
+
+    fn state(status: &str, last_seen_at: Option<Timestamp>, last_event: &str) -> StateJson {
+        StateJson {
+            status: status.to_owned(),
+            name: "edge-eu".to_owned(),
+            region: "eu".to_owned(),
+            last_seen_at,
+            last_event: Some(last_event.to_owned()),
+            flapping: false,
+        }
+    }
+
+    #[test]
+    fn times_are_utc_with_exactly_three_digits() {
+        let cases = [
+            (datetime!(2026-03-01 12:00:00 UTC), "2026-03-01T12:00:00.000Z"),
+            (datetime!(2026-03-01 12:00:00.123_999_999 UTC), "2026-03-01T12:00:00.123Z"),
+            (datetime!(2026-03-01 12:00:00.5 +2), "2026-03-01T10:00:00.500Z"),
+        ];
+        for (at, text) in cases {
+            assert_eq!(Timestamp::new(at).to_string(), text);
+            assert_eq!(text.parse::<Timestamp>().expect("parses"), Timestamp::new(at));
+        }
+        assert!("yesterday".parse::<Timestamp>().is_err());
+    }
+
+    #[test]
+    fn the_delta_of_a_change_names_what_changed_in_the_order_of_the_state() {
+        let now = Timestamp::new(datetime!(2026-03-01 12:00:00 UTC));
+        let away = state("offline", None, "disconnected");
+        let here = state("online", Some(now), "connected");
+        let changed = delta(Some(&away), Some(&here));
+        let names: Vec<_> = changed.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["status", "lastSeenAt", "lastEvent"]);
+        assert_eq!(changed[1].1, json!("2026-03-01T12:00:00.000Z"));
+        assert_eq!(delta(None, Some(&here)).len(), 5);
+        assert_eq!(delta(Some(&here), None), []);
+        assert_eq!(delta(Some(&here), Some(&here)), []);
+    }
+
+    #[test]
+    fn payloads_have_exactly_the_fields_of_the_contract() {
+        let edge = PayloadJson::Edge(EdgeJson {
+            satellite_id: Uuid::nil(),
+            name: "a".to_owned(),
+            region: "eu".to_owned(),
+            status: "offline".to_owned(),
+            last_seen_at: None,
+        });
+        assert_eq!(
+            serde_json::to_value(edge).expect("json"),
+            json!({"satelliteId": Uuid::nil(), "name": "a", "region": "eu",
+                   "status": "offline", "lastSeenAt": null})
+        );
+        let removed = PayloadJson::Removed(RemovedJson { satellite_id: Uuid::nil() });
+        assert_eq!(
+            serde_json::to_value(removed).expect("json"),
+            json!({"satelliteId": Uuid::nil()})
+        );
+    }
+
+    #[test]
+    fn a_state_round_trips_and_an_unknown_word_is_no_event() {
+        let json = state("online", None, "rebooted");
+        let state = State::from(json);
+        assert_eq!(state.last_event, None);
+        assert_eq!(StateJson::from(&state).last_event, None);
+    }
+}

@@ -1,0 +1,703 @@
+//! Results of checks on their way to JetStream: each waits here until the stream has it.
+//!
+//! A session offers what its satellite was assigned to say; the [`Publisher`] asks the database once
+//! more, in one statement for a whole batch, whether it still is: what was revoked before that is
+//! not passed on, whatever this pod's memory says. Only the stream's acknowledgement counts as
+//! delivered. While NATS or the database is away results wait, bounded in number and bytes; beyond
+//! that the oldest of the satellite that takes the most room are dropped and counted for it. Satellites
+//! take turns, so that one with much to say holds up nobody.
+//!
+//! What a satellite reports is bounded in bytes as well, however often it comes back: whoever is over it is
+//! to be left unread for a while, and what comes all the same is dropped.
+//!
+//! What waits here is lost with the pod.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_nats::connection::State;
+use async_nats::jetstream::context::{GetStreamErrorKind, PublishErrorKind};
+use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::stream::{Config, DiscardPolicy};
+use async_nats::jetstream::{self, Context, ErrorCode};
+use bytes::Bytes;
+use deadpool_postgres::Object;
+use futures_util::future::join_all;
+use sha2::{Digest, Sha256};
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use crate::domain::lifecycle::SatelliteId;
+use crate::gateway::backends::body;
+use crate::gateway::intake::MAX_MESSAGE_BYTES;
+use crate::ingress::bucket::Rate;
+use crate::platform::database::{Database, Failed};
+use crate::platform::metrics::Metrics;
+use crate::registry::assignments;
+use crate::sessions::budgets::Budgets;
+
+/// The stream's name.
+pub const STREAM: &str = "SATELLITE_RESULTS";
+
+/// The stream's only subject.
+pub const SUBJECT: &str = "satellite.result";
+
+/// For how long, and how much of, results are kept on a stream that a pod makes: whoever consumes
+/// them is minutes behind at worst, and there is no end of them.
+const MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+const MAX_STREAM_BYTES: i64 = 256 * 1024 * 1024;
+
+/// For how long the stream knows a message id again: longer than any try is repeated.
+const DUPLICATE_WINDOW: Duration = Duration::from_secs(5 * 60);
+
+/// Results that wait in one pod, and their bytes.
+pub const MAX_WAITING: usize = 10_000;
+const MAX_WAITING_BYTES: usize = 32 * 1024 * 1024;
+
+// One of the largest messages there are does not push itself out.
+const _: () = assert!(MAX_WAITING_BYTES > MAX_MESSAGE_BYTES);
+
+/// What each that waits takes beside its bytes, so that one measure keeps both bounds.
+const COST_OF_ONE: usize = MAX_WAITING_BYTES / MAX_WAITING;
+
+/// So many assignments give a satellite as much to report again as every satellite has: then each of its
+/// checks may report the most that NATS usually carries once a minute.
+const ASSIGNMENTS_OF_A_SHARE: f32 = 32.0;
+
+/// What was cut off of a result counts for its satellite's budget as this part of its bytes: it is read, and
+/// goes nowhere. Pages of ten megabytes every minute must fit for a few checks.
+const CUT_OFF_SHARE: usize = 8;
+
+/// How long a satellite that reports too much is left unread at most: less than a heartbeat's interval, so that
+/// it is not given up for it.
+pub const LONGEST_REST: Duration = Duration::from_secs(10);
+
+/// Satellites named at once of which results were dropped; the others are counted together.
+const TOLD_AT_ONCE: usize = 20;
+
+/// Results under way at once, and their bytes: what a slow way to NATS carries before it counts as not
+/// acknowledged. One that is larger goes alone.
+const MAX_BATCH: usize = 256;
+const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
+
+/// What NATS carries as long as nobody has said so: its default.
+const USUAL_MAX_PAYLOAD: usize = 1024 * 1024;
+
+/// What a result needs of it beside its body, for its headers: type and id.
+const HEADER_BYTES: usize = 1024;
+
+/// How long the stream may take to acknowledge.
+const ACK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The pause after something failed, and how often NATS is looked for.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// How long a pod that ends goes on delivering what waits.
+const LAST_EFFORT: Duration = Duration::from_secs(5);
+
+/// How often it is told whose results were dropped.
+const TELL_INTERVAL: Duration = Duration::from_secs(60);
+
+/// A result that its satellite was assigned to say.
+#[derive(Debug, Clone)]
+pub struct Finding {
+    /// Who says it.
+    pub satellite: SatelliteId,
+    /// Of which config
+    pub config_id: String,
+    /// on which system.
+    pub system_id: String,
+    /// The version of the assignments that allowed it.
+    pub version: i64,
+    /// What is published.
+    pub body: Bytes,
+}
+
+impl Finding {
+    /// The same result has the same id, however often it is sent.
+    fn message_id(&self) -> String {
+        let digest = Sha256::digest(&self.body);
+        let hexadecimal: String = digest.iter().take(16).map(|b| format!("{b:02x}")).collect();
+        format!("{}-{hexadecimal}", self.satellite)
+    }
+}
+
+/// The results of one pod that wait.
+pub struct Results {
+    rate: Rate,
+    budgets: Mutex<Budgets>,
+    waiting: Mutex<Waiting>,
+    /// The most bytes of a body that can be published, as far as is known.
+    largest: AtomicUsize,
+    news: Notify,
+    metrics: Metrics,
+}
+
+#[derive(Default)]
+struct Waiting {
+    of: HashMap<SatelliteId, VecDeque<Finding>>,
+    /// Whose turn it is: each that has one waiting, once.
+    turns: VecDeque<SatelliteId>,
+    /// Who takes how much room.
+    costs: BTreeSet<(usize, SatelliteId)>,
+    cost_of: HashMap<SatelliteId, usize>,
+    count: usize,
+    bytes: usize,
+    /// Dropped since it was last told.
+    dropped: HashMap<SatelliteId, u64>,
+}
+
+impl Waiting {
+    fn push_back(&mut self, finding: Finding) {
+        self.charge(&finding);
+        self.queue(finding.satellite).push_back(finding);
+    }
+
+    fn push_front(&mut self, finding: Finding) {
+        self.charge(&finding);
+        self.queue(finding.satellite).push_front(finding);
+    }
+
+    fn queue(&mut self, satellite: SatelliteId) -> &mut VecDeque<Finding> {
+        match self.of.entry(satellite) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                self.turns.push_back(satellite);
+                entry.insert(VecDeque::new())
+            }
+        }
+    }
+
+    /// What comes next.
+    fn peek(&self) -> Option<&Finding> {
+        self.of.get(self.turns.front()?)?.front()
+    }
+
+    /// The oldest of whoever's turn it is.
+    fn next(&mut self) -> Option<Finding> {
+        let satellite = self.turns.pop_front()?;
+        let queue = self.of.get_mut(&satellite)?;
+        let finding = queue.pop_front()?;
+        if queue.is_empty() {
+            self.of.remove(&satellite);
+        } else {
+            self.turns.push_back(satellite);
+        }
+        self.discharge(&finding);
+        Some(finding)
+    }
+
+    /// The oldest of whoever takes the most room.
+    fn pop_of_largest(&mut self) -> Option<Finding> {
+        let (_, satellite) = *self.costs.last()?;
+        let queue = self.of.get_mut(&satellite)?;
+        let finding = queue.pop_front()?;
+        if queue.is_empty() {
+            self.of.remove(&satellite);
+            self.turns.retain(|waiting| *waiting != satellite);
+        }
+        self.discharge(&finding);
+        Some(finding)
+    }
+
+    fn charge(&mut self, finding: &Finding) {
+        self.count += 1;
+        self.bytes += finding.body.len();
+        let before = self.cost_of.get(&finding.satellite).copied().unwrap_or(0);
+        self.set_cost(finding.satellite, before, before + cost(finding));
+    }
+
+    fn discharge(&mut self, finding: &Finding) {
+        self.count -= 1;
+        self.bytes -= finding.body.len();
+        let before = self.cost_of.get(&finding.satellite).copied().unwrap_or(0);
+        self.set_cost(finding.satellite, before, before.saturating_sub(cost(finding)));
+    }
+
+    fn set_cost(&mut self, satellite: SatelliteId, before: usize, now: usize) {
+        self.costs.remove(&(before, satellite));
+        if now == 0 {
+            self.cost_of.remove(&satellite);
+        } else {
+            self.costs.insert((now, satellite));
+            self.cost_of.insert(satellite, now);
+        }
+    }
+}
+
+fn cost(finding: &Finding) -> usize {
+    finding.body.len() + COST_OF_ONE
+}
+
+impl Results {
+    /// None yet; each satellite may report so many bytes.
+    pub fn new(rate: Rate, metrics: Metrics) -> Results {
+        Results {
+            rate,
+            budgets: Mutex::new(Budgets::new(rate)),
+            waiting: Mutex::default(),
+            largest: AtomicUsize::new(USUAL_MAX_PAYLOAD - HEADER_BYTES),
+            news: Notify::new(),
+            metrics,
+        }
+    }
+
+    /// The most bytes of a body that can be published, as far as is known.
+    pub fn largest(&self) -> usize {
+        self.largest.load(Ordering::Relaxed)
+    }
+
+    /// Tells of a result that is passed on without what it found.
+    pub fn was_truncated(&self, satellite: SatelliteId, bytes: usize) {
+        self.metrics.results_truncated.inc();
+        debug!(%satellite, bytes, largest = self.largest(), "a result is more than NATS carries: truncated");
+    }
+
+    /// Takes a result that came in so many bytes, of a satellite with so many assignments, and says for how long
+    /// it is to be left unread. Never blocks: what there is no room for pushes out the oldest of whoever takes the most, and what is
+    /// far over its satellite's budget is dropped.
+    pub fn offer(&self, finding: Finding, received: usize, assigned: usize) -> Duration {
+        let credit = self.rate.per_second * LONGEST_REST.as_secs_f32();
+        let shares = 1.0 + assigned as f32 / ASSIGNMENTS_OF_A_SHARE;
+        let satellite = finding.satellite;
+        let cost = finding.body.len().max(received / CUT_OFF_SHARE);
+        let bytes = (cost as f32 / shares) as usize;
+        let mut budgets = self.budgets.lock().unwrap_or_else(PoisonError::into_inner);
+        let owed = budgets.spend(satellite, bytes, credit, Instant::now());
+        drop(budgets);
+        let mut waiting = self.lock();
+        let Ok(owed) = owed else {
+            *waiting.dropped.entry(satellite).or_default() += 1;
+            self.metrics.result("over_budget");
+            return LONGEST_REST;
+        };
+        waiting.push_back(finding);
+        self.keep_bounds(&mut waiting);
+        drop(waiting);
+        self.news.notify_one();
+        Duration::from_secs_f32(owed / self.rate.per_second).min(LONGEST_REST)
+    }
+
+    fn take(&self) -> Vec<Finding> {
+        let mut waiting = self.lock();
+        let (mut taken, mut bytes) = (Vec::new(), 0);
+        while taken.len() < MAX_BATCH
+            && let Some(next) = waiting.peek()
+        {
+            bytes += next.body.len();
+            if bytes > MAX_BATCH_BYTES && !taken.is_empty() {
+                break;
+            }
+            taken.extend(waiting.next());
+        }
+        self.metrics.results_waiting.set(waiting.count as i64);
+        taken
+    }
+
+    /// They are the oldest still.
+    fn put_back(&self, findings: Vec<Finding>) {
+        let mut waiting = self.lock();
+        for finding in findings.into_iter().rev() {
+            waiting.push_front(finding);
+        }
+        self.keep_bounds(&mut waiting);
+    }
+
+    fn keep_bounds(&self, waiting: &mut Waiting) {
+        while waiting.count > MAX_WAITING || waiting.bytes > MAX_WAITING_BYTES {
+            let Some(oldest) = waiting.pop_of_largest() else { break };
+            *waiting.dropped.entry(oldest.satellite).or_default() += 1;
+            self.metrics.result("overflowed");
+        }
+        self.metrics.results_waiting.set(waiting.count as i64);
+    }
+
+    fn len(&self) -> usize {
+        self.lock().count
+    }
+
+    fn take_dropped(&self) -> HashMap<SatelliteId, u64> {
+        std::mem::take(&mut self.lock().dropped)
+    }
+
+    /// Valid after a panic elsewhere: every change to it is one call.
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The task that publishes them.
+pub struct Publisher {
+    /// What it publishes.
+    pub results: Arc<Results>,
+    /// The way to the stream.
+    pub nats: async_nats::Client,
+    /// Where the assignments in force are.
+    pub database: Database,
+    /// What it counts.
+    pub metrics: Metrics,
+}
+
+/// Why a batch was not delivered, for now.
+#[derive(Debug, thiserror::Error)]
+enum Held {
+    #[error("NATS is away")]
+    NatsAway,
+    #[error("the stream {STREAM} cannot be used: {0}")]
+    Stream(String),
+    #[error("the assignments in force cannot be read: {0:#}")]
+    Database(Failed),
+    #[error("{0} results were not acknowledged")]
+    Unacknowledged(usize),
+}
+
+impl Publisher {
+    /// Publishes until told to stop, then what it can within [`LAST_EFFORT`].
+    pub async fn run(self, stop: CancellationToken) {
+        let mut jetstream = jetstream::new(self.nats.clone());
+        jetstream.set_timeout(ACK_TIMEOUT);
+        let mut stream = None;
+        let mut held = false;
+        let mut told_at = Instant::now();
+        let mut last_effort = None;
+        loop {
+            let delivered = self.deliver(&jetstream, &mut stream).await;
+            let mut tell = told_at.elapsed() > TELL_INTERVAL;
+            match &delivered {
+                // Nothing waits: whatever was dropped is all of it.
+                Ok(0) => tell = true,
+                Ok(_) if std::mem::take(&mut held) => {
+                    info!("results are delivered again");
+                    tell = true;
+                }
+                Ok(_) => {}
+                Err(why) if self.results.len() > 0 && !std::mem::replace(&mut held, true) => {
+                    warn!(%why, waiting = self.results.len(), "results wait");
+                }
+                Err(_) => {}
+            }
+            if tell {
+                self.tell_dropped();
+                told_at = Instant::now();
+            }
+            if stop.is_cancelled() {
+                let until = *last_effort.get_or_insert_with(|| Instant::now() + LAST_EFFORT);
+                if self.results.len() == 0 || Instant::now() > until {
+                    break;
+                }
+            }
+            match delivered {
+                Ok(0) => tokio::select! {
+                    () = self.results.news.notified() => {}
+                    () = stop.cancelled() => {}
+                },
+                Ok(_) => {}
+                Err(_) => tokio::time::sleep(PAUSE).await,
+            }
+        }
+        let lost = self.results.len();
+        if lost > 0 {
+            warn!(lost, "the pod ends with results that were not delivered");
+        }
+        self.tell_dropped();
+    }
+
+    /// Those of whom the most were dropped are named.
+    fn tell_dropped(&self) {
+        let mut dropped: Vec<_> = self.results.take_dropped().into_iter().collect();
+        dropped.sort_unstable_by_key(|(_, count)| std::cmp::Reverse(*count));
+        for (satellite, dropped) in dropped.iter().take(TOLD_AT_ONCE) {
+            warn!(%satellite, dropped, "results were dropped, oldest first: it reported too much, or too many waited");
+        }
+        let others = dropped.get(TOLD_AT_ONCE..).unwrap_or_default();
+        if !others.is_empty() {
+            let dropped: u64 = others.iter().map(|(_, count)| count).sum();
+            warn!(
+                satellites = others.len(),
+                dropped, "results of other satellites were dropped as well"
+            );
+        }
+    }
+
+    /// Delivers one batch, and says how many it was. `stream` is the most bytes of a message that the
+    /// stream takes, once it is known to be there.
+    async fn deliver(
+        &self,
+        jetstream: &Context,
+        stream: &mut Option<usize>,
+    ) -> Result<usize, Held> {
+        if self.nats.connection_state() != State::Connected {
+            *stream = None;
+            return Err(Held::NatsAway);
+        }
+        let carries = match *stream {
+            Some(carries) => carries,
+            None => ensure(jetstream).await.map_err(|error| Held::Stream(format!("{error:#}")))?,
+        };
+        *stream = Some(carries);
+        let largest = self.nats.max_payload().min(carries).saturating_sub(HEADER_BYTES);
+        self.results.largest.store(largest, Ordering::Relaxed);
+        let taken = self.results.take();
+        if taken.is_empty() {
+            return Ok(0);
+        }
+        let count = taken.len();
+        let in_force = match self.in_force(&taken).await {
+            Ok(in_force) => in_force,
+            Err(failed) => {
+                self.results.put_back(taken);
+                return Err(Held::Database(failed));
+            }
+        };
+        let mut allowed = Vec::with_capacity(count);
+        for (finding, in_force) in taken.into_iter().zip(in_force) {
+            if in_force {
+                allowed.push(self.as_far_as_it_goes(finding));
+            } else {
+                self.metrics.result("revoked");
+                info!(satellite = %finding.satellite, config = %finding.config_id,
+                    "a result whose assignment was revoked was dropped");
+            }
+        }
+        let left = self.publish(jetstream, allowed).await;
+        if left.is_empty() {
+            return Ok(count);
+        }
+        let unacknowledged = left.len();
+        *stream = None;
+        self.results.put_back(left);
+        Err(Held::Unacknowledged(unacknowledged))
+    }
+
+    /// Which of these are still allowed by the assignments in force.
+    async fn in_force(&self, findings: &[Finding]) -> Result<Vec<bool>, Failed> {
+        let mut in_force = vec![true; findings.len()];
+        let known: Vec<_> = findings.iter().map(|f| (f.satellite, f.version)).collect();
+        let changed = async |client: &mut Object| assignments::changed(client, &known).await;
+        for (n, now) in self.database.run(changed).await? {
+            if let (Some(allowed), Some(finding)) = (in_force.get_mut(n), findings.get(n)) {
+                *allowed = now.allows(&finding.config_id, &finding.system_id);
+            }
+        }
+        Ok(in_force)
+    }
+
+    /// What waited while nobody knew that it was too much.
+    fn as_far_as_it_goes(&self, finding: Finding) -> Finding {
+        if finding.body.len() <= self.results.largest() {
+            return finding;
+        }
+        match body::truncated(&finding.body) {
+            Ok(body) => {
+                self.results.was_truncated(finding.satellite, finding.body.len());
+                Finding { body, ..finding }
+            }
+            Err(error) => {
+                error!(%error, "a result cannot be truncated");
+                finding
+            }
+        }
+    }
+
+    /// Publishes these in order and waits until the stream has them; gives back what it has not.
+    async fn publish(&self, jetstream: &Context, findings: Vec<Finding>) -> Vec<Finding> {
+        let until = Instant::now() + ACK_TIMEOUT;
+        let mut sent = Vec::with_capacity(findings.len());
+        for finding in findings {
+            let message = PublishMessage::build()
+                .payload(finding.body.clone())
+                .header("Content-Type", "application/json")
+                .message_id(finding.message_id());
+            let ack = timeout_at(until, jetstream.send_publish(SUBJECT, message)).await;
+            sent.push((finding, ack));
+        }
+        let acknowledged = sent.into_iter().map(async |(finding, ack)| {
+            let ack = match ack {
+                Ok(Ok(ack)) => timeout_at(until, ack.into_future()).await,
+                Ok(Err(error)) => Ok(Err(error)),
+                Err(elapsed) => Err(elapsed),
+            };
+            match ack {
+                // A server of a cluster knows the id of a message it did not store, and says so.
+                Ok(Ok(ack)) if ack.sequence == 0 => {
+                    debug!("a result is said to be a repetition of one that was not stored");
+                    Some(finding)
+                }
+                Ok(Ok(_)) => {
+                    self.metrics.result("delivered");
+                    None
+                }
+                Ok(Err(error)) if error.kind() == PublishErrorKind::MaxPayloadExceeded => {
+                    self.metrics.result("too_large");
+                    error!(satellite = %finding.satellite, bytes = finding.body.len(),
+                        "a result is larger than the NATS server takes: dropped");
+                    None
+                }
+                Ok(Err(error)) => {
+                    debug!(%error, "a result was not acknowledged");
+                    Some(finding)
+                }
+                Err(_) => Some(finding),
+            }
+        });
+        join_all(acknowledged).await.into_iter().flatten().collect()
+    }
+}
+
+/// Makes the stream if it is not there. One that an operator made is taken as it is, as long as it
+/// has the subject. The most bytes of a message that it takes.
+async fn ensure(jetstream: &Context) -> anyhow::Result<usize> {
+    match jetstream.get_stream(STREAM).await {
+        Ok(stream) => {
+            let config = &stream.cached_info().config;
+            anyhow::ensure!(
+                config.subjects.iter().any(|subject| subject == SUBJECT),
+                "it exists without the subject {SUBJECT}: add it"
+            );
+            // None, or -1, is no limit.
+            let largest = usize::try_from(config.max_message_size).unwrap_or(0);
+            return Ok(if largest == 0 { usize::MAX } else { largest });
+        }
+        Err(error)
+            if !matches!(error.kind(), GetStreamErrorKind::JetStream(error)
+            if error.error_code() == ErrorCode::STREAM_NOT_FOUND) =>
+        {
+            anyhow::bail!("{error}");
+        }
+        Err(_) => {}
+    }
+    let config = Config {
+        name: STREAM.to_owned(),
+        subjects: vec![SUBJECT.to_owned()],
+        description: Some("Results of checks, as satellites reported them".to_owned()),
+        max_age: MAX_AGE,
+        max_bytes: MAX_STREAM_BYTES,
+        discard: DiscardPolicy::Old,
+        duplicate_window: DUPLICATE_WINDOW,
+        ..Config::default()
+    };
+    jetstream.create_stream(config).await?;
+    info!("made the stream {STREAM}");
+    Ok(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    fn finding(satellite: u128, body: &str) -> Finding {
+        Finding {
+            satellite: SatelliteId(Uuid::from_u128(satellite)),
+            config_id: "c".to_owned(),
+            system_id: "s".to_owned(),
+            version: 1,
+            body: Bytes::from(body.to_owned()),
+        }
+    }
+
+    fn unbounded() -> Results {
+        Results::new(Rate { burst: 1e9, per_second: 1e9 }, Metrics::new())
+    }
+
+    fn bodies(results: &Results) -> Vec<Bytes> {
+        results.take().into_iter().map(|finding| finding.body).collect()
+    }
+
+    #[test]
+    fn what_is_put_back_is_first_again() {
+        let results = unbounded();
+        for body in ["a", "b", "c"] {
+            results.offer(finding(1, body), 0, 0);
+        }
+        let taken = results.take();
+        results.offer(finding(1, "d"), 0, 0);
+        results.put_back(taken);
+        assert_eq!(bodies(&results), ["a", "b", "c", "d"]);
+        assert_eq!(results.lock().bytes, 0);
+    }
+
+    #[test]
+    fn a_batch_has_so_many_bytes_and_one_that_is_larger_goes_alone() {
+        let results = unbounded();
+        let large = "x".repeat(MAX_BATCH_BYTES + 1);
+        for body in ["a", "b", &large, "c"] {
+            results.offer(finding(1, body), 0, 0);
+        }
+        let batches: Vec<usize> = (0..4).map(|_| results.take().len()).collect();
+        assert_eq!(batches, [2, 1, 1, 0]);
+    }
+
+    #[test]
+    fn the_oldest_of_whoever_takes_the_most_room_go_first_and_are_counted_for_it() {
+        let results = unbounded();
+        let large = "x".repeat(1024 * 1024);
+        results.offer(finding(1, "first"), 0, 0);
+        results.offer(finding(2, "second"), 0, 0);
+        for _ in 0..40 {
+            results.offer(finding(3, &large), 0, 0);
+        }
+        let id = |n| SatelliteId(Uuid::from_u128(n));
+        assert_eq!(results.take_dropped(), HashMap::from([(id(3), 9)]));
+        assert_eq!(results.len(), 33);
+        for n in 0..MAX_WAITING {
+            results.offer(finding(4, &n.to_string()), 0, 0);
+        }
+        // By now the many small ones take more room than the few large ones.
+        assert_eq!(results.take_dropped(), HashMap::from([(id(4), 33)]));
+        assert_eq!(results.len(), MAX_WAITING);
+        let waiting = results.lock();
+        assert_eq!((waiting.of[&id(1)].len(), waiting.of[&id(2)].len()), (1, 1));
+        assert_eq!(waiting.of[&id(3)].len(), 31);
+    }
+
+    #[test]
+    fn satellites_take_turns() {
+        let results = unbounded();
+        for n in 0..MAX_BATCH {
+            results.offer(finding(1, &n.to_string()), 0, 0);
+        }
+        results.offer(finding(2, "mine"), 0, 0);
+        assert!(bodies(&results).iter().take(2).any(|body| body == "mine"));
+        assert_eq!(bodies(&results).len(), 1);
+        let waiting = results.lock();
+        assert!(waiting.of.is_empty() && waiting.costs.is_empty() && waiting.turns.is_empty());
+        assert!(waiting.cost_of.is_empty() && (waiting.count, waiting.bytes) == (0, 0));
+    }
+
+    #[test]
+    fn what_was_cut_off_of_a_result_counts_as_an_eighth() {
+        let results = Results::new(Rate { burst: 100.0, per_second: 10.0 }, Metrics::new());
+        assert_eq!(results.offer(finding(1, "x"), 800, 0), Duration::ZERO);
+        assert!(results.offer(finding(1, "x"), 160, 0) > Duration::from_secs(1));
+    }
+
+    #[test]
+    fn whoever_reports_too_much_is_to_be_left_unread_and_is_dropped_if_it_goes_on() {
+        let rate = Rate { burst: 100.0, per_second: 10.0 };
+        let results = Results::new(rate, Metrics::new());
+        let body = "x".repeat(60);
+        assert_eq!(results.offer(finding(1, &body), 0, 0), Duration::ZERO);
+        let rest = results.offer(finding(1, &body), 0, 0);
+        assert!(rest > Duration::from_secs(1) && rest <= Duration::from_secs(2), "{rest:?}");
+        for _ in 0..5 {
+            results.offer(finding(1, &body), 0, 0);
+        }
+        assert_eq!(results.len(), 4, "ten seconds' worth ahead of its budget, and no more");
+        assert_eq!(results.offer(finding(2, &body), 0, 0), Duration::ZERO);
+        assert_eq!(results.take_dropped().len(), 1);
+    }
+
+    #[test]
+    fn the_same_result_has_the_same_id_and_no_other_has() {
+        let id = finding(1, "a").message_id();
+        assert_eq!(finding(1, "a").message_id(), id);
+        assert_ne!(finding(1, "b").message_id(), id);
+        assert_ne!(finding(2, "a").message_id(), id);
+    }
+}

@@ -1,0 +1,145 @@
+//! A number of permits for which one waits in turn: those who took little lately before those who took much, and
+//! among those the one that has waited longest.
+//!
+//! Whoever is first and does not fit keeps those behind it waiting, or it would never fit.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+/// See the module.
+pub struct Lane(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    free: u64,
+    /// Those who took little, and the others.
+    waiting: [VecDeque<Waiting>; 2],
+}
+
+struct Waiting {
+    count: u64,
+    to: oneshot::Sender<Given>,
+}
+
+/// So many permits, until dropped.
+pub struct Given {
+    lane: Arc<Lane>,
+    count: u64,
+}
+
+impl Drop for Given {
+    fn drop(&mut self) {
+        self.lane.lock().free += self.count;
+        self.lane.give();
+    }
+}
+
+impl Lane {
+    /// So many, all of them free.
+    pub fn of(count: u64) -> Arc<Lane> {
+        Arc::new(Lane(Mutex::new(State { free: count, ..State::default() })))
+    }
+
+    /// Whether anybody waits.
+    pub fn is_waited_for(&self) -> bool {
+        self.lock().is_waited_for()
+    }
+
+    /// So many, if they are free and nobody waits.
+    pub fn try_take(self: &Arc<Self>, count: u64) -> Option<Given> {
+        let mut state = self.lock();
+        if state.is_waited_for() || state.free < count {
+            return None;
+        }
+        state.free -= count;
+        Some(Given { lane: self.clone(), count })
+    }
+
+    /// So many, when it is this one's turn. Whoever drops the receiver waits no more.
+    pub fn take(self: &Arc<Self>, count: u64, took_much: bool) -> oneshot::Receiver<Given> {
+        let (to, given) = oneshot::channel();
+        self.lock().waiting[usize::from(took_much)].push_back(Waiting { count, to });
+        self.give();
+        given
+    }
+
+    /// Gives what is free to those whose turn it is. What somebody does not take any more comes back, and is given
+    /// to the next.
+    fn give(self: &Arc<Self>) {
+        loop {
+            let Some(Waiting { count, to }) = self.lock().next() else { return };
+            drop(to.send(Given { lane: self.clone(), count }));
+        }
+    }
+
+    /// How many are free.
+    #[cfg(test)]
+    pub fn free(&self) -> u64 {
+        self.lock().free
+    }
+
+    /// The numbers are right after a panic elsewhere: nothing here can panic halfway.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn is_waited_for(&self) -> bool {
+        self.waiting.iter().flatten().any(|waiting| !waiting.to.is_closed())
+    }
+
+    fn next(&mut self) -> Option<Waiting> {
+        for waiting in &mut self.waiting {
+            while waiting.front().is_some_and(|first| first.to.is_closed()) {
+                waiting.pop_front();
+            }
+            if let Some(first) = waiting.front() {
+                self.free = self.free.checked_sub(first.count)?;
+                return waiting.pop_front();
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_took_little_goes_first_and_among_those_who_waits_longest() {
+        let lane = Lane::of(10);
+        let all = lane.try_take(10).expect("free");
+        let mut much = lane.take(4, true);
+        let mut first = lane.take(6, false);
+        let mut second = lane.take(6, false);
+        assert!(lane.is_waited_for() && lane.try_take(1).is_none());
+        drop(all);
+        let first = first.try_recv().expect("its turn");
+        assert!(second.try_recv().is_err(), "it does not fit");
+        assert!(much.try_recv().is_err(), "it would fit, and is behind");
+        drop(first);
+        let second = second.try_recv().expect("its turn");
+        let much = much.try_recv().expect("its turn");
+        assert!(!lane.is_waited_for());
+        drop((second, much));
+        assert!(lane.try_take(10).is_some());
+    }
+
+    #[test]
+    fn who_waits_no_more_keeps_nobody_waiting_and_what_it_was_given_comes_back() {
+        let lane = Lane::of(10);
+        let all = lane.try_take(10).expect("free");
+        drop(lane.take(10, false));
+        assert!(!lane.is_waited_for());
+        let given_and_gone = lane.take(10, false);
+        let mut next = lane.take(10, true);
+        drop(all);
+        assert!(next.try_recv().is_err());
+        drop(given_and_gone);
+        assert!(next.try_recv().is_ok());
+    }
+}

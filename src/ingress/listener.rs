@@ -1,0 +1,414 @@
+//! The door: every connection of this pod, from its acceptance to its requests.
+//!
+//! Owns the accept loop, TLS, and the limits that hold before anybody has said who he is. The
+//! routes behind it are told by [`Arrival`] where a request comes from and until when it has to
+//! be authenticated. A request that has come is never cut short here. Knows nothing of satellites.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::Router;
+use axum::body::{Body, Bytes, HttpBody};
+use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, Version, header};
+use axum::response::{IntoResponse, Response};
+use hyper::body::{Frame, SizeHint};
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use strum::IntoEnumIterator;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+use super::access_log::Access;
+use super::admission::{Addresses, Place};
+use super::arrival::{Arrival, HangUp};
+use super::bucket::Rate;
+use super::patient::Patient;
+use super::proxy_protocol::{self, ProxyProtocol};
+use super::refusal::Refusal;
+use super::settings::Settings;
+use super::tls::Tls;
+use crate::platform::metrics::{Counted, Metrics};
+
+/// Connections that the system completes while none is accepted; beyond them a client hears nothing
+/// and asks again after a second, then after two and four. A fleet that comes at once is let to
+/// the door, where those who are too many are told so. The system may have a smaller bound of its
+/// own (Linux: `net.core.somaxconn`, 4,096).
+const BACKLOG: u32 = 4_096;
+
+/// How long the door rests when the system has no more file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
+
+/// What of a request is read at once, beyond its headers. hyper wants 8 KiB at least.
+const READ_AHEAD_BYTES: usize = 8 * 1024;
+
+/// Lines about those who were refused: so many at once, then one every six seconds.
+pub const REFUSALS_TOLD: Rate = Rate { burst: 20.0, per_second: 1.0 / 6.0 };
+
+/// What is answered to a request that does not say for which host it is.
+const NO_HOST: &str = "the header Host must be there once";
+
+/// For how long a browser that was here once speaks TLS to this host and nothing else: two years.
+const STRICT_TRANSPORT: &str = "max-age=63072000";
+
+/// See the module.
+pub struct Door {
+    settings: Settings,
+    addresses: Arc<Addresses>,
+    tls: Option<Arc<Tls>>,
+    metrics: Metrics,
+}
+
+impl Door {
+    /// For probes and metrics, with the same bounds for itself: whatever happens at the other door, this one
+    /// answers. In plain text, and to whoever is there: no proxy is in front of it.
+    pub fn for_operators(settings: &Settings, metrics: Metrics) -> anyhow::Result<Arc<Door>> {
+        Door::new(
+            Settings { tls: None, proxy_protocol: ProxyProtocol::Off, ..settings.clone() },
+            metrics,
+        )
+    }
+
+    /// With these settings. Reads certificate and key, where there are any.
+    pub fn new(settings: Settings, metrics: Metrics) -> anyhow::Result<Arc<Door>> {
+        let tls = settings.tls.clone().map(Tls::load).transpose().context("TLS")?;
+        let addresses = Arc::new(Addresses::new(settings.bounds));
+        metrics.show_limits(Refusal::iter().map(Refusal::as_str));
+        Ok(Arc::new(Door { settings, addresses, tls: tls.map(Arc::new), metrics }))
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The certificate in use, where TLS is served.
+    pub fn tls(&self) -> Option<&Arc<Tls>> {
+        self.tls.as_ref()
+    }
+
+    /// Whether a browser may do this; whoever sends no `Origin` is no browser.
+    pub fn check_origin(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        let mut origins = headers.get_all(header::ORIGIN).iter();
+        let allowed = origins.all(|origin| {
+            self.settings
+                .allowed_origins
+                .iter()
+                .any(|allowed| origin.as_bytes().eq_ignore_ascii_case(allowed.as_bytes()))
+        });
+        if allowed { Ok(()) } else { Err(Refusal::Origin) }
+    }
+
+    /// A place for a socket that is not authenticated yet.
+    pub fn handshake(&self, client: IpAddr) -> Result<Place, Refusal> {
+        let (place, somebody_left) = self.addresses.handshake(client, Instant::now())?;
+        if somebody_left {
+            self.metrics.refused(Refusal::HandshakeShed);
+        }
+        Ok(place)
+    }
+
+    /// Remembers that somebody authenticated from there.
+    pub fn succeeded(&self, client: IpAddr) {
+        self.addresses.succeeded(client, Instant::now());
+    }
+
+    /// Remembers that a wrong administrator's token came from there; false where too many did lately.
+    pub fn wrong_token(&self, client: IpAddr) -> bool {
+        self.addresses.wrong_token(client, Instant::now())
+    }
+
+    /// Remembers that an authentication from there failed.
+    pub fn failed(&self, client: IpAddr) {
+        self.addresses.failed(client, Instant::now());
+    }
+
+    /// Remembers that somebody from there had a place and said nothing with it.
+    pub fn silent(&self, client: IpAddr) {
+        self.addresses.silent(client, Instant::now());
+    }
+
+    /// Accepts and serves connections until `stop`, then until the last request has ended.
+    pub async fn serve(
+        self: Arc<Self>,
+        listener: TcpListener,
+        routes: Router,
+        stop: CancellationToken,
+    ) {
+        let connections = TaskTracker::new();
+        loop {
+            let (stream, peer) = tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, peer)) => (stream, peer.ip().to_canonical()),
+                    Err(error) => {
+                        rest(&error).await;
+                        continue;
+                    }
+                },
+                () = stop.cancelled() => break,
+            };
+            let now = Instant::now();
+            // All that comes through a proxy has its address.
+            let counted = (!self.settings.proxies.trust(peer)).then_some(peer);
+            match self.addresses.connection(counted, now) {
+                Ok((place, somebody_left)) => {
+                    if somebody_left {
+                        self.metrics.refused(Refusal::ConnectionShed);
+                    }
+                    let deadline = now + self.settings.authentication_timeout;
+                    let arrival = Arrival { peer, client: peer, deadline };
+                    let (door, routes) = (self.clone(), routes.clone());
+                    connections.spawn(door.connection(
+                        stream,
+                        arrival,
+                        place,
+                        routes,
+                        stop.clone(),
+                    ));
+                }
+                Err(refusal) => self.metrics.refused(refusal),
+            }
+        }
+        drop(listener);
+        connections.close();
+        connections.wait().await;
+    }
+
+    /// One connection, until it ends or becomes a WebSocket.
+    async fn connection(
+        self: Arc<Self>,
+        mut stream: TcpStream,
+        mut arrival: Arrival,
+        mut place: Place,
+        routes: Router,
+        stop: CancellationToken,
+    ) {
+        let _counted = Counted::on(&self.metrics.connections);
+        if let Err(error) = stream.set_nodelay(true) {
+            debug!(%error, "cannot set TCP_NODELAY");
+        }
+        if self.settings.proxy_protocol == ProxyProtocol::V2
+            && self.settings.proxies.trust(arrival.peer)
+        {
+            match self.introduced(&mut stream, &arrival).await {
+                Ok(Some((client, of_client))) => {
+                    (arrival.peer, arrival.client) = (client, client);
+                    if let Some(of_client) = of_client {
+                        place = of_client;
+                    }
+                }
+                Ok(None) => {}
+                Err(refusal) => return self.metrics.refused(refusal),
+            }
+        }
+        let limit = self.settings.socket.write_timeout;
+        let place = Arc::new(place);
+        let stream = Patient::new(stream, limit, Arc::downgrade(&place), self.metrics.clone());
+        let Some(tls) = &self.tls else {
+            return self.speak(stream, arrival, place, routes, stop).await;
+        };
+        let accepted = tokio::select! {
+            accepted = timeout_at(arrival.deadline, tls.accept(stream)) => accepted,
+            () = place.shed() => return,
+        };
+        match accepted {
+            Ok(Ok(stream)) => self.speak(stream, arrival, place, routes, stop).await,
+            Ok(Err(error)) => {
+                debug!(%error, "TLS handshake failed");
+                self.metrics.refused(Refusal::Tls);
+            }
+            Err(_) => self.said_nothing(&arrival),
+        }
+    }
+
+    /// What a proxy says in front of everything else: for whom it is, with a place for that one. None where
+    /// it speaks for itself, as it does to see whether this pod is there.
+    async fn introduced(
+        &self,
+        stream: &mut TcpStream,
+        arrival: &Arrival,
+    ) -> Result<Option<(IpAddr, Option<Place>)>, Refusal> {
+        let read = timeout_at(arrival.deadline, proxy_protocol::read(stream)).await;
+        let read = read.map_err(|_| Refusal::ProxyHeader)?;
+        let client = read.map_err(|error| {
+            debug!(%error, "a proxy's header cannot be read");
+            Refusal::ProxyHeader
+        })?;
+        let Some(client) = client else { return Ok(None) };
+        if self.settings.proxies.trust(client) {
+            return Ok(Some((client, None)));
+        }
+        let (place, somebody_left) = self.addresses.connection(Some(client), Instant::now())?;
+        if somebody_left {
+            self.metrics.refused(Refusal::ConnectionShed);
+        }
+        Ok(Some((client, Some(place))))
+    }
+
+    /// Nothing was said in time: that is on its account. A proxy's connection is nobody's.
+    fn said_nothing(&self, arrival: &Arrival) {
+        self.metrics.refused(Refusal::AuthenticationTimeout);
+        if !self.settings.proxies.trust(arrival.peer) {
+            self.silent(arrival.peer);
+        }
+    }
+
+    async fn speak(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        arrival: Arrival,
+        place: Arc<Place>,
+        routes: Router,
+        stop: CancellationToken,
+    ) {
+        let limit = self.settings.authentication_timeout;
+        let asked = AtomicBool::new(false);
+        let hang_up = HangUp::default();
+        let routes = TowerToHyperService::new(routes);
+        let service = service_fn(|mut request: Request<hyper::body::Incoming>| {
+            let mut arrival = arrival;
+            if asked.swap(true, Ordering::Relaxed) {
+                arrival.deadline = Instant::now() + limit;
+            }
+            arrival.client = self.settings.proxies.client(arrival.peer, request.headers());
+            let access =
+                self.settings.access_log.is_on().then(|| Access::begin(&request, &arrival));
+            request.extensions_mut().insert(arrival);
+            request.extensions_mut().insert(hang_up.clone());
+            let is_for_a_host = has_its_host(&request);
+            let (answer, busy) = (routes.call(request), Busy::new(place.clone()));
+            let is_tls = self.tls.is_some();
+            async move {
+                let mut answer: Response = match is_for_a_host {
+                    true => answer.await?,
+                    false => (StatusCode::BAD_REQUEST, NO_HOST).into_response(),
+                };
+                let headers = answer.headers_mut();
+                headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+                if is_tls {
+                    let always = HeaderValue::from_static(STRICT_TRANSPORT);
+                    headers.insert(header::STRICT_TRANSPORT_SECURITY, always);
+                }
+                if let Some(access) = access {
+                    access.answered(answer.status());
+                }
+                Ok::<_, Infallible>(answer.map(|body| Answer { body, _busy: busy }))
+            }
+        });
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(limit);
+        http.max_header_size(self.settings.max_header_bytes);
+        http.max_buf_size(self.settings.max_header_bytes + READ_AHEAD_BYTES);
+        let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
+        let mut connection = std::pin::pin!(connection);
+        let (mut waiting, mut stopping) = (true, false);
+        loop {
+            tokio::select! {
+                ended = connection.as_mut() => return self.tell(ended, &asked, &arrival),
+                () = hang_up.0.cancelled() => return,
+                () = place.shed() => return,
+                () = sleep_until(arrival.deadline), if waiting => {
+                    waiting = false;
+                    if !asked.load(Ordering::Relaxed) {
+                        return self.said_nothing(&arrival);
+                    }
+                    // Whoever has asked waits for his answer as long as that takes.
+                }
+                () = stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+        }
+    }
+
+    fn tell(&self, ended: hyper::Result<()>, asked: &AtomicBool, arrival: &Arrival) {
+        let Err(error) = ended else { return };
+        debug!(%error, "a connection ended early");
+        if error.is_parse_too_large() {
+            self.metrics.refused(Refusal::Headers);
+        } else if error.is_timeout() && !asked.load(Ordering::Relaxed) {
+            self.said_nothing(arrival);
+        }
+    }
+}
+
+/// Whether a request says once for which host it is, as it must from HTTP/1.1 on (RFC 9112, 3.2).
+fn has_its_host<B>(request: &Request<B>) -> bool {
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    hosts == 1 || (hosts == 0 && request.version() < Version::HTTP_11)
+}
+
+/// While there is one, something is being done for whoever has the place.
+struct Busy(Arc<Place>);
+
+impl Busy {
+    fn new(place: Arc<Place>) -> Busy {
+        place.is_busy();
+        Busy(place)
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.is_silent();
+    }
+}
+
+/// The body of an answer, until all of it is written or given up.
+struct Answer {
+    body: Body,
+    _busy: Busy,
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The socket to accept connections from, which a pod that was just here may have left in use.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if cfg!(unix) {
+        socket.set_reuseaddr(true)?;
+    }
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// A connection that broke before it was accepted is nobody's concern; anything else, such as no
+/// file descriptor left, passes with time.
+async fn rest(error: &io::Error) {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    if ![ConnectionAborted, ConnectionRefused, ConnectionReset].contains(&error.kind()) {
+        warn!(%error, "cannot accept connections");
+        sleep(ACCEPT_PAUSE).await;
+    }
+}

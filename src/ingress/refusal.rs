@@ -1,0 +1,76 @@
+//! Why somebody was turned away at the door: each limit has its word, in the metric
+//! `groundstation_door_refusals_total{reason}` and in docs/settings.md.
+
+use std::time::Duration;
+
+use strum::{EnumIter, IntoStaticStr};
+
+/// A limit that was met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumIter, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum Refusal {
+    /// The pod has as many connections as it takes.
+    Connections,
+    /// The address has as many connections as it may.
+    ConnectionsPerAddress,
+    /// The networks around the address have as many connections as they may.
+    ConnectionsPerNetwork,
+    /// It said nothing, and somebody else was given its place.
+    ConnectionShed,
+    /// The pod has as many sockets that are not authenticated as it takes.
+    Handshakes,
+    /// The address has as many of those as it may.
+    HandshakesPerAddress,
+    /// The networks around the address have as many of those as they may.
+    HandshakesPerNetwork,
+    /// It did not authenticate, and somebody else was given its place.
+    HandshakeShed,
+    /// Too many authentications failed at this pod lately, some of them from the address.
+    FailedAuthentications,
+    /// Too many authentications from the address failed lately.
+    FailedAuthenticationsPerAddress,
+    /// Too many authentications from the networks around the address failed lately.
+    FailedAuthenticationsPerNetwork,
+    /// A browser's origin that is not allowed.
+    Origin,
+    /// Not authenticated in time.
+    AuthenticationTimeout,
+    /// The TLS handshake failed.
+    Tls,
+    /// A proxy did not say for whom its connection is.
+    ProxyHeader,
+    /// The request's headers are too large or too many.
+    Headers,
+    /// The satellite connects too often.
+    ConnectRate,
+    /// A frame or a message is too large.
+    MessageSize,
+    /// Too many messages a second, and slowing it down did not help.
+    MessageRate,
+    /// A large message did not come to an end, and others waited for its room.
+    LargeMessage,
+    /// It did not read what it was sent.
+    WriteTimeout,
+    /// It did not read, and more is to be sent than may wait.
+    WriteBuffer,
+    /// The framing or its text is broken.
+    Protocol,
+}
+
+impl Refusal {
+    /// The word used in logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+
+    /// When it is worth trying again: soon where others only have to finish, later where too much
+    /// has gone wrong already.
+    pub fn retry_after(self) -> Duration {
+        match self {
+            Refusal::FailedAuthentications
+            | Refusal::FailedAuthenticationsPerAddress
+            | Refusal::FailedAuthenticationsPerNetwork => Duration::from_secs(30),
+            _ => Duration::from_secs(1),
+        }
+    }
+}

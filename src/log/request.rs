@@ -1,0 +1,128 @@
+//! What is asked of the log, and what becomes of it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::oneshot;
+
+use super::ChangeId;
+use crate::contract::wire::Actor;
+use crate::domain::lifecycle::{Edge, Event, Position, SatelliteId, Session, Unchanged};
+use crate::platform::database_clock::Moment;
+use crate::platform::trace::Traceparent;
+
+/// An edge on its way into the log.
+pub(super) struct Request {
+    pub satellite: SatelliteId,
+    pub edge: Edge,
+    pub change: ChangeId,
+    pub actor: Actor,
+    /// When it happened, by this pod's monotonic clock: no pod's wall clock decides anything.
+    pub happened: Moment,
+    /// The trace it belongs to, where there is one.
+    pub traceparent: Option<Traceparent>,
+    /// An earlier try may have reached the log.
+    pub tried: bool,
+    /// Set once it is taken back, see [`Connecting::withdraw`].
+    pub(super) withdrawn: Option<Arc<AtomicBool>>,
+    reply: oneshot::Sender<Outcome>,
+}
+
+impl Request {
+    pub(super) fn new(
+        satellite: SatelliteId,
+        edge: Edge,
+        actor: Actor,
+        happened: Moment,
+        traceparent: Option<Traceparent>,
+    ) -> (Request, oneshot::Receiver<Outcome>) {
+        let (reply, outcome) = oneshot::channel();
+        let request = Request {
+            satellite,
+            edge,
+            change: ChangeId::new(),
+            actor,
+            happened,
+            traceparent,
+            tried: false,
+            withdrawn: None,
+            reply,
+        };
+        (request, outcome)
+    }
+
+    /// Whether it has been taken back. One that an earlier try may have brought into the log has to
+    /// be looked for there first.
+    pub(super) fn is_withdrawn(&self) -> bool {
+        self.withdrawn.as_ref().is_some_and(|withdrawn| withdrawn.load(Ordering::Relaxed))
+    }
+
+    /// Whoever asked may have gone; what was decided stays so.
+    pub(super) fn answer(self, outcome: Outcome) {
+        if self.reply.send(outcome).is_err() {
+            tracing::debug!(satellite = %self.satellite, "nobody waits for this outcome");
+        }
+    }
+}
+
+/// A connect on its way into the log.
+pub struct Connecting {
+    pub(super) outcome: oneshot::Receiver<Outcome>,
+    pub(super) withdrawn: Arc<AtomicBool>,
+}
+
+impl Connecting {
+    /// Waits until it is decided. May be dropped and called again.
+    pub async fn outcome(&mut self) -> Result<Outcome, Closed> {
+        (&mut self.outcome).await.map_err(|_| Closed)
+    }
+
+    /// Takes it back: a session whose socket is gone is to take nothing over. Where it was in the log
+    /// already, or is on its way, that is its outcome all the same; else it never will be.
+    pub fn withdraw(&self) {
+        self.withdrawn.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Connecting {
+    fn drop(&mut self) {
+        self.withdraw();
+    }
+}
+
+/// What became of an edge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is in the log, durably.
+    Appended {
+        /// Where.
+        position: Position,
+        /// In which session; for a connect, the one it was given.
+        session: Session,
+        /// Which event came of it.
+        event: Event,
+    },
+    /// It changed nothing.
+    Nothing(Unchanged),
+    /// There is no such satellite, or no longer.
+    UnknownSatellite,
+    /// It could not happen; the appender has logged why.
+    Refused,
+    /// Somebody else has the satellite's row locked, and this is no edge that waits for it: a loss is
+    /// found again, and of connects only so many wait.
+    Locked,
+}
+
+/// The pod is shutting down: the edge was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the log takes no more edges: the pod is shutting down")]
+pub struct Closed;
+
+/// What others are told of a committed batch, to make them look sooner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Appended {
+    /// The newest position of the batch.
+    pub position: Position,
+    /// Satellites whose older session, on whichever pod, is over: taken over or removed.
+    pub superseded: Vec<SatelliteId>,
+}

@@ -1,0 +1,675 @@
+//! The way to Postgres: addresses, TLS, time-outs, the pools.
+//!
+//! A pod has two pools. Reads of whoever asks (HTTP, NATS, live streams) have one of their own, so
+//! that however many there are and however long they take, the log's own work finds a connection.
+//! Every pooled session runs as the role `groundstation_service`, which cannot change the log, and
+//! under server-side time-outs, so that a pod which stops in the middle of a transaction holds
+//! nobody up for longer than those. Work on a connection goes through [`Database::run`]: a
+//! connection whose answer did not come, or was not waited for, is never handed to the next. Nothing
+//! here knows a table.
+
+use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use deadpool_postgres::{
+    Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, QueueMode, RecyclingMethod,
+    Runtime,
+};
+use thiserror::Error;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+use tokio_postgres::SimpleQueryMessage;
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
+use tokio_postgres_rustls::MakeRustlsConnect;
+use tracing::debug;
+
+use crate::platform::client_tls::{Roots, is_this_machine};
+use crate::platform::metrics::Metrics;
+
+/// The role a pod's sessions take.
+pub const SERVICE_ROLE: &str = "groundstation_service";
+
+/// The oldest server this runs on: `MERGE`-free SQL, but public schemas that are not writable by
+/// everybody.
+pub const OLDEST_SERVER: i32 = 15;
+
+/// How long a connection may take to open, and how long the log's own work waits for one from the
+/// pool.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a statement waits for a lock before it gives up and is tried again.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// How long one statement of the log's own work may take.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long a transaction may wait for its own pod: a stopped pod holds its locks no longer.
+const IDLE_IN_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// How long a client waits for any answer before it gives the connection up. Longer than every
+/// server-side time-out, so that it only matters when the network says nothing at all.
+pub const REPLY_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Connections of one pod for the log's own work: the appender, heartbeats, the monitor, the relay,
+/// the probe, what sessions and administrators need. They are held for a statement or two each.
+const WRITE_CONNECTIONS: usize = 8;
+
+/// How long a statement that nobody waits for any more may go on by itself. Most are over sooner
+/// than the database would hear that they are to end.
+const GRACE: Duration = Duration::from_millis(100);
+
+/// A read's time as seen from here is longer by this than as the database sees it, so that the
+/// database's word comes first.
+const READ_MARGIN: Duration = Duration::from_secs(1);
+
+/// How long the database may take to end a statement that it is told to end.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What bounds the reads of whoever asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reads {
+    /// How many have a connection at once.
+    pub connections: usize,
+    /// How long one may take.
+    pub timeout: Duration,
+    /// How long one waits for its turn.
+    pub wait: Duration,
+}
+
+impl Reads {
+    /// How many that look at many rows have a connection at once: the others are for what takes no
+    /// time.
+    pub fn of_many_rows(&self) -> usize {
+        self.connections.div_ceil(2)
+    }
+}
+
+/// A parsed and checked database address. Holds the password: it has no `Debug`.
+#[derive(Clone)]
+pub struct Address {
+    config: tokio_postgres::Config,
+    tls: MakeRustlsConnect,
+}
+
+impl Address {
+    /// Parses `postgres://…` (or `key=value` words). Understands `sslmode=verify-full`,
+    /// `sslmode=verify-ca` and `sslrootcert=FILE` of a URL, which tokio-postgres does not: a
+    /// server's certificate is always verified here when TLS is used at all.
+    pub fn parse(variable: &str, text: &str) -> anyhow::Result<Address> {
+        let (text, root_certificate) = map_ssl_words(text);
+        let mut config: tokio_postgres::Config = text
+            .parse()
+            .map_err(|error| anyhow::anyhow!("{variable} is not a Postgres address: {error}"))?;
+        if config.get_hosts().is_empty() {
+            bail!("{variable} names no host, for example postgres://user@localhost/groundstation");
+        }
+        config
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_user_timeout(REPLY_TIMEOUT)
+            .keepalives_idle(Duration::from_secs(15));
+        Ok(Address {
+            config,
+            tls: tls(root_certificate.as_deref()).with_context(|| variable.to_owned())?,
+        })
+    }
+
+    /// Host and database, for messages; never the user or the password.
+    pub fn display(&self) -> String {
+        let host = match self.config.get_hosts().first() {
+            Some(Host::Tcp(host)) => host.clone(),
+            #[cfg(unix)]
+            Some(Host::Unix(path)) => path.display().to_string(),
+            None => String::new(),
+        };
+        let port = self.config.get_ports().first().copied().unwrap_or(5432);
+        let database = self.config.get_dbname().unwrap_or_default();
+        format!("{host}:{port}/{database}")
+    }
+
+    /// A host that would be spoken to without TLS, if the server or somebody on the way wants it so.
+    pub fn in_plain_text(&self) -> Option<&str> {
+        let is_far = |host: &&Host| matches!(host, Host::Tcp(name) if !is_this_machine(name));
+        match (self.config.get_ssl_mode(), self.config.get_hosts().iter().find(is_far)?) {
+            (SslMode::Require, _) => None,
+            (_, Host::Tcp(name)) => Some(name),
+            #[cfg(unix)]
+            (_, Host::Unix(_)) => None,
+        }
+    }
+
+    /// A blocking connection as the role the address names: for migrations and other one-shot
+    /// commands that run before any runtime.
+    pub fn connect_blocking(&self) -> anyhow::Result<postgres::Client> {
+        let mut config = postgres::Config::from(self.config.clone());
+        config.application_name("groundstation migrate");
+        config.connect(self.tls.clone()).map_err(|error| unreachable_server(self, &error))
+    }
+
+    /// The same, but only for sessions that may write. A session begun while the server was
+    /// read-only can stay so for ever, and of several hosts only one takes writes.
+    pub fn for_writing(mut self) -> Address {
+        self.config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        self
+    }
+
+    /// The pool of the log's own work. Opens no connection yet.
+    pub fn pool(&self, pod: &str) -> anyhow::Result<Database> {
+        self.pool_of(Sessions {
+            pool: "writes",
+            name: format!("groundstation {pod}"),
+            connections: WRITE_CONNECTIONS,
+            statement_timeout: STATEMENT_TIMEOUT,
+            wait: CONNECT_TIMEOUT,
+            limit: REPLY_TIMEOUT,
+            options: "",
+            outlive_work: false,
+        })
+    }
+
+    /// The pool of the reads of whoever asks: apart from that of the log's own work. Opens no
+    /// connection yet.
+    pub fn reads(&self, pod: &str, reads: &Reads) -> anyhow::Result<Database> {
+        self.pool_of(Sessions {
+            pool: "reads",
+            name: format!("groundstation {pod} reads"),
+            connections: reads.connections,
+            statement_timeout: reads.timeout,
+            wait: reads.wait,
+            limit: reads.timeout + READ_MARGIN,
+            // One statement is one process: else their number would bound nothing.
+            options: "-c max_parallel_workers_per_gather=0",
+            outlive_work: true,
+        })
+    }
+
+    fn pool_of(&self, sessions: Sessions) -> anyhow::Result<Database> {
+        let mut config = self.config.clone();
+        config.application_name(&sessions.name);
+        let timeouts = [
+            ("lock_timeout", LOCK_TIMEOUT.min(sessions.statement_timeout)),
+            ("statement_timeout", sessions.statement_timeout),
+            ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_TIMEOUT),
+        ]
+        .map(|(name, timeout)| (name, timeout.as_millis()));
+        let [lock, statement, idle] = timeouts.map(|(name, ms)| format!("-c {name}={ms}"));
+        let more = sessions.options;
+        config
+            .options(format!("-c role={SERVICE_ROLE} -c jit=off {lock} {statement} {idle} {more}"));
+        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let manager = Manager::from_config(config, self.tls.clone(), recycling);
+        let pool = Pool::builder(manager)
+            .max_size(sessions.connections)
+            // The connection used last has its statements and the server's caches warm.
+            .queue_mode(QueueMode::Lifo)
+            .wait_timeout(Some(sessions.wait))
+            .create_timeout(Some(CONNECT_TIMEOUT))
+            .post_create(Hook::async_fn(move |client, _| {
+                Box::pin(async move {
+                    let differences = differences(client, &timeouts).await;
+                    match differences.map_err(HookError::Backend)? {
+                        differences if differences.is_empty() => Ok(()),
+                        differences => Err(HookError::message(differences.join(", "))),
+                    }
+                })
+            }))
+            .runtime(Runtime::Tokio1)
+            .build()
+            .context("cannot build the connection pool")?;
+        let tls = self.tls.clone();
+        let places = Arc::new(Semaphore::new(sessions.connections));
+        Ok(Database { pool, sessions: Arc::new(sessions), tls, places, lane: None, metrics: None })
+    }
+}
+
+/// What the sessions of a pool are for, and what bounds them.
+struct Sessions {
+    /// What metrics call the pool.
+    pool: &'static str,
+    /// What the database calls the sessions.
+    name: String,
+    connections: usize,
+    statement_timeout: Duration,
+    /// How long a caller waits for a connection.
+    wait: Duration,
+    /// What else the sessions ask for.
+    options: &'static str,
+    /// How long work may take, as seen from here.
+    limit: Duration,
+    /// Whether nothing of a session's outlives a statement that has ended: no transaction of several
+    /// statements, no lock. Then it can go on being used where its work was given up.
+    outlive_work: bool,
+}
+
+/// What a login or a database may have other defaults for, and the log cannot do without: a commit that
+/// is answered is there after a crash (whatever more than that the server promises, stays), and a
+/// statement sees what was committed before it.
+const DEFAULTS: &str = "
+    do $$ begin
+        if current_setting('synchronous_commit') = 'off' then set synchronous_commit = on; end if;
+        set default_transaction_isolation = 'read committed';
+    end $$";
+
+/// In what a session is not as it was asked for: a pooler may drop the start-up parameter `options`,
+/// and the session would have rights that pods must not have, and no end to its statements.
+async fn differences(
+    client: &tokio_postgres::Client,
+    timeouts: &[(&'static str, u128)],
+) -> Result<Vec<String>, tokio_postgres::Error> {
+    let milliseconds = |(name, _): &(&str, _)| {
+        format!("(extract(epoch from current_setting('{name}')::interval) * 1000)::bigint")
+    };
+    client.batch_execute(DEFAULTS).await?;
+    let settings: Vec<String> = timeouts.iter().map(milliseconds).collect();
+    let question = format!("select current_user, {}", settings.join(", "));
+    let mut asked = vec![("role", SERVICE_ROLE.to_owned())];
+    asked.extend(timeouts.iter().map(|(name, ms)| (*name, ms.to_string())));
+    let mut differences = Vec::new();
+    for message in client.simple_query(&question).await? {
+        let SimpleQueryMessage::Row(row) = message else { continue };
+        for (n, (name, asked)) in asked.iter().enumerate() {
+            let is = row.try_get(n)?.unwrap_or_default();
+            if is != asked {
+                differences.push(format!("{name} is {is} and not {asked}"));
+            }
+        }
+    }
+    Ok(differences)
+}
+
+/// A pool of connections to the database, or a lane of one.
+#[derive(Clone)]
+pub struct Database {
+    pool: Pool,
+    sessions: Arc<Sessions>,
+    /// For the connection over which a statement is cancelled.
+    tls: MakeRustlsConnect,
+    /// As many as there may be connections: who waits for one waits here, in turn.
+    places: Arc<Semaphore>,
+    /// Whoever uses a lane waits for a place in it first.
+    lane: Option<Arc<Semaphore>>,
+    /// A pod counts; a one-shot command does not.
+    metrics: Option<Metrics>,
+}
+
+/// Why work on a connection came to nothing.
+#[derive(Debug, Error)]
+pub enum Failed {
+    /// All connections were in use.
+    #[error("no database connection was free within {0:?}")]
+    Busy(Duration),
+    /// None could be opened.
+    #[error("cannot connect to the database: {0}")]
+    NoConnection(String),
+    /// The database did not answer in time. What it did is not known.
+    #[error("no answer from the database within {0:?}")]
+    NoAnswer(Duration),
+    /// The server's word, or the driver's.
+    #[error("{}", describe(.0))]
+    Server(tokio_postgres::Error),
+    /// Anything else.
+    #[error("{0:#}")]
+    Work(anyhow::Error),
+}
+
+impl From<tokio_postgres::Error> for Failed {
+    fn from(error: tokio_postgres::Error) -> Failed {
+        Failed::Server(error)
+    }
+}
+
+impl From<anyhow::Error> for Failed {
+    fn from(error: anyhow::Error) -> Failed {
+        match error.downcast() {
+            Ok(server) => Failed::Server(server),
+            Err(error) => Failed::Work(error),
+        }
+    }
+}
+
+impl Database {
+    /// The same connections, with their use counted.
+    pub fn counted(self, metrics: Metrics) -> Database {
+        Database { metrics: Some(metrics), ..self }
+    }
+
+    /// The same connections, for work of which at most so much has one at once: the rest of the pool
+    /// is for others. Who waits is served in turn.
+    pub fn lane(&self, at_once: usize) -> Database {
+        Database { lane: Some(Arc::new(Semaphore::new(at_once))), ..self.clone() }
+    }
+
+    /// Works on a connection, within the pool's own limit. See [`Database::run_within`].
+    pub async fn run<T, E: Into<Failed>>(
+        &self,
+        work: impl AsyncFnOnce(&mut Object) -> Result<T, E>,
+    ) -> Result<T, Failed> {
+        self.run_within(self.sessions.limit, work).await
+    }
+
+    /// Works on a connection for at most `limit`, not counting the wait for it. Only work that was
+    /// done gives its connection back as it is. After an error it is closed, and whatever transaction
+    /// it was in ends. Where the time is over, or nobody waits any more (the future is dropped), the
+    /// database is told to end what it does, and the connection is used by nobody before it has.
+    pub async fn run_within<T, E: Into<Failed>>(
+        &self,
+        limit: Duration,
+        work: impl AsyncFnOnce(&mut Object) -> Result<T, E>,
+    ) -> Result<T, Failed> {
+        let Taken { client, turn } = self.take().await?;
+        let mut lease = Lease { client: None, turn: Some(turn), database: self };
+        let client = lease.client.insert(client);
+        match timeout(limit, work(client)).await {
+            Ok(Ok(done)) => {
+                drop(lease.client.take());
+                Ok(done)
+            }
+            Ok(Err(error)) => {
+                if let Some(client) = lease.client.take() {
+                    abandon(client);
+                }
+                Err(error.into())
+            }
+            Err(_) => Err(Failed::NoAnswer(limit)),
+        }
+    }
+
+    /// A connection for a command that has all of them to itself.
+    pub async fn get(&self) -> anyhow::Result<Object> {
+        Ok(self.take().await?.client)
+    }
+
+    async fn take(&self) -> Result<Taken, Failed> {
+        let asked = Instant::now();
+        let waiting = self.metrics.as_ref().map(|metrics| metrics.waiting(self.sessions.pool));
+        let taken = match timeout(self.sessions.wait, self.turn()).await {
+            Ok(turn) => self.connection(turn).await,
+            Err(_) => Err(Failed::Busy(self.sessions.wait)),
+        };
+        drop(waiting);
+        if let Some(metrics) = &self.metrics {
+            metrics.waited(self.sessions.pool, asked.elapsed(), taken.is_ok());
+        }
+        taken
+    }
+
+    /// Waits for a place in the lane, if this is one, and in the pool.
+    async fn turn(&self) -> Turn {
+        // None only of a semaphore that was closed, and these never are.
+        let lane = match &self.lane {
+            Some(lane) => lane.clone().acquire_owned().await.ok(),
+            None => None,
+        };
+        Turn { _lane: lane, _place: self.places.clone().acquire_owned().await.ok() }
+    }
+
+    /// A connection from the pool, opened if need be. That is a task of its own: if whoever asked has
+    /// gone before it is open, it is there for the next, who else would begin anew as often as somebody
+    /// goes.
+    async fn connection(&self, turn: Turn) -> Result<Taken, Failed> {
+        let pool = self.pool.clone();
+        let taking = tokio::spawn(async move {
+            let client = pool.get().await;
+            client.map(|client| Taken { client, turn })
+        });
+        match taking.await {
+            Ok(Ok(taken)) => Ok(taken),
+            Ok(Err(error)) => Err(Failed::NoConnection(no_connection(error))),
+            Err(error) => Err(Failed::NoConnection(error.to_string())),
+        }
+    }
+
+    /// Who has connections.
+    pub fn usage(&self) -> Usage {
+        let status = self.pool.status();
+        Usage {
+            pool: self.sessions.pool,
+            in_use: status.size.saturating_sub(status.available),
+            max: status.max_size,
+        }
+    }
+
+    /// Checks that this is a server and a schema the binary can work with; each problem is one
+    /// clear line.
+    pub async fn check(&self, address: &Address) -> anyhow::Result<()> {
+        let client = match self.pool.get().await {
+            Ok(client) => client,
+            Err(PoolError::Backend(error)) => {
+                if error.code() == Some(&tokio_postgres::error::SqlState::UNDEFINED_OBJECT)
+                    || error.to_string().contains(SERVICE_ROLE)
+                    || error.as_db_error().is_some_and(|db| db.message().contains(SERVICE_ROLE))
+                {
+                    bail!(
+                        "the database at {} has no schema yet: run `groundstation migrate`",
+                        address.display()
+                    );
+                }
+                let error = unreachable_server(address, &error);
+                // Others refuse it, in words of their own.
+                if error.to_string().contains("startup parameter") {
+                    bail!("{error}: a pooler on the way knows no `options`; {PAST_THE_POOLER}");
+                }
+                return Err(error);
+            }
+            Err(PoolError::PostCreateHook(HookError::Message(differences))) => bail!(
+                "sessions at {} are not what was asked for ({differences}): a pooler on the way drops \
+                 the start-up parameter `options`; {PAST_THE_POOLER}",
+                address.display()
+            ),
+            Err(error) => bail!("cannot connect to Postgres at {}: {error}", address.display()),
+        };
+        let version: i32 = client
+            .query_one("select current_setting('server_version_num')::int / 10000", &[])
+            .await
+            .context("cannot ask Postgres for its version")?
+            .get(0);
+        check_server(version)
+    }
+}
+
+const PAST_THE_POOLER: &str = "let DATABASE_URL lead past it to Postgres";
+
+fn no_connection(error: PoolError) -> String {
+    match error {
+        PoolError::Backend(error) | PoolError::PostCreateHook(HookError::Backend(error)) => {
+            describe(&error)
+        }
+        PoolError::PostCreateHook(HookError::Message(differences)) => {
+            format!("its session is not what was asked for: {differences}")
+        }
+        error => error.to_string(),
+    }
+}
+
+/// A connection, and the place it takes until this is dropped.
+struct Taken {
+    client: Object,
+    turn: Turn,
+}
+
+/// A place in a pool, and in a lane of it.
+struct Turn {
+    _lane: Option<OwnedSemaphorePermit>,
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+/// A connection somebody works on; `None` as soon as it is known what becomes of it. Dropped with one,
+/// nobody waits for the work any more.
+struct Lease<'a> {
+    client: Option<Object>,
+    turn: Option<Turn>,
+    database: &'a Database,
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        let Some(client) = self.client.take() else { return };
+        let Ok(runtime) = Handle::try_current() else { return abandon(client) };
+        runtime.spawn(end(client, self.turn.take(), self.database.clone()));
+    }
+}
+
+/// Ends what a connection is at. Its place in the pool, and in the lane, is taken until then: else
+/// more statements would run than there are places.
+async fn end(client: Object, turn: Option<Turn>, database: Database) {
+    let ended = {
+        // Answered in turn: by then whatever was before it is over.
+        let mut over = pin!(client.simple_query(""));
+        match timeout(GRACE, &mut over).await {
+            Ok(ended) => ended.is_ok() && database.sessions.outlive_work,
+            Err(_) => {
+                if let Some(metrics) = &database.metrics {
+                    metrics.database_cancelled.inc();
+                }
+                let cancel = async {
+                    client.cancel_token().cancel_query(database.tls.clone()).await?;
+                    over.await
+                };
+                match timeout(CANCEL_TIMEOUT, cancel).await {
+                    Ok(Ok(_)) => {}
+                    Ok(Err(error)) => debug!(error = describe(&error), "a statement goes on"),
+                    Err(_) => debug!("a statement goes on: the database does not answer"),
+                }
+                // The cancellation may come later than the statement's own end, and would hit the
+                // statement of whoever has the connection then.
+                false
+            }
+        }
+    };
+    if ended {
+        drop(client);
+    } else {
+        abandon(client);
+    }
+    drop(turn);
+}
+
+/// The pool at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// What metrics call it.
+    pub pool: &'static str,
+    /// Connections somebody has.
+    pub in_use: usize,
+    /// Connections there may be.
+    pub max: usize,
+}
+
+/// Closes a connection instead of giving it back to the pool: its transaction, if any, ends with
+/// it. For a connection whose state is not known.
+pub fn abandon(client: Object) {
+    drop(Object::take(client));
+}
+
+/// Refuses a server that is too old.
+pub fn check_server(version: i32) -> anyhow::Result<()> {
+    if version < OLDEST_SERVER {
+        bail!("PostgreSQL {version} is too old: {OLDEST_SERVER} or newer is needed");
+    }
+    Ok(())
+}
+
+/// One line for what a server or the driver said: the server's own words where there are any.
+pub fn describe(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(db) => format!("{} ({})", db.message(), db.code().code()),
+        None => match std::error::Error::source(error) {
+            Some(cause) => format!("{error}: {cause}"),
+            None => error.to_string(),
+        },
+    }
+}
+
+fn unreachable_server(address: &Address, error: &tokio_postgres::Error) -> anyhow::Error {
+    anyhow::anyhow!("cannot connect to Postgres at {}: {}", address.display(), describe(error))
+}
+
+/// Takes the words tokio-postgres refuses out of a URL's query.
+fn map_ssl_words(text: &str) -> (String, Option<String>) {
+    let Some((base, query)) = text.split_once('?') else {
+        return (text.to_owned(), None);
+    };
+    let (mut kept, mut root_certificate) = (Vec::new(), None);
+    for word in query.split('&') {
+        match word.split_once('=') {
+            Some(("sslrootcert", path)) => root_certificate = Some(path.replace("%2F", "/")),
+            Some(("sslmode", "verify-full" | "verify-ca")) => kept.push("sslmode=require"),
+            _ => kept.push(word),
+        }
+    }
+    (format!("{base}?{}", kept.join("&")), root_certificate)
+}
+
+fn tls(root_certificate: Option<&str>) -> anyhow::Result<MakeRustlsConnect> {
+    let roots = Roots::of("sslrootcert", root_certificate.map(Path::new))?;
+    Ok(MakeRustlsConnect::new(roots.client()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_another_host_that_need_not_speak_tls_is_spoken_to_in_plain_text() {
+        let cases = [
+            ("postgres://u@127.0.0.1/d", None),
+            ("postgres://u@localhost/d", None),
+            ("postgres:///d?host=/run/postgresql", None),
+            ("postgres://u@db.example/d", Some("db.example")),
+            ("postgres://u@db.example/d?sslmode=prefer", Some("db.example")),
+            ("postgres://u@db.example/d?sslmode=require", None),
+            ("postgres://u@db.example/d?sslmode=verify-full", None),
+        ];
+        for (url, host) in cases {
+            assert_eq!(
+                Address::parse("DATABASE_URL", url).expect(url).in_plain_text(),
+                host,
+                "{url}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_ssl_words_of_libpq_are_understood() {
+        let cases = [
+            ("postgres://h/d", "postgres://h/d", None),
+            ("postgres://h/d?sslmode=disable", "postgres://h/d?sslmode=disable", None),
+            (
+                "postgres://h/d?sslmode=verify-full&sslrootcert=%2Fca.pem&connect_timeout=3",
+                "postgres://h/d?sslmode=require&connect_timeout=3",
+                Some("/ca.pem"),
+            ),
+        ];
+        for (text, mapped, root) in cases {
+            assert_eq!(map_ssl_words(text), (mapped.to_owned(), root.map(str::to_owned)));
+        }
+    }
+
+    #[test]
+    fn an_address_is_shown_without_user_and_password() {
+        let address = Address::parse("DATABASE_URL", "postgres://me:secret@db.example:5433/fleet")
+            .expect("an address");
+        assert_eq!(address.display(), "db.example:5433/fleet");
+    }
+
+    #[test]
+    fn a_bad_address_names_the_variable_and_not_the_password() {
+        for text in ["postgres://me:secret@host:notaport/x", "nonsense", "postgres:///x"] {
+            let Err(error) = Address::parse("DATABASE_URL", text) else {
+                panic!("{text} was taken");
+            };
+            let error = format!("{error:#}");
+            assert!(error.contains("DATABASE_URL"), "{error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_server_too_old_is_refused() {
+        assert!(check_server(14).is_err());
+        assert!(check_server(15).is_ok());
+    }
+}

@@ -1,0 +1,79 @@
+//! Where log lines go and how they look: to standard error, so that standard output stays clean.
+
+use std::fs::OpenOptions;
+use std::io::IsTerminal;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer, fmt};
+
+use crate::platform::trace::export::Exporter;
+
+/// Sets logging up from `RUST_LOG` (default `info`) and `GROUNDSTATION_LOG_FORMAT` (`text` or
+/// `json`). `default` replaces `info` for commands whose own output is what people came for.
+pub fn start(default: &str) -> anyhow::Result<()> {
+    start_with(default, None)
+}
+
+/// The same for a pod, whose spans go to a collector where the environment names one. What comes back
+/// sends the last of them when it is dropped.
+pub fn start_pod() -> anyhow::Result<Option<Exporter>> {
+    let exporter = Exporter::from_environment()?;
+    start_with("info", exporter.as_ref())?;
+    if exporter.is_some() {
+        tracing::info!("spans are exported");
+    }
+    Ok(exporter)
+}
+
+fn start_with(default: &str, exporter: Option<&Exporter>) -> anyhow::Result<()> {
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    let format = std::env::var("GROUNDSTATION_LOG_FORMAT").unwrap_or_default();
+    let lines = match format.as_str() {
+        "" | "text" => lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).boxed(),
+        "json" => lines.json().flatten_event(true).boxed(),
+        other => bail!("GROUNDSTATION_LOG_FORMAT is {other:?}: it must be text or json"),
+    };
+    let spans = exporter.map(Exporter::layer);
+    let all = tracing_subscriber::registry().with(lines.with_filter(filter(default)?)).with(spans);
+    all.try_init().map_err(|error| anyhow::anyhow!("cannot set logging up: {error}"))?;
+    tracing::trace!("everything is logged that may be");
+    Ok(())
+}
+
+/// Sets logging up to append to a file: for a command whose terminal shows something else.
+pub fn start_file(path: &Path) -> anyhow::Result<()> {
+    let file = OpenOptions::new().create(true).append(true).open(path);
+    let file = file.with_context(|| format!("cannot write {}", path.display()))?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter("info")?);
+    let started = lines.with_writer(Arc::new(file)).with_ansi(false).with_target(false).try_init();
+    started.map_err(|error| anyhow::anyhow!("cannot set logging up: {error}"))
+}
+
+/// What these print below `info` are whole frames, messages and all parameters of statements: tokens,
+/// their digests, secrets. No level of `RUST_LOG` is to reach them. At `info` async-nats tells of each
+/// connection twice; `nats.rs` tells what matters of it.
+const INDISCREET: [&str; 7] = [
+    "tungstenite=info",
+    "tokio_tungstenite=info",
+    "tokio_postgres=info",
+    "async_nats=warn",
+    "ureq=info",
+    "ureq_proto=info",
+    // Spans are for a collector.
+    "groundstation::spans=off",
+];
+
+fn filter(default: &str) -> anyhow::Result<EnvFilter> {
+    let filter = match std::env::var("RUST_LOG") {
+        Ok(text) if !text.is_empty() => EnvFilter::try_new(&text).with_context(|| {
+            format!("RUST_LOG is {text:?}, not a filter such as info or groundstation=debug")
+        })?,
+        _ => EnvFilter::new(default),
+    };
+    let mut discreet = INDISCREET.iter().map(|directive| directive.parse());
+    discreet.try_fold(filter, |filter, directive| Ok(filter.add_directive(directive?)))
+}

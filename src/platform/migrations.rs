@@ -1,0 +1,194 @@
+//! The database schema: the migrations of `schema/`, compiled in, and which of them are there.
+//!
+//! [`migrate`] may be started by any number of programs at once: they queue on an advisory lock
+//! held by a connection of their own (refinery takes none).
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use deadpool_postgres::Object;
+
+use crate::platform::database::{self, Address, Database, Failed};
+
+mod embedded {
+    #![allow(missing_docs)]
+    refinery::embed_migrations!("schema");
+}
+
+/// Serialises migrations of one database; any constant does, as long as it never changes.
+const MIGRATION_LOCK: i64 = 0x6772_6f75_6e64_0001;
+
+/// How long a migration waits for one that is already running.
+const MIGRATION_LOCK_TIMEOUT: &str = "120s";
+
+/// What a migration did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Migrated {
+    /// The migrations that were applied, in order, as `version name`.
+    pub applied: Vec<String>,
+    /// The version the schema has now.
+    pub version: i32,
+    /// What should be otherwise and could not be changed by the role that migrated, in words.
+    pub warnings: Vec<String>,
+}
+
+/// Brings the schema to the newest version this binary knows. Blocking: call it before any
+/// runtime starts. Changes nothing when it is there already; refuses a schema that is newer.
+/// `retention_floor` is what pods may never drop from now on; without it that stays as it is.
+pub fn migrate(address: &Address, retention_floor: Option<Duration>) -> anyhow::Result<Migrated> {
+    let mut client = address.connect_blocking()?;
+    let row = client
+        .query_one("select current_setting('server_version_num')::int / 10000", &[])
+        .context("cannot ask Postgres for its version")?;
+    database::check_server(row.get(0))?;
+    client
+        .batch_execute(&format!("set lock_timeout = '{MIGRATION_LOCK_TIMEOUT}'"))
+        .context("cannot set lock_timeout")?;
+    client.execute("select pg_advisory_lock($1)", &[&MIGRATION_LOCK]).map_err(|error| {
+        anyhow::anyhow!("another migration is running: {}", database::describe(&error))
+    })?;
+    // The lock goes with the connection, whichever way this function is left.
+
+    let known = newest_known();
+    let runner = embedded::migrations::runner();
+    let found = applied_version(&mut client)?;
+    if found > known {
+        bail!(newer(found, known));
+    }
+    let report = runner.run(&mut client).map_err(describe)?;
+    let warnings = take_rights(&mut client).context("cannot look at the rights in the database")?;
+    if let Some(keep) = retention_floor {
+        client
+            .execute(SET_RETENTION_FLOOR, &[&keep.as_secs_f64()])
+            .context("cannot set the retention floor")?;
+    }
+    Ok(Migrated {
+        applied: report
+            .applied_migrations()
+            .iter()
+            .map(|migration| format!("{} {}", migration.version(), migration.name()))
+            .collect(),
+        version: known,
+        warnings,
+    })
+}
+
+const SET_RETENTION_FLOOR: &str =
+    "update retention_floor set keep = justify_hours(make_interval(secs => $1))";
+
+/// A session with temporary tables, or with functions in the schema, can put its own names before the
+/// schema's. Functions that run as their owner look among temporary names last; this is beside that. Every
+/// new database lets everybody have the first, and one from before PostgreSQL 15 the second too.
+const TAKE_RIGHTS: &str = "
+    do $$
+    begin
+        execute format('revoke temporary on database %I from public, groundstation_service', current_database());
+    exception
+        when insufficient_privilege then null;
+    end
+    $$;
+    do $$
+    begin
+        execute format('revoke create on schema %I from public, groundstation_service', current_schema());
+    exception
+        when insufficient_privilege then null;
+    end
+    $$";
+
+/// Whoever can act as the service and has one of these rights still. Superusers and owners have them anyway.
+const STILL_THERE: &str = "
+    with service as (
+        select r.oid, r.rolname
+          from pg_roles r, pg_database d
+         where pg_has_role(r.oid, 'groundstation_service', 'member') and not r.rolsuper
+           and d.datname = current_database() and r.oid <> d.datdba and r.rolname <> current_user
+    )
+    select format('TEMP on database %I', current_database()), string_agg(rolname, ', ' order by rolname),
+           format('revoke temporary on database %I from public', current_database())
+      from service where has_database_privilege(oid, current_database(), 'temporary')
+    having count(*) > 0
+     union all
+    select format('CREATE on schema %I', current_schema()), string_agg(rolname, ', ' order by rolname),
+           format('revoke create on schema %I from public', current_schema())
+      from service where has_schema_privilege(oid, current_schema(), 'create')
+    having count(*) > 0";
+
+/// Takes from everybody what no pod needs. What this role cannot take, it says.
+fn take_rights(client: &mut postgres::Client) -> Result<Vec<String>, postgres::Error> {
+    client.batch_execute(TAKE_RIGHTS)?;
+    let rows = client.query(STILL_THERE, &[])?;
+    let warning = |row: &postgres::Row| {
+        let [right, roles, remedy]: [String; 3] = [row.get(0), row.get(1), row.get(2)];
+        format!("{right} could not be taken from {roles}: its owner can, by `{remedy}`")
+    };
+    Ok(rows.iter().map(warning).collect())
+}
+
+/// Checks that the schema is exactly the one this binary knows.
+pub async fn check(database: &Database, address: &Address) -> anyhow::Result<()> {
+    database.check(address).await?;
+    let newest = async |client: &mut Object| {
+        let newest = "select max(version) from refinery_schema_history";
+        client.query_one(newest, &[]).await?.try_get::<_, Option<i32>>(0)
+    };
+    let found = match database.run(newest).await {
+        Ok(found) => found.unwrap_or(0),
+        Err(Failed::Server(error)) if is_absent(&error) => 0,
+        Err(failed) => bail!("cannot read the schema's version: {failed}"),
+    };
+    let known = newest_known();
+    match found {
+        0 => bail!(
+            "the database at {} has no schema yet: run `groundstation migrate`",
+            address.display()
+        ),
+        found if found < known => bail!(
+            "the schema is at version {found}, this groundstation needs {known}: run `groundstation migrate`"
+        ),
+        found if found > known => bail!(newer(found, known)),
+        _ => Ok(()),
+    }
+}
+
+fn is_absent(error: &tokio_postgres::Error) -> bool {
+    use tokio_postgres::error::SqlState;
+    let absent = [SqlState::UNDEFINED_TABLE, SqlState::INSUFFICIENT_PRIVILEGE];
+    error.code().is_some_and(|code| absent.contains(code))
+}
+
+fn newest_known() -> i32 {
+    let runner = embedded::migrations::runner();
+    runner.get_migrations().iter().map(|migration| migration.version()).max().unwrap_or(0)
+}
+
+fn applied_version(client: &mut postgres::Client) -> anyhow::Result<i32> {
+    let row = client
+        .query_one("select to_regclass('refinery_schema_history') is not null", &[])
+        .context("cannot look for the schema")?;
+    if !row.get::<_, bool>(0) {
+        return Ok(0);
+    }
+    let row = client
+        .query_one("select coalesce(max(version), 0) from refinery_schema_history", &[])
+        .context("cannot read the schema's version")?;
+    Ok(row.get(0))
+}
+
+fn newer(found: i32, known: i32) -> String {
+    format!(
+        "the schema is at version {found}, newer than the {known} this groundstation knows: \
+         use the newer groundstation"
+    )
+}
+
+/// refinery wraps the server's own words: they are what helps.
+fn describe(error: refinery::Error) -> anyhow::Error {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+    while let Some(current) = cause {
+        if let Some(postgres) = current.downcast_ref::<postgres::Error>() {
+            return anyhow::anyhow!("a migration failed: {}", database::describe(postgres));
+        }
+        cause = current.source();
+    }
+    anyhow::anyhow!("a migration failed: {error}")
+}

@@ -1,0 +1,5 @@
+//! Who went silent, and up to when that can be told.
+
+pub mod flusher;
+pub mod monitor;
+pub mod probe;

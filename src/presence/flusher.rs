@@ -1,0 +1,322 @@
+//! Heartbeats: bookkeeping, not transitions.
+//!
+//! A pod keeps the newest heartbeat of each of its sessions and writes all of them a few times a
+//! second, in one statement. When one was heard is told by the pod's [`DatabaseClock`], so no pod's wall
+//! clock matters, and neither does how long the statement takes to get there or waits. The statement is
+//! fenced: a heartbeat of a session that is not current, or whose last edge is not `connected`, moves
+//! nothing; it tells what is to be done instead ([`Verdict`]). While the database is away heartbeats wait,
+//! one a session.
+//!
+//! A row that somebody else has locked is waited for by its own satellite only: its heartbeat stays
+//! in memory, all others are written, and the pod says that it has observed. Of the satellite left out
+//! that is not true, and this is why no loss comes of it: while its pod lives nobody else declares its
+//! sessions lost, and its pod knows better; the loss needs the very row that is locked; and once that is
+//! free the heartbeat is written within [`FLUSH_INTERVAL`]. What remains is that a read calls it offline
+//! while its row is locked for longer than its threshold, which [`LockedRows`] tells operators.
+
+use std::collections::{HashMap, HashSet};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool_postgres::Object;
+use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+use uuid::Uuid;
+
+use crate::contract::wire::Timestamp;
+use crate::domain::lifecycle::{Edge, Event, SatelliteId, Session, SessionKey};
+use crate::log::append::Log;
+use crate::log::locked_rows::LockedRows;
+use crate::log::watermark::{self, PodNumber};
+use crate::platform::database::Database;
+use crate::platform::database_clock::{DatabaseClock, Moment};
+use crate::platform::metrics::Metrics;
+use crate::registry::satellites::{self, About};
+use crate::sessions::heartbeats::{Beat, Heartbeats};
+use crate::sessions::table::{Command, SessionTable};
+
+/// How often heartbeats are written: often enough that a read on another pod is at most this much
+/// behind, seldom enough that a batch is worth its commit.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Heartbeats in one statement.
+const MAX_BATCH: usize = 1_000;
+
+/// What a heartbeat that moved nothing means for its session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// The session had been given up: it is heard again.
+    Recover,
+    /// A newer session is current, or this one was ended elsewhere.
+    Superseded,
+    /// The satellite is gone.
+    Removed,
+    /// Ended by somebody else than its socket: only a new token does that.
+    TokenRotated,
+}
+
+fn verdict(current: Session, last_event: Option<Event>, session: Session) -> Verdict {
+    match last_event {
+        Some(Event::Removed) => Verdict::Removed,
+        Some(Event::HeartbeatLost) if current == session => Verdict::Recover,
+        Some(Event::Disconnected) if current == session => Verdict::TokenRotated,
+        _ => Verdict::Superseded,
+    }
+}
+
+/// Whose rows somebody else has locked.
+struct Locked {
+    connections: HashSet<SatelliteId>,
+    registry: HashSet<SatelliteId>,
+}
+
+impl Locked {
+    /// What of a heartbeat could not be written.
+    fn part_of(&self, satellite: SatelliteId, beat: Beat) -> Option<Beat> {
+        let heartbeat = self.connections.contains(&satellite);
+        let about = self.registry.contains(&satellite);
+        (heartbeat || about).then(|| Beat {
+            session: beat.session,
+            at: beat.at.filter(|_| heartbeat),
+            about: if about { beat.about } else { About::default() },
+        })
+    }
+}
+
+/// The task that writes them.
+pub struct Flusher {
+    /// This life of the pod.
+    pub pod: PodNumber,
+    /// The default offline threshold: what blind time is measured by.
+    pub default_threshold: Duration,
+    /// What it writes.
+    pub heartbeats: Arc<Heartbeats>,
+    /// The sessions of this pod.
+    pub sessions: Arc<SessionTable>,
+    /// Where it writes.
+    pub database: Database,
+    /// Where a recovery goes.
+    pub log: Log,
+    /// What it counts.
+    pub metrics: Metrics,
+}
+
+impl Flusher {
+    /// Writes every [`FLUSH_INTERVAL`] until told to stop, then once more.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(FLUSH_INTERVAL);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut locked = LockedRows::new("heartbeats", self.metrics.clone());
+        let (mut failing, mut observed) = (false, None);
+        loop {
+            let stopping = tokio::select! {
+                _ = ticks.tick() => false,
+                () = stop.cancelled() => true,
+            };
+            match self.flush(&mut locked, &mut observed).await {
+                Ok(()) => failing = false,
+                Err(error) => {
+                    self.metrics.heartbeat_failures.inc();
+                    if !failing {
+                        warn!(error = %format!("{error:#}"), "heartbeats cannot be written, they wait");
+                    }
+                    failing = true;
+                }
+            }
+            if stopping {
+                return;
+            }
+        }
+    }
+
+    /// Writes everything heard so far, but for rows somebody else has locked, and says so: only then has
+    /// this pod observed. `observed` is when it did so last.
+    async fn flush(
+        &self,
+        locked: &mut LockedRows,
+        observed: &mut Option<Moment>,
+    ) -> anyhow::Result<()> {
+        let began = Moment::now();
+        let mut beats = self.heartbeats.take();
+        let mut left_out = Vec::new();
+        while !beats.is_empty() {
+            let batch = beats.split_off(beats.len().saturating_sub(MAX_BATCH));
+            let locked = match self.write(&batch).await {
+                Ok(locked) => locked,
+                Err(error) => {
+                    for (satellite, beat) in beats.into_iter().chain(batch) {
+                        self.heartbeats.put(satellite, beat);
+                    }
+                    return Err(error);
+                }
+            };
+            for (satellite, beat) in batch {
+                if let Some(waits) = locked.part_of(satellite, beat) {
+                    self.heartbeats.put(satellite, waits);
+                    left_out.push(satellite);
+                }
+            }
+        }
+        locked.found(left_out.into_iter());
+        let since = observed.map(|observed| began.since(observed));
+        self.observe(began, since).await?;
+        *observed = Some(began);
+        Ok(())
+    }
+
+    async fn observe(&self, began: Moment, since: Option<Duration>) -> anyhow::Result<()> {
+        let observe = async |client: &mut Object| {
+            // What came after `began` is not written: the moment that is named must not be later.
+            let now = look_at_clock(client, self.log.clock()).await?;
+            let heard = self.log.clock().least_time_of(began).map_or(now, |least| least.min(now));
+            watermark::observe(client, self.pod, heard, since, self.default_threshold).await
+        };
+        if let Some(blind) = self.database.run(observe).await? {
+            self.metrics.blind_seconds.inc_by(blind.as_secs_f64());
+            warn!(?blind, "nobody could observe the satellites, which counts against none");
+        }
+        Ok(())
+    }
+
+    async fn write(&self, batch: &[(SatelliteId, Beat)]) -> anyhow::Result<Locked> {
+        let heard: HashMap<Uuid, (Session, Moment)> =
+            batch.iter().filter_map(|(id, beat)| Some((id.0, (beat.session, beat.at?)))).collect();
+        let ids: Vec<Uuid> = heard.keys().copied().collect();
+        let sessions: Vec<i64> = heard.values().map(|(session, _)| session.0).collect();
+        let news: Vec<(SatelliteId, About)> = batch
+            .iter()
+            .filter(|(_, beat)| beat.about != About::default())
+            .map(|(id, beat)| (*id, beat.about.clone()))
+            .collect();
+
+        let write = async |client: &mut Object| {
+            let mut rows = Vec::new();
+            if !ids.is_empty() {
+                let statement = client.prepare_cached(FLUSH).await?;
+                // All of them were heard before.
+                let now = look_at_clock(client, self.log.clock()).await?;
+                let time_of = |(_, at): &(Session, Moment)| self.log.clock().time_of(*at, now);
+                let times: Vec<OffsetDateTime> =
+                    heard.values().map(|beat| Timestamp::new(time_of(beat)).moment()).collect();
+                rows = client.query(&statement, &[&ids, &sessions, &times]).await?;
+            }
+            let locked = match news.is_empty() {
+                true => HashSet::new(),
+                false => satellites::describe(client, &news).await?,
+            };
+            Ok::<_, tokio_postgres::Error>((rows, locked))
+        };
+        let (rows, registry) = self.database.run(write).await?;
+
+        let moved = heard.len().saturating_sub(rows.len());
+        self.metrics.heartbeats_flushed.inc_by(moved as u64);
+        let mut locked = Locked { connections: HashSet::new(), registry };
+        for row in &rows {
+            let id: SatelliteId = row.try_get("satellite_id")?;
+            let Some(current) = row.try_get::<_, Option<Session>>("current")? else {
+                locked.connections.insert(id);
+                continue;
+            };
+            let session: Session = row.try_get("session")?;
+            let last_event = Event::from_str(row.try_get("last_event")?).ok();
+            let at = heard.get(&id.0).map_or_else(Moment::now, |(_, at)| *at);
+            let key = SessionKey { satellite: id, session };
+            self.act(key, verdict(current, last_event, session), at);
+        }
+        Ok(locked)
+    }
+
+    fn act(&self, key: SessionKey, verdict: Verdict, at: Moment) {
+        let end = |command| {
+            self.metrics.heartbeats_stale.inc();
+            self.sessions.end(key, command);
+        };
+        match verdict {
+            Verdict::Superseded => end(Command::Superseded),
+            Verdict::Removed => end(Command::Removed),
+            Verdict::TokenRotated => end(Command::TokenRotated),
+            // Under the table's lock, so that a session which is ending queues its end after
+            // this and not before.
+            Verdict::Recover => self.sessions.while_live(key, || {
+                let recover = Edge::Recover { session: key.session };
+                self.log.try_submit(key.satellite, recover, at);
+            }),
+        }
+    }
+}
+
+/// The database's time, by a round trip of its own that the clock learns from.
+async fn look_at_clock(
+    client: &Object,
+    clock: &DatabaseClock,
+) -> Result<OffsetDateTime, tokio_postgres::Error> {
+    let statement = client.prepare_cached("select clock_timestamp()").await?;
+    let sent = Moment::now();
+    let now = client.query_one(&statement, &[]).await?.try_get(0)?;
+    clock.note(sent, now, Moment::now());
+    Ok(now)
+}
+
+/// Waits for no row. Returns the heartbeats that moved nothing: without a current session those whose
+/// rows somebody else has locked.
+const FLUSH: &str = "
+    with beat as (
+        select * from unnest($1::uuid[], $2::bigint[], $3::timestamptz[]) as b (satellite_id, session, heard_at)
+    ), locked as (
+        select c.satellite_id, c.session as current, c.last_event, b.session, b.heard_at
+          from satellite_connections c join beat b using (satellite_id)
+         order by c.satellite_id
+           for no key update of c skip locked
+    ), moved as (
+        update satellite_connections c
+           set last_heartbeat_at = greatest(c.last_heartbeat_at, l.heard_at)
+          from locked l
+         where c.satellite_id = l.satellite_id and l.session = l.current and l.last_event = 'connected'
+    )
+    select b.satellite_id, b.session, l.current, l.last_event
+      from beat b left join locked l using (satellite_id)
+     where l.session <> l.current or l.last_event <> 'connected'
+        or (l.satellite_id is null
+            and exists (select from satellite_connections c where c.satellite_id = b.satellite_id))";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: SatelliteId = SatelliteId(Uuid::from_u128(1));
+
+    #[test]
+    fn of_a_heartbeat_only_what_is_locked_waits() {
+        let about = About { version: Some("0.5".to_owned()), capabilities: None };
+        let of = |connection: bool, registry: bool| {
+            let only = |locked| if locked { HashSet::from([ID]) } else { HashSet::new() };
+            let locked = Locked { connections: only(connection), registry: only(registry) };
+            let beat = Beat { session: Session(1), at: Some(Moment::now()), about: about.clone() };
+            locked.part_of(ID, beat).map(|beat| (beat.at.is_some(), beat.about == about))
+        };
+        assert_eq!(of(false, false), None);
+        assert_eq!(of(true, false), Some((true, false)));
+        assert_eq!(of(false, true), Some((false, true)));
+        assert_eq!(of(true, true), Some((true, true)));
+    }
+
+    #[test]
+    fn a_heartbeat_that_moved_nothing_recovers_or_ends_its_session() {
+        let (one, two) = (Session(1), Session(2));
+        let cases = [
+            (one, Some(Event::HeartbeatLost), Verdict::Recover),
+            (two, Some(Event::HeartbeatLost), Verdict::Superseded),
+            (two, Some(Event::Connected), Verdict::Superseded),
+            (one, Some(Event::Disconnected), Verdict::TokenRotated),
+            (two, Some(Event::Disconnected), Verdict::Superseded),
+            (one, Some(Event::Removed), Verdict::Removed),
+            (two, Some(Event::Removed), Verdict::Removed),
+            (one, None, Verdict::Superseded),
+        ];
+        for (current, last_event, expected) in cases {
+            assert_eq!(verdict(current, last_event, one), expected, "{current:?} {last_event:?}");
+        }
+    }
+}

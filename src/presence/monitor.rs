@@ -1,0 +1,522 @@
+//! The monitor: finds satellites that went silent, and declares them lost.
+//!
+//! Each pod knows when it last heard each session it holds, so it finds its own without asking
+//! anybody. The sessions of a pod that has fallen silent itself are found by every other pod from
+//! stored state, through an index; so no pod's death goes unnoticed, and no sweep costs anything for
+//! satellites that are fine. Every third of a threshold a pod also looks through the stored rows of its
+//! own sessions, and of those that belong to no pod: what nobody knows of (memory is not the truth) is
+//! found there.
+//!
+//! The sweep only proposes. The append decides under the satellite's lock, where a heartbeat that
+//! came in between is seen, time in which nobody could hear does not count, and a second pod's
+//! proposal changes nothing. So each loss is declared once, however many pods sweep.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use deadpool_postgres::Object;
+use fail::fail_point;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::domain::brown_out::{Guard, Lateness, Rules};
+use crate::domain::lifecycle::{Edge, Reason, SatelliteId, SessionKey};
+use crate::log::append::Log;
+use crate::log::request::Outcome;
+use crate::log::watermark::{self, MAX_BROUGHT_BACK, PodNumber, SILENT_AFTER, blind_after};
+use crate::platform::database::Database;
+use crate::platform::health::{BrownOut, Health};
+use crate::platform::metrics::Metrics;
+use crate::sessions::table::SessionTable;
+
+/// Losses one sweep takes from each place it looks; where it declared any, the next one follows at once.
+const MAX_DUE: usize = 10_000;
+
+/// Ended sessions taken from silent pods at a time.
+const MAX_LET_GO: u64 = 1_000;
+
+/// The task.
+pub struct Monitor {
+    /// This life of the pod.
+    pub pod: PodNumber,
+    /// Where it looks.
+    pub database: Database,
+    /// The sessions of this pod.
+    pub sessions: Arc<SessionTable>,
+    /// Where it declares.
+    pub log: Log,
+    /// How often it looks.
+    pub interval: Duration,
+    /// The default offline threshold.
+    pub default_threshold: Duration,
+    /// How often satellites send a heartbeat.
+    pub heartbeat_interval: Duration,
+    /// When losses are held.
+    pub brown_out: Rules,
+    /// Whom it tells that they are.
+    pub health: Arc<Health>,
+    /// What it counts.
+    pub metrics: Metrics,
+}
+
+/// Sessions that are guarded together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Group {
+    /// All of them.
+    Fleet,
+    /// Those of one pod.
+    Pod(PodNumber),
+}
+
+/// A session that looks lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Due {
+    key: SessionKey,
+    reason: Reason,
+    pod: Option<PodNumber>,
+}
+
+impl Due {
+    fn from_row(row: &Row) -> Result<Due, tokio_postgres::Error> {
+        let is_dead: bool = row.try_get("is_dead")?;
+        Ok(Due {
+            key: SessionKey {
+                satellite: row.try_get("satellite_id")?,
+                session: row.try_get("session")?,
+            },
+            reason: if is_dead { Reason::PodLost } else { Reason::HeartbeatTimeout },
+            pod: row.try_get("pod")?,
+        })
+    }
+}
+
+fn count(row: &Row, column: &str) -> Result<u64, tokio_postgres::Error> {
+    Ok(u64::try_from(row.try_get::<_, i64>(column)?).unwrap_or(0))
+}
+
+/// What a sweep remembers for the next.
+struct Memory {
+    swept_at: Instant,
+    /// This pod was asleep, and reads first what came meanwhile.
+    deaf_until: Instant,
+    /// When the stored rows of its own sessions are looked through again.
+    look_through_at: Instant,
+    guards: HashMap<Group, Guard>,
+    /// Where the next look goes on.
+    turns: Turns,
+}
+
+/// Where to go on among the sessions that are due, by place where they are looked for.
+///
+/// A loss that was found need not be declared: it may be held, its row may be locked, a session that was
+/// given up may have a socket still. Those that stay due must keep no other from being found, so where
+/// there are more than one look takes, the next takes those that come after.
+#[derive(Default)]
+struct Turns {
+    own: Option<SatelliteId>,
+    stored: Option<SatelliteId>,
+    unheld: Option<SatelliteId>,
+}
+
+/// Cuts a look that found too many, and notes where the next goes on. `due` is in the order of ids, from
+/// `turn` on.
+fn cut(due: &mut Vec<Due>, turn: &mut Option<SatelliteId>, max: usize) {
+    let is_all = due.len() <= max;
+    due.truncate(max);
+    *turn = if is_all { None } else { due.last().map(|due| due.key.satellite) };
+}
+
+/// [`MAX_DUE`], but in a test of what happens beyond it.
+fn max_due() -> usize {
+    fail_point!("monitor::max_due", |max| max.and_then(|max| max.parse().ok()).unwrap_or(MAX_DUE));
+    MAX_DUE
+}
+
+impl Monitor {
+    /// Sweeps until told to stop.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(self.interval);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let now = Instant::now();
+        let mut memory = Memory {
+            swept_at: now,
+            deaf_until: now,
+            look_through_at: now,
+            guards: HashMap::new(),
+            turns: Turns::default(),
+        };
+        let mut failing = false;
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = stop.cancelled() => return,
+            }
+            let swept = tokio::select! {
+                swept = self.sweep(&mut memory) => swept,
+                () = stop.cancelled() => return,
+            };
+            match swept {
+                Ok(goes_on) => {
+                    failing = false;
+                    if goes_on {
+                        ticks.reset_immediately();
+                    }
+                }
+                Err(error) => {
+                    self.metrics.sweep_failures.inc();
+                    if !failing {
+                        warn!(error = %format!("{error:#}"), "cannot look for silent satellites");
+                    }
+                    failing = true;
+                }
+            }
+        }
+    }
+
+    /// Returns whether there is more to declare.
+    async fn sweep(&self, memory: &mut Memory) -> anyhow::Result<bool> {
+        let started = Instant::now();
+        let lapse = blind_after(self.default_threshold);
+        if started.duration_since(memory.swept_at) > self.interval + lapse {
+            memory.deaf_until = started + lapse;
+        }
+        memory.swept_at = started;
+
+        let find = async |client: &mut Object| self.find(client, memory, started).await;
+        let found = self.database.run(find).await?;
+        self.metrics.sweep_seconds.observe(started.elapsed().as_secs_f64());
+        self.guard(memory, &found, started);
+        let (held, due): (Vec<Due>, Vec<Due>) =
+            found.due.into_iter().partition(|due| memory.is_held(due));
+        self.metrics.brown_out_held.set(i64::try_from(held.len()).unwrap_or(i64::MAX));
+        let is_all = due.len() < max_due();
+        let declared = self.declare(due).await?;
+        Ok(!is_all && declared > 0)
+    }
+
+    /// Looks everywhere.
+    async fn find(
+        &self,
+        client: &Object,
+        memory: &mut Memory,
+        now: Instant,
+    ) -> Result<Found, tokio_postgres::Error> {
+        let look = self.sessions.look(now, self.default_threshold, self.heartbeat_interval);
+        let own = Lateness { sessions: look.sessions, late: look.late };
+        let mut found = Found::default();
+        if now >= memory.deaf_until {
+            found.due = self.own(look.due, &mut memory.turns.own);
+        }
+        let silent = self.account(client, own, &mut found.lateness).await?;
+        if !silent.is_empty() {
+            let late = self.left_behind(client, &silent, &mut found.lateness).await?;
+            if late > 0 {
+                let turn = &mut memory.turns.stored;
+                found.due.extend(self.stored(client, &silent, turn).await?);
+            }
+        }
+        if now >= memory.look_through_at {
+            let pods = [&silent[..], &[self.pod]].concat();
+            let brought_back = watermark::bring_back(client, &pods).await?;
+            let over = self.let_go(client, &silent).await?;
+            let turn = &mut memory.turns.unheld;
+            let mut orphans = self.unheld(client, turn).await?;
+            // As long as there are more of them the next sweep looks again.
+            if over < MAX_LET_GO && brought_back < MAX_BROUGHT_BACK && turn.is_none() {
+                memory.look_through_at = now + self.default_threshold / 3;
+            }
+            orphans.retain(|due| !self.sessions.holds(due.key));
+            found.due.extend(orphans);
+        }
+        Ok(found)
+    }
+
+    /// Tells the other pods how this pod's sessions stand, and reads what they tell of theirs. Returns
+    /// the pods that have fallen silent.
+    async fn account(
+        &self,
+        client: &deadpool_postgres::Object,
+        own: Lateness,
+        groups: &mut HashMap<Group, Lateness>,
+    ) -> Result<Vec<PodNumber>, tokio_postgres::Error> {
+        let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        let statement = client.prepare_cached(ACCOUNT).await?;
+        let silent_after = SILENT_AFTER.as_secs_f64();
+        let (sessions, late) = (number(own.sessions), number(own.late));
+        let rows = client.query(&statement, &[&self.pod, &sessions, &late, &silent_after]).await?;
+        let (mut fleet, mut silent) = (own, Vec::new());
+        groups.insert(Group::Pod(self.pod), own);
+        for row in rows {
+            let pod = row.try_get("number")?;
+            let of_pod =
+                Lateness { sessions: count(&row, "sessions")?, late: count(&row, "late")? };
+            if row.try_get("is_silent")? {
+                groups.insert(Group::Pod(pod), of_pod);
+                silent.push(pod);
+            } else {
+                // It guards its own sessions by itself.
+                fleet = fleet + of_pod;
+            }
+        }
+        groups.insert(Group::Fleet, fleet);
+        Ok(silent)
+    }
+
+    /// Counts the sessions of silent pods that are late. Those that are fine have been taken over, and
+    /// count where they are now. Returns how many there are.
+    async fn left_behind(
+        &self,
+        client: &deadpool_postgres::Object,
+        silent: &[PodNumber],
+        groups: &mut HashMap<Group, Lateness>,
+    ) -> Result<u64, tokio_postgres::Error> {
+        let interval_ms = i64::try_from(self.heartbeat_interval.as_millis()).unwrap_or(0);
+        let default_ms = self.default_ms();
+        for pod in silent {
+            groups.entry(Group::Pod(*pod)).or_default().late = 0;
+        }
+        let mut all = 0;
+        // Not cached: the plan is to fit these pods, most of which have nobody left.
+        for row in client.query(LEFT_BEHIND, &[&silent, &default_ms, &interval_ms]).await? {
+            let late = count(&row, "late")?;
+            all += late;
+            groups.entry(Group::Pod(row.try_get("pod")?)).or_default().late = late;
+            let fleet = groups.entry(Group::Fleet).or_default();
+            *fleet = *fleet + Lateness { sessions: late, late };
+        }
+        Ok(all)
+    }
+
+    /// Those of this pod's sessions that are due which are to be declared now.
+    fn own(&self, mut sessions: Vec<SessionKey>, turn: &mut Option<SatelliteId>) -> Vec<Due> {
+        sessions.sort_unstable();
+        let after = |key: &SessionKey| Some(key.satellite) > *turn;
+        let due = |key| Due { key, reason: Reason::HeartbeatTimeout, pod: Some(self.pod) };
+        let mut due: Vec<Due> = sessions.into_iter().filter(after).map(due).collect();
+        cut(&mut due, turn, max_due());
+        due
+    }
+
+    /// The sessions of silent pods that are due, by what is stored of them.
+    async fn stored(
+        &self,
+        client: &deadpool_postgres::Object,
+        silent: &[PodNumber],
+        turn: &mut Option<SatelliteId>,
+    ) -> Result<Vec<Due>, tokio_postgres::Error> {
+        self.look(client, STORED, &silent, turn).await
+    }
+
+    /// Looks among stored rows, from where the look before had to stop.
+    async fn look(
+        &self,
+        client: &deadpool_postgres::Object,
+        statement: &str,
+        pods: &(dyn ToSql + Sync),
+        turn: &mut Option<SatelliteId>,
+    ) -> Result<Vec<Due>, tokio_postgres::Error> {
+        let max = max_due();
+        let limit = i64::try_from(max).unwrap_or(i64::MAX).saturating_add(1);
+        let after = turn.map(|satellite| satellite.0);
+        let rows = client.query(statement, &[pods, &self.default_ms(), &limit, &after]).await?;
+        let mut due = rows.iter().map(Due::from_row).collect::<Result<Vec<Due>, _>>()?;
+        cut(&mut due, turn, max);
+        Ok(due)
+    }
+
+    /// Takes sessions that are over from the pods that are silent, so that they are not passed over in
+    /// each sweep. Returns how many.
+    async fn let_go(
+        &self,
+        client: &deadpool_postgres::Object,
+        silent: &[PodNumber],
+    ) -> Result<u64, tokio_postgres::Error> {
+        let limit = i64::try_from(MAX_LET_GO).unwrap_or(i64::MAX);
+        client.execute(LET_GO, &[&silent, &limit]).await
+    }
+
+    /// Sessions that are due of which no pod knows to whom they belong, or that should be this
+    /// pod's.
+    async fn unheld(
+        &self,
+        client: &deadpool_postgres::Object,
+        turn: &mut Option<SatelliteId>,
+    ) -> Result<Vec<Due>, tokio_postgres::Error> {
+        self.look(client, UNHELD, &self.pod, turn).await
+    }
+
+    fn default_ms(&self) -> i64 {
+        i64::try_from(self.default_threshold.as_millis()).unwrap_or(i64::MAX)
+    }
+
+    /// Judges each group anew and says what has changed.
+    fn guard(&self, memory: &mut Memory, found: &Found, now: Instant) {
+        let mut guards = HashMap::with_capacity(found.lateness.len());
+        for (group, lateness) in &found.lateness {
+            let before = memory.guards.get(group).copied().unwrap_or_default();
+            let after = before.judge(*lateness, now, &self.brown_out);
+            let Lateness { sessions, late } = *lateness;
+            match (before.holds(), after) {
+                (false, Guard::Holding { .. }) => warn!(
+                    ?group, sessions, late, hold = ?self.brown_out.hold,
+                    "brown-out: a large part went silent together, losses are held"
+                ),
+                (true, Guard::Spent) => {
+                    warn!(
+                        ?group,
+                        sessions, late, "brown-out: held long enough, losses are declared"
+                    );
+                }
+                (true, Guard::Calm) => info!(?group, sessions, late, "brown-out is over"),
+                _ => {}
+            }
+            guards.insert(*group, after);
+        }
+        memory.guards = guards;
+        let report: Vec<BrownOut> = memory
+            .guards
+            .iter()
+            .filter(|(_, guard)| guard.holds())
+            .filter_map(|(group, _)| Some(self.report(*group, found.lateness.get(group)?)))
+            .collect();
+        self.metrics.brown_out.set(i64::from(!report.is_empty()));
+        self.health.brown_out(report);
+    }
+
+    fn report(&self, group: Group, lateness: &Lateness) -> BrownOut {
+        let scope = match group {
+            Group::Fleet => "the fleet".to_owned(),
+            Group::Pod(pod) if pod == self.pod => "this pod".to_owned(),
+            Group::Pod(pod) => format!("pod number {pod}"),
+        };
+        BrownOut { scope, sessions: lateness.sessions, late: lateness.late }
+    }
+
+    /// Returns how many were declared.
+    async fn declare(&self, due: Vec<Due>) -> anyhow::Result<usize> {
+        if due.is_empty() {
+            return Ok(0);
+        }
+        let edges = due
+            .iter()
+            .map(|due| {
+                (due.key.satellite, Edge::Lost { session: due.key.session, reason: due.reason })
+            })
+            .collect();
+        let outcomes = self.log.append_all(edges).await?;
+        let locked = outcomes.iter().filter(|outcome| **outcome == Outcome::Locked).count();
+        self.metrics.losses_locked.inc_by(locked as u64);
+        let declared =
+            outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Appended { .. })).count();
+        if declared > 0 {
+            info!(due = due.len(), declared, "satellites went silent");
+        }
+        Ok(declared)
+    }
+}
+
+impl Memory {
+    fn is_held(&self, due: &Due) -> bool {
+        let holds = |group| self.guards.get(&group).is_some_and(|guard| guard.holds());
+        holds(Group::Fleet) || due.pod.is_some_and(|pod| holds(Group::Pod(pod)))
+    }
+}
+
+/// What a sweep found.
+#[derive(Default)]
+struct Found {
+    due: Vec<Due>,
+    lateness: HashMap<Group, Lateness>,
+}
+
+const ACCOUNT: &str = "
+    with mine as (
+        update pods set sessions = $2, late = $3 where number = $1
+    )
+    select p.number, p.sessions, p.late,
+           coalesce(p.seen_at, p.started_at) < sight.observed_at - make_interval(secs => $4::float8) as is_silent
+      from sight, pods p where p.number <> $1";
+
+/// Late is who has less than a heartbeat's interval left, as `SessionTable::look` says it.
+const LEFT_BEHIND: &str = "
+    with sight as materialized (select * from sight)
+    select c.pod, count(*) as late
+      from sight, satellite_connections c join satellites s on s.id = c.satellite_id
+     where c.pod = any($1) and c.last_event = 'connected'
+       and sight.observed_at > online_until(c.last_heartbeat_at, s.offline_threshold_ms, $2, sight.judged_at, sight.resumed_at)
+                               - least(interval '1 millisecond' * $3::bigint, threshold_of(s.offline_threshold_ms, $2) / 2)
+     group by c.pod";
+
+/// Finds the sessions of silent pods that are due, from one on. They are looked for by their pods and then
+/// put in order: else Postgres might walk all rows in that order.
+pub const STORED: &str = "
+    with sight as materialized (select * from sight), due as materialized (
+        select c.satellite_id, c.session, c.pod, p.left_at is null as is_dead
+          from sight, satellite_connections c
+          join satellites s on s.id = c.satellite_id
+          join pods p on p.number = c.pod
+         where c.pod = any($1) and c.last_event = 'connected'
+           and ($4::uuid is null or c.satellite_id > $4)
+           and judged_until(sight.observed_at, p.seen_at)
+               > online_until(c.last_heartbeat_at, s.offline_threshold_ms, $2, sight.judged_at, sight.resumed_at)
+    )
+    select * from due order by satellite_id limit $3";
+
+/// Waits for nobody: a row that is locked has an edge on its way.
+const LET_GO: &str = "
+    with over as (
+        select satellite_id from satellite_connections
+         where (pod = any($1) or pod is null) and last_event <> 'connected'
+         limit $2 for no key update skip locked
+    )
+    update satellite_connections c set pod = 0 from over where c.satellite_id = over.satellite_id";
+
+/// Only those that were not heard for as long as there is between two looks can be: most rows are
+/// passed over before anything is asked about their satellites.
+const UNHELD: &str = "
+    with due as materialized (
+        select c.satellite_id, c.session, c.pod, false as is_dead
+          from sight, satellite_connections c join satellites s on s.id = c.satellite_id
+         where (c.pod = $1 or c.pod is null) and c.last_event = 'connected'
+           and ($4::uuid is null or c.satellite_id > $4)
+           and c.last_heartbeat_at < sight.observed_at - interval '1 millisecond' * ($2::bigint / 3)
+           and sight.observed_at
+               > online_until(c.last_heartbeat_at, s.offline_threshold_ms, $2, sight.judged_at, sight.resumed_at)
+    )
+    select * from due order by satellite_id limit $3";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::lifecycle::Session;
+    use uuid::Uuid;
+
+    /// Looks as often as it takes to have seen all of `due`; what each look found.
+    fn looks(due: &[u128], max: usize, times: usize) -> Vec<Vec<u128>> {
+        let mut turn = None;
+        let mut look = || {
+            let is_next = |id: &&u128| Some(SatelliteId(Uuid::from_u128(**id))) > turn;
+            let mut found: Vec<Due> = due.iter().filter(is_next).map(|id| of(*id)).collect();
+            cut(&mut found, &mut turn, max);
+            found.iter().map(|due| due.key.satellite.0.as_u128()).collect()
+        };
+        (0..times).map(|_| look()).collect()
+    }
+
+    fn of(id: u128) -> Due {
+        let satellite = SatelliteId(Uuid::from_u128(id));
+        let key = SessionKey { satellite, session: Session(1) };
+        Due { key, reason: Reason::HeartbeatTimeout, pod: None }
+    }
+
+    #[test]
+    fn those_that_stay_due_keep_no_other_from_being_found() {
+        assert_eq!(looks(&[1, 2, 3], 3, 2), [[1, 2, 3], [1, 2, 3]]);
+        assert_eq!(looks(&[1, 2, 3, 4, 5], 2, 4), [vec![1, 2], vec![3, 4], vec![5], vec![1, 2]]);
+        assert_eq!(looks(&[1, 2, 3, 4], 2, 3), [[1, 2], [3, 4], [1, 2]]);
+        assert_eq!(looks(&[], 2, 2), [[0; 0]; 2]);
+    }
+}

@@ -1,0 +1,386 @@
+//! What satellites are to check: the list of assignments of each, checked, stored and read.
+//!
+//! Owns the table `satellite_assignments`. A list is replaced as a whole and has a version, the
+//! number of the change that made it: of two versions the greater is the newer, for ever.
+
+use std::collections::{BTreeSet, HashSet};
+
+use deadpool_postgres::{GenericClient, Object, Transaction};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Map, Value};
+use time::OffsetDateTime;
+use tokio_postgres::types::{Json, ToSql};
+use utoipa::ToSchema;
+
+use crate::contract::wire::Actor;
+use crate::domain::lifecycle::{Position, SatelliteId, SessionKey};
+use crate::log;
+use crate::registry::precondition::Expected;
+use crate::registry::satellites::{Invalid, MAX_CHARACTERS};
+
+/// The most assignments of one satellite.
+pub const MAX_ASSIGNMENTS: usize = 500;
+
+/// The most bytes of one satellite's list as JSON: it is sent whole, in one message.
+pub const MAX_BYTES: usize = 512 * 1024;
+
+/// The most collectors of one assignment.
+const MAX_COLLECTORS: usize = 50;
+
+/// The longest interval: a week.
+const MAX_INTERVAL_SECONDS: i64 = 7 * 24 * 60 * 60;
+
+/// How the path of a field begins.
+const ROOT: &str = "assignments";
+
+/// One thing a satellite is to check.
+#[derive(Deserialize, ToSchema, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[expect(dead_code, reason = "a shape for descriptions; `check` decides")]
+pub struct Assignment {
+    /// Unlike that of every other assignment of the satellite on the same system.
+    #[schema(min_length = 1, max_length = 200)]
+    config_id: String,
+    /// What is checked.
+    #[schema(min_length = 1, max_length = 200)]
+    system_id: String,
+    /// How it is checked.
+    #[schema(min_length = 1, max_length = 200)]
+    strategy_id: String,
+    /// Whatever the strategy wants to know.
+    #[schema(value_type = Object)]
+    #[schemars(with = "Map<String, Value>")]
+    config: Value,
+    /// How often.
+    #[schema(minimum = 1, maximum = 604_800)]
+    interval_seconds: i64,
+    /// What is collected besides; at most 50.
+    #[schema(value_type = Option<Vec<Object>>, nullable = false)]
+    #[schemars(with = "Vec<Map<String, Value>>", skip_serializing_if = "Option::is_none")]
+    collectors: Option<Value>,
+    /// For people.
+    #[schema(min_length = 1, max_length = 200, nullable = false)]
+    #[schemars(with = "String", skip_serializing_if = "Option::is_none")]
+    config_name: Option<String>,
+    /// For people.
+    #[schema(min_length = 1, max_length = 200, nullable = false)]
+    #[schemars(with = "String", skip_serializing_if = "Option::is_none")]
+    system_name: Option<String>,
+}
+
+/// A list as it is in force for a session.
+#[derive(Debug, Clone)]
+pub struct Assigned {
+    /// The change that made it; 0 where nothing was ever assigned.
+    pub version: i64,
+    /// The list itself, as it is sent.
+    pub list: Box<RawValue>,
+    pairs: BTreeSet<(String, String)>,
+}
+
+impl Assigned {
+    /// A list of this version.
+    pub fn new(version: i64, list: Box<RawValue>) -> Result<Assigned, serde_json::Error> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Pair {
+            config_id: String,
+            system_id: String,
+        }
+        let pairs: Vec<Pair> = serde_json::from_str(list.get())?;
+        let pairs = pairs.into_iter().map(|pair| (pair.config_id, pair.system_id)).collect();
+        Ok(Assigned { version, list, pairs })
+    }
+
+    /// Of a satellite to which nothing was ever assigned.
+    pub fn nothing() -> Result<Assigned, serde_json::Error> {
+        Assigned::new(0, to_raw_value::<[Value; 0]>(&[])?)
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.pairs.len()
+    }
+
+    /// Whether a result of this config on this system may be passed on.
+    pub fn allows(&self, config_id: &str, system_id: &str) -> bool {
+        // Owned to be compared as a pair; results are rare.
+        self.pairs.contains(&(config_id.to_owned(), system_id.to_owned()))
+    }
+}
+
+/// Takes the list out of what was sent: the list itself, or an object with the field
+/// `assignments`. Checks every limit; the error names the field by its path.
+pub fn check(sent: Value) -> Result<Value, Invalid> {
+    let list = match sent {
+        Value::Object(mut fields) => fields.remove(ROOT).unwrap_or_default(),
+        other => other,
+    };
+    let Value::Array(assignments) = &list else {
+        return Err(invalid(ROOT, "must be a list"));
+    };
+    if assignments.len() > MAX_ASSIGNMENTS {
+        return Err(invalid(ROOT, format!("must be at most {MAX_ASSIGNMENTS}")));
+    }
+    // Sizes are compared as stored: without the sender's white space.
+    if list.to_string().len() > MAX_BYTES {
+        return Err(invalid(ROOT, format!("must have at most {MAX_BYTES} bytes")));
+    }
+    let mut seen = HashSet::new();
+    for (n, assignment) in assignments.iter().enumerate() {
+        let path = format!("{ROOT}[{n}]");
+        let fields = object(&path, assignment)?;
+        check_assignment(&path, fields)?;
+        if !seen.insert((fields.get("configId"), fields.get("systemId"))) {
+            let rule = "must be different from that of every other assignment of its systemId";
+            return Err(invalid(format!("{path}.configId"), rule));
+        }
+    }
+    check_texts(ROOT, &list)?;
+    Ok(list)
+}
+
+fn check_assignment(path: &str, fields: &Map<String, Value>) -> Result<(), Invalid> {
+    for name in ["configId", "systemId", "strategyId"] {
+        check_word(path, name, fields.get(name))?;
+    }
+    for name in ["configName", "systemName"] {
+        if let Some(word) = fields.get(name) {
+            check_word(path, name, Some(word))?;
+        }
+    }
+    object(&format!("{path}.config"), fields.get("config").unwrap_or(&Value::Null))?;
+    let interval = fields.get("intervalSeconds").and_then(Value::as_i64);
+    if !interval.is_some_and(|seconds| (1..=MAX_INTERVAL_SECONDS).contains(&seconds)) {
+        let rule = format!("must be a whole number of seconds from 1 to {MAX_INTERVAL_SECONDS}");
+        return Err(invalid(format!("{path}.intervalSeconds"), rule));
+    }
+    match fields.get("collectors") {
+        None => Ok(()),
+        Some(Value::Array(collectors)) if collectors.len() <= MAX_COLLECTORS => {
+            check_collectors(path, collectors)
+        }
+        Some(_) => {
+            let rule = format!("must be a list of at most {MAX_COLLECTORS}");
+            Err(invalid(format!("{path}.collectors"), rule))
+        }
+    }
+}
+
+fn check_collectors(path: &str, collectors: &[Value]) -> Result<(), Invalid> {
+    let mut seen = HashSet::new();
+    for (n, collector) in collectors.iter().enumerate() {
+        let path = format!("{path}.collectors[{n}]");
+        let fields = object(&path, collector)?;
+        check_word(&path, "id", fields.get("id"))?;
+        check_word(&path, "collectorId", fields.get("collectorId"))?;
+        let config =
+            object(&format!("{path}.config"), fields.get("config").unwrap_or(&Value::Null))?;
+        if let Some(declared) = config.get("secretEnv") {
+            check_secret_env(&format!("{path}.config.secretEnv"), declared)?;
+        }
+        if fields.get("assertions").is_some_and(|assertions| !assertions.is_array()) {
+            return Err(invalid(format!("{path}.assertions"), "must be a list"));
+        }
+        if !seen.insert(fields.get("id")) {
+            let rule = "must be different from that of every other collector of its assignment";
+            return Err(invalid(format!("{path}.id"), rule));
+        }
+    }
+    Ok(())
+}
+
+/// What it may declare is known to `run_secrets`; here only its shape, so that a run fails for
+/// what is missing and never for what was stored.
+fn check_secret_env(path: &str, declared: &Value) -> Result<(), Invalid> {
+    for (name, text) in object(path, declared)? {
+        if !text.is_string() {
+            return Err(invalid(format!("{path}.{}", shown(name)), "must be a text"));
+        }
+    }
+    Ok(())
+}
+
+fn check_word(path: &str, name: &str, word: Option<&Value>) -> Result<(), Invalid> {
+    let fits = |word: &str| !word.is_empty() && word.chars().count() <= MAX_CHARACTERS;
+    if word.and_then(Value::as_str).is_some_and(fits) {
+        return Ok(());
+    }
+    let rule = format!("must be a text of 1 to {MAX_CHARACTERS} characters");
+    Err(invalid(format!("{path}.{name}"), rule))
+}
+
+fn object<'a>(path: &str, value: &'a Value) -> Result<&'a Map<String, Value>, Invalid> {
+    value.as_object().ok_or_else(|| invalid(path, "must be an object"))
+}
+
+/// The database has no place for a NUL in a text.
+fn check_texts(path: &str, value: &Value) -> Result<(), Invalid> {
+    match value {
+        Value::String(text) if text.contains('\0') => {
+            Err(invalid(path, "must not contain a NUL character"))
+        }
+        Value::Array(items) => {
+            let mut items = items.iter().enumerate();
+            items.try_for_each(|(n, item)| check_texts(&format!("{path}[{n}]"), item))
+        }
+        Value::Object(fields) => fields.iter().try_for_each(|(name, item)| {
+            let path = format!("{path}.{}", shown(name));
+            match name.contains('\0') {
+                true => Err(invalid(path, "must not have a NUL character in its name")),
+                false => check_texts(&path, item),
+            }
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// A name in a path: somebody else's text, cut and without control characters.
+fn shown(name: &str) -> String {
+    name.chars().filter(|c| !c.is_control()).take(MAX_CHARACTERS).collect()
+}
+
+fn invalid(field: impl Into<String>, rule: impl Into<String>) -> Invalid {
+    Invalid { field: field.into(), rule: rule.into() }
+}
+
+/// The satellite's own lock comes first, as for every writer of it: a removal waits, and nobody in a
+/// circle.
+const LOCK: &str = "select from satellites where id = $1 for no key update";
+
+/// In a statement after the one that waited for the row.
+const VERSION: &str = "select version from satellite_assignments where satellite_id = $1";
+
+/// Who assigned what is kept in the registry's history.
+const REPLACE: &str = "
+    with assigned as (
+        insert into satellite_assignments (satellite_id, version, assignments)
+        values ($1, note_satellite_change($1), $2)
+            on conflict (satellite_id) do update
+           set version = excluded.version, assignments = excluded.assignments,
+               changed_at = excluded.changed_at
+        returning version
+    )
+    insert into registry_changes
+           (position, changed_at, satellite_id, action, actor_type, actor_id, before, after)
+    select $3, $4, $1, 'assigned', $5, $6, jsonb_build_object('version', $7::bigint),
+           jsonb_build_object('version', assigned.version, 'assignments', $2::jsonb)
+      from assigned
+    returning (after ->> 'version')::bigint";
+
+/// What became of a list.
+pub enum Replaced {
+    /// It is in force, with this version.
+    By(i64),
+    /// There is no such satellite.
+    Unknown,
+    /// Another one than expected was there: nothing was replaced.
+    Unexpected,
+}
+
+/// Replaces a list that has passed [`check`].
+pub async fn replace(
+    client: &mut Object,
+    satellite: SatelliteId,
+    list: &Value,
+    expected: Option<&Expected>,
+    actor: &Actor,
+) -> Result<Replaced, tokio_postgres::Error> {
+    let transaction = client.transaction().await?;
+    if transaction.query_opt(LOCK, &[&satellite]).await?.is_none() {
+        return Ok(Replaced::Unknown);
+    }
+    let before = transaction.query_opt(VERSION, &[&satellite]).await?;
+    let before: i64 = before.map_or(Ok(0), |row| row.try_get(0))?;
+    if expected.is_some_and(|expected| !expected.allows(before)) {
+        return Ok(Replaced::Unexpected);
+    }
+    // The log's lock before that of the changes: `change` of a description has them in this order.
+    let head = log::transaction::lock_head(&transaction).await?;
+    let version = put(&transaction, satellite, list, before, head, actor).await?;
+    transaction.commit().await?;
+    Ok(Replaced::By(version))
+}
+
+/// Puts a list that has passed [`check`] in the place of the one of version `before`, and returns its
+/// own. The satellite's row is locked, and the head of the log after it.
+pub async fn put(
+    transaction: &Transaction<'_>,
+    satellite: SatelliteId,
+    list: &Value,
+    before: i64,
+    (head, now): (Position, OffsetDateTime),
+    actor: &Actor,
+) -> Result<i64, tokio_postgres::Error> {
+    let statement = transaction.prepare_cached(REPLACE).await?;
+    let list = Json(list);
+    let parameters: [&(dyn ToSql + Sync); 7] =
+        [&satellite, &list, &head, &now, &actor.kind, &actor.id, &before];
+    transaction.query_one(&statement, &parameters).await?.try_get(0)
+}
+
+const GET: &str = "
+    select coalesce(a.version, 0), coalesce(a.assignments, '[]')
+      from satellites s left join satellite_assignments a on a.satellite_id = s.id
+     where s.id = $1";
+
+/// The list and its version; `None` for an unknown satellite.
+pub async fn get(
+    client: &impl GenericClient,
+    satellite: SatelliteId,
+) -> Result<Option<(i64, Box<RawValue>)>, tokio_postgres::Error> {
+    let statement = client.prepare_cached(GET).await?;
+    let row = client.query_opt(&statement, &[&satellite]).await?;
+    row.map(|row| {
+        let Json(list) = row.try_get(1)?;
+        Ok((row.try_get(0)?, list))
+    })
+    .transpose()
+}
+
+/// A session that has ended may stand in its pod a little longer; it is told nothing.
+const OF_SESSION: &str = "
+    select a.assignments
+      from satellite_connections c join satellite_assignments a using (satellite_id)
+     where c.satellite_id = $1 and c.session = $2
+       and c.last_event not in ('disconnected', 'removed')";
+
+/// The list in force now, as far as it is the business of this session; `None` where nothing is
+/// assigned, or the session is over.
+pub async fn of_session(
+    client: &impl GenericClient,
+    of: SessionKey,
+) -> Result<Option<Value>, tokio_postgres::Error> {
+    let statement = client.prepare_cached(OF_SESSION).await?;
+    let row = client.query_opt(&statement, &[&of.satellite, &of.session]).await?;
+    row.map(|row| row.try_get(0).map(|Json(list)| list)).transpose()
+}
+
+const CHANGED: &str = "
+    select n, coalesce(a.version, 0), coalesce(a.assignments, '[]')
+      from unnest($1::uuid[], $2::bigint[]) with ordinality as known (satellite_id, version, n)
+      left join satellite_assignments a on a.satellite_id = known.satellite_id
+     where a.version is distinct from known.version";
+
+/// Of satellites and the versions known of them, those whose list is another one now: the place
+/// in `known`, and the list.
+pub async fn changed(
+    client: &impl GenericClient,
+    known: &[(SatelliteId, i64)],
+) -> anyhow::Result<Vec<(usize, Assigned)>> {
+    let (ids, versions): (Vec<_>, Vec<_>) = known.iter().map(|(id, v)| (id.0, *v)).unzip();
+    let statement = client.prepare_cached(CHANGED).await?;
+    let rows = client.query(&statement, &[&ids, &versions]).await?;
+    rows.iter()
+        .map(|row| {
+            let (n, version): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+            let Json(list) = row.try_get(2)?;
+            Ok((usize::try_from(n - 1)?, Assigned::new(version, list)?))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

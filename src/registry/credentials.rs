@@ -1,0 +1,115 @@
+//! Whether a satellite is who it says: the token against what is stored.
+//!
+//! Tokens made here are random and have a fast digest. Those of satellites that were imported are
+//! stored as bcrypt made them, which is slow on purpose: they are verified off the runtime, a few at
+//! a time, and stored in the fast form on their first success. Beyond the bound nobody is told
+//! anything about a token: the door is busy.
+
+use std::sync::Arc;
+
+use deadpool_postgres::Object;
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::Semaphore;
+use tracing::{info, warn};
+
+use crate::domain::lifecycle::{SatelliteId, Session};
+use crate::platform::batch_loader::Lookup;
+use crate::platform::database::Database;
+use crate::platform::token;
+use crate::registry::satellites::{self, Credential};
+
+/// Slow verifications that run at once: they take a core each.
+const SLOW_AT_ONCE: usize = 2;
+
+/// Slow verifications that run or wait; more are turned away. Each waits for tens of milliseconds,
+/// so that all of them are done before an agent gives up.
+const SLOW_WAITING: usize = 32;
+
+/// Digests that are replaced at once: each may wait for a satellite's row.
+const REPLACED_AT_ONCE: usize = 1;
+
+/// What became of a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is the satellite's, and this is which of its tokens.
+    Right {
+        /// Its number.
+        token_version: i64,
+        /// The satellite's newest session.
+        session: Session,
+    },
+    /// It is not, or there is no such satellite.
+    Wrong,
+    /// Not looked at: too many slow ones at once.
+    Busy,
+}
+
+/// See the module.
+pub struct Credentials {
+    replacing: Database,
+    stored: Lookup<Credential>,
+    places: Semaphore,
+    cores: Arc<Semaphore>,
+}
+
+impl Credentials {
+    /// Against this database.
+    pub fn new(database: Database) -> Credentials {
+        let (places, cores) = (Semaphore::new(SLOW_WAITING), Semaphore::new(SLOW_AT_ONCE));
+        let stored = Lookup::new(&database);
+        let replacing = database.lane(REPLACED_AT_ONCE);
+        Credentials { replacing, stored, places, cores: Arc::new(cores) }
+    }
+
+    /// Checks a token.
+    pub async fn check(&self, id: SatelliteId, token: &SecretString) -> anyhow::Result<Verdict> {
+        let stored = self.stored.of(id).await?;
+        let digest = stored.as_ref().map(|stored| stored.digest.expose_secret());
+        let right = match digest {
+            Some(digest) if token::is_bcrypt(digest) => {
+                let Ok(_place) = self.places.try_acquire() else {
+                    return Ok(Verdict::Busy);
+                };
+                let right = self.verify_slowly(digest.to_owned(), token.clone()).await?;
+                if right {
+                    self.store_fast(id, digest, token).await;
+                }
+                right
+            }
+            digest => token::verify(digest, token.expose_secret()),
+        };
+        Ok(match stored {
+            Some(stored) if right => {
+                let Credential { token_version, session, .. } = stored;
+                Verdict::Right { token_version, session }
+            }
+            _ => Verdict::Wrong,
+        })
+    }
+
+    /// The core is held by the work itself: who stops waiting for it does not free it.
+    async fn verify_slowly(&self, stored: String, token: SecretString) -> anyhow::Result<bool> {
+        let core = self.cores.clone().acquire_owned().await?;
+        let verify = move || {
+            let right = token::verify_bcrypt(&stored, token.expose_secret());
+            drop(core);
+            right
+        };
+        Ok(tokio::task::spawn_blocking(verify).await?)
+    }
+
+    /// Where this fails the next success tries again.
+    async fn store_fast(&self, id: SatelliteId, stored: &str, token: &SecretString) {
+        let fast = token::Digest::of(token.expose_secret());
+        let store =
+            async |client: &mut Object| satellites::replace_digest(client, id, stored, &fast).await;
+        match self.replacing.run(store).await {
+            Ok(true) => info!(satellite = %id, "its token is stored in the fast form from now on"),
+            // Rotated meanwhile: that is what counts.
+            Ok(false) => {}
+            Err(error) => {
+                warn!(satellite = %id, %error, "cannot store a token in the fast form");
+            }
+        }
+    }
+}

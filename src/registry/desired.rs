@@ -1,0 +1,100 @@
+//! How a satellite stands with its administrators: is it registered, with which token, under which
+//! name, how long may it be silent, and what is it to check. Read in one statement, so that one change number covers all of it.
+
+use deadpool_postgres::{GenericClient, Object};
+use serde_json::value::RawValue;
+use tokio_postgres::Error;
+use tokio_postgres::types::Json;
+use tracing::warn;
+use uuid::Uuid;
+
+use crate::domain::lifecycle::SatelliteId;
+use crate::platform::batch_loader::Read;
+use crate::registry::assignments::Assigned;
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub struct Standing {
+    /// The newest change of this satellite it takes in; of two standings the greater is the newer.
+    pub change: i64,
+    /// Which of its tokens opens the door; none once it is removed.
+    pub token_version: Option<i64>,
+    /// "name (region)", for those who get its results.
+    pub label: String,
+    /// Its own offline threshold, if it has one.
+    pub threshold_ms: Option<i64>,
+    /// What it is to check.
+    pub assigned: Assigned,
+}
+
+const READ: &str = "
+    select i.id, coalesce(n.change, 0) as change, s.token_version, s.name, s.region,
+           s.offline_threshold_ms, coalesce(a.version, 0) as version, coalesce(a.assignments, '[]') as assignments
+      from unnest($1::uuid[]) as i (id)
+      left join satellite_changes n on n.satellite_id = i.id
+      left join satellites s on s.id = i.id
+      left join satellite_assignments a on a.satellite_id = i.id";
+
+/// How these satellites stand now. One whose list cannot be read is left out, and nobody else.
+pub async fn read(
+    client: &impl GenericClient,
+    satellites: &[SatelliteId],
+) -> Result<Vec<(SatelliteId, Standing)>, Error> {
+    let ids: Vec<Uuid> = satellites.iter().map(|id| id.0).collect();
+    let statement = client.prepare_cached(READ).await?;
+    let rows = client.query(&statement, &[&ids]).await?;
+    let mut found = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let satellite: SatelliteId = row.try_get("id")?;
+        let name: Option<&str> = row.try_get("name")?;
+        let region: Option<&str> = row.try_get("region")?;
+        let Json(list): Json<Box<RawValue>> = row.try_get("assignments")?;
+        let assigned = match Assigned::new(row.try_get("version")?, list) {
+            Ok(assigned) => assigned,
+            Err(error) => {
+                warn!(%satellite, %error, "its stored assignments cannot be read");
+                continue;
+            }
+        };
+        let standing = Standing {
+            change: row.try_get("change")?,
+            token_version: row.try_get("token_version")?,
+            label: format!("{} ({})", name.unwrap_or_default(), region.unwrap_or_default()),
+            threshold_ms: row.try_get("offline_threshold_ms")?,
+            assigned,
+        };
+        found.push((satellite, standing));
+    }
+    Ok(found)
+}
+
+impl Read for Standing {
+    async fn read(
+        client: &Object,
+        satellites: &[SatelliteId],
+    ) -> anyhow::Result<Vec<(SatelliteId, Standing)>> {
+        Ok(read(client, satellites).await?)
+    }
+}
+
+const AFTER: &str = "
+    select satellite_id, change from satellite_changes where change > $1 order by change limit $2";
+
+/// The satellites changed after this change, in order, at most `limit`, each with its newest.
+pub async fn changed_after(
+    client: &impl GenericClient,
+    change: i64,
+    limit: i64,
+) -> Result<Vec<(SatelliteId, i64)>, Error> {
+    let statement = client.prepare_cached(AFTER).await?;
+    let rows = client.query(&statement, &[&change, &limit]).await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
+
+const NEWEST: &str = "select coalesce(max(change), 0) from satellite_changes";
+
+/// The newest change there is.
+pub async fn newest_change(client: &impl GenericClient) -> Result<i64, Error> {
+    let statement = client.prepare_cached(NEWEST).await?;
+    client.query_one(&statement, &[]).await?.try_get(0)
+}

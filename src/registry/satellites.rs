@@ -1,0 +1,600 @@
+//! The registry of satellites and the current fleet: who may connect, and how each one stands.
+//!
+//! Owns the table `satellites` and reads the projection beside it. Status is computed here, on the
+//! way out, from the row and the database's clock. The token's hash leaves the database only to be
+//! compared, in [`crate::registry::credentials`].
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+use deadpool_postgres::{GenericClient, Object};
+use futures_util::{StreamExt, TryStreamExt};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use thiserror::Error;
+use time::OffsetDateTime;
+use tokio_postgres::Row;
+use tokio_postgres::types::{Json, ToSql};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::contract::wire::{Actor, ImportedJson, SatelliteJson, Timestamp};
+use crate::domain::lifecycle::{Event, SatelliteId, Session};
+use crate::domain::liveness::{self, Status};
+use crate::log;
+use crate::log::watermark;
+use crate::platform::batch_loader::Read;
+use crate::platform::token;
+
+pub mod change;
+pub mod idempotency;
+pub mod states;
+
+use idempotency::{Claim, Key};
+
+/// The most characters of a name, a region and a tag's value.
+pub const MAX_CHARACTERS: usize = 200;
+
+/// The most tags of a satellite, and the most characters of a tag's name.
+pub const MAX_TAGS: usize = 64;
+const MAX_TAG_NAME: usize = 100;
+
+/// The longest offline threshold: a week.
+const MAX_THRESHOLD_MS: i64 = 7 * 24 * 60 * 60 * 1_000;
+
+/// The most satellites one read returns.
+pub const MAX_LIMIT: i64 = 1_000;
+
+/// A satellite to be registered.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NewSatellite {
+    /// 1 to 200 characters.
+    #[schema(min_length = 1, max_length = 200)]
+    pub name: String,
+    /// 1 to 200 characters.
+    #[schema(min_length = 1, max_length = 200)]
+    pub region: String,
+    /// Names and values, both text; at most 64.
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
+    /// Its own offline threshold in milliseconds.
+    #[serde(default)]
+    #[schema(minimum = 1, maximum = 604_800_000)]
+    pub offline_threshold_ms: Option<i64>,
+}
+
+/// A field that breaks its limit.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{field} {rule}")]
+pub struct Invalid {
+    /// Which.
+    pub field: String,
+    /// The limit, as the end of a sentence.
+    pub rule: String,
+}
+
+fn invalid(field: &str, rule: impl Into<String>) -> Invalid {
+    Invalid { field: field.to_owned(), rule: rule.into() }
+}
+
+impl NewSatellite {
+    /// Checks every limit; the error names the field.
+    pub fn check(&self) -> Result<(), Invalid> {
+        self.check_limits()?;
+        self.check_seen()
+    }
+
+    /// The same, but for texts that were there before: those of an import may be of another taste.
+    pub fn check_after(&self, before: &NewSatellite) -> Result<(), Invalid> {
+        if self.name != before.name {
+            check_text("name", &self.name)?;
+        }
+        if self.region != before.region {
+            check_text("region", &self.region)?;
+        }
+        self.check_rest()?;
+        let before: Vec<_> = before.texts().collect();
+        self.texts().filter(|text| !before.contains(text)).try_for_each(seen)
+    }
+
+    /// Checks what cannot be kept otherwise, whoever says it.
+    pub fn check_limits(&self) -> Result<(), Invalid> {
+        check_text("name", &self.name)?;
+        check_text("region", &self.region)?;
+        self.check_rest()
+    }
+
+    /// Checks that every text is what it seems.
+    pub fn check_seen(&self) -> Result<(), Invalid> {
+        self.texts().try_for_each(seen)
+    }
+
+    /// Its texts, each with its field.
+    fn texts(&self) -> impl Iterator<Item = (String, &str)> {
+        let own = [("name".to_owned(), &*self.name), ("region".to_owned(), &*self.region)];
+        let tags = self.tags.iter().flat_map(|(name, value)| {
+            let field = field_of_tag(name);
+            [(field.clone(), name.as_str()), (field, value.as_str())]
+        });
+        own.into_iter().chain(tags)
+    }
+
+    fn check_rest(&self) -> Result<(), Invalid> {
+        if self.tags.len() > MAX_TAGS {
+            return Err(invalid("tags", format!("must be at most {MAX_TAGS}")));
+        }
+        for (name, value) in &self.tags {
+            let field = field_of_tag(name);
+            if name.is_empty() || name.chars().count() > MAX_TAG_NAME || name.contains(['\0', ':'])
+            {
+                let rule =
+                    format!("must have a name of 1 to {MAX_TAG_NAME} characters without a colon");
+                return Err(invalid(&field, rule));
+            }
+            if value.chars().count() > MAX_CHARACTERS || value.contains('\0') {
+                return Err(invalid(
+                    &field,
+                    format!("must have at most {MAX_CHARACTERS} characters"),
+                ));
+            }
+        }
+        match self.offline_threshold_ms {
+            Some(ms) if !(1..=MAX_THRESHOLD_MS).contains(&ms) => Err(invalid(
+                "offlineThresholdMs",
+                format!("must be from 1 to {MAX_THRESHOLD_MS} milliseconds"),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn check_text(field: &str, text: &str) -> Result<(), Invalid> {
+    if text.trim().is_empty() || text.chars().count() > MAX_CHARACTERS {
+        return Err(invalid(field, format!("must have 1 to {MAX_CHARACTERS} characters")));
+    }
+    if text.contains(char::is_control) {
+        return Err(invalid(field, "must not contain control characters"));
+    }
+    Ok(())
+}
+
+/// How the field of a tag is called; what is not seen of its name is not said back.
+fn field_of_tag(name: &str) -> String {
+    let fits = |c: char| if c.is_control() || is_unseen(c) { '\u{fffd}' } else { c };
+    format!("tags.{}", name.chars().take(MAX_TAG_NAME).map(fits).collect::<String>())
+}
+
+fn seen((field, text): (String, &str)) -> Result<(), Invalid> {
+    if text.contains(char::is_control) {
+        return Err(invalid(&field, "must not contain control characters"));
+    }
+    if text.contains(is_unseen) {
+        let rule = "must not contain characters that change its direction or are not seen";
+        return Err(invalid(&field, rule));
+    }
+    Ok(())
+}
+
+/// Whether a character makes a text look like another one. Joiners are not among them, nor the tags that end
+/// flags: scripts and emoji need them.
+fn is_unseen(c: char) -> bool {
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{61c}' | '\u{202a}'..='\u{202e}' | '\u{ad}' | '\u{200b}'
+        | '\u{2028}' | '\u{2029}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0001}')
+}
+
+/// Which satellites to list.
+#[derive(Debug, Clone, Default)]
+pub struct ListFilter {
+    /// Only with this status, now.
+    pub status: Option<Status>,
+    /// Only in this region.
+    pub region: Option<String>,
+    /// Only with all of these tags, which may name one twice.
+    pub tags: Vec<(String, String)>,
+    /// Only whose name contains this, whatever the case.
+    pub text: Option<String>,
+    /// Only after this name and id, in that order.
+    pub after: Option<(String, Uuid)>,
+}
+
+const CREATE: &str = "
+    with created as (
+        insert into satellites (id, name, region, tags, token_hash, offline_threshold_ms, created_at)
+        values ($1, $2, $3, $4, $5, $6, $8)
+    )
+    insert into registry_changes
+           (position, changed_at, satellite_id, action, actor_type, actor_id, after)
+    values ($7, $8, $1, 'created', $9, $10,
+            jsonb_build_object('name', $2::text, 'region', $3::text, 'tags', $4::jsonb,
+                               'offlineThresholdMs', $6::bigint))";
+
+/// What a registration came to.
+pub enum Created {
+    /// A new satellite.
+    New {
+        /// As it is now, with the number of the change that made it.
+        satellite: Box<Shown>,
+        /// Shown this once: only its digest is kept.
+        token: SecretString,
+    },
+    /// The satellite that the same request with the same key made before.
+    Again(Box<Shown>),
+    /// The one it made has been removed.
+    AgainButRemoved(SatelliteId),
+    /// The key was used for another request.
+    KeyOfAnother,
+    /// No more keys are kept today.
+    TooManyKeys,
+}
+
+/// Registers a satellite that has passed [`NewSatellite::check`], once for one key.
+pub async fn create(
+    client: &mut Object,
+    new: &NewSatellite,
+    key: Option<&Key>,
+    actor: &Actor,
+    default: Duration,
+) -> anyhow::Result<Created> {
+    let id = SatelliteId(Uuid::new_v4());
+    let token = token::generate()?;
+    let digest = token::Digest::of(token.expose_secret()).to_stored();
+    let tags = Json(&new.tags);
+    let transaction = client.transaction().await?;
+    if let Some(key) = key {
+        match idempotency::claim(&transaction, key, new, id).await? {
+            Claim::New => {}
+            Claim::Used(earlier) => {
+                let found = shown(&transaction, earlier, default).await?;
+                return Ok(found.map_or(Created::AgainButRemoved(earlier), |satellite| {
+                    Created::Again(Box::new(satellite))
+                }));
+            }
+            Claim::OtherRequest => return Ok(Created::KeyOfAnother),
+            Claim::Full => return Ok(Created::TooManyKeys),
+        }
+    }
+    let statement = transaction.prepare_cached(CREATE).await?;
+    let (head, now) = log::transaction::lock_head(&transaction).await?;
+    let parameters: [&(dyn ToSql + Sync); 10] = [
+        &id,
+        &new.name,
+        &new.region,
+        &tags,
+        &digest,
+        &new.offline_threshold_ms,
+        &head,
+        &now,
+        &actor.kind,
+        &actor.id,
+    ];
+    transaction.execute(&statement, &parameters).await?;
+    transaction.commit().await?;
+    let satellite = shown(client, id, default).await?;
+    let satellite =
+        satellite.ok_or_else(|| anyhow::anyhow!("removed as soon as it was created"))?;
+    Ok(Created::New { satellite: Box::new(satellite), token })
+}
+
+/// A satellite and how often its description was changed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shown {
+    /// As it stands now.
+    pub satellite: SatelliteJson,
+    /// The number of the newest change to its description: what an administrator said of it, not how
+    /// it stands.
+    pub version: i64,
+}
+
+const GET: &str = "
+    select s.*,
+           (select coalesce(max(r.change), 0) from registry_changes r
+             where r.satellite_id = s.id and r.action in ('created', 'updated')) as described_by
+      from satellites_now s
+     where s.id = $1";
+
+/// One satellite, as it stands now.
+pub async fn get(
+    client: &impl GenericClient,
+    id: SatelliteId,
+    default: Duration,
+) -> Result<Option<SatelliteJson>, tokio_postgres::Error> {
+    Ok(shown(client, id, default).await?.map(|shown| shown.satellite))
+}
+
+/// One satellite and the version of its description.
+pub async fn shown(
+    client: &impl GenericClient,
+    id: SatelliteId,
+    default: Duration,
+) -> Result<Option<Shown>, tokio_postgres::Error> {
+    let statement = client.prepare_cached(GET).await?;
+    let row = client.query_opt(&statement, &[&id]).await?;
+    row.map(|row| {
+        Ok(Shown { satellite: from_row(&row, default)?, version: row.try_get("described_by")? })
+    })
+    .transpose()
+}
+
+const LIST: &str = "
+    select s.* from satellites_now s
+     where ($2::text is null or s.region = $2)
+       and s.tags @> all ($3::jsonb[])
+       and ($4::text is null or strpos(lower(s.name), lower($4)) > 0)
+       and ($5::text is null or (s.name, s.id) > ($5, $6))
+       and ($7::bool is null or $7 = coalesce(
+               s.last_event = 'connected' and s.observed_at <= online_until(
+                   s.last_heartbeat_at, s.offline_threshold_ms, $8, s.judged_at, s.resumed_at), false))
+     order by s.name, s.id
+     limit $1";
+
+/// The satellites that pass the filter, by name and id, at most `limit` (bounded by
+/// [`MAX_LIMIT`]).
+pub async fn list(
+    client: &impl GenericClient,
+    filter: &ListFilter,
+    limit: i64,
+    default: Duration,
+) -> Result<Vec<SatelliteJson>, tokio_postgres::Error> {
+    // An object for each: one for all of them would hold one value of a name.
+    let tags = filter.tags.iter().map(|(name, value)| Json(BTreeMap::from([(name, value)])));
+    let tags: Vec<_> = tags.collect();
+    let (after_name, after_id) = filter.after.clone().unzip();
+    let online = filter.status.map(|status| status == Status::Online);
+    let default_ms = i64::try_from(default.as_millis()).unwrap_or(i64::MAX);
+    let limit = limit.clamp(1, MAX_LIMIT);
+    let parameters: [&(dyn ToSql + Sync); 8] =
+        [&limit, &filter.region, &tags, &filter.text, &after_name, &after_id, &online, &default_ms];
+    // Row by row: what has come is read while Postgres looks for the rest.
+    let rows = client.query_raw(LIST, parameters).await?;
+    rows.map(|row| from_row(&row?, default)).try_collect().await
+}
+
+fn from_row(row: &Row, default: Duration) -> Result<SatelliteJson, tokio_postgres::Error> {
+    let own = row.try_get("offline_threshold_ms")?;
+    let heartbeat: Option<OffsetDateTime> = row.try_get("last_heartbeat_at")?;
+    let Json(tags) = row.try_get("tags")?;
+    // A tombstone's is not told: the id was registered again and has not connected since.
+    let last_event = row.try_get::<_, Option<String>>("last_event")?;
+    // Who was given up stays so until heard again.
+    let counts = heartbeat.filter(|_| last_event.as_deref() == Some(Event::Connected.as_str()));
+    let sight = watermark::sight_of(row, default)?;
+    let threshold = liveness::threshold(own, default);
+    let status = liveness::status(counts, sight.observed_at, threshold, &sight);
+    Ok(SatelliteJson {
+        id: row.try_get("id")?,
+        name: row.try_get("name")?,
+        region: row.try_get("region")?,
+        tags,
+        capabilities: row.try_get("capabilities")?,
+        version: row.try_get("version")?,
+        status: status.as_str().to_owned(),
+        last_heartbeat_at: heartbeat.map(Timestamp::new),
+        last_seen_at: heartbeat.map(Timestamp::new),
+        last_event: last_event.filter(|event| event != Event::Removed.as_str()),
+        flapping: row.try_get("flapping")?,
+        offline_threshold_ms: own,
+        created_at: Timestamp::new(row.try_get("created_at")?),
+        imported: imported(row)?,
+    })
+}
+
+/// What another system last knew of it, if it was copied from there.
+fn imported(row: &Row) -> Result<Option<ImportedJson>, tokio_postgres::Error> {
+    let Some(imported_at) = row.try_get::<_, Option<_>>("imported_at")? else { return Ok(None) };
+    let heartbeat: Option<_> = row.try_get("imported_heartbeat")?;
+    Ok(Some(ImportedJson {
+        last_event: row.try_get("imported_event")?,
+        last_heartbeat_at: heartbeat.map(Timestamp::new),
+        imported_at: Timestamp::new(imported_at),
+    }))
+}
+
+const CREDENTIALS: &str = "
+    select s.id, s.token_hash, s.token_version, coalesce(c.session, 0) as session
+      from satellites s left join satellite_connections c on c.satellite_id = s.id
+     where s.id = any($1)";
+
+/// What is known of a satellite when it asks to be let in.
+#[derive(Clone)]
+pub struct Credential {
+    /// Its digest, for [`crate::registry::credentials`] and nothing else.
+    pub digest: SecretString,
+    /// The number of the token.
+    pub token_version: i64,
+    /// Its newest session: how often it has connected, at whichever pod.
+    pub session: Session,
+}
+
+impl Read for Credential {
+    async fn read(
+        client: &Object,
+        satellites: &[SatelliteId],
+    ) -> anyhow::Result<Vec<(SatelliteId, Credential)>> {
+        let ids: Vec<Uuid> = satellites.iter().map(|id| id.0).collect();
+        let statement = client.prepare_cached(CREDENTIALS).await?;
+        let rows = client.query(&statement, &[&ids]).await?;
+        let credential = |row: &Row| {
+            let credential = Credential {
+                digest: row.try_get::<_, String>("token_hash")?.into(),
+                token_version: row.try_get("token_version")?,
+                session: row.try_get("session")?,
+            };
+            Ok((row.try_get("id")?, credential))
+        };
+        rows.iter().map(credential).collect()
+    }
+}
+
+const REPLACE_DIGEST: &str =
+    "update satellites set token_hash = $3 where id = $1 and token_hash = $2";
+
+/// Stores the same token in another form; false where another token is stored by now.
+pub async fn replace_digest(
+    client: &impl GenericClient,
+    id: SatelliteId,
+    stored: &str,
+    digest: &token::Digest,
+) -> Result<bool, tokio_postgres::Error> {
+    let replaced = client.execute(REPLACE_DIGEST, &[&id, &stored, &digest.to_stored()]).await?;
+    Ok(replaced == 1)
+}
+
+const LOCK_TOKEN: &str = "select token_version from satellites where id = $1 for no key update";
+
+/// Who did it is kept; of the token only its number.
+const ROTATE: &str = "
+    with rotated as (
+        update satellites set token_hash = $2, token_version = token_version + 1 where id = $1
+        returning token_version
+    )
+    insert into registry_changes
+           (position, changed_at, satellite_id, action, actor_type, actor_id, before, after)
+    select $3, $4, $1, 'token_rotated', $5, $6, jsonb_build_object('tokenVersion', $7::bigint),
+           jsonb_build_object('tokenVersion', rotated.token_version)
+      from rotated";
+
+const LIVE_SESSION: &str = "
+    select session from satellite_connections
+     where satellite_id = $1 and last_event not in ('disconnected', 'removed')";
+
+/// A new token.
+pub struct Rotated {
+    /// Shown this once.
+    pub token: SecretString,
+    /// The session that was let in with an earlier one and has not ended.
+    pub session: Option<Session>,
+}
+
+/// Replaces a satellite's token: from the commit on the old one opens nothing. `None` for an
+/// unknown satellite.
+pub async fn rotate(
+    client: &mut Object,
+    id: SatelliteId,
+    actor: &Actor,
+) -> anyhow::Result<Option<Rotated>> {
+    let token = token::generate()?;
+    let digest = token::Digest::of(token.expose_secret()).to_stored();
+    let transaction = client.transaction().await?;
+    let statement = transaction.prepare_cached(ROTATE).await?;
+    // The row before the log, as the appender does.
+    let Some(row) = transaction.query_opt(LOCK_TOKEN, &[&id]).await? else { return Ok(None) };
+    let before: i64 = row.try_get("token_version")?;
+    let (head, now) = log::transaction::lock_head(&transaction).await?;
+    let parameters: [&(dyn ToSql + Sync); 7] =
+        [&id, &digest, &head, &now, &actor.kind, &actor.id, &before];
+    transaction.execute(&statement, &parameters).await?;
+    transaction.commit().await?;
+    // In a later statement: a connect that the update waited for is seen.
+    let row = client.query_opt(LIVE_SESSION, &[&id]).await?;
+    let session = row.map(|row| row.try_get(0)).transpose()?;
+    Ok(Some(Rotated { token, session }))
+}
+
+/// What an agent says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct About {
+    /// The agent's version.
+    pub version: Option<String>,
+    /// What it can do.
+    pub capabilities: Option<Vec<String>>,
+}
+
+/// Only rows that say something else are locked, and once locked they are looked at again: a fleet that
+/// comes back saying what it said before costs no write. Waits for no row; returns those it was not given.
+const DESCRIBE: &str = "
+    with said as (
+        select a.id, a.version,
+               case when a.capabilities is not null
+                    then array(select jsonb_array_elements_text(a.capabilities)) end as capabilities
+          from unnest($1::uuid[], $2::text[], $3::jsonb[]) as a (id, version, capabilities)
+    ), news as (
+        select s.id, a.version, a.capabilities
+          from satellites s join said a using (id)
+         where (coalesce(a.version, s.version), coalesce(a.capabilities, s.capabilities))
+               is distinct from (s.version, s.capabilities)
+         order by s.id
+           for no key update of s skip locked
+    ), kept as (
+        update satellites s
+           set version = coalesce(n.version, s.version),
+               capabilities = coalesce(n.capabilities, s.capabilities)
+          from news n
+         where s.id = n.id
+    )
+    select s.id
+      from satellites s join said a using (id)
+     where (coalesce(a.version, s.version), coalesce(a.capabilities, s.capabilities))
+           is distinct from (s.version, s.capabilities)
+       and not exists (select from news n where n.id = s.id)";
+
+/// Keeps what agents say of themselves; rows that say so already are not touched. Returns those that
+/// somebody else has locked, of whom nothing was kept.
+pub async fn describe(
+    client: &impl GenericClient,
+    news: &[(SatelliteId, About)],
+) -> Result<HashSet<SatelliteId>, tokio_postgres::Error> {
+    let ids: Vec<Uuid> = news.iter().map(|(id, _)| id.0).collect();
+    let versions: Vec<Option<&str>> = news.iter().map(|(_, a)| a.version.as_deref()).collect();
+    let capabilities: Vec<_> =
+        news.iter().map(|(_, a)| a.capabilities.as_ref().map(Json)).collect();
+    let statement = client.prepare_cached(DESCRIBE).await?;
+    let rows = client.query(&statement, &[&ids, &versions, &capabilities]).await?;
+    rows.iter().map(|row| row.try_get("id")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn new(name: &str) -> NewSatellite {
+        NewSatellite {
+            name: name.to_owned(),
+            region: "eu".to_owned(),
+            tags: BTreeMap::new(),
+            offline_threshold_ms: None,
+        }
+    }
+
+    #[test]
+    fn each_limit_is_named_with_its_field() {
+        let tag = |name: &str, value: &str| {
+            let tags = BTreeMap::from([(name.to_owned(), value.to_owned())]);
+            NewSatellite { tags, ..new("a") }
+        };
+        let many = (0..=MAX_TAGS).map(|n| (n.to_string(), String::new())).collect();
+        let cases = [
+            (new(""), Some("name")),
+            (new("  "), Some("name")),
+            (new(&"x".repeat(201)), Some("name")),
+            (new("a\nb"), Some("name")),
+            (new(&"ü".repeat(200)), None),
+            (NewSatellite { region: String::new(), ..new("a") }, Some("region")),
+            (tag("", "x"), Some("tags.")),
+            (tag("k:v", "x"), Some("tags.k:v")),
+            (tag("k", &"x".repeat(201)), Some("tags.k")),
+            (tag("k", "v"), None),
+            (tag("k", "a\u{202e}b"), Some("tags.k")),
+            (tag("k\u{200b}", "v"), Some("tags.k\u{fffd}")),
+            (tag("k", "a\u{200d}b"), None),
+            (new("a\u{2069}b"), Some("name")),
+            (NewSatellite { tags: many, ..new("a") }, Some("tags")),
+            (
+                NewSatellite { offline_threshold_ms: Some(0), ..new("a") },
+                Some("offlineThresholdMs"),
+            ),
+            (NewSatellite { offline_threshold_ms: Some(1), ..new("a") }, None),
+        ];
+        for (new, field) in cases {
+            let found = new.check().err().map(|invalid| invalid.field);
+            assert_eq!(found.as_deref(), field, "{new:?}");
+        }
+    }
+
+    #[test]
+    fn tags_that_are_not_strings_are_refused_by_name() {
+        let json = r#"{"name":"a","region":"eu","tags":{"rack":7}}"#;
+        let error = serde_json::from_str::<NewSatellite>(json).expect_err("a number");
+        assert!(error.to_string().contains("expected a string"), "{error}");
+    }
+}

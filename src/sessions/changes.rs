@@ -1,0 +1,127 @@
+//! What administrators change, told to the sessions of this pod.
+//!
+//! Each pod asks the database twice a second which satellites were changed since it last asked,
+//! and looks again at those it holds: that alone keeps the promise. Announcements on core NATS,
+//! and from this pod's own API, only make it look at once. What is heard is never believed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool_postgres::Object;
+use futures_util::StreamExt;
+use tokio::sync::Notify;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::domain::lifecycle::SatelliteId;
+use crate::platform::database::{Database, Failed};
+use crate::registry::desired;
+use crate::sessions::table::SessionTable;
+
+/// The subject between pods.
+const SUBJECT: &str = "groundstation.pods.changed";
+
+/// How often the database is asked: half of the promised second.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// Changes read in one statement, and satellites looked at in one: lists can be long.
+const MAX_CHANGES: i64 = 10_000;
+const MAX_LOOK: usize = 50;
+
+/// The way to say that something was changed.
+#[derive(Clone, Default)]
+pub struct Changed(Arc<Notify>);
+
+impl Changed {
+    /// Makes this pod and the others look at once.
+    pub fn tell(&self) {
+        self.0.notify_one();
+    }
+}
+
+/// The task.
+pub struct Changes {
+    database: Database,
+    nats: async_nats::Client,
+    sessions: Arc<SessionTable>,
+    changed: Changed,
+    /// Everything up to this change has been looked at.
+    last: i64,
+}
+
+impl Changes {
+    /// Begins at the newest change there is. Begin before the first session enters: it reads for
+    /// itself, and what is changed after that is found here.
+    pub async fn begin(
+        database: Database,
+        nats: async_nats::Client,
+        sessions: Arc<SessionTable>,
+        changed: Changed,
+    ) -> anyhow::Result<Changes> {
+        let last = database.run(async |client| desired::newest_change(client).await).await?;
+        Ok(Changes { database, nats, sessions, changed, last })
+    }
+
+    /// Follows the changes until told to stop.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut heard = match self.nats.subscribe(SUBJECT).await {
+            Ok(subscription) => subscription.boxed(),
+            Err(error) => {
+                warn!(%error, "cannot listen to the other pods: changes are found a little later");
+                futures_util::stream::pending().boxed()
+            }
+        };
+        let mut ticks = tokio::time::interval(INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut failing = false;
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = self.changed.0.notified() => self.announce().await,
+                Some(_) = heard.next() => {}
+                () = stop.cancelled() => return,
+            }
+            match self.look().await {
+                Ok(()) if std::mem::take(&mut failing) => info!("changes are followed again"),
+                Ok(()) => {}
+                Err(error) if !std::mem::replace(&mut failing, true) => {
+                    warn!(%error, "cannot ask for changes, trying again");
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    async fn announce(&self) {
+        // While NATS is away the client would queue these, and they would be old news.
+        if self.nats.connection_state() != async_nats::connection::State::Connected {
+            return;
+        }
+        if let Err(error) = self.nats.publish(SUBJECT, "".into()).await {
+            debug!(%error, "announcement not sent");
+        }
+    }
+
+    async fn look(&mut self) -> Result<(), Failed> {
+        let (sessions, last) = (&self.sessions, &mut self.last);
+        let look = async |client: &mut Object| {
+            loop {
+                let changes = desired::changed_after(client, *last, MAX_CHANGES).await?;
+                let held = sessions.held(changes.iter().map(|(satellite, _)| *satellite));
+                let held: Vec<SatelliteId> = held.into_iter().map(|key| key.satellite).collect();
+                for some in held.chunks(MAX_LOOK) {
+                    for (satellite, standing) in desired::read(client, some).await? {
+                        sessions.tell(satellite, standing);
+                    }
+                }
+                // Only now: a look that failed is made again.
+                *last = changes.last().map_or(*last, |(_, change)| *change);
+                if (changes.len() as i64) < MAX_CHANGES {
+                    return Ok::<_, tokio_postgres::Error>(());
+                }
+            }
+        };
+        self.database.run(look).await
+    }
+}

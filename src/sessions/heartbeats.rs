@@ -1,0 +1,115 @@
+//! The newest heartbeat of each session of this pod, until it is written (see [`crate::presence::flusher`]).
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::domain::lifecycle::{SatelliteId, Session, SessionKey};
+use crate::platform::database_clock::Moment;
+use crate::registry::satellites::About;
+
+/// What waits for one session.
+pub(crate) struct Beat {
+    pub session: Session,
+    /// When it was heard; none for what was said with a connect, whose edge is its sign of life.
+    pub at: Option<Moment>,
+    pub about: About,
+}
+
+/// The newest heartbeat of each session, until it is written.
+#[derive(Default)]
+pub struct Heartbeats {
+    waiting: Mutex<HashMap<SatelliteId, Beat>>,
+}
+
+impl Heartbeats {
+    /// Notes a heartbeat that came just now.
+    pub fn beat(&self, key: SessionKey, about: About) {
+        self.put(key.satellite, Beat { session: key.session, at: Some(Moment::now()), about });
+    }
+
+    /// Notes what an agent said of itself when it connected.
+    pub fn said(&self, key: SessionKey, about: About) {
+        self.put(key.satellite, Beat { session: key.session, at: None, about });
+    }
+
+    /// Forgets what waits for a session that has ended.
+    pub fn forget(&self, key: SessionKey) {
+        let mut waiting = self.lock();
+        if waiting.get(&key.satellite).is_some_and(|beat| beat.session == key.session) {
+            waiting.remove(&key.satellite);
+        }
+    }
+
+    /// Keeps the newer of two heartbeats, and of each thing the agent said the newest it said.
+    pub(crate) fn put(&self, satellite: SatelliteId, beat: Beat) {
+        let mut waiting = self.lock();
+        let Some(other) = waiting.remove(&satellite) else {
+            waiting.insert(satellite, beat);
+            return;
+        };
+        let newer_first = (beat.session, beat.at) >= (other.session, other.at);
+        let (mut newer, older) = if newer_first { (beat, other) } else { (other, beat) };
+        newer.about.version = newer.about.version.or(older.about.version);
+        newer.about.capabilities = newer.about.capabilities.or(older.about.capabilities);
+        waiting.insert(satellite, newer);
+    }
+
+    /// All that waits.
+    pub(crate) fn take(&self) -> Vec<(SatelliteId, Beat)> {
+        std::mem::take(&mut *self.lock()).into_iter().collect()
+    }
+
+    /// The map is valid after a panic elsewhere: every change to it is one call.
+    fn lock(&self) -> MutexGuard<'_, HashMap<SatelliteId, Beat>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    const ID: SatelliteId = SatelliteId(Uuid::from_u128(1));
+
+    fn key(session: i64) -> SessionKey {
+        SessionKey { satellite: ID, session: Session(session) }
+    }
+
+    #[test]
+    fn the_newest_heartbeat_waits_and_nothing_an_agent_said_is_lost() {
+        let heartbeats = Heartbeats::default();
+        let said = |version: &str| About { version: Some(version.to_owned()), capabilities: None };
+        heartbeats.beat(key(1), said("0.4"));
+        heartbeats.beat(key(2), About::default());
+        let old = Beat { session: Session(1), at: Some(Moment::now()), about: said("0.3") };
+        heartbeats.put(ID, old);
+        let taken = heartbeats.take();
+        assert_eq!(taken.len(), 1);
+        assert_eq!(taken[0].1.session, Session(2));
+        assert_eq!(taken[0].1.about, said("0.4"));
+    }
+
+    #[test]
+    fn what_is_said_with_a_connect_is_no_heartbeat_and_waits_for_one() {
+        let heartbeats = Heartbeats::default();
+        let about = About { version: None, capabilities: Some(vec!["http".to_owned()]) };
+        heartbeats.said(key(1), about.clone());
+        assert_eq!(heartbeats.lock()[&ID].at, None);
+        heartbeats.beat(key(1), About::default());
+        let taken = heartbeats.take();
+        assert!(taken[0].1.at.is_some());
+        assert_eq!(taken[0].1.about, about);
+    }
+
+    #[test]
+    fn an_ended_session_takes_only_its_own_heartbeat_with_it() {
+        let heartbeats = Heartbeats::default();
+        heartbeats.beat(key(2), About::default());
+        heartbeats.forget(key(1));
+        assert_eq!(heartbeats.lock().len(), 1);
+        heartbeats.forget(key(2));
+        assert_eq!(heartbeats.lock().len(), 0);
+    }
+}

@@ -1,0 +1,336 @@
+//! The sessions of this pod, fenced: an entry is replaced only by a newer session and removed only
+//! by its own.
+//!
+//! The table is a convenience of one pod, for reaching its sockets. Which session is current is
+//! decided in the log and nowhere else. A session is in the table from [`SessionTable::enter`] until
+//! its [`SessionGuard`] is dropped, however it comes to that: a panic leaves nothing behind.
+//!
+//! Two tell a session how its satellite stands: the session itself, which reads after it entered, and
+//! the task that follows the changes. Whoever comes late changes nothing: only a newer standing
+//! replaces one. The satellite's own threshold is part of it, so the monitor's is never an older one.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+
+use crate::domain::lifecycle::{SatelliteId, Session, SessionKey};
+use crate::domain::liveness;
+use crate::platform::metrics::{Counted, Metrics};
+use crate::registry::desired::Standing;
+use crate::sessions::heartbeats::Heartbeats;
+
+/// What a session's socket is told from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// End: a newer session, here or on another pod, has taken over.
+    Superseded,
+    /// End: the satellite is no longer registered.
+    Removed,
+    /// End: the satellite has a new token.
+    TokenRotated,
+}
+
+/// Commands that wait for one socket: each of them ends it, so one is enough.
+const COMMANDS: usize = 1;
+
+/// How a session was told that its satellite stands; none before its first look.
+pub type Told = Option<Arc<Standing>>;
+
+struct Entry {
+    session: Session,
+    commands: mpsc::Sender<Command>,
+    standing: watch::Sender<Told>,
+    /// When it was last heard, by the pod's monotonic clock.
+    heard_at: Instant,
+}
+
+impl Entry {
+    /// For how long it may be silent. Before its first look it has just been heard.
+    fn threshold(&self, default: Duration) -> Duration {
+        let own_ms = self.standing.borrow().as_ref().and_then(|standing| standing.threshold_ms);
+        liveness::threshold(own_ms, default)
+    }
+
+    /// A socket that has a command waiting is ending already; one that is gone has ended.
+    fn tell(&self, command: Command) {
+        match self.commands.try_send(command) {
+            Ok(())
+            | Err(mpsc::error::TrySendError::Full(_) | mpsc::error::TrySendError::Closed(_)) => {}
+        }
+    }
+}
+
+/// How the sessions of this pod stand.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Look {
+    /// How many there are.
+    pub sessions: u64,
+    /// How many have missed a heartbeat, so that the next one missed is the last.
+    pub late: u64,
+    /// Those that were not heard within their threshold.
+    pub due: Vec<SessionKey>,
+}
+
+/// See the module.
+pub struct SessionTable {
+    sessions: Mutex<HashMap<SatelliteId, Entry>>,
+    /// What waits here for a session goes with it.
+    heartbeats: Arc<Heartbeats>,
+    metrics: Metrics,
+}
+
+/// A session that is in the table and is counted: it leaves with this.
+pub struct SessionGuard {
+    table: Arc<SessionTable>,
+    key: SessionKey,
+    _counted: Counted,
+}
+
+/// What a session hears from the rest of its pod.
+pub struct Inbox {
+    /// That it has to end.
+    pub commands: mpsc::Receiver<Command>,
+    /// How its satellite stands.
+    pub standing: watch::Receiver<Told>,
+}
+
+impl SessionTable {
+    /// With nobody in it.
+    pub fn new(heartbeats: Arc<Heartbeats>, metrics: Metrics) -> Arc<SessionTable> {
+        Arc::new(SessionTable { sessions: Mutex::default(), heartbeats, metrics })
+    }
+
+    /// Enters a session. An older one of the same satellite is told to end; none where a newer one is
+    /// here already, as then it is the caller that has to end. Enter before looking how the satellite
+    /// stands: what is changed after the look is told.
+    pub fn enter(self: &Arc<Self>, key: SessionKey) -> Option<(SessionGuard, Inbox)> {
+        let SessionKey { satellite, session } = key;
+        let (commands, ordered) = mpsc::channel(COMMANDS);
+        let (standing, told) = watch::channel(None);
+        let entry = Entry { session, commands, standing, heard_at: Instant::now() };
+        match self.lock().entry(satellite) {
+            Slot::Vacant(slot) => {
+                slot.insert(entry);
+            }
+            Slot::Occupied(mut slot) if slot.get().session < session => {
+                slot.get().tell(Command::Superseded);
+                slot.insert(entry);
+            }
+            Slot::Occupied(_) => return None,
+        }
+        let counted = Counted::on(&self.metrics.sessions);
+        let guard = SessionGuard { table: self.clone(), key, _counted: counted };
+        Some((guard, Inbox { commands: ordered, standing: told }))
+    }
+
+    /// Tells a session to end, if it is here.
+    pub fn end(&self, key: SessionKey, command: Command) {
+        if let Some(entry) = self.lock().get(&key.satellite)
+            && entry.session == key.session
+        {
+            entry.tell(command);
+        }
+    }
+
+    /// Tells a satellite's session how it stands, if it is here and knows less.
+    pub fn tell(&self, satellite: SatelliteId, standing: Standing) {
+        if let Some(entry) = self.lock().get(&satellite) {
+            entry.standing.send_if_modified(|told| {
+                let news = told.as_ref().is_none_or(|told| told.change < standing.change);
+                if news {
+                    *told = Some(Arc::new(standing));
+                }
+                news
+            });
+        }
+    }
+
+    /// Calls `then` while it is certain that the session has not left. `then` must not block.
+    pub fn while_live(&self, key: SessionKey, then: impl FnOnce()) {
+        let sessions = self.lock();
+        if sessions.get(&key.satellite).is_some_and(|entry| entry.session == key.session) {
+            then();
+        }
+    }
+
+    /// Notes that a session was heard just now.
+    pub fn heard(&self, key: SessionKey) {
+        if let Some(entry) = self.lock().get_mut(&key.satellite)
+            && entry.session == key.session
+        {
+            entry.heard_at = Instant::now();
+        }
+    }
+
+    /// How the sessions stand at `now`. One is late when less than a heartbeat's interval, or half
+    /// of a threshold shorter than two of those, is left of its time.
+    pub fn look(&self, now: Instant, default_threshold: Duration, interval: Duration) -> Look {
+        let sessions = self.lock();
+        let mut look = Look { sessions: sessions.len() as u64, ..Look::default() };
+        for (satellite, entry) in sessions.iter() {
+            let threshold = entry.threshold(default_threshold);
+            let silence = now.saturating_duration_since(entry.heard_at);
+            if silence + interval.min(threshold / 2) > threshold {
+                look.late += 1;
+            }
+            if silence > threshold {
+                look.due.push(SessionKey { satellite: *satellite, session: entry.session });
+            }
+        }
+        look
+    }
+
+    /// Whether this very session is here.
+    pub fn holds(&self, key: SessionKey) -> bool {
+        self.lock().get(&key.satellite).is_some_and(|entry| entry.session == key.session)
+    }
+
+    /// Which of these satellites have a session here, and which.
+    pub fn held(&self, satellites: impl Iterator<Item = SatelliteId>) -> Vec<SessionKey> {
+        let sessions = self.lock();
+        let held =
+            |satellite| Some(SessionKey { satellite, session: sessions.get(&satellite)?.session });
+        satellites.filter_map(held).collect()
+    }
+
+    /// The map is valid after a panic elsewhere: every change to it is one call.
+    fn lock(&self) -> MutexGuard<'_, HashMap<SatelliteId, Entry>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for SessionGuard {
+    fn drop(&mut self) {
+        let SessionGuard { table, key, .. } = self;
+        if let Slot::Occupied(slot) = table.lock().entry(key.satellite)
+            && slot.get().session == key.session
+        {
+            slot.remove();
+        }
+        table.heartbeats.forget(*key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::assignments::Assigned;
+    use uuid::Uuid;
+
+    const ID: SatelliteId = SatelliteId(Uuid::from_u128(1));
+
+    fn key(satellite: SatelliteId, session: i64) -> SessionKey {
+        SessionKey { satellite, session: Session(session) }
+    }
+
+    fn table() -> Arc<SessionTable> {
+        SessionTable::new(Arc::default(), Metrics::new())
+    }
+
+    fn standing(change: i64, threshold_ms: Option<i64>) -> Standing {
+        let assigned = Assigned::nothing().expect("a list");
+        Standing { change, token_version: Some(1), label: String::new(), threshold_ms, assigned }
+    }
+
+    fn known(inbox: &Inbox) -> Option<i64> {
+        inbox.standing.borrow().as_ref().map(|standing| standing.change)
+    }
+
+    #[test]
+    fn a_newer_session_ends_the_older_one_and_never_the_other_way_round() {
+        let table = table();
+        let (_first, mut first_hears) = table.enter(key(ID, 1)).expect("entered");
+        let (_second, mut second_hears) = table.enter(key(ID, 2)).expect("entered");
+        assert_eq!(first_hears.commands.try_recv(), Ok(Command::Superseded));
+        assert!(table.enter(key(ID, 1)).is_none());
+        assert!(second_hears.commands.try_recv().is_err());
+    }
+
+    #[test]
+    fn an_old_session_that_leaves_late_does_not_take_the_new_one_out() {
+        let table = table();
+        let (first, _) = table.enter(key(ID, 1)).expect("entered");
+        let (second, _) = table.enter(key(ID, 2)).expect("entered");
+        drop(first);
+        assert_eq!(table.held([ID].into_iter()), [key(ID, 2)]);
+        drop(second);
+        assert!(table.held([ID].into_iter()).is_empty());
+    }
+
+    #[test]
+    fn a_session_that_panics_leaves_nothing_behind() {
+        let table = table();
+        let (entered, _inbox) = table.enter(key(ID, 1)).expect("entered");
+        assert_eq!(table.metrics.sessions.get(), 1);
+        std::thread::spawn(move || {
+            let _entered = entered;
+            panic!("a session panics");
+        })
+        .join()
+        .expect_err("a panic");
+        assert_eq!(table.metrics.sessions.get(), 0);
+        let look = table.look(Instant::now(), Duration::ZERO, Duration::ZERO);
+        assert_eq!(look, Look::default());
+    }
+
+    #[test]
+    fn only_the_named_session_is_told_to_end() {
+        let table = table();
+        let (_entered, mut hears) = table.enter(key(ID, 2)).expect("entered");
+        table.end(key(ID, 1), Command::Removed);
+        assert!(hears.commands.try_recv().is_err());
+        table.end(key(ID, 2), Command::Removed);
+        assert_eq!(hears.commands.try_recv(), Ok(Command::Removed));
+    }
+
+    #[test]
+    fn an_older_standing_that_comes_late_is_not_told_and_its_threshold_does_not_count() {
+        let table = table();
+        let (_entered, hears) = table.enter(key(ID, 1)).expect("entered");
+        table.tell(ID, standing(5, Some(1_000)));
+        table.tell(ID, standing(4, Some(60_000)));
+        assert_eq!(known(&hears), Some(5));
+        let in_two_seconds = Instant::now() + Duration::from_secs(2);
+        let due = || table.look(in_two_seconds, Duration::from_secs(45), Duration::ZERO).due;
+        assert_eq!(due(), [key(ID, 1)]);
+        table.tell(ID, standing(6, Some(60_000)));
+        assert_eq!(known(&hears), Some(6));
+        assert!(due().is_empty());
+    }
+
+    #[test]
+    fn only_the_newest_session_is_told_how_its_satellite_stands() {
+        let table = table();
+        let (_older, first) = table.enter(key(ID, 1)).expect("entered");
+        let (_newer, second) = table.enter(key(ID, 2)).expect("entered");
+        table.tell(ID, standing(1, None));
+        assert_eq!((known(&first), known(&second)), (None, Some(1)));
+    }
+
+    #[test]
+    fn who_is_late_and_who_is_due_follows_from_when_each_was_heard_and_its_threshold() {
+        let table = table();
+        let id = |n| SatelliteId(Uuid::from_u128(n));
+        let _first = table.enter(key(id(1), 1)).expect("entered");
+        let _second = table.enter(key(id(2), 1)).expect("entered");
+        table.tell(id(2), standing(1, Some(10_000)));
+        let entered = Instant::now();
+        let look = |seconds| {
+            let now = entered + Duration::from_secs(seconds);
+            table.look(now, Duration::from_secs(45), Duration::from_secs(15))
+        };
+        let counts = |look: &Look| (look.sessions, look.late, look.due.len());
+        assert_eq!(counts(&look(4)), (2, 0, 0));
+        assert_eq!(counts(&look(6)), (2, 1, 0));
+        assert_eq!(look(11).due, [key(id(2), 1)]);
+        assert_eq!(counts(&look(31)), (2, 2, 1));
+        assert_eq!(counts(&look(46)), (2, 2, 2));
+        table.tell(id(2), standing(2, None));
+        assert_eq!(counts(&look(11)), (2, 0, 0));
+        table.heard(key(id(1), 2));
+        assert_eq!(counts(&look(46)), (2, 2, 2), "another session was heard");
+    }
+}

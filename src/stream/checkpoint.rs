@@ -1,0 +1,99 @@
+//! How far the relay has come, as the table `relay` tells it, and the epoch it publishes under.
+
+use std::time::Duration;
+
+use deadpool_postgres::GenericClient;
+use tokio_postgres::Error;
+
+use super::message::Epoch;
+use crate::domain::lifecycle::Position;
+
+/// How long a lease lasts without being renewed: another pod takes over within this and one
+/// pause of a standby, less than the 10 s promised.
+pub const LEASE: Duration = Duration::from_secs(5);
+
+/// A place on the stream and the transition that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tail {
+    /// The transition's position.
+    pub position: Position,
+    /// The stream's sequence: what the next message must follow.
+    pub sequence: u64,
+}
+
+/// One look at the relay's row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// What is known to be on the stream.
+    pub tail: Tail,
+    /// The current epoch.
+    pub epoch: Epoch,
+    /// Whether somebody relays, or did a moment ago.
+    pub is_led: bool,
+}
+
+const READ: &str = "
+    select position, stream_sequence, epoch,
+           holder is not null and lease_expires_at
+               between clock_timestamp() and clock_timestamp() + make_interval(secs => $1) as is_led
+      from relay";
+
+/// Reads it.
+pub async fn read(client: &impl GenericClient) -> Result<Checkpoint, Error> {
+    let statement = client.prepare_cached(READ).await?;
+    let row = client.query_one(&statement, &[&LEASE.as_secs_f64()]).await?;
+    // The table takes no negative number.
+    let sequence = row.try_get::<_, i64>("stream_sequence")?.unsigned_abs();
+    Ok(Checkpoint {
+        tail: Tail { position: row.try_get("position")?, sequence },
+        epoch: row.try_get("epoch")?,
+        is_led: row.try_get("is_led")?,
+    })
+}
+
+const BEGIN_EPOCH: &str = "
+    update relay
+       set epoch = $2, position = $3, stream_sequence = $4,
+           holder = $1, lease_expires_at = clock_timestamp() + make_interval(secs => $5)";
+
+/// Begins an epoch after `tail`, and takes the lease whoever holds it. From here on nothing that
+/// an earlier epoch put on the stream counts, however late it arrives.
+pub async fn begin_epoch(
+    client: &impl GenericClient,
+    holder: &str,
+    epoch: Epoch,
+    tail: Tail,
+) -> anyhow::Result<()> {
+    change(client, BEGIN_EPOCH, holder, epoch, tail).await?;
+    Ok(())
+}
+
+const HOLD: &str = "
+    update relay
+       set position = $3, stream_sequence = $4,
+           lease_expires_at = clock_timestamp() + make_interval(secs => $5)
+     where holder = $1 and epoch = $2";
+
+/// Keeps what [`begin_epoch`] took, with the checkpoint at `tail`; false if another relays by now.
+pub async fn hold(
+    client: &impl GenericClient,
+    holder: &str,
+    epoch: Epoch,
+    tail: Tail,
+) -> anyhow::Result<bool> {
+    change(client, HOLD, holder, epoch, tail).await
+}
+
+async fn change(
+    client: &impl GenericClient,
+    statement: &str,
+    holder: &str,
+    epoch: Epoch,
+    tail: Tail,
+) -> anyhow::Result<bool> {
+    let sequence = i64::try_from(tail.sequence)?;
+    let lease = LEASE.as_secs_f64();
+    let changed =
+        client.execute(statement, &[&holder, &epoch, &tail.position, &sequence, &lease]).await;
+    Ok(changed.map_err(|error| anyhow::anyhow!(crate::platform::database::describe(&error)))? == 1)
+}

@@ -1,0 +1,712 @@
+//! The relay: each transition on the stream once, in position order.
+//!
+//! Every message carries the stream sequence it is to follow (`Nats-Expected-Last-Sequence`), so
+//! the server stores transition p only on top of p - 1: the stream stays gapless and free of
+//! duplicates for any number of relays, however dead they were thought to be. The lease in the
+//! table `relay` only saves work.
+//!
+//! With several messages under way the sequence alone is not enough: where somebody else's message
+//! takes the place of p, p is refused, and p + 1 finds the sequence it expects. So a message that
+//! follows one whose acknowledgement is still out also demands that message's id
+//! (`Nats-Expected-Last-Msg-Id`): then one that is not taken makes all later ones fail too, and the
+//! relay looks at what came between and goes on behind it. On a replicated stream each server
+//! would compare that id with a memory of its own, which it loses when it restarts or catches up;
+//! it would then refuse what the others store, for good. There one message is under way at a time.
+//!
+//! Whoever begins to relay proves that no position is missing between the checkpoint and the
+//! stream's tail. While nothing happens the relay looks every few seconds, after each reconnect, and
+//! before the next publish, whether the stream is as it left it.
+//!
+//! Where stream and log disagree, it depends on whether going on can make it worse:
+//!
+//! | what happened | what the relay does |
+//! |---|---|
+//! | the stream is gone or empty, or an older copy of it is back | publishes what it lacks |
+//! | its newest messages were deleted | publishes them again |
+//! | a message below the checkpoint was deleted | goes on; `groundstation audit` names it |
+//! | a position is missing between the checkpoint and the tail | halts, says which and the way out |
+//! | the stream's own limits removed its oldest messages, or all of them | goes on behind them; of those behind the checkpoint, a second's worth after a crash, nobody knows any more and they are published again |
+//! | somebody else publishes on our subjects, even a copy of ours | passes over it and counts it |
+//! | the stream has what the log does not (the database was restored to an earlier point) | halts, says why, touches nothing |
+//!
+//! Must not touch: the satellites, their rows, the sockets. It reads the log and nothing else.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow, bail};
+use async_nats::jetstream;
+use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
+use async_nats::jetstream::stream::{Info, Stream};
+use deadpool_postgres::Object;
+use fail::fail_point;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{Span, error, info, warn};
+
+use crate::domain::lifecycle::Position;
+use crate::log::{ChangeId, Entry, read};
+use crate::platform::database::Database;
+use crate::platform::health::{Health, RelayState};
+use crate::platform::metrics::{Disagreement, Metrics};
+use crate::platform::trace;
+
+use super::checkpoint::{self, Checkpoint, LEASE, Tail};
+use super::message::{self, Epoch};
+use super::tail::{self, Left, OnTop};
+
+/// How often the lease is renewed and the checkpoint stored.
+const RENEWAL: Duration = Duration::from_secs(1);
+
+/// How often a pod that does not relay tries to.
+const STANDBY_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often the log is looked at when nobody says that there is news.
+const POLL: Duration = Duration::from_millis(500);
+
+/// Pause before the tail is read again after a publish was not taken, or NATS did not answer.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// Pause before a contradiction is looked at again: shorter than the lease, so that one pod halts
+/// and says so, and not all of them in turn.
+const HALT_PAUSE: Duration = Duration::from_secs(2);
+
+/// How often an idle relay looks whether the stream is as it left it.
+const LOOK: Duration = Duration::from_secs(3);
+
+/// For how long a message that was sent, or a look, stands for the next publish too: what a hand
+/// deletes within it is only found by `groundstation audit`, and longer than a burst's pauses it has to
+/// be, or each of its batches costs a look.
+const FRESH: Duration = Duration::from_millis(20);
+
+/// A duplicate window from which a pod speaks of it, where it can hold the feed up.
+const LONG_WINDOW: Duration = Duration::from_secs(1);
+
+/// Transitions read at once.
+const BATCH: i64 = 500;
+
+/// Messages published and not acknowledged yet, where that is not one.
+const MAX_IN_FLIGHT: usize = 1_000;
+
+/// How long an acknowledgement may take.
+const ACK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The task.
+pub struct Relay {
+    /// This pod's name, under which it holds the lease.
+    pub pod: String,
+    /// Where the log is.
+    pub database: Database,
+    /// Where the stream is.
+    pub nats: async_nats::Client,
+    /// Changes when there is news in the log.
+    pub head: watch::Receiver<Position>,
+    /// What it tells of itself.
+    pub health: Arc<Health>,
+    /// What it counts.
+    pub metrics: Metrics,
+}
+
+/// Why following the log ended in order.
+enum Ended {
+    /// It no longer leads.
+    Stepped(Stepped),
+    /// The stream is not as it was left: its tail has to be read again.
+    Moved,
+    /// The stream did not take a message.
+    Refused(anyhow::Error),
+}
+
+/// Why a relay stops leading.
+enum Stepped {
+    /// Somebody else holds the lease.
+    LostLease,
+    /// The pod shuts down.
+    Stopping,
+}
+
+impl Relay {
+    /// Relays whenever it holds the lease, until told to stop; then hands the lease over.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let jetstream = jetstream::context::ContextBuilder::new()
+            .timeout(ACK_TIMEOUT)
+            .ack_timeout(ACK_TIMEOUT)
+            .max_ack_inflight(MAX_IN_FLIGHT + 1)
+            .build(self.nats.clone());
+        let mut told = None;
+        loop {
+            if self.is_connected() && self.take_lease().await {
+                info!(pod = %self.pod, "this pod relays");
+                self.metrics.relay_leader.set(1);
+                let stepped = self.lead(&jetstream, &mut told, &stop).await;
+                self.metrics.relay_leader.set(0);
+                self.metrics.relay_halted.set(0);
+                self.metrics.relay_duplicate_window.set(0.0);
+                self.health.relay(RelayState::Standby);
+                match stepped {
+                    Stepped::LostLease => warn!("this pod no longer relays: another took over"),
+                    Stepped::Stopping => return self.hand_over().await,
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(STANDBY_PAUSE) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    fn is_connected(&self) -> bool {
+        self.nats.connection_state() == async_nats::connection::State::Connected
+    }
+
+    async fn lead(
+        &mut self,
+        jetstream: &jetstream::Context,
+        told: &mut Option<Duration>,
+        stop: &CancellationToken,
+    ) -> Stepped {
+        loop {
+            let pause = match self.follow(jetstream, told, stop).await {
+                Ok(Ended::Stepped(stepped)) => return stepped,
+                Ok(Ended::Moved) => Duration::ZERO,
+                Err(Interruption::Contradiction(reason)) => {
+                    let state = RelayState::Halted { reason: reason.clone() };
+                    if self.health.relay(state) {
+                        self.metrics.disagreement(Disagreement::Contradiction, 1);
+                        error!(%reason, "the relay has halted: stream and log contradict each other");
+                    }
+                    self.metrics.relay_halted.set(1);
+                    HALT_PAUSE
+                }
+                Err(Interruption::CameBetween(refusal)) => {
+                    tracing::debug!(refusal = %format!("{refusal:#}"), "the tail is read again");
+                    Duration::ZERO
+                }
+                Err(Interruption::Failure(failure)) | Ok(Ended::Refused(failure)) => {
+                    self.metrics.relay_halted.set(0);
+                    let reason = format!("{failure:#}");
+                    if self.health.relay(RelayState::Waiting { reason: reason.clone() }) {
+                        warn!(%reason, "the relay waits");
+                    }
+                    RETRY_PAUSE
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = stop.cancelled() => return Stepped::Stopping,
+            }
+            // A pod that cannot reach NATS lets one that can have the lease.
+            if !self.is_connected() || !self.take_lease().await {
+                return Stepped::LostLease;
+            }
+        }
+    }
+
+    /// Reads the stream's tail and publishes from there, until something goes wrong.
+    async fn follow(
+        &mut self,
+        jetstream: &jetstream::Context,
+        told: &mut Option<Duration>,
+        stop: &CancellationToken,
+    ) -> Result<Ended, Interruption> {
+        let connects = self.connects();
+        let stream = tail::ensure(jetstream).await?;
+        let info = stream.cached_info();
+        self.tell_of_the_window(info, told);
+        let is_replicated = tail::is_replicated(info);
+        let checkpoint = self.checkpoint().await?;
+        let found = tokio::select! {
+            found = tail::tail(&stream, &self.database, checkpoint) => found?,
+            () = self.keep_lease() => return Ok(Ended::Stepped(Stepped::LostLease)),
+        };
+        let left = match found {
+            tail::Found::Tail { tail, newest, foreign } => {
+                self.count_foreign(foreign);
+                tell_of_foreign(foreign);
+                Left { tail, newest, is_replicated }
+            }
+            tail::Found::Contradiction(reason) => {
+                return Err(Interruption::Contradiction(reason));
+            }
+        };
+        let tail = left.tail;
+        self.metrics.relay_halted.set(0);
+        if tail.position < checkpoint.tail.position {
+            self.metrics.disagreement(Disagreement::Behind, 1);
+            warn!(
+                stream = tail.position.0,
+                checkpoint = checkpoint.tail.position.0,
+                "the stream lost what it had: publishing it again"
+            );
+        }
+        if self.health.relay(RelayState::Leading) {
+            info!(
+                position = tail.position.0,
+                sequence = tail.sequence,
+                "relaying from the stream's tail"
+            );
+        }
+
+        // Also before anything is put below the old checkpoint, on a stream that fell behind it.
+        if !self.renew(checkpoint.epoch, tail).await? {
+            return Ok(Ended::Stepped(Stepped::LostLease));
+        }
+        let mut window = Window::new(checkpoint.epoch, left, connects);
+        let ended = self.publish_on(&mut window, &stream, jetstream, stop).await;
+        // The next look at the stream begins here; the lease is looked after by whoever looks.
+        if let Err(error) = self.renew(window.epoch, window.left.tail).await {
+            tracing::debug!(error = %format!("{error:#}"), "the checkpoint stays behind");
+        }
+        match ended {
+            // It got further than the time before: there is nothing to wait for.
+            Err(failure) if window.left.tail.position > tail.position => {
+                Err(Interruption::CameBetween(failure))
+            }
+            ended => Ok(ended?),
+        }
+    }
+
+    /// Publishes from the window's tail on. A message that is not taken mostly is so because somebody
+    /// else's came between: then it goes on behind that one, as often as that helps.
+    async fn publish_on(
+        &mut self,
+        window: &mut Window,
+        stream: &Stream,
+        jetstream: &jetstream::Context,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Ended> {
+        let mut has_moved = true;
+        loop {
+            let left = window.left;
+            let refusal = match self.publish(window, stream, jetstream, stop).await? {
+                Ended::Refused(refusal) => refusal,
+                ended => return Ok(ended),
+            };
+            if window.left == left && !has_moved {
+                return Ok(Ended::Refused(refusal));
+            }
+            has_moved = window.left != left;
+            tracing::debug!(refusal = %format!("{refusal:#}"), "the stream is looked at again");
+            window.begin_again();
+        }
+    }
+
+    /// Ends when the lease is lost.
+    async fn keep_lease(&self) {
+        loop {
+            tokio::time::sleep(RENEWAL).await;
+            if !self.take_lease().await {
+                return;
+            }
+        }
+    }
+
+    /// How often the client has connected.
+    fn connects(&self) -> u64 {
+        self.nats.statistics().connects.load(Ordering::Relaxed)
+    }
+
+    /// In a cluster, nats-server 2.10 and 2.11 know the id of a message they refused, and refuse its
+    /// retry until the window is over. Nothing a pod may do shortens that.
+    fn tell_of_the_window(&self, info: &Info, told: &mut Option<Duration>) {
+        let window = info.config.duplicate_window;
+        self.metrics.relay_duplicate_window.set(window.as_secs_f64());
+        let is_long = window > LONG_WINDOW && tail::is_replicated(info);
+        if is_long && told.replace(window) != Some(window) {
+            warn!(
+                ?window,
+                "the stream {} is replicated and has a long duplicate window: nats-server 2.10 and \
+                 2.11 can hold the feed up for as long; set it to 100ms",
+                tail::NAME
+            );
+        }
+    }
+
+    fn count_foreign(&self, foreign: u64) {
+        if foreign > 0 {
+            self.metrics.relay_foreign.inc_by(foreign);
+            self.metrics.disagreement(Disagreement::Foreign, foreign);
+        }
+    }
+
+    /// Publishes from the window's tail on, until something goes wrong.
+    async fn publish(
+        &mut self,
+        window: &mut Window,
+        stream: &Stream,
+        jetstream: &jetstream::Context,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Ended> {
+        loop {
+            self.head.mark_unchanged();
+            let entries = self.read(window).await?;
+            if entries.is_empty()
+                && self.is_look_due(window, LOOK)
+                && let Some(ended) = self.look(window, stream).await?
+            {
+                return Ok(ended);
+            }
+            tell_of_a_gap(window.published.position, entries.first());
+            if !entries.is_empty() {
+                fail_point!("relay::after_read", |_| std::process::abort());
+            }
+            for entry in &entries {
+                if let Some(ended) = self.keep_on(window, stream, stop).await? {
+                    return Ok(ended);
+                }
+                if let Some(ended) = self.acknowledge_to(window, window.max_in_flight() - 1).await?
+                {
+                    return Ok(ended);
+                }
+                if self.is_look_due(window, FRESH)
+                    && let Some(ended) = self.look(window, stream).await?
+                {
+                    return Ok(ended);
+                }
+                fail_point!("relay::before_publish", |_| std::process::abort());
+                let after = window.published.sequence;
+                let message = message::build(entry, window.epoch, after, window.on_its_way());
+                let (subject, message) = message.context("a transition that fires nothing")?;
+                let span = trace::publish(
+                    entry.traceparent.as_deref(),
+                    (entry.change.0, entry.position),
+                    subject,
+                );
+                let ack = jetstream.send_publish(subject, message).await.context("publish")?;
+                window.sent(entry, ack, span);
+                fail_point!("relay::mid_batch", |_| std::process::abort());
+            }
+            if !window.in_flight.is_empty() {
+                fail_point!("relay::published", |_| std::process::abort());
+            }
+            // A full batch means there is more to read: acknowledgements can wait.
+            if ((entries.len() as i64) < BATCH || window.left.is_replicated)
+                && let Some(ended) = self.acknowledge_to(window, 0).await?
+            {
+                return Ok(ended);
+            }
+            if !entries.is_empty() {
+                fail_point!("relay::acknowledged", |_| std::process::abort());
+            }
+            if let Some(ended) = self.keep_on(window, stream, stop).await? {
+                return Ok(ended);
+            }
+            if entries.is_empty() {
+                tokio::select! {
+                    _ = self.head.changed() => {}
+                    () = tokio::time::sleep(POLL) => {}
+                    () = stop.cancelled() => {}
+                }
+            }
+        }
+    }
+
+    /// Renews the lease when it is time to, and stores the checkpoint; says why to end, if so.
+    async fn keep_on(
+        &self,
+        window: &mut Window,
+        stream: &Stream,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Option<Ended>> {
+        if stop.is_cancelled() {
+            return Ok(Some(Ended::Stepped(Stepped::Stopping)));
+        }
+        if window.renewed.elapsed() < RENEWAL {
+            return Ok(None);
+        }
+        window.renewed = Instant::now();
+        tell_of_foreign(std::mem::take(&mut window.foreign));
+        if !self.renew(window.epoch, window.left.tail).await? {
+            return Ok(Some(Ended::Stepped(Stepped::LostLease)));
+        }
+        // One that was given replicas meanwhile takes one message at a time.
+        let is_replicated = window.left.is_replicated;
+        if !window.in_flight.is_empty() && tail::is_replicated_now(stream).await? != is_replicated {
+            return Ok(Some(Ended::Moved));
+        }
+        Ok(None)
+    }
+
+    /// Whether the stream is to be looked at before anything else is done: nothing was sent for this
+    /// long, a message was refused, or the client connected anew.
+    fn is_look_due(&self, window: &Window, pause: Duration) -> bool {
+        !window.is_proved || window.proved.elapsed() >= pause || window.connects != self.connects()
+    }
+
+    /// Looks whether the stream is as it was left, once everything on its way is acknowledged, and goes
+    /// on behind somebody else's messages; says why to end, if so.
+    async fn look(&self, window: &mut Window, stream: &Stream) -> anyhow::Result<Option<Ended>> {
+        if let Some(ended) = self.acknowledge_to(window, 0).await? {
+            return Ok(Some(ended));
+        }
+        window.connects = self.connects();
+        let looked = tail::look(stream, window.left, window.epoch).await?;
+        let Some(OnTop { last, foreign }) = looked else { return Ok(Some(Ended::Moved)) };
+        self.count_foreign(foreign);
+        window.foreign += foreign;
+        window.begin_behind(last);
+        Ok(None)
+    }
+
+    /// What follows on the newest published transition. That one is read along: a database that
+    /// went back to an earlier point in between (a restore, a failover to a standby that lagged)
+    /// no longer has it, and the next positions will be given out a second time.
+    async fn read(&self, window: &mut Window) -> anyhow::Result<Vec<Entry>> {
+        let published = window.published.position;
+        let mut entries = self.entries(Position((published.0 - 1).max(0))).await?;
+        let newest = entries.first().filter(|entry| entry.position == published);
+        let newest = newest.map(|entry| entry.change);
+        if window.newest.is_some() && window.newest != newest {
+            bail!("the log no longer has position {} as it was published", published.0);
+        }
+        window.newest = newest;
+        if window.in_flight.is_empty() {
+            window.left_at = newest;
+        }
+        if newest.is_some() {
+            entries.remove(0);
+        }
+        Ok(entries)
+    }
+
+    async fn entries(&self, after: Position) -> anyhow::Result<Vec<Entry>> {
+        let read = async |client: &mut Object| read::after(client, after, BATCH + 1).await;
+        Ok(self.database.run(read).await?)
+    }
+
+    /// Waits until at most so many messages are in flight; says why to end, if so.
+    async fn acknowledge_to(
+        &self,
+        window: &mut Window,
+        in_flight: usize,
+    ) -> anyhow::Result<Option<Ended>> {
+        while window.in_flight.len() > in_flight {
+            if let Some(ended) = self.acknowledge(window).await? {
+                return Ok(Some(ended));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Waits for the oldest message in flight; says why to end, if so. Anything but "stored, right
+    /// after the one before" is a refusal; a duplicate is not a success either, it only means that the
+    /// tail moved.
+    async fn acknowledge(&self, window: &mut Window) -> anyhow::Result<Option<Ended>> {
+        let Some(InFlight { tail, change, ack, _span }) = window.in_flight.pop_front() else {
+            return Ok(None);
+        };
+        let (position, sequence) = (tail.position.0, tail.sequence);
+        let refusal = match ack.await {
+            Ok(ack) if ack.sequence == sequence && !ack.duplicate => {
+                self.metrics.relay_published.inc();
+                window.acknowledged(tail, change);
+                return Ok(None);
+            }
+            Ok(ack) => anyhow!(
+                "position {position} was expected at sequence {sequence}, the stream says {}{}",
+                ack.sequence,
+                if ack.duplicate { " (a duplicate)" } else { "" }
+            ),
+            Err(error) => {
+                let not_taken = anyhow!("position {position} was not taken: {error}");
+                let is_unknown = matches!(
+                    error.kind(),
+                    PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe
+                );
+                if is_unknown {
+                    self.metrics.relay_rejected.inc();
+                    return Err(not_taken);
+                }
+                not_taken
+            }
+        };
+        self.metrics.relay_rejected.inc();
+        Ok(Some(Ended::Refused(refusal)))
+    }
+
+    /// Takes the lease, or keeps it.
+    async fn take_lease(&self) -> bool {
+        let take = async |client: &mut Object| {
+            client.execute(TAKE, &[&self.pod, &LEASE.as_secs_f64()]).await
+        };
+        match self.database.run_within(LEASE, take).await {
+            Ok(rows) => rows == 1,
+            Err(error) => {
+                tracing::debug!(%error, "cannot take the relay's lease");
+                false
+            }
+        }
+    }
+
+    /// Renews the lease and stores the checkpoint; false when somebody else has the lease, or the
+    /// epoch is over.
+    async fn renew(&self, epoch: Epoch, tail: Tail) -> anyhow::Result<bool> {
+        let sequence = i64::try_from(tail.sequence)?;
+        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
+            [&self.pod, &LEASE.as_secs_f64(), &tail.position, &sequence, &epoch];
+        let renew = async |client: &mut Object| {
+            let statement = client.prepare_cached(RENEW).await?;
+            client.execute(&statement, &parameters).await
+        };
+        Ok(self.database.run_within(LEASE, renew).await? == 1)
+    }
+
+    async fn hand_over(&self) {
+        let release = async |client: &mut Object| client.execute(RELEASE, &[&self.pod]).await;
+        match self.database.run_within(LEASE, release).await {
+            Ok(_) => info!("the relay's lease is handed over"),
+            Err(error) => info!(%error, "the relay's lease will expire"),
+        }
+    }
+
+    async fn checkpoint(&self) -> anyhow::Result<Checkpoint> {
+        Ok(self.database.run(async |client| checkpoint::read(client).await).await?)
+    }
+}
+
+fn tell_of_foreign(foreign: u64) {
+    if foreign > 0 {
+        warn!(foreign, "somebody else publishes on our subjects: passed over");
+    }
+}
+
+/// Positions have no gap, so the next one is missing only where retention dropped it before the
+/// stream lost it: the stream goes on behind the gap, and says so by its positions.
+fn tell_of_a_gap(after: Position, next: Option<&crate::log::Entry>) {
+    if let Some(entry) = next
+        && entry.position.0 > after.0 + 1
+    {
+        warn!(
+            after = after.0,
+            next = entry.position.0,
+            "the stream goes on behind a gap: what is between was dropped from the log by retention"
+        );
+    }
+}
+
+/// Why following the log stopped.
+enum Interruption {
+    /// Something did not work; trying again can help.
+    Failure(anyhow::Error),
+    /// The same, after some messages were taken.
+    CameBetween(anyhow::Error),
+    /// Stream and log contradict each other; only a person can decide.
+    Contradiction(String),
+}
+
+impl From<anyhow::Error> for Interruption {
+    fn from(error: anyhow::Error) -> Interruption {
+        Interruption::Failure(error)
+    }
+}
+
+/// Messages on their way, oldest first.
+struct Window {
+    epoch: Epoch,
+    in_flight: VecDeque<InFlight>,
+    /// The newest message sent, and the sequence it must get.
+    published: Tail,
+    /// The change it carries, once known.
+    newest: Option<ChangeId>,
+    /// The stream, as far as it has acknowledged.
+    left: Left,
+    /// The change that its newest transition carries, once known.
+    left_at: Option<ChangeId>,
+    /// When the stream was last looked at, or something sent that only fits if it is so.
+    proved: Instant,
+    /// Whether that counts; not after a message was refused.
+    is_proved: bool,
+    /// Somebody else's messages that nobody was told of yet.
+    foreign: u64,
+    /// How often the client had connected then.
+    connects: u64,
+    /// When the lease was renewed.
+    renewed: Instant,
+}
+
+struct InFlight {
+    tail: Tail,
+    change: ChangeId,
+    ack: PublishAckFuture,
+    /// Ends with it.
+    _span: Span,
+}
+
+impl Window {
+    fn new(epoch: Epoch, left: Left, connects: u64) -> Window {
+        Window {
+            epoch,
+            in_flight: VecDeque::new(),
+            published: left.tail,
+            newest: None,
+            left,
+            left_at: None,
+            proved: Instant::now(),
+            is_proved: true,
+            foreign: 0,
+            connects,
+            renewed: Instant::now(),
+        }
+    }
+
+    fn max_in_flight(&self) -> usize {
+        if self.left.is_replicated { 1 } else { MAX_IN_FLIGHT }
+    }
+
+    /// The newest message, if it is not known to be on the stream yet.
+    fn on_its_way(&self) -> Option<ChangeId> {
+        self.newest.filter(|_| !self.in_flight.is_empty())
+    }
+
+    fn sent(&mut self, entry: &Entry, ack: PublishAckFuture, span: Span) {
+        let sequence = self.published.sequence + 1;
+        self.published = Tail { position: entry.position, sequence };
+        self.newest = Some(entry.change);
+        self.proved = Instant::now();
+        let change = entry.change;
+        self.in_flight.push_back(InFlight { tail: self.published, change, ack, _span: span });
+    }
+
+    /// The stream has this one, at its end.
+    fn acknowledged(&mut self, tail: Tail, change: ChangeId) {
+        (self.left.tail, self.left.newest, self.left_at) =
+            (tail, Some(tail.sequence), Some(change));
+        // Only there it was waited for before anything else was done.
+        if self.left.is_replicated {
+            self.proved = Instant::now();
+        }
+    }
+
+    /// Nothing is on its way any more: what follows on a refused message is refused. The stream is
+    /// looked at before the next one.
+    fn begin_again(&mut self) {
+        self.in_flight.clear();
+        (self.published, self.newest) = (self.left.tail, self.left_at);
+        self.is_proved = false;
+    }
+
+    /// The stream ends here, as was just seen.
+    fn begin_behind(&mut self, last: u64) {
+        self.left.tail.sequence = last;
+        self.published = self.left.tail;
+        (self.proved, self.is_proved) = (Instant::now(), true);
+    }
+}
+
+/// A lease that ends later than any that is given out now is of a clock that has gone back.
+const TAKE: &str = "
+    update relay
+       set holder = $1, lease_expires_at = clock_timestamp() + make_interval(secs => $2)
+     where holder is not distinct from $1
+        or lease_expires_at not between clock_timestamp() and clock_timestamp() + make_interval(secs => $2)";
+
+const RENEW: &str = "
+    update relay
+       set lease_expires_at = clock_timestamp() + make_interval(secs => $2),
+           position = $3, stream_sequence = $4
+     where holder = $1 and epoch = $5";
+
+const RELEASE: &str = "
+    update relay set holder = null, lease_expires_at = '-infinity' where holder = $1";

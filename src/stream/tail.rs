@@ -1,0 +1,431 @@
+//! The stream: what it must look like, and where its tail stands in the log.
+//!
+//! The tail is read from the stream's leader (a direct get may be answered by a replica that is
+//! behind). It is held against the log before anything is published on top of it, and from the
+//! checkpoint up to it no position may be missing (see [`super::density`]).
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use async_nats::jetstream::stream::{
+    Config, DiscardPolicy, Info, LastRawMessageErrorKind, RetentionPolicy, State, Stream,
+};
+use async_nats::jetstream::{Context, ErrorCode};
+use deadpool_postgres::Object;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use strum::IntoEnumIterator;
+
+use super::checkpoint::Checkpoint;
+use super::checkpoint::Tail;
+use super::density::{Hole, Seen, Step, Walk};
+use super::message::{Epoch, Mark};
+use crate::domain::lifecycle::{Position, REMOVED_SUBJECT, Trigger};
+use crate::log::{self, Entry};
+use crate::platform::database::Database;
+
+/// The stream's name.
+pub const NAME: &str = "SATELLITE_TRANSITIONS";
+
+/// For how long a stream that a pod makes knows a message id again: as short as the server takes it.
+/// The expected sequence keeps repetitions out; and in a cluster, nats-server 2.10 and 2.11 refuse the
+/// retry of a message they refused once for as long as this.
+pub const DUPLICATE_WINDOW: Duration = Duration::from_millis(100);
+
+/// The stream's subjects: the triggers' ids and the cleanup signal.
+pub fn subjects() -> Vec<String> {
+    let mut subjects: Vec<String> =
+        Trigger::iter().map(|trigger| trigger.id().to_owned()).collect();
+    subjects.push(REMOVED_SUBJECT.to_owned());
+    subjects
+}
+
+/// What reading the tail found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// Go on from here.
+    Tail {
+        /// From here.
+        tail: Tail,
+        /// Where the newest message of ours is, if it was seen.
+        newest: Option<u64>,
+        /// How many of somebody else's messages were passed over on the way.
+        foreign: u64,
+    },
+    /// Stream and log contradict each other, in these words.
+    Contradiction(String),
+}
+
+/// The stream, created if it is not there. One that an operator made (with replicas, limits, a
+/// placement) is taken as it is, as long as it has the subjects.
+pub async fn ensure(jetstream: &Context) -> anyhow::Result<Stream> {
+    if let Some(stream) = find(jetstream).await? {
+        return Ok(stream);
+    }
+    let config = Config {
+        name: NAME.to_owned(),
+        subjects: subjects(),
+        description: Some("Every transition of every satellite, once, in order".to_owned()),
+        discard: DiscardPolicy::New,
+        duplicate_window: DUPLICATE_WINDOW,
+        ..Config::default()
+    };
+    let create = jetstream.create_stream(config).await;
+    create.with_context(|| format!("cannot create the stream {NAME}"))
+}
+
+/// The stream, if it is there; an error if it lacks one of the subjects.
+pub async fn find(jetstream: &Context) -> anyhow::Result<Option<Stream>> {
+    let stream = match jetstream.get_stream(NAME).await {
+        Ok(stream) => stream,
+        Err(error) if is_absent(&error) => return Ok(None),
+        Err(error) => bail!("cannot reach the stream {NAME}: {error}"),
+    };
+    let has = &stream.cached_info().config.subjects;
+    if let Some(missing) = subjects().iter().find(|subject| !has.contains(subject)) {
+        bail!("the stream {NAME} exists without the subject {missing}: add it");
+    }
+    Ok(Some(stream))
+}
+
+fn is_absent(error: &async_nats::jetstream::context::GetStreamError) -> bool {
+    use async_nats::jetstream::context::GetStreamErrorKind;
+    matches!(error.kind(), GetStreamErrorKind::JetStream(error)
+        if error.error_code() == ErrorCode::STREAM_NOT_FOUND)
+}
+
+/// Whether the stream removes messages by itself.
+pub fn has_limits(config: &Config) -> bool {
+    config.max_messages > 0
+        || config.max_bytes > 0
+        || config.max_messages_per_subject > 0
+        || !config.max_age.is_zero()
+        || config.retention != RetentionPolicy::Limits
+}
+
+/// Whether each message is on several servers, or is about to be.
+pub fn is_replicated(info: &Info) -> bool {
+    let others = info.cluster.as_ref().map_or(0, |cluster| cluster.replicas.len());
+    info.config.num_replicas > 1 || others > 0
+}
+
+/// The same, asked now.
+pub async fn is_replicated_now(stream: &Stream) -> anyhow::Result<bool> {
+    Ok(is_replicated(&info(stream).await?))
+}
+
+/// How often the stream is looked at again because it grew during the look.
+const ROUNDS: usize = 10;
+
+/// How far below the checkpoint one of ours is looked for, where the message at the checkpoint is
+/// not one. Beyond this the checkpoint is believed.
+const BELOW_CHECKPOINT: u64 = 1_000;
+
+/// Messages on top of what the relay left that are looked at; where there are more, the stream is
+/// read anew.
+const MOST_ON_TOP: u64 = 1_000;
+
+/// Messages read at once, and how many of these are asked for at the same time.
+const PAGE: u64 = 256;
+const ASKED_AT_ONCE: usize = 32;
+
+/// Finds the newest of our messages of this epoch and holds it against the log. What is found on
+/// the stream decides; the checkpoint does only where the stream's limits have removed what it
+/// names.
+pub async fn tail(
+    stream: &Stream,
+    database: &Database,
+    checkpoint: Checkpoint,
+) -> anyhow::Result<Found> {
+    let mut search = Search { stream, checkpoint, looked_at: 0, foreign: 0 };
+    let mut newest = Newest::Unknown;
+    let mut info = info(stream).await?;
+    for _ in 0..ROUNDS {
+        match search.look(&info.state).await? {
+            Newest::Unknown => {}
+            found => newest = found,
+        }
+        // Others may publish all the time: what came during a long look is a short one.
+        info = self::info(stream).await?;
+        if info.state.last_sequence == search.looked_at {
+            break;
+        }
+    }
+    let known = checkpoint.tail;
+    let (last, foreign) = (search.looked_at, search.foreign);
+    let reached = last >= known.sequence;
+    let (position, newest) = match newest {
+        Newest::Ours { mark, sequence } => {
+            if let Some(reason) = contradiction(database, checkpoint, &mark, sequence).await? {
+                return Ok(Found::Contradiction(reason));
+            }
+            match walk(stream, database, &info, checkpoint, sequence).await? {
+                Walked::Hole(hole) => return Ok(Found::Contradiction(in_words(hole))),
+                // What is behind the newest of ours is somebody's copy.
+                Walked::To { position, sequence } => (position, Some(sequence)),
+                Walked::Nowhere => (mark.position, Some(sequence)),
+            }
+        }
+        // Its beginning is gone. Ours were there: its limits may have removed them, and what is
+        // behind the checkpoint is published again; a hand has emptied it, and all of it is.
+        Newest::Unknown if reached && info.state.first_sequence > 1 => {
+            match has_limits(&info.config) {
+                true => (known.position, None),
+                false => (known.position.min(horizon(database).await?), None),
+            }
+        }
+        Newest::TooFar if reached => (known.position, None),
+        // Nothing of this epoch was ever there: a new stream, or another one than before.
+        Newest::Unknown | Newest::TooFar | Newest::EarlierEpoch => (Position::ZERO, None),
+    };
+    Ok(Found::Tail { tail: Tail { position, sequence: last }, newest, foreign })
+}
+
+async fn info(stream: &Stream) -> anyhow::Result<Info> {
+    stream.get_info().await.context("cannot read the stream's state")
+}
+
+/// How the relay left the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Left {
+    /// Its end, and the newest transition on it.
+    pub tail: Tail,
+    /// Where that is, if it was seen there.
+    pub newest: Option<u64>,
+    /// Whether each message is on several servers.
+    pub is_replicated: bool,
+}
+
+/// What came on top of a stream that is as the relay left it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OnTop {
+    /// The stream's last sequence now.
+    pub last: u64,
+    /// How many of somebody else's messages came.
+    pub foreign: u64,
+}
+
+/// Looks whether the stream still is as the relay left it, but for what somebody else put on top: only
+/// that is read. None where it has to be read anew, as it has where a message of ours came on top, even
+/// an old one: that may be a copy, or another relay that publishes again what was lost.
+///
+/// The server does not put a stream's last sequence back when its newest messages are deleted, so the
+/// newest of ours is looked at itself; and so is what was somebody else's behind it, which another relay
+/// may have replaced.
+pub async fn look(stream: &Stream, left: Left, epoch: Epoch) -> anyhow::Result<Option<OnTop>> {
+    let info = info(stream).await?;
+    let (first, last) = (info.state.first_sequence, info.state.last_sequence);
+    let known = left.tail;
+    let is_near = (known.sequence..=known.sequence + MOST_ON_TOP).contains(&last);
+    // What its limits removed meanwhile nobody can look at.
+    if !is_near || first > known.sequence + 1 || is_replicated(&info) != left.is_replicated {
+        return Ok(None);
+    }
+    let newest = left.newest.filter(|newest| *newest >= first || !has_limits(&info.config));
+    // While others publish all the time, there is none for more than what they put on top.
+    let from = match last > known.sequence {
+        true => known.sequence,
+        false => left.newest.unwrap_or(0).max(last.saturating_sub(PAGE)),
+    };
+    let newest = async {
+        anyhow::Ok(match newest {
+            Some(newest) => Some(seen(stream, newest).await?),
+            None => None,
+        })
+    };
+    let (newest, behind) = tokio::try_join!(newest, page(stream, first.max(from + 1)..=last))?;
+    let is_there = |seen: Seen| matches!(seen, Seen::Ours(mark) if mark.position == known.position);
+    if !newest.is_none_or(is_there) {
+        return Ok(None);
+    }
+    let is_passed_over = |(sequence, seen): &(u64, Seen)| match seen {
+        Seen::Foreign => true,
+        Seen::Ours(mark) if mark.epoch == epoch && mark.position > known.position => false,
+        _ => *sequence <= known.sequence,
+    };
+    let is_as_left = behind.iter().all(is_passed_over);
+    Ok(is_as_left.then_some(OnTop { last, foreign: last - known.sequence }))
+}
+
+/// What is at one sequence.
+async fn seen(stream: &Stream, sequence: u64) -> anyhow::Result<Seen> {
+    match stream.get_raw_message(sequence).await {
+        Ok(found) => Ok(Mark::read(&found.headers).map_or(Seen::Foreign, Seen::Ours)),
+        Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(Seen::Gone),
+        Err(error) => bail!("cannot read the stream's tail: {error}"),
+    }
+}
+
+/// What is at each of these sequences, in their order.
+async fn page(stream: &Stream, sequences: RangeInclusive<u64>) -> anyhow::Result<Vec<(u64, Seen)>> {
+    stream::iter(sequences)
+        .map(|sequence| async move { anyhow::Ok((sequence, seen(stream, sequence).await?)) })
+        .buffered(ASKED_AT_ONCE)
+        .try_collect()
+        .await
+}
+
+/// The newest of our messages, as far as it was looked for.
+enum Newest {
+    /// None of ours is there.
+    Unknown,
+    /// None of ours is anywhere near the checkpoint.
+    TooFar,
+    /// Ours is of an epoch that is over; so is everything below it.
+    EarlierEpoch,
+    /// This one, of this epoch or a later one.
+    Ours { mark: Mark, sequence: u64 },
+}
+
+struct Search<'a> {
+    stream: &'a Stream,
+    checkpoint: Checkpoint,
+    /// Everything up to this sequence has been looked at.
+    looked_at: u64,
+    foreign: u64,
+}
+
+impl Search<'_> {
+    /// Walks back from the stream's end to the first of ours, over somebody else's messages and
+    /// deleted ones.
+    async fn look(&mut self, state: &State) -> anyhow::Result<Newest> {
+        let known = self.checkpoint.tail;
+        let first = state.first_sequence.max(self.looked_at + 1);
+        let (last, reached) = (state.last_sequence, state.last_sequence >= known.sequence);
+        self.looked_at = last;
+        let (mut to, mut size) = (last, 1);
+        while to >= first {
+            if reached && to + BELOW_CHECKPOINT < known.sequence {
+                return Ok(Newest::TooFar);
+            }
+            // The last message mostly is it.
+            let from = first.max((to + 1).saturating_sub(size));
+            let page = page(self.stream, from..=to).await?;
+            for (sequence, seen) in page.into_iter().rev() {
+                if let Some(newest) = self.take(sequence, seen) {
+                    return Ok(newest);
+                }
+            }
+            (to, size) = (from - 1, PAGE);
+        }
+        Ok(Newest::Unknown)
+    }
+
+    fn take(&mut self, sequence: u64, seen: Seen) -> Option<Newest> {
+        let known = self.checkpoint.tail;
+        let is_new = sequence > known.sequence;
+        match seen {
+            Seen::Gone => None,
+            Seen::Ours(mark) if mark.epoch < self.checkpoint.epoch => Some(Newest::EarlierEpoch),
+            // Behind the checkpoint ours are beyond it: this is somebody's copy of an old one.
+            Seen::Ours(mark) if is_new && mark.position <= known.position => {
+                self.foreign += 1;
+                None
+            }
+            Seen::Ours(mark) => Some(Newest::Ours { mark, sequence }),
+            Seen::Foreign => {
+                self.foreign += u64::from(is_new);
+                None
+            }
+        }
+    }
+}
+
+/// Where a walk from the checkpoint led.
+enum Walked {
+    /// Nothing of this epoch is behind the checkpoint.
+    Nowhere,
+    /// Every position up to this one is there, and this is where.
+    To { position: Position, sequence: u64 },
+    /// These are not.
+    Hole(Hole),
+}
+
+/// Proves that no position is missing from the checkpoint up to this sequence.
+async fn walk(
+    stream: &Stream,
+    database: &Database,
+    info: &Info,
+    checkpoint: Checkpoint,
+    last: u64,
+) -> anyhow::Result<Walked> {
+    let known = checkpoint.tail;
+    let (horizon, is_limited) = (horizon(database).await?, has_limits(&info.config));
+    let mut walk = Walk::new(checkpoint.epoch, known.position, horizon, is_limited);
+    let first = info.state.first_sequence;
+    if known.sequence < last && known.sequence >= first.max(1) {
+        walk.anchor(&seen(stream, known.sequence).await?);
+    }
+    let mut from = first.max(known.sequence + 1);
+    walk.gone(from - known.sequence - 1);
+    let mut walked = Walked::Nowhere;
+    while from <= last {
+        let to = last.min(from + PAGE - 1);
+        for (sequence, seen) in page(stream, from..=to).await? {
+            match (walk.see(&seen), seen) {
+                (Err(hole), _) => return Ok(Walked::Hole(hole)),
+                (Ok(Step::Next), Seen::Ours(Mark { position, .. })) => {
+                    walked = Walked::To { position, sequence };
+                }
+                (Ok(_), _) => {}
+            }
+        }
+        from = to + 1;
+    }
+    Ok(walked)
+}
+
+fn in_words(hole: Hole) -> String {
+    let positions = match hole {
+        Hole { first, last } if first == last => format!("position {}", first.0),
+        Hole { first, last } => format!("positions {} to {}", first.0, last.0),
+    };
+    format!(
+        "the stream lacks {positions} and goes on behind: nothing can be put in between; \
+         `groundstation audit --repair` builds the stream again from the log"
+    )
+}
+
+async fn horizon(database: &Database) -> anyhow::Result<Position> {
+    Ok(database.run(async |client: &mut Object| log::horizon(client).await).await?)
+}
+
+/// In which words the log contradicts what the stream holds, if it does.
+async fn contradiction(
+    database: &Database,
+    checkpoint: Checkpoint,
+    mark: &Mark,
+    sequence: u64,
+) -> anyhow::Result<Option<String>> {
+    if mark.epoch > checkpoint.epoch {
+        return Ok(Some(format!(
+            "the stream's message {sequence} is of epoch {}, the database knows only {}: \
+             was the database restored to a point before the stream was repaired?",
+            mark.epoch.0, checkpoint.epoch.0
+        )));
+    }
+    let position = mark.position;
+    let before = Position(position.0 - 1);
+    let find = async |client: &mut Object| {
+        let entries = log::read::after(client, before, 1).await?;
+        Ok::<_, tokio_postgres::Error>((entries, log::horizon(client).await?))
+    };
+    let (entries, horizon) = database.run(find).await?;
+    let is_there = |entry: &&Entry| entry.position == position;
+    Ok(match entries.first().filter(is_there) {
+        // Dropped for its age: there is nothing left to hold it against. Asked after the read, so
+        // that one dropped in between is not taken for one that never was.
+        None if position <= horizon => None,
+        Some(entry) if entry.change.0.to_string() == mark.change => None,
+        Some(_) => Some(format!(
+            "the stream's message {sequence} carries another change at position {} than the log: \
+             one of them was restored from elsewhere",
+            position.0
+        )),
+        None => Some(format!(
+            "the stream is ahead of the log: its message {sequence} is position {}, which the log \
+             does not have; was the database restored to an earlier point?",
+            position.0
+        )),
+    })
+}
