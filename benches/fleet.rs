@@ -6,10 +6,10 @@ use async_nats::client::RequestErrorKind;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::history::best;
 use crate::pod::Pod;
 use crate::stores::Stores;
 use crate::table::{compared, millis, seconds};
+use crate::timing::best;
 
 /// Where the states of several are asked for.
 const SUBJECT: &str = "groundstation.v1.satellites.states";

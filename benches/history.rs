@@ -3,7 +3,6 @@
 
 use std::io::Read;
 use std::process::{Command, Stdio};
-use std::time::Instant;
 
 use uuid::Uuid;
 
@@ -11,6 +10,7 @@ use crate::Scale;
 use crate::fleet;
 use crate::stores::Stores;
 use crate::table::{self, compared, figure, seconds};
+use crate::timing::best;
 
 /// Satellites with a history; the rest of the fleet has never connected.
 const WITH_HISTORY: usize = 10_000;
@@ -58,15 +58,6 @@ fn timed(stores: &Stores, arguments: &[&str]) -> f64 {
     best(2, || {
         let output = program(stores, arguments).output().expect("a command");
         assert!(output.status.success(), "{output:?}");
-    })
-}
-
-/// The shortest of some times, in seconds.
-pub fn best(times: usize, mut run: impl FnMut()) -> f64 {
-    (0..times).fold(f64::MAX, |best, _| {
-        let began = Instant::now();
-        run();
-        best.min(began.elapsed().as_secs_f64())
     })
 }
 

@@ -23,6 +23,7 @@ mod pod;
 mod stores;
 mod sweep;
 mod table;
+mod timing;
 
 /// A section's name and what measures it.
 type Section = (&'static str, fn(Scale));
