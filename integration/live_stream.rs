@@ -51,7 +51,7 @@ async fn a_stream_goes_on_where_its_reader_was_and_is_what_the_log_holds() {
     assert_eq!(seen, whole_log(&a).await);
     assert_eq!([next(&mut present).await, next(&mut present).await][..], seen[2..]);
 
-    // What a reader has goes before what he once asked for.
+    // What a reader has goes before what it once asked for.
     let mut again = Reader::open(a.address, &fleet.read_token, "?after=0", Some("3")).await;
     assert_eq!(next(&mut again).await, seen[3]);
     assert_eq!(again.last.as_deref(), Some("4"));
@@ -215,7 +215,7 @@ async fn who_does_not_read_is_dropped_and_leaves_his_place() {
     for position in 1..=12_000 {
         assert_eq!(next(&mut reader).await["position"], position);
     }
-    // Who leaves by himself leaves his place at once.
+    // Who leaves by itself leaves its place at once.
     drop(reader);
     eventually("the place to be free", async || {
         match Reader::try_open(pod.address, &fleet.read_token, "", None).await {
@@ -224,7 +224,7 @@ async fn who_does_not_read_is_dropped_and_leaves_his_place() {
         }
     })
     .await;
-    // His connection is gone, not only his stream: the pod does not wait for it.
+    // Its connection is gone, not only its stream: the pod does not wait for it.
     pod.terminate();
     assert!(pod.exit().await.success());
     assert!(pod.logged("requests did not end in time").is_none(), "{}", pod.log());
@@ -281,7 +281,7 @@ async fn open_streams_are_told_and_one_too_many_is_told_when_to_come_back() {
     let mut first = Reader::open(pod.address, &fleet.read_token, "", None).await;
     first.begun().await;
     assert_eq!(pod.metric(OPEN).await, 1.0);
-    // Refused for what he asks: he has no stream.
+    // Refused for what it asks: it has no stream.
     assert_eq!(pod.get("/v1/transitions/stream?after=-1").await.status, 422);
     assert_eq!(pod.get("/v1/transitions/stream?after=7").await.status, 422);
     assert_eq!(pod.metric(OPEN).await, 1.0);

@@ -1,4 +1,4 @@
-//! Reads that many ask for at once: each gets his own answer, and few statements give them.
+//! Reads that many ask for at once: each gets its own answer, and few statements give them.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -39,7 +39,7 @@ async fn probes_and_metrics_answer_on_a_listener_of_their_own_and_nowhere_else()
     assert_eq!(status(ops, "/v1/triggers", token).await, 404);
     assert_eq!(status(ops, "/api/ws/satellite", None).await, 404);
 
-    // The public one is full, and nobody has lost the place that was his for a second.
+    // The public one is full, and nobody has lost the place that was its own for a second.
     let mut held = Vec::new();
     for _ in 0..20 {
         held.push(Raw::connect(pod.address).await);

@@ -143,7 +143,7 @@ async fn edges_while_reads_hang(is_patient: bool) {
 
     let watch = Watch::begin(&fleet, pod.clone(), true).await;
     let crowd = Crowd::gather(&fleet, pod.address, 2, is_patient);
-    // Who hangs up may be gone before his statement has begun.
+    // Who hangs up may be gone before its statement has begun.
     let least = if is_patient { BOUND } else { 1 };
     eventually(&format!("{least} statements"), async || {
         let running = running(&sql).await;

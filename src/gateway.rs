@@ -87,7 +87,7 @@ pub struct Gateway {
     pub default_threshold: Duration,
     /// What large messages may take of the pod's memory.
     pub room: Arc<Room>,
-    /// What everybody is held to before he has said who he is.
+    /// What everybody is held to before it has said who it is.
     pub door: Arc<Door>,
     /// How often satellites may still connect.
     pub connects: Mutex<Budgets>,

@@ -25,7 +25,7 @@ pub fn expected(headers: &HeaderMap) -> Result<Option<Expected>, Problem> {
     Ok(Expected::parse(&String::from_utf8_lossy(header)))
 }
 
-/// What the caller named his request.
+/// What the caller named its request.
 pub fn key(headers: &HeaderMap) -> Result<Option<Key>, Problem> {
     let name = HeaderName::from_static("idempotency-key");
     Ok(one(headers, &name)?.map(Key::parse).transpose()?)

@@ -1,7 +1,7 @@
 //! `GET /v1/transitions/stream`: the log as it grows, as server-sent events.
 //!
 //! Each event is a transition with its position as `id`. A stream reads the log with `position > p`
-//! and sends positions without a gap, or ends: so whoever comes back with the last id he has, to any
+//! and sends positions without a gap, or ends: so whoever comes back with the last id it has, to any
 //! pod, misses nothing and has nothing twice. The head's watch only wakes it sooner; polling alone is
 //! already correct. Streams are bounded in number, in what waits for a slow reader, in how long that
 //! may take to be read, and in their life, so that a token that was taken away is asked for again.
@@ -54,7 +54,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// How often a silent stream sends a comment, so that nobody in between takes it for dead.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// After how long a reader is to come back; he may have been told to wait longer by an answer.
+/// After how long a reader is to come back; it may have been told to wait longer by an answer.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The live streams of a pod.
@@ -132,7 +132,7 @@ pub struct StreamEvent {
 ///
 /// Server-sent events: `id` is the position, `data` a transition as JSON. The header Last-Event-ID,
 /// which a browser sends by itself when it comes back, goes before `after`. The first event has an id
-/// and no data: it tells a reader of the present where he begins. A stream ends after a while, when
+/// and no data: it tells a reader of the present where it begins. A stream ends after a while, when
 /// its pod does, or when its reader does not read: come back with the last id.
 #[utoipa::path(
     get, operation_id = "followTransitions",
@@ -175,7 +175,7 @@ pub async fn follow(
     Ok((unbuffered, events).into_response())
 }
 
-/// The position a reader names, where he does.
+/// The position a reader names, where it does.
 fn after(headers: &HeaderMap, parameter: Option<i64>) -> Result<Option<Position>, Problem> {
     let last = one(headers, &HeaderName::from_static("last-event-id"))?.filter(|id| !id.is_empty());
     let named = match last {

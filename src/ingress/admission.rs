@@ -408,7 +408,7 @@ impl Addresses {
     }
 
     /// A place for a connection; that of a proxy is counted for the pod alone (`None`). Says too whether
-    /// somebody else lost his for it.
+    /// somebody else lost its place for it.
     pub fn connection(
         self: &Arc<Self>,
         address: Option<IpAddr>,
@@ -417,7 +417,7 @@ impl Addresses {
         self.place(Kind::Connection, address.map(Origin::from), now)
     }
 
-    /// A place for a socket that is to authenticate; says too whether somebody else lost his for it.
+    /// A place for a socket that is to authenticate; says too whether somebody else lost its place for it.
     pub fn handshake(
         self: &Arc<Self>,
         address: IpAddr,

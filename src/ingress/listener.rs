@@ -324,7 +324,7 @@ impl Door {
                     if !asked.load(Ordering::Relaxed) {
                         return self.said_nothing(&arrival);
                     }
-                    // Whoever has asked waits for his answer as long as that takes.
+                    // Whoever has asked waits for its answer as long as that takes.
                 }
                 () = stop.cancelled(), if !stopping => {
                     stopping = true;

@@ -1,7 +1,7 @@
-//! What a writer expects to replace: the versions of a thing that he has seen.
+//! What a writer expects to replace: the versions of a thing that it has seen.
 //!
 //! Two who change the same thing at once would otherwise undo each other unseen. Whoever says what
-//! he has seen is refused where it is another by now; whoever says nothing replaces whatever is there.
+//! it has seen is refused where it is another by now; whoever says nothing replaces whatever is there.
 
 /// The versions of which one must be the present one.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -16,7 +16,7 @@ const MAX_CHARACTERS: usize = 200;
 /// The most keys that are kept: a day of one registration a second.
 pub const MAX_KEYS: i64 = 100_000;
 
-/// What a caller named his request.
+/// What a caller named its request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key(String);
 
