@@ -66,7 +66,7 @@ async fn sweeps_and_losses(scale: Scale, stores: &Stores) -> Due {
     let client = database.get().await.expect("connection");
     let mut pods = Vec::new();
     for name in ["own", "other", "dead"] {
-        pods.push(watermark::sign_on(&client, name).await.expect("a pod"));
+        pods.push(watermark::sign_on(&client, name, None).await.expect("a pod"));
     }
     let [own, other, dead] = pods[..] else { unreachable!() };
     let nats = stores.nats().await;

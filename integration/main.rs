@@ -118,3 +118,4 @@ mod token_life;
 mod traces;
 mod triggers;
 mod unknown_outcome;
+mod vouching;

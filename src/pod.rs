@@ -78,7 +78,9 @@ pub async fn run(
     reads.check(&config.database).await?;
     let rights = database.run(async |client: &mut Object| rights::beyond_the_service(client).await);
     let rights = rights.await.context("cannot look at the rights")?;
-    let sign_on = async |client: &mut Object| watermark::sign_on(client, &config.pod).await;
+    let sign_on = async |client: &mut Object| {
+        watermark::sign_on(client, &config.pod, config.vouch_window).await
+    };
     let pod = database.run(sign_on).await.context("cannot sign on")?;
     let listener = listen("GROUNDSTATION_LISTEN", config.listen)?;
     let address = listener.local_addr().context("cannot tell the listening address")?;
@@ -174,6 +176,8 @@ pub async fn run(
         Flusher {
             pod,
             default_threshold: config.offline_threshold,
+            vouch_window: config.vouch_window,
+            reconcile_interval: config.heartbeat_interval,
             heartbeats,
             sessions: sessions.clone(),
             database: database.clone(),
@@ -242,6 +246,7 @@ pub async fn run(
             health: health.clone(),
             name: config.pod.clone(),
             pod,
+            vouch_window: config.vouch_window,
             database: database.clone(),
             reads,
             partition_width: config.partition_width,

@@ -3,3 +3,4 @@
 pub mod flusher;
 pub mod monitor;
 pub mod probe;
+mod reconciliation;

@@ -5,3 +5,4 @@ pub mod changes;
 pub mod heartbeats;
 pub mod peers;
 pub mod table;
+pub mod vouching;

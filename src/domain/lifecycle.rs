@@ -183,17 +183,24 @@ pub struct Connection {
     /// The newest transition's event; `Removed` leaves a tombstone, so that sessions and
     /// revisions go on growing should the same id ever be registered again.
     pub last_event: Event,
-    /// The last heartbeat; none after a clean end.
+    /// The last heartbeat, as far as it is proven; none after a clean end.
     pub last_heartbeat_at: Option<OffsetDateTime>,
+    /// Up to when its pod vouches for it, if it does: it was heard shortly before.
+    pub vouched_until: Option<OffsetDateTime>,
 }
 
 impl Connection {
+    /// Up to when it counts as heard.
+    fn heard_at(&self) -> Option<OffsetDateTime> {
+        self.last_heartbeat_at.max(self.vouched_until)
+    }
+
     /// The state a reader sees at `now`; none once removed. Who was given up stays offline until
     /// heard again, even if a longer threshold would make the aged heartbeat fresh.
     pub fn state(&self, profile: &Profile, now: OffsetDateTime, sight: &Sight) -> Option<State> {
-        let heartbeat = self.last_heartbeat_at.filter(|_| self.last_event == Event::Connected);
+        let heard = self.heard_at().filter(|_| self.last_event == Event::Connected);
         (self.last_event != Event::Removed).then(|| State {
-            status: liveness::status(heartbeat, now, profile.threshold, sight),
+            status: liveness::status(heard, now, profile.threshold, sight),
             name: profile.name.clone(),
             region: profile.region.clone(),
             last_seen_at: self.last_heartbeat_at,
@@ -332,6 +339,7 @@ pub fn next(
     let newest = current.map_or(Session(0), |row| row.session);
     let last = current.map(|row| row.last_event);
     let heartbeat = current.and_then(|row| row.last_heartbeat_at);
+    let heard = current.and_then(Connection::heard_at);
 
     let mut occurred_at = happened;
     let (event, reason, session, last_seen_at) = match edge {
@@ -363,12 +371,11 @@ pub fn next(
         },
         Edge::Lost { session, reason } => match last {
             Some(Event::Connected) => {
-                if liveness::status(heartbeat, happened, profile.threshold, sight) == Status::Online
-                {
+                if liveness::status(heard, happened, profile.threshold, sight) == Status::Online {
                     return Ok(Decision::Nothing(Unchanged::StillHeard));
                 }
-                if let Some(heartbeat) = heartbeat {
-                    occurred_at = liveness::online_until(heartbeat, profile.threshold, sight);
+                if let Some(heard) = heard {
+                    occurred_at = liveness::online_until(heard, profile.threshold, sight);
                 }
                 (Event::HeartbeatLost, reason, session, heartbeat)
             }
@@ -428,6 +435,7 @@ pub fn resume(transition: &Transition) -> Connection {
         revision: transition.revision,
         last_event: transition.event,
         last_heartbeat_at: transition.next.as_ref().and_then(|state| state.last_seen_at),
+        vouched_until: None,
     }
 }
 

@@ -30,6 +30,7 @@ use crate::gateway::backends::packages::{Desired, Known};
 use crate::gateway::backends::results::Finding;
 use crate::gateway::backends::wanted::{CAPABILITY_STATUS, TELEMETRY_BATCH};
 use crate::ingress::refusal::Refusal;
+use crate::platform::database_clock::Moment;
 use crate::registry::desired::Standing;
 use crate::registry::satellites::About;
 use crate::sessions::table::{Command, Told};
@@ -327,8 +328,12 @@ impl<'a> Live<'a> {
 
     /// Notes that the satellite is there.
     fn beat(&self, about: About) {
-        self.gateway.sessions.heard(self.key);
-        self.gateway.heartbeats.beat(self.key, about);
+        let now = Moment::now();
+        if self.gateway.sessions.heard(self.key, now) {
+            self.gateway.heartbeats.beat(self.key, now, about);
+        } else {
+            self.gateway.heartbeats.said(self.key, about);
+        }
     }
 
     /// Whoever is not assigned to say it is stopped here; what was revoked a moment ago is stopped

@@ -78,9 +78,7 @@ pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake
     let end = match gateway.sessions.enter(key) {
         Some((entered, Inbox { mut commands, standing })) => {
             // The append was its first sign of life; only what it said of itself is still to be kept.
-            if about != About::default() {
-                gateway.heartbeats.said(key, about.clone());
-            }
+            gateway.heartbeats.said(key, about.clone());
             let line = &mut line;
             let welcome = Live::welcome(&gateway, line, key, (about, token_version), standing);
             let welcome = AssertUnwindSafe(Box::pin(welcome)).catch_unwind().await;

@@ -272,7 +272,8 @@ pub struct Stats {
 const MAX_TRANSITIONS: usize = 100_000;
 
 const PRESENT: &str = "
-    select clock_timestamp() as now, c.last_event, c.last_heartbeat_at, s.offline_threshold_ms,
+    select clock_timestamp() as now, c.last_event, s.offline_threshold_ms,
+           heard_at(c.last_heartbeat_at, c.vouched, p.seen_at) as heard_at,
            judged_until(sight.observed_at, p.seen_at) as observed_at, sight.judged_at, sight.resumed_at
       from sight
       left join satellites s on s.id = $1
@@ -331,12 +332,12 @@ fn lapsed(
 ) -> Result<Option<OffsetDateTime>, tokio_postgres::Error> {
     let last_event =
         row.try_get::<_, Option<&str>>("last_event")?.and_then(|word| word.parse().ok());
-    let heartbeat: Option<OffsetDateTime> = row.try_get("last_heartbeat_at")?;
+    let heard: Option<OffsetDateTime> = row.try_get("heard_at")?;
     let threshold = liveness::threshold(row.try_get("offline_threshold_ms")?, default_threshold);
     let sight = watermark::sight_of(row, default_threshold)?;
     let is_late = last_event == Some(Event::Connected)
-        && liveness::status(heartbeat, sight.observed_at, threshold, &sight) == Status::Offline;
-    let until = heartbeat.map(|heartbeat| liveness::online_until(heartbeat, threshold, &sight));
+        && liveness::status(heard, sight.observed_at, threshold, &sight) == Status::Offline;
+    let until = heard.map(|heard| liveness::online_until(heard, threshold, &sight));
     Ok(until.filter(|_| is_late))
 }
 

@@ -96,6 +96,7 @@ impl Row {
             revision: row.try_get("revision")?,
             last_event,
             last_heartbeat_at: row.try_get("last_heartbeat_at")?,
+            vouched_until: None,
         };
         Ok((id, Row { connection, position: row.try_get("position")? }))
     }
@@ -409,4 +410,5 @@ const REPLACE: &str = "
     on conflict (satellite_id) do update
        set session = excluded.session, revision = excluded.revision, position = excluded.position,
            last_event = excluded.last_event, last_heartbeat_at = excluded.last_heartbeat_at,
-           pod = nullif(c.pod, 0)";
+           pod = nullif(c.pod, 0),
+           vouched = c.vouched and c.session = excluded.session and excluded.last_event = 'connected'";

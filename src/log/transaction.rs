@@ -201,6 +201,7 @@ impl Satellite {
                 revision: row.try_get("revision")?,
                 last_event,
                 last_heartbeat_at: row.try_get("last_heartbeat_at")?,
+                vouched_until: row.try_get("vouched_until")?,
             }),
         };
         self.flapping = Flapping {
@@ -266,13 +267,16 @@ const LOCK_SATELLITES: &str = "
 
 /// After the satellites: whoever brought a row here for one of those that are ours has committed by now.
 const LOCK_ROWS: &str = "
-    select i.id, c.session, c.revision, c.last_event, c.last_heartbeat_at, c.recent_edges, c.flapping_until,
+    select i.id, c.session, c.revision, c.last_event, c.recent_edges, c.flapping_until,
+           proven_heard_at(c.last_heartbeat_at, c.vouched, p.seen_at, p.vouch_window) as last_heartbeat_at,
+           case when c.vouched then p.seen_at end as vouched_until,
            c.session is null and exists (select from satellite_connections where satellite_id = i.id) as is_locked
       from unnest($1::uuid[]) i (id)
       left join lateral (
-          select session, revision, last_event, last_heartbeat_at, recent_edges, flapping_until
+          select session, revision, last_event, last_heartbeat_at, recent_edges, flapping_until, vouched, pod
             from satellite_connections where satellite_id = i.id for no key update skip locked
-      ) c on true";
+      ) c on true
+      left join pods p on p.number = c.pod and c.vouched";
 
 /// A removal deletes the registry's row and what belongs to it, under the log's lock: nobody may have
 /// any of it, not even its key.
@@ -380,7 +384,7 @@ const INSERT: &str = "
         on conflict (satellite_id) do update
            set session = excluded.session, revision = excluded.revision, position = excluded.position,
                last_event = excluded.last_event, last_heartbeat_at = excluded.last_heartbeat_at,
-               recent_edges = excluded.recent_edges, flapping_until = excluded.flapping_until,
+               recent_edges = excluded.recent_edges, flapping_until = excluded.flapping_until, vouched = false,
                pod = case excluded.last_event when 'connected' then excluded.pod else c.pod end
     )
     select position + 1 from head";

@@ -51,11 +51,17 @@ const SIGN_ON: &str = "
            and not exists (select 1 from satellite_connections c
                             where c.pod = p.number and c.last_event = 'connected')
     )
-    insert into pods (name, started_at) values ($1, clock_timestamp()) returning number";
+    insert into pods (name, started_at, vouch_window)
+    values ($1, clock_timestamp(), make_interval(secs => $2::float8)) returning number";
 
-/// Gives this life of a pod its number.
-pub async fn sign_on(client: &impl GenericClient, name: &str) -> Result<PodNumber, Error> {
-    client.query_one(SIGN_ON, &[&name]).await?.try_get(0)
+/// Gives this life of a pod its number. `window` is for how long it vouches, if it does.
+pub async fn sign_on(
+    client: &impl GenericClient,
+    name: &str,
+    window: Option<Duration>,
+) -> Result<PodNumber, Error> {
+    let window = window.map(|window| window.as_secs_f64());
+    client.query_one(SIGN_ON, &[&name, &window]).await?.try_get(0)
 }
 
 const SIGN_OFF: &str = "update pods set left_at = clock_timestamp() where number = $1";
@@ -66,13 +72,19 @@ pub async fn sign_off(client: &impl GenericClient, pod: PodNumber) -> Result<(),
 }
 
 const PROVE: &str = "
-    insert into pods (number, name, started_at) overriding system value
-    values ($1, $2, clock_timestamp())
+    insert into pods (number, name, started_at, vouch_window) overriding system value
+    values ($1, $2, clock_timestamp(), make_interval(secs => $3::float8))
     on conflict (number) do update set probed_at = clock_timestamp()";
 
 /// Proves the database writable, and the pod's row there (a restored database does not know it).
-pub async fn prove(client: &impl GenericClient, pod: PodNumber, name: &str) -> Result<(), Error> {
-    client.execute(PROVE, &[&pod, &name]).await.map(drop)
+pub async fn prove(
+    client: &impl GenericClient,
+    pod: PodNumber,
+    name: &str,
+    window: Option<Duration>,
+) -> Result<(), Error> {
+    let window = window.map(|window| window.as_secs_f64());
+    client.execute(PROVE, &[&pod, &name, &window]).await.map(drop)
 }
 
 const OBSERVE: &str = "

@@ -75,6 +75,10 @@ pub struct Numbers {
     pub wrong_tokens: Counter,
     /// Heartbeats written, after coalescing.
     pub heartbeats_flushed: Counter,
+    /// Sessions that this pod vouches for.
+    pub vouched_sessions: Gauge,
+    /// Sessions that it vouched for no more, as they missed a heartbeat.
+    pub vouch_exceptions: Counter,
     /// Heartbeats of sessions that were no longer current.
     pub heartbeats_stale: Counter,
     /// Flushes that failed and were tried again.
@@ -180,6 +184,8 @@ impl Metrics {
             heartbeats_received: Counter::default(),
             wrong_tokens: Counter::default(),
             heartbeats_flushed: Counter::default(),
+            vouched_sessions: Gauge::default(),
+            vouch_exceptions: Counter::default(),
             heartbeats_stale: Counter::default(),
             heartbeat_failures: Counter::default(),
             sweep_seconds: seconds(),
@@ -321,6 +327,16 @@ impl Numbers {
         );
         r.register("heartbeats_received", "Heartbeats received", self.heartbeats_received.clone());
         r.register("heartbeats_flushed", "Heartbeats written", self.heartbeats_flushed.clone());
+        r.register(
+            "vouched_sessions",
+            "Sessions whose heartbeats need not be written: this pod vouches for them",
+            self.vouched_sessions.clone(),
+        );
+        r.register(
+            "vouch_exceptions",
+            "Sessions that were not heard within the vouch window, so that it was written when they were",
+            self.vouch_exceptions.clone(),
+        );
         r.register(
             "heartbeats_stale",
             "Heartbeats of sessions no longer current",

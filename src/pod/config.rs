@@ -87,6 +87,11 @@ pub struct ServeArgs {
     )]
     heartbeat_interval: String,
 
+    /// For how long this pod vouches for a satellite that it heard: a heartbeat within it need not be written. 0 writes
+    /// every heartbeat [default: the heartbeat interval and a third, 20s]
+    #[arg(long, env = "GROUNDSTATION_VOUCH_WINDOW", value_name = "DURATION")]
+    vouch_window: Option<String>,
+
     /// How old the last heartbeat may be before a satellite is offline, unless it has its own
     #[arg(
         long,
@@ -174,6 +179,8 @@ pub struct Config {
     pub access: Access,
     /// How often satellites send a heartbeat.
     pub heartbeat_interval: Duration,
+    /// For how long a pod vouches for what it heard; none where it writes every heartbeat.
+    pub vouch_window: Option<Duration>,
     /// The default offline threshold.
     pub offline_threshold: Duration,
     /// How often the monitor sweeps.
@@ -262,6 +269,7 @@ impl ServeArgs {
                 read: tokens("GROUNDSTATION_READ_TOKEN", self.read_token, self.read_token_file)?,
             },
             heartbeat_interval,
+            vouch_window: vouch_window(given(&self.vouch_window), heartbeat_interval)?,
             offline_threshold,
             sweep_interval: duration("GROUNDSTATION_SWEEP_INTERVAL", &self.sweep_interval)?,
             seal_interval: duration("GROUNDSTATION_SEAL_INTERVAL", &self.seal_interval)?,
@@ -292,6 +300,28 @@ pub fn socket_address(name: &str, text: &str) -> anyhow::Result<SocketAddr> {
 /// An empty variable counts as none.
 fn given(text: &Option<String>) -> Option<&str> {
     text.as_deref().filter(|text| !text.is_empty())
+}
+
+/// A window shorter than a heartbeat's interval makes an exception of every session: it costs more than none.
+fn vouch_window(
+    text: Option<&str>,
+    heartbeat_interval: Duration,
+) -> anyhow::Result<Option<Duration>> {
+    match text {
+        None => Ok(Some(heartbeat_interval * 4 / 3)),
+        Some("0" | "0s" | "0ms") => Ok(None),
+        Some(text) => {
+            let window = duration("GROUNDSTATION_VOUCH_WINDOW", text)?;
+            if window <= heartbeat_interval {
+                tracing::warn!(
+                    ?window,
+                    ?heartbeat_interval,
+                    "GROUNDSTATION_VOUCH_WINDOW is not longer than the heartbeat interval: more is written than without it"
+                );
+            }
+            Ok(Some(window))
+        }
+    }
 }
 
 fn default_pod_name() -> String {

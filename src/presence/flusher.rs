@@ -1,7 +1,10 @@
 //! Heartbeats: bookkeeping, not transitions.
 //!
-//! A pod keeps the newest heartbeat of each of its sessions and writes all of them a few times a
-//! second, in one statement. When one was heard is told by the pod's [`DatabaseClock`], so no pod's wall
+//! A pod vouches for its sessions: a few times a second it says in its own row up to when each of them was
+//! heard within its window ([`crate::sessions::vouching`]). What that does not cover is written a row at a
+//! time, all of it in one statement, before the pod says the next such thing: the first heartbeat after an
+//! edge, sessions that missed theirs, those that are heard again, and the heartbeats of satellites whose
+//! threshold is too short. When one was heard is told by the pod's [`DatabaseClock`], so no pod's wall
 //! clock matters, and neither does how long the statement takes to get there or waits. The statement is
 //! fenced: a heartbeat of a session that is not current, or whose last edge is not `connected`, moves
 //! nothing; it tells what is to be done instead ([`Verdict`]). While the database is away heartbeats wait,
@@ -33,9 +36,11 @@ use crate::log::watermark::{self, PodNumber};
 use crate::platform::database::Database;
 use crate::platform::database_clock::{DatabaseClock, Moment};
 use crate::platform::metrics::Metrics;
+use crate::presence::reconciliation::Reconciliation;
 use crate::registry::satellites::{self, About};
 use crate::sessions::heartbeats::{Beat, Heartbeats};
 use crate::sessions::table::{Command, SessionTable};
+use crate::sessions::vouching::{self, Recorded};
 
 /// How often heartbeats are written: often enough that a read on another pod is at most this much
 /// behind, seldom enough that a batch is worth its commit.
@@ -91,6 +96,10 @@ pub struct Flusher {
     pub pod: PodNumber,
     /// The default offline threshold: what blind time is measured by.
     pub default_threshold: Duration,
+    /// For how long it vouches for a session that it heard; none where it writes every heartbeat.
+    pub vouch_window: Option<Duration>,
+    /// How often it compares what it vouches for with what is stored.
+    pub reconcile_interval: Duration,
     /// What it writes.
     pub heartbeats: Arc<Heartbeats>,
     /// The sessions of this pod.
@@ -110,12 +119,23 @@ impl Flusher {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut locked = LockedRows::new("heartbeats", self.metrics.clone());
         let (mut failing, mut observed) = (false, None);
+        let mut reconciliation = Reconciliation::new(self.pod, self.reconcile_interval);
         loop {
             let stopping = tokio::select! {
                 _ = ticks.tick() => false,
                 () = stop.cancelled() => true,
             };
-            match self.flush(&mut locked, &mut observed).await {
+            let flushed = match self.flush(&mut locked, &mut observed).await {
+                Ok(since) if self.vouch_window.is_some() && reconciliation.is_due(since) => {
+                    reconciliation.run(&self.database, &self.sessions, &self.heartbeats).await
+                }
+                Ok(_) => Ok(()),
+                Err(error) => {
+                    reconciliation.demand();
+                    Err(error)
+                }
+            };
+            match flushed {
                 Ok(()) => failing = false,
                 Err(error) => {
                     self.metrics.heartbeat_failures.inc();
@@ -132,18 +152,19 @@ impl Flusher {
     }
 
     /// Writes everything heard so far, but for rows somebody else has locked, and says so: only then has
-    /// this pod observed. `observed` is when it did so last.
+    /// this pod observed. `observed` is when it did so last; returns how long before this that was.
     async fn flush(
         &self,
         locked: &mut LockedRows,
         observed: &mut Option<Moment>,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Option<Duration>> {
         let began = Moment::now();
+        self.take_back(began);
         let mut beats = self.heartbeats.take();
         let mut left_out = Vec::new();
         while !beats.is_empty() {
             let batch = beats.split_off(beats.len().saturating_sub(MAX_BATCH));
-            let locked = match self.write(&batch).await {
+            let locked = match self.write(&batch, began).await {
                 Ok(locked) => locked,
                 Err(error) => {
                     for (satellite, beat) in beats.into_iter().chain(batch) {
@@ -163,7 +184,28 @@ impl Flusher {
         let since = observed.map(|observed| began.since(observed));
         self.observe(began, since).await?;
         *observed = Some(began);
-        Ok(())
+        Ok(since)
+    }
+
+    /// Takes back what this pod vouched for of sessions that it has not heard within its window before
+    /// `began`: when each was heard is written with the heartbeats.
+    fn take_back(&self, began: Moment) {
+        let Some(window) = self.vouch_window else { return };
+        let found = self.sessions.exceptions(began, window, self.default_threshold);
+        self.metrics.vouched_sessions.set(i64::try_from(found.kept).unwrap_or(i64::MAX));
+        self.metrics.vouch_exceptions.inc_by(found.taken_back);
+        for (key, heard) in found.heard {
+            self.heartbeats.beat(key, heard, About::default());
+        }
+    }
+
+    /// Which of the sessions in a batch this pod vouches for from now on.
+    fn vouch(&self, batch: &[(SatelliteId, Beat)], began: Moment) -> HashSet<SessionKey> {
+        let Some(window) = self.vouch_window else { return HashSet::new() };
+        let is_within = |at| vouching::is_within(window, at, began);
+        let young = batch.iter().filter(|(_, beat)| beat.at.is_some_and(is_within));
+        let keys = young.map(|(id, beat)| SessionKey { satellite: *id, session: beat.session });
+        self.sessions.begin_vouching(keys, window, self.default_threshold)
     }
 
     async fn observe(&self, began: Moment, since: Option<Duration>) -> anyhow::Result<()> {
@@ -180,11 +222,16 @@ impl Flusher {
         Ok(())
     }
 
-    async fn write(&self, batch: &[(SatelliteId, Beat)]) -> anyhow::Result<Locked> {
+    async fn write(&self, batch: &[(SatelliteId, Beat)], began: Moment) -> anyhow::Result<Locked> {
+        let vouched = self.vouch(batch, began);
         let heard: HashMap<Uuid, (Session, Moment)> =
             batch.iter().filter_map(|(id, beat)| Some((id.0, (beat.session, beat.at?)))).collect();
         let ids: Vec<Uuid> = heard.keys().copied().collect();
         let sessions: Vec<i64> = heard.values().map(|(session, _)| session.0).collect();
+        let key = |id: &Uuid, session: Session| SessionKey { satellite: SatelliteId(*id), session };
+        let is_vouched =
+            |(id, (session, _)): (&Uuid, &(Session, Moment))| vouched.contains(&key(id, *session));
+        let vouches: Vec<bool> = heard.iter().map(is_vouched).collect();
         let news: Vec<(SatelliteId, About)> = batch
             .iter()
             .filter(|(_, beat)| beat.about != About::default())
@@ -200,7 +247,7 @@ impl Flusher {
                 let time_of = |(_, at): &(Session, Moment)| self.log.clock().time_of(*at, now);
                 let times: Vec<OffsetDateTime> =
                     heard.values().map(|beat| Timestamp::new(time_of(beat)).moment()).collect();
-                rows = client.query(&statement, &[&ids, &sessions, &times]).await?;
+                rows = client.query(&statement, &[&ids, &sessions, &times, &vouches]).await?;
             }
             let locked = match news.is_empty() {
                 true => HashSet::new(),
@@ -213,6 +260,7 @@ impl Flusher {
         let moved = heard.len().saturating_sub(rows.len());
         self.metrics.heartbeats_flushed.inc_by(moved as u64);
         let mut locked = Locked { connections: HashSet::new(), registry };
+        let mut unmoved = Vec::new();
         for row in &rows {
             let id: SatelliteId = row.try_get("satellite_id")?;
             let Some(current) = row.try_get::<_, Option<Session>>("current")? else {
@@ -222,8 +270,18 @@ impl Flusher {
             let session: Session = row.try_get("session")?;
             let last_event = Event::from_str(row.try_get("last_event")?).ok();
             let at = heard.get(&id.0).map_or_else(Moment::now, |(_, at)| *at);
-            let key = SessionKey { satellite: id, session };
-            self.act(key, verdict(current, last_event, session), at);
+            unmoved.push((key(&id.0, session), verdict(current, last_event, session), at));
+        }
+        let written =
+            heard.iter().filter(|(id, _)| !locked.connections.contains(&SatelliteId(**id)));
+        self.sessions.recorded(written.map(|(id, (session, _))| {
+            let key = key(id, *session);
+            (key, if vouched.contains(&key) { Recorded::Vouched } else { Recorded::Exact })
+        }));
+        // A row that has moved on says nothing of these sessions any more.
+        self.sessions.recorded(unmoved.iter().map(|(key, ..)| (*key, Recorded::Exact)));
+        for (key, verdict, at) in unmoved {
+            self.act(key, verdict, at);
         }
         Ok(locked)
     }
@@ -263,15 +321,16 @@ async fn look_at_clock(
 /// rows somebody else has locked.
 const FLUSH: &str = "
     with beat as (
-        select * from unnest($1::uuid[], $2::bigint[], $3::timestamptz[]) as b (satellite_id, session, heard_at)
+        select * from unnest($1::uuid[], $2::bigint[], $3::timestamptz[], $4::bool[])
+            as b (satellite_id, session, heard_at, vouched)
     ), locked as (
-        select c.satellite_id, c.session as current, c.last_event, b.session, b.heard_at
+        select c.satellite_id, c.session as current, c.last_event, b.session, b.heard_at, b.vouched
           from satellite_connections c join beat b using (satellite_id)
          order by c.satellite_id
            for no key update of c skip locked
     ), moved as (
         update satellite_connections c
-           set last_heartbeat_at = greatest(c.last_heartbeat_at, l.heard_at)
+           set last_heartbeat_at = greatest(c.last_heartbeat_at, l.heard_at), vouched = l.vouched
           from locked l
          where c.satellite_id = l.satellite_id and l.session = l.current and l.last_event = 'connected'
     )

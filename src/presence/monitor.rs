@@ -444,9 +444,12 @@ const ACCOUNT: &str = "
 const LEFT_BEHIND: &str = "
     with sight as materialized (select * from sight)
     select c.pod, count(*) as late
-      from sight, satellite_connections c join satellites s on s.id = c.satellite_id
+      from sight, satellite_connections c
+      join satellites s on s.id = c.satellite_id
+      join pods p on p.number = c.pod
      where c.pod = any($1) and c.last_event = 'connected'
-       and sight.observed_at > online_until(c.last_heartbeat_at, s.offline_threshold_ms, $2, sight.judged_at, sight.resumed_at)
+       and sight.observed_at > online_until(heard_at(c.last_heartbeat_at, c.vouched, p.seen_at), s.offline_threshold_ms, $2,
+                                              sight.judged_at, sight.resumed_at)
                                - least(interval '1 millisecond' * $3::bigint, threshold_of(s.offline_threshold_ms, $2) / 2)
      group by c.pod";
 
@@ -461,7 +464,8 @@ pub const STORED: &str = "
          where c.pod = any($1) and c.last_event = 'connected'
            and ($4::uuid is null or c.satellite_id > $4)
            and judged_until(sight.observed_at, p.seen_at)
-               > online_until(c.last_heartbeat_at, s.offline_threshold_ms, $2, sight.judged_at, sight.resumed_at)
+               > online_until(heard_at(c.last_heartbeat_at, c.vouched, p.seen_at), s.offline_threshold_ms, $2,
+                              sight.judged_at, sight.resumed_at)
     )
     select * from due order by satellite_id limit $3";
 
@@ -480,7 +484,7 @@ const UNHELD: &str = "
     with due as materialized (
         select c.satellite_id, c.session, c.pod, false as is_dead
           from sight, satellite_connections c join satellites s on s.id = c.satellite_id
-         where (c.pod = $1 or c.pod is null) and c.last_event = 'connected'
+         where (c.pod = $1 or c.pod is null) and c.last_event = 'connected' and not c.vouched
            and ($4::uuid is null or c.satellite_id > $4)
            and c.last_heartbeat_at < sight.observed_at - interval '1 millisecond' * ($2::bigint / 3)
            and sight.observed_at

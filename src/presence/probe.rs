@@ -31,6 +31,8 @@ pub struct Probe {
     pub name: String,
     /// This life of the pod.
     pub pod: PodNumber,
+    /// For how long it vouches, if it does.
+    pub vouch_window: Option<Duration>,
     /// What it probes.
     pub database: Database,
     /// The other pool, whose use it copies too.
@@ -89,7 +91,7 @@ impl Probe {
 
     async fn write(&self) -> Result<(), Failed> {
         let write = async |client: &mut Object| {
-            watermark::prove(client, self.pod, &self.name).await?;
+            watermark::prove(client, self.pod, &self.name, self.vouch_window).await?;
             let made = partitions::make_room(client, self.partition_width).await?;
             Ok::<_, tokio_postgres::Error>((made, self.relay_lag(client).await?))
         };

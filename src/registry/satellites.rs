@@ -324,7 +324,7 @@ const LIST: &str = "
        and ($5::text is null or (s.name, s.id) > ($5, $6))
        and ($7::bool is null or $7 = coalesce(
                s.last_event = 'connected' and s.observed_at <= online_until(
-                   s.last_heartbeat_at, s.offline_threshold_ms, $8, s.judged_at, s.resumed_at), false))
+                   s.heard_at, s.offline_threshold_ms, $8, s.judged_at, s.resumed_at), false))
      order by s.name, s.id
      limit $1";
 
@@ -353,11 +353,12 @@ pub async fn list(
 fn from_row(row: &Row, default: Duration) -> Result<SatelliteJson, tokio_postgres::Error> {
     let own = row.try_get("offline_threshold_ms")?;
     let heartbeat: Option<OffsetDateTime> = row.try_get("last_heartbeat_at")?;
+    let heard: Option<OffsetDateTime> = row.try_get("heard_at")?;
     let Json(tags) = row.try_get("tags")?;
     // A tombstone's is not told: the id was registered again and has not connected since.
     let last_event = row.try_get::<_, Option<String>>("last_event")?;
     // Who was given up stays so until heard again.
-    let counts = heartbeat.filter(|_| last_event.as_deref() == Some(Event::Connected.as_str()));
+    let counts = heard.filter(|_| last_event.as_deref() == Some(Event::Connected.as_str()));
     let sight = watermark::sight_of(row, default)?;
     let threshold = liveness::threshold(own, default);
     let status = liveness::status(counts, sight.observed_at, threshold, &sight);

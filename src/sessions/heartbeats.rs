@@ -10,7 +10,7 @@ use crate::registry::satellites::About;
 /// What waits for one session.
 pub(crate) struct Beat {
     pub session: Session,
-    /// When it was heard; none for what was said with a connect, whose edge is its sign of life.
+    /// When it was heard; none where that need not be written.
     pub at: Option<Moment>,
     pub about: About,
 }
@@ -22,14 +22,17 @@ pub struct Heartbeats {
 }
 
 impl Heartbeats {
-    /// Notes a heartbeat that came just now.
-    pub fn beat(&self, key: SessionKey, about: About) {
-        self.put(key.satellite, Beat { session: key.session, at: Some(Moment::now()), about });
+    /// Notes when a session was heard.
+    pub fn beat(&self, key: SessionKey, at: Moment, about: About) {
+        self.put(key.satellite, Beat { session: key.session, at: Some(at), about });
     }
 
-    /// Notes what an agent said of itself when it connected.
+    /// Notes what an agent said of itself where its sign of life is known already: with a connect, or while its
+    /// pod vouches for it.
     pub fn said(&self, key: SessionKey, about: About) {
-        self.put(key.satellite, Beat { session: key.session, at: None, about });
+        if about != About::default() {
+            self.put(key.satellite, Beat { session: key.session, at: None, about });
+        }
     }
 
     /// Forgets what waits for a session that has ended.
@@ -81,8 +84,8 @@ mod tests {
     fn the_newest_heartbeat_waits_and_nothing_an_agent_said_is_lost() {
         let heartbeats = Heartbeats::default();
         let said = |version: &str| About { version: Some(version.to_owned()), capabilities: None };
-        heartbeats.beat(key(1), said("0.4"));
-        heartbeats.beat(key(2), About::default());
+        heartbeats.beat(key(1), Moment::now(), said("0.4"));
+        heartbeats.beat(key(2), Moment::now(), About::default());
         let old = Beat { session: Session(1), at: Some(Moment::now()), about: said("0.3") };
         heartbeats.put(ID, old);
         let taken = heartbeats.take();
@@ -97,7 +100,7 @@ mod tests {
         let about = About { version: None, capabilities: Some(vec!["http".to_owned()]) };
         heartbeats.said(key(1), about.clone());
         assert_eq!(heartbeats.lock()[&ID].at, None);
-        heartbeats.beat(key(1), About::default());
+        heartbeats.beat(key(1), Moment::now(), About::default());
         let taken = heartbeats.take();
         assert!(taken[0].1.at.is_some());
         assert_eq!(taken[0].1.about, about);
@@ -106,7 +109,7 @@ mod tests {
     #[test]
     fn an_ended_session_takes_only_its_own_heartbeat_with_it() {
         let heartbeats = Heartbeats::default();
-        heartbeats.beat(key(2), About::default());
+        heartbeats.beat(key(2), Moment::now(), About::default());
         heartbeats.forget(key(1));
         assert_eq!(heartbeats.lock().len(), 1);
         heartbeats.forget(key(2));

@@ -9,8 +9,8 @@
 //! the task that follows the changes. Whoever comes late changes nothing: only a newer standing
 //! replaces one. The satellite's own threshold is part of it, so the monitor's is never an older one.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,9 +18,11 @@ use tokio::sync::{mpsc, watch};
 
 use crate::domain::lifecycle::{SatelliteId, Session, SessionKey};
 use crate::domain::liveness;
+use crate::platform::database_clock::Moment;
 use crate::platform::metrics::{Counted, Metrics};
 use crate::registry::desired::Standing;
 use crate::sessions::heartbeats::Heartbeats;
+use crate::sessions::vouching::{self, Recorded};
 
 /// What a session's socket is told from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +47,10 @@ struct Entry {
     standing: watch::Sender<Told>,
     /// When it was last heard, by the pod's monotonic clock.
     heard_at: Instant,
+    /// The same by the clock that goes on while the machine sleeps: what its row is told.
+    heard: Moment,
+    /// What its row says of that.
+    recorded: Recorded,
 }
 
 impl Entry {
@@ -52,6 +58,11 @@ impl Entry {
     fn threshold(&self, default: Duration) -> Duration {
         let own_ms = self.standing.borrow().as_ref().and_then(|standing| standing.threshold_ms);
         liveness::threshold(own_ms, default)
+    }
+
+    /// Whether its pod can vouch for it: not before its threshold is known.
+    fn can_be_vouched(&self, window: Duration, default: Duration) -> bool {
+        self.standing.borrow().is_some() && vouching::can_vouch(self.threshold(default), window)
     }
 
     /// A socket that has a command waiting is ending already; one that is gone has ended.
@@ -72,6 +83,18 @@ pub struct Look {
     pub late: u64,
     /// Those that were not heard within their threshold.
     pub due: Vec<SessionKey>,
+}
+
+/// What a pod can vouch for no more.
+#[derive(Debug, Default)]
+pub struct Exceptions {
+    /// How many sessions it still vouches for.
+    pub kept: u64,
+    /// For how many it did until now.
+    pub taken_back: u64,
+    /// When each of these was heard last, which is to be written: those, and those of which that has not been
+    /// answered yet.
+    pub heard: Vec<(SessionKey, Moment)>,
 }
 
 /// See the module.
@@ -110,7 +133,9 @@ impl SessionTable {
         let SessionKey { satellite, session } = key;
         let (commands, ordered) = mpsc::channel(COMMANDS);
         let (standing, told) = watch::channel(None);
-        let entry = Entry { session, commands, standing, heard_at: Instant::now() };
+        let (heard_at, heard) = (Instant::now(), Moment::now());
+        let recorded = Recorded::Exact;
+        let entry = Entry { session, commands, standing, heard_at, heard, recorded };
         match self.lock().entry(satellite) {
             Slot::Vacant(slot) => {
                 slot.insert(entry);
@@ -156,13 +181,94 @@ impl SessionTable {
         }
     }
 
-    /// Notes that a session was heard just now.
-    pub fn heard(&self, key: SessionKey) {
-        if let Some(entry) = self.lock().get_mut(&key.satellite)
-            && entry.session == key.session
-        {
-            entry.heard_at = Instant::now();
+    /// Notes that a session was heard at `now`. Returns whether that is to be written: not where its pod
+    /// vouches for it, nor where it is not here.
+    pub fn heard(&self, key: SessionKey, now: Moment) -> bool {
+        match self.lock().get_mut(&key.satellite) {
+            Some(entry) if entry.session == key.session => {
+                (entry.heard_at, entry.heard) = (Instant::now(), now);
+                entry.recorded.needs_heartbeats()
+            }
+            _ => false,
         }
+    }
+
+    /// Takes back that sessions are vouched for which were not heard within the window before `began`, or whose
+    /// threshold has become too short: their rows are to be told when each was heard.
+    pub fn exceptions(
+        &self,
+        began: Moment,
+        window: Duration,
+        default_threshold: Duration,
+    ) -> Exceptions {
+        let mut found = Exceptions::default();
+        for (satellite, entry) in self.lock().iter_mut() {
+            if !entry.recorded.may_be_vouched() {
+                continue;
+            }
+            let holds = vouching::is_within(window, entry.heard, began)
+                && entry.can_be_vouched(window, default_threshold);
+            if holds {
+                found.kept += u64::from(entry.recorded == Recorded::Vouched);
+            } else {
+                found.taken_back += u64::from(entry.recorded == Recorded::Vouched);
+                entry.recorded = Recorded::Unknown;
+                let key = SessionKey { satellite: *satellite, session: entry.session };
+                found.heard.push((key, entry.heard));
+            }
+        }
+        found
+    }
+
+    /// Which of these sessions their pod can vouch for. What their rows say is unknown from now on.
+    pub fn begin_vouching(
+        &self,
+        keys: impl Iterator<Item = SessionKey>,
+        window: Duration,
+        default_threshold: Duration,
+    ) -> HashSet<SessionKey> {
+        let mut sessions = self.lock();
+        let mut can = |key: &SessionKey| match sessions.get_mut(&key.satellite) {
+            Some(entry) if entry.session == key.session => {
+                let can = entry.can_be_vouched(window, default_threshold);
+                if can {
+                    entry.recorded = Recorded::Unknown;
+                }
+                can
+            }
+            _ => false,
+        };
+        keys.filter(|key| can(key)).collect()
+    }
+
+    /// Notes what the rows of these sessions say.
+    pub fn recorded(&self, rows: impl Iterator<Item = (SessionKey, Recorded)>) {
+        let mut sessions = self.lock();
+        for (key, recorded) in rows {
+            if let Some(entry) = sessions.get_mut(&key.satellite)
+                && entry.session == key.session
+            {
+                entry.recorded = recorded;
+            }
+        }
+    }
+
+    /// The sessions whose rows are thought to say that they are vouched for.
+    pub fn vouched(&self) -> HashSet<SessionKey> {
+        let sessions = self.lock();
+        let vouched = sessions.iter().filter(|(_, entry)| entry.recorded.may_be_vouched());
+        vouched.map(|(id, entry)| SessionKey { satellite: *id, session: entry.session }).collect()
+    }
+
+    /// What the rows of these sessions say is unknown. Returns when each was heard last.
+    pub fn doubt(&self, keys: impl Iterator<Item = SessionKey>) -> Vec<(SessionKey, Moment)> {
+        let mut sessions = self.lock();
+        let mut doubt = |key: SessionKey| {
+            let entry = sessions.get_mut(&key.satellite).filter(|e| e.session == key.session)?;
+            entry.recorded = Recorded::Unknown;
+            Some((key, entry.heard))
+        };
+        keys.filter_map(|key| doubt(key)).collect()
     }
 
     /// How the sessions stand at `now`. One is late when less than a heartbeat's interval, or half
@@ -330,7 +436,7 @@ mod tests {
         assert_eq!(counts(&look(46)), (2, 2, 2));
         table.tell(id(2), standing(2, None));
         assert_eq!(counts(&look(11)), (2, 0, 0));
-        table.heard(key(id(1), 2));
+        table.heard(key(id(1), 2), Moment::now());
         assert_eq!(counts(&look(46)), (2, 2, 2), "another session was heard");
     }
 }

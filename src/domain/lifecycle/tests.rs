@@ -34,6 +34,7 @@ fn row(last_event: Event, heartbeat: Option<OffsetDateTime>) -> Connection {
         revision: Revision(5),
         last_event,
         last_heartbeat_at: heartbeat,
+        vouched_until: None,
     }
 }
 

@@ -1,0 +1,125 @@
+//! Compares what a pod vouches for with what is stored, both ways.
+//!
+//! While a pod vouches for a session it does not touch its row, so nothing tells it what became of that. Once
+//! a heartbeat interval, after a time in which this pod was silent to others, and after a write without an
+//! answer, it reads the rows of its sessions. A row that is vouched for and whose session this pod does not hold
+//! (memory is not the truth) is vouched for no more. A session whose row says otherwise than this pod thinks,
+//! or is not connected any more, gets its last heartbeat written: that tells what became of it
+//! (see [`super::flusher`]).
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use deadpool_postgres::Object;
+use tracing::warn;
+use uuid::Uuid;
+
+use crate::domain::lifecycle::SessionKey;
+use crate::log::watermark::{PodNumber, SILENT_AFTER};
+use crate::platform::database::Database;
+use crate::registry::satellites::About;
+use crate::sessions::heartbeats::Heartbeats;
+use crate::sessions::table::SessionTable;
+
+/// When the next one is due, and of whom.
+pub(super) struct Reconciliation {
+    pod: PodNumber,
+    interval: Duration,
+    due_at: Instant,
+}
+
+impl Reconciliation {
+    pub(super) fn new(pod: PodNumber, interval: Duration) -> Reconciliation {
+        Reconciliation { pod, interval, due_at: Instant::now() + interval }
+    }
+
+    /// Something may have been written without an answer.
+    pub(super) fn demand(&mut self) {
+        self.due_at = Instant::now();
+    }
+
+    /// Whether one is due after a pause of `since`.
+    pub(super) fn is_due(&self, since: Option<Duration>) -> bool {
+        let was_silent = since.is_some_and(|since| since >= SILENT_AFTER);
+        was_silent || Instant::now() >= self.due_at
+    }
+
+    /// Reads the rows and mends what differs.
+    pub(super) async fn run(
+        &mut self,
+        database: &Database,
+        sessions: &Arc<SessionTable>,
+        heartbeats: &Heartbeats,
+    ) -> anyhow::Result<()> {
+        // Only the task that runs this changes what a row says of one of these, so nothing is under way.
+        let vouched = sessions.vouched();
+        let read = async |client: &mut Object| {
+            let statement = client.prepare_cached(ROWS).await?;
+            client.query(&statement, &[&self.pod]).await
+        };
+        let rows = database.run(read).await?;
+        let (mut confirmed, mut doubtful, mut unheld) =
+            (HashSet::with_capacity(vouched.len()), Vec::new(), Vec::new());
+        for row in rows {
+            let key = SessionKey {
+                satellite: row.try_get("satellite_id")?,
+                session: row.try_get("session")?,
+            };
+            match (row.try_get("vouched")?, vouched.contains(&key)) {
+                (true, true) => {
+                    confirmed.insert(key);
+                }
+                (true, false) if sessions.holds(key) => doubtful.push(key),
+                (true, false) => unheld.push(key),
+                (false, _) => {}
+            }
+        }
+        if !unheld.is_empty() {
+            self.let_go(database, &unheld).await?;
+        }
+        doubtful.extend(vouched.difference(&confirmed));
+        for (key, heard) in sessions.doubt(doubtful.into_iter()) {
+            heartbeats.beat(key, heard, About::default());
+        }
+        self.due_at = Instant::now() + self.interval;
+        Ok(())
+    }
+
+    /// Sessions that this pod does not hold were heard within its window before now at the latest: they left
+    /// less than an interval ago.
+    async fn let_go(&self, database: &Database, unheld: &[SessionKey]) -> anyhow::Result<()> {
+        let ids: Vec<Uuid> = unheld.iter().map(|key| key.satellite.0).collect();
+        let numbers: Vec<i64> = unheld.iter().map(|key| key.session.0).collect();
+        let let_go =
+            async |client: &mut Object| client.execute(LET_GO, &[&self.pod, &ids, &numbers]).await;
+        let sessions = database.run(let_go).await?;
+        if sessions > 0 {
+            warn!(
+                sessions,
+                "sessions that this pod does not hold were vouched for, they are no more"
+            );
+        }
+        Ok(())
+    }
+}
+
+const ROWS: &str = "
+    select satellite_id, session, vouched from satellite_connections
+     where pod = $1 and last_event = 'connected'";
+
+/// Waits for nobody: a row that is locked has an edge on its way, or is looked at again.
+const LET_GO: &str = "
+    with unheld as (
+        select c.satellite_id
+          from satellite_connections c join unnest($2::uuid[], $3::bigint[]) u (satellite_id, session)
+               using (satellite_id, session)
+         where c.pod = $1 and c.vouched
+         order by c.satellite_id
+           for no key update of c skip locked
+    )
+    update satellite_connections c
+       set vouched = false,
+           last_heartbeat_at = proven_heard_at(c.last_heartbeat_at, true, p.seen_at, p.vouch_window)
+      from unheld, pods p
+     where c.satellite_id = unheld.satellite_id and p.number = $1";
