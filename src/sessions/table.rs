@@ -21,6 +21,7 @@ use crate::domain::liveness;
 use crate::platform::database_clock::Moment;
 use crate::platform::metrics::{Counted, Metrics};
 use crate::registry::desired::Standing;
+use crate::registry::satellites::About;
 use crate::sessions::heartbeats::Heartbeats;
 use crate::sessions::vouching::{self, Recorded};
 
@@ -305,6 +306,19 @@ impl SessionTable {
     /// The map is valid after a panic elsewhere: every change to it is one call.
     fn lock(&self) -> MutexGuard<'_, HashMap<SatelliteId, Entry>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl SessionGuard {
+    /// Leaves without an edge: nobody vouches for the session from now on, so its row is to say when it was
+    /// heard last.
+    pub fn leave_connected(self) {
+        let (table, key) = (self.table.clone(), self.key);
+        let heard = table.doubt([key].into_iter()).first().map(|(_, heard)| *heard);
+        drop(self);
+        if let Some(heard) = heard {
+            table.heartbeats.beat(key, heard, About::default());
+        }
     }
 }
 
