@@ -218,9 +218,9 @@ fn observed(metrics: &Metrics, name: &str) -> (u64, f64) {
 async fn plan(client: &deadpool_postgres::Object, dead: PodNumber) -> Vec<String> {
     let statement = groundstation::presence::monitor::STORED;
     let explain = format!(
-        "prepare sweep (int[], bigint, bigint, uuid) as {statement};
+        "prepare sweep (int[], bigint, bigint, uuid, bool) as {statement};
          explain (analyze, costs off, timing off, summary off, buffers off)
-         execute sweep ('{{{dead}}}', 45000, 5000, null)"
+         execute sweep ('{{{dead}}}', 45000, 5000, null, true)"
     );
     let messages = client.simple_query(&explain).await.expect("a plan");
     let line = |message: &tokio_postgres::SimpleQueryMessage| match message {

@@ -1,6 +1,7 @@
 //! Who went silent, and up to when that can be told.
 
 pub mod flusher;
+mod left_behind;
 pub mod monitor;
 pub mod probe;
 mod reconciliation;

@@ -30,6 +30,7 @@ use crate::log::watermark::{self, MAX_BROUGHT_BACK, PodNumber, SILENT_AFTER, bli
 use crate::platform::database::Database;
 use crate::platform::health::{BrownOut, Health};
 use crate::platform::metrics::Metrics;
+use crate::presence::left_behind::{self, LeftBehind, Silent, Vouched};
 use crate::sessions::table::SessionTable;
 
 /// Losses one sweep takes from each place it looks; where it declared any, the next one follows at once.
@@ -105,6 +106,8 @@ struct Memory {
     /// When the stored rows of its own sessions are looked through again.
     look_through_at: Instant,
     guards: HashMap<Group, Guard>,
+    /// What silent pods had vouched for.
+    vouched: Vouched,
     /// Where the next look goes on.
     turns: Turns,
 }
@@ -146,6 +149,7 @@ impl Monitor {
             deaf_until: now,
             look_through_at: now,
             guards: HashMap::new(),
+            vouched: Vouched::default(),
             turns: Turns::default(),
         };
         let mut failing = false;
@@ -212,12 +216,17 @@ impl Monitor {
         }
         let silent = self.account(client, own, &mut found.lateness).await?;
         if !silent.is_empty() {
-            let late = self.left_behind(client, &silent, &mut found.lateness).await?;
-            if late > 0 {
+            let (written, vouched) = self.left_behind(client, &silent, memory, now).await?;
+            for left in written.iter().chain(vouched) {
+                found.left_behind(left);
+            }
+            let vouched_are_due = vouched.iter().any(|left| left.due > 0);
+            if vouched_are_due || written.iter().any(|left| left.due > 0) {
                 let turn = &mut memory.turns.stored;
-                found.due.extend(self.stored(client, &silent, turn).await?);
+                found.due.extend(self.stored(client, &silent.pods, vouched_are_due, turn).await?);
             }
         }
+        let silent = silent.pods;
         if now >= memory.look_through_at {
             let pods = [&silent[..], &[self.pod]].concat();
             let brought_back = watermark::bring_back(client, &pods).await?;
@@ -241,21 +250,23 @@ impl Monitor {
         client: &deadpool_postgres::Object,
         own: Lateness,
         groups: &mut HashMap<Group, Lateness>,
-    ) -> Result<Vec<PodNumber>, tokio_postgres::Error> {
+    ) -> Result<Silent, tokio_postgres::Error> {
         let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         let statement = client.prepare_cached(ACCOUNT).await?;
         let silent_after = SILENT_AFTER.as_secs_f64();
         let (sessions, late) = (number(own.sessions), number(own.late));
         let rows = client.query(&statement, &[&self.pod, &sessions, &late, &silent_after]).await?;
-        let (mut fleet, mut silent) = (own, Vec::new());
+        let (mut fleet, mut silent) = (own, Silent::default());
         groups.insert(Group::Pod(self.pod), own);
         for row in rows {
             let pod = row.try_get("number")?;
             let of_pod =
                 Lateness { sessions: count(&row, "sessions")?, late: count(&row, "late")? };
             if row.try_get("is_silent")? {
-                groups.insert(Group::Pod(pod), of_pod);
-                silent.push(pod);
+                groups.insert(Group::Pod(pod), Lateness { late: 0, ..of_pod });
+                silent.pods.push(pod);
+                silent.sight = row.try_get("observed_at")?;
+                silent.change = row.try_get("change")?;
             } else {
                 // It guards its own sessions by itself.
                 fleet = fleet + of_pod;
@@ -265,29 +276,25 @@ impl Monitor {
         Ok(silent)
     }
 
-    /// Counts the sessions of silent pods that are late. Those that are fine have been taken over, and
-    /// count where they are now. Returns how many there are.
-    async fn left_behind(
+    /// The sessions of silent pods that are late or due: those that are written in each sweep, and those that had
+    /// been vouched for when that can have changed.
+    async fn left_behind<'m>(
         &self,
-        client: &deadpool_postgres::Object,
-        silent: &[PodNumber],
-        groups: &mut HashMap<Group, Lateness>,
-    ) -> Result<u64, tokio_postgres::Error> {
-        let interval_ms = i64::try_from(self.heartbeat_interval.as_millis()).unwrap_or(0);
-        let default_ms = self.default_ms();
-        for pod in silent {
-            groups.entry(Group::Pod(*pod)).or_default().late = 0;
+        client: &Object,
+        silent: &Silent,
+        memory: &'m mut Memory,
+        now: Instant,
+    ) -> Result<(Vec<LeftBehind>, &'m [LeftBehind]), tokio_postgres::Error> {
+        let (pods, default, interval) =
+            (&silent.pods, self.default_threshold, self.heartbeat_interval);
+        let written = left_behind::count(client, pods, false, default, interval).await?;
+        let held = memory.guards.values().any(|guard| guard.holds());
+        if memory.vouched.is_to_be_looked_at(silent, held, now) {
+            let began = Instant::now();
+            let vouched = left_behind::count(client, pods, true, default, interval).await?;
+            memory.vouched = Vouched::seen(silent, vouched, now, began.elapsed());
         }
-        let mut all = 0;
-        // Not cached: the plan is to fit these pods, most of which have nobody left.
-        for row in client.query(LEFT_BEHIND, &[&silent, &default_ms, &interval_ms]).await? {
-            let late = count(&row, "late")?;
-            all += late;
-            groups.entry(Group::Pod(row.try_get("pod")?)).or_default().late = late;
-            let fleet = groups.entry(Group::Fleet).or_default();
-            *fleet = *fleet + Lateness { sessions: late, late };
-        }
-        Ok(all)
+        Ok((written, memory.vouched.left_behind()))
     }
 
     /// Those of this pod's sessions that are due which are to be declared now.
@@ -305,9 +312,10 @@ impl Monitor {
         &self,
         client: &deadpool_postgres::Object,
         silent: &[PodNumber],
+        with_vouched: bool,
         turn: &mut Option<SatelliteId>,
     ) -> Result<Vec<Due>, tokio_postgres::Error> {
-        self.look(client, STORED, &silent, turn).await
+        self.look(client, STORED, &silent, with_vouched, turn).await
     }
 
     /// Looks among stored rows, from where the look before had to stop.
@@ -316,12 +324,15 @@ impl Monitor {
         client: &deadpool_postgres::Object,
         statement: &str,
         pods: &(dyn ToSql + Sync),
+        with_vouched: bool,
         turn: &mut Option<SatelliteId>,
     ) -> Result<Vec<Due>, tokio_postgres::Error> {
         let max = max_due();
         let limit = i64::try_from(max).unwrap_or(i64::MAX).saturating_add(1);
         let after = turn.map(|satellite| satellite.0);
-        let rows = client.query(statement, &[pods, &self.default_ms(), &limit, &after]).await?;
+        let rows = client
+            .query(statement, &[pods, &self.default_ms(), &limit, &after, &with_vouched])
+            .await?;
         let mut due = rows.iter().map(Due::from_row).collect::<Result<Vec<Due>, _>>()?;
         cut(&mut due, turn, max);
         Ok(due)
@@ -345,7 +356,7 @@ impl Monitor {
         client: &deadpool_postgres::Object,
         turn: &mut Option<SatelliteId>,
     ) -> Result<Vec<Due>, tokio_postgres::Error> {
-        self.look(client, UNHELD, &self.pod, turn).await
+        self.look(client, UNHELD, &self.pod, false, turn).await
     }
 
     fn default_ms(&self) -> i64 {
@@ -432,26 +443,25 @@ struct Found {
     lateness: HashMap<Group, Lateness>,
 }
 
+impl Found {
+    /// Counts sessions of a silent pod that are late. Those that are fine have been taken over, and count
+    /// where they are now.
+    fn left_behind(&mut self, left: &LeftBehind) {
+        self.lateness.entry(Group::Pod(left.pod)).or_default().late += left.late;
+        let fleet = self.lateness.entry(Group::Fleet).or_default();
+        *fleet = *fleet + Lateness { sessions: left.late, late: left.late };
+    }
+}
+
 const ACCOUNT: &str = "
     with mine as (
         update pods set sessions = $2, late = $3 where number = $1
     )
     select p.number, p.sessions, p.late,
-           coalesce(p.seen_at, p.started_at) < sight.observed_at - make_interval(secs => $4::float8) as is_silent
+           coalesce(p.seen_at, p.started_at) < sight.observed_at - make_interval(secs => $4::float8) as is_silent,
+           sight.observed_at,
+           (select coalesce(max(change), 0) from satellite_changes) as change
       from sight, pods p where p.number <> $1";
-
-/// Late is who has less than a heartbeat's interval left, as `SessionTable::look` says it.
-const LEFT_BEHIND: &str = "
-    with sight as materialized (select * from sight)
-    select c.pod, count(*) as late
-      from sight, satellite_connections c
-      join satellites s on s.id = c.satellite_id
-      join pods p on p.number = c.pod
-     where c.pod = any($1) and c.last_event = 'connected'
-       and sight.observed_at > online_until(heard_at(c.last_heartbeat_at, c.vouched, p.seen_at), s.offline_threshold_ms, $2,
-                                              sight.judged_at, sight.resumed_at)
-                               - least(interval '1 millisecond' * $3::bigint, threshold_of(s.offline_threshold_ms, $2) / 2)
-     group by c.pod";
 
 /// Finds the sessions of silent pods that are due, from one on. They are looked for by their pods and then
 /// put in order: else Postgres might walk all rows in that order.
@@ -462,6 +472,7 @@ pub const STORED: &str = "
           join satellites s on s.id = c.satellite_id
           join pods p on p.number = c.pod
          where c.pod = any($1) and c.last_event = 'connected'
+           and (not c.vouched or $5)
            and ($4::uuid is null or c.satellite_id > $4)
            and judged_until(sight.observed_at, p.seen_at)
                > online_until(heard_at(c.last_heartbeat_at, c.vouched, p.seen_at), s.offline_threshold_ms, $2,
@@ -484,7 +495,8 @@ const UNHELD: &str = "
     with due as materialized (
         select c.satellite_id, c.session, c.pod, false as is_dead
           from sight, satellite_connections c join satellites s on s.id = c.satellite_id
-         where (c.pod = $1 or c.pod is null) and c.last_event = 'connected' and not c.vouched
+         where (c.pod = $1 or c.pod is null) and c.last_event = 'connected'
+           and (not c.vouched or $5)
            and ($4::uuid is null or c.satellite_id > $4)
            and c.last_heartbeat_at < sight.observed_at - interval '1 millisecond' * ($2::bigint / 3)
            and sight.observed_at
