@@ -123,7 +123,10 @@ async fn a_schema_that_other_migrations_made_is_refused_with_one_line_by_migrate
     let sql = fleet.sql().await;
     let histories = [
         ("update refinery_schema_history set checksum = '1' where version = 3", "`3 log`"),
-        ("update refinery_schema_history set name = 'satellites' where version = 2", "`2 satellites`"),
+        (
+            "update refinery_schema_history set name = 'satellites' where version = 2",
+            "`2 satellites`",
+        ),
         ("delete from refinery_schema_history where version > 2", "`2 satellites`"),
         (
             "insert into refinery_schema_history

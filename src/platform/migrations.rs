@@ -160,7 +160,8 @@ struct Applied {
     checksum: String,
 }
 
-const HISTORY: &str = "select version, name, checksum from refinery_schema_history order by version";
+const HISTORY: &str =
+    "select version, name, checksum from refinery_schema_history order by version";
 
 impl Applied {
     fn read(row: &postgres::Row) -> Result<Self, postgres::Error> {
