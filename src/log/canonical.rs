@@ -136,7 +136,7 @@ mod tests {
     /// A column that is not in the form could be changed unseen.
     #[test]
     fn every_column_of_the_table_is_in_the_form_in_order() {
-        let table = include_str!("../../schema/V3__entity_transitions.sql");
+        let table = include_str!("../../schema/V3__log.sql");
         let columns = table
             .lines()
             .skip_while(|line| !line.starts_with("create table entity_transitions"))

@@ -33,7 +33,8 @@ pub struct Migrated {
 }
 
 /// Brings the schema to the newest version this binary knows. Blocking: call it before any
-/// runtime starts. Changes nothing when it is there already; refuses a schema that is newer.
+/// runtime starts. Changes nothing when it is there already; refuses a schema that is newer, and one that
+/// other migrations made.
 /// `retention_floor` is what pods may never drop from now on; without it that stays as it is.
 pub fn migrate(address: &Address, retention_floor: Option<Duration>) -> anyhow::Result<Migrated> {
     let mut client = address.connect_blocking()?;
@@ -49,13 +50,10 @@ pub fn migrate(address: &Address, retention_floor: Option<Duration>) -> anyhow::
     })?;
     // The lock goes with the connection, whichever way this function is left.
 
-    let known = newest_known();
-    let runner = embedded::migrations::runner();
-    let found = applied_version(&mut client)?;
-    if found > known {
-        bail!(newer(found, known));
+    if let Comparison::Refused(why) = compare(&applied(&mut client)?) {
+        bail!(why);
     }
-    let report = runner.run(&mut client).map_err(describe)?;
+    let report = embedded::migrations::runner().run(&mut client).map_err(describe)?;
     let warnings = take_rights(&mut client).context("cannot look at the rights in the database")?;
     if let Some(keep) = retention_floor {
         client
@@ -68,7 +66,7 @@ pub fn migrate(address: &Address, retention_floor: Option<Duration>) -> anyhow::
             .iter()
             .map(|migration| format!("{} {}", migration.version(), migration.name()))
             .collect(),
-        version: known,
+        version: newest_known(),
         warnings,
     })
 }
@@ -124,29 +122,28 @@ fn take_rights(client: &mut postgres::Client) -> Result<Vec<String>, postgres::E
     Ok(rows.iter().map(warning).collect())
 }
 
-/// Checks that the schema is exactly the one this binary knows.
+/// Checks that the schema is exactly the one this binary knows, made by the same migrations.
 pub async fn check(database: &Database, address: &Address) -> anyhow::Result<()> {
     database.check(address).await?;
-    let newest = async |client: &mut Object| {
-        let newest = "select max(version) from refinery_schema_history";
-        client.query_one(newest, &[]).await?.try_get::<_, Option<i32>>(0)
+    let history = async |client: &mut Object| {
+        client.query(HISTORY, &[]).await?.iter().map(Applied::read).collect()
     };
-    let found = match database.run(newest).await {
-        Ok(found) => found.unwrap_or(0),
-        Err(Failed::Server(error)) if is_absent(&error) => 0,
+    let applied: Vec<Applied> = match database.run(history).await {
+        Ok(applied) => applied,
+        Err(Failed::Server(error)) if is_absent(&error) => Vec::new(),
         Err(failed) => bail!("cannot read the schema's version: {failed}"),
     };
-    let known = newest_known();
-    match found {
-        0 => bail!(
+    match compare(&applied) {
+        Comparison::Same => Ok(()),
+        Comparison::Behind(0) => bail!(
             "the database at {} has no schema yet: run `groundstation migrate`",
             address.display()
         ),
-        found if found < known => bail!(
-            "the schema is at version {found}, this groundstation needs {known}: run `groundstation migrate`"
+        Comparison::Behind(found) => bail!(
+            "the schema is at version {found}, this groundstation needs {}: run `groundstation migrate`",
+            newest_known()
         ),
-        found if found > known => bail!(newer(found, known)),
-        _ => Ok(()),
+        Comparison::Refused(why) => bail!(why),
     }
 }
 
@@ -156,29 +153,81 @@ fn is_absent(error: &tokio_postgres::Error) -> bool {
     error.code().is_some_and(|code| absent.contains(code))
 }
 
-fn newest_known() -> i32 {
-    let runner = embedded::migrations::runner();
-    runner.get_migrations().iter().map(|migration| migration.version()).max().unwrap_or(0)
+/// A migration that the database has been through.
+struct Applied {
+    version: i32,
+    name: String,
+    checksum: String,
 }
 
-fn applied_version(client: &mut postgres::Client) -> anyhow::Result<i32> {
+const HISTORY: &str =
+    "select version, name, checksum from refinery_schema_history order by version";
+
+impl Applied {
+    fn read(row: &postgres::Row) -> Result<Self, postgres::Error> {
+        Ok(Self { version: row.try_get(0)?, name: row.try_get(1)?, checksum: row.try_get(2)? })
+    }
+}
+
+fn applied(client: &mut postgres::Client) -> anyhow::Result<Vec<Applied>> {
     let row = client
         .query_one("select to_regclass('refinery_schema_history') is not null", &[])
         .context("cannot look for the schema")?;
     if !row.get::<_, bool>(0) {
-        return Ok(0);
+        return Ok(Vec::new());
     }
-    let row = client
-        .query_one("select coalesce(max(version), 0) from refinery_schema_history", &[])
-        .context("cannot read the schema's version")?;
-    Ok(row.get(0))
+    let rows = client.query(HISTORY, &[]).context("cannot read the schema's version")?;
+    let applied = rows.iter().map(Applied::read).collect::<Result<_, _>>();
+    applied.context("cannot read the schema's version")
 }
 
-fn newer(found: i32, known: i32) -> String {
-    format!(
-        "the schema is at version {found}, newer than the {known} this groundstation knows: \
-         use the newer groundstation"
-    )
+/// What a schema is to the one this binary knows.
+enum Comparison {
+    Same,
+    /// It has been through the first migrations, up to this version; 0 is none.
+    Behind(i32),
+    /// In words.
+    Refused(String),
+}
+
+/// Version by version: the same number can be of another set of migrations.
+fn compare(applied: &[Applied]) -> Comparison {
+    let known = known();
+    for (found, ours) in applied.iter().zip(&known) {
+        let is_same = found.version == ours.version()
+            && found.name == ours.name()
+            && found.checksum == ours.checksum().to_string();
+        if !is_same {
+            return Comparison::Refused(format!(
+                "the schema was made by other migrations than this groundstation's: its `{} {}` is not `{} {}` \
+                 as it is here; use an empty database, or the groundstation that made it",
+                found.version,
+                found.name,
+                ours.version(),
+                ours.name()
+            ));
+        }
+    }
+    match applied.last().map_or(0, |newest| newest.version) {
+        found if applied.len() < known.len() => Comparison::Behind(found),
+        found if applied.len() > known.len() => Comparison::Refused(format!(
+            "the schema is at version {found}, newer than the {} this groundstation knows: \
+             use the newer groundstation",
+            newest_known()
+        )),
+        _ => Comparison::Same,
+    }
+}
+
+/// In order.
+fn known() -> Vec<refinery::Migration> {
+    let mut known = embedded::migrations::runner().get_migrations().clone();
+    known.sort();
+    known
+}
+
+fn newest_known() -> i32 {
+    known().last().map_or(0, refinery::Migration::version)
 }
 
 /// refinery wraps the server's own words: they are what helps.

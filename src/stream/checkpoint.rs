@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use deadpool_postgres::GenericClient;
 use tokio_postgres::Error;
+use tokio_postgres::types::ToSql;
 
 use super::message::Epoch;
 use crate::domain::lifecycle::Position;
@@ -49,6 +50,47 @@ pub async fn read(client: &impl GenericClient) -> Result<Checkpoint, Error> {
         epoch: row.try_get("epoch")?,
         is_led: row.try_get("is_led")?,
     })
+}
+
+/// A lease that ends later than any that is given out now is of a clock that has gone back.
+const TAKE: &str = "
+    update relay
+       set holder = $1, lease_expires_at = clock_timestamp() + make_interval(secs => $2)
+     where holder is not distinct from $1
+        or lease_expires_at not between clock_timestamp() and clock_timestamp() + make_interval(secs => $2)";
+
+/// Takes the lease, or keeps it; false if another has it.
+pub async fn take(client: &impl GenericClient, holder: &str) -> Result<bool, Error> {
+    Ok(client.execute(TAKE, &[&holder, &LEASE.as_secs_f64()]).await? == 1)
+}
+
+const RENEW: &str = "
+    update relay
+       set lease_expires_at = clock_timestamp() + make_interval(secs => $2),
+           position = $3, stream_sequence = $4
+     where holder = $1 and epoch = $5";
+
+/// Renews the lease and stores the checkpoint; false if another has the lease, or the epoch is over.
+pub async fn renew(
+    client: &impl GenericClient,
+    holder: &str,
+    epoch: Epoch,
+    tail: Tail,
+) -> anyhow::Result<bool> {
+    let sequence = i64::try_from(tail.sequence)?;
+    let lease = LEASE.as_secs_f64();
+    let statement = client.prepare_cached(RENEW).await?;
+    let parameters: [&(dyn ToSql + Sync); 5] = [&holder, &lease, &tail.position, &sequence, &epoch];
+    Ok(client.execute(&statement, &parameters).await? == 1)
+}
+
+const RELEASE: &str = "
+    update relay set holder = null, lease_expires_at = '-infinity' where holder = $1";
+
+/// Gives the lease back, where it is the holder's.
+pub async fn release(client: &impl GenericClient, holder: &str) -> Result<(), Error> {
+    client.execute(RELEASE, &[&holder]).await?;
+    Ok(())
 }
 
 const BEGIN_EPOCH: &str = "

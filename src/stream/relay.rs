@@ -528,11 +528,9 @@ impl Relay {
 
     /// Takes the lease, or keeps it.
     async fn take_lease(&self) -> bool {
-        let take = async |client: &mut Object| {
-            client.execute(TAKE, &[&self.pod, &LEASE.as_secs_f64()]).await
-        };
+        let take = async |client: &mut Object| checkpoint::take(client, &self.pod).await;
         match self.database.run_within(LEASE, take).await {
-            Ok(rows) => rows == 1,
+            Ok(is_ours) => is_ours,
             Err(error) => {
                 tracing::debug!(%error, "cannot take the relay's lease");
                 false
@@ -543,18 +541,13 @@ impl Relay {
     /// Renews the lease and stores the checkpoint; false when somebody else has the lease, or the
     /// epoch is over.
     async fn renew(&self, epoch: Epoch, tail: Tail) -> anyhow::Result<bool> {
-        let sequence = i64::try_from(tail.sequence)?;
-        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
-            [&self.pod, &LEASE.as_secs_f64(), &tail.position, &sequence, &epoch];
-        let renew = async |client: &mut Object| {
-            let statement = client.prepare_cached(RENEW).await?;
-            client.execute(&statement, &parameters).await
-        };
-        Ok(self.database.run_within(LEASE, renew).await? == 1)
+        let renew =
+            async |client: &mut Object| checkpoint::renew(client, &self.pod, epoch, tail).await;
+        Ok(self.database.run_within(LEASE, renew).await?)
     }
 
     async fn hand_over(&self) {
-        let release = async |client: &mut Object| client.execute(RELEASE, &[&self.pod]).await;
+        let release = async |client: &mut Object| checkpoint::release(client, &self.pod).await;
         match self.database.run_within(LEASE, release).await {
             Ok(_) => info!("the relay's lease is handed over"),
             Err(error) => info!(%error, "the relay's lease will expire"),
@@ -694,19 +687,3 @@ impl Window {
         (self.proved, self.is_proved) = (Instant::now(), true);
     }
 }
-
-/// A lease that ends later than any that is given out now is of a clock that has gone back.
-const TAKE: &str = "
-    update relay
-       set holder = $1, lease_expires_at = clock_timestamp() + make_interval(secs => $2)
-     where holder is not distinct from $1
-        or lease_expires_at not between clock_timestamp() and clock_timestamp() + make_interval(secs => $2)";
-
-const RENEW: &str = "
-    update relay
-       set lease_expires_at = clock_timestamp() + make_interval(secs => $2),
-           position = $3, stream_sequence = $4
-     where holder = $1 and epoch = $5";
-
-const RELEASE: &str = "
-    update relay set holder = null, lease_expires_at = '-infinity' where holder = $1";

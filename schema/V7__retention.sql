@@ -1,12 +1,5 @@
 -- Retention: whole partitions go, oldest first, and what they folded to stays.
---
--- A dropped partition keeps its row here: its positions stay used up, and the newest of them is the
--- horizon, at and below which the log itself has no answer.
-alter table transition_partitions
-    add column dropped_at       timestamptz,
-    add column last_recorded_at timestamptz,
-    add constraint a_dropped_partition_tells_when_it_ended
-        check ((dropped_at is null) = (last_recorded_at is null));
+select set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
 -- What the log at and below the horizon folded to: of each satellite its newest dropped transition,
 -- as it was. With it, state at any position from the horizon on is exact.
@@ -40,8 +33,10 @@ create function kept_transition_partitions(older_than interval)
                    then 'the relay has published only up to position ' || relay.position
                when youngest.recorded_at >= clock_timestamp() - older_than
                    then 'its newest transition is not old enough'
+               when youngest.recorded_at >= clock_timestamp() - floor.keep
+                   then 'its newest transition is not old enough: the least that is kept is ' || floor.keep
            end
-      from relay,
+      from relay, retention_floor floor,
            (select coalesce(max(t.position), 0) as position from entity_transitions t) head,
            transition_partitions p
       left join entity_transitions youngest on youngest.position = p.past_position - 1
@@ -54,8 +49,9 @@ grant execute on function kept_transition_partitions(interval) to groundstation_
 
 -- Drops the partition that starts at `first`, if it is the oldest there is and nothing keeps it.
 -- Runs as the owner, because the service owns nothing; hence it believes its caller nothing and
--- looks again. The span has a floor: whoever lost the answer to an append looks its change up in
--- the log, and must find it.
+-- looks again, at every row: what pods write themselves (the relay's position, rows of their own) lets
+-- nothing go that is young or was never whole. The span has a floor: whoever lost the answer to an append
+-- looks its change up in the log, and must find it.
 --
 -- The last step takes the one lock that stops appends and reads. It waits for it no longer than
 -- `lock_timeout`, since whoever comes after waits behind it; the slow part, reading the partition
@@ -65,6 +61,7 @@ create function drop_transition_partition(first bigint, older_than interval) ret
     language plpgsql security definer set search_path from current set lock_timeout = '300ms' as $$
 declare
     oldest record;
+    whole  record;
     part   name;
 begin
     if older_than is null or older_than < interval '1 hour' then
@@ -85,6 +82,22 @@ begin
         raise exception 'positions % to % are kept: %', first, oldest.last_position, oldest.obstacle
             using errcode = 'restrict_violation';
     end if;
+    select count(*) as number, max(t.recorded_at) as latest,
+           clock_timestamp() - greatest(older_than, (select f.keep from retention_floor f)) as kept_from
+      into whole
+      from entity_transitions t
+     where t.position between first and oldest.last_position;
+    if whole.number <> oldest.last_position - first + 1 then
+        raise exception 'positions % to % are kept: only % of % transitions are there', first,
+                        oldest.last_position, whole.number, oldest.last_position - first + 1
+            using errcode = 'restrict_violation';
+    end if;
+    -- Not "younger than": whatever cannot be compared stays.
+    if not coalesce(whole.latest < whole.kept_from, false) then
+        raise exception 'positions % to % are kept: a transition in it is not old enough', first,
+                        oldest.last_position
+            using errcode = 'restrict_violation';
+    end if;
 
     insert into transitions_at_horizon
     select distinct on (t.entity_id) t.*
@@ -99,7 +112,7 @@ begin
            traceparent = excluded.traceparent, schema_version = excluded.schema_version,
            occurred_at = excluded.occurred_at, recorded_at = excluded.recorded_at;
     update transition_partitions p
-       set dropped_at = clock_timestamp(), last_recorded_at = oldest.last_recorded_at
+       set dropped_at = clock_timestamp(), last_recorded_at = whole.latest
      where p.first_position = first
     returning p.relation into part;
 

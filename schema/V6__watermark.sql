@@ -1,16 +1,74 @@
+-- Up to when satellites were observed, and what follows from it: who is online.
+--
+-- Time in which nobody could hear a satellite must not count against it. Each life of a pod has its
+-- row, which says up to when that pod has written everything it heard; where all of them fall
+-- behind, nobody observed: a blind span.
+--
 -- The database's clock can step: somebody sets it, or a standby with another one takes over. Ahead, a
 -- step looks like time in which nobody observed, which counts against nobody. Back, it leaves stamps
 -- that are later than now; they are brought back by as much as the clock went, so that who falls silent
 -- is found in time and not when the clock has come that far again.
+select set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
--- Spans are told from each other by their number: after a step back a later one may end earlier.
-alter table blind_spans
-    add column number    bigint generated always as identity,
-    -- By how much the clock had gone back when the span ended.
-    add column went_back interval,
-    drop constraint blind_spans_end_once,
-    add constraint each_blind_span_has_a_number primary key (number),
-    add constraint the_clock_went_back_by_something check (went_back > interval '0');
+-- The pods that run, each refreshing its row every few seconds. Writing it is also how a pod
+-- knows that the database can be written.
+create table pods (
+    name       text        not null,
+    started_at timestamptz not null,
+    seen_at    timestamptz,
+    number     integer     generated always as identity,
+    probed_at  timestamptz,
+    left_at    timestamptz,
+    sessions   bigint      not null default 0,
+    late       bigint      not null default 0,
+    constraint each_life_of_a_pod_has_a_number primary key (number),
+    constraint moments_are_readable check (
+        is_readable(started_at) and is_readable(seen_at) and is_readable(probed_at) and is_readable(left_at))
+);
+
+grant select, insert, update, delete on pods to groundstation_service;
+grant usage on sequence pods_number_seq to groundstation_service;
+
+-- Append-only. A satellite that was online at `judged_at` counts as heard at `to_at`: everybody gets
+-- a threshold to come back. `judged_at` is `from_at`, unless the span before had ended so short a
+-- while ago that nobody had had that threshold yet. `went_back` is by how much the clock had gone back
+-- when the span ended; after that a later span may end earlier, so spans are told apart by their number.
+create table blind_spans (
+    from_at   timestamptz not null,
+    to_at     timestamptz not null,
+    judged_at timestamptz not null,
+    number    bigint      generated always as identity,
+    went_back interval,
+    constraint each_blind_span_has_a_number primary key (number),
+    constraint a_blind_span_has_a_length check (from_at < to_at),
+    constraint judged_no_later_than_it_began check (judged_at <= from_at),
+    constraint the_clock_went_back_by_something check (went_back > interval '0')
+);
+
+-- Few of all.
+create index steps_back_of_the_clock on blind_spans (number) where went_back is not null;
+
+grant select, insert on blind_spans to groundstation_service;
+
+create trigger spans_are_never_changed before update or delete or truncate on blind_spans
+    for each statement execute function reject_change();
+
+-- Nobody can have been blind in time that has not come; a minute is for a clock that is set back meanwhile.
+create function check_that_blind_time_is_past() returns trigger
+    language plpgsql set search_path from current as $$
+begin
+    if not coalesce(is_readable(new.judged_at) and is_readable(new.from_at)
+                    and new.to_at <= greatest(statement_timestamp(), clock_timestamp()) + interval '1 minute',
+                    false) then
+        raise exception 'blind time has passed when it is told'
+            using errcode = 'restrict_violation';
+    end if;
+    return new;
+end
+$$;
+
+create trigger blind_time_is_past before insert on blind_spans
+    for each row execute function check_that_blind_time_is_past();
 
 -- The spans that count. Where the clock went back, those that end later than it did are of a time that
 -- did not come; they are there once more, as they were by the clock that went back.
@@ -22,21 +80,21 @@ create view blind_time with (security_invoker = true) as
 
 grant select on blind_time to groundstation_service;
 
--- Few of all.
-create index steps_back_of_the_clock on blind_spans (number) where went_back is not null;
-
--- The newest span is the one that was told last.
-create or replace view sight with (security_invoker = true) as
+-- Up to when satellites were observed, and the newest blind span, the one that was told last: what a
+-- status is judged by.
+create view sight with (security_invoker = true) as
     select least(clock_timestamp(), observed.last_at) as observed_at, span.judged_at, span.resumed_at
       from (select max(seen_at) as last_at from pods) observed
       left join lateral (
           select judged_at, to_at as resumed_at from blind_spans order by number desc limit 1
       ) span on true;
 
+grant select on sight to groundstation_service;
+
 -- A moment that is later than now by more than any delay explains is of a clock that has gone back since
 -- by `by`.
-create function brought_back(moment timestamptz, by interval, now timestamptz)
-    returns timestamptz language sql stable as $$
+create function brought_back(moment timestamptz, by interval, now timestamptz) returns timestamptz
+    language sql stable as $$
     select case when moment > now + interval '1 second' then least(moment - by, now) else moment end
 $$;
 
@@ -45,7 +103,8 @@ $$;
 -- clock has gone back, that was blind time: returns its seconds, else null.
 create function observe(
     pod integer, heard timestamptz, since double precision, blind_after interval, grace interval
-) returns double precision language plpgsql set search_path from current as $$
+) returns double precision
+    language plpgsql set search_path from current as $$
 declare
     seen  timestamptz := date_trunc('milliseconds', least(heard, clock_timestamp()));
     slack constant interval := interval '1 second';
@@ -99,15 +158,10 @@ revoke all on function observe(integer, timestamptz, double precision, interval,
 grant execute on function observe(integer, timestamptz, double precision, interval, interval)
     to groundstation_service;
 
--- For pods that have not been replaced yet.
-create or replace function observe(pod integer, age double precision, blind_after interval, grace interval)
-    returns double precision language sql set search_path from current as $$
-    select observe(pod, clock_timestamp() - make_interval(secs => age), null, blind_after, grace)
-$$;
-
 -- The moment that is so long ago, for what is forgotten or dropped by its age. Time in which nobody
 -- observed does not count for a day: so a clock that steps ahead makes nothing old, unless it stays there.
-create function long_ago(span interval) returns timestamptz language sql stable as $$
+create function long_ago(span interval) returns timestamptz
+    language sql stable as $$
     select sight.observed_at - span
            - coalesce((select sum(b.to_at - b.from_at) from blind_time b
                         where b.to_at > sight.observed_at - interval '1 day'), interval '0')
@@ -115,8 +169,41 @@ create function long_ago(span interval) returns timestamptz language sql stable 
 $$;
 
 -- The same as a span that ends now.
-create function since_long_ago(span interval) returns interval language sql stable as $$
+create function since_long_ago(span interval) returns interval
+    language sql stable as $$
     select greatest(span, make_interval(secs => extract(epoch from clock_timestamp() - long_ago(span))::float8))
+$$;
+
+-- Adding an interval to a timestamptz is stable, not immutable. A function that claims more than its body
+-- can keep is called row by row, which costs some microseconds each; these are part of their query.
+
+-- Up to when a session is judged: like everybody, but for half a second where its pod has said nothing
+-- for two: that pod may have heard it and not written it yet (it writes every quarter of a second).
+create function judged_until(observed_at timestamptz, pod_seen_at timestamptz) returns timestamptz
+    language sql stable as $$
+    select case when pod_seen_at < observed_at - interval '2 seconds'
+                then observed_at - interval '500 milliseconds' else observed_at end
+$$;
+
+-- A satellite's threshold: its own, or the default where it has none.
+create function threshold_of(own_threshold_ms bigint, default_threshold_ms bigint) returns interval
+    language sql immutable as $$
+    select interval '1 millisecond' * (case when own_threshold_ms > 0 then own_threshold_ms else default_threshold_ms end)
+$$;
+
+-- The rule of `liveness.rs`: until when a heartbeat keeps its satellite online.
+create function online_until(
+    last_heartbeat_at timestamptz, own_threshold_ms bigint, default_threshold_ms bigint,
+    judged_at timestamptz, resumed_at timestamptz
+) returns timestamptz
+    language sql stable as $$
+    select case
+        when last_heartbeat_at < resumed_at
+             and last_heartbeat_at + threshold_of(own_threshold_ms, default_threshold_ms) >= judged_at
+        then greatest(last_heartbeat_at + threshold_of(own_threshold_ms, default_threshold_ms),
+                      resumed_at + threshold_of(greatest(own_threshold_ms, default_threshold_ms), default_threshold_ms))
+        else last_heartbeat_at + threshold_of(own_threshold_ms, default_threshold_ms)
+    end
 $$;
 
 -- How each satellite stands now, and by which moment its status is judged: what every read shows.

@@ -1,0 +1,40 @@
+-- The projection: what the log folds to, one narrow row a satellite that has ever connected.
+-- Heartbeats update it several times a minute, so no index covers a column they touch and every
+-- page keeps room for the new row version (HOT updates). Rows survive a removal as a tombstone:
+-- sessions and revisions go on growing should an id come back.
+--
+-- Three columns are bookkeeping like the heartbeat, not folded from the log. `pod` holds the session. Once
+-- the session is over that is 0, nobody: looking for the sessions that a pod has left behind does not pass
+-- over those that had ended before. The monitor sees to it for pods that are silent. `recent_edges` and
+-- `flapping_until` mark a satellite that comes and goes too often, and never silence it: the moments of its
+-- newest edges, as many as the mark needs, and until when it stays marked. What a transition said of it is
+-- in the log.
+create table satellite_connections (
+    satellite_id      uuid          not null,
+    session           bigint        not null,
+    revision          bigint        not null,
+    position          bigint        not null,
+    last_event        text          not null,
+    last_heartbeat_at timestamptz,
+    pod               integer,
+    recent_edges      timestamptz[] not null default '{}',
+    flapping_until    timestamptz,
+    constraint one_connection_a_satellite primary key (satellite_id),
+    constraint session_is_not_negative check (session >= 0),
+    constraint revision_is_positive check (revision > 0),
+    constraint revision_is_not_beyond_position check (revision <= position),
+    constraint position_is_positive check (position > 0),
+    constraint position_and_session_were_given check (position < 1000000000000000 and session < 1000000000000000),
+    constraint last_event_is_known check (last_event in ('connected', 'disconnected', 'heartbeat_lost', 'removed')),
+    constraint a_clean_end_has_no_heartbeat check (last_event not in ('disconnected', 'removed') or last_heartbeat_at is null),
+    constraint a_connected_session_is_not_nobodys check (pod <> 0 or last_event <> 'connected'),
+    constraint moments_are_readable check (is_readable(last_heartbeat_at) and is_readable(flapping_until))
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05);
+
+-- With the pod alone, an edge touches no index while a satellite stays with its pod. With `last_event` in a
+-- condition every edge would: no HOT update, a new entry in both indexes, more pages in the write-ahead log.
+create index sessions_by_pod on satellite_connections (pod);
+
+-- The live path never deletes a row: even a removal only changes one. A rebuild deletes whatever does not
+-- follow from the log.
+grant select, insert, update, delete on satellite_connections to groundstation_service;
