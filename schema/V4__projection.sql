@@ -1,9 +1,10 @@
 -- The projection: what the log folds to, one narrow row a satellite that has ever connected.
--- Heartbeats update it several times a minute, so no index covers a column they touch and every
+-- Heartbeats that are written update it several times a minute, so no index covers a column they touch and every
 -- page keeps room for the new row version (HOT updates). Rows survive a removal as a tombstone:
 -- sessions and revisions go on growing should an id come back.
 --
--- Three columns are bookkeeping like the heartbeat, not folded from the log. `pod` holds the session. Once
+-- Four columns are bookkeeping like the heartbeat, not folded from the log. `vouched` says that the pod's own
+-- row tells when the session was heard, see V6. `pod` holds the session. Once
 -- the session is over that is 0, nobody: looking for the sessions that a pod has left behind does not pass
 -- over those that had ended before. The monitor sees to it for pods that are silent. `recent_edges` and
 -- `flapping_until` mark a satellite that comes and goes too often, and never silence it: the moments of its
@@ -17,6 +18,7 @@ create table satellite_connections (
     last_event        text          not null,
     last_heartbeat_at timestamptz,
     pod               integer,
+    vouched           boolean       not null default false,
     recent_edges      timestamptz[] not null default '{}',
     flapping_until    timestamptz,
     constraint one_connection_a_satellite primary key (satellite_id),
@@ -28,6 +30,7 @@ create table satellite_connections (
     constraint last_event_is_known check (last_event in ('connected', 'disconnected', 'heartbeat_lost', 'removed')),
     constraint a_clean_end_has_no_heartbeat check (last_event not in ('disconnected', 'removed') or last_heartbeat_at is null),
     constraint a_connected_session_is_not_nobodys check (pod <> 0 or last_event <> 'connected'),
+    constraint only_connected_sessions_are_vouched_for check (not vouched or last_event = 'connected'),
     constraint moments_are_readable check (is_readable(last_heartbeat_at) and is_readable(flapping_until))
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05);
 

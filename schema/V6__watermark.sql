@@ -10,18 +10,26 @@
 -- is found in time and not when the clock has come that far again.
 select set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
--- The pods that run, each refreshing its row every few seconds. Writing it is also how a pod
+-- The pods that run, each refreshing its row several times a second. Writing it is also how a pod
 -- knows that the database can be written.
+--
+-- Pods vouch. A row for every heartbeat costs with the number of satellites and says almost nothing: "as
+-- before". A pod's `seen_at` says it for all of its sessions at once: every connected session of this pod that is
+-- vouched for was heard no longer than `vouch_window` before that moment. One that misses its heartbeat gets its exact
+-- time and is vouched for no more, before `seen_at` moves on. Without a window this pod vouches for none, and
+-- writes every heartbeat.
 create table pods (
-    name       text        not null,
-    started_at timestamptz not null,
-    seen_at    timestamptz,
-    number     integer     generated always as identity,
-    probed_at  timestamptz,
-    left_at    timestamptz,
-    sessions   bigint      not null default 0,
-    late       bigint      not null default 0,
+    name         text        not null,
+    started_at   timestamptz not null,
+    seen_at      timestamptz,
+    number       integer     generated always as identity,
+    probed_at    timestamptz,
+    left_at      timestamptz,
+    sessions     bigint      not null default 0,
+    late         bigint      not null default 0,
+    vouch_window interval,
     constraint each_life_of_a_pod_has_a_number primary key (number),
+    constraint a_vouch_window_has_a_length check (vouch_window > interval '0'),
     constraint moments_are_readable check (
         is_readable(started_at) and is_readable(seen_at) and is_readable(probed_at) and is_readable(left_at))
 );
@@ -185,6 +193,21 @@ create function judged_until(observed_at timestamptz, pod_seen_at timestamptz) r
                 then observed_at - interval '500 milliseconds' else observed_at end
 $$;
 
+-- Up to when a session counts as heard: one that is vouched for by whatever its pod says. A pod that has
+-- fallen silent heard it then or shortly before, so a loss is found by its window later, and never too soon.
+create function heard_at(last_heartbeat_at timestamptz, vouched boolean, pod_seen_at timestamptz) returns timestamptz
+    language sql stable as $$
+    select case when vouched then greatest(last_heartbeat_at, pod_seen_at) else last_heartbeat_at end
+$$;
+
+-- When a session was heard last, as far as that is proven.
+create function proven_heard_at(
+    last_heartbeat_at timestamptz, vouched boolean, pod_seen_at timestamptz, pod_vouch_window interval
+) returns timestamptz
+    language sql stable as $$
+    select case when vouched then greatest(last_heartbeat_at, pod_seen_at - pod_vouch_window) else last_heartbeat_at end
+$$;
+
 -- A satellite's threshold: its own, or the default where it has none.
 create function threshold_of(own_threshold_ms bigint, default_threshold_ms bigint) returns interval
     language sql immutable as $$
@@ -209,7 +232,8 @@ $$;
 -- How each satellite stands now, and by which moment its status is judged: what every read shows.
 create view satellites_now with (security_invoker = true) as
     select s.id, s.name, s.region, s.tags, s.capabilities, s.version, s.offline_threshold_ms, s.created_at,
-           c.last_event, c.last_heartbeat_at,
+           c.last_event, heard_at(c.last_heartbeat_at, c.vouched, p.seen_at) as heard_at,
+           proven_heard_at(c.last_heartbeat_at, c.vouched, p.seen_at, p.vouch_window) as last_heartbeat_at,
            coalesce(c.flapping_until > sight.observed_at, false) as flapping,
            i.last_event as imported_event, i.last_heartbeat_at as imported_heartbeat, i.imported_at,
            judged_until(sight.observed_at, p.seen_at) as observed_at, sight.judged_at, sight.resumed_at
