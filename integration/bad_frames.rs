@@ -25,7 +25,7 @@ async fn frames_that_are_no_message_are_dropped_and_counted_and_the_socket_stays
         ("invalid_json", Message::text("")),
         ("unknown_type", Message::text(json!({"type": "reboot"}).to_string())),
         ("unknown_type", Message::text("[]")),
-        ("invalid_fields", Message::text(json!({"type": "heartbeat", "version": 5}).to_string())),
+        ("invalid_fields", Message::text(json!({"type": "strategy_error"}).to_string())),
         ("binary_frame", Message::binary(json!({"type": "heartbeat"}).to_string())),
         (
             "not_assigned",

@@ -37,7 +37,7 @@ use crate::sessions::budgets::Budgets;
 use crate::sessions::heartbeats::Heartbeats;
 use crate::sessions::table::SessionTable;
 use backends::Backends;
-use protocol::Capabilities;
+use protocol::Said;
 use room::Room;
 use socket::Upgrade;
 
@@ -106,18 +106,19 @@ impl Gateway {
         }
     }
 
-    /// What a satellite says it can do, where that can be understood.
-    fn understood(
+    /// What a satellite says of itself, where that can be understood.
+    fn understood<T>(
         &self,
         satellite: SatelliteId,
-        said: Option<Capabilities>,
-    ) -> Option<Vec<String>> {
+        field: &'static str,
+        said: Option<Said<T>>,
+    ) -> Option<T> {
         match said? {
-            Capabilities::These(words) => Some(words),
-            Capabilities::Odd => {
-                self.metrics.dropped("capabilities");
+            Said::Understood(said) => Some(said),
+            Said::Odd => {
+                self.metrics.dropped(field);
                 if let Some(left_out) = self.complaints.pass(Instant::now()) {
-                    info!(%satellite, left_out, "a satellite's capabilities were left out: not a list of 64 words at most");
+                    info!(%satellite, field, left_out, "a field of a message was left out: it is not what it should be");
                 }
                 None
             }

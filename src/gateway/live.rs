@@ -20,7 +20,7 @@ use tracing::warn;
 use super::Gateway;
 use super::end::{self, End};
 use super::line::{Happened, Line};
-use super::protocol::{FromSatellite, Malformed, ToSatellite, items_of, lockfile_hash};
+use super::protocol::{FromSatellite, Malformed, Said, ToSatellite, items_of, lockfile_hash};
 use super::questions::{Question, Questions, TooMany};
 use super::socket::{Broken, Message};
 use crate::domain::lifecycle::{SatelliteId, SessionKey};
@@ -267,11 +267,13 @@ impl<'a> Live<'a> {
             Message::Close(_) => return Some(End::ClientClose),
         };
         match FromSatellite::parse(&text) {
-            Ok(FromSatellite::Heartbeat { version, capabilities, .. }) => {
+            Ok(FromSatellite::Heartbeat { version, uptime_seconds, capabilities }) => {
                 self.gateway.metrics.heartbeats_received.inc();
                 self.beat_at = Instant::now();
                 fail_point!("session::heard_a_heartbeat");
-                let capabilities = self.gateway.understood(self.key.satellite, capabilities);
+                let version = self.understood("version", version);
+                self.understood("uptime_seconds", uptime_seconds);
+                let capabilities = self.understood("capabilities", capabilities);
                 let about = self.news(About { version, capabilities });
                 self.beat(about);
                 None
@@ -389,6 +391,10 @@ impl<'a> Live<'a> {
             Ok(()) => None,
             Err(TooMany) => self.drop_message("too_many_questions"),
         }
+    }
+
+    fn understood<T>(&self, field: &'static str, said: Option<Said<T>>) -> Option<T> {
+        self.gateway.understood(self.key.satellite, field, said)
     }
 
     fn drop_message(&self, why: &'static str) -> Option<End> {

@@ -17,7 +17,7 @@ use super::end::{End, reason};
 use super::line::Line;
 use super::live::Live;
 use super::protocol::{
-    Capabilities, FromSatellite, INVALID_CREDENTIALS, MUST_AUTHENTICATE, ToSatellite,
+    FromSatellite, INVALID_CREDENTIALS, MUST_AUTHENTICATE, Said, ToSatellite,
 };
 use super::socket::{Broken, Message, Socket};
 use super::{Gateway, Handshake};
@@ -254,7 +254,7 @@ async fn authenticate(
                 return Err(Refusal::TooOften { satellite: id });
             }
             drop(connects);
-            let capabilities = gateway.understood(id, capabilities);
+            let capabilities = gateway.understood(id, "capabilities", capabilities);
             let about = About { version: None, capabilities };
             Ok(Admitted { satellite: id, about, token_version })
         }
@@ -270,7 +270,7 @@ async fn authenticate(
 
 async fn first_message(
     socket: &mut Socket,
-) -> Result<(String, SecretString, Option<Capabilities>), Refusal> {
+) -> Result<(String, SecretString, Option<Said<Vec<String>>>), Refusal> {
     loop {
         return match socket.recv().await {
             None | Some(Ok(Message::Close(_))) => Err(Refusal::Gone),
