@@ -400,11 +400,6 @@ impl Publisher {
                 Err(_) => tokio::time::sleep(PAUSE).await,
             }
         }
-        let lost = self.results.len();
-        if lost > 0 {
-            warn!(lost, "the pod ends with results that were not delivered");
-        }
-        self.tell_dropped();
     }
 
     /// Those of whom the most were dropped are named.
@@ -546,6 +541,17 @@ impl Publisher {
             }
         });
         join_all(acknowledged).await.into_iter().flatten().collect()
+    }
+}
+
+/// Also where the pod's deadline cuts it off.
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        let lost = self.results.len();
+        if lost > 0 {
+            warn!(lost, "the pod ends with results that were not delivered");
+        }
+        self.tell_dropped();
     }
 }
 
