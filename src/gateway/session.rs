@@ -48,26 +48,27 @@ const NOT_AUTHENTICATED: u16 = 4001;
 /// a session's life is [`Live::hold`].
 pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake) {
     let counted = Counted::on(&gateway.metrics.handshakes);
-    let admitted = Box::pin(authenticate(&mut socket, &gateway, &handshake)).await;
-    drop(counted);
-    match &admitted {
-        Ok(_) => gateway.door.succeeded(handshake.client),
-        Err(Refusal::Credentials { .. } | Refusal::NotAuthenticate | Refusal::Violation(_)) => {
-            gateway.door.failed(handshake.client);
-        }
-        // Whoever leaves without a word, or never says one, has had a place as well.
-        Err(Refusal::TooLate | Refusal::Gone) => gateway.door.silent(handshake.client),
-        Err(Refusal::TooOften { .. } | Refusal::Shed | Refusal::Unavailable) => {}
-    }
-    if let Err(refusal) = &admitted {
-        tell(&gateway, *refusal, handshake.client);
-    }
     let client = handshake.client;
-    drop(handshake);
+    let admitted = Box::pin(authenticate(&mut socket, &gateway, &handshake)).await;
     let Admitted { satellite, about, token_version } = match admitted {
         Ok(admitted) => admitted,
-        Err(refusal) => return Box::pin(refuse(socket, &gateway, refusal)).await,
+        Err(refusal) => {
+            charge(&gateway, refusal, client);
+            tell(&gateway, refusal, client);
+            let refused = Box::pin(refuse(socket, &gateway, refusal));
+            if !refusal.is_no_try() {
+                drop((counted, handshake));
+                return refused.await;
+            }
+            // No budget bounds these: until it is over each has its place, and may lose it.
+            return tokio::select! {
+                () = refused => {}
+                () = handshake.place.shed() => {}
+            };
+        }
     };
+    gateway.door.succeeded(client);
+    drop((counted, handshake));
     socket.is_known(Some(satellite));
     let let_in = Box::pin(let_in(Line::new(socket), &gateway, satellite));
     let Some((mut line, session)) = let_in.await else { return };
@@ -221,6 +222,13 @@ enum Refusal {
     Unavailable,
 }
 
+impl Refusal {
+    /// It had a place, and said nothing that is a try to authenticate.
+    fn is_no_try(self) -> bool {
+        matches!(self, Refusal::NotAuthenticate | Refusal::Violation(_))
+    }
+}
+
 /// Who was let in.
 struct Admitted {
     satellite: SatelliteId,
@@ -285,6 +293,19 @@ async fn first_message(
                 Ok(_) | Err(_) => Err(Refusal::NotAuthenticate),
             },
         };
+    }
+}
+
+/// Puts a refusal on the account of its address: a failure where credentials were looked at, a place that
+/// was taken for nothing where none came.
+fn charge(gateway: &Gateway, refusal: Refusal, address: IpAddr) {
+    match refusal {
+        Refusal::Credentials { .. } => gateway.door.failed(address),
+        Refusal::NotAuthenticate
+        | Refusal::Violation(_)
+        | Refusal::TooLate
+        | Refusal::Gone => gateway.door.silent(address),
+        Refusal::TooOften { .. } | Refusal::Shed | Refusal::Unavailable => {}
     }
 }
 
