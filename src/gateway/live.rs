@@ -29,6 +29,7 @@ use crate::gateway::backends::body::{self, Source};
 use crate::gateway::backends::packages::{Desired, Known};
 use crate::gateway::backends::results::Finding;
 use crate::gateway::backends::wanted::{CAPABILITY_STATUS, TELEMETRY_BATCH};
+use crate::ingress::log_gate::Share;
 use crate::ingress::refusal::Refusal;
 use crate::registry::desired::Standing;
 use crate::registry::satellites::About;
@@ -75,6 +76,8 @@ pub struct Live<'a> {
     beat_at: Instant,
     /// For how long it is to be left unread.
     rest: Duration,
+    /// What may still be told of what it complains about.
+    told_of: Share,
 }
 
 impl<'a> Live<'a> {
@@ -84,7 +87,7 @@ impl<'a> Live<'a> {
         gateway: &'a Gateway,
         line: &mut Line,
         key: SessionKey,
-        (about, token_version): (About, i64),
+        (about, token_version, told_of): (About, i64, Share),
         mut told: watch::Receiver<Told>,
     ) -> Result<Live<'a>, End> {
         let packages = gateway.backends.packages.subscribe();
@@ -110,6 +113,7 @@ impl<'a> Live<'a> {
             questions,
             beat_at: Instant::now(),
             rest: Duration::ZERO,
+            told_of,
         };
         live.may_stay()?;
         let welcome = ToSatellite::Authenticated {
@@ -284,7 +288,8 @@ impl<'a> Live<'a> {
                 self.offer_result(&text, config_id, system_id)
             }
             Ok(FromSatellite::StrategyError { strategy_id, message }) => {
-                if let Some(left_out) = self.gateway.complaints.pass(Instant::now()) {
+                let complaints = &self.gateway.complaints;
+                if let Some(left_out) = complaints.pass_within(&mut self.told_of, Instant::now()) {
                     let said: String = message.chars().take(MAX_LOGGED).collect();
                     warn!(satellite = %self.key.satellite, strategy = ?strategy_id, ?said, left_out,
                         "a satellite reports that a strategy failed");
@@ -360,7 +365,7 @@ impl<'a> Live<'a> {
         Source { id: self.key.satellite.0, label: &self.standing.label }
     }
 
-    fn pass_on(&self, subject: &'static str, text: &str) -> Option<End> {
+    fn pass_on(&mut self, subject: &'static str, text: &str) -> Option<End> {
         match body::with_source(text, self.source()) {
             Ok(body) => {
                 self.gateway.backends.pass_on(subject, body);
@@ -393,12 +398,12 @@ impl<'a> Live<'a> {
         }
     }
 
-    fn understood<T>(&self, field: &'static str, said: Option<Said<T>>) -> Option<T> {
-        self.gateway.understood(self.key.satellite, field, said)
+    fn understood<T>(&mut self, field: &'static str, said: Option<Said<T>>) -> Option<T> {
+        self.gateway.understood(&mut self.told_of, self.key.satellite, field, said)
     }
 
-    fn drop_message(&self, why: &'static str) -> Option<End> {
-        self.gateway.drop_message(self.key.satellite, why);
+    fn drop_message(&mut self, why: &'static str) -> Option<End> {
+        self.gateway.drop_message(&mut self.told_of, self.key.satellite, why);
         None
     }
 
@@ -428,7 +433,9 @@ async fn look(gateway: &Gateway, satellite: SatelliteId) -> Option<Standing> {
             Err(_) => "no answer".to_owned(),
         };
         if Instant::now() + LOOK_AGAIN >= until {
-            warn!(%satellite, error = %why, "cannot tell a satellite what it is to do");
+            if let Some(left_out) = gateway.complaints.pass(Instant::now()) {
+                warn!(%satellite, error = %why, left_out, "cannot tell a satellite what it is to do");
+            }
             return None;
         }
         sleep(LOOK_AGAIN).await;

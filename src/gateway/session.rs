@@ -16,13 +16,12 @@ use uuid::Uuid;
 use super::end::{End, reason};
 use super::line::Line;
 use super::live::Live;
-use super::protocol::{
-    FromSatellite, INVALID_CREDENTIALS, MUST_AUTHENTICATE, Said, ToSatellite,
-};
+use super::protocol::{FromSatellite, INVALID_CREDENTIALS, MUST_AUTHENTICATE, Said, ToSatellite};
 use super::socket::{Broken, Message, Socket};
-use super::{Gateway, Handshake};
+use super::{COMPLAINTS_OF_A_SESSION, Gateway, Handshake};
 use crate::contract::wire::Actor;
 use crate::domain::lifecycle::{Edge, Reason, SatelliteId, Session, SessionKey};
+use crate::ingress::log_gate::Share;
 use crate::ingress::refusal::Refusal as Limit;
 use crate::log::request::{Closed, Outcome};
 use crate::platform::failpoint::stand_still;
@@ -50,7 +49,7 @@ pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake
     let counted = Counted::on(&gateway.metrics.handshakes);
     let client = handshake.client;
     let admitted = Box::pin(authenticate(&mut socket, &gateway, &handshake)).await;
-    let Admitted { satellite, about, token_version } = match admitted {
+    let Admitted { satellite, about, token_version, told } = match admitted {
         Ok(admitted) => admitted,
         Err(refusal) => {
             charge(&gateway, refusal, client);
@@ -83,7 +82,8 @@ pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake
                 gateway.heartbeats.said(key, about.clone());
             }
             let line = &mut line;
-            let welcome = Live::welcome(&gateway, line, key, (about, token_version), standing);
+            let welcome =
+                Live::welcome(&gateway, line, key, (about, token_version, told), standing);
             let welcome = AssertUnwindSafe(Box::pin(welcome)).catch_unwind().await;
             let end = match welcome {
                 Ok(Ok(mut live)) => {
@@ -235,6 +235,8 @@ struct Admitted {
     about: About,
     /// Which of the satellite's tokens it came with.
     token_version: i64,
+    /// What may still be told of what it complains about.
+    told: Share,
 }
 
 /// Waits for the first message and checks its credentials.
@@ -262,14 +264,18 @@ async fn authenticate(
                 return Err(Refusal::TooOften { satellite: id });
             }
             drop(connects);
-            let capabilities = gateway.understood(id, "capabilities", capabilities);
+            let mut told = Share::new(COMPLAINTS_OF_A_SESSION);
+            let capabilities = gateway.understood(&mut told, id, "capabilities", capabilities);
             let about = About { version: None, capabilities };
-            Ok(Admitted { satellite: id, about, token_version })
+            Ok(Admitted { satellite: id, about, token_version, told })
         }
         Ok(Ok(Verdict::Wrong)) => Err(Refusal::Credentials { claimed }),
         Ok(Ok(Verdict::Busy)) => Err(Refusal::Unavailable),
         Ok(Err(error)) => {
-            warn!(error = %format!("{error:#}"), "cannot check credentials");
+            // Strangers cause it, as many as there are; who is refused for its credentials is not told then.
+            if let Some(left_out) = gateway.refusals.pass(Instant::now()) {
+                warn!(error = %format!("{error:#}"), left_out, "cannot check credentials");
+            }
             Err(Refusal::Unavailable)
         }
         Err(_) => Err(Refusal::Unavailable),
@@ -301,10 +307,9 @@ async fn first_message(
 fn charge(gateway: &Gateway, refusal: Refusal, address: IpAddr) {
     match refusal {
         Refusal::Credentials { .. } => gateway.door.failed(address),
-        Refusal::NotAuthenticate
-        | Refusal::Violation(_)
-        | Refusal::TooLate
-        | Refusal::Gone => gateway.door.silent(address),
+        Refusal::NotAuthenticate | Refusal::Violation(_) | Refusal::TooLate | Refusal::Gone => {
+            gateway.door.silent(address)
+        }
         Refusal::TooOften { .. } | Refusal::Shed | Refusal::Unavailable => {}
     }
 }

@@ -65,6 +65,8 @@ pub struct Pod<'a> {
     changed: Changed,
     results: Arc<Results>,
     packages: Arc<Packages>,
+    /// What is told of what satellites do and ask.
+    complaints: Arc<LogGate>,
     signals: Signals,
 }
 
@@ -98,12 +100,15 @@ impl<'a> Pod<'a> {
             health.clone(),
             metrics.clone(),
         );
-        let packages = Packages::new(nats.clone(), config.max_blob_bytes, metrics.clone());
+        let complaints = Arc::new(LogGate::new(gateway::COMPLAINTS_TOLD));
+        let packages =
+            Packages::new(nats.clone(), config.max_blob_bytes, complaints.clone(), metrics.clone());
         let pod = Pod {
             config,
             sessions: SessionTable::new(heartbeats.clone(), metrics.clone()),
             results: Arc::new(Results::new(config.door.results, metrics.clone())),
             packages: Arc::new(packages),
+            complaints,
             changed: Changed::default(),
             signals: Signals::default(),
             stores,
@@ -155,6 +160,7 @@ impl<'a> Pod<'a> {
             Provider::new(config.secrets_dir.clone(), self.nats.clone()),
             self.stores.database.lane(QUESTIONS_AT_ONCE),
             self.nats.clone(),
+            self.complaints.clone(),
             metrics.clone(),
         );
         let room = Room::new(
@@ -180,7 +186,7 @@ impl<'a> Pod<'a> {
             door,
             connects: Mutex::new(Budgets::new(config.door.connects)),
             refusals: LogGate::new(listener::REFUSALS_TOLD),
-            complaints: LogGate::new(gateway::COMPLAINTS_TOLD),
+            complaints: self.complaints.clone(),
         })
     }
 
@@ -292,6 +298,7 @@ impl<'a> Pod<'a> {
             results: self.results.clone(),
             nats: self.nats.clone(),
             database: self.stores.database.clone(),
+            complaints: self.complaints.clone(),
             metrics: self.metrics.clone(),
         };
         parts.spawn(publisher.run(self.signals.stop.clone()));
