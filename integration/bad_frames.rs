@@ -1,6 +1,6 @@
 //! What a satellite should not have sent costs it that frame, or its own socket, and nothing else.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::harness::raw::{Raw, UPGRADE, frame};
@@ -25,7 +25,7 @@ async fn frames_that_are_no_message_are_dropped_and_counted_and_the_socket_stays
         ("invalid_json", Message::text("")),
         ("unknown_type", Message::text(json!({"type": "reboot"}).to_string())),
         ("unknown_type", Message::text("[]")),
-        ("invalid_fields", Message::text(json!({"type": "heartbeat", "version": 5}).to_string())),
+        ("invalid_fields", Message::text(json!({"type": "strategy_error"}).to_string())),
         ("binary_frame", Message::binary(json!({"type": "heartbeat"}).to_string())),
         (
             "not_assigned",
@@ -63,9 +63,21 @@ async fn messages_that_are_dropped_by_the_thousand_are_counted_and_told_of_a_few
         satellite.send_frame(Message::text("{"));
     }
     pod.expect_metric(&dropped("invalid_json"), COUNT as f64).await;
-    let told = pod.log().lines().filter(|line| line.contains("a message was dropped")).count();
-    // A burst of fifty, and one each second.
-    assert!((50..150).contains(&told), "{told} lines");
+    let told = pod.told("a message was dropped");
+    // A burst of ten, and one each ten seconds.
+    assert!((10..25).contains(&told), "{told} lines");
+    // Who has most to say hides nobody else.
+    let other = pod.register("other", "eu").await;
+    let quiet = Satellite::connect(pod.address, &other).await;
+    quiet.send(&json!({"type": "reboot"}));
+    pod.expect_metric(&dropped("unknown_type"), 1.0).await;
+    let (log, words) = (pod.log(), "a message was dropped");
+    let lines = log.lines().filter(|line| line.contains(words));
+    let lines: Vec<Value> = lines.map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let of_other = lines.iter().filter(|line| line["satellite"] == json!(other.id));
+    assert_eq!(of_other.count(), 1, "{lines:?}");
+    let left_out = lines.iter().filter_map(|line| line["left_out"].as_u64()).sum::<u64>();
+    assert_eq!(left_out as usize + lines.len(), COUNT + 1, "each was told of or counted");
 }
 
 #[tokio::test]
@@ -81,8 +93,8 @@ async fn strategy_errors_by_the_thousand_are_passed_on_and_told_of_a_few_times()
     }
     satellite.send_frame(Message::text("{"));
     pod.expect_metric(&dropped("invalid_json"), 1.0).await;
-    let told = pod.log().lines().filter(|line| line.contains("that a strategy failed")).count();
-    assert!((50..150).contains(&told), "{told} lines");
+    let told = pod.told("that a strategy failed");
+    assert!((10..25).contains(&told), "{told} lines");
 }
 
 /// A heartbeat of exactly this many bytes.

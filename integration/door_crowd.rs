@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio_tungstenite::tungstenite::Error;
+use tokio_tungstenite::tungstenite::{Error, Message};
 use uuid::Uuid;
 
 use crate::harness::raw::{Raw, UPGRADE};
@@ -159,6 +159,16 @@ const HALF_A_FRAME: &[u8] = b"GET /api/ws/satellite HTTP/1.1\r\nhost: a\r\nconne
     upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n\
     \x81\xff\0\0\0\0\0\0\0\x64";
 
+/// An upgrade, and a whole message that is no `authenticate`. Its end is not answered.
+const NO_AUTHENTICATE: &[u8] = b"GET /api/ws/satellite HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\n\
+    upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n\
+    \x81\x82\0\0\0\0{}";
+
+/// An upgrade, and a frame that is not masked. Its end is not answered.
+const BROKEN_FRAMING: &[u8] = b"GET /api/ws/satellite HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\n\
+    upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n\
+    \x81\x02{}";
+
 /// Four satellites come in beside many that say nothing, from their own address.
 async fn four_come_in(is_known: bool, count: usize, says: &'static [u8]) {
     let fleet = Fleet::new(CALM).await;
@@ -223,6 +233,39 @@ async fn half_messages_keep_no_satellite_of_an_address_out_that_is_known() {
 }
 
 #[tokio::test]
+async fn first_messages_that_are_none_keep_no_satellite_of_their_own_address_out() {
+    four_come_in(false, 300, NO_AUTHENTICATE).await;
+}
+
+#[tokio::test]
+async fn first_messages_that_are_none_keep_no_satellite_of_an_address_out_that_is_known() {
+    four_come_in(true, 300, NO_AUTHENTICATE).await;
+}
+
+#[tokio::test]
+async fn broken_framing_keeps_no_satellite_of_its_own_address_out() {
+    four_come_in(false, 300, BROKEN_FRAMING).await;
+}
+
+#[tokio::test]
+async fn first_messages_that_are_none_take_all_the_room_and_no_place_from_others() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let honest = fleet.register(&pod, "honest", 20).await;
+    let _crowd: Vec<JoinSet<()>> =
+        (0..12).map(|n| hold(pod.address, network(n, 1), 60, NO_AUTHENTICATE)).collect();
+    pod.expect_metric(SHED, 100.0).await;
+    let mut held = Vec::new();
+    for (n, who) in honest.iter().enumerate() {
+        match try_from(pod.address, network(100 + n as u8, 1), who).await {
+            Ok(satellite) => held.push(satellite),
+            Err(why) => eprintln!("the {n}th was not let in: {why}"),
+        }
+    }
+    assert_eq!(held.len(), 20, "so many got in at their first try");
+}
+
+#[tokio::test]
 async fn silent_connections_and_half_messages_together_keep_no_satellite_of_their_own_address_out()
 {
     let fleet = Fleet::new(CALM).await;
@@ -258,17 +301,25 @@ async fn fail(pod: &Pod, client: &str) -> Result<(), u16> {
 }
 
 #[tokio::test]
-async fn sockets_that_say_nothing_do_not_make_a_pod_turn_their_address_away() {
+async fn sockets_that_do_not_try_to_authenticate_do_not_make_a_pod_turn_their_address_away() {
     let fleet = Fleet::new(CALM).await;
     let plan = fleet.plan("a").with("GROUNDSTATION_TRUSTED_PROXIES", "127.0.0.0/8");
     let plan = plan.with("GROUNDSTATION_AUTHENTICATION_TIMEOUT", "1s");
     let pod = plan.with("GROUNDSTATION_MAX_FAILED_AUTHENTICATIONS_PER_ADDRESS", "4").start().await;
     let who = pod.register("edge", "eu").await;
-    for nth in 0..8 {
-        let mut silent = open(&pod, "198.51.100.1").await.expect("a socket");
-        match nth % 2 {
-            0 => assert_eq!(silent.hear().await, Heard::Closed(1013)),
-            _ => silent.vanish(),
+    for nth in 0..16 {
+        let mut socket = open(&pod, "198.51.100.1").await.expect("a socket");
+        match nth % 4 {
+            0 => assert_eq!(socket.hear().await, Heard::Closed(1013)),
+            1 => socket.vanish(),
+            2 => {
+                socket.beat();
+                socket.expect("auth_failed").await;
+            }
+            _ => {
+                socket.send_frame(Message::text("x".repeat(65_537)));
+                assert_eq!(socket.hear().await, Heard::Closed(1009));
+            }
         }
     }
     let mut honest = open(&pod, "198.51.100.1").await.expect("a socket");

@@ -66,3 +66,36 @@ async fn what_an_agent_says_of_itself_is_kept_until_it_says_otherwise() {
     says(Some("0.6.0"), &["tcp"]).await;
     fleet.check().await;
 }
+
+#[tokio::test]
+async fn one_with_an_odd_version_or_uptime_is_heard_all_the_same() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let credentials = pod.register("edge", "eu").await;
+    let satellite = Satellite::connect(pod.address, &credentials).await;
+    satellite.send(&json!({"type": "heartbeat", "version": "0.5.1", "uptimeSeconds": 1}));
+    let odd = [
+        (json!(5), json!(2)),
+        (json!({"major": 5}), json!(3)),
+        (json!("x".repeat(201)), json!(4)),
+        (json!(null), json!("five")),
+        (json!("0.5.2"), json!("six")),
+        (json!("0.5.3"), json!(null)),
+    ];
+    for (version, uptime) in &odd {
+        satellite.send(&json!({"type": "heartbeat", "version": version, "uptimeSeconds": uptime}));
+    }
+    let heard = 1.0 + odd.len() as f64;
+    pod.expect_metric("groundstation_heartbeats_received_total", heard).await;
+    for (field, times) in [("version", 3.0), ("uptime_seconds", 2.0)] {
+        let left_out = format!("groundstation_dropped_messages_total{{reason=\"{field}\"}}");
+        assert_eq!(pod.metric(&left_out).await, times, "{field}");
+    }
+    pod.expect_log("a field of a message was left out").await;
+    eventually("what was well said beside it to be kept", async || {
+        let shown = pod.show(credentials.id).await;
+        if shown["version"] == "0.5.3" { Ok(()) } else { Err(shown.to_string()) }
+    })
+    .await;
+    fleet.check().await;
+}

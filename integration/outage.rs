@@ -40,3 +40,29 @@ async fn edges_of_a_time_without_database_are_in_the_log_when_it_is_back() {
     fleet.expect_history(stays.id, &left).await;
     fleet.check().await;
 }
+
+#[tokio::test]
+async fn what_comes_by_the_hundred_without_database_is_told_of_a_few_times() {
+    const COUNT: u32 = 150;
+    let fleet = Fleet::new(CALM).await;
+    let (database, database_url) = Proxy::before(&fleet.database_url).await;
+    let pod = fleet.plan("a").with("DATABASE_URL", &database_url).start().await;
+    let credentials = pod.register("edge", "eu").await;
+    database.refuse();
+    readiness(&pod, 503).await;
+    for _ in 0..COUNT {
+        assert_eq!(pod.get("/v1/satellites").await.status, 503);
+        let mut stranger = Satellite::open(pod.address).await;
+        stranger.authenticate(&credentials);
+        assert_eq!(stranger.hear().await, Heard::Closed(1013));
+    }
+    for line in ["a request failed", "cannot check credentials"] {
+        let told = pod.told(line);
+        // A burst of twenty, and one each six seconds.
+        assert!((20..60).contains(&told), "{told} times {line:?}");
+    }
+    database.admit();
+    readiness(&pod, 200).await;
+    Satellite::connect(pod.address, &credentials).await.close().await;
+    fleet.check().await;
+}

@@ -200,6 +200,31 @@ async fn results_wait_while_the_database_cannot_say_whether_they_are_assigned() 
 }
 
 #[tokio::test]
+async fn results_that_were_revoked_by_the_hundred_are_told_of_a_few_times() {
+    const COUNT: u32 = 300;
+    let fleet = Fleet::new(CALM).await;
+    let (database, database_url) = Proxy::before(&fleet.database_url).await;
+    let pod = fleet.plan("a").with("DATABASE_URL", &database_url).start().await;
+    let credentials = pod.register("edge", "eu").await;
+    pod.assign(credentials.id, &json!([assignment("c")])).await;
+    let (satellite, _) = Satellite::welcomed(pod.address, &credentials).await;
+    database.refuse();
+    database.cut();
+    for n in 0..COUNT {
+        satellite.send(&result("c", n));
+    }
+    pod.expect_metric("groundstation_results_waiting", f64::from(COUNT)).await;
+    let other = fleet.pod("b").await;
+    other.assign(credentials.id, &json!([])).await;
+    database.admit();
+    pod.expect_metric(&outcome("revoked"), f64::from(COUNT)).await;
+    let told = pod.told("assignment was revoked");
+    // A burst of fifty, and one each second.
+    assert!((50..100).contains(&told), "{told} lines");
+    fleet.check().await;
+}
+
+#[tokio::test]
 async fn a_pod_that_ends_delivers_what_it_has_taken() {
     let fleet = Fleet::new(CALM).await;
     let (_a, mut b, _, satellite) = with_assigned(&fleet).await;

@@ -117,6 +117,27 @@ async fn a_run_gets_what_its_collector_declares_from_a_folder_or_a_clear_error()
 }
 
 #[tokio::test]
+async fn secrets_that_cannot_be_read_are_told_of_a_few_times_and_why() {
+    let mounted = Mounted::with(&[]);
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.plan("a").with("GROUNDSTATION_SECRETS_DIR", &mounted.path()).start().await;
+    let list = assignments(&[("link", json!({"A": "${{ secrets.OUTSIDE }}"}))]);
+    let (credentials, mut satellite) = assigned(&pod, &list).await;
+    let unreadable = json!({"error": "Secret cannot be read: OUTSIDE"});
+    for _ in 0..200 {
+        assert_eq!(asks(&mut satellite, "c", "link").await, unreadable);
+    }
+    let line = pod.expect_log("no secrets for a run").await;
+    assert_eq!(line["satellite"], json!(credentials.id));
+    assert_eq!(line["error"], unreadable["error"]);
+    assert_eq!(line["why"], "its link leads out of the folder");
+    let told = pod.told("no secrets for a run");
+    // A burst of fifty, and one each second.
+    assert!((50..100).contains(&told), "{told} lines");
+    fleet.check().await;
+}
+
+#[tokio::test]
 async fn of_a_config_on_several_systems_the_first_with_the_collector_is_meant() {
     let mounted = Mounted::with(&[("A", "a"), ("B", "b")]);
     let fleet = Fleet::new(CALM).await;

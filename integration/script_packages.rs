@@ -121,6 +121,25 @@ async fn an_answer_that_is_none_is_not_passed_on_as_an_empty_one() {
 }
 
 #[tokio::test]
+async fn answers_that_are_none_are_told_of_a_few_times_however_often_a_satellite_asks() {
+    let fleet = Fleet::new(CALM).await;
+    let nats = fleet.nats().await;
+    respond(&nats, "script-packages.manifest", |_| Some(json!({"error": "away"}))).await;
+    let pod = fleet.pod("a").await;
+    pod.expect_nats().await;
+    let credentials = pod.register("edge", "eu").await;
+    let satellite = Satellite::connect(pod.address, &credentials).await;
+    for n in 0..200 {
+        satellite.send(&manifest_of(&format!("h{n}")));
+    }
+    expect_asked(&pod, "manifest", "malformed", 200.0).await;
+    let told = pod.told("an answer is not what it should be");
+    // A burst of fifty, and one each second.
+    assert!((50..100).contains(&told), "{told} lines");
+    fleet.check().await;
+}
+
+#[tokio::test]
 async fn the_backends_answers_reach_the_satellite() {
     let fleet = Fleet::new(CALM).await;
     let nats = fleet.nats().await;

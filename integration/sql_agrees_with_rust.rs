@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use groundstation::contract::word::Word;
 use groundstation::domain::lifecycle::SatelliteId;
 use groundstation::domain::liveness::{self, Resumption, Sight, Status};
 use groundstation::platform::database::Address;
 use groundstation::registry::satellites::{self, ListFilter, states};
 use time::OffsetDateTime;
-use uuid::Uuid;
 
 use crate::harness::{CALM, Fleet};
 
@@ -123,14 +123,14 @@ async fn all_reads_judge_a_session_by_the_same_moment() {
         let threshold = liveness::threshold(row.get(1), default);
         let status = liveness::status(Some(heard), seen, threshold, &sight);
         let got = satellites::get(&client, SatelliteId(*id), default).await.expect("an answer");
-        let shown = [listed.as_str(), &states[id].status, &got.expect("a satellite").status];
-        assert_eq!(shown, [status.as_str(); 3], "heard {heard}, silent: {is_silent}");
+        let shown = [listed, &states[id].status, &got.expect("a satellite").status];
+        assert_eq!(shown.map(Word::known), [Some(status); 3], "heard {heard}, silent: {is_silent}");
         counts[usize::from(is_silent)][usize::from(status == Status::Online)] += 1;
     }
     for status in [Status::Online, Status::Offline] {
-        let filtered: Vec<(Uuid, String)> = named(Some(status)).await;
+        let filtered = named(Some(status)).await;
         let mut expected = all.clone();
-        expected.retain(|(_, listed)| listed == status.as_str());
+        expected.retain(|(_, listed)| *listed == status);
         assert_eq!(filtered, expected, "{status:?}");
     }
     assert!(counts.iter().flatten().all(|count| *count > 10), "{counts:?}");

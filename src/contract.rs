@@ -3,3 +3,4 @@
 pub mod event_schemas;
 pub mod triggers;
 pub mod wire;
+pub mod word;

@@ -25,7 +25,7 @@ use crate::ingress::admission::Place;
 use crate::ingress::arrival::Arrival;
 use crate::ingress::bucket::Rate;
 use crate::ingress::listener::Door;
-use crate::ingress::log_gate::LogGate;
+use crate::ingress::log_gate::{LogGate, Share};
 use crate::ingress::refusal::Refusal;
 use crate::log::append::Log;
 use crate::platform::batch_loader::Lookup;
@@ -37,7 +37,7 @@ use crate::sessions::budgets::Budgets;
 use crate::sessions::heartbeats::Heartbeats;
 use crate::sessions::table::SessionTable;
 use backends::Backends;
-use protocol::Capabilities;
+use protocol::Said;
 use room::Room;
 use socket::Upgrade;
 
@@ -58,6 +58,9 @@ pub mod socket;
 
 /// Lines about what satellites send that is dropped, or complain about: so many at once, then one a second.
 pub const COMPLAINTS_TOLD: Rate = Rate { burst: 50.0, per_second: 1.0 };
+
+/// The most of them that one session takes.
+const COMPLAINTS_OF_A_SESSION: Rate = Rate { burst: 10.0, per_second: 0.1 };
 
 /// What every socket of this pod needs.
 pub struct Gateway {
@@ -94,30 +97,32 @@ pub struct Gateway {
     /// What is told of those that are refused.
     pub refusals: LogGate,
     /// What is told of messages that are dropped, and of what satellites complain about.
-    pub complaints: LogGate,
+    pub complaints: Arc<LogGate>,
 }
 
 impl Gateway {
     /// Counts a message that is dropped, and tells of it.
-    fn drop_message(&self, satellite: SatelliteId, reason: &'static str) {
+    fn drop_message(&self, told: &mut Share, satellite: SatelliteId, reason: &'static str) {
         self.metrics.dropped(reason);
-        if let Some(left_out) = self.complaints.pass(Instant::now()) {
+        if let Some(left_out) = self.complaints.pass_within(told, Instant::now()) {
             info!(%satellite, reason, left_out, "a message was dropped");
         }
     }
 
-    /// What a satellite says it can do, where that can be understood.
-    fn understood(
+    /// What a satellite says of itself, where that can be understood.
+    fn understood<T>(
         &self,
+        told: &mut Share,
         satellite: SatelliteId,
-        said: Option<Capabilities>,
-    ) -> Option<Vec<String>> {
+        field: &'static str,
+        said: Option<Said<T>>,
+    ) -> Option<T> {
         match said? {
-            Capabilities::These(words) => Some(words),
-            Capabilities::Odd => {
-                self.metrics.dropped("capabilities");
-                if let Some(left_out) = self.complaints.pass(Instant::now()) {
-                    info!(%satellite, left_out, "a satellite's capabilities were left out: not a list of 64 words at most");
+            Said::Understood(said) => Some(said),
+            Said::Odd => {
+                self.metrics.dropped(field);
+                if let Some(left_out) = self.complaints.pass_within(told, Instant::now()) {
+                    info!(%satellite, field, left_out, "a field of a message was left out: it is not what it should be");
                 }
                 None
             }

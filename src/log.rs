@@ -9,14 +9,13 @@
 //! * An edge that is tried again after an unknown outcome is in the log once.
 //! * What retention dropped is below the [`horizon`], and nothing above it is missing.
 
-use std::str::FromStr;
-
 use postgres_types::{FromSql, ToSql};
 use time::OffsetDateTime;
 use tokio_postgres::types::Json;
 use uuid::Uuid;
 
 use crate::contract::wire::{self, Actor, StateJson, Timestamp, TransitionJson};
+use crate::contract::word::Word;
 use crate::domain::lifecycle::{
     Event, Position, Reason, Revision, SatelliteId, Session, State, Transition,
 };
@@ -79,9 +78,9 @@ pub struct Entry {
     /// Whose.
     pub satellite: SatelliteId,
     /// What happened, as stored.
-    pub event: String,
+    pub event: Word<Event>,
     /// Why, as stored.
-    pub reason: String,
+    pub reason: Word<Reason>,
     /// In which session.
     pub session: Session,
     /// The state before.
@@ -104,8 +103,8 @@ impl Entry {
         Some(Transition {
             satellite: self.satellite,
             revision: self.revision,
-            event: Event::from_str(&self.event).ok()?,
-            reason: Reason::from_str(&self.reason).ok()?,
+            event: self.event.known()?,
+            reason: self.reason.known()?,
             session: self.session,
             prev: self.prev.clone().map(State::from),
             next: self.next.clone().map(State::from),

@@ -79,6 +79,11 @@ impl Pod {
         lines.find(|line| line["message"].as_str().is_some_and(|m| m.contains(message)))
     }
 
+    /// How many log lines say this.
+    pub fn told(&self, words: &str) -> usize {
+        self.lines.all().iter().filter(|line| line.contains(words)).count()
+    }
+
     /// Waits for a log line.
     pub async fn expect_log(&self, message: &str) -> Value {
         eventually(&format!("{} to log {message:?}", self.name), async || {

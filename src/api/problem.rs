@@ -1,13 +1,18 @@
 //! Errors as RFC 9457 problems, each with a stable type.
 
+use std::sync::LazyLock;
+
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use tokio::time::Instant;
 use tracing::error;
 use utoipa::ToSchema;
 
+use crate::ingress::listener::REFUSALS_TOLD;
+use crate::ingress::log_gate::LogGate;
 use crate::log::history::NoAnswer;
 use crate::platform::database::Failed;
 use crate::registry::satellites::Invalid;
@@ -275,10 +280,15 @@ impl From<PathRejection> for Problem {
     }
 }
 
+/// Lines about requests that failed: all of them do while the database is away.
+static FAILURES: LazyLock<LogGate> = LazyLock::new(|| LogGate::new(REFUSALS_TOLD));
+
 /// The database did not do as asked: logged here, told to nobody in detail.
 impl From<anyhow::Error> for Problem {
     fn from(error: anyhow::Error) -> Problem {
-        error!(error = %format!("{error:#}"), "a request failed");
+        if let Some(left_out) = FAILURES.pass(Instant::now()) {
+            error!(error = %format!("{error:#}"), left_out, "a request failed");
+        }
         Problem::unavailable("The database does not answer; try again.")
     }
 }

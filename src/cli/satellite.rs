@@ -13,6 +13,7 @@ use super::api::ApiArgs;
 use super::{start_agent, table};
 use crate::clients::client::{Create, Update};
 use crate::contract::wire::SatelliteJson;
+use crate::contract::word::Word;
 use crate::platform::units;
 
 #[derive(Args)]
@@ -261,8 +262,8 @@ fn listing(satellites: &[SatelliteJson]) -> String {
                 satellite.id.to_string(),
                 satellite.name.clone(),
                 satellite.region.clone(),
-                satellite.status.clone(),
-                satellite.last_event.clone().unwrap_or("-".to_owned()),
+                satellite.status.to_string(),
+                satellite.last_event.as_ref().map_or("-".to_owned(), Word::to_string),
                 seen,
                 tags.collect::<Vec<_>>().join(" "),
             ]

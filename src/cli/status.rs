@@ -47,7 +47,7 @@ pub fn run(args: StatusArgs) -> anyhow::Result<()> {
 
 fn fleet(api: &ApiArgs) -> anyhow::Result<Value> {
     let satellites = api.client()?.list(&[])?;
-    let online = satellites.iter().filter(|satellite| satellite.status == "online").count();
+    let online = satellites.iter().filter(|satellite| satellite.is_online()).count();
     let flapping = satellites.iter().filter(|satellite| satellite.flapping).count();
     Ok(json!({"satellites": satellites.len(), "online": online, "flapping": flapping}))
 }

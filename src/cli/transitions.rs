@@ -80,8 +80,8 @@ fn row(transition: &TransitionJson) -> [String; 7] {
     [
         transition.position.to_string(),
         transition.occurred_at.to_string(),
-        transition.event.clone(),
-        transition.reason.clone(),
+        transition.event.to_string(),
+        transition.reason.to_string(),
         transition.session.to_string(),
         state.map_or("-".to_owned(), |state| format!("{} ({})", state.name, state.region)),
         transition.id.to_string(),

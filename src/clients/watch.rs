@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
+use crate::domain::lifecycle::Event;
 use crate::stream::tail::NAME;
 
 /// How long to wait for the stream: the first pod that relays makes it.
@@ -95,11 +96,11 @@ impl Seen {
     /// One line for people; `colour` marks the event.
     pub fn line(&self, colour: bool) -> String {
         let event = self.subject.strip_prefix("satellite.").unwrap_or(&self.subject);
-        let code = match event {
-            "connected" => "32",
-            "disconnected" => "33",
-            "heartbeat_lost" => "31",
-            _ => "35",
+        let code = match event.parse() {
+            Ok(Event::Connected) => "32",
+            Ok(Event::Disconnected) => "33",
+            Ok(Event::HeartbeatLost) => "31",
+            Ok(Event::Removed) | Err(_) => "35",
         };
         let padded = format!("{event:<14}");
         let event = if colour { format!("\x1b[{code}m{padded}\x1b[0m") } else { padded };

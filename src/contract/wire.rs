@@ -4,11 +4,11 @@
 //! JSON is camelCase, times are RFC 3339 in UTC with milliseconds, fields are only ever added.
 
 use std::collections::BTreeMap;
-use std::str::FromStr;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::{Map, Value};
+use strum::{EnumString, IntoStaticStr};
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::format_description::well_known::Rfc3339;
@@ -16,7 +16,8 @@ use time::macros::format_description;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::domain::lifecycle::{Payload, State};
+use crate::contract::word::Word;
+use crate::domain::lifecycle::{Event, Payload, Reason, State};
 use crate::domain::liveness::Status;
 
 const RFC_3339_MS: &[BorrowedFormatItem<'_>] =
@@ -91,7 +92,8 @@ impl JsonSchema for Timestamp {
 #[serde(rename_all = "camelCase")]
 pub struct StateJson {
     /// `online` or `offline`.
-    pub status: String,
+    #[schema(value_type = String)]
+    pub status: Word<Status>,
     /// The satellite's name.
     pub name: String,
     /// The satellite's region.
@@ -99,7 +101,8 @@ pub struct StateJson {
     /// The last heartbeat, or null after a clean disconnect.
     pub last_seen_at: Option<Timestamp>,
     /// The last edge.
-    pub last_event: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub last_event: Option<Word<Event>>,
     /// There, and true, while the satellite comes and goes too often.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub flapping: bool,
@@ -108,11 +111,11 @@ pub struct StateJson {
 impl From<&State> for StateJson {
     fn from(state: &State) -> StateJson {
         StateJson {
-            status: state.status.as_str().to_owned(),
+            status: state.status.into(),
             name: state.name.clone(),
             region: state.region.clone(),
             last_seen_at: state.last_seen_at.map(Timestamp::new),
-            last_event: state.last_event.map(|event| event.as_str().to_owned()),
+            last_event: state.last_event.map(Word::Known),
             flapping: state.flapping,
         }
     }
@@ -122,11 +125,11 @@ impl From<StateJson> for State {
     /// A word this version does not know becomes "offline" or "no last event": neither fires.
     fn from(json: StateJson) -> State {
         State {
-            status: Status::from_str(&json.status).ok().unwrap_or(Status::Offline),
+            status: json.status.known().unwrap_or(Status::Offline),
             name: json.name,
             region: json.region,
             last_seen_at: json.last_seen_at.map(Timestamp::moment),
-            last_event: json.last_event.as_deref().and_then(|word| word.parse().ok()),
+            last_event: json.last_event.and_then(|event| event.known()),
             flapping: json.flapping,
         }
     }
@@ -137,20 +140,40 @@ impl From<StateJson> for State {
 pub struct Actor {
     /// `system`, or `token` for a call of the administration API.
     #[serde(rename = "type")]
-    pub kind: String,
+    #[schema(value_type = String)]
+    pub kind: Word<ActorKind>,
     /// Which one: `system`, or the role of the token, never the token.
     pub id: String,
+}
+
+/// What kind of a cause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumString, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum ActorKind {
+    /// The service, or a command of its operators.
+    System,
+    /// A call of the administration API.
+    Token,
 }
 
 impl Actor {
     /// The service itself.
     pub fn system() -> Actor {
-        Actor { kind: "system".to_owned(), id: "system".to_owned() }
+        Actor::of(ActorKind::System, "system")
+    }
+
+    /// The import from Checkstack.
+    pub fn checkstack_import() -> Actor {
+        Actor::of(ActorKind::System, "import checkstack")
     }
 
     /// The holder of the admin token.
     pub fn admin() -> Actor {
-        Actor { kind: "token".to_owned(), id: "admin".to_owned() }
+        Actor::of(ActorKind::Token, "admin")
+    }
+
+    fn of(kind: ActorKind, id: &str) -> Actor {
+        Actor { kind: kind.into(), id: id.to_owned() }
     }
 }
 
@@ -169,9 +192,11 @@ pub struct TransitionJson {
     /// The satellite.
     pub id: Uuid,
     /// What happened.
-    pub event: String,
+    #[schema(value_type = String)]
+    pub event: Word<Event>,
     /// Why.
-    pub reason: String,
+    #[schema(value_type = String)]
+    pub reason: Word<Reason>,
     /// In which session.
     pub session: i64,
     /// The state before, or null for a first edge.
@@ -218,7 +243,7 @@ fn fields(state: &StateJson) -> [(&'static str, Value); 6] {
         ("name", Value::from(state.name.as_str())),
         ("region", Value::from(state.region.as_str())),
         ("lastSeenAt", time(state.last_seen_at)),
-        ("lastEvent", state.last_event.as_deref().map_or(Value::Null, Value::from)),
+        ("lastEvent", state.last_event.as_ref().map_or(Value::Null, |event| event.as_str().into())),
         ("flapping", Value::from(state.flapping)),
     ]
 }
@@ -241,7 +266,8 @@ pub struct SatelliteJson {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// `online` or `offline`, at the moment of the read.
-    pub status: String,
+    #[schema(value_type = String)]
+    pub status: Word<Status>,
     /// The last heartbeat.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_heartbeat_at: Option<Timestamp>,
@@ -249,7 +275,8 @@ pub struct SatelliteJson {
     pub last_seen_at: Option<Timestamp>,
     /// The last edge; absent while it has never connected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_event: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub last_event: Option<Word<Event>>,
     /// There, and true, while it comes and goes too often.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub flapping: bool,
@@ -263,13 +290,21 @@ pub struct SatelliteJson {
     pub imported: Option<ImportedJson>,
 }
 
+impl SatelliteJson {
+    /// Whether it was there at the moment of the read.
+    pub fn is_online(&self) -> bool {
+        self.status == Status::Online
+    }
+}
+
 /// What another system knew of a satellite: that system's edge and heartbeat, none of ours.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ImportedJson {
     /// Its last edge there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_event: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub last_event: Option<Word<Event>>,
     /// Its last heartbeat there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_heartbeat_at: Option<Timestamp>,
@@ -298,8 +333,8 @@ pub struct EdgeJson {
     /// The satellite's region.
     pub region: String,
     /// Whether the satellite is there now.
-    #[schemars(extend("enum" = ["online", "offline"]))]
-    pub status: String,
+    #[schemars(with = "String", extend("enum" = ["online", "offline"]))]
+    pub status: Word<Status>,
     /// The last heartbeat, or null after a clean disconnect.
     pub last_seen_at: Option<Timestamp>,
 }
@@ -319,7 +354,7 @@ impl From<Payload<'_>> for PayloadJson {
                 satellite_id: satellite.0,
                 name: state.name.clone(),
                 region: state.region.clone(),
-                status: state.status.as_str().to_owned(),
+                status: state.status.into(),
                 last_seen_at: state.last_seen_at.map(Timestamp::new),
             }),
             Payload::Removed { satellite } => {
@@ -332,16 +367,17 @@ impl From<Payload<'_>> for PayloadJson {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::lifecycle::trigger;
     use serde_json::json;
     use time::macros::datetime;
 
     fn state(status: &str, last_seen_at: Option<Timestamp>, last_event: &str) -> StateJson {
         StateJson {
-            status: status.to_owned(),
+            status: Word::read(status),
             name: "edge-eu".to_owned(),
             region: "eu".to_owned(),
             last_seen_at,
-            last_event: Some(last_event.to_owned()),
+            last_event: Some(Word::read(last_event)),
             flapping: false,
         }
     }
@@ -380,7 +416,7 @@ mod tests {
             satellite_id: Uuid::nil(),
             name: "a".to_owned(),
             region: "eu".to_owned(),
-            status: "offline".to_owned(),
+            status: Status::Offline.into(),
             last_seen_at: None,
         });
         assert_eq!(
@@ -396,10 +432,37 @@ mod tests {
     }
 
     #[test]
-    fn a_state_round_trips_and_an_unknown_word_is_no_event() {
-        let json = state("online", None, "rebooted");
+    fn words_of_a_later_version_are_passed_on_and_fire_nothing() {
+        let later = json!({"status": "degraded", "name": "edge-eu", "region": "eu",
+                           "lastSeenAt": null, "lastEvent": "rebooted"});
+        let json: StateJson = serde_json::from_value(later.clone()).expect("a state");
+        assert_eq!(serde_json::to_value(&json).expect("json"), later);
+        let told: Map<String, Value> = delta(None, Some(&json)).into_iter().collect();
+        assert_eq!((&told["status"], &told["lastEvent"]), (&later["status"], &later["lastEvent"]));
         let state = State::from(json);
-        assert_eq!(state.last_event, None);
-        assert_eq!(StateJson::from(&state).last_event, None);
+        assert_eq!((state.status, state.last_event), (Status::Offline, None));
+        assert_eq!(trigger(Some(&state)), None);
+    }
+
+    #[test]
+    fn a_state_without_a_last_event_fires_nothing() {
+        let json = json!({"status": "online", "name": "a", "region": "eu", "lastSeenAt": null});
+        let json: StateJson = serde_json::from_value(json).expect("a state");
+        assert_eq!(trigger(Some(&State::from(json))), None);
+    }
+
+    #[test]
+    fn who_caused_it_is_told_in_the_words_of_the_contract() {
+        for (actor, kind, id) in [
+            (Actor::system(), "system", "system"),
+            (Actor::admin(), "token", "admin"),
+            (Actor::checkstack_import(), "system", "import checkstack"),
+        ] {
+            let json = serde_json::to_value(&actor).expect("json");
+            assert_eq!(json, json!({"type": kind, "id": id}));
+        }
+        let later = json!({"type": "operator", "id": "anna"});
+        let actor: Actor = serde_json::from_value(later.clone()).expect("an actor");
+        assert_eq!(serde_json::to_value(actor).expect("json"), later);
     }
 }

@@ -16,6 +16,8 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::clients::client::Client;
 use crate::clients::watch::Seen;
 use crate::contract::wire::SatelliteJson;
+use crate::contract::word::Word;
+use crate::domain::lifecycle::Event;
 
 /// How often the fleet is asked for and the screen drawn.
 const REFRESH: Duration = Duration::from_millis(500);
@@ -96,7 +98,7 @@ fn draw(lines: &[String]) -> anyhow::Result<()> {
 }
 
 fn summary(fleet: &[SatelliteJson], received: u64) -> String {
-    let online = fleet.iter().filter(|satellite| satellite.status == "online").count();
+    let online = fleet.iter().filter(|satellite| satellite.is_online()).count();
     format!("{online} of {} online · {received} edges received", fleet.len())
 }
 
@@ -142,10 +144,11 @@ fn fleet_lines(fleet: &[SatelliteJson], width: usize) -> Vec<String> {
 }
 
 fn cell(satellite: &SatelliteJson) -> String {
-    let (code, mark) = match (satellite.status.as_str(), satellite.last_event.as_deref()) {
-        ("online", _) => ("32", "● online"),
-        (_, Some("heartbeat_lost")) => ("31", "○ silent"),
-        (_, Some("connected")) => ("33", "○ late"),
+    let last_event = satellite.last_event.as_ref().and_then(Word::known);
+    let (code, mark) = match last_event {
+        _ if satellite.is_online() => ("32", "● online"),
+        Some(Event::HeartbeatLost) => ("31", "○ silent"),
+        Some(Event::Connected) => ("33", "○ late"),
         _ => ("90", "○ away"),
     };
     let name: String = satellite.name.chars().take(14).collect();

@@ -12,6 +12,7 @@ use crate::gateway::backends::results::Results;
 use crate::gateway::backends::sandbox::Sandbox;
 use crate::gateway::backends::secrets::Provider;
 use crate::gateway::backends::wanted::Wanted;
+use crate::ingress::log_gate::LogGate;
 use crate::platform::database::Database;
 use crate::platform::metrics::{Counted, Metrics};
 
@@ -47,6 +48,8 @@ pub struct Backends {
     pub questions: Arc<Semaphore>,
     /// The room for those that wait, in bytes.
     room_to_wait: Arc<Semaphore>,
+    /// What is told of questions that cannot be answered.
+    pub complaints: Arc<LogGate>,
     nats: async_nats::Client,
     metrics: Metrics,
 }
@@ -59,6 +62,7 @@ impl Backends {
         secrets: Provider,
         database: Database,
         nats: async_nats::Client,
+        complaints: Arc<LogGate>,
         metrics: Metrics,
     ) -> Backends {
         Backends {
@@ -70,6 +74,7 @@ impl Backends {
             wanted: Arc::default(),
             questions: Arc::new(Semaphore::new(MAX_QUESTIONS)),
             room_to_wait: Arc::new(Semaphore::new(MAX_WAITING_BYTES)),
+            complaints,
             nats,
             metrics,
         }

@@ -20,7 +20,7 @@ use tracing::warn;
 use super::Gateway;
 use super::end::{self, End};
 use super::line::{Happened, Line};
-use super::protocol::{FromSatellite, Malformed, ToSatellite, items_of, lockfile_hash};
+use super::protocol::{FromSatellite, Malformed, Said, ToSatellite, items_of, lockfile_hash};
 use super::questions::{Question, Questions, TooMany};
 use super::socket::{Broken, Message};
 use crate::domain::lifecycle::{SatelliteId, SessionKey};
@@ -29,6 +29,7 @@ use crate::gateway::backends::body::{self, Source};
 use crate::gateway::backends::packages::{Desired, Known};
 use crate::gateway::backends::results::Finding;
 use crate::gateway::backends::wanted::{CAPABILITY_STATUS, TELEMETRY_BATCH};
+use crate::ingress::log_gate::Share;
 use crate::ingress::refusal::Refusal;
 use crate::platform::database_clock::Moment;
 use crate::registry::desired::Standing;
@@ -76,6 +77,8 @@ pub struct Live<'a> {
     beat_at: Instant,
     /// For how long it is to be left unread.
     rest: Duration,
+    /// What may still be told of what it complains about.
+    told_of: Share,
 }
 
 impl<'a> Live<'a> {
@@ -85,7 +88,7 @@ impl<'a> Live<'a> {
         gateway: &'a Gateway,
         line: &mut Line,
         key: SessionKey,
-        (about, token_version): (About, i64),
+        (about, token_version, told_of): (About, i64, Share),
         mut told: watch::Receiver<Told>,
     ) -> Result<Live<'a>, End> {
         let packages = gateway.backends.packages.subscribe();
@@ -111,6 +114,7 @@ impl<'a> Live<'a> {
             questions,
             beat_at: Instant::now(),
             rest: Duration::ZERO,
+            told_of,
         };
         live.may_stay()?;
         let welcome = ToSatellite::Authenticated {
@@ -268,11 +272,13 @@ impl<'a> Live<'a> {
             Message::Close(_) => return Some(End::ClientClose),
         };
         match FromSatellite::parse(&text) {
-            Ok(FromSatellite::Heartbeat { version, capabilities, .. }) => {
+            Ok(FromSatellite::Heartbeat { version, uptime_seconds, capabilities }) => {
                 self.gateway.metrics.heartbeats_received.inc();
                 self.beat_at = Instant::now();
                 fail_point!("session::heard_a_heartbeat");
-                let capabilities = self.gateway.understood(self.key.satellite, capabilities);
+                let version = self.understood("version", version);
+                self.understood("uptime_seconds", uptime_seconds);
+                let capabilities = self.understood("capabilities", capabilities);
                 let about = self.news(About { version, capabilities });
                 self.beat(about);
                 None
@@ -283,7 +289,8 @@ impl<'a> Live<'a> {
                 self.offer_result(&text, config_id, system_id)
             }
             Ok(FromSatellite::StrategyError { strategy_id, message }) => {
-                if let Some(left_out) = self.gateway.complaints.pass(Instant::now()) {
+                let complaints = &self.gateway.complaints;
+                if let Some(left_out) = complaints.pass_within(&mut self.told_of, Instant::now()) {
                     let said: String = message.chars().take(MAX_LOGGED).collect();
                     warn!(satellite = %self.key.satellite, strategy = ?strategy_id, ?said, left_out,
                         "a satellite reports that a strategy failed");
@@ -363,7 +370,7 @@ impl<'a> Live<'a> {
         Source { id: self.key.satellite.0, label: &self.standing.label }
     }
 
-    fn pass_on(&self, subject: &'static str, text: &str) -> Option<End> {
+    fn pass_on(&mut self, subject: &'static str, text: &str) -> Option<End> {
         match body::with_source(text, self.source()) {
             Ok(body) => {
                 self.gateway.backends.pass_on(subject, body);
@@ -396,8 +403,12 @@ impl<'a> Live<'a> {
         }
     }
 
-    fn drop_message(&self, why: &'static str) -> Option<End> {
-        self.gateway.drop_message(self.key.satellite, why);
+    fn understood<T>(&mut self, field: &'static str, said: Option<Said<T>>) -> Option<T> {
+        self.gateway.understood(&mut self.told_of, self.key.satellite, field, said)
+    }
+
+    fn drop_message(&mut self, why: &'static str) -> Option<End> {
+        self.gateway.drop_message(&mut self.told_of, self.key.satellite, why);
         None
     }
 
@@ -427,7 +438,9 @@ async fn look(gateway: &Gateway, satellite: SatelliteId) -> Option<Standing> {
             Err(_) => "no answer".to_owned(),
         };
         if Instant::now() + LOOK_AGAIN >= until {
-            warn!(%satellite, error = %why, "cannot tell a satellite what it is to do");
+            if let Some(left_out) = gateway.complaints.pass(Instant::now()) {
+                warn!(%satellite, error = %why, left_out, "cannot tell a satellite what it is to do");
+            }
             return None;
         }
         sleep(LOOK_AGAIN).await;

@@ -55,17 +55,19 @@ pub enum FromSatellite {
         token: SecretString,
         /// What it can do.
         #[schemars(with = "Option<Vec<String>>")]
-        capabilities: Option<Capabilities>,
+        capabilities: Option<Said<Vec<String>>>,
     },
     /// A sign of life.
     Heartbeat {
         /// The agent's version.
-        version: Option<String>,
+        #[schemars(with = "Option<String>")]
+        version: Option<Said<String>>,
         /// How long the agent has been running.
-        uptime_seconds: Option<f64>,
+        #[schemars(with = "Option<f64>")]
+        uptime_seconds: Option<Said<f64>>,
         /// What it can do, where that changed.
         #[schemars(with = "Option<Vec<String>>")]
-        capabilities: Option<Capabilities>,
+        capabilities: Option<Said<Vec<String>>>,
     },
     /// The result of a check.
     Result {
@@ -150,31 +152,50 @@ pub enum FromSatellite {
     },
 }
 
-/// What a satellite says it can do. It is there all the same where that cannot be understood.
+/// What a satellite says of itself, in a field that its message can do without.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Capabilities {
-    /// These.
-    These(Vec<String>),
-    /// Something else than a list of words, or more than there may be.
+pub enum Said<T> {
+    /// This.
+    Understood(T),
+    /// Something of another kind, or more than there may be.
     Odd,
 }
 
-impl<'de> Deserialize<'de> for Capabilities {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Capabilities, D::Error> {
+impl<'de, T: Deserialize<'de> + WithinLimits> Deserialize<'de> for Said<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Said<T>, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged)]
-        enum Said {
-            Words(Vec<String>),
-            Odd(IgnoredAny),
+        enum Either<T> {
+            Expected(T),
+            Other(IgnoredAny),
         }
-        Ok(match Said::deserialize(deserializer)? {
-            Said::Words(words)
-                if words.len() <= MAX_CAPABILITIES && words.iter().all(|word| fits(word)) =>
-            {
-                Capabilities::These(words)
-            }
-            Said::Words(_) | Said::Odd(IgnoredAny) => Capabilities::Odd,
+        Ok(match Either::<T>::deserialize(deserializer)? {
+            Either::Expected(said) if said.is_within_limits() => Said::Understood(said),
+            Either::Expected(_) | Either::Other(IgnoredAny) => Said::Odd,
         })
+    }
+}
+
+/// What can be of its kind and still too much.
+trait WithinLimits {
+    fn is_within_limits(&self) -> bool;
+}
+
+impl WithinLimits for String {
+    fn is_within_limits(&self) -> bool {
+        fits(self)
+    }
+}
+
+impl WithinLimits for Vec<String> {
+    fn is_within_limits(&self) -> bool {
+        self.len() <= MAX_CAPABILITIES && self.iter().all(|word| fits(word))
+    }
+}
+
+impl WithinLimits for f64 {
+    fn is_within_limits(&self) -> bool {
+        true
     }
 }
 
@@ -272,6 +293,9 @@ const FIELDS: [&str; 22] = [
     "batchId",
 ];
 
+/// Fields that a message can do without: what cannot be understood of one costs that field.
+const DISPENSABLE: [&str; 3] = ["capabilities", "version", "uptimeSeconds"];
+
 /// The fields of a message that are looked into, as they were written. Nothing of a message is taken apart
 /// that is not: what is told apart by its type is read into memory whole before, at many times its size.
 struct Looked<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
@@ -321,6 +345,13 @@ impl Looked<'_> {
                 *value = object;
             } else if name == "result" && value.get().starts_with('[') {
                 *value = list;
+            } else if DISPENSABLE.contains(&name.as_ref()) {
+                // It can be JSON and still have what nothing here can hold, such as 1e999.
+                if value.get().len() > MAX_FIELD_BYTES
+                    || serde_json::from_str::<Value>(value.get()).is_err()
+                {
+                    *value = object;
+                }
             } else if value.get().len() > MAX_FIELD_BYTES {
                 return Err(serde_json::Error::custom("a field is too large"));
             }
@@ -387,8 +418,7 @@ impl FromSatellite {
         let named = |words: &[&String]| words.iter().all(|w| !w.is_empty() && fits(w));
         let is_text = |text: &String| text.chars().count() <= MAX_TEXT;
         let fit = match &self {
-            FromSatellite::Authenticate { .. } => true,
-            FromSatellite::Heartbeat { version, .. } => version.as_deref().is_none_or(fits),
+            FromSatellite::Authenticate { .. } | FromSatellite::Heartbeat { .. } => true,
             FromSatellite::Result { config_id, system_id, executed_at, .. } => {
                 named(&[config_id, system_id, executed_at])
             }
@@ -626,6 +656,41 @@ mod tests {
     }
 
     #[test]
+    fn what_is_odd_of_what_a_satellite_says_of_itself_costs_that_field_and_not_the_message() {
+        let (long, large) = ("x".repeat(MAX_WORD + 1), "x".repeat(MAX_FIELD_BYTES));
+        let odd = [
+            "{}".to_owned(),
+            "true".to_owned(),
+            "[1]".to_owned(),
+            "1e999".to_owned(),
+            r#""\ud800""#.to_owned(),
+            json!([large]).to_string(),
+            format!("{}{}", "[".repeat(1_000), "]".repeat(1_000)),
+        ];
+        let no_versions =
+            [json!(5), json!(-1.5), json!("a\0b"), json!(long)].map(|odd| odd.to_string());
+        let no_numbers = [json!("12"), json!("")].map(|odd| odd.to_string());
+        let said = |version: &str, uptime: &str| {
+            let text =
+                format!(r#"{{"type":"heartbeat","version":{version},"uptimeSeconds":{uptime}}}"#);
+            match FromSatellite::parse(&text) {
+                Ok(FromSatellite::Heartbeat { version, uptime_seconds, .. }) => {
+                    (version, uptime_seconds)
+                }
+                other => panic!("{text}: {other:?}"),
+            }
+        };
+        let (version, uptime) = (Said::Understood("1".to_owned()), Said::Understood(1.0));
+        for odd in odd.iter().chain(&no_versions) {
+            assert_eq!(said(odd, "1"), (Some(Said::Odd), Some(uptime.clone())), "{odd}");
+        }
+        for odd in odd.iter().chain(&no_numbers) {
+            assert_eq!(said(r#""1""#, odd), (Some(version.clone()), Some(Said::Odd)), "{odd}");
+        }
+        assert_eq!(said("null", "null"), (None, None));
+    }
+
+    #[test]
     fn a_large_message_is_read_without_being_taken_apart() {
         let page = json!({"body": "x".repeat(1_000_000), "numbers": vec![0; 500_000]});
         let mut result = json!({"type": "result", "configId": "c", "systemId": "s",
@@ -665,9 +730,15 @@ mod tests {
             (r#"{"type":3}"#, Malformed::UnknownType),
             (r#"{"type":"reboot"}"#, Malformed::UnknownType),
             (r#"{"type":"authenticate"}"#, Malformed::Fields),
-            (r#"{"type":"heartbeat","version":5}"#, Malformed::Fields),
-            (&format!(r#"{{"type":"heartbeat","version":"{long}"}}"#), Malformed::Fields),
-            (r#"{"type":"heartbeat","version":"a\u0000b"}"#, Malformed::Fields),
+            (r#"{"type":"heartbeat","version":"1","version":"2"}"#, Malformed::Fields),
+            (
+                &format!(r#"{{"type":"strategy_error","strategyId":"{long}","message":""}}"#),
+                Malformed::Fields,
+            ),
+            (
+                r#"{"type":"strategy_error","strategyId":"a\u0000b","message":""}"#,
+                Malformed::Fields,
+            ),
             (r#"{"type":"result","configId":"c","systemId":"s"}"#, Malformed::Fields),
             (
                 r#"{"type":"result","configId":"c","systemId":"s","status":"fine","executedAt":"x"}"#,

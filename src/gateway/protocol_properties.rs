@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::protocol::{FromSatellite, Malformed, items_of};
+use super::protocol::{FromSatellite, Malformed, Said, items_of};
 
 /// Any JSON, a few levels deep.
 fn any_json() -> impl Strategy<Value = Value> {
@@ -95,7 +95,7 @@ proptest! {
         let message = json!({"type": "heartbeat", "version": "0.5.0", "uptimeSeconds": 1, "zz": more});
         let understood = matches!(
             FromSatellite::parse(&message.to_string()),
-            Ok(FromSatellite::Heartbeat { version: Some(version), .. }) if version == "0.5.0"
+            Ok(FromSatellite::Heartbeat { version: Some(Said::Understood(version)), .. }) if version == "0.5.0"
         );
         prop_assert!(understood);
     }

@@ -18,6 +18,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+use tracing::warn;
 
 use super::backends::Backends;
 use super::protocol::{Environment, ToSatellite};
@@ -327,12 +328,20 @@ async fn resolve(
     let stored = match backends.database.run(read).await {
         Ok(stored) => stored,
         Err(error) => {
-            tracing::warn!(satellite = %of.satellite, %error, "cannot read assignments");
+            if let Some(left_out) = backends.complaints.pass(Instant::now()) {
+                warn!(satellite = %of.satellite, %error, left_out, "cannot read assignments");
+            }
             return Err(Denied::Unavailable);
         }
     };
     let stored = stored.ok_or_else(|| Denied::NoAssignment(config_id.to_owned()))?;
     let declared = run_secrets::declared(&stored, config_id, collector_id)?;
-    let values = backends.secrets.resolve(declared.names()).await?;
+    let values = backends.secrets.resolve(declared.names()).await.inspect_err(|unresolved| {
+        if let Some(why) = unresolved.why()
+            && let Some(left_out) = backends.complaints.pass(Instant::now())
+        {
+            warn!(satellite = %of.satellite, error = %unresolved, why, left_out, "no secrets for a run");
+        }
+    })?;
     declared.fill(&values)
 }

@@ -16,13 +16,12 @@ use uuid::Uuid;
 use super::end::{End, reason};
 use super::line::Line;
 use super::live::Live;
-use super::protocol::{
-    Capabilities, FromSatellite, INVALID_CREDENTIALS, MUST_AUTHENTICATE, ToSatellite,
-};
+use super::protocol::{FromSatellite, INVALID_CREDENTIALS, MUST_AUTHENTICATE, Said, ToSatellite};
 use super::socket::{Broken, Message, Socket};
-use super::{Gateway, Handshake};
+use super::{COMPLAINTS_OF_A_SESSION, Gateway, Handshake};
 use crate::contract::wire::Actor;
 use crate::domain::lifecycle::{Edge, Reason, SatelliteId, Session, SessionKey};
+use crate::ingress::log_gate::Share;
 use crate::ingress::refusal::Refusal as Limit;
 use crate::log::request::{Closed, Outcome};
 use crate::platform::failpoint::stand_still;
@@ -48,26 +47,27 @@ const NOT_AUTHENTICATED: u16 = 4001;
 /// a session's life is [`Live::hold`].
 pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake) {
     let counted = Counted::on(&gateway.metrics.handshakes);
-    let admitted = Box::pin(authenticate(&mut socket, &gateway, &handshake)).await;
-    drop(counted);
-    match &admitted {
-        Ok(_) => gateway.door.succeeded(handshake.client),
-        Err(Refusal::Credentials { .. } | Refusal::NotAuthenticate | Refusal::Violation(_)) => {
-            gateway.door.failed(handshake.client);
-        }
-        // Whoever leaves without a word, or never says one, has had a place as well.
-        Err(Refusal::TooLate | Refusal::Gone) => gateway.door.silent(handshake.client),
-        Err(Refusal::TooOften { .. } | Refusal::Shed | Refusal::Unavailable) => {}
-    }
-    if let Err(refusal) = &admitted {
-        tell(&gateway, *refusal, handshake.client);
-    }
     let client = handshake.client;
-    drop(handshake);
-    let Admitted { satellite, about, token_version } = match admitted {
+    let admitted = Box::pin(authenticate(&mut socket, &gateway, &handshake)).await;
+    let Admitted { satellite, about, token_version, told } = match admitted {
         Ok(admitted) => admitted,
-        Err(refusal) => return Box::pin(refuse(socket, &gateway, refusal)).await,
+        Err(refusal) => {
+            charge(&gateway, refusal, client);
+            tell(&gateway, refusal, client);
+            let refused = Box::pin(refuse(socket, &gateway, refusal));
+            if !refusal.is_no_try() {
+                drop((counted, handshake));
+                return refused.await;
+            }
+            // No budget bounds these: until it is over each has its place, and may lose it.
+            return tokio::select! {
+                () = refused => {}
+                () = handshake.place.shed() => {}
+            };
+        }
     };
+    gateway.door.succeeded(client);
+    drop((counted, handshake));
     socket.is_known(Some(satellite));
     let let_in = Box::pin(let_in(Line::new(socket), &gateway, satellite));
     let Some((mut line, session)) = let_in.await else { return };
@@ -80,7 +80,8 @@ pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake
             // The append was its first sign of life; only what it said of itself is still to be kept.
             gateway.heartbeats.said(key, about.clone());
             let line = &mut line;
-            let welcome = Live::welcome(&gateway, line, key, (about, token_version), standing);
+            let welcome =
+                Live::welcome(&gateway, line, key, (about, token_version, told), standing);
             let welcome = AssertUnwindSafe(Box::pin(welcome)).catch_unwind().await;
             let end = match welcome {
                 Ok(Ok(mut live)) => {
@@ -222,12 +223,21 @@ enum Refusal {
     Unavailable,
 }
 
+impl Refusal {
+    /// It had a place, and said nothing that is a try to authenticate.
+    fn is_no_try(self) -> bool {
+        matches!(self, Refusal::NotAuthenticate | Refusal::Violation(_))
+    }
+}
+
 /// Who was let in.
 struct Admitted {
     satellite: SatelliteId,
     about: About,
     /// Which of the satellite's tokens it came with.
     token_version: i64,
+    /// What may still be told of what it complains about.
+    told: Share,
 }
 
 /// Waits for the first message and checks its credentials.
@@ -255,14 +265,18 @@ async fn authenticate(
                 return Err(Refusal::TooOften { satellite: id });
             }
             drop(connects);
-            let capabilities = gateway.understood(id, capabilities);
+            let mut told = Share::new(COMPLAINTS_OF_A_SESSION);
+            let capabilities = gateway.understood(&mut told, id, "capabilities", capabilities);
             let about = About { version: None, capabilities };
-            Ok(Admitted { satellite: id, about, token_version })
+            Ok(Admitted { satellite: id, about, token_version, told })
         }
         Ok(Ok(Verdict::Wrong)) => Err(Refusal::Credentials { claimed }),
         Ok(Ok(Verdict::Busy)) => Err(Refusal::Unavailable),
         Ok(Err(error)) => {
-            warn!(error = %format!("{error:#}"), "cannot check credentials");
+            // Strangers cause it, as many as there are; who is refused for its credentials is not told then.
+            if let Some(left_out) = gateway.refusals.pass(Instant::now()) {
+                warn!(error = %format!("{error:#}"), left_out, "cannot check credentials");
+            }
             Err(Refusal::Unavailable)
         }
         Err(_) => Err(Refusal::Unavailable),
@@ -271,7 +285,7 @@ async fn authenticate(
 
 async fn first_message(
     socket: &mut Socket,
-) -> Result<(String, SecretString, Option<Capabilities>), Refusal> {
+) -> Result<(String, SecretString, Option<Said<Vec<String>>>), Refusal> {
     loop {
         return match socket.recv().await {
             None | Some(Ok(Message::Close(_))) => Err(Refusal::Gone),
@@ -286,6 +300,18 @@ async fn first_message(
                 Ok(_) | Err(_) => Err(Refusal::NotAuthenticate),
             },
         };
+    }
+}
+
+/// Puts a refusal on the account of its address: a failure where credentials were looked at, a place that
+/// was taken for nothing where none came.
+fn charge(gateway: &Gateway, refusal: Refusal, address: IpAddr) {
+    match refusal {
+        Refusal::Credentials { .. } => gateway.door.failed(address),
+        Refusal::NotAuthenticate | Refusal::Violation(_) | Refusal::TooLate | Refusal::Gone => {
+            gateway.door.silent(address)
+        }
+        Refusal::TooOften { .. } | Refusal::Shed | Refusal::Unavailable => {}
     }
 }
 

@@ -11,7 +11,8 @@
 //! away from which somebody failed.
 //!
 //! Silence is no failure: a failure costs a look at the credentials, silence a place, and with its places
-//! it is paid. So nobody is turned away because others were silent. Where many of one origin were, each that comes
+//! it is paid. So nobody is turned away because others were silent, and what is said that is no try to authenticate
+//! is worth no more than silence: whoever says it keeps its place until it is gone. Where many of one origin were, each that comes
 //! from there takes the place of one who waits there, at once: of two of them at random, each as likely as any
 //! other, it is the one that has waited longer. So among n that wait a place outlives k that come later with a chance
 //! of about exp(-k²/n²): a satellite that needs its place for two round trips nearly always keeps it for that long,
@@ -445,7 +446,7 @@ impl Addresses {
         self.lock().failed(address.into(), &self.bounds, now);
     }
 
-    /// Remembers that somebody from there had a place and said nothing with it.
+    /// Remembers that somebody from there had a place and said nothing with it, or nothing to the purpose.
     pub fn silent(&self, address: IpAddr, now: Instant) {
         self.lock().silent(address.into(), &self.bounds, now);
     }

@@ -135,7 +135,7 @@ impl Door {
         self.addresses.failed(client, Instant::now());
     }
 
-    /// Remembers that somebody from there had a place and said nothing with it.
+    /// Remembers that somebody from there had a place and said nothing with it, or nothing to the purpose.
     pub fn silent(&self, client: IpAddr) {
         self.addresses.silent(client, Instant::now());
     }

@@ -21,13 +21,35 @@ impl LogGate {
 
     /// Whether this line may be written, and how many were not since the last one.
     pub fn pass(&self, now: Instant) -> Option<u64> {
+        self.pass_if(now, true)
+    }
+
+    /// The same for one of many who has a share of its own: whoever has most to say hides nobody else.
+    pub fn pass_within(&self, share: &mut Share, now: Instant) -> Option<u64> {
+        self.pass_if(now, share.bucket.take(share.rate, now))
+    }
+
+    fn pass_if(&self, now: Instant, may: bool) -> Option<u64> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let (bucket, left_out) = &mut *state;
-        if bucket.take(self.rate, now) {
+        if may && bucket.take(self.rate, now) {
             return Some(std::mem::take(left_out));
         }
         *left_out += 1;
         None
+    }
+}
+
+/// What one of many may take of a gate.
+pub struct Share {
+    rate: Rate,
+    bucket: Bucket,
+}
+
+impl Share {
+    /// So many lines.
+    pub fn new(rate: Rate) -> Share {
+        Share { rate, bucket: Bucket::full(rate, Instant::now()) }
     }
 }
 
@@ -43,5 +65,17 @@ mod tests {
         assert_eq!((gate.pass(start), gate.pass(start)), (Some(0), Some(0)));
         assert_eq!((gate.pass(start), gate.pass(start)), (None, None));
         assert_eq!(gate.pass(start + Duration::from_millis(1_100)), Some(2));
+    }
+
+    #[test]
+    fn one_that_is_over_its_share_takes_nothing_of_what_is_there_for_others() {
+        let gate = LogGate::new(Rate { burst: 4.0, per_second: 0.0 });
+        let share = || Share::new(Rate { burst: 2.0, per_second: 0.0 });
+        let (mut noisy, mut other, now) = (share(), share(), Instant::now());
+        let told = (0..100).filter(|_| gate.pass_within(&mut noisy, now).is_some()).count();
+        assert_eq!(told, 2);
+        assert_eq!(gate.pass_within(&mut other, now), Some(98));
+        assert_eq!(gate.pass(now), Some(0));
+        assert_eq!(gate.pass_within(&mut other, now), None);
     }
 }

@@ -19,6 +19,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::contract::wire::{SatelliteJson, StateJson, Timestamp};
+use crate::contract::word::Word;
 use crate::domain::lifecycle::{Event, Position, SatelliteId};
 use crate::domain::liveness::{self, Status};
 use crate::log::read::Filter;
@@ -232,8 +233,8 @@ impl Field {
     fn of(self, state: Option<&StateJson>) -> Option<String> {
         let state = state?;
         match self {
-            Field::Status => Some(state.status.clone()),
-            Field::LastEvent => state.last_event.clone(),
+            Field::Status => Some(state.status.to_string()),
+            Field::LastEvent => state.last_event.as_ref().map(Word::to_string),
             Field::Name => Some(state.name.clone()),
             Field::Region => Some(state.region.clone()),
         }
@@ -330,12 +331,11 @@ fn lapsed(
     row: &tokio_postgres::Row,
     default_threshold: Duration,
 ) -> Result<Option<OffsetDateTime>, tokio_postgres::Error> {
-    let last_event =
-        row.try_get::<_, Option<&str>>("last_event")?.and_then(|word| word.parse().ok());
+    let last_event: Option<Word<Event>> = row.try_get("last_event")?;
     let heard: Option<OffsetDateTime> = row.try_get("heard_at")?;
     let threshold = liveness::threshold(row.try_get("offline_threshold_ms")?, default_threshold);
     let sight = watermark::sight_of(row, default_threshold)?;
-    let is_late = last_event == Some(Event::Connected)
+    let is_late = last_event.is_some_and(|event| event == Event::Connected)
         && liveness::status(heard, sight.observed_at, threshold, &sight) == Status::Offline;
     let until = heard.map(|heard| liveness::online_until(heard, threshold, &sight));
     Ok(until.filter(|_| is_late))
@@ -374,7 +374,7 @@ fn answer(known: &Known) -> Stats {
         .filter(|entry| known.field.of(entry.prev.as_ref()) != known.field.of(entry.next.as_ref()));
 
     let (mut up, mut down, mut unknown) = (0, 0, 0);
-    let mut add = |status: Option<&str>, from: OffsetDateTime, to: OffsetDateTime| {
+    let mut add = |status: Option<&Word<Status>>, from: OffsetDateTime, to: OffsetDateTime| {
         let span = milliseconds(to - from);
         let blind = known.blind.iter().map(|(begin, end)| *end.min(&to) - *begin.max(&from));
         let blind = match status {
@@ -383,12 +383,12 @@ fn answer(known: &Known) -> Stats {
         };
         unknown += blind;
         match status {
-            Some(status) if status == Status::Online.as_str() => up += span - blind,
+            Some(status) if *status == Status::Online => up += span - blind,
             _ => down += span - blind,
         }
     };
-    fn status(entry: Option<&StateJson>) -> Option<&str> {
-        entry.map(|state| state.status.as_str())
+    fn status(state: Option<&StateJson>) -> Option<&Word<Status>> {
+        state.map(|state| &state.status)
     }
     let mut state = known.before.as_ref().and_then(|entry| entry.next.as_ref());
     let mut reached = known.from;
@@ -400,7 +400,7 @@ fn answer(known: &Known) -> Stats {
     // An undeclared loss is known by now: the rest is down.
     let until = known.lapsed.map_or(known.now, |lapsed| lapsed.clamp(reached, known.now));
     add(status(state), reached, until);
-    add(Some(Status::Offline.as_str()), until, known.now);
+    add(Some(&Status::Offline.into()), until, known.now);
 
     Stats {
         field: known.field.as_str(),
@@ -427,23 +427,23 @@ mod tests {
     const NOW: OffsetDateTime = datetime!(2026-03-01 12:00:00 UTC);
     const HOUR: time::Duration = time::Duration::HOUR;
 
-    fn state(status: &str, last_event: &str) -> StateJson {
+    fn state(status: Status, last_event: Event) -> StateJson {
         StateJson {
-            status: status.to_owned(),
+            status: status.into(),
             name: "edge".to_owned(),
             region: "eu".to_owned(),
             last_seen_at: None,
-            last_event: Some(last_event.to_owned()),
+            last_event: Some(last_event.into()),
             flapping: false,
         }
     }
 
     fn here() -> Option<StateJson> {
-        Some(state("online", "connected"))
+        Some(state(Status::Online, Event::Connected))
     }
 
     fn gone() -> Option<StateJson> {
-        Some(state("offline", "disconnected"))
+        Some(state(Status::Offline, Event::Disconnected))
     }
 
     fn entry(hours_ago: i32, prev: Option<StateJson>, next: Option<StateJson>) -> Entry {
@@ -453,8 +453,8 @@ mod tests {
             revision: Revision(1),
             change: ChangeId(Uuid::nil()),
             satellite: SatelliteId(Uuid::nil()),
-            event: String::new(),
-            reason: String::new(),
+            event: Word::Unknown(String::new()),
+            reason: Word::Unknown(String::new()),
             session: Session(1),
             prev,
             next,

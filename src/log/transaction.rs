@@ -504,7 +504,7 @@ impl<'a> Columns<'a> {
             columns.sessions.push(transition.session.0);
             columns.prevs.push(state(&transition.prev));
             columns.nexts.push(state(&transition.next));
-            columns.actor_types.push(&request.actor.kind);
+            columns.actor_types.push(request.actor.kind.as_str());
             columns.actor_ids.push(&request.actor.id);
             columns.occurred_at.push(transition.occurred_at);
             let next = transition.next.as_ref();
@@ -519,7 +519,7 @@ impl<'a> Columns<'a> {
                 .push(request.traceparent.map(|traceparent| traceparent.to_string()));
             if transition.event == Event::Removed {
                 columns.removed.push(transition.satellite.0);
-                columns.removed_by_types.push(&request.actor.kind);
+                columns.removed_by_types.push(request.actor.kind.as_str());
                 columns.removed_by_ids.push(&request.actor.id);
             }
         }

@@ -265,7 +265,7 @@ impl Numbers {
         r.register("authentications", "First messages by result", self.authentications.clone());
         r.register(
             "dropped_messages",
-            "Messages dropped, or their capabilities, by reason",
+            "Messages dropped, or a field of theirs, by reason",
             self.dropped.clone(),
         );
         r.register("door_refusals", "Refused at the door by limit", self.refusals.clone());
@@ -498,7 +498,7 @@ impl Numbers {
         self.authentications.get_or_create(&[("result", result)]).inc();
     }
 
-    /// Counts a message that was dropped, or what it says of capabilities.
+    /// Counts a message that was dropped, or a field that was left out of one.
     pub fn dropped(&self, reason: &'static str) {
         self.dropped.get_or_create(&[("reason", reason)]).inc();
     }

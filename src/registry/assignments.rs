@@ -317,7 +317,7 @@ pub async fn put(
     let statement = transaction.prepare_cached(REPLACE).await?;
     let list = Json(list);
     let parameters: [&(dyn ToSql + Sync); 7] =
-        [&satellite, &list, &head, &now, &actor.kind, &actor.id, &before];
+        [&satellite, &list, &head, &now, &actor.kind.as_str(), &actor.id, &before];
     transaction.query_one(&statement, &parameters).await?.try_get(0)
 }
 

@@ -19,7 +19,8 @@ use tokio_postgres::types::{Json, ToSql};
 use uuid::Uuid;
 
 use crate::contract::wire::Actor;
-use crate::domain::lifecycle::SatelliteId;
+use crate::contract::word::Word;
+use crate::domain::lifecycle::{Event, SatelliteId};
 use crate::log;
 use crate::platform::database::Database;
 use crate::registry::assignments;
@@ -44,7 +45,7 @@ pub struct Known {
     /// Its agent's version.
     pub version: Option<String>,
     /// The last edge there.
-    pub last_event: Option<String>,
+    pub last_event: Option<Event>,
     /// The last heartbeat there.
     pub last_heartbeat_at: Option<OffsetDateTime>,
     /// When it was registered there.
@@ -135,7 +136,7 @@ struct Here {
     imported: bool,
     described: NewSatellite,
     about: (Option<String>, Vec<String>, OffsetDateTime),
-    there: (Option<String>, Option<OffsetDateTime>),
+    there: (Option<Word<Event>>, Option<OffsetDateTime>),
     /// The token was not changed here since it was copied.
     token_is_theirs: bool,
     imported_token_hash: Option<TokenHash>,
@@ -210,7 +211,7 @@ impl Here {
     fn is(&self, known: &Known) -> bool {
         self.described == known.described
             && self.about == (known.version.clone(), known.capabilities.clone(), known.created_at)
-            && self.there == (known.last_event.clone(), known.last_heartbeat_at)
+            && self.there == (known.last_event.map(Word::Known), known.last_heartbeat_at)
             && self.imported_token_hash.as_ref() == Some(&known.token_hash)
             && self.new_assignments(known).is_none()
     }
@@ -263,7 +264,7 @@ async fn write(
     let (write, remember) =
         (transaction.prepare_cached(WRITE).await?, transaction.prepare_cached(REMEMBER).await?);
     let (head, now) = log::transaction::lock_head(transaction).await?;
-    let actor = Actor { kind: "system".to_owned(), id: "import checkstack".to_owned() };
+    let actor = Actor::checkstack_import();
     for (known, done) in batch.iter().zip(decided) {
         let action = match done {
             Done::Created => "created",
@@ -282,7 +283,7 @@ async fn write(
             &known.version,
             &known.created_at,
             &before.is_none_or(|here| here.token_is_theirs),
-            &known.last_event,
+            &known.last_event.map(Event::as_str),
             &known.last_heartbeat_at,
             &now,
         ];
@@ -305,7 +306,7 @@ async fn write(
         let was = before.map(|here| Json(described(&here.described)));
         let is = Json(described(&known.described));
         let parameters: [&(dyn ToSql + Sync); 8] =
-            [&head, &now, &known.id, &action, &actor.kind, &actor.id, &was, &is];
+            [&head, &now, &known.id, &action, &actor.kind.as_str(), &actor.id, &was, &is];
         transaction.execute(&remember, &parameters).await?;
     }
     Ok(())

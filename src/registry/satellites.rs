@@ -19,6 +19,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::contract::wire::{Actor, ImportedJson, SatelliteJson, Timestamp};
+use crate::contract::word::Word;
 use crate::domain::lifecycle::{Event, SatelliteId, Session};
 use crate::domain::liveness::{self, Status};
 use crate::log;
@@ -265,7 +266,7 @@ pub async fn create(
         &new.offline_threshold_ms,
         &head,
         &now,
-        &actor.kind,
+        &actor.kind.as_str(),
         &actor.id,
     ];
     transaction.execute(&statement, &parameters).await?;
@@ -356,9 +357,10 @@ fn from_row(row: &Row, default: Duration) -> Result<SatelliteJson, tokio_postgre
     let heard: Option<OffsetDateTime> = row.try_get("heard_at")?;
     let Json(tags) = row.try_get("tags")?;
     // A tombstone's is not told: the id was registered again and has not connected since.
-    let last_event = row.try_get::<_, Option<String>>("last_event")?;
+    let last_event = row.try_get::<_, Option<Word<Event>>>("last_event")?;
     // Who was given up stays so until heard again.
-    let counts = heard.filter(|_| last_event.as_deref() == Some(Event::Connected.as_str()));
+    let counts =
+        heard.filter(|_| last_event.as_ref().is_some_and(|event| *event == Event::Connected));
     let sight = watermark::sight_of(row, default)?;
     let threshold = liveness::threshold(own, default);
     let status = liveness::status(counts, sight.observed_at, threshold, &sight);
@@ -369,10 +371,10 @@ fn from_row(row: &Row, default: Duration) -> Result<SatelliteJson, tokio_postgre
         tags,
         capabilities: row.try_get("capabilities")?,
         version: row.try_get("version")?,
-        status: status.as_str().to_owned(),
+        status: status.into(),
         last_heartbeat_at: heartbeat.map(Timestamp::new),
         last_seen_at: heartbeat.map(Timestamp::new),
-        last_event: last_event.filter(|event| event != Event::Removed.as_str()),
+        last_event: last_event.filter(|event| *event != Event::Removed),
         flapping: row.try_get("flapping")?,
         offline_threshold_ms: own,
         created_at: Timestamp::new(row.try_get("created_at")?),
@@ -483,7 +485,7 @@ pub async fn rotate(
     let before: i64 = row.try_get("token_version")?;
     let (head, now) = log::transaction::lock_head(&transaction).await?;
     let parameters: [&(dyn ToSql + Sync); 7] =
-        [&id, &digest, &head, &now, &actor.kind, &actor.id, &before];
+        [&id, &digest, &head, &now, &actor.kind.as_str(), &actor.id, &before];
     transaction.execute(&statement, &parameters).await?;
     transaction.commit().await?;
     // In a later statement: a connect that the update waited for is seen.

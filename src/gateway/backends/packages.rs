@@ -22,6 +22,7 @@ use tracing::{debug, warn};
 
 use blobs::{Blob, Blobs, Part};
 
+use crate::ingress::log_gate::LogGate;
 use crate::platform::metrics::Metrics;
 
 pub mod blobs;
@@ -133,6 +134,8 @@ pub struct Known {
 /// The way to the backend.
 pub struct Packages {
     nats: async_nats::Client,
+    /// What is told of questions that cannot be answered.
+    complaints: Arc<LogGate>,
     metrics: Metrics,
     /// When the backend was asked for the hash. Whoever asks meanwhile waits for the same answer.
     asked_at: Mutex<Option<Instant>>,
@@ -144,9 +147,15 @@ pub struct Packages {
 
 impl Packages {
     /// Over this connection; packages of at most so many bytes, in base64.
-    pub fn new(nats: async_nats::Client, largest: usize, metrics: Metrics) -> Packages {
+    pub fn new(
+        nats: async_nats::Client,
+        largest: usize,
+        complaints: Arc<LogGate>,
+        metrics: Metrics,
+    ) -> Packages {
         Packages {
             nats,
+            complaints,
             metrics,
             asked_at: Mutex::new(None),
             known: watch::Sender::default(),
@@ -172,7 +181,12 @@ impl Packages {
             let fetch = async move {
                 let fetched = timeout(BLOB_TIMEOUT, packages.fetch(&integrity)).await;
                 fetched.unwrap_or_else(|_| {
-                    warn!(?integrity, "a script package took more than {BLOB_TIMEOUT:?}");
+                    if let Some(left_out) = packages.complaints.pass(Instant::now()) {
+                        warn!(
+                            ?integrity,
+                            left_out, "a script package took more than {BLOB_TIMEOUT:?}"
+                        );
+                    }
                     None
                 })
             };
@@ -187,11 +201,14 @@ impl Packages {
         let Some(data) = first.data else { return Some(Blob::Missing) };
         let total = first.total.unwrap_or(data.len());
         let Some(mut message) = self.blobs.begin(integrity, total).await else {
-            warn!(
-                ?integrity,
-                bytes = total,
-                "a script package is larger than GROUNDSTATION_MAX_BLOB_BYTES"
-            );
+            if let Some(left_out) = self.complaints.pass(Instant::now()) {
+                warn!(
+                    ?integrity,
+                    bytes = total,
+                    left_out,
+                    "a script package is larger than GROUNDSTATION_MAX_BLOB_BYTES"
+                );
+            }
             return None;
         };
         let mut part = data;
@@ -199,7 +216,9 @@ impl Packages {
             let Some(offset) = message.offset() else { return Some(Blob::Message(message.end())) };
             part = self.part(integrity, offset).await?.data.unwrap_or_default();
         }
-        warn!(?integrity, "the parts of a script package do not go together");
+        if let Some(left_out) = self.complaints.pass(Instant::now()) {
+            warn!(?integrity, left_out, "the parts of a script package do not go together");
+        }
         None
     }
 
@@ -291,7 +310,11 @@ impl Packages {
                     known.announced += 1;
                 });
             }
-            Err(error) => warn!(%error, "a message on {CHANGED} is not what it should be"),
+            Err(error) => {
+                if let Some(left_out) = self.complaints.pass(Instant::now()) {
+                    warn!(%error, left_out, "a message on {CHANGED} is not what it should be");
+                }
+            }
         }
     }
 
@@ -331,7 +354,9 @@ impl Packages {
         match serde_json::from_slice(&message.payload) {
             Ok(answer) => (Some(answer), "answered"),
             Err(error) => {
-                warn!(%subject, %error, "an answer is not what it should be");
+                if let Some(left_out) = self.complaints.pass(Instant::now()) {
+                    warn!(%subject, %error, left_out, "an answer is not what it should be");
+                }
                 (None, "malformed")
             }
         }

@@ -36,6 +36,7 @@ use crate::domain::lifecycle::SatelliteId;
 use crate::gateway::backends::body;
 use crate::gateway::intake::MAX_MESSAGE_BYTES;
 use crate::ingress::bucket::Rate;
+use crate::ingress::log_gate::LogGate;
 use crate::platform::database::{Database, Failed};
 use crate::platform::metrics::Metrics;
 use crate::registry::assignments;
@@ -339,6 +340,8 @@ pub struct Publisher {
     pub nats: async_nats::Client,
     /// Where the assignments in force are.
     pub database: Database,
+    /// What is told of results that are not passed on.
+    pub complaints: Arc<LogGate>,
     /// What it counts.
     pub metrics: Metrics,
 }
@@ -400,11 +403,6 @@ impl Publisher {
                 Err(_) => tokio::time::sleep(PAUSE).await,
             }
         }
-        let lost = self.results.len();
-        if lost > 0 {
-            warn!(lost, "the pod ends with results that were not delivered");
-        }
-        self.tell_dropped();
     }
 
     /// Those of whom the most were dropped are named.
@@ -460,8 +458,10 @@ impl Publisher {
                 allowed.push(self.as_far_as_it_goes(finding));
             } else {
                 self.metrics.result("revoked");
-                info!(satellite = %finding.satellite, config = %finding.config_id,
-                    "a result whose assignment was revoked was dropped");
+                if let Some(left_out) = self.complaints.pass(Instant::now()) {
+                    info!(satellite = %finding.satellite, config = %finding.config_id, left_out,
+                        "a result whose assignment was revoked was dropped");
+                }
             }
         }
         let left = self.publish(jetstream, allowed).await;
@@ -534,8 +534,10 @@ impl Publisher {
                 }
                 Ok(Err(error)) if error.kind() == PublishErrorKind::MaxPayloadExceeded => {
                     self.metrics.result("too_large");
-                    error!(satellite = %finding.satellite, bytes = finding.body.len(),
-                        "a result is larger than the NATS server takes: dropped");
+                    if let Some(left_out) = self.complaints.pass(Instant::now()) {
+                        error!(satellite = %finding.satellite, bytes = finding.body.len(), left_out,
+                            "a result is larger than the NATS server takes: dropped");
+                    }
                     None
                 }
                 Ok(Err(error)) => {
@@ -546,6 +548,17 @@ impl Publisher {
             }
         });
         join_all(acknowledged).await.into_iter().flatten().collect()
+    }
+}
+
+/// Also where the pod's deadline cuts it off.
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        let lost = self.results.len();
+        if lost > 0 {
+            warn!(lost, "the pod ends with results that were not delivered");
+        }
+        self.tell_dropped();
     }
 }
 

@@ -15,7 +15,6 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::json;
 use thiserror::Error;
-use tracing::warn;
 
 /// The subject of the responder.
 const SUBJECT: &str = "secrets.resolve";
@@ -39,14 +38,33 @@ pub enum Unresolved {
     #[error("Secret not found: {0}")]
     NotFound(String),
     /// It is there, and cannot be used.
-    #[error("Secret cannot be read: {0}")]
-    Unreadable(String),
+    #[error("Secret cannot be read: {name}")]
+    Unreadable {
+        /// Which.
+        name: String,
+        /// Why, for operators alone.
+        why: String,
+    },
     /// There is neither a folder nor a responder.
     #[error("No secrets provider is configured")]
     NoProvider,
-    /// The responder did not answer in time, or not as it should.
+    /// The responder did not answer in time.
     #[error("The secrets provider does not answer")]
     NoAnswer,
+    /// It did not answer as it should: for a satellite that is the same.
+    #[error("The secrets provider does not answer")]
+    Malformed,
+}
+
+impl Unresolved {
+    /// What operators may want to hear of it, and satellites not; none where there is nothing to mend here.
+    pub fn why(&self) -> Option<&str> {
+        match self {
+            Unresolved::Unreadable { why, .. } => Some(why),
+            Unresolved::Malformed => Some("the answer on secrets.resolve is not what it should be"),
+            Unresolved::NotFound(_) | Unresolved::NoProvider | Unresolved::NoAnswer => None,
+        }
+    }
 }
 
 /// Whether this can be the name of a secret: never a path, never hidden.
@@ -110,10 +128,8 @@ fn read_all(folder: &Path, names: BTreeSet<String>) -> Result<Values, Unresolved
 /// Kubernetes mounts each secret as a link to a file below the folder, and swaps a link in between
 /// to change all of them at once: so links are followed, and where they lead must be in the folder.
 fn read(folder: &Path, name: &str) -> Result<SecretString, Unresolved> {
-    let unreadable = |why: &str| {
-        warn!(secret = %name, "a secret cannot be read: {why}");
-        Unresolved::Unreadable(name.to_owned())
-    };
+    let unreadable =
+        |why: &str| Unresolved::Unreadable { name: name.to_owned(), why: why.to_owned() };
     let root = folder.canonicalize().map_err(|error| unreadable(&error.to_string()))?;
     let path = match root.join(name).canonicalize() {
         Ok(path) => path,
@@ -164,15 +180,13 @@ async fn ask(nats: &async_nats::Client, names: BTreeSet<String>) -> Result<Value
     };
     // The parser's own words would quote what it read.
     let Ok(mut answer) = serde_json::from_slice::<Answer>(&message.payload) else {
-        warn!("the answer on {SUBJECT} is not what it should be");
-        return Err(Unresolved::NoAnswer);
+        return Err(Unresolved::Malformed);
     };
     names
         .into_iter()
         .map(|name| match answer.secrets.remove(&name).flatten() {
             Some(value) if value.expose_secret().len() > MAX_BYTES => {
-                warn!(secret = %name, "a secret of the responder is too large");
-                Err(Unresolved::Unreadable(name))
+                Err(Unresolved::Unreadable { name, why: "the responder's is too large".to_owned() })
             }
             Some(value) => Ok((name, value)),
             None => Err(Unresolved::NotFound(name)),

@@ -12,6 +12,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Known, SOURCE_TIMEOUT, TokenHash, connect};
+use crate::contract::word::Word;
+use crate::domain::lifecycle::Event;
 use crate::platform::database::describe;
 use crate::registry::assignments;
 use crate::registry::satellites::NewSatellite;
@@ -280,8 +282,8 @@ fn satellite(row: &postgres::Row) -> Result<Result<Known, String>, postgres::Err
         let forms = "token_hash must be a bcrypt hash ($2a$, $2b$ or $2y$, cost 04 to 31)";
         return Ok(Err(forms.to_owned()));
     };
-    let last_event: Option<String> = row.try_get("last_event")?;
-    let known = ["connected", "disconnected", "heartbeat_lost"];
+    let last_event: Option<Word<Event>> = row.try_get("last_event")?;
+    let last_event = last_event.and_then(|event| event.known());
     let created_at: OffsetDateTime = row.try_get("created_at")?;
     Ok(Ok(Known {
         id: row.try_get("id")?,
@@ -289,7 +291,7 @@ fn satellite(row: &postgres::Row) -> Result<Result<Known, String>, postgres::Err
         token_hash,
         capabilities: words(row.try_get("capabilities")?),
         version: row.try_get::<_, Option<String>>("version")?.filter(|text| fits(text)),
-        last_event: last_event.filter(|event| known.contains(&event.as_str())),
+        last_event: last_event.filter(|event| *event != Event::Removed),
         last_heartbeat_at: row.try_get("last_heartbeat_at")?,
         created_at,
         assignments: None,

@@ -144,7 +144,7 @@ pub async fn change(
             &after.offline_threshold_ms,
             &head,
             &now,
-            &actor.kind,
+            &actor.kind.as_str(),
             &actor.id,
         ];
         transaction.execute(&statement, &parameters).await?;

@@ -48,10 +48,24 @@ fn a_secret_is_read_as_kubernetes_mounts_it_and_again_when_it_is_swapped() {
     assert_eq!(mounted.read("TOKEN"), Ok("newer".to_owned()));
 }
 
+fn unreadable(name: &str, why: &str) -> Unresolved {
+    Unresolved::Unreadable { name: name.to_owned(), why: why.to_owned() }
+}
+
+/// Operators are told why, in the log, and satellites which.
+#[test]
+fn why_a_secret_cannot_be_read_is_not_for_satellites() {
+    let unreadable = unreadable("TOKEN", "it is not text");
+    assert_eq!(unreadable.to_string(), "Secret cannot be read: TOKEN");
+    assert_eq!(unreadable.why(), Some("it is not text"));
+    assert_eq!(Unresolved::Malformed.to_string(), Unresolved::NoAnswer.to_string());
+    assert_eq!(Unresolved::NotFound("TOKEN".to_owned()).why(), None);
+}
+
 #[test]
 fn a_link_that_leads_out_of_the_folder_is_not_followed() {
     let mounted = Mounted::new();
-    let unreadable = |name: &str| Err(Unresolved::Unreadable(name.to_owned()));
+    let unreadable = |name: &str| Err(unreadable(name, "its link leads out of the folder"));
     symlink("../outside", mounted.root().join("relative")).expect("a link");
     symlink(mounted.0.join("outside"), mounted.root().join("absolute")).expect("a link");
     symlink("..", mounted.root().join("parent")).expect("a link");
@@ -74,8 +88,10 @@ fn what_is_no_secret_is_refused() {
     fs::write(root.join("fits"), "x".repeat(MAX_BYTES)).expect("a file");
     fs::write(root.join("binary"), [0xff, 0xfe]).expect("a file");
     fs::create_dir(root.join("folder")).expect("a folder");
-    for name in ["large", "binary", "folder"] {
-        assert_eq!(mounted.read(name), Err(Unresolved::Unreadable(name.to_owned())));
+    for (name, why) in
+        [("large", "it is too large"), ("binary", "it is not text"), ("folder", "it is not a file")]
+    {
+        assert_eq!(mounted.read(name), Err(unreadable(name, why)));
     }
     assert_eq!(mounted.read("fits").map(|value| value.len()), Ok(MAX_BYTES));
     assert_eq!(mounted.read("absent"), Err(Unresolved::NotFound("absent".to_owned())));

@@ -3,7 +3,8 @@ use uuid::Uuid;
 
 use super::*;
 use crate::contract::wire::{Actor, StateJson};
-use crate::domain::lifecycle::{Revision, SatelliteId, Session};
+use crate::domain::lifecycle::{Event, Reason, Revision, SatelliteId, Session};
+use crate::domain::liveness::Status;
 use crate::log::ChangeId;
 
 /// A log of positions 1 to this.
@@ -21,16 +22,16 @@ fn entry(position: i64) -> Entry {
         revision: Revision(position),
         change: ChangeId(Uuid::from_u128(position as u128)),
         satellite: SatelliteId(Uuid::from_u128(7)),
-        event: "connected".to_owned(),
-        reason: "connect".to_owned(),
+        event: Event::Connected.into(),
+        reason: Reason::Connect.into(),
         session: Session(position),
         prev: None,
         next: Some(StateJson {
-            status: "online".to_owned(),
+            status: Status::Online.into(),
             name: "edge".to_owned(),
             region: "eu".to_owned(),
             last_seen_at: None,
-            last_event: Some("connected".to_owned()),
+            last_event: Some(Event::Connected.into()),
             flapping: false,
         }),
         actor: Actor::system(),

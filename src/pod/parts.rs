@@ -1,0 +1,327 @@
+//! The parts of a pod: built from what they share, and spawned.
+
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::task::TaskTracker;
+
+use super::config::Config;
+use super::doors::Doors;
+use super::running::{Running, Signals};
+use super::stores::Stores;
+use crate::api::micro::Micro;
+use crate::api::stream::Streams;
+use crate::api::{self, Api};
+use crate::domain::lifecycle::Position;
+use crate::gateway::backends::Backends;
+use crate::gateway::backends::packages::Packages;
+use crate::gateway::backends::results::{Publisher, Results};
+use crate::gateway::backends::secrets::Provider;
+use crate::gateway::room::Room;
+use crate::gateway::{self, Gateway};
+use crate::ingress::listener::{self, Door};
+use crate::ingress::log_gate::LogGate;
+use crate::log::append::{self, Appender, Log};
+use crate::log::continuity;
+use crate::log::request::Appended;
+use crate::log::retention::{Keeper, Retention};
+use crate::log::seal::Sealer;
+use crate::log::transaction::Rules;
+use crate::platform::batch_loader::Lookup;
+use crate::platform::health::Health;
+use crate::platform::metrics::Metrics;
+use crate::presence::flusher::Flusher;
+use crate::presence::monitor::Monitor;
+use crate::presence::probe::Probe;
+use crate::registry::credentials::Credentials;
+use crate::sessions::budgets::Budgets;
+use crate::sessions::changes::{Changed, Changes};
+use crate::sessions::heartbeats::Heartbeats;
+use crate::sessions::peers::{self, Peers};
+use crate::sessions::table::SessionTable;
+use crate::stream::relay::Relay;
+
+/// Changes by administrators that have a connection at once: each may wait for a satellite's row, and
+/// the log's own work needs the others.
+const CHANGES_AT_ONCE: usize = 2;
+
+/// Questions of satellites that have a connection at once.
+const QUESTIONS_AT_ONCE: usize = 2;
+
+/// What the parts of a pod share.
+pub struct Pod<'a> {
+    config: &'a Config,
+    stores: Stores,
+    nats: async_nats::Client,
+    metrics: Metrics,
+    health: Arc<Health>,
+    heartbeats: Arc<Heartbeats>,
+    sessions: Arc<SessionTable>,
+    /// The way into the log.
+    log: Log,
+    /// How far the log is, as far as this pod knows.
+    head: watch::Sender<Position>,
+    changed: Changed,
+    results: Arc<Results>,
+    packages: Arc<Packages>,
+    /// What is told of what satellites do and ask.
+    complaints: Arc<LogGate>,
+    signals: Signals,
+}
+
+/// The other end of the way into the log, and what it tells the other pods.
+pub struct LogEnd {
+    appender: Appender,
+    announcements: mpsc::Receiver<Appended>,
+}
+
+impl<'a> Pod<'a> {
+    /// Puts it together; nothing of it runs yet.
+    pub fn new(
+        config: &'a Config,
+        stores: Stores,
+        nats: async_nats::Client,
+        metrics: Metrics,
+    ) -> (Pod<'a>, LogEnd) {
+        let (health, heartbeats) = (Arc::new(Health::default()), Arc::new(Heartbeats::default()));
+        let (head, _) = watch::channel(Position::ZERO);
+        let (announce, announcements) = mpsc::channel(peers::QUEUE);
+        let rules = Rules {
+            default_threshold: config.offline_threshold,
+            flapping: config.flapping,
+            pod: stores.number,
+        };
+        let (log, appender) = append::appender(
+            stores.database.clone(),
+            rules,
+            head.clone(),
+            announce,
+            health.clone(),
+            metrics.clone(),
+        );
+        let complaints = Arc::new(LogGate::new(gateway::COMPLAINTS_TOLD));
+        let packages =
+            Packages::new(nats.clone(), config.max_blob_bytes, complaints.clone(), metrics.clone());
+        let pod = Pod {
+            config,
+            sessions: SessionTable::new(heartbeats.clone(), metrics.clone()),
+            results: Arc::new(Results::new(config.door.results, metrics.clone())),
+            packages: Arc::new(packages),
+            complaints,
+            changed: Changed::default(),
+            signals: Signals::default(),
+            stores,
+            nats,
+            metrics,
+            health,
+            heartbeats,
+            log,
+            head,
+        };
+        (pod, LogEnd { appender, announcements })
+    }
+
+    /// Spawns all of it. Nothing of the way into the log is kept here: it ends with the last part that has
+    /// an edge for it.
+    pub async fn spawn(self, log: LogEnd, doors: Doors) -> anyhow::Result<Running> {
+        let changes = Changes::begin(
+            self.stores.database.clone(),
+            self.nats.clone(),
+            self.sessions.clone(),
+            self.changed.clone(),
+        )
+        .await?;
+        let gateway = self.gateway(doors.door.clone());
+        let api = self.api(doors.door.clone());
+        let past = continuity::watch(self.stores.database.clone(), self.signals.stop.clone());
+        let (past, appender) = (tokio::spawn(past), tokio::spawn(log.appender.run()));
+        let mut parts = JoinSet::new();
+        self.spawn_presence(&mut parts);
+        self.spawn_followers_of_the_log(&mut parts);
+        self.spawn_exchange_with_pods(&mut parts, log.announcements, changes);
+        self.spawn_exchange_with_backends(&mut parts, &gateway);
+        self.spawn_upkeep(&mut parts, &doors.door);
+        let micro =
+            Micro { api: api.clone(), nats: self.nats.clone(), pod: self.config.pod.clone() };
+        parts.spawn(micro.run(self.signals.stop.clone()));
+        let sockets = gateway.sockets.clone();
+        let routes = api::routes(api.clone()).merge(gateway::routes(gateway));
+        let requests = doors.serve(routes, api::ops_routes(api), &self.signals.stop_http);
+        let (signals, health) = (self.signals, self.health);
+        Ok(Running { signals, health, sockets, requests, parts, appender, past })
+    }
+
+    fn gateway(&self, door: Arc<Door>) -> Arc<Gateway> {
+        let (config, metrics) = (self.config, &self.metrics);
+        let backends = Backends::new(
+            self.results.clone(),
+            self.packages.clone(),
+            Provider::new(config.secrets_dir.clone(), self.nats.clone()),
+            self.stores.database.lane(QUESTIONS_AT_ONCE),
+            self.nats.clone(),
+            self.complaints.clone(),
+            metrics.clone(),
+        );
+        let room = Room::new(
+            config.door.large_message_bytes,
+            config.door.max_message_bytes,
+            config.door.large_message_timeout,
+            metrics.clone(),
+        );
+        Arc::new(Gateway {
+            credentials: Credentials::new(self.stores.database.clone()),
+            standing: Lookup::new(&self.stores.database),
+            backends: Arc::new(backends),
+            log: self.log.clone(),
+            heartbeats: self.heartbeats.clone(),
+            sessions: self.sessions.clone(),
+            health: self.health.clone(),
+            metrics: metrics.clone(),
+            sockets: TaskTracker::new(),
+            drain: self.signals.drain.clone(),
+            drain_spread: config.drain.spread,
+            default_threshold: config.offline_threshold,
+            room,
+            door,
+            connects: Mutex::new(Budgets::new(config.door.connects)),
+            refusals: LogGate::new(listener::REFUSALS_TOLD),
+            complaints: self.complaints.clone(),
+        })
+    }
+
+    fn api(&self, door: Arc<Door>) -> Arc<Api> {
+        let (config, reads) = (self.config, &self.stores.reads);
+        let streams = Streams::new(
+            config.streams,
+            reads,
+            self.head.subscribe(),
+            self.signals.drain.clone(),
+            self.metrics.clone(),
+        );
+        Arc::new(Api {
+            writes: self.stores.database.lane(CHANGES_AT_ONCE),
+            reads: reads.clone(),
+            scans: reads.lane(config.reads.of_many_rows()),
+            log: self.log.clone(),
+            access: config.access.clone(),
+            door,
+            wrong_tokens: LogGate::new(listener::REFUSALS_TOLD),
+            default_threshold: config.offline_threshold,
+            health: self.health.clone(),
+            changed: self.changed.clone(),
+            metrics: self.metrics.clone(),
+            streams: Arc::new(streams),
+        })
+    }
+
+    /// Who is there: written, judged, and told that it can be.
+    fn spawn_presence(&self, parts: &mut JoinSet<()>) {
+        let (config, stores) = (self.config, &self.stores);
+        let flusher = Flusher {
+            pod: stores.number,
+            default_threshold: config.offline_threshold,
+            vouch_window: config.vouch_window,
+            reconcile_interval: config.heartbeat_interval,
+            heartbeats: self.heartbeats.clone(),
+            sessions: self.sessions.clone(),
+            database: stores.database.clone(),
+            log: self.log.clone(),
+            metrics: self.metrics.clone(),
+        };
+        let monitor = Monitor {
+            pod: stores.number,
+            database: stores.database.clone(),
+            sessions: self.sessions.clone(),
+            log: self.log.clone(),
+            interval: config.sweep_interval,
+            default_threshold: config.offline_threshold,
+            heartbeat_interval: config.heartbeat_interval,
+            brown_out: config.brown_out,
+            health: self.health.clone(),
+            metrics: self.metrics.clone(),
+        };
+        let probe = Probe {
+            health: self.health.clone(),
+            name: config.pod.clone(),
+            pod: stores.number,
+            vouch_window: config.vouch_window,
+            database: stores.database.clone(),
+            reads: stores.reads.clone(),
+            partition_width: config.partition_width,
+            nats: self.nats.clone(),
+            metrics: self.metrics.clone(),
+        };
+        parts.spawn(flusher.run(self.signals.stop.clone()));
+        parts.spawn(monitor.run(self.signals.stop.clone()));
+        parts.spawn(probe.run(self.signals.stop.clone()));
+    }
+
+    /// What is made of the log: the stream, and seals.
+    fn spawn_followers_of_the_log(&self, parts: &mut JoinSet<()>) {
+        let relay = Relay {
+            pod: self.config.pod.clone(),
+            database: self.stores.database.clone(),
+            nats: self.nats.clone(),
+            head: self.head.subscribe(),
+            health: self.health.clone(),
+            metrics: self.metrics.clone(),
+        };
+        let sealer = Sealer {
+            database: self.stores.database.clone(),
+            head: self.head.subscribe(),
+            interval: self.config.seal_interval,
+            metrics: self.metrics.clone(),
+        };
+        parts.spawn(relay.run(self.signals.stop.clone()));
+        parts.spawn(sealer.run(self.signals.stop.clone()));
+    }
+
+    /// What pods tell each other, and what administrators told another one.
+    fn spawn_exchange_with_pods(
+        &self,
+        parts: &mut JoinSet<()>,
+        announcements: mpsc::Receiver<Appended>,
+        changes: Changes,
+    ) {
+        let peers = Peers {
+            nats: self.nats.clone(),
+            announcements,
+            head: self.head.clone(),
+            sessions: self.sessions.clone(),
+            database: self.stores.database.clone(),
+        };
+        parts.spawn(peers.run(self.signals.stop.clone()));
+        parts.spawn(changes.run(self.signals.stop.clone()));
+    }
+
+    /// What satellites report and need, on its way between them and other backends.
+    fn spawn_exchange_with_backends(&self, parts: &mut JoinSet<()>, gateway: &Gateway) {
+        let publisher = Publisher {
+            results: self.results.clone(),
+            nats: self.nats.clone(),
+            database: self.stores.database.clone(),
+            complaints: self.complaints.clone(),
+            metrics: self.metrics.clone(),
+        };
+        parts.spawn(publisher.run(self.signals.stop.clone()));
+        parts.spawn(self.packages.clone().listen(self.signals.stop.clone()));
+        let (wanted, nats) = (gateway.backends.wanted.clone(), self.nats.clone());
+        let stop = self.signals.stop.clone();
+        parts.spawn(async move { wanted.watch(&nats, stop).await });
+    }
+
+    /// What is followed or done from time to time, where it is set.
+    fn spawn_upkeep(&self, parts: &mut JoinSet<()>, door: &Door) {
+        let (config, stop) = (self.config, &self.signals.stop);
+        if let Some(tls) = door.tls() {
+            let every = config.door.tls_reload_interval;
+            parts.spawn(tls.clone().follow(every, self.metrics.clone(), stop.clone()));
+        }
+        if let Some(older_than) = config.retention {
+            let (database, archive) = (self.stores.database.clone(), config.archive.clone());
+            let retention = Retention { database, older_than, archive };
+            parts.spawn(Keeper { retention, metrics: self.metrics.clone() }.run(stop.clone()));
+        }
+    }
+}

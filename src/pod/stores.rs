@@ -1,0 +1,43 @@
+//! What a pod keeps nothing without: its database, looked at before anything begins.
+
+use anyhow::Context;
+use deadpool_postgres::Object;
+
+use super::config::Config;
+use crate::log::rights;
+use crate::log::watermark::{self, PodNumber};
+use crate::platform::database::Database;
+use crate::platform::metrics::Metrics;
+use crate::platform::migrations;
+
+/// The database, twice: readers do not wait for writers.
+pub struct Stores {
+    /// For everything that writes.
+    pub database: Database,
+    /// For whoever asks.
+    pub reads: Database,
+    /// This pod among all that ever signed on.
+    pub number: PodNumber,
+    /// What the database lets it do beyond what a pod needs.
+    pub rights: Vec<String>,
+}
+
+impl Stores {
+    /// Looks whether the database is as this version needs it, and signs on.
+    pub async fn open(config: &Config, metrics: &Metrics) -> anyhow::Result<Stores> {
+        let database = config.database.clone().for_writing().pool(&config.pod)?;
+        let database = database.counted(metrics.clone());
+        let reads = config.database.clone().for_writing().reads(&config.pod, &config.reads)?;
+        let reads = reads.counted(metrics.clone());
+        migrations::check(&database, &config.database).await?;
+        // These sessions too are what was asked for, and the first reader finds one open.
+        reads.check(&config.database).await?;
+        let look = async |client: &mut Object| rights::beyond_the_service(client).await;
+        let rights = database.run(look).await.context("cannot look at the rights")?;
+        let sign_on = async |client: &mut Object| {
+            watermark::sign_on(client, &config.pod, config.vouch_window).await
+        };
+        let number = database.run(sign_on).await.context("cannot sign on")?;
+        Ok(Stores { database, reads, number, rights })
+    }
+}
