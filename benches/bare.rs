@@ -10,6 +10,7 @@ use async_nats::jetstream::{self, context::PublishAckFuture, message::PublishMes
 use futures_util::StreamExt;
 use groundstation::stream::tail;
 
+use crate::cpu;
 use crate::stores::Stores;
 
 /// Rows in one bare INSERT: the most an append takes.
@@ -17,9 +18,17 @@ const BATCH: usize = 1_000;
 /// Bare publishes not acknowledged yet: as many as the relay has.
 const IN_FLIGHT: usize = 1_000;
 
-/// Rows a second when the log's newest `rows` are appended to a table like it, a thousand a commit,
+/// What a store does by itself.
+pub struct Bare {
+    /// Of them a second.
+    pub rate: f64,
+    /// Seconds of CPU for each, of all processes.
+    pub cpu: f64,
+}
+
+/// Rows when the log's newest `rows` are appended to a table like it, a thousand a commit,
 /// by pgbench with one connection.
-pub fn appends(stores: &Stores, rows: usize) -> f64 {
+pub fn appends(stores: &Stores, rows: usize) -> Bare {
     let mut sql = stores.sql();
     sql.batch_execute(
         "drop table if exists bare; create table bare (like entity_transitions including all);
@@ -36,10 +45,12 @@ pub fn appends(stores: &Stores, rows: usize) -> f64 {
           where t.position > batch.start and t.position <= batch.start + {batch};\n"
     );
     let batches = rows / batch;
+    let before = cpu::seconds();
     let tps = pgbench(stores, &script, &["-t", &batches.to_string()]);
+    let used = cpu::seconds() - before;
     let inserted: i64 = sql.query_one("select count(*) from bare", &[]).unwrap().get(0);
     assert_eq!(inserted as usize, batches * batch);
-    tps * batch as f64
+    Bare { rate: tps * batch as f64, cpu: used / inserted as f64 }
 }
 
 /// Transactions a second.
@@ -69,9 +80,9 @@ fn find_pgbench(stores: &Stores) -> PathBuf {
         .unwrap_or_else(|| "pgbench".into())
 }
 
-/// Messages a second when the stream's newest `count` are published to a stream of their own,
+/// Messages when the stream's newest `count` are published to a stream of their own,
 /// pipelined and without expectations.
-pub async fn publishes(nats: &async_nats::Client, count: usize) -> f64 {
+pub async fn publishes(nats: &async_nats::Client, count: usize) -> Bare {
     let context = jetstream::context::ContextBuilder::new()
         .max_ack_inflight(IN_FLIGHT + 1)
         .build(nats.clone());
@@ -84,7 +95,7 @@ pub async fn publishes(nats: &async_nats::Client, count: usize) -> f64 {
     context.delete_stream("BARE").await.ok();
     context.create_stream(config).await.expect("stream");
     let mut in_flight: VecDeque<PublishAckFuture> = VecDeque::new();
-    let began = Instant::now();
+    let (before, began) = (cpu::seconds(), Instant::now());
     for (headers, body) in messages {
         if in_flight.len() == IN_FLIGHT {
             in_flight.pop_front().expect("one").await.expect("ack");
@@ -95,7 +106,8 @@ pub async fn publishes(nats: &async_nats::Client, count: usize) -> f64 {
     for ack in in_flight {
         ack.await.expect("ack");
     }
-    count as f64 / began.elapsed().as_secs_f64()
+    let took = began.elapsed().as_secs_f64();
+    Bare { rate: count as f64 / took, cpu: (cpu::seconds() - before) / count as f64 }
 }
 
 async fn newest(context: &jetstream::Context, count: usize) -> Vec<(HeaderMap, bytes::Bytes)> {

@@ -79,5 +79,5 @@ async fn reads(stores: &Stores, ids: &[Uuid]) -> (f64, f64) {
 
 const EVERYBODY_CONNECTED_ONCE: &str = "
     insert into satellite_connections
-           (satellite_id, session, revision, position, last_event, last_heartbeat_at)
-    select id, 1, 1, 1, 'disconnected', null from satellites";
+           (satellite_id, session, revision, last_event, last_heartbeat_at)
+    select id, 1, 1, 'disconnected', null from satellites";

@@ -105,7 +105,7 @@ const WRITE: &str = r#"
 
 const PROJECT: &str = "
     insert into satellite_connections
-           (satellite_id, session, revision, position, last_event, last_heartbeat_at)
-    select distinct on (entity_id) entity_id, session, revision, position, event,
+           (satellite_id, session, revision, last_event, last_heartbeat_at)
+    select distinct on (entity_id) entity_id, session, revision, event,
            case event when 'connected' then occurred_at end
       from entity_transitions order by entity_id, position desc";

@@ -11,6 +11,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod bare;
+mod cpu;
 mod edges;
 mod engine;
 mod fleet;

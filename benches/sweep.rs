@@ -38,7 +38,7 @@ pub fn measure(scale: Scale) {
     let runtime = tokio::runtime::Runtime::new().expect("runtime");
     table::section("A sweep; bare: a plain count of the same rows");
     let due = runtime.block_on(sweeps_and_losses(scale, &stores));
-    let bare = bare::appends(&stores, due.count) / due.count as f64;
+    let bare = bare::appends(&stores, due.count).rate / due.count as f64;
     let what = format!("{} due together, until all are on the stream; bare append", due.count);
     compared(&what, seconds(due.took), seconds(1.0 / bare), due.took * bare, "1 s");
     note(&format!(
@@ -180,8 +180,8 @@ const REGISTER: &str = "
         select id, row_number() over () as n from new
     ), connected as (
         insert into satellite_connections
-               (satellite_id, session, revision, position, last_event, last_heartbeat_at, pod)
-        select id, 1, 1, 1, 'connected', now() + interval '1 hour',
+               (satellite_id, session, revision, last_event, last_heartbeat_at, pod)
+        select id, 1, 1, 'connected', now() + interval '1 hour',
                case when n <= $2::bigint then $3::int else $4::int end
           from numbered
     )

@@ -54,6 +54,7 @@ mod late_heartbeats;
 mod least_privilege;
 mod live_stream;
 mod locked_rows;
+mod log_lock;
 mod long_transactions;
 mod lookups;
 mod many_at_once;

@@ -55,7 +55,8 @@ async fn rows_that_do_not_follow_from_the_log_are_named_and_mended_and_heartbeat
     for ((id, _), damage) in open[1..].iter().zip(damages) {
         sql.execute(damage, &[id]).await.expect("damage");
     }
-    let unfounded = "insert into satellite_connections values (gen_random_uuid(), 1, 1, 1, 'disconnected', null)";
+    let unfounded =
+        "insert into satellite_connections values (gen_random_uuid(), 1, 1, 'disconnected', null)";
     sql.execute(unfounded, &[]).await.expect("damage");
 
     let checked = rebuild(&fleet, &["--check"]).await;

@@ -207,7 +207,7 @@ async fn a_database_restored_to_the_past_halts_the_relay_which_says_so_and_touch
         delete from entity_transitions where position = 2;
         alter table entity_transitions enable trigger all;
         update satellite_connections
-           set position = 1, revision = 1, last_event = 'connected', last_heartbeat_at = clock_timestamp()";
+           set revision = 1, last_event = 'connected', last_heartbeat_at = clock_timestamp()";
     fleet.sql().await.batch_execute(RESTORE).await.expect("restored");
 
     let second = fleet.pod("second").await;

@@ -80,8 +80,8 @@ const AROUND_THEIR_THRESHOLDS: &str = "
         select s.*, row_number() over (partition by offline_threshold_ms) - 1 as n from satellite s
     )
     insert into satellite_connections
-           (satellite_id, session, revision, position, last_event, last_heartbeat_at, pod)
-    select id, 1, 1, 1, 'connected',
+           (satellite_id, session, revision, last_event, last_heartbeat_at, pod)
+    select id, 1, 1, 'connected',
            $1::timestamptz
                - interval '1 millisecond' * (coalesce(offline_threshold_ms, 45000) - 300 + n / 6 * 120),
            (array(select number from pod order by number))[(n % 6 + 1)::int]

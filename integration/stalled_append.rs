@@ -12,8 +12,8 @@ use crate::harness::faults::{chance, repetitions};
 use crate::harness::relaying::come_and_go;
 use crate::harness::{CALM, Credentials, Fleet, Pod, Proxy, Satellite, eventually};
 
-/// A lock may be waited for, and a transaction may wait for its pod, for 4 s each; the rest is for
-/// a busy machine.
+/// A lock may be waited for (the log's for longer, but nobody has it for as long), and a transaction may wait
+/// for its pod, for 4 s each; the rest is for a busy machine.
 const HELD_UP: Duration = Duration::from_secs(4 + 4 + 3);
 
 /// How a pod comes to stand still.

@@ -79,8 +79,12 @@ create trigger the_log_is_never_truncated before truncate on entity_transitions
 --
 -- Time may be that of the head before (the clock may have been set back since), or the clock's; a minute
 -- is for a clock that is set back within the statement.
+--
+-- The new rows are found by their position. Planned once for any position, on a partition of which nothing is
+-- known yet, Postgres would read the whole of it instead, at each append and under the log's lock, until
+-- autovacuum has counted it: hence the two settings.
 create function check_that_positions_follow() returns trigger
-    language plpgsql set search_path from current as $$
+    language plpgsql set search_path from current set enable_seqscan = off set max_parallel_workers_per_gather = 0 as $$
 declare
     head record;
     rows record;
@@ -118,6 +122,19 @@ $$;
 
 create trigger positions_follow_on_the_head after insert on entity_transitions
     for each statement execute function check_that_positions_follow();
+
+-- The log's lock, for whoever appends. It waits for all that are before it, and each of them for its commit:
+-- with many pods that is longer than a lock is to be waited for otherwise, and giving up only to queue again helps
+-- nobody. It is less than a statement may take, so that the one who gives up says why.
+create function lock_log() returns void
+    language plpgsql set search_path from current set lock_timeout = '12s' as $$
+begin
+    perform pg_advisory_xact_lock(hashtextextended('groundstation: entity_transitions', 0));
+end
+$$;
+
+revoke all on function lock_log() from public;
+grant execute on function lock_log() to groundstation_service;
 
 -- Which ranges of positions have a partition. One that retention dropped keeps its row here: its positions
 -- stay used up, and the newest of them is the horizon, at and below which the log itself has no answer.

@@ -3,8 +3,12 @@
 -- page keeps room for the new row version (HOT updates). Rows survive a removal as a tombstone:
 -- sessions and revisions go on growing should an id come back.
 --
--- Four columns are bookkeeping like the heartbeat, not folded from the log. `vouched` says that the pod's own
--- row tells when the session was heard, see V6. `pod` holds the session. Once
+-- A row says which revision of its satellite is in it, and not at which position that is: an append writes it before it
+-- takes the log's lock, and so before it knows.
+--
+-- Five columns are bookkeeping like the heartbeat, not folded from the log. `vouched` says that the pod's own
+-- row tells when the session was heard, see V6. `flushed` is the number of the pod's newest flush that wrote the
+-- row since its last edge: one whose statement arrives late changes nothing. `pod` holds the session. Once
 -- the session is over that is 0, nobody: looking for the sessions that a pod has left behind does not pass
 -- over those that had ended before. The monitor sees to it for pods that are silent. `recent_edges` and
 -- `flapping_until` mark a satellite that comes and goes too often, and never silence it: the moments of its
@@ -14,19 +18,17 @@ create table satellite_connections (
     satellite_id      uuid          not null,
     session           bigint        not null,
     revision          bigint        not null,
-    position          bigint        not null,
     last_event        text          not null,
     last_heartbeat_at timestamptz,
     pod               integer,
     vouched           boolean       not null default false,
+    flushed           bigint        not null default 0,
     recent_edges      timestamptz[] not null default '{}',
     flapping_until    timestamptz,
     constraint one_connection_a_satellite primary key (satellite_id),
     constraint session_is_not_negative check (session >= 0),
     constraint revision_is_positive check (revision > 0),
-    constraint revision_is_not_beyond_position check (revision <= position),
-    constraint position_is_positive check (position > 0),
-    constraint position_and_session_were_given check (position < 1000000000000000 and session < 1000000000000000),
+    constraint revision_and_session_were_given check (revision < 1000000000000000 and session < 1000000000000000),
     constraint last_event_is_known check (last_event in ('connected', 'disconnected', 'heartbeat_lost', 'removed')),
     constraint a_clean_end_has_no_heartbeat check (last_event not in ('disconnected', 'removed') or last_heartbeat_at is null),
     constraint a_connected_session_is_not_nobodys check (pod <> 0 or last_event <> 'connected'),

@@ -22,6 +22,7 @@ use crate::domain::lifecycle::{
 
 pub mod append;
 pub mod canonical;
+mod columns;
 pub mod continuity;
 mod held;
 pub mod history;

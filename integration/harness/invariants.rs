@@ -55,27 +55,25 @@ impl Fleet {
 struct Row {
     session: i64,
     revision: i64,
-    position: i64,
     last_event: String,
 }
 
 async fn check_that_the_projection_is_the_fold_of_the_log(sql: &impl GenericClient) {
     let rows = sql.query("select * from entity_transitions order by position", &[]).await;
-    let mut folded: BTreeMap<Uuid, (i64, Connection)> = BTreeMap::new();
+    let mut folded: BTreeMap<Uuid, Connection> = BTreeMap::new();
     for row in rows.expect("the log can be read") {
         let transition = transition(&row);
         let id = transition.satellite.0;
-        let before = folded.get(&id).map(|(_, connection)| connection);
-        let after = lifecycle::project(before, &transition).expect("revisions follow each other");
-        folded.insert(id, (row.get("position"), after));
+        let after =
+            lifecycle::project(folded.get(&id), &transition).expect("revisions follow each other");
+        folded.insert(id, after);
     }
     let folded: BTreeMap<Uuid, Row> = folded
         .into_iter()
-        .map(|(id, (position, connection))| {
+        .map(|(id, connection)| {
             let row = Row {
                 session: connection.session.0,
                 revision: connection.revision.0,
-                position,
                 last_event: connection.last_event.as_str().to_owned(),
             };
             (id, row)
@@ -90,7 +88,6 @@ async fn check_that_the_projection_is_the_fold_of_the_log(sql: &impl GenericClie
             let row = Row {
                 session: row.get("session"),
                 revision: row.get("revision"),
-                position: row.get("position"),
                 last_event: row.get("last_event"),
             };
             (id, row)

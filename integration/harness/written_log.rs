@@ -81,11 +81,11 @@ const WRITE: &str = r#"
 
 const PROJECT: &str = "
     insert into satellite_connections
-           (satellite_id, session, revision, position, last_event, last_heartbeat_at)
-    select distinct on (entity_id) entity_id, session, revision, position, event,
+           (satellite_id, session, revision, last_event, last_heartbeat_at)
+    select distinct on (entity_id) entity_id, session, revision, event,
            case event when 'connected' then occurred_at end
       from entity_transitions order by entity_id, position desc
     on conflict (satellite_id) do update
-       set session = excluded.session, revision = excluded.revision, position = excluded.position,
+       set session = excluded.session, revision = excluded.revision,
            last_event = excluded.last_event, last_heartbeat_at = excluded.last_heartbeat_at,
            pod = nullif(satellite_connections.pod, 0)";

@@ -92,10 +92,7 @@ pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake
                 Err(_) => End::Panicked,
             };
             // Out of the table before the end is queued: what comes after it finds nobody.
-            match end {
-                End::Drain => entered.leave_connected(),
-                _ => drop(entered),
-            }
+            drop(entered);
             // It was here until now, and is to find room when it comes back.
             gateway.door.succeeded(client);
             end

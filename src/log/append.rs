@@ -6,10 +6,11 @@
 //!    locked; edges of a satellite that somebody else has locked are left out, and wait by themselves
 //!    ([`super::held`]);
 //! 2. decide each edge with [`crate::domain::lifecycle::next`], in the order they came;
-//! 3. take the log's lock; in a later statement read the head, insert at head + 1 …, update the
-//!    rows; commit.
+//! 3. update the rows; take the log's lock; in a later statement read the head, insert at head + 1 …; commit.
 //!
-//! Each numbered step but the second is one round trip. The log's lock is held until the commit is
+//! Each numbered step but the second is one round trip. The rows are this transaction's, so they are updated
+//! before the log's lock is had: under it is what has to be one after the other, and no more. It is waited for
+//! longer than other locks, because whoever gives up queues again. It is held until the commit is
 //! durable, so whoever takes it next sees every position before; a transaction that fails leaves
 //! no number used. "In a later statement" matters: under READ COMMITTED a statement reads as of
 //! its start, which for the statement that waited would be before the lock was granted.
@@ -298,6 +299,9 @@ impl Failure {
         // partition is a check violation without a constraint, and is mended by making one. A position
         // that is taken is no fault of the edge: whoever appended past the log's lock was faster.
         match error.as_db_error() {
+            Some(db) if is_of_the_logs_lock(db) => {
+                Failure::Transient(format!("the log's lock was not free in time: {text}"))
+            }
             Some(db) if *db.code() == SqlState::UNIQUE_VIOLATION && is_of_the_log(db) => {
                 Failure::Transient(text)
             }
@@ -308,6 +312,13 @@ impl Failure {
             _ => Failure::Transient(text),
         }
     }
+}
+
+/// Whether others had the log's lock for longer than anybody waits for it. Rows are not waited for, and what
+/// else is, is waited for outside of that function.
+fn is_of_the_logs_lock(error: &DbError) -> bool {
+    *error.code() == SqlState::LOCK_NOT_AVAILABLE
+        && error.where_().is_some_and(|context| context.contains("lock_log()"))
 }
 
 /// Whether an error is about the log's own table, or a partition of it.

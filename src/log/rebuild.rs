@@ -52,8 +52,6 @@ const MAX_NAMED: usize = 100;
 pub struct Row {
     /// The state of the connection.
     pub connection: Connection,
-    /// The newest transition that is in it.
-    pub position: Position,
 }
 
 impl Row {
@@ -68,7 +66,7 @@ impl Row {
             (_, (log, live)) => live == log,
         };
         let known = |row: &Row| Connection { last_heartbeat_at: None, ..row.connection.clone() };
-        beat && known(self) == known(live) && self.position == live.position
+        beat && known(self) == known(live)
     }
 
     /// What the live row is to be: a heartbeat that is newer than the log's survives on the same
@@ -98,7 +96,7 @@ impl Row {
             last_heartbeat_at: row.try_get("last_heartbeat_at")?,
             vouched_until: None,
         };
-        Ok((id, Row { connection, position: row.try_get("position")? }))
+        Ok((id, Row { connection }))
     }
 }
 
@@ -109,7 +107,7 @@ fn after(row: Option<&Row>, entry: &Entry) -> anyhow::Result<Row> {
     })?;
     let connection = lifecycle::project(row.map(|row| &row.connection), &transition)
         .with_context(|| format!("the log is damaged at position {}", entry.position.0))?;
-    Ok(Row { connection, position: entry.position })
+    Ok(Row { connection })
 }
 
 /// The fold of the log up to a position.
@@ -172,7 +170,7 @@ impl Fold {
                     format!("position {} was written by a newer groundstation", entry.position.0)
                 })?;
                 let connection = lifecycle::resume(&transition);
-                self.rows.insert(entry.satellite, Row { connection, position: entry.position });
+                self.rows.insert(entry.satellite, Row { connection });
             }
         }
     }
@@ -259,7 +257,7 @@ async fn compare(
 
 fn findings(differing: &Differing, fold: &Fold) -> Findings {
     let side = |row: Option<&Row>| {
-        row.map_or("no row".to_owned(), |Row { connection, .. }| {
+        row.map_or("no row".to_owned(), |Row { connection }| {
             let (event, session) = (connection.last_event.as_str(), connection.session.0);
             format!("{event}, session {session}, revision {}", connection.revision.0)
         })
@@ -364,13 +362,11 @@ async fn write(
     let ids: Vec<Uuid> = rows.iter().map(|(id, _)| id.0).collect();
     let sessions: Vec<i64> = rows.iter().map(|(_, row)| row.connection.session.0).collect();
     let revisions: Vec<i64> = rows.iter().map(|(_, row)| row.connection.revision.0).collect();
-    let positions: Vec<i64> = rows.iter().map(|(_, row)| row.position.0).collect();
     let events: Vec<&str> =
         rows.iter().map(|(_, row)| row.connection.last_event.as_str()).collect();
     let heartbeats: Vec<Option<OffsetDateTime>> =
         rows.iter().map(|(_, row)| row.connection.last_heartbeat_at).collect();
-    let parameters: [&(dyn ToSql + Sync); 6] =
-        [&ids, &sessions, &revisions, &positions, &events, &heartbeats];
+    let parameters: [&(dyn ToSql + Sync); 5] = [&ids, &sessions, &revisions, &events, &heartbeats];
     transaction.execute(REPLACE, &parameters).await.map(drop)
 }
 
@@ -388,14 +384,14 @@ const BOUND: &str = "
      where current_setting('server_version_num')::int >= 170000";
 
 const LIVE: &str = "
-    select satellite_id, session, revision, position, last_event, last_heartbeat_at
+    select satellite_id, session, revision, last_event, last_heartbeat_at
       from satellite_connections";
 
 const LOCK_SATELLITES: &str =
     "select from satellites where id = any($1) order by id for no key update";
 
 const LOCK_LIVE: &str = "
-    select satellite_id, session, revision, position, last_event, last_heartbeat_at
+    select satellite_id, session, revision, last_event, last_heartbeat_at
       from satellite_connections where satellite_id = any($1)
      order by satellite_id for update";
 
@@ -405,10 +401,10 @@ const DELETE: &str = "delete from satellite_connections where satellite_id = any
 /// who holds it.
 const REPLACE: &str = "
     insert into satellite_connections as c
-           (satellite_id, session, revision, position, last_event, last_heartbeat_at)
-    select * from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::timestamptz[])
+           (satellite_id, session, revision, last_event, last_heartbeat_at)
+    select * from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::text[], $5::timestamptz[])
     on conflict (satellite_id) do update
-       set session = excluded.session, revision = excluded.revision, position = excluded.position,
+       set session = excluded.session, revision = excluded.revision,
            last_event = excluded.last_event, last_heartbeat_at = excluded.last_heartbeat_at,
            pod = nullif(c.pod, 0),
            vouched = c.vouched and c.session = excluded.session and excluded.last_event = 'connected'";

@@ -1,4 +1,4 @@
-//! One batch of edges as one transaction: lock, read, decide, insert, project, commit.
+//! One batch of edges as one transaction: lock the rows, read, decide, project, lock the log, insert, commit.
 //!
 //! Owns the statements that write the log and the rows it projects to, and the log's lock. What it
 //! promises and why is told by [`super::append`], its only caller but for [`lock_head`].
@@ -8,13 +8,14 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use deadpool_postgres::Object;
-use futures_util::future::{try_join, try_join3};
+use futures_util::future::{try_join, try_join3, try_join4};
 use time::OffsetDateTime;
 use tokio_postgres::types::Json;
 use tokio_postgres::{Error, Row, Statement};
 use tracing::error;
 use uuid::Uuid;
 
+use super::columns::Columns;
 use super::request::{Outcome, Request};
 use super::{ChangeId, KIND, SCHEMA_VERSION};
 use crate::contract::wire::{StateJson, Timestamp};
@@ -328,7 +329,8 @@ async fn find_changes(
     Ok(known)
 }
 
-const LOCK_LOG: &str =
+/// The log's lock, for a transaction that waits for it no longer than for any other.
+const LOCK_HEAD: &str =
     "select pg_advisory_xact_lock(hashtextextended('groundstation: entity_transitions', 0))";
 
 const HEAD: &str = "
@@ -342,187 +344,178 @@ const HEAD: &str = "
 pub async fn lock_head(
     transaction: &deadpool_postgres::Transaction<'_>,
 ) -> Result<(Position, OffsetDateTime), Error> {
-    let lock = transaction.prepare_cached(LOCK_LOG).await?;
+    let lock = transaction.prepare_cached(LOCK_HEAD).await?;
     transaction.execute(&lock, &[]).await?;
     let head = transaction.prepare_cached(HEAD).await?;
     let row = transaction.query_one(&head, &[]).await?;
     Ok((row.try_get(0)?, row.try_get(1)?))
 }
 
+/// The rows after a batch: only a satellite's last transition of it reaches its row. They are ours already, or
+/// new. Without positions: those are known under the log's lock, and this comes before it.
+const PROJECT: &str = "
+    insert into satellite_connections as c
+           (satellite_id, session, revision, last_event, last_heartbeat_at,
+            recent_edges, flapping_until, pod)
+    select satellite_id, session, revision, event, last_heartbeat_at,
+           {recent}[recent_from:recent_to], flapping_until, {pod}
+      from {rows}
+    on conflict (satellite_id) do update
+       set session = excluded.session, revision = excluded.revision, vouched = false, flushed = 0,
+           last_event = excluded.last_event, last_heartbeat_at = excluded.last_heartbeat_at,
+           recent_edges = excluded.recent_edges, flapping_until = excluded.flapping_until,
+           pod = case excluded.last_event when 'connected' then excluded.pod else c.pod end";
+
+/// The log's lock, for whoever appends: it has a time-out of its own.
+const LOCK_LOG: &str = "select lock_log()";
+
 /// Positions follow the head, which the statement before made ours. `recorded_at` never goes back,
-/// whatever the server's clock does. Only a satellite's last transition of the batch reaches its
-/// row. Returns the first position.
+/// whatever the server's clock does. Returns the first position.
 const INSERT: &str = "
     with head as materialized (
         select coalesce(max(newest.position), 0) as position,
                greatest(max(newest.recorded_at), date_trunc('milliseconds', clock_timestamp())) as recorded_at
           from (select position, recorded_at from entity_transitions order by position desc limit 1) newest
-    ), entry as materialized (
-        select head.position + e.n as position, head.recorded_at, e.*
-          from head, unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::text[], $5::text[], $6::bigint[],
-                            $7::jsonb[], $8::jsonb[], $9::text[], $10::text[], $11::timestamptz[],
-                            $12::timestamptz[], $13::bool[], $14::int[], $15::int[],
-                            $16::timestamptz[], $17::text[])
-               with ordinality as e (entity_id, revision, change_id, event, reason, session,
-                                     prev, next, actor_type, actor_id, occurred_at,
-                                     last_heartbeat_at, is_last, recent_from, recent_to,
-                                     flapping_until, traceparent, n)
     ), appended as (
         insert into entity_transitions
                (position, revision, change_id, kind, entity_id, event, reason, session, prev, next,
                 actor_type, actor_id, traceparent, schema_version, occurred_at, recorded_at)
-        select position, revision, change_id, $18, entity_id, event, reason, session, prev, next,
-               actor_type, actor_id, traceparent, $19, occurred_at, recorded_at
-          from entry
-    ), projected as (
-        insert into satellite_connections as c
-               (satellite_id, session, revision, position, last_event, last_heartbeat_at,
-                recent_edges, flapping_until, pod)
-        select entity_id, session, revision, position, event, last_heartbeat_at,
-               ($21::timestamptz[])[recent_from:recent_to], flapping_until, $20
-          from entry where is_last
-        on conflict (satellite_id) do update
-           set session = excluded.session, revision = excluded.revision, position = excluded.position,
-               last_event = excluded.last_event, last_heartbeat_at = excluded.last_heartbeat_at,
-               recent_edges = excluded.recent_edges, flapping_until = excluded.flapping_until, vouched = false,
-               pod = case excluded.last_event when 'connected' then excluded.pod else c.pod end
+        select head.position + n, revision, change_id, {kind}, entity_id, event, reason, session, prev, next,
+               actor_type, actor_id, traceparent, {schema_version}, occurred_at, head.recorded_at
+          from head, {rows}
     )
     select position + 1 from head";
 
-/// The registry forgets a removed satellite; what it was stays in `registry_changes`.
+/// The registry forgets a removed satellite; what it was stays in `registry_changes`. How many of the batch are
+/// behind a removal says where it is: the newest position is the batch's last.
 const DELETE_REMOVED: &str = "
     with removed as (
-        select * from unnest($1::uuid[], $2::text[], $3::text[]) as r (id, actor_type, actor_id)
+        select * from {rows}
     ), gone as (
-        delete from satellites s using removed r where s.id = r.id
-        returning s.*, r.actor_type, r.actor_id
+        delete from satellites s using removed r where s.id = r.satellite_id
+        returning s.*, r.actor_type, r.actor_id, r.behind
     )
     insert into registry_changes
            (position, changed_at, satellite_id, action, actor_type, actor_id, before)
-    select c.position, date_trunc('milliseconds', clock_timestamp()), gone.id, 'removed',
+    select newest.position - gone.behind, date_trunc('milliseconds', clock_timestamp()), gone.id, 'removed',
            gone.actor_type, gone.actor_id,
            jsonb_build_object('name', gone.name, 'region', gone.region, 'tags', gone.tags,
                               'offlineThresholdMs', gone.offline_threshold_ms)
-      from gone join satellite_connections c on c.satellite_id = gone.id";
+      from gone, (select position from entity_transitions order by position desc limit 1) newest";
 
 async fn insert_and_commit(
     client: &Object,
     transitions: &[Decided<'_>],
     pod: PodNumber,
 ) -> Result<Position, Error> {
-    let columns = Columns::of(transitions);
-    let (lock, insert, delete) = try_join3(
-        client.prepare_cached(LOCK_LOG),
-        client.prepare_cached(INSERT),
-        client.prepare_cached(DELETE_REMOVED),
+    let (last, removals) = (last_of_each(transitions), removals(transitions));
+    let rows = rows(&last, pod);
+    let (entries, removed) = (entries(transitions), removed(&removals));
+    let prepare = async |text: &str| client.prepare_cached(text).await;
+    let (project, lock, insert, delete) = try_join4(
+        prepare(&rows.statement(PROJECT)),
+        prepare(LOCK_LOG),
+        prepare(&entries.statement(INSERT)),
+        prepare(&removed.statement(DELETE_REMOVED)),
     )
     .await?;
-    let remove = async {
-        if columns.removed.is_empty() {
-            return Ok(0);
-        }
-        let (types, ids) = (&columns.removed_by_types, &columns.removed_by_ids);
-        client.execute(&delete, &[&columns.removed, types, ids]).await
-    };
-    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 21] = [
-        &columns.entity_ids,
-        &columns.revisions,
-        &columns.change_ids,
-        &columns.events,
-        &columns.reasons,
-        &columns.sessions,
-        &columns.prevs,
-        &columns.nexts,
-        &columns.actor_types,
-        &columns.actor_ids,
-        &columns.occurred_at,
-        &columns.last_heartbeat_at,
-        &columns.is_last,
-        &columns.recent_from,
-        &columns.recent_to,
-        &columns.flapping_until,
-        &columns.traceparents,
-        &KIND,
-        &SCHEMA_VERSION,
-        &pod,
-        &columns.recent,
-    ];
-    let statements =
-        try_join3(client.execute(&lock, &[]), client.query_one(&insert, &parameters), remove);
-    // Sent behind the statements without waiting for them; if one of them failed, the server
-    // answers COMMIT with a rollback and the failed statement's error is what counts.
+    let (rows, entries, removed) = (rows.parameters(), entries.parameters(), removed.parameters());
+    let remove =
+        async { if removals.is_empty() { Ok(0) } else { client.execute(&delete, &removed).await } };
+    // Each is sent behind the one before without waiting for it. If one of them fails, the server refuses
+    // those behind it and answers COMMIT with a rollback, and the failed statement's error is what counts.
+    let statements = try_join4(
+        client.execute(&project, &rows),
+        client.execute(&lock, &[]),
+        client.query_one(&insert, &entries),
+        remove,
+    );
     let commit = async {
         stand_still("append::log_locked").await;
         client.batch_execute("commit").await
     };
-    let ((_, row, _), ()) = try_join(statements, commit).await?;
+    let ((_, _, row, _), ()) = try_join(statements, commit).await?;
     row.try_get(0)
 }
 
-/// The transitions turned on their side: one array a column.
-#[derive(Default)]
-struct Columns<'a> {
-    entity_ids: Vec<Uuid>,
-    revisions: Vec<i64>,
-    change_ids: Vec<Uuid>,
-    events: Vec<&'static str>,
-    reasons: Vec<&'static str>,
-    sessions: Vec<i64>,
-    prevs: Vec<Option<Json<StateJson>>>,
-    nexts: Vec<Option<Json<StateJson>>>,
-    actor_types: Vec<&'a str>,
-    actor_ids: Vec<&'a str>,
-    occurred_at: Vec<OffsetDateTime>,
-    last_heartbeat_at: Vec<Option<OffsetDateTime>>,
-    is_last: Vec<bool>,
-    /// Everybody's recent edges, one behind the other, and where in them each one's begin and end,
-    /// counted from 1: an array of arrays would have to be rectangular.
-    recent: Vec<OffsetDateTime>,
-    recent_from: Vec<i32>,
-    recent_to: Vec<i32>,
-    flapping_until: Vec<Option<OffsetDateTime>>,
-    traceparents: Vec<Option<String>>,
-    removed: Vec<Uuid>,
-    removed_by_types: Vec<&'a str>,
-    removed_by_ids: Vec<&'a str>,
+/// What the log is to hold.
+fn entries<'a>(transitions: &'a [Decided<'a>]) -> Columns<'a, Decided<'a>> {
+    let state = |state: &Option<lifecycle::State>| state.as_ref().map(|s| Json(StateJson::from(s)));
+    Columns::of(transitions)
+        .column("entity_id", "uuid", |it| it.transition.satellite.0)
+        .column("revision", "bigint", |it| it.transition.revision.0)
+        .column("change_id", "uuid", |it| it.request.change.0)
+        .column("event", "text", |it| it.transition.event.as_str())
+        .column("reason", "text", |it| it.transition.reason.as_str())
+        .column("session", "bigint", |it| it.transition.session.0)
+        .column("prev", "jsonb", |it| state(&it.transition.prev))
+        .column("next", "jsonb", |it| state(&it.transition.next))
+        .column("actor_type", "text", |it| it.request.actor.kind.as_str())
+        .column("actor_id", "text", |it| it.request.actor.id.as_str())
+        .column("traceparent", "text", |it| it.request.traceparent.map(|trace| trace.to_string()))
+        .column("occurred_at", "timestamptz", |it| it.transition.occurred_at)
+        .value("kind", "text", KIND)
+        .value("schema_version", "smallint", SCHEMA_VERSION)
 }
 
-impl<'a> Columns<'a> {
-    fn of(transitions: &'a [Decided<'a>]) -> Columns<'a> {
-        let mut last = HashMap::with_capacity(transitions.len());
-        for (n, decided) in transitions.iter().enumerate() {
-            last.insert(decided.transition.satellite, n);
-        }
-        let mut columns = Columns::default();
-        for (n, Decided { transition, request, flapping }) in transitions.iter().enumerate() {
-            let state = |state: &Option<lifecycle::State>| state.as_ref().map(|s| Json(s.into()));
-            columns.entity_ids.push(transition.satellite.0);
-            columns.revisions.push(transition.revision.0);
-            columns.change_ids.push(request.change.0);
-            columns.events.push(transition.event.as_str());
-            columns.reasons.push(transition.reason.as_str());
-            columns.sessions.push(transition.session.0);
-            columns.prevs.push(state(&transition.prev));
-            columns.nexts.push(state(&transition.next));
-            columns.actor_types.push(request.actor.kind.as_str());
-            columns.actor_ids.push(&request.actor.id);
-            columns.occurred_at.push(transition.occurred_at);
-            let next = transition.next.as_ref();
-            columns.last_heartbeat_at.push(next.and_then(|state| state.last_seen_at));
-            columns.is_last.push(last.get(&transition.satellite) == Some(&n));
-            columns.recent_from.push(columns.recent.len() as i32 + 1);
-            columns.recent.extend(&flapping.recent);
-            columns.recent_to.push(columns.recent.len() as i32);
-            columns.flapping_until.push(flapping.until);
-            columns
-                .traceparents
-                .push(request.traceparent.map(|traceparent| traceparent.to_string()));
-            if transition.event == Event::Removed {
-                columns.removed.push(transition.satellite.0);
-                columns.removed_by_types.push(request.actor.kind.as_str());
-                columns.removed_by_ids.push(&request.actor.id);
-            }
-        }
-        columns
+/// A satellite's last transition of a batch. Everybody's recent edges are one array, because an array of
+/// arrays would have to be rectangular: where in it this one's begin and end, counted from 1.
+struct Last<'a> {
+    decided: &'a Decided<'a>,
+    recent_from: i32,
+    recent_to: i32,
+}
+
+fn last_of_each<'a>(transitions: &'a [Decided<'a>]) -> Vec<Last<'a>> {
+    let mut last = HashMap::with_capacity(transitions.len());
+    for (n, decided) in transitions.iter().enumerate() {
+        last.insert(decided.transition.satellite, n);
     }
+    let is_last = |(n, decided): &(usize, &Decided<'_>)| last[&decided.transition.satellite] == *n;
+    let mut recent_to = 0;
+    let in_turn = transitions.iter().enumerate().filter(is_last).map(|(_, decided)| {
+        let recent_from = recent_to + 1;
+        recent_to += decided.flapping.recent.len() as i32;
+        Last { decided, recent_from, recent_to }
+    });
+    in_turn.collect()
+}
+
+/// What the projection is to hold.
+fn rows<'a>(last: &'a [Last<'a>], pod: PodNumber) -> Columns<'a, Last<'a>> {
+    let heartbeat = |next: &Option<lifecycle::State>| next.as_ref()?.last_seen_at;
+    let recent = last.iter().flat_map(|it| &it.decided.flapping.recent);
+    let recent: Vec<&OffsetDateTime> = recent.collect();
+    Columns::of(last)
+        .column("satellite_id", "uuid", |it| it.decided.transition.satellite.0)
+        .column("session", "bigint", |it| it.decided.transition.session.0)
+        .column("revision", "bigint", |it| it.decided.transition.revision.0)
+        .column("event", "text", |it| it.decided.transition.event.as_str())
+        .column("last_heartbeat_at", "timestamptz", |it| heartbeat(&it.decided.transition.next))
+        .column("recent_from", "integer", |it| it.recent_from)
+        .column("recent_to", "integer", |it| it.recent_to)
+        .column("flapping_until", "timestamptz", |it| it.decided.flapping.until)
+        .value("recent", "timestamptz[]", recent)
+        .value("pod", "integer", pod)
+}
+
+/// A removal, and how many transitions of the batch are behind it.
+struct Removal<'a> {
+    decided: &'a Decided<'a>,
+    behind: i64,
+}
+
+fn removals<'a>(transitions: &'a [Decided<'a>]) -> Vec<Removal<'a>> {
+    let from_the_end = (0..).zip(transitions.iter().rev());
+    let removals = from_the_end.filter(|(_, it)| it.transition.event == Event::Removed);
+    removals.map(|(behind, decided)| Removal { decided, behind }).collect()
+}
+
+/// What the registry is to forget.
+fn removed<'a>(removals: &'a [Removal<'a>]) -> Columns<'a, Removal<'a>> {
+    Columns::of(removals)
+        .column("satellite_id", "uuid", |it| it.decided.transition.satellite.0)
+        .column("actor_type", "text", |it| it.decided.request.actor.kind.as_str())
+        .column("actor_id", "text", |it| it.decided.request.actor.id.as_str())
+        .column("behind", "bigint", |it| it.behind)
 }

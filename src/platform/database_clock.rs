@@ -39,6 +39,11 @@ impl Moment {
         Moment(Duration::from_secs(part(time.tv_sec)) + Duration::from_nanos(part(time.tv_nsec)))
     }
 
+    /// In microseconds: what comes later on this machine has a greater number, until the machine starts anew.
+    pub fn number(self) -> i64 {
+        i64::try_from(self.0.as_micros()).unwrap_or(i64::MAX)
+    }
+
     /// How long this is after `earlier`; nothing where it is not.
     pub fn since(self, earlier: Moment) -> Duration {
         self.0.saturating_sub(earlier.0)

@@ -32,7 +32,7 @@ use crate::contract::wire::Timestamp;
 use crate::domain::lifecycle::{Edge, Event, SatelliteId, Session, SessionKey};
 use crate::log::append::Log;
 use crate::log::locked_rows::LockedRows;
-use crate::log::watermark::{self, PodNumber};
+use crate::log::watermark::{self, PodNumber, SILENT_AFTER};
 use crate::platform::database::Database;
 use crate::platform::database_clock::{DatabaseClock, Moment};
 use crate::platform::metrics::Metrics;
@@ -159,6 +159,9 @@ impl Flusher {
         observed: &mut Option<Moment>,
     ) -> anyhow::Result<Option<Duration>> {
         let began = Moment::now();
+        if observed.is_some_and(|observed| began.since(observed) >= SILENT_AFTER) {
+            self.doubt_all();
+        }
         self.take_back(began);
         let mut beats = self.heartbeats.take();
         let mut left_out = Vec::new();
@@ -199,6 +202,15 @@ impl Flusher {
         }
     }
 
+    /// To the others this pod was silent: they may have given up what it vouched for, or be about to. A write
+    /// tells.
+    fn doubt_all(&self) {
+        let vouched = self.sessions.vouched();
+        for (key, heard) in self.sessions.doubt(vouched.into_iter()) {
+            self.heartbeats.beat(key, heard, About::default());
+        }
+    }
+
     /// Which of the sessions in a batch this pod vouches for from now on.
     fn vouch(&self, batch: &[(SatelliteId, Beat)], began: Moment) -> HashSet<SessionKey> {
         let Some(window) = self.vouch_window else { return HashSet::new() };
@@ -232,6 +244,7 @@ impl Flusher {
         let is_vouched =
             |(id, (session, _)): (&Uuid, &(Session, Moment))| vouched.contains(&key(id, *session));
         let vouches: Vec<bool> = heard.iter().map(is_vouched).collect();
+        let flush = began.number();
         let news: Vec<(SatelliteId, About)> = batch
             .iter()
             .filter(|(_, beat)| beat.about != About::default())
@@ -247,7 +260,8 @@ impl Flusher {
                 let time_of = |(_, at): &(Session, Moment)| self.log.clock().time_of(*at, now);
                 let times: Vec<OffsetDateTime> =
                     heard.values().map(|beat| Timestamp::new(time_of(beat)).moment()).collect();
-                rows = client.query(&statement, &[&ids, &sessions, &times, &vouches]).await?;
+                rows =
+                    client.query(&statement, &[&ids, &sessions, &times, &vouches, &flush]).await?;
             }
             let locked = match news.is_empty() {
                 true => HashSet::new(),
@@ -288,8 +302,11 @@ impl Flusher {
 
     fn act(&self, key: SessionKey, verdict: Verdict, at: Moment) {
         let end = |command| {
-            self.metrics.heartbeats_stale.inc();
-            self.sessions.end(key, command);
+            // One that has left already only had its last heartbeat written.
+            if self.sessions.holds(key) {
+                self.metrics.heartbeats_stale.inc();
+                self.sessions.end(key, command);
+            }
         };
         match verdict {
             Verdict::Superseded => end(Command::Superseded),
@@ -317,7 +334,8 @@ async fn look_at_clock(
     Ok(now)
 }
 
-/// Waits for no row. Returns the heartbeats that moved nothing: without a current session those whose
+/// Waits for no row. A statement that was sent before one that has written a row, and arrives after it, does not move it.
+/// Returns the heartbeats that moved nothing: without a current session those whose
 /// rows somebody else has locked.
 const FLUSH: &str = "
     with beat as (
@@ -330,9 +348,10 @@ const FLUSH: &str = "
            for no key update of c skip locked
     ), moved as (
         update satellite_connections c
-           set last_heartbeat_at = greatest(c.last_heartbeat_at, l.heard_at), vouched = l.vouched
+           set last_heartbeat_at = greatest(c.last_heartbeat_at, l.heard_at), vouched = l.vouched, flushed = $5
           from locked l
          where c.satellite_id = l.satellite_id and l.session = l.current and l.last_event = 'connected'
+           and c.flushed < $5
     )
     select b.satellite_id, b.session, l.current, l.last_event
       from beat b left join locked l using (satellite_id)

@@ -309,28 +309,19 @@ impl SessionTable {
     }
 }
 
-impl SessionGuard {
-    /// Leaves without an edge: nobody vouches for the session from now on, so its row is to say when it was
-    /// heard last.
-    pub fn leave_connected(self) {
-        let (table, key) = (self.table.clone(), self.key);
-        let heard = table.doubt([key].into_iter()).first().map(|(_, heard)| *heard);
-        drop(self);
-        if let Some(heard) = heard {
-            table.heartbeats.beat(key, heard, About::default());
-        }
-    }
-}
-
 impl Drop for SessionGuard {
     fn drop(&mut self) {
         let SessionGuard { table, key, .. } = self;
-        if let Slot::Occupied(slot) = table.lock().entry(key.satellite)
-            && slot.get().session == key.session
-        {
-            slot.remove();
-        }
+        let entry = match table.lock().entry(key.satellite) {
+            Slot::Occupied(slot) if slot.get().session == key.session => Some(slot.remove()),
+            _ => None,
+        };
         table.heartbeats.forget(*key);
+        // Nobody vouches for it from now on. Until its end is in the log, which may take a while or (where its pod
+        // drains) not happen, its row is to say when it was heard last.
+        if let Some(entry) = entry.filter(|entry| entry.recorded.may_be_vouched()) {
+            table.heartbeats.beat(*key, entry.heard, About::default());
+        }
     }
 }
 
