@@ -2,6 +2,8 @@
 
 pub mod flusher;
 mod left_behind;
+#[cfg(test)]
+mod model;
 pub mod monitor;
 pub mod probe;
 mod reconciliation;
