@@ -268,7 +268,7 @@ pub struct SatelliteJson {
     /// `online` or `offline`, at the moment of the read.
     #[schema(value_type = String)]
     pub status: Word<Status>,
-    /// The last heartbeat.
+    /// The last heartbeat; of a satellite that its pod vouches for a proven lower bound, at most the vouch window old.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_heartbeat_at: Option<Timestamp>,
     /// The last heartbeat, or null after a clean disconnect.

@@ -15,7 +15,7 @@
 //! that is not true, and this is why no loss comes of it: while its pod lives nobody else declares its
 //! sessions lost, and its pod knows better; the loss needs the very row that is locked; and once that is
 //! free the heartbeat is written within [`FLUSH_INTERVAL`]. What remains is that a read calls it offline
-//! while its row is locked for longer than its threshold, which [`LockedRows`] tells operators.
+//! while its row is locked for longer than its threshold, or online where it was vouched for, which [`LockedRows`] tells operators.
 
 use std::collections::{HashMap, HashSet};
 use std::str::FromStr;

@@ -17,6 +17,9 @@
 //! - (iv) Whoever was given up and is heard on the same session has recovered when the flush that covers
 //!   the heartbeat is over, if the heartbeat is still young and the append is not held up.
 //!
+//! The model orders the statements about a session by the heartbeats they tell; the pod numbers its flushes
+//! (`satellite_connections.flushed`), which orders them all.
+//!
 //! What the model leaves out: blind time (one pod always runs), steps of the clock, a database that
 //! forgets commits, thresholds that change, removals, and NATS, which tells of a takeover sooner.
 

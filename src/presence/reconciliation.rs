@@ -52,6 +52,8 @@ impl Reconciliation {
         sessions: &Arc<SessionTable>,
         heartbeats: &Heartbeats,
     ) -> anyhow::Result<()> {
+        // Until it has come to its end.
+        self.demand();
         // Only the task that runs this changes what a row says of one of these, so nothing is under way.
         let vouched = sessions.vouched();
         let read = async |client: &mut Object| {
