@@ -264,12 +264,12 @@ impl SessionTable {
     /// What the rows of these sessions say is unknown. Returns when each was heard last.
     pub fn doubt(&self, keys: impl Iterator<Item = SessionKey>) -> Vec<(SessionKey, Moment)> {
         let mut sessions = self.lock();
-        let mut doubt = |key: SessionKey| {
+        let doubt = |key: SessionKey| {
             let entry = sessions.get_mut(&key.satellite).filter(|e| e.session == key.session)?;
             entry.recorded = Recorded::Unknown;
             Some((key, entry.heard))
         };
-        keys.filter_map(|key| doubt(key)).collect()
+        keys.filter_map(doubt).collect()
     }
 
     /// How the sessions stand at `now`. One is late when less than a heartbeat's interval, or half
