@@ -16,7 +16,7 @@ use groundstation::dev::tools::Tools;
 use super::program;
 
 /// Tests that one run may have.
-const ACCOUNTS: usize = 600;
+const ACCOUNTS: usize = 1_000;
 
 /// A database with the schema in it, of which every test gets a copy.
 const TEMPLATE: &str = "migrated";
