@@ -44,6 +44,12 @@ async fn row(sql: &Client, satellite: Uuid) -> (OffsetDateTime, bool) {
     (row.get(0), row.get(1))
 }
 
+/// Up to when pod a has written everything it heard.
+async fn seen_at(sql: &Client) -> OffsetDateTime {
+    const SEEN: &str = "select seen_at from pods where name = 'a'";
+    sql.query_one(SEEN, &[]).await.expect("the pod").get(0)
+}
+
 async fn expect_vouched(sql: &Client, satellite: Uuid, expected: bool) -> OffsetDateTime {
     eventually("what the row says", async || match row(sql, satellite).await {
         (heard, vouched) if vouched == expected => Ok(heard),
@@ -138,8 +144,7 @@ async fn the_satellites_of_a_pod_that_dies_are_lost_a_threshold_after_it_and_not
     let (mut a, b, sql) = (fleet.pod("a").await, fleet.pod("b").await, fleet.sql().await);
     let (credentials, _satellite) = vouched(&fleet, &a, &sql, "edge").await;
     a.kill();
-    const SEEN: &str = "select seen_at from pods where name = 'a'";
-    let died: OffsetDateTime = sql.query_one(SEEN, &[]).await.expect("the pod").get(0);
+    let died = seen_at(&sql).await;
     let lost = ["1 connected connect", "1 heartbeat_lost pod_lost"];
     fleet.expect_history(credentials.id, &lost).await;
     let path = format!("/v1/satellites/{}/transitions", credentials.id);
@@ -241,6 +246,13 @@ async fn a_row_that_is_vouched_for_and_whose_session_nobody_holds_is_lost_all_th
     satellite.close().await;
     let closed = ["1 connected connect", "1 disconnected client_close"];
     fleet.expect_history(credentials.id, &closed).await;
+    // When a session was heard last is written once it has left: what waits is not to mend the row.
+    let left = database_time(&sql).await;
+    eventually("what waits to be written", async || {
+        let seen = seen_at(&sql).await;
+        if seen > left { Ok(()) } else { Err(seen.to_string()) }
+    })
+    .await;
     // As if its pod had lost the session and not known it.
     const ORPHAN: &str = "
         update satellite_connections
