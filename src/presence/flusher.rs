@@ -127,7 +127,7 @@ impl Flusher {
             };
             let flushed = match self.flush(&mut locked, &mut observed).await {
                 Ok(since) if self.vouch_window.is_some() && reconciliation.is_due(since) => {
-                    reconciliation.run(&self.database, &self.sessions, &self.heartbeats).await
+                    reconciliation.run(&self.database, &self.sessions).await
                 }
                 Ok(_) => Ok(()),
                 Err(error) => {
@@ -160,7 +160,9 @@ impl Flusher {
     ) -> anyhow::Result<Option<Duration>> {
         let began = Moment::now();
         if observed.is_some_and(|observed| began.since(observed) >= SILENT_AFTER) {
-            self.doubt_all();
+            // To the others it was silent: they may have given up what it vouched for, or be about to. A
+            // write tells.
+            self.sessions.doubt(self.sessions.vouched().into_iter());
         }
         self.take_back(began);
         let mut beats = self.heartbeats.take();
@@ -197,18 +199,6 @@ impl Flusher {
         let found = self.sessions.exceptions(began, window, self.default_threshold);
         self.metrics.vouched_sessions.set(i64::try_from(found.kept).unwrap_or(i64::MAX));
         self.metrics.vouch_exceptions.inc_by(found.taken_back);
-        for (key, heard) in found.heard {
-            self.heartbeats.beat(key, heard, About::default());
-        }
-    }
-
-    /// To the others this pod was silent: they may have given up what it vouched for, or be about to. A write
-    /// tells.
-    fn doubt_all(&self) {
-        let vouched = self.sessions.vouched();
-        for (key, heard) in self.sessions.doubt(vouched.into_iter()) {
-            self.heartbeats.beat(key, heard, About::default());
-        }
     }
 
     /// Which of the sessions in a batch this pod vouches for from now on.

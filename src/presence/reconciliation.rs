@@ -8,7 +8,6 @@
 //! (see [`super::flusher`]).
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::Object;
@@ -18,8 +17,6 @@ use uuid::Uuid;
 use crate::domain::lifecycle::SessionKey;
 use crate::log::watermark::{PodNumber, SILENT_AFTER};
 use crate::platform::database::Database;
-use crate::registry::satellites::About;
-use crate::sessions::heartbeats::Heartbeats;
 use crate::sessions::table::SessionTable;
 
 /// When the next one is due, and of whom.
@@ -49,8 +46,7 @@ impl Reconciliation {
     pub(super) async fn run(
         &mut self,
         database: &Database,
-        sessions: &Arc<SessionTable>,
-        heartbeats: &Heartbeats,
+        sessions: &SessionTable,
     ) -> anyhow::Result<()> {
         // Until it has come to its end.
         self.demand();
@@ -81,9 +77,7 @@ impl Reconciliation {
             self.let_go(database, &unheld).await?;
         }
         doubtful.extend(vouched.difference(&confirmed));
-        for (key, heard) in sessions.doubt(doubtful.into_iter()) {
-            heartbeats.beat(key, heard, About::default());
-        }
+        sessions.doubt(doubtful.into_iter());
         self.due_at = Instant::now() + self.interval;
         Ok(())
     }

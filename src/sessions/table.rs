@@ -93,9 +93,6 @@ pub struct Exceptions {
     pub kept: u64,
     /// For how many it did until now.
     pub taken_back: u64,
-    /// When each of these was heard last, which is to be written: those, and those of which that has not been
-    /// answered yet.
-    pub heard: Vec<(SessionKey, Moment)>,
 }
 
 /// See the module.
@@ -195,7 +192,8 @@ impl SessionTable {
     }
 
     /// Takes back that sessions are vouched for which were not heard within the window before `began`, or whose
-    /// threshold has become too short: their rows are to be told when each was heard.
+    /// threshold has become too short: when each was heard last is to be written, also of those of which that has
+    /// not been answered yet.
     pub fn exceptions(
         &self,
         began: Moment,
@@ -215,7 +213,7 @@ impl SessionTable {
                 found.taken_back += u64::from(entry.recorded == Recorded::Vouched);
                 entry.recorded = Recorded::Unknown;
                 let key = SessionKey { satellite: *satellite, session: entry.session };
-                found.heard.push((key, entry.heard));
+                self.heartbeats.beat(key, entry.heard, About::default());
             }
         }
         found
@@ -261,15 +259,17 @@ impl SessionTable {
         vouched.map(|(id, entry)| SessionKey { satellite: *id, session: entry.session }).collect()
     }
 
-    /// What the rows of these sessions say is unknown. Returns when each was heard last.
-    pub fn doubt(&self, keys: impl Iterator<Item = SessionKey>) -> Vec<(SessionKey, Moment)> {
+    /// What the rows of these sessions say is unknown: when each was heard last is to be written.
+    pub fn doubt(&self, keys: impl Iterator<Item = SessionKey>) {
         let mut sessions = self.lock();
-        let doubt = |key: SessionKey| {
-            let entry = sessions.get_mut(&key.satellite).filter(|e| e.session == key.session)?;
-            entry.recorded = Recorded::Unknown;
-            Some((key, entry.heard))
-        };
-        keys.filter_map(doubt).collect()
+        for key in keys {
+            if let Some(entry) = sessions.get_mut(&key.satellite)
+                && entry.session == key.session
+            {
+                entry.recorded = Recorded::Unknown;
+                self.heartbeats.beat(key, entry.heard, About::default());
+            }
+        }
     }
 
     /// How the sessions stand at `now`. One is late when less than a heartbeat's interval, or half
