@@ -106,36 +106,8 @@ pub async fn begin_epoch(
     epoch: Epoch,
     tail: Tail,
 ) -> anyhow::Result<()> {
-    change(client, BEGIN_EPOCH, holder, epoch, tail).await?;
-    Ok(())
-}
-
-const HOLD: &str = "
-    update relay
-       set position = $3, stream_sequence = $4,
-           lease_expires_at = clock_timestamp() + make_interval(secs => $5)
-     where holder = $1 and epoch = $2";
-
-/// Keeps what [`begin_epoch`] took, with the checkpoint at `tail`; false if another relays by now.
-pub async fn hold(
-    client: &impl GenericClient,
-    holder: &str,
-    epoch: Epoch,
-    tail: Tail,
-) -> anyhow::Result<bool> {
-    change(client, HOLD, holder, epoch, tail).await
-}
-
-async fn change(
-    client: &impl GenericClient,
-    statement: &str,
-    holder: &str,
-    epoch: Epoch,
-    tail: Tail,
-) -> anyhow::Result<bool> {
     let sequence = i64::try_from(tail.sequence)?;
     let lease = LEASE.as_secs_f64();
-    let changed =
-        client.execute(statement, &[&holder, &epoch, &tail.position, &sequence, &lease]).await;
-    Ok(changed.map_err(|error| anyhow::anyhow!(crate::platform::database::describe(&error)))? == 1)
+    client.execute(BEGIN_EPOCH, &[&holder, &epoch, &tail.position, &sequence, &lease]).await?;
+    Ok(())
 }

@@ -135,7 +135,7 @@ impl Repair {
 
     async fn hold(&self, epoch: Epoch, tail: Tail) -> anyhow::Result<()> {
         let hold =
-            async |client: &mut Object| checkpoint::hold(client, &self.holder, epoch, tail).await;
+            async |client: &mut Object| checkpoint::renew(client, &self.holder, epoch, tail).await;
         if !self.database.run(hold).await? {
             bail!("a pod took the relay back before the stream was purged: repair again");
         }
