@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_nats::Client;
 use futures_util::StreamExt;
@@ -397,6 +398,25 @@ async fn new_assignments_come_with_the_hash_of_the_packages_they_need() {
     let updated = satellite.expect("config_updated").await;
     assert_eq!(updated["scriptPackagesLockfileHash"], "h1");
     assert_eq!(updated["assignments"], assignments("c2"));
+    fleet.check().await;
+}
+
+#[tokio::test]
+async fn a_hash_announced_on_a_pods_first_connection_to_nats_is_not_forgotten() {
+    let fleet = Fleet::new(CALM).await;
+    let (way, nats_url) = Proxy::before(&fleet.nats_url).await;
+    way.refuse();
+    let pod = fleet.plan("a").with("NATS_URL", &nats_url).start().await;
+    let credentials = pod.register("edge", "eu").await;
+    let mut satellite = Satellite::connect(pod.address, &credentials).await;
+    way.admit();
+    pod.expect_nats().await;
+    announce(&fleet.nats().await, "h1").await;
+    hears_next_of(&mut satellite, "h1").await;
+    // By then the pod has looked whether its way to NATS broke, and nobody would answer it.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    pod.assign(credentials.id, &assignments("c1")).await;
+    assert_eq!(satellite.expect("config_updated").await["scriptPackagesLockfileHash"], "h1");
     fleet.check().await;
 }
 

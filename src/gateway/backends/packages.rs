@@ -281,10 +281,13 @@ impl Packages {
                 _ = looks.tick() => {
                     let now_connects = self.nats.statistics().connects.load(Ordering::Relaxed);
                     if now_connects != connects {
-                        // Whatever was answered before may be older than what was not heard.
-                        let mut asked_at = self.asked_at.lock().await;
-                        *asked_at = None;
-                        self.forget();
+                        // Whatever was answered before may be older than what was not heard. Before
+                        // the first connection nothing was.
+                        if now_connects > 1 {
+                            let mut asked_at = self.asked_at.lock().await;
+                            *asked_at = None;
+                            self.forget();
+                        }
                         (connects, pause, ask_at) = (now_connects, LOOK_INTERVAL, Instant::now());
                     }
                     let is_known = self.known.borrow().desired != Desired::Unknown;
