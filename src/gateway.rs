@@ -41,12 +41,12 @@ use protocol::Said;
 use room::Room;
 use socket::Upgrade;
 
+mod active_session;
 pub mod backends;
+mod duplex_socket;
 mod end;
 pub mod intake;
 mod lane;
-mod line;
-mod live;
 pub mod message_schemas;
 pub mod protocol;
 #[cfg(test)]
