@@ -1,4 +1,4 @@
-//! One socket's life, from its first frame to its last edge; what is between is [`super::live`].
+//! One socket's life, from its first frame to its last edge; what is between is [`super::active_session`].
 //!
 //! A session says which one it is in everything it does, so whatever it does late changes nothing.
 
@@ -339,7 +339,7 @@ async fn refuse(mut socket: Socket, gateway: &Gateway, refusal: Refusal) {
             ("not_authenticate", Some(MUST_AUTHENTICATE), NOT_AUTHENTICATED)
         }
         Refusal::Credentials { .. } => ("refused", Some(INVALID_CREDENTIALS), NOT_AUTHENTICATED),
-        // Its line may be slow: its credentials are not void.
+        // Its connection may be slow: its credentials are not void.
         Refusal::TooLate => ("timeout", None, TRY_AGAIN_LATER),
         Refusal::Gone => ("gone", None, NORMAL),
         Refusal::Violation(code) => ("violation", None, code),
