@@ -89,8 +89,8 @@ pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake
             );
             let welcome = AssertUnwindSafe(Box::pin(welcome)).catch_unwind().await;
             let end = match welcome {
-                Ok(Ok(mut session)) => {
-                    let held = AssertUnwindSafe(session.hold(socket, &mut commands)).catch_unwind();
+                Ok(Ok(mut active)) => {
+                    let held = AssertUnwindSafe(active.hold(socket, &mut commands)).catch_unwind();
                     held.await.unwrap_or(End::Panicked)
                 }
                 Ok(Err(end)) => end,
