@@ -1,6 +1,6 @@
 //! The satellites' door: `GET /api/ws/satellite`.
 //!
-//! [`session`] is one socket's life, [`live`] the authenticated part of it, [`mod@line`] how it reads
+//! [`session`] is one socket's life, [`active_session`] the authenticated part of it, [`duplex_socket`] how it reads
 //! while it writes, [`protocol`] its messages; [`intake`] holds what comes to its size, and what is large
 //! waits for [`room`]. [`crate::sessions::table`] is the sessions of this pod; [`questions`] and [`backends`] what satellites ask of others and say to them. The gateway
 //! hands edges to the log, heartbeats to the flusher and results to their queue, and answers no
@@ -28,11 +28,11 @@ use crate::ingress::listener::Door;
 use crate::ingress::log_gate::{LogGate, Share};
 use crate::ingress::refusal::Refusal;
 use crate::log::append::Log;
-use crate::platform::batch_loader::Lookup;
+use crate::platform::batch_loader::BatchLoader;
 use crate::platform::health::Health;
 use crate::platform::metrics::Metrics;
 use crate::registry::credentials::Credentials;
-use crate::registry::desired::Standing;
+use crate::registry::desired::DesiredState;
 use crate::sessions::budgets::Budgets;
 use crate::sessions::heartbeats::Heartbeats;
 use crate::sessions::table::SessionTable;
@@ -41,12 +41,12 @@ use protocol::Said;
 use room::Room;
 use socket::Upgrade;
 
-pub mod backends;
+mod active_session;
+pub(crate) mod backends;
+mod duplex_socket;
 mod end;
-pub mod intake;
+pub(crate) mod intake;
 mod lane;
-mod line;
-mod live;
 pub mod message_schemas;
 pub mod protocol;
 #[cfg(test)]
@@ -67,7 +67,7 @@ pub struct Gateway {
     /// Who can tell a right token from a wrong one.
     pub credentials: Credentials,
     /// What satellites are to be told.
-    pub standing: Lookup<Standing>,
+    pub desired_state: BatchLoader<DesiredState>,
     /// Whom they ask and tell.
     pub backends: Arc<Backends>,
     /// Where edges go.

@@ -41,8 +41,8 @@ impl Fleet {
     async fn check_that_who_is_online_was_connected(&self, sql: &impl GenericClient) {
         const LIARS: &str = "
             select c.satellite_id, c.last_event
-              from sight, satellite_connections c join satellites s on s.id = c.satellite_id
-             where sight.observed_at <= online_until(c.last_heartbeat_at, s.offline_threshold_ms, $1, null, null)
+              from watermark, satellite_connections c join satellites s on s.id = c.satellite_id
+             where watermark.observed_at <= online_until(c.last_heartbeat_at, s.offline_threshold_ms, $1, null, null)
                and c.last_event <> 'connected'";
         let threshold = self.timing.threshold.as_millis() as i64;
         let liars = sql.query(LIARS, &[&threshold]).await.expect("the query runs");

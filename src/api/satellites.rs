@@ -23,7 +23,7 @@ use super::parameters::{limit, satellite_id};
 use super::problem::Problem;
 use super::{APPEND_TIMEOUT, Api, past};
 use crate::contract::wire::{Actor, SatelliteJson};
-use crate::domain::lifecycle::{Edge, SatelliteId};
+use crate::domain::lifecycle::{SatelliteId, Signal};
 use crate::domain::liveness::Status;
 use crate::log::request::Outcome;
 use crate::registry::satellites::change::{Change, Changed};
@@ -337,10 +337,10 @@ pub async fn change(
 ) -> Result<(Tag, Json<SatelliteJson>), Problem> {
     let id = satellite_id(path)?;
     let Json(asked) = body?;
-    let expected = conditions::expected(&headers)?;
+    let precondition = conditions::precondition(&headers)?;
     let (actor, default) = (Actor::admin(), api.default_threshold);
     let change = async |client: &mut Object| {
-        satellites::change::change(client, id, asked, expected.as_ref(), &actor, default).await
+        satellites::change::change(client, id, asked, precondition.as_ref(), &actor, default).await
     };
     match api.writes.run(change).await? {
         Changed::To(shown) => Ok((tag(shown.version), Json(shown.satellite))),
@@ -369,7 +369,7 @@ pub async fn remove(
     path: Result<Path<String>, PathRejection>,
 ) -> Result<StatusCode, Problem> {
     let id = satellite_id(path)?;
-    let append = api.log.append(id, Edge::Remove, Actor::admin());
+    let append = api.log.append(id, Signal::Remove, Actor::admin());
     match tokio::time::timeout(APPEND_TIMEOUT, append).await {
         Ok(Ok(Outcome::Appended { .. })) => Ok(StatusCode::NO_CONTENT),
         Ok(Ok(Outcome::UnknownSatellite)) => Err(Problem::no_satellite(&id.to_string())),

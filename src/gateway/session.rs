@@ -1,4 +1,4 @@
-//! One socket's life, from its first frame to its last edge; what is between is [`super::live`].
+//! One socket's life, from its first frame to its last edge; what is between is [`super::active_session`].
 //!
 //! A session says which one it is in everything it does, so whatever it does late changes nothing.
 
@@ -13,21 +13,21 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
+use super::active_session::ActiveSession;
+use super::duplex_socket::DuplexSocket;
 use super::end::{End, reason};
-use super::line::Line;
-use super::live::Live;
 use super::protocol::{FromSatellite, INVALID_CREDENTIALS, MUST_AUTHENTICATE, Said, ToSatellite};
 use super::socket::{Broken, Message, Socket};
 use super::{COMPLAINTS_OF_A_SESSION, Gateway, Handshake};
 use crate::contract::wire::Actor;
-use crate::domain::lifecycle::{Edge, Reason, SatelliteId, Session, SessionKey};
+use crate::domain::lifecycle::{Reason, SatelliteId, Session, SessionKey, Signal};
 use crate::ingress::log_gate::Share;
 use crate::ingress::refusal::Refusal as Limit;
 use crate::log::request::{Closed, Outcome};
 use crate::platform::failpoint::stand_still;
 use crate::platform::metrics::Counted;
 use crate::registry::credentials::Verdict;
-use crate::registry::satellites::About;
+use crate::registry::satellites::AgentInfo;
 use crate::sessions::table::{Command, Inbox};
 
 /// How long a connect may wait for the log: longer than the database lets it wait for another pod that
@@ -44,12 +44,12 @@ const NOT_AUTHENTICATED: u16 = 4001;
 /// Runs a socket to its end. Its place at the door is given back once it is authenticated.
 ///
 /// What happens once is boxed: a task is as large as the largest thing it ever waits for, and most of
-/// a session's life is [`Live::hold`].
+/// a session's life is [`ActiveSession::hold`].
 pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake) {
     let counted = Counted::on(&gateway.metrics.handshakes);
     let client = handshake.client;
     let admitted = Box::pin(authenticate(&mut socket, &gateway, &handshake)).await;
-    let Admitted { satellite, about, token_version, told } = match admitted {
+    let Admitted { satellite, agent_info, token_version, told } = match admitted {
         Ok(admitted) => admitted,
         Err(refusal) => {
             charge(&gateway, refusal, client);
@@ -69,23 +69,28 @@ pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake
     gateway.door.succeeded(client);
     drop((counted, handshake));
     socket.is_known(Some(satellite));
-    let let_in = Box::pin(let_in(Line::new(socket), &gateway, satellite));
-    let Some((mut line, session)) = let_in.await else { return };
+    let let_in = Box::pin(let_in(DuplexSocket::new(socket), &gateway, satellite));
+    let Some((mut socket, session)) = let_in.await else { return };
     stand_still("session::appended").await;
     gateway.metrics.authentication("ok");
 
     let key = SessionKey { satellite, session };
     let end = match gateway.sessions.enter(key) {
-        Some((entered, Inbox { mut commands, standing })) => {
+        Some((entered, Inbox { mut commands, desired_state })) => {
             // The append was its first sign of life; only what it said of itself is still to be kept.
-            gateway.heartbeats.said(key, about.clone());
-            let line = &mut line;
-            let welcome =
-                Live::welcome(&gateway, line, key, (about, token_version, told), standing);
+            gateway.heartbeats.said(key, agent_info.clone());
+            let socket = &mut socket;
+            let welcome = ActiveSession::welcome(
+                &gateway,
+                socket,
+                key,
+                (agent_info, token_version, told),
+                desired_state,
+            );
             let welcome = AssertUnwindSafe(Box::pin(welcome)).catch_unwind().await;
             let end = match welcome {
-                Ok(Ok(mut live)) => {
-                    let held = AssertUnwindSafe(live.hold(line, &mut commands)).catch_unwind();
+                Ok(Ok(mut active)) => {
+                    let held = AssertUnwindSafe(active.hold(socket, &mut commands)).catch_unwind();
                     held.await.unwrap_or(End::Panicked)
                 }
                 Ok(Err(end)) => end,
@@ -103,7 +108,7 @@ pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake
         error!(%satellite, session = session.0, "a session panicked: its connection is broken off");
     }
     debug!(%satellite, session = session.0, ?end, "session over");
-    let goodbye = Box::pin(say_goodbye(line.into_socket(), end));
+    let goodbye = Box::pin(say_goodbye(socket.into_socket(), end));
     match reason(end) {
         Some(reason) => {
             let ended = Box::pin(disconnect(&gateway, satellite, session, reason));
@@ -116,34 +121,34 @@ pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake
 /// Brings a connect into the log; none where the socket was not let in, and has been told why. Only
 /// whoever is there to be let in is: it is listened to as long as that takes.
 async fn let_in(
-    mut line: Line,
+    mut socket: DuplexSocket,
     gateway: &Gateway,
     satellite: SatelliteId,
-) -> Option<(Line, Session)> {
+) -> Option<(DuplexSocket, Session)> {
     let by = Instant::now() + CONNECT_TIMEOUT;
     let taken = tokio::select! {
         biased;
         taken = gateway.log.connect(satellite) => taken.map_err(|Closed| End::Unavailable),
-        end = given_up(&mut line, gateway, by) => Err(end),
+        end = given_up(&mut socket, gateway, by) => Err(end),
     };
     let mut connecting = match taken {
         Ok(connecting) => connecting,
         Err(end) => {
-            turn_away(line.into_socket(), gateway, end).await;
+            turn_away(socket.into_socket(), gateway, end).await;
             return None;
         }
     };
     let refusal = tokio::select! {
         biased;
         outcome = connecting.outcome() => match outcome {
-            Ok(Outcome::Appended { session, .. }) => return Some((line, session)),
+            Ok(Outcome::Appended { session, .. }) => return Some((socket, session)),
             // Removed since its token was checked.
             Ok(Outcome::UnknownSatellite) => Refusal::Credentials { claimed: Some(satellite) },
             Ok(Outcome::Nothing(_) | Outcome::Refused | Outcome::Locked) | Err(Closed) => Refusal::Unavailable,
         },
-        end = given_up(&mut line, gateway, by) => {
+        end = given_up(&mut socket, gateway, by) => {
             connecting.withdraw();
-            turn_away(line.into_socket(), gateway, end).await;
+            turn_away(socket.into_socket(), gateway, end).await;
             // It can be in the log all the same: then it is ended there.
             if let Ok(Outcome::Appended { session, .. }) = connecting.outcome().await
                 && let Some(reason) = reason(end)
@@ -153,15 +158,15 @@ async fn let_in(
             return None;
         }
     };
-    refuse(line.into_socket(), gateway, refusal).await;
+    refuse(socket.into_socket(), gateway, refusal).await;
     None
 }
 
 /// Waits until a satellite is not to be let in any more: it has gone, its time is over, or the pod
 /// lets nobody in.
-async fn given_up(line: &mut Line, gateway: &Gateway, by: Instant) -> End {
+async fn given_up(socket: &mut DuplexSocket, gateway: &Gateway, by: Instant) -> End {
     tokio::select! {
-        over = line.over() => match over {
+        over = socket.over() => match over {
             Ok(()) => End::ClientClose,
             Err(Broken::Violation(code)) => End::Violation(code),
             Err(Broken::Gone) => End::Dropped,
@@ -187,8 +192,8 @@ async fn turn_away(socket: Socket, gateway: &Gateway, end: End) {
 
 /// Appends the end of a session.
 async fn disconnect(gateway: &Gateway, satellite: SatelliteId, session: Session, reason: Reason) {
-    let edge = Edge::Disconnect { session, reason };
-    if let Err(closed) = gateway.log.append(satellite, edge, Actor::system()).await {
+    let signal = Signal::Disconnect { session, reason };
+    if let Err(closed) = gateway.log.append(satellite, signal, Actor::system()).await {
         warn!(%satellite, session = session.0, %closed, "the end of a session is not in the log");
     }
 }
@@ -230,7 +235,7 @@ impl Refusal {
 /// Who was let in.
 struct Admitted {
     satellite: SatelliteId,
-    about: About,
+    agent_info: AgentInfo,
     /// Which of the satellite's tokens it came with.
     token_version: i64,
     /// What may still be told of what it complains about.
@@ -264,8 +269,8 @@ async fn authenticate(
             drop(connects);
             let mut told = Share::new(COMPLAINTS_OF_A_SESSION);
             let capabilities = gateway.understood(&mut told, id, "capabilities", capabilities);
-            let about = About { version: None, capabilities };
-            Ok(Admitted { satellite: id, about, token_version, told })
+            let agent_info = AgentInfo { version: None, capabilities };
+            Ok(Admitted { satellite: id, agent_info, token_version, told })
         }
         Ok(Ok(Verdict::Wrong)) => Err(Refusal::Credentials { claimed }),
         Ok(Ok(Verdict::Busy)) => Err(Refusal::Unavailable),
@@ -334,7 +339,7 @@ async fn refuse(mut socket: Socket, gateway: &Gateway, refusal: Refusal) {
             ("not_authenticate", Some(MUST_AUTHENTICATE), NOT_AUTHENTICATED)
         }
         Refusal::Credentials { .. } => ("refused", Some(INVALID_CREDENTIALS), NOT_AUTHENTICATED),
-        // Its line may be slow: its credentials are not void.
+        // Its connection may be slow: its credentials are not void.
         Refusal::TooLate => ("timeout", None, TRY_AGAIN_LATER),
         Refusal::Gone => ("gone", None, NORMAL),
         Refusal::Violation(code) => ("violation", None, code),

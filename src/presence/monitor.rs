@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::domain::brown_out::{Guard, Lateness, Rules};
-use crate::domain::lifecycle::{Edge, Reason, SatelliteId, SessionKey};
+use crate::domain::lifecycle::{Reason, SatelliteId, SessionKey, Signal};
 use crate::log::append::Log;
 use crate::log::request::Outcome;
 use crate::log::watermark::{self, MAX_BROUGHT_BACK, PodNumber, SILENT_AFTER, blind_after};
@@ -121,7 +121,7 @@ struct Memory {
 struct Turns {
     own: Option<SatelliteId>,
     stored: Option<SatelliteId>,
-    unheld: Option<SatelliteId>,
+    orphans: Option<SatelliteId>,
 }
 
 /// Cuts a look that found too many, and notes where the next goes on. `due` is in the order of ids, from
@@ -216,7 +216,8 @@ impl Monitor {
         }
         let silent = self.account(client, own, &mut found.lateness).await?;
         if !silent.is_empty() {
-            let (written, vouched) = self.left_behind(client, &silent, memory, now).await?;
+            let (written, vouched) =
+                self.count_late_of_silent_pods(client, &silent, memory, now).await?;
             for left in written.iter().chain(vouched) {
                 found.left_behind(left);
             }
@@ -230,9 +231,9 @@ impl Monitor {
         if now >= memory.look_through_at {
             let pods = [&silent[..], &[self.pod]].concat();
             let brought_back = watermark::bring_back(client, &pods).await?;
-            let over = self.let_go(client, &silent).await?;
-            let turn = &mut memory.turns.unheld;
-            let mut orphans = self.unheld(client, turn).await?;
+            let over = self.release_ended(client, &silent).await?;
+            let turn = &mut memory.turns.orphans;
+            let mut orphans = self.find_orphans(client, turn).await?;
             // As long as there are more of them the next sweep looks again.
             if over < MAX_LET_GO && brought_back < MAX_BROUGHT_BACK && turn.is_none() {
                 memory.look_through_at = now + self.default_threshold / 3;
@@ -265,7 +266,7 @@ impl Monitor {
             if row.try_get("is_silent")? {
                 groups.insert(Group::Pod(pod), Lateness { late: 0, ..of_pod });
                 silent.pods.push(pod);
-                silent.sight = row.try_get("observed_at")?;
+                silent.watermark = row.try_get("observed_at")?;
                 silent.change = row.try_get("change")?;
             } else {
                 // It guards its own sessions by itself.
@@ -278,7 +279,7 @@ impl Monitor {
 
     /// The sessions of silent pods that are late or due: those that are written in each sweep, and those that had
     /// been vouched for when that can have changed.
-    async fn left_behind<'m>(
+    async fn count_late_of_silent_pods<'m>(
         &self,
         client: &Object,
         silent: &Silent,
@@ -340,7 +341,7 @@ impl Monitor {
 
     /// Takes sessions that are over from the pods that are silent, so that they are not passed over in
     /// each sweep. Returns how many.
-    async fn let_go(
+    async fn release_ended(
         &self,
         client: &deadpool_postgres::Object,
         silent: &[PodNumber],
@@ -351,7 +352,7 @@ impl Monitor {
 
     /// Sessions that are due of which no pod knows to whom they belong, or that should be this
     /// pod's.
-    async fn unheld(
+    async fn find_orphans(
         &self,
         client: &deadpool_postgres::Object,
         turn: &mut Option<SatelliteId>,
@@ -414,7 +415,7 @@ impl Monitor {
         let edges = due
             .iter()
             .map(|due| {
-                (due.key.satellite, Edge::Lost { session: due.key.session, reason: due.reason })
+                (due.key.satellite, Signal::Lost { session: due.key.session, reason: due.reason })
             })
             .collect();
         let outcomes = self.log.append_all(edges).await?;
@@ -458,25 +459,25 @@ const ACCOUNT: &str = "
         update pods set sessions = $2, late = $3 where number = $1
     )
     select p.number, p.sessions, p.late,
-           coalesce(p.seen_at, p.started_at) < sight.observed_at - make_interval(secs => $4::float8) as is_silent,
-           sight.observed_at,
+           coalesce(p.seen_at, p.started_at) < watermark.observed_at - make_interval(secs => $4::float8) as is_silent,
+           watermark.observed_at,
            (select coalesce(max(change), 0) from satellite_changes) as change
-      from sight, pods p where p.number <> $1";
+      from watermark, pods p where p.number <> $1";
 
 /// Finds the sessions of silent pods that are due, from one on. They are looked for by their pods and then
 /// put in order: else Postgres might walk all rows in that order.
 pub const STORED: &str = "
-    with sight as materialized (select * from sight), due as materialized (
+    with watermark as materialized (select * from watermark), due as materialized (
         select c.satellite_id, c.session, c.pod, p.left_at is null as is_dead
-          from sight, satellite_connections c
+          from watermark, satellite_connections c
           join satellites s on s.id = c.satellite_id
           join pods p on p.number = c.pod
          where c.pod = any($1) and c.last_event = 'connected'
            and (not c.vouched or $5)
            and ($4::uuid is null or c.satellite_id > $4)
-           and judged_until(sight.observed_at, p.seen_at)
+           and status_as_of(watermark.observed_at, p.seen_at)
                > online_until(heard_at(c.last_heartbeat_at, c.vouched, p.seen_at), s.offline_threshold_ms, $2,
-                              sight.judged_at, sight.resumed_at)
+                              watermark.judged_at, watermark.resumed_at)
     )
     select * from due order by satellite_id limit $3";
 
@@ -494,13 +495,13 @@ const LET_GO: &str = "
 const UNHELD: &str = "
     with due as materialized (
         select c.satellite_id, c.session, c.pod, false as is_dead
-          from sight, satellite_connections c join satellites s on s.id = c.satellite_id
+          from watermark, satellite_connections c join satellites s on s.id = c.satellite_id
          where (c.pod = $1 or c.pod is null) and c.last_event = 'connected'
            and (not c.vouched or $5)
            and ($4::uuid is null or c.satellite_id > $4)
-           and c.last_heartbeat_at < sight.observed_at - interval '1 millisecond' * ($2::bigint / 3)
-           and sight.observed_at
-               > online_until(c.last_heartbeat_at, s.offline_threshold_ms, $2, sight.judged_at, sight.resumed_at)
+           and c.last_heartbeat_at < watermark.observed_at - interval '1 millisecond' * ($2::bigint / 3)
+           and watermark.observed_at
+               > online_until(c.last_heartbeat_at, s.offline_threshold_ms, $2, watermark.judged_at, watermark.resumed_at)
     )
     select * from due order by satellite_id limit $3";
 

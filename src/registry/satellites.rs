@@ -27,8 +27,8 @@ use crate::log::watermark;
 use crate::platform::batch_loader::Read;
 use crate::platform::token;
 
-pub mod change;
-pub mod idempotency;
+pub(crate) mod change;
+pub(crate) mod idempotency;
 pub mod states;
 
 use idempotency::{Claim, Key};
@@ -361,9 +361,9 @@ fn from_row(row: &Row, default: Duration) -> Result<SatelliteJson, tokio_postgre
     // Who was given up stays so until heard again.
     let counts =
         heard.filter(|_| last_event.as_ref().is_some_and(|event| *event == Event::Connected));
-    let sight = watermark::sight_of(row, default)?;
+    let watermark = watermark::from_row(row, default)?;
     let threshold = liveness::threshold(own, default);
-    let status = liveness::status(counts, sight.observed_at, threshold, &sight);
+    let status = liveness::status(counts, watermark.observed_at, threshold, &watermark);
     Ok(SatelliteJson {
         id: row.try_get("id")?,
         name: row.try_get("name")?,
@@ -496,7 +496,7 @@ pub async fn rotate(
 
 /// What an agent says of itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct About {
+pub struct AgentInfo {
     /// The agent's version.
     pub version: Option<String>,
     /// What it can do.
@@ -535,7 +535,7 @@ const DESCRIBE: &str = "
 /// somebody else has locked, of whom nothing was kept.
 pub async fn describe(
     client: &impl GenericClient,
-    news: &[(SatelliteId, About)],
+    news: &[(SatelliteId, AgentInfo)],
 ) -> Result<HashSet<SatelliteId>, tokio_postgres::Error> {
     let ids: Vec<Uuid> = news.iter().map(|(id, _)| id.0).collect();
     let versions: Vec<Option<&str>> = news.iter().map(|(_, a)| a.version.as_deref()).collect();

@@ -2,7 +2,7 @@
 //!
 //! One `select!` hears commands of the registry, the pod's draining, what administrators change, new
 //! script packages, answers to the satellite's questions, the satellite itself, and silence. None of
-//! it waits for another: what is said to the satellite is written while it is heard ([`Line`]), and
+//! it waits for another: what is said to the satellite is written while it is heard ([`DuplexSocket`]), and
 //! whatever asks somebody else is a future beside ([`Questions`]). Whoever is read slowly, because it sends
 //! too much, is not silent; nor is one of whose large message some has just come. One whose large message waits
 //! for room is not heard: nobody knows whether it is still there.
@@ -18,8 +18,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tracing::warn;
 
 use super::Gateway;
+use super::duplex_socket::{DuplexSocket, Happened};
 use super::end::{self, End};
-use super::line::{Happened, Line};
 use super::protocol::{FromSatellite, Malformed, Said, ToSatellite, items_of, lockfile_hash};
 use super::questions::{Question, Questions, TooMany};
 use super::socket::{Broken, Message};
@@ -32,8 +32,8 @@ use crate::gateway::backends::wanted::{CAPABILITY_STATUS, TELEMETRY_BATCH};
 use crate::ingress::log_gate::Share;
 use crate::ingress::refusal::Refusal;
 use crate::platform::database_clock::Moment;
-use crate::registry::desired::Standing;
-use crate::registry::satellites::About;
+use crate::registry::desired::DesiredState;
+use crate::registry::satellites::AgentInfo;
 use crate::sessions::table::{Command, Told};
 
 /// How long the database may take to say what a satellite is to be told first.
@@ -57,16 +57,15 @@ const NO_CAPABILITY_SECRETS: &str = "Capability secrets are not served here";
 /// How much of what an agent complains about is logged.
 const MAX_LOGGED: usize = 500;
 
-/// See the module.
-pub struct Live<'a> {
+pub struct ActiveSession<'a> {
     key: SessionKey,
     gateway: &'a Gateway,
     /// What the agent last said of itself: only news is passed on.
-    about: About,
+    agent_info: AgentInfo,
     /// Which of the satellite's tokens it came with.
     token_version: i64,
     told: watch::Receiver<Told>,
-    standing: Arc<Standing>,
+    desired_state: Arc<DesiredState>,
     /// The version of the assignments it was last sent.
     sent: i64,
     packages: watch::Receiver<Known>,
@@ -81,34 +80,34 @@ pub struct Live<'a> {
     told_of: Share,
 }
 
-impl<'a> Live<'a> {
+impl<'a> ActiveSession<'a> {
     /// Welcomes a satellite: looks up how it stands, and says so. Everything that is changed after
     /// that look is told by `told`, which must have been entered before.
     pub async fn welcome(
         gateway: &'a Gateway,
-        line: &mut Line,
+        socket: &mut DuplexSocket,
         key: SessionKey,
-        (about, token_version, told_of): (About, i64, Share),
+        (agent_info, token_version, told_of): (AgentInfo, i64, Share),
         mut told: watch::Receiver<Told>,
-    ) -> Result<Live<'a>, End> {
+    ) -> Result<ActiveSession<'a>, End> {
         let packages = gateway.backends.packages.subscribe();
         let known = gateway.backends.packages.look();
-        let (standing, told_packages) = tokio::join!(look(gateway, key.satellite), known);
-        gateway.sessions.tell(key.satellite, standing.ok_or(End::Unavailable)?);
+        let (desired_state, told_packages) = tokio::join!(look(gateway, key.satellite), known);
+        gateway.sessions.tell(key.satellite, desired_state.ok_or(End::Unavailable)?);
         // None for a session that a newer one of this pod has already replaced.
-        let standing = told.borrow_and_update().clone();
-        let standing = standing.ok_or(End::Told(Command::Superseded))?;
+        let desired_state = told.borrow_and_update().clone();
+        let desired_state = desired_state.ok_or(End::Told(Command::Superseded))?;
         let mut questions = Questions::new(gateway.backends.clone(), key);
         questions.look_for_policy();
-        line.has_assignments(standing.assigned.count());
-        let live = Live {
+        socket.has_assignments(desired_state.assigned.count());
+        let session = ActiveSession {
             key,
             gateway,
-            about,
+            agent_info,
             token_version,
             told,
-            sent: standing.assigned.version,
-            standing,
+            sent: desired_state.assigned.version,
+            desired_state,
             packages,
             told_packages,
             questions,
@@ -116,24 +115,28 @@ impl<'a> Live<'a> {
             rest: Duration::ZERO,
             told_of,
         };
-        live.may_stay()?;
+        session.may_stay()?;
         let welcome = ToSatellite::Authenticated {
             satellite_id: key.satellite.0,
-            assignments: live.standing.assigned.list.clone(),
-            script_packages_lockfile_hash: lockfile_hash(&live.told_packages.desired),
+            assignments: session.desired_state.assigned.list.clone(),
+            script_packages_lockfile_hash: lockfile_hash(&session.told_packages.desired),
         };
-        say(line, &welcome)?;
-        Ok(live)
+        say(socket, &welcome)?;
+        Ok(session)
     }
 
     /// Holds the socket until it ends, one way or another.
-    pub async fn hold(&mut self, line: &mut Line, orders: &mut mpsc::Receiver<Command>) -> End {
-        self.try_hold(line, orders).await.unwrap_or_else(|end| end)
+    pub async fn hold(
+        &mut self,
+        socket: &mut DuplexSocket,
+        orders: &mut mpsc::Receiver<Command>,
+    ) -> End {
+        self.try_hold(socket, orders).await.unwrap_or_else(|end| end)
     }
 
     async fn try_hold(
         &mut self,
-        line: &mut Line,
+        socket: &mut DuplexSocket,
         orders: &mut mpsc::Receiver<Command>,
     ) -> Result<End, End> {
         let mut heard_at = Instant::now();
@@ -141,11 +144,11 @@ impl<'a> Live<'a> {
         let mut drained_at = None;
         let mut coming_at = None;
         loop {
-            if line.is_free() {
-                self.say_news(line)?;
+            if socket.is_free() {
+                self.say_news(socket)?;
             }
-            let has_answers = line.is_free() && !self.questions.is_empty();
-            let stuck_at = line.deadline();
+            let has_answers = socket.is_free() && !self.questions.is_empty();
+            let stuck_at = socket.deadline();
             let give_up_at = stuck_at.map_or(silent_at, |at| at.min(silent_at));
             tokio::select! {
                 biased;
@@ -159,31 +162,31 @@ impl<'a> Live<'a> {
                 }
                 Ok(()) = self.told.changed() => {
                     let patience = self.patience();
-                    if let Some(standing) = &*self.told.borrow_and_update() {
-                        self.standing = standing.clone();
+                    if let Some(desired_state) = &*self.told.borrow_and_update() {
+                        self.desired_state = desired_state.clone();
                     }
                     self.may_stay()?;
-                    line.has_assignments(self.standing.assigned.count());
+                    socket.has_assignments(self.desired_state.assigned.count());
                     if self.patience() != patience {
                         silent_at = self.silent_at(heard_at);
                     }
                 }
                 Ok(()) = self.packages.changed() => {}
-                answer = self.questions.next(), if has_answers => say(line, &answer)?,
-                happened = line.next() => match happened {
+                answer = self.questions.next(), if has_answers => say(socket, &answer)?,
+                happened = socket.next() => match happened {
                     Happened::Heard(frame) => {
                         heard_at = Instant::now();
                         silent_at = self.silent_at(heard_at);
                         // Its heartbeats are among what is not read yet.
-                        if line.is_slowed_down() {
-                            self.beat(About::default());
+                        if socket.is_slowed_down() {
+                            self.beat(AgentInfo::default());
                         }
                         if let Some(end) = self.hear(frame) {
                             return Ok(end);
                         }
                         let rest = std::mem::take(&mut self.rest);
                         if !rest.is_zero() {
-                            line.rest(rest);
+                            socket.rest(rest);
                         }
                     }
                     Happened::Coming => coming_at = Some(Instant::now()),
@@ -193,12 +196,12 @@ impl<'a> Live<'a> {
                     Happened::Ended => return Ok(End::Dropped),
                 },
                 () = sleep_until(coming_at.unwrap_or(give_up_at)), if coming_at.is_some() => {
-                    let coming = line.is_coming();
+                    let coming = socket.is_coming();
                     coming_at = coming.map(|_| Instant::now() + COMING_INTERVAL);
                     if coming == Some(true) {
                         heard_at = Instant::now();
                         silent_at = self.silent_at(heard_at);
-                        self.beat(About::default());
+                        self.beat(AgentInfo::default());
                     }
                 }
                 () = sleep_until(give_up_at) => {
@@ -207,7 +210,7 @@ impl<'a> Live<'a> {
                         return Ok(End::Stuck);
                     }
                     // It can be lost, and is heard again: it is this pod that does not read.
-                    if line.waits_for_room() {
+                    if socket.waits_for_room() {
                         silent_at = Instant::now() + self.gateway.default_threshold;
                         continue;
                     }
@@ -220,7 +223,7 @@ impl<'a> Live<'a> {
     /// For how long the satellite may say nothing: its own threshold, if it is longer than most.
     fn patience(&self) -> Duration {
         let default = self.gateway.default_threshold;
-        liveness::threshold(self.standing.threshold_ms, default).max(default)
+        liveness::threshold(self.desired_state.threshold_ms, default).max(default)
     }
 
     /// Until when a satellite that was heard last at `heard_at` keeps its socket. Where its patience
@@ -231,13 +234,13 @@ impl<'a> Live<'a> {
     }
 
     /// Says what the satellite does not know yet, one thing at a time.
-    fn say_news(&mut self, line: &mut Line) -> Result<(), End> {
+    fn say_news(&mut self, socket: &mut DuplexSocket) -> Result<(), End> {
         let packages = self.packages.borrow_and_update().clone();
         let new_packages = match &packages.desired {
             Desired::Hash(hash) if packages != self.told_packages => Some(hash.clone()),
             _ => None,
         };
-        let assigned = &self.standing.assigned;
+        let assigned = &self.desired_state.assigned;
         // That there are no packages any more has no message of its own.
         let message = if self.sent < assigned.version || new_packages == Some(None) {
             self.sent = assigned.version;
@@ -253,11 +256,11 @@ impl<'a> Live<'a> {
         if new_packages.is_some() {
             self.told_packages = packages;
         }
-        say(line, &message)
+        say(socket, &message)
     }
 
     fn may_stay(&self) -> Result<(), End> {
-        match self.standing.token_version {
+        match self.desired_state.token_version {
             None => Err(End::Told(Command::Removed)),
             Some(version) if version != self.token_version => Err(End::Told(Command::TokenRotated)),
             Some(_) => Ok(()),
@@ -279,8 +282,8 @@ impl<'a> Live<'a> {
                 let version = self.understood("version", version);
                 self.understood("uptime_seconds", uptime_seconds);
                 let capabilities = self.understood("capabilities", capabilities);
-                let about = self.news(About { version, capabilities });
-                self.beat(about);
+                let agent_info = self.news(AgentInfo { version, capabilities });
+                self.beat(agent_info);
                 None
             }
             // The contract: a second one is ignored.
@@ -334,19 +337,19 @@ impl<'a> Live<'a> {
     }
 
     /// Notes that the satellite is there.
-    fn beat(&self, about: About) {
+    fn beat(&self, agent_info: AgentInfo) {
         let now = Moment::now();
         if self.gateway.sessions.heard(self.key, now) {
-            self.gateway.heartbeats.beat(self.key, now, about);
+            self.gateway.heartbeats.beat(self.key, now, agent_info);
         } else {
-            self.gateway.heartbeats.said(self.key, about);
+            self.gateway.heartbeats.said(self.key, agent_info);
         }
     }
 
     /// Whoever is not assigned to say it is stopped here; what was revoked a moment ago is stopped
     /// before it is published.
     fn offer_result(&mut self, text: &str, config_id: String, system_id: String) -> Option<End> {
-        if !self.standing.assigned.allows(&config_id, &system_id) {
+        if !self.desired_state.assigned.allows(&config_id, &system_id) {
             self.gateway.metrics.result("not_assigned");
             return self.drop_message("not_assigned");
         }
@@ -357,9 +360,9 @@ impl<'a> Live<'a> {
         if body.truncated {
             results.was_truncated(self.key.satellite, text.len());
         }
-        let (satellite, version) = (self.key.satellite, self.standing.assigned.version);
+        let (satellite, version) = (self.key.satellite, self.desired_state.assigned.version);
         let finding = Finding { satellite, config_id, system_id, version, body: body.bytes };
-        let rest = results.offer(finding, text.len(), self.standing.assigned.count());
+        let rest = results.offer(finding, text.len(), self.desired_state.assigned.count());
         // Its heartbeats come behind its results: whoever has not been heard for a while is read on.
         let since_its_beat = self.beat_at.elapsed();
         self.rest = rest.min((self.gateway.default_threshold / 3).saturating_sub(since_its_beat));
@@ -367,7 +370,7 @@ impl<'a> Live<'a> {
     }
 
     fn source(&self) -> Source<'_> {
-        Source { id: self.key.satellite.0, label: &self.standing.label }
+        Source { id: self.key.satellite.0, label: &self.desired_state.label }
     }
 
     fn pass_on(&mut self, subject: &'static str, text: &str) -> Option<End> {
@@ -413,14 +416,14 @@ impl<'a> Live<'a> {
     }
 
     /// What of it was not known yet.
-    fn news(&mut self, said: About) -> About {
-        let mut news = About::default();
-        if said.version.is_some() && said.version != self.about.version {
-            self.about.version.clone_from(&said.version);
+    fn news(&mut self, said: AgentInfo) -> AgentInfo {
+        let mut news = AgentInfo::default();
+        if said.version.is_some() && said.version != self.agent_info.version {
+            self.agent_info.version.clone_from(&said.version);
             news.version = said.version;
         }
-        if said.capabilities.is_some() && said.capabilities != self.about.capabilities {
-            self.about.capabilities.clone_from(&said.capabilities);
+        if said.capabilities.is_some() && said.capabilities != self.agent_info.capabilities {
+            self.agent_info.capabilities.clone_from(&said.capabilities);
             news.capabilities = said.capabilities;
         }
         news
@@ -429,11 +432,11 @@ impl<'a> Live<'a> {
 
 /// How a satellite stands. A connection to the database that breaks is no reason to send it away: it
 /// is looked again until [`WELCOME_TIMEOUT`] is over.
-async fn look(gateway: &Gateway, satellite: SatelliteId) -> Option<Standing> {
+async fn look(gateway: &Gateway, satellite: SatelliteId) -> Option<DesiredState> {
     let until = Instant::now() + WELCOME_TIMEOUT;
     loop {
-        let why = match timeout_at(until, gateway.standing.of(satellite)).await {
-            Ok(Ok(standing)) => return standing,
+        let why = match timeout_at(until, gateway.desired_state.of(satellite)).await {
+            Ok(Ok(desired_state)) => return desired_state,
             Ok(Err(error)) => error.to_string(),
             Err(_) => "no answer".to_owned(),
         };
@@ -448,8 +451,8 @@ async fn look(gateway: &Gateway, satellite: SatelliteId) -> Option<Standing> {
 }
 
 /// Every message can be written as JSON; one that cannot ends the session rather than be left out.
-fn say(line: &mut Line, message: &ToSatellite) -> Result<(), End> {
-    line.say(message).map_err(|error| {
+fn say(socket: &mut DuplexSocket, message: &ToSatellite) -> Result<(), End> {
+    socket.say(message).map_err(|error| {
         warn!(%error, "a message cannot be written");
         End::Unavailable
     })
