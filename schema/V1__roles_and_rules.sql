@@ -2,20 +2,26 @@
 
 -- The role the pods run as. It owns nothing; every right it has is granted table by table.
 -- Roles belong to the whole server, so another database's migration may be creating it right now.
+-- A login without CREATEROLE may not even try, so what is there is not made.
 do $$
 begin
-    create role groundstation_service nologin;
+    if not exists (select from pg_roles where rolname = 'groundstation_service') then
+        create role groundstation_service nologin;
+    end if;
 exception
     when duplicate_object or unique_violation then null;
 end
 $$;
 
--- Whoever migrates may also run as the service (one DATABASE_URL is enough to get started).
+-- The login that migrates may also run as the service, if it can give itself that right: one DATABASE_URL is
+-- enough to get started.
 do $$
 begin
     if not pg_has_role(current_user, 'groundstation_service', 'member') then
         grant groundstation_service to current_user;
     end if;
+exception
+    when insufficient_privilege then null;
 end
 $$;
 

@@ -14,11 +14,10 @@ exception
 end
 $$;
 
--- Owns the schema. CREATEROLE only because the first migration makes sure that the role above is
--- there; after it: alter role groundstation_migrator nocreaterole;
+-- Owns the schema. It needs no CREATEROLE: the role above is there.
 do $$
 begin
-    create role groundstation_migrator login createrole;
+    create role groundstation_migrator login;
 exception
     when duplicate_object then null;
 end

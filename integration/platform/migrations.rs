@@ -90,6 +90,28 @@ async fn migrations_of_several_databases_of_one_server_at_once_all_succeed() {
     }
 }
 
+#[tokio::test]
+async fn where_the_services_role_is_there_a_login_without_createrole_migrates() {
+    // The schema of the other database brought the role.
+    blocking(stores::share).await;
+    let url = blocking(stores::share_without_schema).await.database_url;
+    let (client, connection) = tokio_postgres::connect(&url, NoTls).await.expect("a connection");
+    tokio::spawn(connection);
+    let database: String =
+        client.query_one("select current_database()", &[]).await.expect("a name").get(0);
+    let login = format!("migrator_of_{database}");
+    let give = format!(
+        "create role {login} login nocreaterole password 'of the tests';
+         alter database {database} owner to {login};
+         grant create on schema public to {login}"
+    );
+    client.batch_execute(&give).await.expect("a login that owns the database");
+    let (_, address) = url.split_once('@').expect("a URL with a login");
+    let own = format!("postgres://{login}:of%20the%20tests@{address}");
+    let (ok, out, err) = said(&blocking(move || migrate(&own)).await);
+    assert!(ok && out.contains("applied 8 seals"), "{out} {err}");
+}
+
 /// Both commands refuse this schema with one line that has these words, and leave it as it is.
 async fn expect_refused(fleet: &Fleet, words: &[&str]) {
     let before = schema(&fleet.database_url).await;
