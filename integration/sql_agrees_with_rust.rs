@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use groundstation::contract::word::Word;
 use groundstation::domain::lifecycle::SatelliteId;
-use groundstation::domain::liveness::{self, Resumption, Sight, Status};
+use groundstation::domain::liveness::{self, Resumption, Status, Watermark};
 use groundstation::platform::database::Address;
 use groundstation::registry::satellites::{self, ListFilter, states};
 use time::OffsetDateTime;
@@ -41,7 +41,7 @@ async fn online_until_is_the_rule_of_liveness() {
             let resumption =
                 span.map(|(judged_at, resumed_at)| Resumption { judged_at, resumed_at });
             let grace = Duration::from_millis(default as u64);
-            let sight = Sight { observed_at: now, resumption, grace };
+            let watermark = Watermark { observed_at: now, resumption, grace };
             let heartbeats: Vec<OffsetDateTime> = ages.iter().map(|us| ago(*us)).collect();
             let (judged_at, resumed_at) = span.unzip();
             let rows = sql
@@ -52,10 +52,10 @@ async fn online_until_is_the_rule_of_liveness() {
                 .await
                 .expect("the function");
             for (heartbeat, row) in heartbeats.into_iter().zip(rows) {
-                let rust = liveness::online_until(heartbeat, threshold, &sight);
+                let rust = liveness::online_until(heartbeat, threshold, &watermark);
                 let sql: OffsetDateTime = row.get(0);
                 assert_eq!(sql, rust, "{heartbeat}, own {own:?}, default {default}, {span:?}");
-                let status = liveness::status(Some(heartbeat), now, threshold, &sight);
+                let status = liveness::status(Some(heartbeat), now, threshold, &watermark);
                 seen[usize::from(status == Status::Online)] += 1;
             }
         }
@@ -119,9 +119,9 @@ async fn all_reads_judge_a_session_by_the_same_moment() {
         let row = sql.query_one(HEARD, &[id, &seen]).await.expect("its row");
         let (heard, is_silent): (OffsetDateTime, bool) = (row.get(0), row.get(2));
         let allowed = time::Duration::milliseconds(if is_silent { 500 } else { 0 });
-        let sight = Sight { observed_at: seen - allowed, resumption: None, grace: default };
+        let watermark = Watermark { observed_at: seen - allowed, resumption: None, grace: default };
         let threshold = liveness::threshold(row.get(1), default);
-        let status = liveness::status(Some(heard), seen, threshold, &sight);
+        let status = liveness::status(Some(heard), seen, threshold, &watermark);
         let got = satellites::get(&client, SatelliteId(*id), default).await.expect("an answer");
         let shown = [listed, &states[id].status, &got.expect("a satellite").status];
         assert_eq!(shown.map(Word::known), [Some(status); 3], "heard {heard}, silent: {is_silent}");

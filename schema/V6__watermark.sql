@@ -90,14 +90,14 @@ grant select on blind_time to groundstation_service;
 
 -- Up to when satellites were observed, and the newest blind span, the one that was told last: what a
 -- status is judged by.
-create view sight with (security_invoker = true) as
+create view watermark with (security_invoker = true) as
     select least(clock_timestamp(), observed.last_at) as observed_at, span.judged_at, span.resumed_at
       from (select max(seen_at) as last_at from pods) observed
       left join lateral (
           select judged_at, to_at as resumed_at from blind_spans order by number desc limit 1
       ) span on true;
 
-grant select on sight to groundstation_service;
+grant select on watermark to groundstation_service;
 
 -- A moment that is later than now by more than any delay explains is of a clock that has gone back since
 -- by `by`.
@@ -170,10 +170,10 @@ grant execute on function observe(integer, timestamptz, double precision, interv
 -- observed does not count for a day: so a clock that steps ahead makes nothing old, unless it stays there.
 create function long_ago(span interval) returns timestamptz
     language sql stable as $$
-    select sight.observed_at - span
+    select watermark.observed_at - span
            - coalesce((select sum(b.to_at - b.from_at) from blind_time b
-                        where b.to_at > sight.observed_at - interval '1 day'), interval '0')
-      from sight
+                        where b.to_at > watermark.observed_at - interval '1 day'), interval '0')
+      from watermark
 $$;
 
 -- The same as a span that ends now.
@@ -187,7 +187,7 @@ $$;
 
 -- Up to when a session is judged: like everybody, but for half a second where its pod has said nothing
 -- for two: that pod may have heard it and not written it yet (it writes every quarter of a second).
-create function judged_until(observed_at timestamptz, pod_seen_at timestamptz) returns timestamptz
+create function status_as_of(observed_at timestamptz, pod_seen_at timestamptz) returns timestamptz
     language sql stable as $$
     select case when pod_seen_at < observed_at - interval '2 seconds'
                 then observed_at - interval '500 milliseconds' else observed_at end
@@ -234,10 +234,10 @@ create view satellites_now with (security_invoker = true) as
     select s.id, s.name, s.region, s.tags, s.capabilities, s.version, s.offline_threshold_ms, s.created_at,
            c.last_event, heard_at(c.last_heartbeat_at, c.vouched, p.seen_at) as heard_at,
            proven_heard_at(c.last_heartbeat_at, c.vouched, p.seen_at, p.vouch_window) as last_heartbeat_at,
-           coalesce(c.flapping_until > sight.observed_at, false) as flapping,
+           coalesce(c.flapping_until > watermark.observed_at, false) as flapping,
            i.last_event as imported_event, i.last_heartbeat_at as imported_heartbeat, i.imported_at,
-           judged_until(sight.observed_at, p.seen_at) as observed_at, sight.judged_at, sight.resumed_at
-      from sight cross join satellites s
+           status_as_of(watermark.observed_at, p.seen_at) as observed_at, watermark.judged_at, watermark.resumed_at
+      from watermark cross join satellites s
       left join satellite_connections c on c.satellite_id = s.id
       left join pods p on p.number = c.pod
       left join satellite_imports i on i.satellite_id = s.id;

@@ -41,9 +41,9 @@ impl Fleet {
     async fn check_that_who_is_online_was_connected(&self, sql: &impl GenericClient) {
         const LIARS: &str = "
             select c.satellite_id, c.last_event
-              from sight, satellite_connections c join satellites s on s.id = c.satellite_id
+              from watermark, satellite_connections c join satellites s on s.id = c.satellite_id
               left join pods p on p.number = c.pod
-             where sight.observed_at <= online_until(heard_at(c.last_heartbeat_at, c.vouched, p.seen_at),
+             where watermark.observed_at <= online_until(heard_at(c.last_heartbeat_at, c.vouched, p.seen_at),
                                                      s.offline_threshold_ms, $1, null, null)
                and c.last_event <> 'connected'";
         let threshold = self.timing.threshold.as_millis() as i64;

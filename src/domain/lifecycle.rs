@@ -32,7 +32,7 @@ use thiserror::Error;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::domain::liveness::{self, Sight, Status};
+use crate::domain::liveness::{self, Status, Watermark};
 
 /// A registered satellite. Its UUID is the `clientId` its agent authenticates with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, FromSql, ToSql)]
@@ -197,10 +197,15 @@ impl Connection {
 
     /// The state a reader sees at `now`; none once removed. Who was given up stays offline until
     /// heard again, even if a longer threshold would make the aged heartbeat fresh.
-    pub fn state(&self, profile: &Profile, now: OffsetDateTime, sight: &Sight) -> Option<State> {
+    pub fn state(
+        &self,
+        profile: &Profile,
+        now: OffsetDateTime,
+        watermark: &Watermark,
+    ) -> Option<State> {
         let heard = self.heard_at().filter(|_| self.last_event == Event::Connected);
         (self.last_event != Event::Removed).then(|| State {
-            status: liveness::status(heard, now, profile.threshold, sight),
+            status: liveness::status(heard, now, profile.threshold, watermark),
             name: profile.name.clone(),
             region: profile.region.clone(),
             last_seen_at: self.last_heartbeat_at,
@@ -326,7 +331,7 @@ pub struct OutOfOrder {
 /// Decides at `now` what `edge`, which happened at `happened`, does to a satellite whose row is `current`.
 ///
 /// Both by the database's clock. A loss happened here when it was found, a recovery when the heartbeat was
-/// heard. `sight` is what the pods could see of it. Errors are faults of the caller, see [`Illegal`].
+/// heard. `watermark` is what the pods could see of it. Errors are faults of the caller, see [`Illegal`].
 pub fn next(
     satellite: SatelliteId,
     profile: &Profile,
@@ -334,7 +339,7 @@ pub fn next(
     edge: Edge,
     happened: OffsetDateTime,
     now: OffsetDateTime,
-    sight: &Sight,
+    watermark: &Watermark,
 ) -> Result<Decision, Illegal> {
     let newest = current.map_or(Session(0), |row| row.session);
     let last = current.map(|row| row.last_event);
@@ -371,11 +376,12 @@ pub fn next(
         },
         Edge::Lost { session, reason } => match last {
             Some(Event::Connected) => {
-                if liveness::status(heard, happened, profile.threshold, sight) == Status::Online {
+                if liveness::status(heard, happened, profile.threshold, watermark) == Status::Online
+                {
                     return Ok(Decision::Nothing(Unchanged::StillHeard));
                 }
                 if let Some(heard) = heard {
-                    occurred_at = liveness::online_until(heard, profile.threshold, sight);
+                    occurred_at = liveness::online_until(heard, profile.threshold, watermark);
                 }
                 (Event::HeartbeatLost, reason, session, heartbeat)
             }
@@ -399,7 +405,7 @@ pub fn next(
         event,
         reason,
         session,
-        prev: current.and_then(|row| row.state(profile, occurred_at, sight)),
+        prev: current.and_then(|row| row.state(profile, occurred_at, watermark)),
         next: (event != Event::Removed).then(|| State {
             status: if event == Event::Connected { Status::Online } else { Status::Offline },
             name: profile.name.clone(),

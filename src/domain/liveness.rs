@@ -3,7 +3,7 @@
 //! A satellite whose last edge is `connected` is *online* while its last heartbeat is no older than
 //! its *offline threshold*. The status is computed whenever somebody reads it and stored nowhere, so
 //! it can never be stale. It is computed for the last moment at which anybody could have heard a
-//! satellite ([`Sight`]): time in which nobody could hear counts against nobody, and after it
+//! satellite ([`Watermark`]): time in which nobody could hear counts against nobody, and after it
 //! everybody who was online has a threshold to come back.
 //!
 //! The same rule exists once more in SQL (`online_until`, in `schema/`), for filters and for the
@@ -39,7 +39,7 @@ impl Status {
 
 /// What could be seen of the satellites: the pods' account of when they observed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sight {
+pub struct Watermark {
     /// Up to when some pod has observed; nothing later can be judged yet.
     pub observed_at: OffsetDateTime,
     /// The newest time in which nobody observed.
@@ -71,14 +71,14 @@ pub fn threshold(own_ms: Option<i64>, default: Duration) -> Duration {
 pub fn online_until(
     last_heartbeat_at: OffsetDateTime,
     threshold: Duration,
-    sight: &Sight,
+    watermark: &Watermark,
 ) -> OffsetDateTime {
     let until = last_heartbeat_at + threshold;
-    match sight.resumption {
+    match watermark.resumption {
         Some(Resumption { judged_at, resumed_at })
             if last_heartbeat_at < resumed_at && until >= judged_at =>
         {
-            until.max(resumed_at + threshold.max(sight.grace))
+            until.max(resumed_at + threshold.max(watermark.grace))
         }
         _ => until,
     }
@@ -91,10 +91,10 @@ pub fn status(
     last_heartbeat_at: Option<OffsetDateTime>,
     now: OffsetDateTime,
     threshold: Duration,
-    sight: &Sight,
+    watermark: &Watermark,
 ) -> Status {
     match last_heartbeat_at {
-        Some(at) if now.min(sight.observed_at) <= online_until(at, threshold, sight) => {
+        Some(at) if now.min(watermark.observed_at) <= online_until(at, threshold, watermark) => {
             Status::Online
         }
         _ => Status::Offline,
@@ -110,8 +110,8 @@ mod tests {
     use time::macros::datetime;
 
     const NOW: OffsetDateTime = datetime!(2026-03-01 12:00:00 UTC);
-    const CLEAR: Sight =
-        Sight { observed_at: NOW, resumption: None, grace: DEFAULT_OFFLINE_THRESHOLD };
+    const CLEAR: Watermark =
+        Watermark { observed_at: NOW, resumption: None, grace: DEFAULT_OFFLINE_THRESHOLD };
 
     fn ago(seconds: f64) -> OffsetDateTime {
         NOW - time::Duration::seconds_f64(seconds)
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn while_nobody_observes_everybody_stays_as_they_were() {
-        let blind = Sight { observed_at: ago(300.0), ..CLEAR };
+        let blind = Watermark { observed_at: ago(300.0), ..CLEAR };
         let of = |seconds| status(Some(ago(seconds)), NOW, DEFAULT_OFFLINE_THRESHOLD, &blind);
         assert_eq!(of(300.0 + 45.0), Status::Online);
         assert_eq!(of(300.0 + 45.1), Status::Offline);
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn after_blind_time_whoever_was_online_before_has_a_threshold_to_come_back() {
         let (judged_at, resumed_at) = (ago(330.0), ago(30.0));
-        let sight = |observed_at| Sight {
+        let watermark = |observed_at| Watermark {
             observed_at,
             resumption: Some(Resumption { judged_at, resumed_at }),
             ..CLEAR
@@ -160,7 +160,7 @@ mod tests {
             ("heard again, which counts as ever", 29.0, second, -28.0),
         ];
         for (name, heartbeat, threshold, expected) in cases {
-            let until = online_until(ago(heartbeat), threshold, &sight(NOW));
+            let until = online_until(ago(heartbeat), threshold, &watermark(NOW));
             assert_eq!(until, ago(-expected), "{name}");
         }
     }
@@ -178,7 +178,7 @@ mod tests {
                 Some(Resumption { judged_at: at(judged), resumed_at: at(judged + span) });
             let own = Duration::from_millis(own);
             let plain = online_until(at(heartbeat), own, &CLEAR);
-            let graced = online_until(at(heartbeat), own, &Sight { resumption, ..CLEAR });
+            let graced = online_until(at(heartbeat), own, &Watermark { resumption, ..CLEAR });
             prop_assert!(graced >= plain);
             prop_assert!(graced == plain || graced == at(judged + span) + own.max(CLEAR.grace));
         }

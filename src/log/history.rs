@@ -275,8 +275,8 @@ const MAX_TRANSITIONS: usize = 100_000;
 const PRESENT: &str = "
     select clock_timestamp() as now, c.last_event, s.offline_threshold_ms,
            heard_at(c.last_heartbeat_at, c.vouched, p.seen_at) as heard_at,
-           judged_until(sight.observed_at, p.seen_at) as observed_at, sight.judged_at, sight.resumed_at
-      from sight
+           status_as_of(watermark.observed_at, p.seen_at) as observed_at, watermark.judged_at, watermark.resumed_at
+      from watermark
       left join satellites s on s.id = $1
       left join satellite_connections c on c.satellite_id = $1
       left join pods p on p.number = c.pod";
@@ -334,10 +334,10 @@ fn lapsed(
     let last_event: Option<Word<Event>> = row.try_get("last_event")?;
     let heard: Option<OffsetDateTime> = row.try_get("heard_at")?;
     let threshold = liveness::threshold(row.try_get("offline_threshold_ms")?, default_threshold);
-    let sight = watermark::sight_of(row, default_threshold)?;
+    let watermark = watermark::from_row(row, default_threshold)?;
     let is_late = last_event.is_some_and(|event| event == Event::Connected)
-        && liveness::status(heard, sight.observed_at, threshold, &sight) == Status::Offline;
-    let until = heard.map(|heard| liveness::online_until(heard, threshold, &sight));
+        && liveness::status(heard, watermark.observed_at, threshold, &watermark) == Status::Offline;
+    let until = heard.map(|heard| liveness::online_until(heard, threshold, &watermark));
     Ok(until.filter(|_| is_late))
 }
 

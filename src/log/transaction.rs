@@ -23,7 +23,7 @@ use crate::domain::flapping::{self, Flapping};
 use crate::domain::lifecycle::{
     self, Connection, Decision, Edge, Event, Illegal, Position, Profile, Transition, Unchanged,
 };
-use crate::domain::liveness::{self, Sight};
+use crate::domain::liveness::{self, Watermark};
 use crate::log::watermark;
 use crate::log::watermark::PodNumber;
 use crate::platform::database_clock::{DatabaseClock, Moment};
@@ -48,7 +48,7 @@ pub(super) async fn transact(
     rules: &Rules,
     clock: &DatabaseClock,
 ) -> Result<(Vec<Option<Outcome>>, Vec<Transition>, OffsetDateTime), Error> {
-    let (now, sight, mut satellites) = lock_and_read(client, batch, rules, clock).await?;
+    let (now, watermark, mut satellites) = lock_and_read(client, batch, rules, clock).await?;
     stand_still("append::rows_locked").await;
     let known = find_changes(client, batch).await?;
 
@@ -75,7 +75,7 @@ pub(super) async fn transact(
             continue;
         }
         let happened = Timestamp::new(clock.time_of(request.happened, now)).moment();
-        match satellite.decide(request, happened, now, &sight, rules) {
+        match satellite.decide(request, happened, now, &watermark, rules) {
             Ok(transition) => {
                 // The position is known after the insert; until then it is the place in it.
                 outcomes.push(Some(Outcome::Appended {
@@ -119,7 +119,7 @@ async fn lock_and_read(
     batch: &[Request],
     rules: &Rules,
     clock: &DatabaseClock,
-) -> Result<(OffsetDateTime, Sight, HashMap<Uuid, Satellite>), Error> {
+) -> Result<(OffsetDateTime, Watermark, HashMap<Uuid, Satellite>), Error> {
     let ids = ids_of(batch.iter());
     let removed = ids_of(batch.iter().filter(|request| request.edge == Edge::Remove));
     let (lock_satellites, lock_rows): (Statement, Statement) =
@@ -138,13 +138,13 @@ async fn lock_and_read(
         client.query(&lock, &[&removed]).await
     };
     let sent = Moment::now();
-    let sight = async {
-        let (now, sight) = watermark::sight(client, rules.default_threshold).await?;
+    let watermark = async {
+        let (now, watermark) = watermark::read(client, rules.default_threshold).await?;
         clock.note(sent, now, Moment::now());
-        Ok((now, sight))
+        Ok((now, watermark))
     };
-    let ((_, registered, rows), removed, (now, sight)) =
-        try_join3(locks, lock_removed, sight).await?;
+    let ((_, registered, rows), removed, (now, watermark)) =
+        try_join3(locks, lock_removed, watermark).await?;
 
     let mut satellites: HashMap<Uuid, Satellite> = HashMap::with_capacity(ids.len());
     for row in &registered {
@@ -161,7 +161,7 @@ async fn lock_and_read(
         let satellite = satellites.entry(row.try_get("id")?).or_default();
         satellite.is_locked |= row.try_get::<_, bool>("is_locked")?;
     }
-    Ok((now, sight, satellites))
+    Ok((now, watermark, satellites))
 }
 
 /// Whose edges these are, in the order in which rows are locked.
@@ -218,12 +218,12 @@ impl Satellite {
         request: &Request,
         happened: OffsetDateTime,
         now: OffsetDateTime,
-        sight: &Sight,
+        watermark: &Watermark,
         rules: &Rules,
     ) -> Result<Transition, Outcome> {
         let profile = self.profile.as_ref().ok_or(Outcome::UnknownSatellite)?;
         let (id, edge, row) = (request.satellite, request.edge, self.row.as_ref());
-        let decision = lifecycle::next(id, profile, row, edge, happened, now, sight);
+        let decision = lifecycle::next(id, profile, row, edge, happened, now, watermark);
         let mut transition = match decision {
             Ok(Decision::Append(transition)) => *transition,
             Ok(Decision::Nothing(why)) => return Err(Outcome::Nothing(why)),

@@ -17,7 +17,7 @@ use postgres_types::{FromSql, ToSql};
 use time::OffsetDateTime;
 use tokio_postgres::Error;
 
-use crate::domain::liveness::{Resumption, Sight};
+use crate::domain::liveness::{Resumption, Watermark};
 
 /// One life of a pod. In `satellite_connections`, 0 is nobody: the session is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, FromSql, ToSql)]
@@ -34,7 +34,7 @@ impl std::fmt::Display for PodNumber {
 const LONGEST_LAPSE: Duration = Duration::from_secs(2);
 
 /// A pod that has not said anything for this long does not hold its sessions any more, as far as
-/// others can tell. (`judged_until`, in `schema/`, says what that means for a status.)
+/// others can tell. (`status_as_of`, in `schema/`, says what that means for a status.)
 pub const SILENT_AFTER: Duration = Duration::from_secs(2);
 
 /// A silence of all pods longer than this is blind time: short enough that what is left of a
@@ -143,34 +143,37 @@ pub async fn bring_back(client: &impl GenericClient, pods: &[PodNumber]) -> Resu
     client.execute(&statement, &[&pods, &limit]).await
 }
 
-const SIGHT: &str =
-    "select clock_timestamp() as now, observed_at, judged_at, resumed_at from sight";
+const WATERMARK: &str =
+    "select clock_timestamp() as now, observed_at, judged_at, resumed_at from watermark";
 
 /// The database's time, and what could be seen up to it.
-pub async fn sight(
+pub async fn read(
     client: &impl GenericClient,
     default_threshold: Duration,
-) -> Result<(OffsetDateTime, Sight), Error> {
-    let statement = client.prepare_cached(SIGHT).await?;
+) -> Result<(OffsetDateTime, Watermark), Error> {
+    let statement = client.prepare_cached(WATERMARK).await?;
     let row = client.query_one(&statement, &[]).await?;
-    Ok((row.try_get("now")?, sight_of(&row, default_threshold)?))
+    Ok((row.try_get("now")?, from_row(&row, default_threshold)?))
 }
 
-/// The sight in a row that has the columns of the view.
-pub fn sight_of(row: &tokio_postgres::Row, default_threshold: Duration) -> Result<Sight, Error> {
+/// The watermark in a row that has the columns of the view.
+pub fn from_row(
+    row: &tokio_postgres::Row,
+    default_threshold: Duration,
+) -> Result<Watermark, Error> {
     let judged_at: Option<OffsetDateTime> = row.try_get("judged_at")?;
     let resumed_at: Option<OffsetDateTime> = row.try_get("resumed_at")?;
     let resumption = judged_at
         .zip(resumed_at)
         .map(|(judged_at, resumed_at)| Resumption { judged_at, resumed_at });
-    Ok(Sight { observed_at: row.try_get("observed_at")?, resumption, grace: default_threshold })
+    Ok(Watermark { observed_at: row.try_get("observed_at")?, resumption, grace: default_threshold })
 }
 
 const BLIND: &str = "
     select greatest(from_at, $1) as from_at, least(to_at, $2) as to_at from blind_time
      where to_at > $1 and from_at < $2
     union all
-    select greatest(observed_at, $1), $2 from sight where observed_at < $2 - make_interval(secs => $3::float8)
+    select greatest(observed_at, $1), $2 from watermark where observed_at < $2 - make_interval(secs => $3::float8)
      order by 1";
 
 /// The blind time within a window, oldest first; one that goes on is in it.

@@ -22,7 +22,7 @@ const PACE: u32 = 50;
 pub(super) struct Silent {
     pub(super) pods: Vec<PodNumber>,
     /// Up to when satellites could be judged.
-    pub(super) sight: Option<OffsetDateTime>,
+    pub(super) watermark: Option<OffsetDateTime>,
     /// The newest change of an administrator.
     pub(super) change: i64,
 }
@@ -75,8 +75,8 @@ impl Vouched {
         let next_at = self.left_behind.iter().filter_map(|left| left.next_at).min();
         let is_due = self.left_behind.iter().any(|left| left.due > 0);
         // The database's clock may have gone back.
-        let goes_on = silent.sight >= self.silent.sight;
-        let is_same = next_at.is_none_or(|next_at| silent.sight <= Some(next_at));
+        let goes_on = silent.watermark >= self.silent.watermark;
+        let is_same = next_at.is_none_or(|next_at| silent.watermark <= Some(next_at));
         let in_turn = self.again_at.is_none_or(|again_at| now >= again_at);
         !is_known || !goes_on || !is_same || in_turn || (is_due && !held)
     }
@@ -108,21 +108,21 @@ pub(super) async fn count(
 
 /// Late is what has less than a heartbeat's interval left, as `SessionTable::look` says it.
 const COUNT: &str = "
-    with sight as materialized (select * from sight), left_behind as (
-        select c.pod, judged_until(sight.observed_at, p.seen_at) as judged_until, sight.observed_at,
+    with watermark as materialized (select * from watermark), left_behind as (
+        select c.pod, status_as_of(watermark.observed_at, p.seen_at) as status_as_of, watermark.observed_at,
                online_until(heard_at(c.last_heartbeat_at, c.vouched, p.seen_at), s.offline_threshold_ms, $2,
-                            sight.judged_at, sight.resumed_at) as online_until,
+                            watermark.judged_at, watermark.resumed_at) as online_until,
                least(interval '1 millisecond' * $3::bigint, threshold_of(s.offline_threshold_ms, $2) / 2) as warning
-          from sight, satellite_connections c
+          from watermark, satellite_connections c
           join satellites s on s.id = c.satellite_id
           join pods p on p.number = c.pod
          where c.pod = any($1) and c.last_event = 'connected' and c.vouched = $4
     )
     select pod,
            count(*) filter (where observed_at > online_until - warning) as late,
-           count(*) filter (where judged_until > online_until) as due,
+           count(*) filter (where status_as_of > online_until) as due,
            min(case when observed_at <= online_until - warning then online_until - warning
-                    when judged_until <= online_until then online_until + (observed_at - judged_until) end) as next_at
+                    when status_as_of <= online_until then online_until + (observed_at - status_as_of) end) as next_at
       from left_behind
      group by pod";
 
@@ -132,15 +132,15 @@ mod tests {
 
     use super::*;
 
-    const SIGHT: OffsetDateTime = datetime!(2026-03-01 12:00:00 UTC);
+    const WATERMARK: OffsetDateTime = datetime!(2026-03-01 12:00:00 UTC);
 
     fn silent(seconds: f64, change: i64) -> Silent {
-        let sight = Some(SIGHT + time::Duration::seconds_f64(seconds));
-        Silent { pods: vec![PodNumber(1)], sight, change }
+        let watermark = Some(WATERMARK + time::Duration::seconds_f64(seconds));
+        Silent { pods: vec![PodNumber(1)], watermark, change }
     }
 
     fn seen(due: u64, now: Instant) -> Vouched {
-        let next_at = Some(SIGHT + Duration::from_secs(30));
+        let next_at = Some(WATERMARK + Duration::from_secs(30));
         let left = LeftBehind { pod: PodNumber(1), late: due, due, next_at };
         Vouched::seen(&silent(0.0, 1), vec![left], now, Duration::from_millis(100))
     }

@@ -77,8 +77,8 @@ fn heard_at(at: Time, is_vouched: bool, watermark: Time) -> Time {
 }
 
 /// Whether a satellite counts as online.
-fn is_online(heard_at: Time, threshold: u8, sight: Time) -> bool {
-    sight <= heard_at + threshold
+fn is_online(heard_at: Time, threshold: u8, watermark: Time) -> bool {
+    watermark <= heard_at + threshold
 }
 
 /// Whether a statement decided later than the row's last one: a late one moves nothing. Of two of the
@@ -305,12 +305,12 @@ enum Action {
 }
 
 impl World {
-    fn sight(&self) -> Time {
+    fn watermark(&self) -> Time {
         self.watermarks[0].max(self.watermarks[1])
     }
 
     fn is_silent(&self, pod: usize) -> bool {
-        self.watermarks[pod] + SILENT < self.sight()
+        self.watermarks[pod] + SILENT < self.watermark()
     }
 
     fn row_heard_at(&self) -> Time {
@@ -322,7 +322,7 @@ impl World {
     }
 
     fn is_online(&self) -> bool {
-        self.is_connected() && is_online(self.row_heard_at(), THRESHOLD, self.sight())
+        self.is_connected() && is_online(self.row_heard_at(), THRESHOLD, self.watermark())
     }
 
     fn is_up(&self, pod: usize) -> bool {
@@ -344,7 +344,7 @@ impl World {
         let by_other = self.is_up(1 - holder) && self.is_silent(holder);
         self.is_connected()
             && (by_holder || by_other)
-            && !is_online(heard_at, THRESHOLD, self.sight())
+            && !is_online(heard_at, THRESHOLD, self.watermark())
     }
 
     fn is_current(&self, session: u8) -> bool {
@@ -818,7 +818,7 @@ impl Model for Protocol {
                 let proven = world.watermarks[world.row.pod].saturating_sub(WINDOW);
                 let at = if world.row.is_vouched { world.row.at.max(proven) } else { world.row.at };
                 world.lock = Lock::Loss(at);
-                world.is_early = is_online(world.promised, THRESHOLD, world.sight());
+                world.is_early = is_online(world.promised, THRESHOLD, world.watermark());
             }
             Action::Lose => {
                 let Lock::Loss(at) = world.lock else { return None };
@@ -857,13 +857,13 @@ impl Model for Protocol {
             Property::always(NOT_OFFLINE, |_, world: &World| {
                 !world.is_connected()
                     || world.is_online()
-                    || !is_online(world.promised, THRESHOLD, world.sight())
+                    || !is_online(world.promised, THRESHOLD, world.watermark())
             }),
             Property::always(NOT_LOST, |_, world: &World| !world.is_early),
             Property::always(NOT_ONLINE, |_, world: &World| {
                 !world.is_online()
                     || world.is_unsettled
-                    || world.heard + THRESHOLD + WINDOW >= world.sight()
+                    || world.heard + THRESHOLD + WINDOW >= world.watermark()
             }),
             Property::always(GIVEN_UP, |protocol: &Protocol, world: &World| {
                 // A pod that stalls or dies is found silent that much later.
@@ -877,7 +877,7 @@ impl Model for Protocol {
                     || was_locked
                     || world.lock != Lock::Free
                     || world.is_due(protocol.faults)
-                    || is_online(world.heard.max(world.row_heard_at()), allowed, world.sight())
+                    || is_online(world.heard.max(world.row_heard_at()), allowed, world.watermark())
             }),
             Property::always(FENCED, |_, world: &World| {
                 world.row.at <= world.heard || world.is_unsettled
@@ -885,7 +885,7 @@ impl Model for Protocol {
             Property::always(RECOVERED, |_, world: &World| world.deaf == 0),
             Property::always(TOLD, |_, world: &World| world.stale <= LOOK),
             Property::sometimes("online by the watermark alone", |_, world: &World| {
-                world.is_online() && !is_online(world.row.at, THRESHOLD, world.sight())
+                world.is_online() && !is_online(world.row.at, THRESHOLD, world.watermark())
             }),
             Property::sometimes("lost, and recovered", |_, world: &World| {
                 world.is_connected() && world.is_back

@@ -265,7 +265,7 @@ impl Monitor {
             if row.try_get("is_silent")? {
                 groups.insert(Group::Pod(pod), Lateness { late: 0, ..of_pod });
                 silent.pods.push(pod);
-                silent.sight = row.try_get("observed_at")?;
+                silent.watermark = row.try_get("observed_at")?;
                 silent.change = row.try_get("change")?;
             } else {
                 // It guards its own sessions by itself.
@@ -458,25 +458,25 @@ const ACCOUNT: &str = "
         update pods set sessions = $2, late = $3 where number = $1
     )
     select p.number, p.sessions, p.late,
-           coalesce(p.seen_at, p.started_at) < sight.observed_at - make_interval(secs => $4::float8) as is_silent,
-           sight.observed_at,
+           coalesce(p.seen_at, p.started_at) < watermark.observed_at - make_interval(secs => $4::float8) as is_silent,
+           watermark.observed_at,
            (select coalesce(max(change), 0) from satellite_changes) as change
-      from sight, pods p where p.number <> $1";
+      from watermark, pods p where p.number <> $1";
 
 /// Finds the sessions of silent pods that are due, from one on. They are looked for by their pods and then
 /// put in order: else Postgres might walk all rows in that order.
 pub const STORED: &str = "
-    with sight as materialized (select * from sight), due as materialized (
+    with watermark as materialized (select * from watermark), due as materialized (
         select c.satellite_id, c.session, c.pod, p.left_at is null as is_dead
-          from sight, satellite_connections c
+          from watermark, satellite_connections c
           join satellites s on s.id = c.satellite_id
           join pods p on p.number = c.pod
          where c.pod = any($1) and c.last_event = 'connected'
            and (not c.vouched or $5)
            and ($4::uuid is null or c.satellite_id > $4)
-           and judged_until(sight.observed_at, p.seen_at)
+           and status_as_of(watermark.observed_at, p.seen_at)
                > online_until(heard_at(c.last_heartbeat_at, c.vouched, p.seen_at), s.offline_threshold_ms, $2,
-                              sight.judged_at, sight.resumed_at)
+                              watermark.judged_at, watermark.resumed_at)
     )
     select * from due order by satellite_id limit $3";
 
@@ -494,13 +494,13 @@ const LET_GO: &str = "
 const UNHELD: &str = "
     with due as materialized (
         select c.satellite_id, c.session, c.pod, false as is_dead
-          from sight, satellite_connections c join satellites s on s.id = c.satellite_id
+          from watermark, satellite_connections c join satellites s on s.id = c.satellite_id
          where (c.pod = $1 or c.pod is null) and c.last_event = 'connected'
            and (not c.vouched or $5)
            and ($4::uuid is null or c.satellite_id > $4)
-           and c.last_heartbeat_at < sight.observed_at - interval '1 millisecond' * ($2::bigint / 3)
-           and sight.observed_at
-               > online_until(c.last_heartbeat_at, s.offline_threshold_ms, $2, sight.judged_at, sight.resumed_at)
+           and c.last_heartbeat_at < watermark.observed_at - interval '1 millisecond' * ($2::bigint / 3)
+           and watermark.observed_at
+               > online_until(c.last_heartbeat_at, s.offline_threshold_ms, $2, watermark.judged_at, watermark.resumed_at)
     )
     select * from due order by satellite_id limit $3";
 

@@ -361,9 +361,9 @@ fn from_row(row: &Row, default: Duration) -> Result<SatelliteJson, tokio_postgre
     // Who was given up stays so until heard again.
     let counts =
         heard.filter(|_| last_event.as_ref().is_some_and(|event| *event == Event::Connected));
-    let sight = watermark::sight_of(row, default)?;
+    let watermark = watermark::from_row(row, default)?;
     let threshold = liveness::threshold(own, default);
-    let status = liveness::status(counts, sight.observed_at, threshold, &sight);
+    let status = liveness::status(counts, watermark.observed_at, threshold, &watermark);
     Ok(SatelliteJson {
         id: row.try_get("id")?,
         name: row.try_get("name")?,

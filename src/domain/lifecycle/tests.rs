@@ -14,7 +14,7 @@ const NOW: OffsetDateTime = datetime!(2026-03-01 12:00:00 UTC);
 const ID: SatelliteId = SatelliteId(Uuid::from_u128(7));
 
 /// Somebody has always observed.
-const CLEAR: Sight = Sight {
+const CLEAR: Watermark = Watermark {
     observed_at: datetime!(9999-01-01 00:00:00 UTC),
     resumption: None,
     grace: DEFAULT_OFFLINE_THRESHOLD,
@@ -205,7 +205,7 @@ fn a_loss_happened_when_the_heartbeats_time_was_over() {
 fn a_heartbeat_brings_nobody_back_once_it_is_older_than_the_threshold() {
     let lost = row(Event::HeartbeatLost, Some(NOW - Duration::from_secs(600)));
     let edge = Edge::Recover { session: Session(3) };
-    let blind = Sight {
+    let blind = Watermark {
         observed_at: NOW - Duration::from_secs(300),
         resumption: Some(Resumption {
             judged_at: NOW - Duration::from_secs(400),
@@ -213,10 +213,10 @@ fn a_heartbeat_brings_nobody_back_once_it_is_older_than_the_threshold() {
         }),
         ..CLEAR
     };
-    for sight in [CLEAR, blind] {
+    for watermark in [CLEAR, blind] {
         let decide = |seconds| {
             let heard = NOW - time::Duration::seconds_f64(seconds);
-            next(ID, &profile(), Some(&lost), edge, heard, NOW, &sight)
+            next(ID, &profile(), Some(&lost), edge, heard, NOW, &watermark)
         };
         let Ok(Decision::Append(transition)) = decide(45.0) else { panic!("young enough") };
         let seen = transition.next.and_then(|state| state.last_seen_at);
@@ -232,11 +232,11 @@ fn nobody_is_given_up_for_time_in_which_nobody_could_hear() {
     let judged_at = NOW - Duration::from_secs(350);
     let resumed = |seconds| {
         let resumed_at = NOW - Duration::from_secs(seconds);
-        Sight { resumption: Some(Resumption { judged_at, resumed_at }), ..CLEAR }
+        Watermark { resumption: Some(Resumption { judged_at, resumed_at }), ..CLEAR }
     };
-    let decide = |sight| next(ID, &profile(), Some(&silent), edge, NOW, NOW, &sight);
+    let decide = |watermark| next(ID, &profile(), Some(&silent), edge, NOW, NOW, &watermark);
     let heard = Ok(Decision::Nothing(Unchanged::StillHeard));
-    assert_eq!(decide(Sight { observed_at: judged_at, ..CLEAR }), heard, "nobody observes yet");
+    assert_eq!(decide(Watermark { observed_at: judged_at, ..CLEAR }), heard, "nobody observes yet");
     assert_eq!(decide(resumed(45)), heard, "there is time to come back");
     assert!(matches!(decide(resumed(46)), Ok(Decision::Append(_))), "the time is over");
 }
