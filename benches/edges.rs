@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use async_nats::jetstream;
-use groundstation::domain::lifecycle::{Edge, Reason, SatelliteId};
+use groundstation::domain::lifecycle::{Reason, SatelliteId, Signal};
 use groundstation::log::request::Outcome;
 use groundstation::log::watermark::PodNumber;
 use tokio::runtime::Runtime;
@@ -120,11 +120,11 @@ pub async fn run(stores: &Stores, ids: &[Uuid], pods: usize) -> Took {
 
 async fn come_and_go(engine: &Engine, ids: &[Uuid]) {
     for _ in 0..ROUNDS / 2 {
-        let comes = ids.iter().map(|id| (SatelliteId(*id), Edge::Connect)).collect();
+        let comes = ids.iter().map(|id| (SatelliteId(*id), Signal::Connect)).collect();
         let outcomes = engine.log.append_all(comes).await.expect("open");
         let goes = ids.iter().zip(outcomes).map(|(id, outcome)| match outcome {
             Outcome::Appended { session, .. } => {
-                (SatelliteId(*id), Edge::Disconnect { session, reason: Reason::ClientClose })
+                (SatelliteId(*id), Signal::Disconnect { session, reason: Reason::ClientClose })
             }
             other => panic!("{other:?}"),
         });

@@ -23,7 +23,7 @@ use super::parameters::{limit, satellite_id};
 use super::problem::Problem;
 use super::{APPEND_TIMEOUT, Api, past};
 use crate::contract::wire::{Actor, SatelliteJson};
-use crate::domain::lifecycle::{Edge, SatelliteId};
+use crate::domain::lifecycle::{SatelliteId, Signal};
 use crate::domain::liveness::Status;
 use crate::log::request::Outcome;
 use crate::registry::satellites::change::{Change, Changed};
@@ -369,7 +369,7 @@ pub async fn remove(
     path: Result<Path<String>, PathRejection>,
 ) -> Result<StatusCode, Problem> {
     let id = satellite_id(path)?;
-    let append = api.log.append(id, Edge::Remove, Actor::admin());
+    let append = api.log.append(id, Signal::Remove, Actor::admin());
     match tokio::time::timeout(APPEND_TIMEOUT, append).await {
         Ok(Ok(Outcome::Appended { .. })) => Ok(StatusCode::NO_CONTENT),
         Ok(Ok(Outcome::UnknownSatellite)) => Err(Problem::no_satellite(&id.to_string())),

@@ -14,7 +14,7 @@ use super::parameters::satellite_id;
 use super::problem::Problem;
 use super::{APPEND_TIMEOUT, Api};
 use crate::contract::wire::{Actor, SatelliteJson};
-use crate::domain::lifecycle::{Edge, Reason};
+use crate::domain::lifecycle::{Reason, Signal};
 use crate::registry::satellites::{self, Rotated};
 
 /// A new token.
@@ -48,8 +48,8 @@ pub async fn rotate(
     api.changed.tell();
     tracing::info!(satellite = %id, "token rotated");
     if let Some(session) = session {
-        let edge = Edge::Disconnect { session, reason: Reason::TokenRotated };
-        let append = api.log.append(id, edge, Actor::admin());
+        let signal = Signal::Disconnect { session, reason: Reason::TokenRotated };
+        let append = api.log.append(id, signal, Actor::admin());
         // The new token is in force and has to be told; the pod that holds the session ends it too.
         match tokio::time::timeout(APPEND_TIMEOUT, append).await {
             Ok(Ok(_)) => {}

@@ -1,7 +1,7 @@
 //! The lifecycle of a satellite's connection: what may happen, what it leads to, what it fires.
 //!
 //! Pure: no runtime, no SQL, no clock, no serde. `now` is passed in. Two functions own every rule:
-//! [`next`] decides what an [`Edge`] does to a connection, and [`project`] folds a decided
+//! [`next`] decides what an [`Signal`] does to a connection, and [`project`] folds a decided
 //! [`Transition`] into the current [`Connection`]. The live path, a rebuild and every as-of read
 //! call these two and nothing else, which is why they cannot disagree.
 //!
@@ -135,7 +135,7 @@ impl Reason {
 
 /// Something that happened to a satellite, before it is decided what it changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Edge {
+pub enum Signal {
     /// A satellite authenticated; it takes the next session.
     Connect,
     /// A session's connection ended.
@@ -328,7 +328,7 @@ pub struct OutOfOrder {
     pub after: Revision,
 }
 
-/// Decides at `now` what `edge`, which happened at `happened`, does to a satellite whose row is `current`.
+/// Decides at `now` what `signal`, which happened at `happened`, does to a satellite whose row is `current`.
 ///
 /// Both by the database's clock. A loss happened here when it was found, a recovery when the heartbeat was
 /// heard. `watermark` is what the pods could see of it. Errors are faults of the caller, see [`Illegal`].
@@ -336,7 +336,7 @@ pub fn next(
     satellite: SatelliteId,
     profile: &Profile,
     current: Option<&Connection>,
-    edge: Edge,
+    signal: Signal,
     happened: OffsetDateTime,
     now: OffsetDateTime,
     watermark: &Watermark,
@@ -347,34 +347,34 @@ pub fn next(
     let heard = current.and_then(Connection::heard_at);
 
     let mut occurred_at = happened;
-    let (event, reason, session, last_seen_at) = match edge {
-        Edge::Connect => {
+    let (event, reason, session, last_seen_at) = match signal {
+        Signal::Connect => {
             let reason = match last {
                 Some(Event::Connected) => Reason::Takeover,
                 _ => Reason::Connect,
             };
             (Event::Connected, reason, Session(newest.0 + 1), Some(happened))
         }
-        Edge::Remove => (Event::Removed, Reason::Removed, newest, None),
-        Edge::Disconnect { session, .. }
-        | Edge::Lost { session, .. }
-        | Edge::Recover { session }
+        Signal::Remove => (Event::Removed, Reason::Removed, newest, None),
+        Signal::Disconnect { session, .. }
+        | Signal::Lost { session, .. }
+        | Signal::Recover { session }
             if session > newest =>
         {
             return Err(Illegal::UnknownSession { satellite, named: session, newest });
         }
-        Edge::Disconnect { session, .. }
-        | Edge::Lost { session, .. }
-        | Edge::Recover { session }
+        Signal::Disconnect { session, .. }
+        | Signal::Lost { session, .. }
+        | Signal::Recover { session }
             if session < newest || last == Some(Event::Removed) =>
         {
             return Ok(Decision::Nothing(Unchanged::StaleSession));
         }
-        Edge::Disconnect { session, reason } => match last {
+        Signal::Disconnect { session, reason } => match last {
             Some(Event::Connected) => (Event::Disconnected, reason, session, None),
             _ => return Ok(Decision::Nothing(Unchanged::AlreadyEnded)),
         },
-        Edge::Lost { session, reason } => match last {
+        Signal::Lost { session, reason } => match last {
             Some(Event::Connected) => {
                 if liveness::status(heard, happened, profile.threshold, watermark) == Status::Online
                 {
@@ -387,7 +387,7 @@ pub fn next(
             }
             _ => return Ok(Decision::Nothing(Unchanged::AlreadyEnded)),
         },
-        Edge::Recover { session } => match last {
+        Signal::Recover { session } => match last {
             Some(Event::HeartbeatLost) if now > happened + profile.threshold => {
                 return Ok(Decision::Nothing(Unchanged::HeardTooLongAgo));
             }

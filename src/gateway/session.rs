@@ -20,7 +20,7 @@ use super::protocol::{FromSatellite, INVALID_CREDENTIALS, MUST_AUTHENTICATE, Sai
 use super::socket::{Broken, Message, Socket};
 use super::{COMPLAINTS_OF_A_SESSION, Gateway, Handshake};
 use crate::contract::wire::Actor;
-use crate::domain::lifecycle::{Edge, Reason, SatelliteId, Session, SessionKey};
+use crate::domain::lifecycle::{Reason, SatelliteId, Session, SessionKey, Signal};
 use crate::ingress::log_gate::Share;
 use crate::ingress::refusal::Refusal as Limit;
 use crate::log::request::{Closed, Outcome};
@@ -187,8 +187,8 @@ async fn turn_away(socket: Socket, gateway: &Gateway, end: End) {
 
 /// Appends the end of a session.
 async fn disconnect(gateway: &Gateway, satellite: SatelliteId, session: Session, reason: Reason) {
-    let edge = Edge::Disconnect { session, reason };
-    if let Err(closed) = gateway.log.append(satellite, edge, Actor::system()).await {
+    let signal = Signal::Disconnect { session, reason };
+    if let Err(closed) = gateway.log.append(satellite, signal, Actor::system()).await {
         warn!(%satellite, session = session.0, %closed, "the end of a session is not in the log");
     }
 }

@@ -35,7 +35,7 @@ use super::held::Held;
 use super::request::{Appended, Closed, Connecting, Outcome, Request};
 use super::transaction::{self, Rules};
 use crate::contract::wire::Actor;
-use crate::domain::lifecycle::{Edge, Event, Position, SatelliteId};
+use crate::domain::lifecycle::{Event, Position, SatelliteId, Signal};
 use crate::log::locked_rows::LockedRows;
 use crate::platform::database::{Database, Failed};
 use crate::platform::database_clock::{DatabaseClock, Moment};
@@ -71,12 +71,12 @@ impl Log {
     pub async fn append(
         &self,
         satellite: SatelliteId,
-        edge: Edge,
+        signal: Signal,
         actor: Actor,
     ) -> Result<Outcome, Closed> {
         let happened = Moment::now();
         let (span, traceparent) = trace::append(satellite);
-        let (request, outcome) = Request::new(satellite, edge, actor, happened, traceparent);
+        let (request, outcome) = Request::new(satellite, signal, actor, happened, traceparent);
         let appended = async {
             self.sender.send(request).await.map_err(|_| Closed)?;
             outcome.await.map_err(|_| Closed)
@@ -88,7 +88,7 @@ impl Log {
     /// waiting for that has asked for nothing.
     pub async fn connect(&self, satellite: SatelliteId) -> Result<Connecting, Closed> {
         let (mut request, outcome) =
-            Request::new(satellite, Edge::Connect, Actor::system(), Moment::now(), None);
+            Request::new(satellite, Signal::Connect, Actor::system(), Moment::now(), None);
         let withdrawn = Arc::new(AtomicBool::new(false));
         request.withdrawn = Some(withdrawn.clone());
         self.sender.send(request).await.map_err(|_| Closed)?;
@@ -99,13 +99,13 @@ impl Log {
     /// are in the order of the edges.
     pub async fn append_all(
         &self,
-        edges: Vec<(SatelliteId, Edge)>,
+        edges: Vec<(SatelliteId, Signal)>,
     ) -> Result<Vec<Outcome>, Closed> {
         let happened = Moment::now();
         let mut waiting = Vec::with_capacity(edges.len());
-        for (satellite, edge) in edges {
+        for (satellite, signal) in edges {
             let actor = Actor::system();
-            let (request, outcome) = Request::new(satellite, edge, actor, happened, None);
+            let (request, outcome) = Request::new(satellite, signal, actor, happened, None);
             self.sender.send(request).await.map_err(|_| Closed)?;
             waiting.push(outcome);
         }
@@ -118,10 +118,10 @@ impl Log {
 
     /// Hands over an edge that happened at `happened`, unless the queue is full: for edges that
     /// will be found again. Never blocks.
-    pub fn try_submit(&self, satellite: SatelliteId, edge: Edge, happened: Moment) {
-        let (request, _) = Request::new(satellite, edge, Actor::system(), happened, None);
+    pub fn try_submit(&self, satellite: SatelliteId, signal: Signal, happened: Moment) {
+        let (request, _) = Request::new(satellite, signal, Actor::system(), happened, None);
         if self.sender.try_send(request).is_err() {
-            tracing::debug!(%satellite, ?edge, "the log's queue is full, the edge will be found again");
+            tracing::debug!(%satellite, ?signal, "the log's queue is full, the edge will be found again");
         }
     }
 
@@ -202,7 +202,7 @@ impl Appender {
                     return;
                 }
                 Err(Failure::Poisoned(cause)) if batch.len() == 1 => {
-                    error!(%cause, satellite = %batch[0].satellite, edge = ?batch[0].edge,
+                    error!(%cause, satellite = %batch[0].satellite, edge = ?batch[0].signal,
                         "an edge was refused by the database and is given up");
                     self.settle(batch, &[Some(Outcome::Refused)]);
                     return;

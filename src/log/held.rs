@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::request::{Outcome, Request};
-use crate::domain::lifecycle::{Edge, SatelliteId};
+use crate::domain::lifecycle::{SatelliteId, Signal};
 
 /// Pauses between two looks at a locked row: from what another pod's batch takes to what a satellite can
 /// wait once an administrator has let go.
@@ -81,7 +81,7 @@ impl Held {
     /// Keeps what a batch had to leave out.
     pub fn hold(&mut self, left_out: Vec<Request>, now: Instant) {
         for request in left_out {
-            if is_found_again(&request.edge) {
+            if is_found_again(&request.signal) {
                 request.answer(Outcome::Locked);
                 continue;
             }
@@ -115,17 +115,17 @@ impl Held {
 impl Waiting {
     fn push(&mut self, request: Request) {
         // The newest heartbeat is the one that brings it back.
-        let is_same = |waiting: &&mut Request| waiting.edge == request.edge;
-        if matches!(request.edge, Edge::Recover { .. })
+        let is_same = |waiting: &&mut Request| waiting.signal == request.signal;
+        if matches!(request.signal, Signal::Recover { .. })
             && let Some(waiting) = self.edges.iter_mut().find(is_same)
         {
             waiting.happened = waiting.happened.max(request.happened);
             return request.answer(Outcome::Locked);
         }
         // The end of a session is never turned away: there is one for each that began.
-        let may_be_refused = matches!(request.edge, Edge::Connect | Edge::Remove);
+        let may_be_refused = matches!(request.signal, Signal::Connect | Signal::Remove);
         let is_full = self.edges.len() >= MAX_OF_SATELLITE && may_be_refused && !request.tried;
-        if is_full || is_found_again(&request.edge) {
+        if is_full || is_found_again(&request.signal) {
             request.answer(Outcome::Locked);
         } else {
             self.edges.push(request);
@@ -135,8 +135,8 @@ impl Waiting {
 
 /// The next sweep finds a loss again, if it is still one; the sweep that waits for its outcome must
 /// not wait for somebody else's lock.
-fn is_found_again(edge: &Edge) -> bool {
-    matches!(edge, Edge::Lost { .. })
+fn is_found_again(signal: &Signal) -> bool {
+    matches!(signal, Signal::Lost { .. })
 }
 
 #[cfg(test)]
@@ -149,16 +149,16 @@ mod tests {
     use crate::domain::lifecycle::{Reason, Session};
     use crate::platform::database_clock::Moment;
 
-    const GONE: Edge = Edge::Disconnect { session: Session(1), reason: Reason::ClientClose };
-    const LOST: Edge = Edge::Lost { session: Session(1), reason: Reason::HeartbeatTimeout };
+    const GONE: Signal = Signal::Disconnect { session: Session(1), reason: Reason::ClientClose };
+    const LOST: Signal = Signal::Lost { session: Session(1), reason: Reason::HeartbeatTimeout };
 
-    fn request(satellite: u128, edge: Edge) -> (Request, Receiver<Outcome>) {
+    fn request(satellite: u128, signal: Signal) -> (Request, Receiver<Outcome>) {
         let satellite = SatelliteId(Uuid::from_u128(satellite));
-        Request::new(satellite, edge, Actor::system(), Moment::now(), None)
+        Request::new(satellite, signal, Actor::system(), Moment::now(), None)
     }
 
-    fn what(batch: &[Request]) -> Vec<(u128, Edge)> {
-        batch.iter().map(|request| (request.satellite.0.as_u128(), request.edge)).collect()
+    fn what(batch: &[Request]) -> Vec<(u128, Signal)> {
+        batch.iter().map(|request| (request.satellite.0.as_u128(), request.signal)).collect()
     }
 
     #[test]
@@ -166,16 +166,16 @@ mod tests {
         let (mut held, now) = (Held::default(), Instant::now());
         let (gone, _gone) = request(1, GONE);
         held.hold(vec![gone], now);
-        let (comes, _comes) = request(1, Edge::Connect);
-        let (other, _other) = request(2, Edge::Connect);
+        let (comes, _comes) = request(1, Signal::Connect);
+        let (other, _other) = request(2, Signal::Connect);
         let mut batch = vec![comes, other];
         held.queue_behind(&mut batch);
-        assert_eq!(what(&batch), [(2, Edge::Connect)]);
+        assert_eq!(what(&batch), [(2, Signal::Connect)]);
         held.take_due(now, &mut batch);
         assert_eq!(batch.len(), 1, "not before its pause is over");
         batch.clear();
         held.take_due(now + FIRST_PAUSE, &mut batch);
-        assert_eq!(what(&batch), [(1, GONE), (1, Edge::Connect)]);
+        assert_eq!(what(&batch), [(1, GONE), (1, Signal::Connect)]);
         held.forget_decided();
         assert!(held.is_empty());
     }
@@ -184,7 +184,7 @@ mod tests {
     fn what_is_still_locked_is_looked_at_less_and_less_often_and_keeps_its_order() {
         let (mut held, mut now) = (Held::default(), Instant::now());
         let (gone, _gone) = request(1, GONE);
-        let (comes, _comes) = request(1, Edge::Connect);
+        let (comes, _comes) = request(1, Signal::Connect);
         let mut batch = vec![gone, comes];
         let mut pauses = Vec::new();
         for _ in 0..10 {
@@ -195,7 +195,7 @@ mod tests {
                 held.take_due(now, &mut batch);
             }
             pauses.push((now - before).as_millis());
-            assert_eq!(what(&batch), [(1, GONE), (1, Edge::Connect)]);
+            assert_eq!(what(&batch), [(1, GONE), (1, Signal::Connect)]);
         }
         assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 320, 500, 500, 500]);
     }
@@ -207,7 +207,7 @@ mod tests {
         held.hold(vec![gone], now);
         let mut batch = Vec::new();
         held.take_due(now + FIRST_PAUSE, &mut batch);
-        let (mut first, (comes, _comes)) = (batch, request(1, Edge::Connect));
+        let (mut first, (comes, _comes)) = (batch, request(1, Signal::Connect));
         held.queue_behind(&mut first);
         assert_eq!(first.len(), 1, "nothing waits before it");
         held.hold(first, now);
@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn heartbeats_that_would_bring_a_satellite_back_wait_as_one_the_newest() {
         let (mut held, now) = (Held::default(), Instant::now());
-        let recover = Edge::Recover { session: Session(1) };
+        let recover = Signal::Recover { session: Session(1) };
         let (old, _old) = request(1, recover);
         held.hold(vec![old], now);
         let (new, _new) = request(1, recover);
@@ -239,7 +239,7 @@ mod tests {
         assert!(held.is_empty());
         let mut outcomes = Vec::new();
         for _ in 0..=MAX_OF_SATELLITE {
-            let (comes, outcome) = request(1, Edge::Connect);
+            let (comes, outcome) = request(1, Signal::Connect);
             held.hold(vec![comes], now);
             outcomes.push(outcome);
         }

@@ -7,14 +7,14 @@ use tokio::sync::oneshot;
 
 use super::ChangeId;
 use crate::contract::wire::Actor;
-use crate::domain::lifecycle::{Edge, Event, Position, SatelliteId, Session, Unchanged};
+use crate::domain::lifecycle::{Event, Position, SatelliteId, Session, Signal, Unchanged};
 use crate::platform::database_clock::Moment;
 use crate::platform::trace::Traceparent;
 
 /// An edge on its way into the log.
 pub(super) struct Request {
     pub satellite: SatelliteId,
-    pub edge: Edge,
+    pub signal: Signal,
     pub change: ChangeId,
     pub actor: Actor,
     /// When it happened, by this pod's monotonic clock: no pod's wall clock decides anything.
@@ -31,7 +31,7 @@ pub(super) struct Request {
 impl Request {
     pub(super) fn new(
         satellite: SatelliteId,
-        edge: Edge,
+        signal: Signal,
         actor: Actor,
         happened: Moment,
         traceparent: Option<Traceparent>,
@@ -39,7 +39,7 @@ impl Request {
         let (reply, outcome) = oneshot::channel();
         let request = Request {
             satellite,
-            edge,
+            signal,
             change: ChangeId::new(),
             actor,
             happened,

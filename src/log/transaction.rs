@@ -21,7 +21,7 @@ use super::{ChangeId, KIND, SCHEMA_VERSION};
 use crate::contract::wire::{StateJson, Timestamp};
 use crate::domain::flapping::{self, Flapping};
 use crate::domain::lifecycle::{
-    self, Connection, Decision, Edge, Event, Illegal, Position, Profile, Transition, Unchanged,
+    self, Connection, Decision, Event, Illegal, Position, Profile, Signal, Transition, Unchanged,
 };
 use crate::domain::liveness::{self, Watermark};
 use crate::log::watermark;
@@ -121,7 +121,7 @@ async fn lock_and_read(
     clock: &DatabaseClock,
 ) -> Result<(OffsetDateTime, Watermark, HashMap<Uuid, Satellite>), Error> {
     let ids = ids_of(batch.iter());
-    let removed = ids_of(batch.iter().filter(|request| request.edge == Edge::Remove));
+    let removed = ids_of(batch.iter().filter(|request| request.signal == Signal::Remove));
     let (lock_satellites, lock_rows): (Statement, Statement) =
         try_join(client.prepare_cached(LOCK_SATELLITES), client.prepare_cached(LOCK_ROWS)).await?;
     let ids_parameter: &[&(dyn tokio_postgres::types::ToSql + Sync)] = &[&ids];
@@ -222,13 +222,13 @@ impl Satellite {
         rules: &Rules,
     ) -> Result<Transition, Outcome> {
         let profile = self.profile.as_ref().ok_or(Outcome::UnknownSatellite)?;
-        let (id, edge, row) = (request.satellite, request.edge, self.row.as_ref());
-        let decision = lifecycle::next(id, profile, row, edge, happened, now, watermark);
+        let (id, signal, row) = (request.satellite, request.signal, self.row.as_ref());
+        let decision = lifecycle::next(id, profile, row, signal, happened, now, watermark);
         let mut transition = match decision {
             Ok(Decision::Append(transition)) => *transition,
             Ok(Decision::Nothing(why)) => return Err(Outcome::Nothing(why)),
             Err(illegal @ Illegal::UnknownSession { .. }) => {
-                error!(%illegal, edge = ?request.edge, "an edge that cannot happen was refused");
+                error!(%illegal, edge = ?request.signal, "an edge that cannot happen was refused");
                 return Err(Outcome::Refused);
             }
         };

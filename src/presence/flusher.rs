@@ -29,7 +29,7 @@ use tracing::warn;
 use uuid::Uuid;
 
 use crate::contract::wire::Timestamp;
-use crate::domain::lifecycle::{Edge, Event, SatelliteId, Session, SessionKey};
+use crate::domain::lifecycle::{Event, SatelliteId, Session, SessionKey, Signal};
 use crate::log::append::Log;
 use crate::log::locked_rows::LockedRows;
 use crate::log::watermark::{self, PodNumber, SILENT_AFTER};
@@ -305,7 +305,7 @@ impl Flusher {
             // Under the table's lock, so that a session which is ending queues its end after
             // this and not before.
             Verdict::Recover => self.sessions.while_live(key, || {
-                let recover = Edge::Recover { session: key.session };
+                let recover = Signal::Recover { session: key.session };
                 self.log.try_submit(key.satellite, recover, at);
             }),
         }

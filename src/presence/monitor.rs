@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::domain::brown_out::{Guard, Lateness, Rules};
-use crate::domain::lifecycle::{Edge, Reason, SatelliteId, SessionKey};
+use crate::domain::lifecycle::{Reason, SatelliteId, SessionKey, Signal};
 use crate::log::append::Log;
 use crate::log::request::Outcome;
 use crate::log::watermark::{self, MAX_BROUGHT_BACK, PodNumber, SILENT_AFTER, blind_after};
@@ -414,7 +414,7 @@ impl Monitor {
         let edges = due
             .iter()
             .map(|due| {
-                (due.key.satellite, Edge::Lost { session: due.key.session, reason: due.reason })
+                (due.key.satellite, Signal::Lost { session: due.key.session, reason: due.reason })
             })
             .collect();
         let outcomes = self.log.append_all(edges).await?;

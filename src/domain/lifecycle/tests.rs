@@ -38,10 +38,10 @@ fn row(last_event: Event, heartbeat: Option<OffsetDateTime>) -> Connection {
     }
 }
 
-fn decided(current: Option<&Connection>, edge: Edge) -> Transition {
-    match next(ID, &profile(), current, edge, NOW, NOW, &CLEAR) {
+fn decided(current: Option<&Connection>, signal: Signal) -> Transition {
+    match next(ID, &profile(), current, signal, NOW, NOW, &CLEAR) {
         Ok(Decision::Append(transition)) => *transition,
-        other => panic!("{edge:?} on {current:?} gave {other:?}"),
+        other => panic!("{signal:?} on {current:?} gave {other:?}"),
     }
 }
 
@@ -74,7 +74,7 @@ fn each_last_event_fires_its_one_trigger_and_everything_else_fires_none() {
 
 #[test]
 fn a_first_connect_has_no_state_before_it() {
-    let transition = decided(None, Edge::Connect);
+    let transition = decided(None, Signal::Connect);
     assert_eq!(transition.prev, None);
     assert_eq!(transition.revision, Revision(1));
     assert_eq!(transition.session, Session(1));
@@ -83,7 +83,7 @@ fn a_first_connect_has_no_state_before_it() {
 
 #[test]
 fn the_payload_of_a_connect_carries_the_heartbeat_of_now() {
-    let transition = decided(None, Edge::Connect);
+    let transition = decided(None, Signal::Connect);
     let Some((subject, Payload::Edge { satellite, state })) = announcement(&transition) else {
         panic!("no edge payload: {transition:?}");
     };
@@ -95,8 +95,8 @@ fn the_payload_of_a_connect_carries_the_heartbeat_of_now() {
 #[test]
 fn the_payload_of_a_clean_disconnect_has_no_last_seen_and_is_offline_at_once() {
     let live = row(Event::Connected, Some(NOW));
-    let edge = Edge::Disconnect { session: Session(3), reason: Reason::ClientClose };
-    let transition = decided(Some(&live), edge);
+    let signal = Signal::Disconnect { session: Session(3), reason: Reason::ClientClose };
+    let transition = decided(Some(&live), signal);
     let Some((subject, Payload::Edge { state, .. })) = announcement(&transition) else {
         panic!("no edge payload: {transition:?}");
     };
@@ -109,8 +109,8 @@ fn the_payload_of_a_clean_disconnect_has_no_last_seen_and_is_offline_at_once() {
 fn the_payload_of_a_lost_heartbeat_keeps_the_aged_one() {
     let aged = NOW - Duration::from_secs(60);
     let silent = row(Event::Connected, Some(aged));
-    let edge = Edge::Lost { session: Session(3), reason: Reason::HeartbeatTimeout };
-    let transition = decided(Some(&silent), edge);
+    let signal = Signal::Lost { session: Session(3), reason: Reason::HeartbeatTimeout };
+    let transition = decided(Some(&silent), signal);
     let Some((subject, Payload::Edge { state, .. })) = announcement(&transition) else {
         panic!("no edge payload: {transition:?}");
     };
@@ -121,7 +121,7 @@ fn the_payload_of_a_lost_heartbeat_keeps_the_aged_one() {
 
 #[test]
 fn a_removal_announces_only_the_cleanup_signal() {
-    let transition = decided(Some(&row(Event::Connected, Some(NOW))), Edge::Remove);
+    let transition = decided(Some(&row(Event::Connected, Some(NOW))), Signal::Remove);
     assert_eq!(transition.next, None);
     assert_eq!(trigger(transition.next.as_ref()), None);
     assert_eq!(
@@ -143,17 +143,17 @@ fn disconnected_and_heartbeat_lost_stay_distinct_at_equal_status() {
 #[test]
 fn the_table_of_rules_holds() {
     let session = Session(3);
-    let disconnect = Edge::Disconnect { session, reason: Reason::ConnectionDropped };
-    let lost = Edge::Lost { session, reason: Reason::HeartbeatTimeout };
-    let recover = Edge::Recover { session };
+    let disconnect = Signal::Disconnect { session, reason: Reason::ConnectionDropped };
+    let lost = Signal::Lost { session, reason: Reason::HeartbeatTimeout };
+    let recover = Signal::Recover { session };
     let aged = Some(NOW - Duration::from_secs(46));
     let appends = |event, reason| Ok::<_, Unchanged>((event, reason));
 
     let cases = [
-        (Event::Connected, Edge::Connect, appends(Event::Connected, Reason::Takeover)),
-        (Event::Disconnected, Edge::Connect, appends(Event::Connected, Reason::Connect)),
-        (Event::HeartbeatLost, Edge::Connect, appends(Event::Connected, Reason::Connect)),
-        (Event::Removed, Edge::Connect, appends(Event::Connected, Reason::Connect)),
+        (Event::Connected, Signal::Connect, appends(Event::Connected, Reason::Takeover)),
+        (Event::Disconnected, Signal::Connect, appends(Event::Connected, Reason::Connect)),
+        (Event::HeartbeatLost, Signal::Connect, appends(Event::Connected, Reason::Connect)),
+        (Event::Removed, Signal::Connect, appends(Event::Connected, Reason::Connect)),
         (Event::Connected, disconnect, appends(Event::Disconnected, Reason::ConnectionDropped)),
         (Event::Disconnected, disconnect, Err(Unchanged::AlreadyEnded)),
         (Event::HeartbeatLost, disconnect, Err(Unchanged::AlreadyEnded)),
@@ -166,26 +166,26 @@ fn the_table_of_rules_holds() {
         (Event::Disconnected, recover, Err(Unchanged::AlreadyEnded)),
         (Event::HeartbeatLost, recover, appends(Event::Connected, Reason::Recovered)),
         (Event::Removed, recover, Err(Unchanged::StaleSession)),
-        (Event::Connected, Edge::Remove, appends(Event::Removed, Reason::Removed)),
-        (Event::Disconnected, Edge::Remove, appends(Event::Removed, Reason::Removed)),
+        (Event::Connected, Signal::Remove, appends(Event::Removed, Reason::Removed)),
+        (Event::Disconnected, Signal::Remove, appends(Event::Removed, Reason::Removed)),
     ];
-    for (last_event, edge, expected) in cases {
+    for (last_event, signal, expected) in cases {
         let current = row(last_event, aged);
-        let found = match next(ID, &profile(), Some(&current), edge, NOW, NOW, &CLEAR) {
+        let found = match next(ID, &profile(), Some(&current), signal, NOW, NOW, &CLEAR) {
             Ok(Decision::Append(transition)) => Ok((transition.event, transition.reason)),
             Ok(Decision::Nothing(why)) => Err(why),
-            Err(illegal) => panic!("{edge:?} after {last_event:?}: {illegal}"),
+            Err(illegal) => panic!("{signal:?} after {last_event:?}: {illegal}"),
         };
-        assert_eq!(found, expected, "{edge:?} after {last_event:?}");
+        assert_eq!(found, expected, "{signal:?} after {last_event:?}");
     }
 }
 
 #[test]
 fn a_satellite_heard_within_its_threshold_is_not_given_up() {
     let heard = row(Event::Connected, Some(NOW - DEFAULT_OFFLINE_THRESHOLD));
-    let edge = Edge::Lost { session: Session(3), reason: Reason::HeartbeatTimeout };
+    let signal = Signal::Lost { session: Session(3), reason: Reason::HeartbeatTimeout };
     assert_eq!(
-        next(ID, &profile(), Some(&heard), edge, NOW, NOW, &CLEAR),
+        next(ID, &profile(), Some(&heard), signal, NOW, NOW, &CLEAR),
         Ok(Decision::Nothing(Unchanged::StillHeard))
     );
 }
@@ -193,8 +193,8 @@ fn a_satellite_heard_within_its_threshold_is_not_given_up() {
 #[test]
 fn a_loss_happened_when_the_heartbeats_time_was_over() {
     let silent = row(Event::Connected, Some(NOW - Duration::from_secs(60)));
-    let edge = Edge::Lost { session: Session(3), reason: Reason::PodLost };
-    let transition = decided(Some(&silent), edge);
+    let signal = Signal::Lost { session: Session(3), reason: Reason::PodLost };
+    let transition = decided(Some(&silent), signal);
     assert_eq!(transition.occurred_at, NOW - Duration::from_secs(15));
     let status = |state: &Option<State>| state.as_ref().map(|state| state.status);
     assert_eq!(status(&transition.prev), Some(Status::Online));
@@ -204,7 +204,7 @@ fn a_loss_happened_when_the_heartbeats_time_was_over() {
 #[test]
 fn a_heartbeat_brings_nobody_back_once_it_is_older_than_the_threshold() {
     let lost = row(Event::HeartbeatLost, Some(NOW - Duration::from_secs(600)));
-    let edge = Edge::Recover { session: Session(3) };
+    let signal = Signal::Recover { session: Session(3) };
     let blind = Watermark {
         observed_at: NOW - Duration::from_secs(300),
         resumption: Some(Resumption {
@@ -216,7 +216,7 @@ fn a_heartbeat_brings_nobody_back_once_it_is_older_than_the_threshold() {
     for watermark in [CLEAR, blind] {
         let decide = |seconds| {
             let heard = NOW - time::Duration::seconds_f64(seconds);
-            next(ID, &profile(), Some(&lost), edge, heard, NOW, &watermark)
+            next(ID, &profile(), Some(&lost), signal, heard, NOW, &watermark)
         };
         let Ok(Decision::Append(transition)) = decide(45.0) else { panic!("young enough") };
         let seen = transition.next.and_then(|state| state.last_seen_at);
@@ -228,13 +228,13 @@ fn a_heartbeat_brings_nobody_back_once_it_is_older_than_the_threshold() {
 #[test]
 fn nobody_is_given_up_for_time_in_which_nobody_could_hear() {
     let silent = row(Event::Connected, Some(NOW - Duration::from_secs(360)));
-    let edge = Edge::Lost { session: Session(3), reason: Reason::HeartbeatTimeout };
+    let signal = Signal::Lost { session: Session(3), reason: Reason::HeartbeatTimeout };
     let judged_at = NOW - Duration::from_secs(350);
     let resumed = |seconds| {
         let resumed_at = NOW - Duration::from_secs(seconds);
         Watermark { resumption: Some(Resumption { judged_at, resumed_at }), ..CLEAR }
     };
-    let decide = |watermark| next(ID, &profile(), Some(&silent), edge, NOW, NOW, &watermark);
+    let decide = |watermark| next(ID, &profile(), Some(&silent), signal, NOW, NOW, &watermark);
     let heard = Ok(Decision::Nothing(Unchanged::StillHeard));
     assert_eq!(decide(Watermark { observed_at: judged_at, ..CLEAR }), heard, "nobody observes yet");
     assert_eq!(decide(resumed(45)), heard, "there is time to come back");
@@ -252,13 +252,13 @@ fn who_was_given_up_stays_offline_until_heard_even_with_a_longer_threshold() {
 #[test]
 fn a_session_that_was_never_given_out_is_illegal() {
     for current in [None, Some(row(Event::Connected, Some(NOW)))] {
-        for edge in [
-            Edge::Disconnect { session: Session(4), reason: Reason::ClientClose },
-            Edge::Lost { session: Session(4), reason: Reason::HeartbeatTimeout },
-            Edge::Recover { session: Session(4) },
+        for signal in [
+            Signal::Disconnect { session: Session(4), reason: Reason::ClientClose },
+            Signal::Lost { session: Session(4), reason: Reason::HeartbeatTimeout },
+            Signal::Recover { session: Session(4) },
         ] {
-            let found = next(ID, &profile(), current.as_ref(), edge, NOW, NOW, &CLEAR);
-            assert!(matches!(found, Err(Illegal::UnknownSession { .. })), "{edge:?}: {found:?}");
+            let found = next(ID, &profile(), current.as_ref(), signal, NOW, NOW, &CLEAR);
+            assert!(matches!(found, Err(Illegal::UnknownSession { .. })), "{signal:?}: {found:?}");
         }
     }
 }
@@ -266,7 +266,7 @@ fn a_session_that_was_never_given_out_is_illegal() {
 #[test]
 fn a_transition_that_skips_a_revision_is_refused() {
     let current = row(Event::Connected, Some(NOW));
-    let mut transition = decided(Some(&current), Edge::Remove);
+    let mut transition = decided(Some(&current), Signal::Remove);
     transition.revision = Revision(9);
     assert!(project(Some(&current), &transition).is_err());
     assert!(project(None, &transition).is_err());
@@ -315,16 +315,16 @@ fn live(steps: &[(u8, Step, u64)]) -> (BTreeMap<u8, Connection>, Vec<(u8, Transi
         now += Duration::from_secs(seconds);
         let newest = rows.get(&who).map_or(0, |row| row.session.0);
         let named = |lag: i64| Session((newest - lag).max(0));
-        let edge = match step {
-            Step::Connect => Edge::Connect,
+        let signal = match step {
+            Step::Connect => Signal::Connect,
             Step::Disconnect { lag } => {
-                Edge::Disconnect { session: named(lag), reason: Reason::ClientClose }
+                Signal::Disconnect { session: named(lag), reason: Reason::ClientClose }
             }
             Step::Lost { lag } => {
-                Edge::Lost { session: named(lag), reason: Reason::HeartbeatTimeout }
+                Signal::Lost { session: named(lag), reason: Reason::HeartbeatTimeout }
             }
-            Step::Recover { lag } => Edge::Recover { session: named(lag) },
-            Step::Remove => Edge::Remove,
+            Step::Recover { lag } => Signal::Recover { session: named(lag) },
+            Step::Remove => Signal::Remove,
             Step::Heartbeat => {
                 if let Some(row) = rows.get_mut(&who)
                     && row.last_event == Event::Connected
@@ -335,7 +335,8 @@ fn live(steps: &[(u8, Step, u64)]) -> (BTreeMap<u8, Connection>, Vec<(u8, Transi
             }
         };
         let id = SatelliteId(Uuid::from_u128(who.into()));
-        match next(id, &profile(), rows.get(&who), edge, now, now, &CLEAR).expect("a legal edge") {
+        match next(id, &profile(), rows.get(&who), signal, now, now, &CLEAR).expect("a legal edge")
+        {
             Decision::Append(transition) => {
                 let row = project(rows.get(&who), &transition).expect("in order");
                 rows.insert(who, row);
@@ -387,14 +388,14 @@ proptest! {
                 continue;
             }
             let id = SatelliteId(Uuid::from_u128((*who).into()));
-            for edge in [
-                Edge::Disconnect { session, reason: Reason::ClientClose },
-                Edge::Lost { session, reason: Reason::HeartbeatTimeout },
-                Edge::Recover { session },
+            for signal in [
+                Signal::Disconnect { session, reason: Reason::ClientClose },
+                Signal::Lost { session, reason: Reason::HeartbeatTimeout },
+                Signal::Recover { session },
             ] {
                 let later = NOW + Duration::from_secs(1_000_000);
                 prop_assert_eq!(
-                    next(id, &profile(), Some(row), edge, later, later, &CLEAR),
+                    next(id, &profile(), Some(row), signal, later, later, &CLEAR),
                     Ok(Decision::Nothing(Unchanged::StaleSession))
                 );
             }
