@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use deadpool_postgres::Object;
 use futures_util::future::join_all;
 use groundstation::domain::lifecycle::SatelliteId;
-use groundstation::platform::batch_loader::{Lookup, Read};
+use groundstation::platform::batch_loader::{BatchLoader, Read};
 use groundstation::platform::database::Address;
 use uuid::Uuid;
 
@@ -38,7 +38,7 @@ async fn a_thousand_who_ask_at_once_get_their_own_answers_from_a_few_statements(
                   select id, name, 'eu', '' from unnest($1::uuid[], $2::text[]) as n (id, name)";
     fleet.sql().await.execute(insert, &[&ids, &names]).await.expect("satellites");
     let database = Address::parse("DATABASE_URL", &fleet.database_url).expect("an address");
-    let lookup: Lookup<Name> = Lookup::new(&database.pool("lookup").expect("a pool"));
+    let lookup: BatchLoader<Name> = BatchLoader::new(&database.pool("lookup").expect("a pool"));
 
     let known = ids.iter().zip(&names).map(|(id, name)| (*id, Some(Name(name.clone()))));
     let unknown = (0..100).map(|_| (Uuid::new_v4(), None));

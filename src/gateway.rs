@@ -28,7 +28,7 @@ use crate::ingress::listener::Door;
 use crate::ingress::log_gate::{LogGate, Share};
 use crate::ingress::refusal::Refusal;
 use crate::log::append::Log;
-use crate::platform::batch_loader::Lookup;
+use crate::platform::batch_loader::BatchLoader;
 use crate::platform::health::Health;
 use crate::platform::metrics::Metrics;
 use crate::registry::credentials::Credentials;
@@ -67,7 +67,7 @@ pub struct Gateway {
     /// Who can tell a right token from a wrong one.
     pub credentials: Credentials,
     /// What satellites are to be told.
-    pub standing: Lookup<Standing>,
+    pub standing: BatchLoader<Standing>,
     /// Whom they ask and tell.
     pub backends: Arc<Backends>,
     /// Where edges go.

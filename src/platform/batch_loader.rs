@@ -51,19 +51,19 @@ struct Question<V> {
 
 /// See the module.
 #[derive(Clone)]
-pub struct Lookup<V> {
+pub struct BatchLoader<V> {
     questions: mpsc::Sender<Question<V>>,
 }
 
-impl<V: Read> Lookup<V> {
+impl<V: Read> BatchLoader<V> {
     /// Reads from this database, by tasks that end with the last of these.
-    pub fn new(database: &Database) -> Lookup<V> {
+    pub fn new(database: &Database) -> BatchLoader<V> {
         let (questions, asked) = mpsc::channel(QUEUE);
         let asked = Arc::new(Mutex::new(asked));
         for _ in 0..LANES {
             tokio::spawn(answer(database.clone(), asked.clone()));
         }
-        Lookup { questions }
+        BatchLoader { questions }
     }
 
     /// Of one satellite; none where there is nothing to be read of it.

@@ -28,7 +28,7 @@ use crate::log::request::Appended;
 use crate::log::retention::{Keeper, Retention};
 use crate::log::seal::Sealer;
 use crate::log::transaction::Rules;
-use crate::platform::batch_loader::Lookup;
+use crate::platform::batch_loader::BatchLoader;
 use crate::platform::health::Health;
 use crate::platform::metrics::Metrics;
 use crate::presence::flusher::Flusher;
@@ -171,7 +171,7 @@ impl<'a> Pod<'a> {
         );
         Arc::new(Gateway {
             credentials: Credentials::new(self.stores.database.clone()),
-            standing: Lookup::new(&self.stores.database),
+            standing: BatchLoader::new(&self.stores.database),
             backends: Arc::new(backends),
             log: self.log.clone(),
             heartbeats: self.heartbeats.clone(),

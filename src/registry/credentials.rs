@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
 use crate::domain::lifecycle::{SatelliteId, Session};
-use crate::platform::batch_loader::Lookup;
+use crate::platform::batch_loader::BatchLoader;
 use crate::platform::database::Database;
 use crate::platform::token;
 use crate::registry::satellites::{self, Credential};
@@ -47,7 +47,7 @@ pub enum Verdict {
 /// See the module.
 pub struct Credentials {
     replacing: Database,
-    stored: Lookup<Credential>,
+    stored: BatchLoader<Credential>,
     places: Semaphore,
     cores: Arc<Semaphore>,
 }
@@ -56,7 +56,7 @@ impl Credentials {
     /// Against this database.
     pub fn new(database: Database) -> Credentials {
         let (places, cores) = (Semaphore::new(SLOW_WAITING), Semaphore::new(SLOW_AT_ONCE));
-        let stored = Lookup::new(&database);
+        let stored = BatchLoader::new(&database);
         let replacing = database.lane(REPLACED_AT_ONCE);
         Credentials { replacing, stored, places, cores: Arc::new(cores) }
     }
