@@ -32,7 +32,7 @@ use crate::platform::batch_loader::BatchLoader;
 use crate::platform::health::Health;
 use crate::platform::metrics::Metrics;
 use crate::registry::credentials::Credentials;
-use crate::registry::desired::Standing;
+use crate::registry::desired::DesiredState;
 use crate::sessions::budgets::Budgets;
 use crate::sessions::heartbeats::Heartbeats;
 use crate::sessions::table::SessionTable;
@@ -67,7 +67,7 @@ pub struct Gateway {
     /// Who can tell a right token from a wrong one.
     pub credentials: Credentials,
     /// What satellites are to be told.
-    pub standing: BatchLoader<Standing>,
+    pub desired_state: BatchLoader<DesiredState>,
     /// Whom they ask and tell.
     pub backends: Arc<Backends>,
     /// Where edges go.

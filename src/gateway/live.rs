@@ -32,7 +32,7 @@ use crate::gateway::backends::wanted::{CAPABILITY_STATUS, TELEMETRY_BATCH};
 use crate::ingress::log_gate::Share;
 use crate::ingress::refusal::Refusal;
 use crate::platform::database_clock::Moment;
-use crate::registry::desired::Standing;
+use crate::registry::desired::DesiredState;
 use crate::registry::satellites::About;
 use crate::sessions::table::{Command, Told};
 
@@ -66,7 +66,7 @@ pub struct Live<'a> {
     /// Which of the satellite's tokens it came with.
     token_version: i64,
     told: watch::Receiver<Told>,
-    standing: Arc<Standing>,
+    desired_state: Arc<DesiredState>,
     /// The version of the assignments it was last sent.
     sent: i64,
     packages: watch::Receiver<Known>,
@@ -93,22 +93,22 @@ impl<'a> Live<'a> {
     ) -> Result<Live<'a>, End> {
         let packages = gateway.backends.packages.subscribe();
         let known = gateway.backends.packages.look();
-        let (standing, told_packages) = tokio::join!(look(gateway, key.satellite), known);
-        gateway.sessions.tell(key.satellite, standing.ok_or(End::Unavailable)?);
+        let (desired_state, told_packages) = tokio::join!(look(gateway, key.satellite), known);
+        gateway.sessions.tell(key.satellite, desired_state.ok_or(End::Unavailable)?);
         // None for a session that a newer one of this pod has already replaced.
-        let standing = told.borrow_and_update().clone();
-        let standing = standing.ok_or(End::Told(Command::Superseded))?;
+        let desired_state = told.borrow_and_update().clone();
+        let desired_state = desired_state.ok_or(End::Told(Command::Superseded))?;
         let mut questions = Questions::new(gateway.backends.clone(), key);
         questions.look_for_policy();
-        line.has_assignments(standing.assigned.count());
+        line.has_assignments(desired_state.assigned.count());
         let live = Live {
             key,
             gateway,
             about,
             token_version,
             told,
-            sent: standing.assigned.version,
-            standing,
+            sent: desired_state.assigned.version,
+            desired_state,
             packages,
             told_packages,
             questions,
@@ -119,7 +119,7 @@ impl<'a> Live<'a> {
         live.may_stay()?;
         let welcome = ToSatellite::Authenticated {
             satellite_id: key.satellite.0,
-            assignments: live.standing.assigned.list.clone(),
+            assignments: live.desired_state.assigned.list.clone(),
             script_packages_lockfile_hash: lockfile_hash(&live.told_packages.desired),
         };
         say(line, &welcome)?;
@@ -159,11 +159,11 @@ impl<'a> Live<'a> {
                 }
                 Ok(()) = self.told.changed() => {
                     let patience = self.patience();
-                    if let Some(standing) = &*self.told.borrow_and_update() {
-                        self.standing = standing.clone();
+                    if let Some(desired_state) = &*self.told.borrow_and_update() {
+                        self.desired_state = desired_state.clone();
                     }
                     self.may_stay()?;
-                    line.has_assignments(self.standing.assigned.count());
+                    line.has_assignments(self.desired_state.assigned.count());
                     if self.patience() != patience {
                         silent_at = self.silent_at(heard_at);
                     }
@@ -220,7 +220,7 @@ impl<'a> Live<'a> {
     /// For how long the satellite may say nothing: its own threshold, if it is longer than most.
     fn patience(&self) -> Duration {
         let default = self.gateway.default_threshold;
-        liveness::threshold(self.standing.threshold_ms, default).max(default)
+        liveness::threshold(self.desired_state.threshold_ms, default).max(default)
     }
 
     /// Until when a satellite that was heard last at `heard_at` keeps its socket. Where its patience
@@ -237,7 +237,7 @@ impl<'a> Live<'a> {
             Desired::Hash(hash) if packages != self.told_packages => Some(hash.clone()),
             _ => None,
         };
-        let assigned = &self.standing.assigned;
+        let assigned = &self.desired_state.assigned;
         // That there are no packages any more has no message of its own.
         let message = if self.sent < assigned.version || new_packages == Some(None) {
             self.sent = assigned.version;
@@ -257,7 +257,7 @@ impl<'a> Live<'a> {
     }
 
     fn may_stay(&self) -> Result<(), End> {
-        match self.standing.token_version {
+        match self.desired_state.token_version {
             None => Err(End::Told(Command::Removed)),
             Some(version) if version != self.token_version => Err(End::Told(Command::TokenRotated)),
             Some(_) => Ok(()),
@@ -346,7 +346,7 @@ impl<'a> Live<'a> {
     /// Whoever is not assigned to say it is stopped here; what was revoked a moment ago is stopped
     /// before it is published.
     fn offer_result(&mut self, text: &str, config_id: String, system_id: String) -> Option<End> {
-        if !self.standing.assigned.allows(&config_id, &system_id) {
+        if !self.desired_state.assigned.allows(&config_id, &system_id) {
             self.gateway.metrics.result("not_assigned");
             return self.drop_message("not_assigned");
         }
@@ -357,9 +357,9 @@ impl<'a> Live<'a> {
         if body.truncated {
             results.was_truncated(self.key.satellite, text.len());
         }
-        let (satellite, version) = (self.key.satellite, self.standing.assigned.version);
+        let (satellite, version) = (self.key.satellite, self.desired_state.assigned.version);
         let finding = Finding { satellite, config_id, system_id, version, body: body.bytes };
-        let rest = results.offer(finding, text.len(), self.standing.assigned.count());
+        let rest = results.offer(finding, text.len(), self.desired_state.assigned.count());
         // Its heartbeats come behind its results: whoever has not been heard for a while is read on.
         let since_its_beat = self.beat_at.elapsed();
         self.rest = rest.min((self.gateway.default_threshold / 3).saturating_sub(since_its_beat));
@@ -367,7 +367,7 @@ impl<'a> Live<'a> {
     }
 
     fn source(&self) -> Source<'_> {
-        Source { id: self.key.satellite.0, label: &self.standing.label }
+        Source { id: self.key.satellite.0, label: &self.desired_state.label }
     }
 
     fn pass_on(&mut self, subject: &'static str, text: &str) -> Option<End> {
@@ -429,11 +429,11 @@ impl<'a> Live<'a> {
 
 /// How a satellite stands. A connection to the database that breaks is no reason to send it away: it
 /// is looked again until [`WELCOME_TIMEOUT`] is over.
-async fn look(gateway: &Gateway, satellite: SatelliteId) -> Option<Standing> {
+async fn look(gateway: &Gateway, satellite: SatelliteId) -> Option<DesiredState> {
     let until = Instant::now() + WELCOME_TIMEOUT;
     loop {
-        let why = match timeout_at(until, gateway.standing.of(satellite)).await {
-            Ok(Ok(standing)) => return standing,
+        let why = match timeout_at(until, gateway.desired_state.of(satellite)).await {
+            Ok(Ok(desired_state)) => return desired_state,
             Ok(Err(error)) => error.to_string(),
             Err(_) => "no answer".to_owned(),
         };

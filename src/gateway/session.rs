@@ -76,12 +76,12 @@ pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake
 
     let key = SessionKey { satellite, session };
     let end = match gateway.sessions.enter(key) {
-        Some((entered, Inbox { mut commands, standing })) => {
+        Some((entered, Inbox { mut commands, desired_state })) => {
             // The append was its first sign of life; only what it said of itself is still to be kept.
             gateway.heartbeats.said(key, about.clone());
             let line = &mut line;
             let welcome =
-                Live::welcome(&gateway, line, key, (about, token_version, told), standing);
+                Live::welcome(&gateway, line, key, (about, token_version, told), desired_state);
             let welcome = AssertUnwindSafe(Box::pin(welcome)).catch_unwind().await;
             let end = match welcome {
                 Ok(Ok(mut live)) => {

@@ -171,7 +171,7 @@ impl<'a> Pod<'a> {
         );
         Arc::new(Gateway {
             credentials: Credentials::new(self.stores.database.clone()),
-            standing: BatchLoader::new(&self.stores.database),
+            desired_state: BatchLoader::new(&self.stores.database),
             backends: Arc::new(backends),
             log: self.log.clone(),
             heartbeats: self.heartbeats.clone(),

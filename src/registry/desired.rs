@@ -14,7 +14,7 @@ use crate::registry::assignments::Assigned;
 
 /// See the module.
 #[derive(Debug, Clone)]
-pub struct Standing {
+pub struct DesiredState {
     /// The newest change of this satellite it takes in; of two standings the greater is the newer.
     pub change: i64,
     /// Which of its tokens opens the door; none once it is removed.
@@ -39,7 +39,7 @@ const READ: &str = "
 pub async fn read(
     client: &impl GenericClient,
     satellites: &[SatelliteId],
-) -> Result<Vec<(SatelliteId, Standing)>, Error> {
+) -> Result<Vec<(SatelliteId, DesiredState)>, Error> {
     let ids: Vec<Uuid> = satellites.iter().map(|id| id.0).collect();
     let statement = client.prepare_cached(READ).await?;
     let rows = client.query(&statement, &[&ids]).await?;
@@ -56,23 +56,23 @@ pub async fn read(
                 continue;
             }
         };
-        let standing = Standing {
+        let desired_state = DesiredState {
             change: row.try_get("change")?,
             token_version: row.try_get("token_version")?,
             label: format!("{} ({})", name.unwrap_or_default(), region.unwrap_or_default()),
             threshold_ms: row.try_get("offline_threshold_ms")?,
             assigned,
         };
-        found.push((satellite, standing));
+        found.push((satellite, desired_state));
     }
     Ok(found)
 }
 
-impl Read for Standing {
+impl Read for DesiredState {
     async fn read(
         client: &Object,
         satellites: &[SatelliteId],
-    ) -> anyhow::Result<Vec<(SatelliteId, Standing)>> {
+    ) -> anyhow::Result<Vec<(SatelliteId, DesiredState)>> {
         Ok(read(client, satellites).await?)
     }
 }

@@ -111,8 +111,8 @@ impl Changes {
                 let held = sessions.held(changes.iter().map(|(satellite, _)| *satellite));
                 let held: Vec<SatelliteId> = held.into_iter().map(|key| key.satellite).collect();
                 for some in held.chunks(MAX_LOOK) {
-                    for (satellite, standing) in desired::read(client, some).await? {
-                        sessions.tell(satellite, standing);
+                    for (satellite, desired_state) in desired::read(client, some).await? {
+                        sessions.tell(satellite, desired_state);
                     }
                 }
                 // Only now: a look that failed is made again.

@@ -6,7 +6,7 @@
 //! its [`SessionGuard`] is dropped, however it comes to that: a panic leaves nothing behind.
 //!
 //! Two tell a session how its satellite stands: the session itself, which reads after it entered, and
-//! the task that follows the changes. Whoever comes late changes nothing: only a newer standing
+//! the task that follows the changes. Whoever comes late changes nothing: only a newer desired_state
 //! replaces one. The satellite's own threshold is part of it, so the monitor's is never an older one.
 
 use std::collections::hash_map::Entry as Slot;
@@ -20,7 +20,7 @@ use crate::domain::lifecycle::{SatelliteId, Session, SessionKey};
 use crate::domain::liveness;
 use crate::platform::database_clock::Moment;
 use crate::platform::metrics::{Counted, Metrics};
-use crate::registry::desired::Standing;
+use crate::registry::desired::DesiredState;
 use crate::registry::satellites::About;
 use crate::sessions::heartbeats::Heartbeats;
 use crate::sessions::vouching::{self, Recorded};
@@ -40,12 +40,12 @@ pub enum Command {
 const COMMANDS: usize = 1;
 
 /// How a session was told that its satellite stands; none before its first look.
-pub type Told = Option<Arc<Standing>>;
+pub type Told = Option<Arc<DesiredState>>;
 
 struct Entry {
     session: Session,
     commands: mpsc::Sender<Command>,
-    standing: watch::Sender<Told>,
+    desired_state: watch::Sender<Told>,
     /// When it was last heard, by the pod's monotonic clock.
     heard_at: Instant,
     /// The same by the clock that goes on while the machine sleeps: what its row is told.
@@ -57,13 +57,18 @@ struct Entry {
 impl Entry {
     /// For how long it may be silent. Before its first look it has just been heard.
     fn threshold(&self, default: Duration) -> Duration {
-        let own_ms = self.standing.borrow().as_ref().and_then(|standing| standing.threshold_ms);
+        let own_ms = self
+            .desired_state
+            .borrow()
+            .as_ref()
+            .and_then(|desired_state| desired_state.threshold_ms);
         liveness::threshold(own_ms, default)
     }
 
     /// Whether its pod can vouch for it: not before its threshold is known.
     fn can_be_vouched(&self, window: Duration, default: Duration) -> bool {
-        self.standing.borrow().is_some() && vouching::can_vouch(self.threshold(default), window)
+        self.desired_state.borrow().is_some()
+            && vouching::can_vouch(self.threshold(default), window)
     }
 
     /// A socket that has a command waiting is ending already; one that is gone has ended.
@@ -115,7 +120,7 @@ pub struct Inbox {
     /// That it has to end.
     pub commands: mpsc::Receiver<Command>,
     /// How its satellite stands.
-    pub standing: watch::Receiver<Told>,
+    pub desired_state: watch::Receiver<Told>,
 }
 
 impl SessionTable {
@@ -130,10 +135,10 @@ impl SessionTable {
     pub fn enter(self: &Arc<Self>, key: SessionKey) -> Option<(SessionGuard, Inbox)> {
         let SessionKey { satellite, session } = key;
         let (commands, ordered) = mpsc::channel(COMMANDS);
-        let (standing, told) = watch::channel(None);
+        let (desired_state, told) = watch::channel(None);
         let (heard_at, heard) = (Instant::now(), Moment::now());
         let recorded = Recorded::Exact;
-        let entry = Entry { session, commands, standing, heard_at, heard, recorded };
+        let entry = Entry { session, commands, desired_state, heard_at, heard, recorded };
         match self.lock().entry(satellite) {
             Slot::Vacant(slot) => {
                 slot.insert(entry);
@@ -146,7 +151,7 @@ impl SessionTable {
         }
         let counted = Counted::on(&self.metrics.sessions);
         let guard = SessionGuard { table: self.clone(), key, _counted: counted };
-        Some((guard, Inbox { commands: ordered, standing: told }))
+        Some((guard, Inbox { commands: ordered, desired_state: told }))
     }
 
     /// Tells a session to end, if it is here.
@@ -159,12 +164,12 @@ impl SessionTable {
     }
 
     /// Tells a satellite's session how it stands, if it is here and knows less.
-    pub fn tell(&self, satellite: SatelliteId, standing: Standing) {
+    pub fn tell(&self, satellite: SatelliteId, desired_state: DesiredState) {
         if let Some(entry) = self.lock().get(&satellite) {
-            entry.standing.send_if_modified(|told| {
-                let news = told.as_ref().is_none_or(|told| told.change < standing.change);
+            entry.desired_state.send_if_modified(|told| {
+                let news = told.as_ref().is_none_or(|told| told.change < desired_state.change);
                 if news {
-                    *told = Some(Arc::new(standing));
+                    *told = Some(Arc::new(desired_state));
                 }
                 news
             });
@@ -341,13 +346,19 @@ mod tests {
         SessionTable::new(Arc::default(), Metrics::new())
     }
 
-    fn standing(change: i64, threshold_ms: Option<i64>) -> Standing {
+    fn desired_state(change: i64, threshold_ms: Option<i64>) -> DesiredState {
         let assigned = Assigned::nothing().expect("a list");
-        Standing { change, token_version: Some(1), label: String::new(), threshold_ms, assigned }
+        DesiredState {
+            change,
+            token_version: Some(1),
+            label: String::new(),
+            threshold_ms,
+            assigned,
+        }
     }
 
     fn known(inbox: &Inbox) -> Option<i64> {
-        inbox.standing.borrow().as_ref().map(|standing| standing.change)
+        inbox.desired_state.borrow().as_ref().map(|desired_state| desired_state.change)
     }
 
     #[test]
@@ -401,13 +412,13 @@ mod tests {
     fn an_older_standing_that_comes_late_is_not_told_and_its_threshold_does_not_count() {
         let table = table();
         let (_entered, hears) = table.enter(key(ID, 1)).expect("entered");
-        table.tell(ID, standing(5, Some(1_000)));
-        table.tell(ID, standing(4, Some(60_000)));
+        table.tell(ID, desired_state(5, Some(1_000)));
+        table.tell(ID, desired_state(4, Some(60_000)));
         assert_eq!(known(&hears), Some(5));
         let in_two_seconds = Instant::now() + Duration::from_secs(2);
         let due = || table.look(in_two_seconds, Duration::from_secs(45), Duration::ZERO).due;
         assert_eq!(due(), [key(ID, 1)]);
-        table.tell(ID, standing(6, Some(60_000)));
+        table.tell(ID, desired_state(6, Some(60_000)));
         assert_eq!(known(&hears), Some(6));
         assert!(due().is_empty());
     }
@@ -417,7 +428,7 @@ mod tests {
         let table = table();
         let (_older, first) = table.enter(key(ID, 1)).expect("entered");
         let (_newer, second) = table.enter(key(ID, 2)).expect("entered");
-        table.tell(ID, standing(1, None));
+        table.tell(ID, desired_state(1, None));
         assert_eq!((known(&first), known(&second)), (None, Some(1)));
     }
 
@@ -427,7 +438,7 @@ mod tests {
         let id = |n| SatelliteId(Uuid::from_u128(n));
         let _first = table.enter(key(id(1), 1)).expect("entered");
         let _second = table.enter(key(id(2), 1)).expect("entered");
-        table.tell(id(2), standing(1, Some(10_000)));
+        table.tell(id(2), desired_state(1, Some(10_000)));
         let entered = Instant::now();
         let look = |seconds| {
             let now = entered + Duration::from_secs(seconds);
@@ -439,7 +450,7 @@ mod tests {
         assert_eq!(look(11).due, [key(id(2), 1)]);
         assert_eq!(counts(&look(31)), (2, 2, 1));
         assert_eq!(counts(&look(46)), (2, 2, 2));
-        table.tell(id(2), standing(2, None));
+        table.tell(id(2), desired_state(2, None));
         assert_eq!(counts(&look(11)), (2, 0, 0));
         table.heard(key(id(1), 2), Moment::now());
         assert_eq!(counts(&look(46)), (2, 2, 2), "another session was heard");
