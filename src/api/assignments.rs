@@ -96,9 +96,9 @@ pub async fn replace(
     let id = satellite_id(path)?;
     let Json(sent) = body?;
     let list = assignments::check(sent)?;
-    let expected = conditions::expected(&headers)?;
+    let precondition = conditions::precondition(&headers)?;
     let replace = async |client: &mut Object| {
-        assignments::replace(client, id, &list, expected.as_ref(), &Actor::admin()).await
+        assignments::replace(client, id, &list, precondition.as_ref(), &Actor::admin()).await
     };
     let version = match api.writes.run(replace).await? {
         Replaced::By(version) => version,

@@ -7,7 +7,7 @@
 use axum::http::{HeaderMap, HeaderName, header};
 
 use super::problem::Problem;
-use crate::registry::precondition::{self, Expected};
+use crate::registry::precondition::{self, Precondition};
 use crate::registry::satellites::Invalid;
 use crate::registry::satellites::idempotency::Key;
 
@@ -20,9 +20,9 @@ pub fn tag(version: i64) -> Tag {
 }
 
 /// What If-Match expects; `None` where nothing is expected.
-pub fn expected(headers: &HeaderMap) -> Result<Option<Expected>, Problem> {
+pub fn precondition(headers: &HeaderMap) -> Result<Option<Precondition>, Problem> {
     let Some(header) = one(headers, &header::IF_MATCH)? else { return Ok(None) };
-    Ok(Expected::parse(&String::from_utf8_lossy(header)))
+    Ok(Precondition::parse(&String::from_utf8_lossy(header)))
 }
 
 /// What the caller named its request.

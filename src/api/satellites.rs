@@ -337,10 +337,10 @@ pub async fn change(
 ) -> Result<(Tag, Json<SatelliteJson>), Problem> {
     let id = satellite_id(path)?;
     let Json(asked) = body?;
-    let expected = conditions::expected(&headers)?;
+    let precondition = conditions::precondition(&headers)?;
     let (actor, default) = (Actor::admin(), api.default_threshold);
     let change = async |client: &mut Object| {
-        satellites::change::change(client, id, asked, expected.as_ref(), &actor, default).await
+        satellites::change::change(client, id, asked, precondition.as_ref(), &actor, default).await
     };
     match api.writes.run(change).await? {
         Changed::To(shown) => Ok((tag(shown.version), Json(shown.satellite))),

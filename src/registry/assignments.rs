@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 use crate::contract::wire::Actor;
 use crate::domain::lifecycle::{Position, SatelliteId, SessionKey};
 use crate::log;
-use crate::registry::precondition::Expected;
+use crate::registry::precondition::Precondition;
 use crate::registry::satellites::{Invalid, MAX_CHARACTERS};
 
 /// The most assignments of one satellite.
@@ -285,7 +285,7 @@ pub async fn replace(
     client: &mut Object,
     satellite: SatelliteId,
     list: &Value,
-    expected: Option<&Expected>,
+    precondition: Option<&Precondition>,
     actor: &Actor,
 ) -> Result<Replaced, tokio_postgres::Error> {
     let transaction = client.transaction().await?;
@@ -294,7 +294,7 @@ pub async fn replace(
     }
     let before = transaction.query_opt(VERSION, &[&satellite]).await?;
     let before: i64 = before.map_or(Ok(0), |row| row.try_get(0))?;
-    if expected.is_some_and(|expected| !expected.allows(before)) {
+    if precondition.is_some_and(|precondition| !precondition.allows(before)) {
         return Ok(Replaced::Unexpected);
     }
     // The log's lock before that of the changes: `change` of a description has them in this order.

@@ -5,12 +5,12 @@
 
 /// The versions of which one must be the present one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Expected(Vec<i64>);
+pub struct Precondition(Vec<i64>);
 
-impl Expected {
+impl Precondition {
     /// Reads the header If-Match: entity tags with commas. `None` for `*`, which is whatever is there.
     /// A tag that no version of ours has is kept as none: it matches nothing.
-    pub fn parse(header: &str) -> Option<Expected> {
+    pub fn parse(header: &str) -> Option<Precondition> {
         if header.trim() == "*" {
             return None;
         }
@@ -19,7 +19,7 @@ impl Expected {
             let version = tag.trim().strip_prefix('"')?.strip_suffix('"')?;
             version.parse().ok()
         });
-        Some(Expected(versions.collect()))
+        Some(Precondition(versions.collect()))
     }
 
     /// Whether this version is one of them.
@@ -50,10 +50,10 @@ mod tests {
             ("", false),
         ];
         for (header, allowed) in cases {
-            let expected = Expected::parse(header).expect("a condition");
+            let expected = Precondition::parse(header).expect("a condition");
             assert_eq!(expected.allows(7), allowed, "{header}");
         }
-        assert_eq!(Expected::parse(" * "), None);
-        assert!(Expected::parse(&tag(7)).expect("a condition").allows(7));
+        assert_eq!(Precondition::parse(" * "), None);
+        assert!(Precondition::parse(&tag(7)).expect("a condition").allows(7));
     }
 }

@@ -12,7 +12,7 @@ use super::{Invalid, NewSatellite, Shown, shown};
 use crate::contract::wire::Actor;
 use crate::domain::lifecycle::SatelliteId;
 use crate::log;
-use crate::registry::precondition::Expected;
+use crate::registry::precondition::Precondition;
 
 /// A change: what is absent stays as it is.
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
@@ -103,7 +103,7 @@ pub async fn change(
     client: &mut Object,
     id: SatelliteId,
     change: Change,
-    expected: Option<&Expected>,
+    precondition: Option<&Precondition>,
     actor: &Actor,
     default: Duration,
 ) -> anyhow::Result<Changed> {
@@ -116,9 +116,9 @@ pub async fn change(
     if change.is_empty() {
         return Ok(Changed::NothingNamed);
     }
-    if let Some(expected) = expected {
+    if let Some(precondition) = precondition {
         let version = transaction.query_one(VERSION, &[&id]).await?.try_get(0)?;
-        if !expected.allows(version) {
+        if !precondition.allows(version) {
             return Ok(Changed::Unexpected);
         }
     }
