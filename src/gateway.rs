@@ -1,6 +1,6 @@
 //! The satellites' door: `GET /api/ws/satellite`.
 //!
-//! [`session`] is one socket's life, [`live`] the authenticated part of it, [`mod@line`] how it reads
+//! [`session`] is one socket's life, [`active_session`] the authenticated part of it, [`duplex_socket`] how it reads
 //! while it writes, [`protocol`] its messages; [`intake`] holds what comes to its size, and what is large
 //! waits for [`room`]. [`crate::sessions::table`] is the sessions of this pod; [`questions`] and [`backends`] what satellites ask of others and say to them. The gateway
 //! hands edges to the log, heartbeats to the flusher and results to their queue, and answers no
@@ -41,12 +41,12 @@ use protocol::Said;
 use room::Room;
 use socket::Upgrade;
 
+mod active_session;
 pub mod backends;
+mod duplex_socket;
 mod end;
 pub mod intake;
 mod lane;
-mod line;
-mod live;
 pub mod message_schemas;
 pub mod protocol;
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! One socket's life, from its first frame to its last edge; what is between is [`super::live`].
+//! One socket's life, from its first frame to its last edge; what is between is [`super::active_session`].
 //!
 //! A session says which one it is in everything it does, so whatever it does late changes nothing.
 
@@ -13,9 +13,9 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
+use super::active_session::ActiveSession;
+use super::duplex_socket::DuplexSocket;
 use super::end::{End, reason};
-use super::line::Line;
-use super::live::Live;
 use super::protocol::{FromSatellite, INVALID_CREDENTIALS, MUST_AUTHENTICATE, Said, ToSatellite};
 use super::socket::{Broken, Message, Socket};
 use super::{COMPLAINTS_OF_A_SESSION, Gateway, Handshake};
@@ -44,7 +44,7 @@ const NOT_AUTHENTICATED: u16 = 4001;
 /// Runs a socket to its end. Its place at the door is given back once it is authenticated.
 ///
 /// What happens once is boxed: a task is as large as the largest thing it ever waits for, and most of
-/// a session's life is [`Live::hold`].
+/// a session's life is [`ActiveSession::hold`].
 pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake) {
     let counted = Counted::on(&gateway.metrics.handshakes);
     let client = handshake.client;
@@ -69,8 +69,8 @@ pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake
     gateway.door.succeeded(client);
     drop((counted, handshake));
     socket.is_known(Some(satellite));
-    let let_in = Box::pin(let_in(Line::new(socket), &gateway, satellite));
-    let Some((mut line, session)) = let_in.await else { return };
+    let let_in = Box::pin(let_in(DuplexSocket::new(socket), &gateway, satellite));
+    let Some((mut socket, session)) = let_in.await else { return };
     stand_still("session::appended").await;
     gateway.metrics.authentication("ok");
 
@@ -79,13 +79,18 @@ pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake
         Some((entered, Inbox { mut commands, desired_state })) => {
             // The append was its first sign of life; only what it said of itself is still to be kept.
             gateway.heartbeats.said(key, about.clone());
-            let line = &mut line;
-            let welcome =
-                Live::welcome(&gateway, line, key, (about, token_version, told), desired_state);
+            let socket = &mut socket;
+            let welcome = ActiveSession::welcome(
+                &gateway,
+                socket,
+                key,
+                (about, token_version, told),
+                desired_state,
+            );
             let welcome = AssertUnwindSafe(Box::pin(welcome)).catch_unwind().await;
             let end = match welcome {
-                Ok(Ok(mut live)) => {
-                    let held = AssertUnwindSafe(live.hold(line, &mut commands)).catch_unwind();
+                Ok(Ok(mut active)) => {
+                    let held = AssertUnwindSafe(active.hold(socket, &mut commands)).catch_unwind();
                     held.await.unwrap_or(End::Panicked)
                 }
                 Ok(Err(end)) => end,
@@ -103,7 +108,7 @@ pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake
         error!(%satellite, session = session.0, "a session panicked: its connection is broken off");
     }
     debug!(%satellite, session = session.0, ?end, "session over");
-    let goodbye = Box::pin(say_goodbye(line.into_socket(), end));
+    let goodbye = Box::pin(say_goodbye(socket.into_socket(), end));
     match reason(end) {
         Some(reason) => {
             let ended = Box::pin(disconnect(&gateway, satellite, session, reason));
@@ -116,34 +121,34 @@ pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake
 /// Brings a connect into the log; none where the socket was not let in, and has been told why. Only
 /// whoever is there to be let in is: it is listened to as long as that takes.
 async fn let_in(
-    mut line: Line,
+    mut socket: DuplexSocket,
     gateway: &Gateway,
     satellite: SatelliteId,
-) -> Option<(Line, Session)> {
+) -> Option<(DuplexSocket, Session)> {
     let by = Instant::now() + CONNECT_TIMEOUT;
     let taken = tokio::select! {
         biased;
         taken = gateway.log.connect(satellite) => taken.map_err(|Closed| End::Unavailable),
-        end = given_up(&mut line, gateway, by) => Err(end),
+        end = given_up(&mut socket, gateway, by) => Err(end),
     };
     let mut connecting = match taken {
         Ok(connecting) => connecting,
         Err(end) => {
-            turn_away(line.into_socket(), gateway, end).await;
+            turn_away(socket.into_socket(), gateway, end).await;
             return None;
         }
     };
     let refusal = tokio::select! {
         biased;
         outcome = connecting.outcome() => match outcome {
-            Ok(Outcome::Appended { session, .. }) => return Some((line, session)),
+            Ok(Outcome::Appended { session, .. }) => return Some((socket, session)),
             // Removed since its token was checked.
             Ok(Outcome::UnknownSatellite) => Refusal::Credentials { claimed: Some(satellite) },
             Ok(Outcome::Nothing(_) | Outcome::Refused | Outcome::Locked) | Err(Closed) => Refusal::Unavailable,
         },
-        end = given_up(&mut line, gateway, by) => {
+        end = given_up(&mut socket, gateway, by) => {
             connecting.withdraw();
-            turn_away(line.into_socket(), gateway, end).await;
+            turn_away(socket.into_socket(), gateway, end).await;
             // It can be in the log all the same: then it is ended there.
             if let Ok(Outcome::Appended { session, .. }) = connecting.outcome().await
                 && let Some(reason) = reason(end)
@@ -153,15 +158,15 @@ async fn let_in(
             return None;
         }
     };
-    refuse(line.into_socket(), gateway, refusal).await;
+    refuse(socket.into_socket(), gateway, refusal).await;
     None
 }
 
 /// Waits until a satellite is not to be let in any more: it has gone, its time is over, or the pod
 /// lets nobody in.
-async fn given_up(line: &mut Line, gateway: &Gateway, by: Instant) -> End {
+async fn given_up(socket: &mut DuplexSocket, gateway: &Gateway, by: Instant) -> End {
     tokio::select! {
-        over = line.over() => match over {
+        over = socket.over() => match over {
             Ok(()) => End::ClientClose,
             Err(Broken::Violation(code)) => End::Violation(code),
             Err(Broken::Gone) => End::Dropped,
@@ -334,7 +339,7 @@ async fn refuse(mut socket: Socket, gateway: &Gateway, refusal: Refusal) {
             ("not_authenticate", Some(MUST_AUTHENTICATE), NOT_AUTHENTICATED)
         }
         Refusal::Credentials { .. } => ("refused", Some(INVALID_CREDENTIALS), NOT_AUTHENTICATED),
-        // Its line may be slow: its credentials are not void.
+        // Its connection may be slow: its credentials are not void.
         Refusal::TooLate => ("timeout", None, TRY_AGAIN_LATER),
         Refusal::Gone => ("gone", None, NORMAL),
         Refusal::Violation(code) => ("violation", None, code),

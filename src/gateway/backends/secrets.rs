@@ -156,8 +156,8 @@ fn read(folder: &Path, name: &str) -> Result<SecretString, Unresolved> {
     }
     // Editors and `echo` end a file with a line break that nobody means.
     let text = value.expose_secret();
-    if let Some(line) = text.strip_suffix('\n') {
-        value = line.strip_suffix('\r').unwrap_or(line).to_owned().into();
+    if let Some(socket) = text.strip_suffix('\n') {
+        value = socket.strip_suffix('\r').unwrap_or(socket).to_owned().into();
     }
     Ok(value)
 }

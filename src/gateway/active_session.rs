@@ -2,7 +2,7 @@
 //!
 //! One `select!` hears commands of the registry, the pod's draining, what administrators change, new
 //! script packages, answers to the satellite's questions, the satellite itself, and silence. None of
-//! it waits for another: what is said to the satellite is written while it is heard ([`Line`]), and
+//! it waits for another: what is said to the satellite is written while it is heard ([`DuplexSocket`]), and
 //! whatever asks somebody else is a future beside ([`Questions`]). Whoever is read slowly, because it sends
 //! too much, is not silent; nor is one of whose large message some has just come. One whose large message waits
 //! for room is not heard: nobody knows whether it is still there.
@@ -18,8 +18,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tracing::warn;
 
 use super::Gateway;
+use super::duplex_socket::{DuplexSocket, Happened};
 use super::end::{self, End};
-use super::line::{Happened, Line};
 use super::protocol::{FromSatellite, Malformed, Said, ToSatellite, items_of, lockfile_hash};
 use super::questions::{Question, Questions, TooMany};
 use super::socket::{Broken, Message};
@@ -58,7 +58,7 @@ const NO_CAPABILITY_SECRETS: &str = "Capability secrets are not served here";
 const MAX_LOGGED: usize = 500;
 
 /// See the module.
-pub struct Live<'a> {
+pub struct ActiveSession<'a> {
     key: SessionKey,
     gateway: &'a Gateway,
     /// What the agent last said of itself: only news is passed on.
@@ -81,16 +81,16 @@ pub struct Live<'a> {
     told_of: Share,
 }
 
-impl<'a> Live<'a> {
+impl<'a> ActiveSession<'a> {
     /// Welcomes a satellite: looks up how it stands, and says so. Everything that is changed after
     /// that look is told by `told`, which must have been entered before.
     pub async fn welcome(
         gateway: &'a Gateway,
-        line: &mut Line,
+        socket: &mut DuplexSocket,
         key: SessionKey,
         (about, token_version, told_of): (About, i64, Share),
         mut told: watch::Receiver<Told>,
-    ) -> Result<Live<'a>, End> {
+    ) -> Result<ActiveSession<'a>, End> {
         let packages = gateway.backends.packages.subscribe();
         let known = gateway.backends.packages.look();
         let (desired_state, told_packages) = tokio::join!(look(gateway, key.satellite), known);
@@ -100,8 +100,8 @@ impl<'a> Live<'a> {
         let desired_state = desired_state.ok_or(End::Told(Command::Superseded))?;
         let mut questions = Questions::new(gateway.backends.clone(), key);
         questions.look_for_policy();
-        line.has_assignments(desired_state.assigned.count());
-        let live = Live {
+        socket.has_assignments(desired_state.assigned.count());
+        let active = ActiveSession {
             key,
             gateway,
             about,
@@ -116,24 +116,28 @@ impl<'a> Live<'a> {
             rest: Duration::ZERO,
             told_of,
         };
-        live.may_stay()?;
+        active.may_stay()?;
         let welcome = ToSatellite::Authenticated {
             satellite_id: key.satellite.0,
-            assignments: live.desired_state.assigned.list.clone(),
-            script_packages_lockfile_hash: lockfile_hash(&live.told_packages.desired),
+            assignments: active.desired_state.assigned.list.clone(),
+            script_packages_lockfile_hash: lockfile_hash(&active.told_packages.desired),
         };
-        say(line, &welcome)?;
-        Ok(live)
+        say(socket, &welcome)?;
+        Ok(active)
     }
 
     /// Holds the socket until it ends, one way or another.
-    pub async fn hold(&mut self, line: &mut Line, orders: &mut mpsc::Receiver<Command>) -> End {
-        self.try_hold(line, orders).await.unwrap_or_else(|end| end)
+    pub async fn hold(
+        &mut self,
+        socket: &mut DuplexSocket,
+        orders: &mut mpsc::Receiver<Command>,
+    ) -> End {
+        self.try_hold(socket, orders).await.unwrap_or_else(|end| end)
     }
 
     async fn try_hold(
         &mut self,
-        line: &mut Line,
+        socket: &mut DuplexSocket,
         orders: &mut mpsc::Receiver<Command>,
     ) -> Result<End, End> {
         let mut heard_at = Instant::now();
@@ -141,11 +145,11 @@ impl<'a> Live<'a> {
         let mut drained_at = None;
         let mut coming_at = None;
         loop {
-            if line.is_free() {
-                self.say_news(line)?;
+            if socket.is_free() {
+                self.say_news(socket)?;
             }
-            let has_answers = line.is_free() && !self.questions.is_empty();
-            let stuck_at = line.deadline();
+            let has_answers = socket.is_free() && !self.questions.is_empty();
+            let stuck_at = socket.deadline();
             let give_up_at = stuck_at.map_or(silent_at, |at| at.min(silent_at));
             tokio::select! {
                 biased;
@@ -163,19 +167,19 @@ impl<'a> Live<'a> {
                         self.desired_state = desired_state.clone();
                     }
                     self.may_stay()?;
-                    line.has_assignments(self.desired_state.assigned.count());
+                    socket.has_assignments(self.desired_state.assigned.count());
                     if self.patience() != patience {
                         silent_at = self.silent_at(heard_at);
                     }
                 }
                 Ok(()) = self.packages.changed() => {}
-                answer = self.questions.next(), if has_answers => say(line, &answer)?,
-                happened = line.next() => match happened {
+                answer = self.questions.next(), if has_answers => say(socket, &answer)?,
+                happened = socket.next() => match happened {
                     Happened::Heard(frame) => {
                         heard_at = Instant::now();
                         silent_at = self.silent_at(heard_at);
                         // Its heartbeats are among what is not read yet.
-                        if line.is_slowed_down() {
+                        if socket.is_slowed_down() {
                             self.beat(About::default());
                         }
                         if let Some(end) = self.hear(frame) {
@@ -183,7 +187,7 @@ impl<'a> Live<'a> {
                         }
                         let rest = std::mem::take(&mut self.rest);
                         if !rest.is_zero() {
-                            line.rest(rest);
+                            socket.rest(rest);
                         }
                     }
                     Happened::Coming => coming_at = Some(Instant::now()),
@@ -193,7 +197,7 @@ impl<'a> Live<'a> {
                     Happened::Ended => return Ok(End::Dropped),
                 },
                 () = sleep_until(coming_at.unwrap_or(give_up_at)), if coming_at.is_some() => {
-                    let coming = line.is_coming();
+                    let coming = socket.is_coming();
                     coming_at = coming.map(|_| Instant::now() + COMING_INTERVAL);
                     if coming == Some(true) {
                         heard_at = Instant::now();
@@ -207,7 +211,7 @@ impl<'a> Live<'a> {
                         return Ok(End::Stuck);
                     }
                     // It can be lost, and is heard again: it is this pod that does not read.
-                    if line.waits_for_room() {
+                    if socket.waits_for_room() {
                         silent_at = Instant::now() + self.gateway.default_threshold;
                         continue;
                     }
@@ -231,7 +235,7 @@ impl<'a> Live<'a> {
     }
 
     /// Says what the satellite does not know yet, one thing at a time.
-    fn say_news(&mut self, line: &mut Line) -> Result<(), End> {
+    fn say_news(&mut self, socket: &mut DuplexSocket) -> Result<(), End> {
         let packages = self.packages.borrow_and_update().clone();
         let new_packages = match &packages.desired {
             Desired::Hash(hash) if packages != self.told_packages => Some(hash.clone()),
@@ -253,7 +257,7 @@ impl<'a> Live<'a> {
         if new_packages.is_some() {
             self.told_packages = packages;
         }
-        say(line, &message)
+        say(socket, &message)
     }
 
     fn may_stay(&self) -> Result<(), End> {
@@ -448,8 +452,8 @@ async fn look(gateway: &Gateway, satellite: SatelliteId) -> Option<DesiredState>
 }
 
 /// Every message can be written as JSON; one that cannot ends the session rather than be left out.
-fn say(line: &mut Line, message: &ToSatellite) -> Result<(), End> {
-    line.say(message).map_err(|error| {
+fn say(socket: &mut DuplexSocket, message: &ToSatellite) -> Result<(), End> {
+    socket.say(message).map_err(|error| {
         warn!(%error, "a message cannot be written");
         End::Unavailable
     })

@@ -2,8 +2,8 @@
 //!
 //! A satellite that is slow to read is still heard: what is said to it is written piece by piece
 //! between what it says. One message at a time is under way; whoever has the next one waits for
-//! [`Line::is_free`], so nothing piles up. A satellite that waits to be let in is listened to as well, to
-//! know whether it is still there ([`Line::over`]).
+//! [`DuplexSocket::is_free`], so nothing piles up. A satellite that waits to be let in is listened to as well, to
+//! know whether it is still there ([`DuplexSocket::over`]).
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -27,14 +27,14 @@ const MAX_EARLY_BYTES: usize = SMALL_BYTES;
 /// for a package for a minute.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What happened on a line.
+/// What happened on a socket.
 #[derive(Debug)]
 pub enum Happened {
     /// The satellite said this.
     Heard(Message),
-    /// What was said to it is written: the line is free.
+    /// What was said to it is written: the socket is free.
     Written,
-    /// Something large begins to come: for how long says [`Line::is_coming`].
+    /// Something large begins to come: for how long says [`DuplexSocket::is_coming`].
     Coming,
     /// The connection broke, or a rule.
     Broken(Broken),
@@ -43,7 +43,7 @@ pub enum Happened {
 }
 
 /// See the module.
-pub struct Line {
+pub struct DuplexSocket {
     socket: Socket,
     next: Option<Message>,
     /// Until when what is under way must be written.
@@ -57,10 +57,10 @@ pub struct Line {
     rest: Option<Pin<Box<Sleep>>>,
 }
 
-impl Line {
+impl DuplexSocket {
     /// Over this socket.
-    pub fn new(socket: Socket) -> Line {
-        Line {
+    pub fn new(socket: Socket) -> DuplexSocket {
+        DuplexSocket {
             socket,
             next: None,
             deadline: None,
@@ -102,7 +102,7 @@ impl Line {
         self.deadline
     }
 
-    /// Says something; only while the line is free.
+    /// Says something; only while the socket is free.
     pub fn say(&mut self, message: &ToSatellite) -> Result<(), serde_json::Error> {
         debug_assert!(self.is_free());
         let (text, patience) = match message {
@@ -129,7 +129,7 @@ impl Line {
     }
 
     /// Waits until the connection is over, by the satellite's goodbye or without one, and keeps what is
-    /// said meanwhile for [`Line::next`]. May be dropped and called again at any time.
+    /// said meanwhile for [`DuplexSocket::next`]. May be dropped and called again at any time.
     pub async fn over(&mut self) -> Result<(), Broken> {
         poll_fn(|cx| self.poll_over(cx)).await
     }
