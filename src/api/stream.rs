@@ -29,7 +29,7 @@ use super::Api;
 use super::conditions::one;
 use super::problem::Problem;
 use crate::domain::lifecycle::Position;
-use crate::ingress::arrival::HangUp;
+use crate::ingress::arrival::ConnectionAbort;
 use crate::ingress::refusal::Refusal;
 use crate::log::history::NoAnswer;
 use crate::log::{self, ChangeId, Entry, read};
@@ -151,7 +151,7 @@ pub struct StreamEvent {
 )]
 pub async fn follow(
     State(api): State<Arc<Api>>,
-    Extension(hang_up): Extension<HangUp>,
+    Extension(abort): Extension<ConnectionAbort>,
     headers: HeaderMap,
     query: Result<Query<StreamQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
@@ -163,7 +163,7 @@ pub async fn follow(
     let position = begin(&streams.database, asked).await?;
     let open = Open::new(place, streams.metrics.clone());
     let (events, waiting) = mpsc::channel(QUEUE);
-    let follower = Follower { streams, position, newest: None, events, hang_up };
+    let follower = Follower { streams, position, newest: None, events, abort };
     tokio::spawn(follower.run(open));
     let events = stream::unfold(waiting, |mut waiting: mpsc::Receiver<Event>| async move {
         let event = waiting.recv().await?;
@@ -237,7 +237,7 @@ struct Follower {
     /// Which change that was, once known.
     newest: Option<ChangeId>,
     events: mpsc::Sender<Event>,
-    hang_up: HangUp,
+    abort: ConnectionAbort,
 }
 
 /// Why a stream ends: in any case its reader may come back.
@@ -261,7 +261,7 @@ impl Follower {
         if matches!(end, End::Slow) {
             debug!(position = self.position.0, "a live stream's reader does not read: ended");
             self.streams.metrics.refused(Refusal::WriteTimeout);
-            self.hang_up.now();
+            self.abort.now();
         }
     }
 

@@ -20,9 +20,9 @@ pub struct Arrival {
 /// The way for a route to end its connection at once, whatever is still to be written; an extension
 /// of every request. Dropping an answer is not enough where the other side does not read it.
 #[derive(Debug, Clone, Default)]
-pub struct HangUp(pub(super) CancellationToken);
+pub struct ConnectionAbort(pub(super) CancellationToken);
 
-impl HangUp {
+impl ConnectionAbort {
     /// Ends the connection.
     pub fn now(&self) {
         self.0.cancel();

@@ -33,7 +33,7 @@ use tracing::{debug, warn};
 
 use super::access_log::Access;
 use super::admission::{Addresses, Place};
-use super::arrival::{Arrival, HangUp};
+use super::arrival::{Arrival, ConnectionAbort};
 use super::bucket::Rate;
 use super::patient::Patient;
 use super::proxy_protocol::{self, ProxyProtocol};
@@ -275,7 +275,7 @@ impl Door {
     ) {
         let limit = self.settings.authentication_timeout;
         let asked = AtomicBool::new(false);
-        let hang_up = HangUp::default();
+        let abort = ConnectionAbort::default();
         let routes = TowerToHyperService::new(routes);
         let service = service_fn(|mut request: Request<hyper::body::Incoming>| {
             let mut arrival = arrival;
@@ -286,7 +286,7 @@ impl Door {
             let access =
                 self.settings.access_log.is_on().then(|| Access::begin(&request, &arrival));
             request.extensions_mut().insert(arrival);
-            request.extensions_mut().insert(hang_up.clone());
+            request.extensions_mut().insert(abort.clone());
             let is_for_a_host = has_its_host(&request);
             let (answer, busy) = (routes.call(request), Busy::new(place.clone()));
             let is_tls = self.tls.is_some();
@@ -317,7 +317,7 @@ impl Door {
         loop {
             tokio::select! {
                 ended = connection.as_mut() => return self.tell(ended, &asked, &arrival),
-                () = hang_up.0.cancelled() => return,
+                () = abort.0.cancelled() => return,
                 () = place.shed() => return,
                 () = sleep_until(arrival.deadline), if waiting => {
                     waiting = false;
