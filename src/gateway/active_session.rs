@@ -33,7 +33,7 @@ use crate::ingress::log_gate::Share;
 use crate::ingress::refusal::Refusal;
 use crate::platform::database_clock::Moment;
 use crate::registry::desired::DesiredState;
-use crate::registry::satellites::About;
+use crate::registry::satellites::AgentInfo;
 use crate::sessions::table::{Command, Told};
 
 /// How long the database may take to say what a satellite is to be told first.
@@ -62,7 +62,7 @@ pub struct ActiveSession<'a> {
     key: SessionKey,
     gateway: &'a Gateway,
     /// What the agent last said of itself: only news is passed on.
-    about: About,
+    agent_info: AgentInfo,
     /// Which of the satellite's tokens it came with.
     token_version: i64,
     told: watch::Receiver<Told>,
@@ -88,7 +88,7 @@ impl<'a> ActiveSession<'a> {
         gateway: &'a Gateway,
         socket: &mut DuplexSocket,
         key: SessionKey,
-        (about, token_version, told_of): (About, i64, Share),
+        (agent_info, token_version, told_of): (AgentInfo, i64, Share),
         mut told: watch::Receiver<Told>,
     ) -> Result<ActiveSession<'a>, End> {
         let packages = gateway.backends.packages.subscribe();
@@ -104,7 +104,7 @@ impl<'a> ActiveSession<'a> {
         let active = ActiveSession {
             key,
             gateway,
-            about,
+            agent_info,
             token_version,
             told,
             sent: desired_state.assigned.version,
@@ -180,7 +180,7 @@ impl<'a> ActiveSession<'a> {
                         silent_at = self.silent_at(heard_at);
                         // Its heartbeats are among what is not read yet.
                         if socket.is_slowed_down() {
-                            self.beat(About::default());
+                            self.beat(AgentInfo::default());
                         }
                         if let Some(end) = self.hear(frame) {
                             return Ok(end);
@@ -202,7 +202,7 @@ impl<'a> ActiveSession<'a> {
                     if coming == Some(true) {
                         heard_at = Instant::now();
                         silent_at = self.silent_at(heard_at);
-                        self.beat(About::default());
+                        self.beat(AgentInfo::default());
                     }
                 }
                 () = sleep_until(give_up_at) => {
@@ -283,8 +283,8 @@ impl<'a> ActiveSession<'a> {
                 let version = self.understood("version", version);
                 self.understood("uptime_seconds", uptime_seconds);
                 let capabilities = self.understood("capabilities", capabilities);
-                let about = self.news(About { version, capabilities });
-                self.beat(about);
+                let agent_info = self.news(AgentInfo { version, capabilities });
+                self.beat(agent_info);
                 None
             }
             // The contract: a second one is ignored.
@@ -338,12 +338,12 @@ impl<'a> ActiveSession<'a> {
     }
 
     /// Notes that the satellite is there.
-    fn beat(&self, about: About) {
+    fn beat(&self, agent_info: AgentInfo) {
         let now = Moment::now();
         if self.gateway.sessions.heard(self.key, now) {
-            self.gateway.heartbeats.beat(self.key, now, about);
+            self.gateway.heartbeats.beat(self.key, now, agent_info);
         } else {
-            self.gateway.heartbeats.said(self.key, about);
+            self.gateway.heartbeats.said(self.key, agent_info);
         }
     }
 
@@ -417,14 +417,14 @@ impl<'a> ActiveSession<'a> {
     }
 
     /// What of it was not known yet.
-    fn news(&mut self, said: About) -> About {
-        let mut news = About::default();
-        if said.version.is_some() && said.version != self.about.version {
-            self.about.version.clone_from(&said.version);
+    fn news(&mut self, said: AgentInfo) -> AgentInfo {
+        let mut news = AgentInfo::default();
+        if said.version.is_some() && said.version != self.agent_info.version {
+            self.agent_info.version.clone_from(&said.version);
             news.version = said.version;
         }
-        if said.capabilities.is_some() && said.capabilities != self.about.capabilities {
-            self.about.capabilities.clone_from(&said.capabilities);
+        if said.capabilities.is_some() && said.capabilities != self.agent_info.capabilities {
+            self.agent_info.capabilities.clone_from(&said.capabilities);
             news.capabilities = said.capabilities;
         }
         news

@@ -27,7 +27,7 @@ use crate::log::request::{Closed, Outcome};
 use crate::platform::failpoint::stand_still;
 use crate::platform::metrics::Counted;
 use crate::registry::credentials::Verdict;
-use crate::registry::satellites::About;
+use crate::registry::satellites::AgentInfo;
 use crate::sessions::table::{Command, Inbox};
 
 /// How long a connect may wait for the log: longer than the database lets it wait for another pod that
@@ -49,7 +49,7 @@ pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake
     let counted = Counted::on(&gateway.metrics.handshakes);
     let client = handshake.client;
     let admitted = Box::pin(authenticate(&mut socket, &gateway, &handshake)).await;
-    let Admitted { satellite, about, token_version, told } = match admitted {
+    let Admitted { satellite, agent_info, token_version, told } = match admitted {
         Ok(admitted) => admitted,
         Err(refusal) => {
             charge(&gateway, refusal, client);
@@ -78,13 +78,13 @@ pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake
     let end = match gateway.sessions.enter(key) {
         Some((entered, Inbox { mut commands, desired_state })) => {
             // The append was its first sign of life; only what it said of itself is still to be kept.
-            gateway.heartbeats.said(key, about.clone());
+            gateway.heartbeats.said(key, agent_info.clone());
             let socket = &mut socket;
             let welcome = ActiveSession::welcome(
                 &gateway,
                 socket,
                 key,
-                (about, token_version, told),
+                (agent_info, token_version, told),
                 desired_state,
             );
             let welcome = AssertUnwindSafe(Box::pin(welcome)).catch_unwind().await;
@@ -235,7 +235,7 @@ impl Refusal {
 /// Who was let in.
 struct Admitted {
     satellite: SatelliteId,
-    about: About,
+    agent_info: AgentInfo,
     /// Which of the satellite's tokens it came with.
     token_version: i64,
     /// What may still be told of what it complains about.
@@ -269,8 +269,8 @@ async fn authenticate(
             drop(connects);
             let mut told = Share::new(COMPLAINTS_OF_A_SESSION);
             let capabilities = gateway.understood(&mut told, id, "capabilities", capabilities);
-            let about = About { version: None, capabilities };
-            Ok(Admitted { satellite: id, about, token_version, told })
+            let agent_info = AgentInfo { version: None, capabilities };
+            Ok(Admitted { satellite: id, agent_info, token_version, told })
         }
         Ok(Ok(Verdict::Wrong)) => Err(Refusal::Credentials { claimed }),
         Ok(Ok(Verdict::Busy)) => Err(Refusal::Unavailable),

@@ -37,7 +37,7 @@ use crate::platform::database::Database;
 use crate::platform::database_clock::{DatabaseClock, Moment};
 use crate::platform::metrics::Metrics;
 use crate::presence::reconciliation::Reconciliation;
-use crate::registry::satellites::{self, About};
+use crate::registry::satellites::{self, AgentInfo};
 use crate::sessions::heartbeats::{Beat, Heartbeats};
 use crate::sessions::table::{Command, SessionTable};
 use crate::sessions::vouching::{self, Recorded};
@@ -81,11 +81,11 @@ impl Locked {
     /// What of a heartbeat could not be written.
     fn part_of(&self, satellite: SatelliteId, beat: Beat) -> Option<Beat> {
         let heartbeat = self.connections.contains(&satellite);
-        let about = self.registry.contains(&satellite);
-        (heartbeat || about).then(|| Beat {
+        let agent_info = self.registry.contains(&satellite);
+        (heartbeat || agent_info).then(|| Beat {
             session: beat.session,
             at: beat.at.filter(|_| heartbeat),
-            about: if about { beat.about } else { About::default() },
+            agent_info: if agent_info { beat.agent_info } else { AgentInfo::default() },
         })
     }
 }
@@ -235,10 +235,10 @@ impl Flusher {
             |(id, (session, _)): (&Uuid, &(Session, Moment))| vouched.contains(&key(id, *session));
         let vouches: Vec<bool> = heard.iter().map(is_vouched).collect();
         let flush = began.number();
-        let news: Vec<(SatelliteId, About)> = batch
+        let news: Vec<(SatelliteId, AgentInfo)> = batch
             .iter()
-            .filter(|(_, beat)| beat.about != About::default())
-            .map(|(id, beat)| (*id, beat.about.clone()))
+            .filter(|(_, beat)| beat.agent_info != AgentInfo::default())
+            .map(|(id, beat)| (*id, beat.agent_info.clone()))
             .collect();
 
         let write = async |client: &mut Object| {
@@ -357,12 +357,16 @@ mod tests {
 
     #[test]
     fn of_a_heartbeat_only_what_is_locked_waits() {
-        let about = About { version: Some("0.5".to_owned()), capabilities: None };
+        let agent_info = AgentInfo { version: Some("0.5".to_owned()), capabilities: None };
         let of = |connection: bool, registry: bool| {
             let only = |locked| if locked { HashSet::from([ID]) } else { HashSet::new() };
             let locked = Locked { connections: only(connection), registry: only(registry) };
-            let beat = Beat { session: Session(1), at: Some(Moment::now()), about: about.clone() };
-            locked.part_of(ID, beat).map(|beat| (beat.at.is_some(), beat.about == about))
+            let beat = Beat {
+                session: Session(1),
+                at: Some(Moment::now()),
+                agent_info: agent_info.clone(),
+            };
+            locked.part_of(ID, beat).map(|beat| (beat.at.is_some(), beat.agent_info == agent_info))
         };
         assert_eq!(of(false, false), None);
         assert_eq!(of(true, false), Some((true, false)));

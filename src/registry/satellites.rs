@@ -496,7 +496,7 @@ pub async fn rotate(
 
 /// What an agent says of itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct About {
+pub struct AgentInfo {
     /// The agent's version.
     pub version: Option<String>,
     /// What it can do.
@@ -535,7 +535,7 @@ const DESCRIBE: &str = "
 /// somebody else has locked, of whom nothing was kept.
 pub async fn describe(
     client: &impl GenericClient,
-    news: &[(SatelliteId, About)],
+    news: &[(SatelliteId, AgentInfo)],
 ) -> Result<HashSet<SatelliteId>, tokio_postgres::Error> {
     let ids: Vec<Uuid> = news.iter().map(|(id, _)| id.0).collect();
     let versions: Vec<Option<&str>> = news.iter().map(|(_, a)| a.version.as_deref()).collect();

@@ -5,14 +5,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::domain::lifecycle::{SatelliteId, Session, SessionKey};
 use crate::platform::database_clock::Moment;
-use crate::registry::satellites::About;
+use crate::registry::satellites::AgentInfo;
 
 /// What waits for one session.
 pub(crate) struct Beat {
     pub session: Session,
     /// When it was heard; none where that need not be written.
     pub at: Option<Moment>,
-    pub about: About,
+    pub agent_info: AgentInfo,
 }
 
 /// The newest heartbeat of each session, until it is written.
@@ -23,15 +23,15 @@ pub struct Heartbeats {
 
 impl Heartbeats {
     /// Notes when a session was heard.
-    pub fn beat(&self, key: SessionKey, at: Moment, about: About) {
-        self.put(key.satellite, Beat { session: key.session, at: Some(at), about });
+    pub fn beat(&self, key: SessionKey, at: Moment, agent_info: AgentInfo) {
+        self.put(key.satellite, Beat { session: key.session, at: Some(at), agent_info });
     }
 
     /// Notes what an agent said of itself where its sign of life is known already: with a connect, or while its
     /// pod vouches for it.
-    pub fn said(&self, key: SessionKey, about: About) {
-        if about != About::default() {
-            self.put(key.satellite, Beat { session: key.session, at: None, about });
+    pub fn said(&self, key: SessionKey, agent_info: AgentInfo) {
+        if agent_info != AgentInfo::default() {
+            self.put(key.satellite, Beat { session: key.session, at: None, agent_info });
         }
     }
 
@@ -52,8 +52,9 @@ impl Heartbeats {
         };
         let newer_first = (beat.session, beat.at) >= (other.session, other.at);
         let (mut newer, older) = if newer_first { (beat, other) } else { (other, beat) };
-        newer.about.version = newer.about.version.or(older.about.version);
-        newer.about.capabilities = newer.about.capabilities.or(older.about.capabilities);
+        newer.agent_info.version = newer.agent_info.version.or(older.agent_info.version);
+        newer.agent_info.capabilities =
+            newer.agent_info.capabilities.or(older.agent_info.capabilities);
         waiting.insert(satellite, newer);
     }
 
@@ -83,33 +84,34 @@ mod tests {
     #[test]
     fn the_newest_heartbeat_waits_and_nothing_an_agent_said_is_lost() {
         let heartbeats = Heartbeats::default();
-        let said = |version: &str| About { version: Some(version.to_owned()), capabilities: None };
+        let said =
+            |version: &str| AgentInfo { version: Some(version.to_owned()), capabilities: None };
         heartbeats.beat(key(1), Moment::now(), said("0.4"));
-        heartbeats.beat(key(2), Moment::now(), About::default());
-        let old = Beat { session: Session(1), at: Some(Moment::now()), about: said("0.3") };
+        heartbeats.beat(key(2), Moment::now(), AgentInfo::default());
+        let old = Beat { session: Session(1), at: Some(Moment::now()), agent_info: said("0.3") };
         heartbeats.put(ID, old);
         let taken = heartbeats.take();
         assert_eq!(taken.len(), 1);
         assert_eq!(taken[0].1.session, Session(2));
-        assert_eq!(taken[0].1.about, said("0.4"));
+        assert_eq!(taken[0].1.agent_info, said("0.4"));
     }
 
     #[test]
     fn what_is_said_with_a_connect_is_no_heartbeat_and_waits_for_one() {
         let heartbeats = Heartbeats::default();
-        let about = About { version: None, capabilities: Some(vec!["http".to_owned()]) };
-        heartbeats.said(key(1), about.clone());
+        let agent_info = AgentInfo { version: None, capabilities: Some(vec!["http".to_owned()]) };
+        heartbeats.said(key(1), agent_info.clone());
         assert_eq!(heartbeats.lock()[&ID].at, None);
-        heartbeats.beat(key(1), Moment::now(), About::default());
+        heartbeats.beat(key(1), Moment::now(), AgentInfo::default());
         let taken = heartbeats.take();
         assert!(taken[0].1.at.is_some());
-        assert_eq!(taken[0].1.about, about);
+        assert_eq!(taken[0].1.agent_info, agent_info);
     }
 
     #[test]
     fn an_ended_session_takes_only_its_own_heartbeat_with_it() {
         let heartbeats = Heartbeats::default();
-        heartbeats.beat(key(2), Moment::now(), About::default());
+        heartbeats.beat(key(2), Moment::now(), AgentInfo::default());
         heartbeats.forget(key(1));
         assert_eq!(heartbeats.lock().len(), 1);
         heartbeats.forget(key(2));

@@ -21,7 +21,7 @@ use crate::domain::liveness;
 use crate::platform::database_clock::Moment;
 use crate::platform::metrics::{Counted, Metrics};
 use crate::registry::desired::DesiredState;
-use crate::registry::satellites::About;
+use crate::registry::satellites::AgentInfo;
 use crate::sessions::heartbeats::Heartbeats;
 use crate::sessions::vouching::{self, Recorded};
 
@@ -218,7 +218,7 @@ impl SessionTable {
                 found.taken_back += u64::from(entry.recorded == Recorded::Vouched);
                 entry.recorded = Recorded::Unknown;
                 let key = SessionKey { satellite: *satellite, session: entry.session };
-                self.heartbeats.beat(key, entry.heard, About::default());
+                self.heartbeats.beat(key, entry.heard, AgentInfo::default());
             }
         }
         found
@@ -272,7 +272,7 @@ impl SessionTable {
                 && entry.session == key.session
             {
                 entry.recorded = Recorded::Unknown;
-                self.heartbeats.beat(key, entry.heard, About::default());
+                self.heartbeats.beat(key, entry.heard, AgentInfo::default());
             }
         }
     }
@@ -325,7 +325,7 @@ impl Drop for SessionGuard {
         // Nobody vouches for it from now on. Until its end is in the log, which may take a while or (where its pod
         // drains) not happen, its row is to say when it was heard last.
         if let Some(entry) = entry.filter(|entry| entry.recorded.may_be_vouched()) {
-            table.heartbeats.beat(*key, entry.heard, About::default());
+            table.heartbeats.beat(*key, entry.heard, AgentInfo::default());
         }
     }
 }
