@@ -121,7 +121,7 @@ struct Memory {
 struct Turns {
     own: Option<SatelliteId>,
     stored: Option<SatelliteId>,
-    unheld: Option<SatelliteId>,
+    orphans: Option<SatelliteId>,
 }
 
 /// Cuts a look that found too many, and notes where the next goes on. `due` is in the order of ids, from
@@ -216,7 +216,8 @@ impl Monitor {
         }
         let silent = self.account(client, own, &mut found.lateness).await?;
         if !silent.is_empty() {
-            let (written, vouched) = self.left_behind(client, &silent, memory, now).await?;
+            let (written, vouched) =
+                self.count_late_of_silent_pods(client, &silent, memory, now).await?;
             for left in written.iter().chain(vouched) {
                 found.left_behind(left);
             }
@@ -230,9 +231,9 @@ impl Monitor {
         if now >= memory.look_through_at {
             let pods = [&silent[..], &[self.pod]].concat();
             let brought_back = watermark::bring_back(client, &pods).await?;
-            let over = self.let_go(client, &silent).await?;
-            let turn = &mut memory.turns.unheld;
-            let mut orphans = self.unheld(client, turn).await?;
+            let over = self.release_ended(client, &silent).await?;
+            let turn = &mut memory.turns.orphans;
+            let mut orphans = self.find_orphans(client, turn).await?;
             // As long as there are more of them the next sweep looks again.
             if over < MAX_LET_GO && brought_back < MAX_BROUGHT_BACK && turn.is_none() {
                 memory.look_through_at = now + self.default_threshold / 3;
@@ -278,7 +279,7 @@ impl Monitor {
 
     /// The sessions of silent pods that are late or due: those that are written in each sweep, and those that had
     /// been vouched for when that can have changed.
-    async fn left_behind<'m>(
+    async fn count_late_of_silent_pods<'m>(
         &self,
         client: &Object,
         silent: &Silent,
@@ -340,7 +341,7 @@ impl Monitor {
 
     /// Takes sessions that are over from the pods that are silent, so that they are not passed over in
     /// each sweep. Returns how many.
-    async fn let_go(
+    async fn release_ended(
         &self,
         client: &deadpool_postgres::Object,
         silent: &[PodNumber],
@@ -351,7 +352,7 @@ impl Monitor {
 
     /// Sessions that are due of which no pod knows to whom they belong, or that should be this
     /// pod's.
-    async fn unheld(
+    async fn find_orphans(
         &self,
         client: &deadpool_postgres::Object,
         turn: &mut Option<SatelliteId>,

@@ -57,7 +57,7 @@ impl Reconciliation {
             client.query(&statement, &[&self.pod]).await
         };
         let rows = database.run(read).await?;
-        let (mut confirmed, mut doubtful, mut unheld) =
+        let (mut confirmed, mut doubtful, mut orphans) =
             (HashSet::with_capacity(vouched.len()), Vec::new(), Vec::new());
         for row in rows {
             let key = SessionKey {
@@ -69,12 +69,12 @@ impl Reconciliation {
                     confirmed.insert(key);
                 }
                 (true, false) if sessions.holds(key) => doubtful.push(key),
-                (true, false) => unheld.push(key),
+                (true, false) => orphans.push(key),
                 (false, _) => {}
             }
         }
-        if !unheld.is_empty() {
-            self.let_go(database, &unheld).await?;
+        if !orphans.is_empty() {
+            self.release_orphans(database, &orphans).await?;
         }
         doubtful.extend(vouched.difference(&confirmed));
         sessions.doubt(doubtful.into_iter());
@@ -84,12 +84,16 @@ impl Reconciliation {
 
     /// Sessions that this pod does not hold were heard within its window before now at the latest: they left
     /// less than an interval ago.
-    async fn let_go(&self, database: &Database, unheld: &[SessionKey]) -> anyhow::Result<()> {
-        let ids: Vec<Uuid> = unheld.iter().map(|key| key.satellite.0).collect();
-        let numbers: Vec<i64> = unheld.iter().map(|key| key.session.0).collect();
-        let let_go =
+    async fn release_orphans(
+        &self,
+        database: &Database,
+        orphans: &[SessionKey],
+    ) -> anyhow::Result<()> {
+        let ids: Vec<Uuid> = orphans.iter().map(|key| key.satellite.0).collect();
+        let numbers: Vec<i64> = orphans.iter().map(|key| key.session.0).collect();
+        let release_orphans =
             async |client: &mut Object| client.execute(LET_GO, &[&self.pod, &ids, &numbers]).await;
-        let sessions = database.run(let_go).await?;
+        let sessions = database.run(release_orphans).await?;
         if sessions > 0 {
             warn!(
                 sessions,
@@ -106,7 +110,7 @@ const ROWS: &str = "
 
 /// Waits for nobody: a row that is locked has an edge on its way, or is looked at again.
 const LET_GO: &str = "
-    with unheld as (
+    with orphans as (
         select c.satellite_id
           from satellite_connections c join unnest($2::uuid[], $3::bigint[]) u (satellite_id, session)
                using (satellite_id, session)
@@ -117,5 +121,5 @@ const LET_GO: &str = "
     update satellite_connections c
        set vouched = false,
            last_heartbeat_at = proven_heard_at(c.last_heartbeat_at, true, p.seen_at, p.vouch_window)
-      from unheld, pods p
-     where c.satellite_id = unheld.satellite_id and p.number = $1";
+      from orphans, pods p
+     where c.satellite_id = orphans.satellite_id and p.number = $1";
