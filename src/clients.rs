@@ -1,6 +1,6 @@
 //! Programs that talk to a pod: an agent, a fleet of them, the administration API.
 
 pub mod agent;
-pub mod client;
+pub(crate) mod client;
 pub mod simulate;
-pub mod watch;
+pub(crate) mod watch;

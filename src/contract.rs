@@ -1,6 +1,6 @@
 //! What outsiders rely on: the JSON of states, transitions and messages, the triggers, the schemas of events.
 
 pub mod event_schemas;
-pub mod triggers;
+pub(crate) mod triggers;
 pub mod wire;
 pub mod word;

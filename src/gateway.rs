@@ -42,10 +42,10 @@ use room::Room;
 use socket::Upgrade;
 
 mod active_session;
-pub mod backends;
+pub(crate) mod backends;
 mod duplex_socket;
 mod end;
-pub mod intake;
+pub(crate) mod intake;
 mod lane;
 pub mod message_schemas;
 pub mod protocol;

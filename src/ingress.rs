@@ -1,15 +1,15 @@
 //! The way in: accepting connections, whom to let through, TLS, proxies, limits.
 
-pub mod access_log;
-pub mod admission;
-pub mod arrival;
-pub mod bucket;
+pub(crate) mod access_log;
+pub(crate) mod admission;
+pub(crate) mod arrival;
+pub(crate) mod bucket;
 pub mod listener;
-pub mod log_gate;
+pub(crate) mod log_gate;
 mod patient;
-pub mod proxies;
-pub mod proxy_protocol;
-pub mod recent;
+pub(crate) mod proxies;
+pub(crate) mod proxy_protocol;
+pub(crate) mod recent;
 pub mod refusal;
 pub mod settings;
-pub mod tls;
+pub(crate) mod tls;

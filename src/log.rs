@@ -21,20 +21,20 @@ use crate::domain::lifecycle::{
 };
 
 pub mod append;
-pub mod canonical;
+pub(crate) mod canonical;
 mod columns;
-pub mod continuity;
+pub(crate) mod continuity;
 mod held;
 pub mod history;
-pub mod locked_rows;
-pub mod partitions;
-pub mod past;
-pub mod read;
-pub mod rebuild;
+pub(crate) mod locked_rows;
+pub(crate) mod partitions;
+pub(crate) mod past;
+pub(crate) mod read;
+pub(crate) mod rebuild;
 pub mod request;
-pub mod retention;
-pub mod rights;
-pub mod seal;
+pub(crate) mod retention;
+pub(crate) mod rights;
+pub(crate) mod seal;
 pub mod transaction;
 pub mod watermark;
 

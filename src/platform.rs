@@ -2,17 +2,17 @@
 //! metrics, traces, logging, health, tokens, units.
 
 pub mod batch_loader;
-pub mod client_tls;
+pub(crate) mod client_tls;
 pub mod database;
-pub mod database_clock;
+pub(crate) mod database_clock;
 pub(crate) mod failpoint;
 pub mod health;
-pub mod logging;
+pub(crate) mod logging;
 pub mod metrics;
 pub mod migrations;
 pub mod nats;
-pub mod progress;
-pub mod shutdown;
+pub(crate) mod progress;
+pub(crate) mod shutdown;
 pub mod token;
-pub mod trace;
+pub(crate) mod trace;
 pub mod units;

@@ -1,9 +1,9 @@
 //! Who went silent, and up to when that can be told.
 
-pub mod flusher;
+pub(crate) mod flusher;
 mod left_behind;
 #[cfg(test)]
 mod model;
 pub mod monitor;
-pub mod probe;
+pub(crate) mod probe;
 mod reconciliation;

@@ -1,8 +1,8 @@
 //! Which satellites there are, what they are to do, and who may be one.
 
-pub mod assignments;
-pub mod credentials;
-pub mod desired;
-pub mod import;
-pub mod precondition;
+pub(crate) mod assignments;
+pub(crate) mod credentials;
+pub(crate) mod desired;
+pub(crate) mod import;
+pub(crate) mod precondition;
 pub mod satellites;

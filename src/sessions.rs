@@ -1,8 +1,8 @@
 //! Who is here: the sessions of this pod, their heartbeats, what they are told from outside.
 
-pub mod budgets;
-pub mod changes;
-pub mod heartbeats;
-pub mod peers;
+pub(crate) mod budgets;
+pub(crate) mod changes;
+pub(crate) mod heartbeats;
+pub(crate) mod peers;
 pub mod table;
-pub mod vouching;
+pub(crate) mod vouching;

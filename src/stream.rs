@@ -1,11 +1,11 @@
 //! The stream of transitions on NATS: bringing the log there, comparing both, playing it again.
 
-pub mod audit;
-pub mod checkpoint;
+pub(crate) mod audit;
+pub(crate) mod checkpoint;
 mod density;
-pub mod message;
+pub(crate) mod message;
 #[cfg(test)]
 mod model;
 pub mod relay;
-pub mod replay;
+pub(crate) mod replay;
 pub mod tail;

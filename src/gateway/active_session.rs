@@ -57,7 +57,6 @@ const NO_CAPABILITY_SECRETS: &str = "Capability secrets are not served here";
 /// How much of what an agent complains about is logged.
 const MAX_LOGGED: usize = 500;
 
-/// See the module.
 pub struct ActiveSession<'a> {
     key: SessionKey,
     gateway: &'a Gateway,

@@ -16,13 +16,13 @@ use crate::ingress::log_gate::LogGate;
 use crate::platform::database::Database;
 use crate::platform::metrics::{Counted, Metrics};
 
-pub mod body;
-pub mod packages;
-pub mod results;
-pub mod run_secrets;
-pub mod sandbox;
-pub mod secrets;
-pub mod wanted;
+pub(crate) mod body;
+pub(crate) mod packages;
+pub(crate) mod results;
+pub(crate) mod run_secrets;
+pub(crate) mod sandbox;
+pub(crate) mod secrets;
+pub(crate) mod wanted;
 
 /// Questions of satellites that one pod has open at once; more wait.
 const MAX_QUESTIONS: usize = 256;

@@ -42,7 +42,6 @@ pub enum Happened {
     Ended,
 }
 
-/// See the module.
 pub struct DuplexSocket {
     socket: Socket,
     next: Option<Message>,

@@ -84,7 +84,6 @@ struct Frame {
     behind: u64,
 }
 
-/// See the module.
 pub struct Intake<S> {
     stream: S,
     sizes: Sizes,

@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-/// See the module.
 pub struct Lane(Mutex<State>);
 
 #[derive(Default)]

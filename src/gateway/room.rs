@@ -46,7 +46,7 @@ const REMEMBERED: usize = 4_096;
 /// How often it is looked whether a message comes at its pace, in the time that it may take.
 const LOOKS: u32 = 12;
 
-/// See the module.
+/// The memory that large messages of a pod may take together.
 pub struct Room {
     largest: u64,
     smaller: Arc<Lane>,

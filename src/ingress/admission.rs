@@ -94,7 +94,6 @@ impl Bounds {
     }
 }
 
-/// See the module.
 pub struct Addresses {
     bounds: Bounds,
     state: Mutex<State>,
@@ -464,11 +463,6 @@ impl Addresses {
         let mut state = self.lock();
         let account = state.account(Origin::from(address).own, &self.bounds, now);
         account.wrong_tokens.take(WRONG_TOKENS, now)
-    }
-
-    /// How many origins and networks are remembered.
-    pub fn remembered(&self) -> usize {
-        self.lock().of.len()
     }
 
     /// The numbers are right after a panic elsewhere: nothing here can panic halfway.

@@ -63,7 +63,7 @@ const NO_HOST: &str = "the header Host must be there once";
 /// For how long a browser that was here once speaks TLS to this host and nothing else: two years.
 const STRICT_TRANSPORT: &str = "max-age=63072000";
 
-/// See the module.
+/// Accepts connections and gives each its place.
 pub struct Door {
     settings: Settings,
     addresses: Arc<Addresses>,

@@ -7,7 +7,6 @@ use tokio::time::Instant;
 
 use super::bucket::{Bucket, Rate};
 
-/// See the module.
 pub struct LogGate {
     rate: Rate,
     state: Mutex<(Bucket, u64)>,

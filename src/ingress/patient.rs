@@ -16,7 +16,6 @@ use super::admission::Place;
 use super::refusal::Refusal;
 use crate::platform::metrics::Metrics;
 
-/// See the module.
 pub struct Patient<S> {
     inner: S,
     limit: Duration,

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// See the module.
 #[derive(Debug, Clone, Copy)]
 pub struct Recent {
     level: f32,

@@ -27,7 +27,6 @@ pub struct Files {
     pub key: PathBuf,
 }
 
-/// See the module.
 pub struct Tls {
     files: Files,
     current: RwLock<Arc<ServerConfig>>,

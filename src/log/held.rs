@@ -23,7 +23,6 @@ const MAX_DUE: usize = 500;
 /// Edges of one satellite that wait. Its agent comes again and again while nobody answers.
 const MAX_OF_SATELLITE: usize = 16;
 
-/// See the module.
 #[derive(Default)]
 pub(super) struct Held {
     satellites: HashMap<SatelliteId, Waiting>,

@@ -25,7 +25,7 @@ use crate::platform::database::{self, Database, Failed};
 use crate::platform::metrics::Metrics;
 use archive::Draft;
 
-pub mod archive;
+pub(crate) mod archive;
 
 /// How often a pod looks. Partitions live for days: nobody waits for this.
 const LOOK_INTERVAL: Duration = Duration::from_secs(600);

@@ -29,8 +29,8 @@ use crate::log::canonical::{self, Canonical};
 use crate::platform::database::{Database, Failed};
 use crate::platform::metrics::Metrics;
 
-pub mod chain;
-pub mod registry;
+pub(crate) mod chain;
+pub(crate) mod registry;
 
 /// Transitions one seal covers at most; so many are sealed at once, fewer when the interval is
 /// over.

@@ -49,7 +49,7 @@ struct Question<V> {
     answer: oneshot::Sender<Answer<V>>,
 }
 
-/// See the module.
+/// Reads values by id, many at once.
 #[derive(Clone)]
 pub struct BatchLoader<V> {
     questions: mpsc::Sender<Question<V>>,

@@ -50,7 +50,6 @@ impl Moment {
     }
 }
 
-/// See the module.
 #[derive(Default)]
 pub struct DatabaseClock {
     known: Mutex<Option<Bounds>>,

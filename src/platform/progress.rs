@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 const TERMINAL_PAUSE: Duration = Duration::from_millis(200);
 const PLAIN_PAUSE: Duration = Duration::from_secs(5);
 
-/// See the module.
 pub struct Progress {
     terminal: bool,
     told: Instant,

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::domain::lifecycle::{Position, SatelliteId};
 
-pub mod export;
+pub(crate) mod export;
 
 /// The target of every span, and of nothing else.
 pub const TARGET: &str = "groundstation::spans";

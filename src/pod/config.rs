@@ -26,7 +26,7 @@ use crate::platform::units::{duration, span};
 
 mod drain;
 mod guards;
-pub mod plain_text;
+pub(crate) mod plain_text;
 mod reads;
 mod stores;
 mod streams;

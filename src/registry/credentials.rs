@@ -44,7 +44,6 @@ pub enum Verdict {
     Busy,
 }
 
-/// See the module.
 pub struct Credentials {
     replacing: Database,
     stored: BatchLoader<Credential>,

@@ -12,7 +12,6 @@ use crate::domain::lifecycle::SatelliteId;
 use crate::platform::batch_loader::Read;
 use crate::registry::assignments::Assigned;
 
-/// See the module.
 #[derive(Debug, Clone)]
 pub struct DesiredState {
     /// The newest change of this satellite it takes in; of two standings the greater is the newer.

@@ -26,7 +26,7 @@ use crate::platform::database::Database;
 use crate::registry::assignments;
 use crate::registry::satellites::NewSatellite;
 
-pub mod checkstack;
+pub(crate) mod checkstack;
 
 /// Satellites in one transaction: the log waits while one is written.
 const BATCH: usize = 200;

@@ -27,8 +27,8 @@ use crate::log::watermark;
 use crate::platform::batch_loader::Read;
 use crate::platform::token;
 
-pub mod change;
-pub mod idempotency;
+pub(crate) mod change;
+pub(crate) mod idempotency;
 pub mod states;
 
 use idempotency::{Claim, Key};

@@ -100,7 +100,7 @@ pub struct Exceptions {
     pub taken_back: u64,
 }
 
-/// See the module.
+/// The sessions a pod holds, each satellite's newest.
 pub struct SessionTable {
     sessions: Mutex<HashMap<SatelliteId, Entry>>,
     /// What waits here for a session goes with it.

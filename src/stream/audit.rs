@@ -30,8 +30,8 @@ use crate::stream::checkpoint::{self, Checkpoint};
 use crate::stream::message::Epoch;
 use crate::stream::tail;
 
-pub mod compare;
-pub mod repair;
+pub(crate) mod compare;
+pub(crate) mod repair;
 
 use compare::{Comparison, Counts, Finding, Seen};
 

@@ -20,9 +20,9 @@ use crate::log::{self, Entry, partitions, past, read};
 use crate::platform::database::Database;
 use crate::platform::progress::Progress;
 
-pub mod pace;
-pub mod prefix;
-pub mod sink;
+pub(crate) mod pace;
+pub(crate) mod prefix;
+pub(crate) mod sink;
 
 use pace::{Pace, Speed};
 use sink::Sink;

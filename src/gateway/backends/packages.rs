@@ -25,7 +25,7 @@ use blobs::{Blob, Blobs, Part};
 use crate::ingress::log_gate::LogGate;
 use crate::platform::metrics::Metrics;
 
-pub mod blobs;
+pub(crate) mod blobs;
 
 const MANIFEST: &str = "script-packages.manifest";
 const BLOB: &str = "script-packages.blob";

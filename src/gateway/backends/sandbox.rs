@@ -28,7 +28,6 @@ const AGE_OF_SILENCE: Duration = Duration::from_secs(30);
 /// The most bytes of a policy that is passed on.
 const MAX_BYTES: usize = 64 * 1024;
 
-/// See the module.
 pub struct Sandbox {
     nats: async_nats::Client,
     metrics: Metrics,

@@ -23,7 +23,6 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// What marks a replayed message.
 pub const REPLAY_HEADER: &str = "Groundstation-Replay";
 
-/// See the module.
 pub enum Sink {
     /// JSON lines.
     Lines(Lines),
