@@ -1,7 +1,7 @@
 //! Whoever changes the log behind the service's back leaves a broken chain of seals.
 
-use crate::audit::{Ended, audit, connect_times};
 use crate::harness::{CALM, Fleet, eventually, written_log};
+use crate::stream::audit::{Ended, audit, connect_times};
 
 const SEALED: &str = "groundstation_sealed_position";
 

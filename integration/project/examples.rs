@@ -9,11 +9,11 @@ use async_nats::jetstream;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::audit::audit;
 use crate::harness::foreign;
 use crate::harness::relaying::{STREAM, come_and_go};
 use crate::harness::running::Running;
 use crate::harness::{CALM, Fleet};
+use crate::stream::audit::audit;
 
 /// What a consumer did until it had handled as many transitions as it was asked to.
 struct Consumed {

@@ -6,10 +6,10 @@ use std::time::Duration;
 use async_nats::jetstream;
 use tokio_util::sync::CancellationToken;
 
-use crate::audit::connect_times;
 use crate::harness::log_and_stream::{StreamMessage, differences, read_log, read_stream};
 use crate::harness::wait::as_long_as_it_gets_further;
 use crate::harness::{CALM, Fleet, written_log};
+use crate::stream::audit::connect_times;
 
 /// Transitions that wait for the relay: many windows of what it has under way at once.
 const BACKLOG: i64 = 2_000;

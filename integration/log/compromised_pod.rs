@@ -9,7 +9,7 @@ use crate::harness::stores::{Rights, random};
 use crate::harness::wait::{blocking, eventually};
 use crate::harness::{CALM, Fleet, program, written_log};
 
-const ROLES: &str = include_str!("../deploy/postgres/roles.sql");
+const ROLES: &str = include_str!("../../deploy/postgres/roles.sql");
 
 /// A fleet with the deployed rights but for what `change` makes of the roles.
 async fn fleet_with(change: impl FnOnce(&str) -> String) -> (Fleet, Rights) {

@@ -169,5 +169,5 @@ async fn somebody_elses_messages_in_the_middle_of_a_burst_cost_none_of_ours_on_2
         foreign.expect("published").await.expect("stored");
         sleep(Duration::from_millis(20)).await;
     }
-    crate::relay_among_others::expect_ours_to_be_the_log(&fleet).await;
+    crate::stream::relay_among_others::expect_ours_to_be_the_log(&fleet).await;
 }

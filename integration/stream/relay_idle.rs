@@ -5,9 +5,9 @@ use std::fs;
 
 use async_nats::jetstream;
 
-use crate::audit::{STREAM, audit, connect_times};
 use crate::harness::relaying::{copy, expect_checkpoint, expect_relay, with_nats_stopped};
 use crate::harness::{CALM, Credentials, Fleet, Pod};
+use crate::stream::audit::{STREAM, audit, connect_times};
 
 /// A pod that relays, and a satellite that has connected this often, all of it on the stream and in
 /// the checkpoint.

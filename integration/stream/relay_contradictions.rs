@@ -6,10 +6,10 @@ use std::fs;
 use async_nats::HeaderMap;
 use async_nats::jetstream;
 
-use crate::audit::{STREAM, audit, connect_times, forgetful_stream, store};
 use crate::harness::log_and_stream::{StreamMessage, read_stream};
 use crate::harness::relaying::{copy, expect_checkpoint, relay_state, with_nats_stopped};
 use crate::harness::{CALM, Credentials, Fleet, Pod, eventually};
+use crate::stream::audit::{STREAM, audit, connect_times, forgetful_stream, store};
 
 /// A pod and a satellite that has connected this often, all of it on the stream.
 async fn published(fleet: &Fleet, times: usize) -> (Pod, Credentials) {

@@ -11,7 +11,6 @@ use futures_util::StreamExt;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::audit::{Ended, audit};
 use crate::harness::backup::{PostgresBackup, StreamBackup};
 use crate::harness::log_and_stream::{differences, read_log, read_stream};
 use crate::harness::relaying::{STREAM, come_and_go};
@@ -19,6 +18,7 @@ use crate::harness::wait::{PATIENCE, blocking};
 use crate::harness::{
     Agents, CALM, Credentials, Fleet, Pod, Proxy, Satellite, eventually, program,
 };
+use crate::stream::audit::{Ended, audit};
 
 /// A header of every message but those of the first epoch.
 const EPOCH: &str = "Groundstation-Epoch";

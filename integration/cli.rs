@@ -1,0 +1,4 @@
+//! The commands.
+
+mod asking_commands;
+mod commands;

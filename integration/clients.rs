@@ -1,0 +1,3 @@
+//! The clients in the binary.
+
+mod simulator;

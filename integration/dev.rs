@@ -1,0 +1,3 @@
+//! The demonstration.
+
+mod dev_command;

@@ -1,0 +1,4 @@
+//! The rules, as SQL and Rust both have them.
+
+mod flapping;
+mod sql_agrees_with_rust;

@@ -1,0 +1,22 @@
+//! The log: what is in it, what was, and what becomes of it when its database is in trouble.
+
+mod append_only;
+mod as_of;
+mod compromised_pod;
+mod disk_full;
+mod failover;
+mod locked_rows;
+mod log_lock;
+mod long_transactions;
+mod many_at_once;
+mod outage;
+mod read_only;
+mod reads;
+mod rebuild;
+mod retention;
+mod seals;
+#[cfg(feature = "failpoints")]
+mod stalled_append;
+mod stats;
+mod strangers;
+mod unknown_outcome;

@@ -1,0 +1,7 @@
+//! The database, NATS, metrics and traces, as a pod uses them.
+
+mod lookups;
+mod metrics;
+mod migrations;
+mod nats_tls;
+mod traces;

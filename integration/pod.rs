@@ -1,0 +1,5 @@
+//! A pod as a whole.
+
+mod least_privilege;
+mod secrets_stay_inside;
+mod starting;

@@ -1,0 +1,7 @@
+//! What belongs to the project beside the program: documents, packages, examples.
+
+mod deploy;
+mod examples;
+mod packaging;
+mod rooms;
+mod settings_are_documented;

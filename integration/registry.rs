@@ -1,0 +1,7 @@
+//! Satellites, their tokens and their assignments, as administrators change them.
+
+mod assignments;
+mod idempotency;
+mod import_checkstack;
+mod registry_history;
+mod removal;

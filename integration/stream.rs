@@ -1,0 +1,16 @@
+//! The stream is the log, whatever becomes of either.
+
+pub mod audit;
+mod checker;
+mod nats_away;
+mod relay;
+pub mod relay_among_others;
+mod relay_cluster;
+mod relay_contradictions;
+mod relay_idle;
+#[cfg(feature = "failpoints")]
+mod relay_killed;
+mod replay;
+mod restore_drill;
+#[cfg(feature = "failpoints")]
+mod stale_relay;
