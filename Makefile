@@ -12,8 +12,8 @@ help: ## Show what can be made
 run: tools ## A private Postgres and NATS, one pod and some satellites; Ctrl-C ends it all
 	@exec $(CARGO) run --locked -- dev
 
-test: test-tools lint ## Lint, then all tests against real servers
-	$(CARGO) test --locked --features failpoints --no-fail-fast
+test: test-tools ## Lint, then all tests against real servers; says which part took how long
+	@CARGO=$(CARGO) sh tools/test.sh
 
 # Those that take as many sockets as a process may have, or hold a pod to its times, come last, one by one.
 ONE_BY_ONE = storm:: rolling_restart:: reads::edges_are_in_time

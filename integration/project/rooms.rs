@@ -102,6 +102,19 @@ fn rooms_use_what_the_drawing_says_and_nothing_else() {
 }
 
 #[test]
+fn the_tests_are_in_the_rooms_of_the_drawing() {
+    // What is in no room: what all tests stand on, the many faults at once, and the project around the program.
+    const BESIDE: [&str; 3] = ["harness", "nemesis", "project"];
+    let drawn = drawn();
+    for entry in std::fs::read_dir(root().join("integration")).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
+        let is_room = drawn.contains_key(&name) || BESIDE.contains(&name.as_str());
+        assert!(is_room || name == "main", "integration/{name} is no room");
+    }
+}
+
+#[test]
 fn rooms_are_drawn_from_the_top_down() {
     let text = std::fs::read_to_string(root().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md");
     let drawn = drawn();

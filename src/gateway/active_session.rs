@@ -100,7 +100,7 @@ impl<'a> ActiveSession<'a> {
         let mut questions = Questions::new(gateway.backends.clone(), key);
         questions.look_for_policy();
         socket.has_assignments(desired_state.assigned.count());
-        let active = ActiveSession {
+        let session = ActiveSession {
             key,
             gateway,
             agent_info,
@@ -115,14 +115,14 @@ impl<'a> ActiveSession<'a> {
             rest: Duration::ZERO,
             told_of,
         };
-        active.may_stay()?;
+        session.may_stay()?;
         let welcome = ToSatellite::Authenticated {
             satellite_id: key.satellite.0,
-            assignments: active.desired_state.assigned.list.clone(),
-            script_packages_lockfile_hash: lockfile_hash(&active.told_packages.desired),
+            assignments: session.desired_state.assigned.list.clone(),
+            script_packages_lockfile_hash: lockfile_hash(&session.told_packages.desired),
         };
         say(socket, &welcome)?;
-        Ok(active)
+        Ok(session)
     }
 
     /// Holds the socket until it ends, one way or another.

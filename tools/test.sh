@@ -1,0 +1,32 @@
+#!/bin/sh
+# All tests, part by part, and at the end how long each part took. `make test` calls it, after the lints.
+# A part that fails does not keep the others from running; it makes the whole fail.
+set -u
+cargo=${CARGO:-cargo}
+status=0
+told=
+
+# part NAME COMMAND…
+part() {
+    name=$1
+    shift
+    began=$(date +%s)
+    "$@" || status=1
+    told="$told$(printf '  %-34s %5d s' "$name" $(($(date +%s) - began)))
+"
+}
+
+tests() {
+    "$cargo" test --locked --features failpoints --no-fail-fast "$@"
+}
+
+part "lints" make --no-print-directory lint
+[ $status = 0 ] || exit $status
+part "compiling" tests --no-run
+[ $status = 0 ] || exit $status
+part "the rules alone" tests --lib --bins
+part "against real servers" tests --test integration
+part "benchmarks, in their smoke form" tests --bench benchmarks
+part "examples in the documentation" tests --doc
+printf 'What took how long:\n%s' "$told"
+exit $status
