@@ -71,7 +71,7 @@ async fn play(seed: u64, length: Duration, plan: &[Planned], stops_at_the_first:
     let stop = CancellationToken::new();
     let first = stops_at_the_first.then(|| stop.clone());
     let verdicts = Arc::new(Verdicts::new(timeline.clone(), first));
-    let world = World::make().await;
+    let world = World::make(seed).await;
     let cast: Vec<Arc<Member>> = (0..MEMBERS).map(|number| Arc::new(Member::new(number))).collect();
     let crowd = world.fleet.register_many("crowd", CROWD).await;
     let run = Arc::new(Run::new((seed, world, cast, crowd), timeline, verdicts, stop));

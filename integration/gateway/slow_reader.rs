@@ -6,6 +6,7 @@ use futures_util::{SinkExt, StreamExt};
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
+use crate::harness::faults::full;
 use crate::harness::{CALM, Fleet, Satellite, eventually};
 
 #[tokio::test]
@@ -40,11 +41,12 @@ async fn who_does_not_read_is_heard_meanwhile_and_dropped_after_ten_seconds() {
         beats += 1.0;
         // Heard while the pod is stuck in writing to it; the last may be on its way at the end.
         pod.expect_metric("groundstation_heartbeats_received_total", beats - 1.0).await;
+        // Ten seconds are to hold many beats, and not too many lists.
         tokio::time::sleep(Duration::from_millis(200)).await;
         assert!(begun.elapsed() < Duration::from_secs(60), "it is still there");
     }
     assert!(begun.elapsed() >= Duration::from_secs(10), "{:?}", begun.elapsed());
-    assert!(beats > 20.0, "{beats} heartbeats");
+    assert!(beats > if full() { 20.0 } else { 5.0 }, "{beats} heartbeats");
     fleet.expect_history(credentials.id, &ended).await;
     // Nobody else has noticed.
     eventually("the other to be there still", async || {

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::clock::Clock;
 use super::faults;
+use super::heartbeats;
 use super::pod::Pod;
 use super::program;
 use super::satellite::Credentials;
@@ -60,6 +61,8 @@ pub struct Fleet {
     pub nats_url: String,
     pub admin_token: String,
     pub read_token: String,
+    /// Its pods write every heartbeat.
+    writes_heartbeats: bool,
     /// Only where the test wants to kill it.
     nats: Option<Nats>,
     postgres: Option<Postgres>,
@@ -189,11 +192,17 @@ impl Fleet {
             nats_url,
             admin_token,
             read_token,
+            writes_heartbeats: heartbeats::are_written(),
             nats,
             postgres: None,
             pods_stores: None,
             reader: Mutex::default(),
         }
+    }
+
+    /// Whether its pods vouch for satellites that beat.
+    pub fn is_vouching(&self) -> bool {
+        !self.writes_heartbeats
     }
 
     /// Starts a pod with the fleet's settings.
@@ -204,6 +213,7 @@ impl Fleet {
     /// A pod some of whose settings are its own.
     pub fn plan(&self, name: &str) -> Plan<'_> {
         let ms = |duration: Duration| format!("{}ms", duration.as_millis());
+        let window = if self.is_vouching() { self.timing.window() } else { Duration::ZERO };
         let own = || (self.database_url.clone(), self.nats_url.clone());
         let (database_url, nats_url) = self.pods_stores.clone().unwrap_or_else(own);
         let environment = [
@@ -215,6 +225,7 @@ impl Fleet {
             ("GROUNDSTATION_HEARTBEAT_INTERVAL", ms(self.timing.heartbeat)),
             ("GROUNDSTATION_OFFLINE_THRESHOLD", ms(self.timing.threshold)),
             ("GROUNDSTATION_SWEEP_INTERVAL", ms(self.timing.sweep)),
+            ("GROUNDSTATION_VOUCH_WINDOW", ms(window)),
             ("GROUNDSTATION_DRAIN_DELAY", "0s".to_owned()),
             ("GROUNDSTATION_DRAIN_SPREAD", "2s".to_owned()),
             // Tests come and go faster than the field does; those of the door leave this out.
@@ -247,7 +258,7 @@ impl Fleet {
     }
 
     /// A connection for looking only, made anew where the server has been restarted.
-    async fn reader(&self) -> Arc<Client> {
+    pub(super) async fn reader(&self) -> Arc<Client> {
         let mut reader = self.reader.lock().await;
         match reader.as_ref().filter(|client| !client.is_closed()) {
             Some(client) => client.clone(),

@@ -9,6 +9,7 @@ pub mod exposition;
 pub mod faults;
 pub mod fleet;
 pub mod foreign;
+pub mod heartbeats;
 pub mod invariants;
 pub mod kubectl;
 pub mod log_and_stream;

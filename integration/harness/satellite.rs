@@ -39,6 +39,7 @@ pub enum Heard {
 enum Order {
     Send(Message),
     Beat(Duration),
+    Silence,
     Tell(oneshot::Sender<()>),
 }
 
@@ -127,6 +128,11 @@ impl Satellite {
         self.order(Order::Beat(period));
     }
 
+    /// Sends no more heartbeats, and stays connected.
+    pub fn fall_silent(&self) {
+        self.order(Order::Silence);
+    }
+
     /// Sends a message.
     pub fn send(&self, message: &Value) {
         self.send_frame(Message::text(message.to_string()));
@@ -201,6 +207,10 @@ async fn live(
                 Order::Send(frame) => Some(frame),
                 Order::Beat(period) => {
                     beats = Some(steady(period));
+                    None
+                }
+                Order::Silence => {
+                    beats = None;
                     None
                 }
                 Order::Tell(sent) => {

@@ -61,6 +61,7 @@ async fn time_spent_before_the_upgrade_is_not_given_again_after_it() {
     let begun = Instant::now();
     let mut late = Raw::connect(pod.address).await;
     late.send(UPGRADE).await;
+    // Part of its time: what follows is to end when all of it is over, and not later.
     tokio::time::sleep(Duration::from_secs(2)).await;
     late.send("\r\n").await;
     assert!(late.head().await.starts_with("HTTP/1.1 101"));
@@ -94,6 +95,7 @@ async fn whoever_has_asked_waits_for_his_answer_as_long_as_that_takes() {
     let pod = plan.with("DATABASE_URL", &database_url).start().await;
     database.stall();
     let resume = async {
+        // Longer than it has until it asks.
         tokio::time::sleep(Duration::from_millis(2_500)).await;
         database.resume();
     };
@@ -107,6 +109,7 @@ async fn who_is_authenticated_has_no_deadline() {
     let pod = fleet.plan("a").with("GROUNDSTATION_AUTHENTICATION_TIMEOUT", "1s").start().await;
     let credentials = pod.register("edge", "eu").await;
     let satellite = Satellite::connect(pod.address, &credentials).await;
+    // By then it was to be closed, if its time counted on.
     tokio::time::sleep(Duration::from_millis(2_500)).await;
     satellite.beat();
     pod.expect_metric("groundstation_heartbeats_received_total", 1.0).await;

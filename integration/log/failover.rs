@@ -28,6 +28,7 @@ async fn a_fail_over_to_the_synchronous_standby_loses_no_edge_and_nobody() {
 
     primary.kill();
     leaving.close().await;
+    // An outage that pods notice.
     sleep(Duration::from_secs(2)).await;
     let url = fleet.database_url.clone();
     let standby = blocking(move || {

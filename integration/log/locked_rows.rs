@@ -7,6 +7,7 @@ use tokio::time::sleep;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
+use crate::harness::heartbeats::written;
 use crate::harness::relaying::come_and_go;
 use crate::harness::{
     BRISK, CALM, Credentials, Fleet, Onlooker, Pod, Satellite, eventually, within,
@@ -120,6 +121,8 @@ async fn a_held_row_of_a_connection_holds_back_no_edge_of_another_pod() {
     fleet.check().await;
 }
 
+written!(held_rows_of_a_patient_satellite_get_nobody_of_its_pod_called_lost);
+
 #[tokio::test]
 async fn held_rows_of_a_patient_satellite_get_nobody_of_its_pod_called_lost() {
     let fleet = Fleet::new(BRISK).await;
@@ -137,6 +140,7 @@ async fn held_rows_of_a_patient_satellite_get_nobody_of_its_pod_called_lost() {
     // Its first heartbeat says its version, which is kept in the registry's row.
     socket.beat_every(fleet.timing.heartbeat);
     let onlooker = Onlooker::at(&fleet, &[a.address, b.address]);
+    // By then whoever was to be lost falsely has been.
     sleep(fleet.timing.threshold + Duration::from_secs(4)).await;
     b.sweeps(5).await;
     assert_eq!(fleet.edges("beating", "heartbeat_lost").await, 0);
@@ -159,8 +163,10 @@ async fn a_satellite_whose_row_is_held_for_longer_than_its_threshold_is_not_lost
     let (a, b) = (fleet.pod("a").await, fleet.pod("b").await);
     let held = a.register("held", "eu").await;
     let socket = Satellite::connect(a.address, &held).await;
-    socket.beat_every(fleet.timing.heartbeat);
+    // Before its first heartbeat: from that on its pod vouches for it, and has nothing to write.
     let holder = Holder::of(&fleet, &[CONNECTION_ROW], held.id).await;
+    socket.beat_every(fleet.timing.heartbeat);
+    // By then it was to be lost, if it were not heard.
     sleep(fleet.timing.threshold + Duration::from_secs(4)).await;
     let told = a.metric("groundstation_locked_satellites{what=\"heartbeats\"}").await;
     holder.let_go().await;
@@ -191,8 +197,8 @@ async fn a_loss_that_waits_for_a_held_row_keeps_no_other_from_being_declared() {
     let received = pod.metric(RECEIVED).await;
     pod.expect_metric(RECEIVED, received + 5.0).await;
     // The first is due and cannot be declared; then the second falls silent.
-    sleep(fleet.timing.threshold).await;
-    sockets[1].beat_every(Duration::from_secs(86_400));
+    pod.expect_metric("groundstation_losses_locked_total", 1.0).await;
+    sockets[1].fall_silent();
     let lost = ["1 connected connect", "1 heartbeat_lost heartbeat_timeout"];
     within(fleet.timing.threshold + PROMPTLY, "the second to be lost", async || {
         let history = fleet.history(both[1].id).await;

@@ -69,6 +69,7 @@ async fn the_logs_lock_is_waited_for_longer_than_others_and_who_gives_up_says_so
     let mut coming = Satellite::open(pod.address).await;
     coming.authenticate(&credentials);
     expect_somebody_waits(&sql, "lock_log").await;
+    // By then whoever waits for another lock has given up.
     tokio::time::sleep(OTHERS + Duration::from_secs(2)).await;
     assert_eq!(pod.metric(APPEND_FAILURES).await, 0.0, "it gave up");
     pod.expect_metric(APPEND_FAILURES, 1.0).await;

@@ -1,5 +1,6 @@
 //! While the database is away nothing is lost: sockets stay, edges wait, and `/readyz` says so.
 
+use crate::harness::heartbeats::written;
 use crate::harness::{CALM, Fleet, Heard, Pod, Proxy, Satellite, eventually};
 
 async fn readiness(pod: &Pod, status: u16) -> serde_json::Value {
@@ -10,14 +11,15 @@ async fn readiness(pod: &Pod, status: u16) -> serde_json::Value {
     .await
 }
 
+written!(edges_of_a_time_without_database_are_in_the_log_when_it_is_back);
+
 #[tokio::test]
 async fn edges_of_a_time_without_database_are_in_the_log_when_it_is_back() {
     let fleet = Fleet::new(CALM).await;
     let (database, database_url) = Proxy::before(&fleet.database_url).await;
     let pod = fleet.plan("a").with("DATABASE_URL", &database_url).start().await;
     let (stays, leaves) = (pod.register("stays", "eu").await, pod.register("leaves", "eu").await);
-    let staying = Satellite::connect(pod.address, &stays).await;
-    staying.beat_every(fleet.timing.heartbeat);
+    let staying = fleet.beating(&pod, &stays).await;
     let leaving = Satellite::connect(pod.address, &leaves).await;
 
     database.refuse();

@@ -140,15 +140,22 @@ pub async fn onlooker(run: Arc<Run>, pod: usize) {
         for satellite in page.json()["satellites"].as_array().expect("a page") {
             let id = satellite["id"].as_str().expect("an id").parse().expect("a UUID");
             let Some(member) = run.member_of(id) else { continue };
+            let latest = run.facts().latest.get(&id).cloned();
             let state = member.state();
-            if !verdict::was_heard(member.number, &state.life, &run.windows, from, to) {
-                continue;
-            }
-            let fault = (satellite["status"] != "online").then(|| {
+            let (is_online, life) = (satellite["status"] == "online", &state.life);
+            let told = || {
                 let (name, pod) = (&member.name, pod_name(pod));
                 format!("{name} is shown {} by pod {pod}: {satellite}", satellite["status"])
-            });
-            run.verdicts.judge(Promise::NobodyHeardIsShownOffline, fault);
+            };
+            if verdict::was_heard(member.number, life, &run.windows, from, to) {
+                let fault = (!is_online).then(told);
+                run.verdicts.judge(Promise::NobodyHeardIsShownOffline, fault);
+            } else if let Some(latest) = latest
+                && verdict::must_be_offline(member.number, life, &run.windows, latest.seen, from)
+            {
+                let fault = is_online.then(told);
+                run.verdicts.judge(Promise::NobodyDeadIsShownOnline, fault);
+            }
         }
     }
 }

@@ -26,8 +26,11 @@ pub const FEED: Duration = Duration::from_secs(20);
 /// How long the stream may lack what was taken from it.
 pub const TAKEN: Duration = Duration::from_secs(35);
 
-/// What a loss may take beside threshold and hold: a sweep, an append, a busy machine.
-const FINDING: Duration = Duration::from_secs(8);
+/// How long after a fault pods may take until they observe again.
+const RESUMING: Duration = Duration::from_secs(5);
+
+/// What is promised of a loss beside threshold and hold, a sweep and a second; and a busy machine.
+const FINDING: Duration = TIMING.sweep.saturating_add(Duration::from_secs(1)).saturating_add(SLACK);
 
 /// Whether the satellite was heard, all of the time between, so lately that nobody may take it for
 /// offline. (Time in which Postgres was away is blind time and no excuse.)
@@ -59,6 +62,43 @@ pub fn was_heard(
     windows.clear(in_doubt, began, to)
 }
 
+/// When the satellite, which counts as connected since `since`, must have been offline at the latest; `None`
+/// where that cannot be told.
+fn due_at(
+    number: usize,
+    life: &Life,
+    windows: &Windows,
+    since: Instant,
+    now: Instant,
+) -> Option<Instant> {
+    let (sign, attempt) = (life.last_sign()?, life.attempts.last()?);
+    let (_, greatest) = life.thresholds(sign, TIMING.threshold);
+    let stops = |what| {
+        matches!(what, Hampered::Postgres | Hampered::Machine | Hampered::Line(_))
+            || what == Hampered::Satellite(number)
+    };
+    let own = |what| is_mute(what, attempt.pod);
+    let others = |what| (0..PODS).any(|pod| pod != attempt.pod && is_mute(what, pod));
+    let start = sign.max(since);
+    let before = start.checked_sub(SETTLE).unwrap_or(start);
+    let heard = if windows.clear(|what| stops(what) || others(what), before, now) {
+        // Its pod may have heard what it heard last when it could again. If it died or was cut off after
+        // that, the satellite counts as heard up to then, but for no more than a window: by then its exact
+        // time was written.
+        match windows.last_end(own, start, now) {
+            (could, None) => could,
+            (could, Some(died)) => could.max(died).min(could + TIMING.window()),
+        }
+    } else {
+        let start = windows.clear_since(stops, start)?;
+        let begun = windows.unchanged_since(|what| own(what) || others(what), start);
+        let works =
+            |pod| windows.clear(|what| is_mute(what, pod), begun + Duration::from_millis(1), now);
+        (0..PODS).any(works).then_some(begun + RESUMING)?
+    };
+    Some(heard + greatest.max(TIMING.threshold))
+}
+
 /// Whether a satellite that counts as connected since `since` must have been found dead by now.
 pub fn is_overdue(
     number: usize,
@@ -67,19 +107,19 @@ pub fn is_overdue(
     since: Instant,
     now: Instant,
 ) -> bool {
-    let Some(sign) = life.last_sign() else { return false };
-    let (_, greatest) = life.thresholds(sign, TIMING.threshold);
-    let stops = |what| {
-        matches!(what, Hampered::Postgres | Hampered::Machine | Hampered::Line(_))
-            || what == Hampered::Satellite(number)
-    };
-    let Some(begun) = windows.clear_since(stops, sign.max(since)) else { return false };
-    let of_pods = |what| matches!(what, Hampered::Pod(_) | Hampered::Database(_));
-    let begun = windows.unchanged_since(of_pods, begun);
-    let works =
-        |pod| windows.clear(|what| is_mute(what, pod), begun + Duration::from_millis(1), now);
-    let due = greatest.max(TIMING.threshold) + HOLD + FINDING;
-    (0..PODS).any(works) && now.saturating_duration_since(begun) > due
+    due_at(number, life, windows, since, now).is_some_and(|due| now > due + HOLD + FINDING)
+}
+
+/// Whether a pod that is asked now may show it online no more: that is computed when it is read, and held up
+/// by nobody.
+pub fn must_be_offline(
+    number: usize,
+    life: &Life,
+    windows: &Windows,
+    since: Instant,
+    asked: Instant,
+) -> bool {
+    due_at(number, life, windows, since, asked).is_some_and(|due| asked > due + SLACK)
 }
 
 fn is_mute(what: Hampered, pod: usize) -> bool {
@@ -265,7 +305,36 @@ mod tests {
         let due = 10 + (TIMING.threshold + HOLD + FINDING).as_secs();
         assert!(!overdue(&windows, due) && overdue(&windows, due + 1));
         windows.note(Hampered::Postgres, at(base, 15), at(base, 20));
-        assert!(!overdue(&windows, due + 1) && overdue(&windows, due + 11));
+        let resumed = due + 10 + RESUMING.as_secs();
+        assert!(!overdue(&windows, resumed) && overdue(&windows, resumed + 1));
+    }
+
+    #[test]
+    fn nobody_dead_is_shown_online_a_window_longer_than_it_would_be_and_only_where_its_pod_died() {
+        let base = Instant::now();
+        let life = beating(base, 10);
+        let shown = |windows: &Windows, after: Duration| {
+            let asked = at(base, 10) + TIMING.threshold + SLACK + after;
+            must_be_offline(0, &life, windows, base, asked)
+        };
+        let (moment, window) = (Duration::from_millis(10), TIMING.window());
+        assert!(!shown(&Windows::default(), Duration::ZERO));
+        assert!(shown(&Windows::default(), moment));
+        // A second after its last sign; and until long after anybody asks.
+        let dead = Windows::default();
+        dead.note(Hampered::Pod(0), at(base, 11), at(base, 60));
+        let second = Duration::from_secs(1);
+        assert!(!shown(&dead, second) && shown(&dead, second + moment));
+        let later = Windows::default();
+        later.note(Hampered::Pod(0), at(base, 14), at(base, 60));
+        assert!(!shown(&later, window) && shown(&later, window + moment));
+        let woken = Windows::default();
+        woken.note(Hampered::Pod(0), at(base, 11), at(base, 14));
+        assert!(!shown(&woken, 4 * second), "it may have heard it then");
+        assert!(shown(&woken, 4 * second + moment));
+        let unseen = Windows::default();
+        unseen.note(Hampered::Database(1), at(base, 8), at(base, 9));
+        assert!(!shown(&unseen, window + moment), "perhaps nobody could see it for a while");
     }
 
     #[test]

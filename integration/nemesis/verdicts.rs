@@ -22,6 +22,7 @@ pub enum Promise {
     NobodyHeardIsShownOffline,
     NobodyHeardIsCutOff,
     NobodyDeadStays,
+    NobodyDeadIsShownOnline,
     NobodyDeadComesBack,
     NoEdgeWaitsForOthers,
     NothingOlderTakesOver,

@@ -78,6 +78,22 @@ impl Windows {
         those.fold(start, |since, window| since.max(window.to.unwrap_or(window.from)))
     }
 
+    /// When the last of these that is over by `now` ended, if not before `start`; and since when one is
+    /// hampered that is not over.
+    pub fn last_end(
+        &self,
+        among: impl Fn(Hampered) -> bool,
+        start: Instant,
+        now: Instant,
+    ) -> (Instant, Option<Instant>) {
+        let windows = self.0.lock().expect("windows");
+        let those = windows.iter().filter(|window| among(window.what) && window.from <= now);
+        those.fold((start, None), |(end, open), window| match window.to {
+            Some(to) if to <= now => (end.max(to), open),
+            _ => (end, open.max(Some(window.from))),
+        })
+    }
+
     /// The moment so long before `to` that `length` of the time between was free of this.
     pub fn back(&self, what: Hampered, to: Instant, length: Duration) -> Instant {
         let windows = self.0.lock().expect("windows");
@@ -124,6 +140,11 @@ mod tests {
         assert!(!windows.clear(postgres, seconds(base, 12), seconds(base, 13)));
         assert!(windows.clear(postgres, seconds(base, 21), seconds(base, 50)));
         assert_eq!(windows.clear_since(|_| true, base), Some(seconds(base, 40)));
+        let last_end =
+            |start, now| windows.last_end(|_| true, seconds(base, start), seconds(base, now));
+        assert_eq!(last_end(0, 25), (seconds(base, 20), None));
+        assert_eq!(last_end(21, 25), (seconds(base, 21), None));
+        assert_eq!(last_end(0, 35), (seconds(base, 20), Some(seconds(base, 30))));
         windows.begin(Hampered::Lease);
         assert_eq!(windows.clear_since(|_| true, base), None);
         assert_eq!(windows.clear_since(postgres, base), Some(seconds(base, 20)));

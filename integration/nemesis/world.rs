@@ -17,7 +17,8 @@ use crate::harness::pod::{Answer, try_call};
 use crate::harness::wait::blocking;
 use crate::harness::{Fleet, Pod, Proxy};
 
-/// Short, so that minutes hold many lives; long enough for a busy machine.
+/// Short, so that minutes hold many lives; long enough for a busy machine. The window is that of three
+/// heartbeats, and less than half of the shortest threshold that a satellite gets.
 pub const TIMING: Timing = Timing {
     heartbeat: Duration::from_millis(500),
     threshold: Duration::from_secs(6),
@@ -56,12 +57,15 @@ pub struct Post {
 pub struct Clock(#[cfg(target_os = "linux")] crate::harness::Clock);
 
 impl World {
-    pub async fn make() -> World {
+    /// Pods vouch for satellites that beat; one of them writes every heartbeat instead, or none of them
+    /// does, by the seed.
+    pub async fn make(seed: u64) -> World {
+        let writes = usize::try_from(seed % (PODS as u64 + 1)).ok();
         let mut fleet = Fleet::with_own_stores(TIMING).await;
         let (postgres, nats) = fleet.take_stores();
         let mut posts = Vec::with_capacity(PODS);
         for pod in 0..PODS {
-            posts.push(Post::begin(&fleet, pod_name(pod)).await);
+            posts.push(Post::begin(&fleet, pod_name(pod), writes == Some(pod)).await);
         }
         let (postgres, nats) = (Arc::new(Mutex::new(postgres)), Arc::new(Mutex::new(nats)));
         World { fleet, posts, postgres, nats }
@@ -121,7 +125,7 @@ impl World {
 }
 
 impl Post {
-    async fn begin(fleet: &Fleet, name: &'static str) -> Post {
+    async fn begin(fleet: &Fleet, name: &'static str, writes: bool) -> Post {
         let (database, database_url) = Proxy::before(&fleet.database_url).await;
         let (nats, nats_url) = Proxy::before(&fleet.nats_url).await;
         let hold = format!("{}ms", HOLD.as_millis());
@@ -131,6 +135,7 @@ impl Post {
             .with("NATS_URL", &nats_url)
             .with("GROUNDSTATION_BROWN_OUT_HOLD", &hold)
             .with("RUST_BACKTRACE", "1");
+        let plan = if writes { plan.with("GROUNDSTATION_VOUCH_WINDOW", "0") } else { plan };
         let mut environment = plan.environment();
         let clock = Clock::make(&mut environment);
         let pod = Pod::start(name, &environment, &fleet.admin_token).await;

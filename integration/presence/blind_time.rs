@@ -6,6 +6,7 @@ use serde_json::Value;
 use tokio::time::sleep;
 
 use crate::harness::faults::full;
+use crate::harness::heartbeats::written;
 use crate::harness::{Agents, Credentials, Fleet, Onlooker, Pod, Satellite, steady, within};
 
 const BLIND: &str = "groundstation_blind_seconds_total";
@@ -81,7 +82,7 @@ async fn postgres_stops_for(outage: Duration) {
     let left = stopped.elapsed();
     sleep((outage * 9 / 10).saturating_sub(stopped.elapsed())).await;
     // Its socket stays open and says nothing more.
-    silent.beat_every(Duration::from_secs(86_400));
+    silent.fall_silent();
     sleep(outage.saturating_sub(stopped.elapsed())).await;
     fleet.own_postgres_mut().restart().expect("Postgres starts again");
     let back = stopped.elapsed();
@@ -112,6 +113,13 @@ async fn postgres_stops_for(outage: Duration) {
     }
     fleet.check().await;
 }
+
+written!(
+    most_of_a_threshold_without_postgres_is_no_alarm,
+    pods_that_are_all_killed_and_come_back_late_find_everybody_again,
+    a_pod_that_sleeps_longer_than_a_threshold_loses_nobody_when_it_wakes,
+    a_pod_beside_others_that_sleeps_for_two_thirds_of_a_threshold_loses_nobody,
+);
 
 #[tokio::test]
 async fn a_moment_without_postgres_is_no_alarm() {
@@ -145,7 +153,7 @@ async fn pods_that_are_all_killed_and_come_back_late_find_everybody_again() {
     let on_a = Agents::start(&fleet, a.address, beating);
     let on_b = Agents::start(&fleet, b.address, other_half);
     let gone = fleet.register(&a, "gone", 1).await;
-    let leaves = Satellite::connect(a.address, &gone[0]).await;
+    let leaves = fleet.beating(&a, &gone[0]).await;
     on_a.expect_all().await;
     on_b.expect_all().await;
     let onlooker = Onlooker::at(&fleet, &addresses);

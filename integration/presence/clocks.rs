@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use tokio::time::sleep;
 
 use crate::harness::fleet::Plan;
+use crate::harness::heartbeats::written;
 use crate::harness::program;
 use crate::harness::wait::blocking;
 use crate::harness::{
@@ -102,9 +103,9 @@ impl Stage {
         agents.expect_all().await;
         let mut others = fleet.register(&a, "other", 2).await;
         let (silent, leaving) = (others.pop().expect("two"), others.pop().expect("two"));
-        let on_first = Satellite::connect(a.address, &leaving).await;
-        on_first.beat_every(fleet.timing.heartbeat);
-        let on_second = Satellite::connect(b.address, &silent).await;
+        let on_first = fleet.beating(&a, &leaving).await;
+        let on_second = fleet.beating(&b, &silent).await;
+        on_second.fall_silent();
         let onlooker = Onlooker::at(&fleet, &[b.address]);
         let (leaving, silent) = ((leaving, on_first), (silent, on_second));
         Stage { fleet, clock, pods: [a, b], agents, leaving, silent, onlooker }
@@ -155,6 +156,11 @@ impl Stage {
         self.fleet.check().await;
     }
 }
+
+written!(
+    a_database_that_was_an_hour_ahead_for_seconds_loses_whom_it_should_and_relays_at_once,
+    pods_that_died_while_the_clock_was_ahead_find_everybody_again,
+);
 
 #[tokio::test]
 async fn a_database_that_was_an_hour_ahead_for_seconds_loses_whom_it_should_and_relays_at_once() {

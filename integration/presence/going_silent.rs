@@ -6,6 +6,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::harness::fleet::Timing;
+use crate::harness::heartbeats::written;
 use crate::harness::subscriber::body;
 use crate::harness::{BRISK, CALM, Credentials, Fleet, Heard, Satellite, eventually};
 
@@ -13,13 +14,21 @@ const POD_LOST: &str = "groundstation_edges_total{event=\"heartbeat_lost\",reaso
 
 const ALREADY_ENDED: &str = "groundstation_unchanged_edges_total{reason=\"already_ended\"}";
 
+written!(
+    a_silent_satellite_is_lost_once_however_many_pods_sweep,
+    the_satellites_of_a_killed_pod_are_lost_once_each_by_pods_that_never_saw_them,
+    a_satellite_that_goes_on_beating_is_not_lost,
+    a_heartbeat_on_a_session_given_up_brings_it_back_as_recovered_and_it_can_be_lost_again,
+);
+
 #[tokio::test]
 async fn a_silent_satellite_is_lost_once_however_many_pods_sweep() {
     let fleet = Fleet::new(BRISK).await;
     let pods = [fleet.pod("a").await, fleet.pod("b").await, fleet.pod("c").await];
     let mut subscriber = fleet.subscribe().await;
     let credentials = pods[0].register("edge", "eu").await;
-    let _satellite = Satellite::connect(pods[0].address, &credentials).await;
+    let satellite = fleet.beating(&pods[0], &credentials).await;
+    satellite.fall_silent();
 
     let lost = subscriber.expect("satellite.heartbeat_lost", credentials.id).await;
     let shown = pods[1].show(credentials.id).await;
@@ -48,7 +57,7 @@ async fn a_loss_that_three_pods_find_in_the_same_moment_is_declared_by_one_of_th
     let mut holding = fleet.pod("holding").await;
     let pods = [fleet.pod("a").await, fleet.pod("b").await, fleet.pod("c").await];
     let credentials = pods[0].register("edge", "eu").await;
-    let _satellite = Satellite::connect(holding.address, &credentials).await;
+    let _satellite = fleet.beating(&holding, &credentials).await;
     holding.kill();
     // Whoever holds this row holds every append about the satellite up, and no sweep: each proposes the
     // loss again and again.
@@ -74,16 +83,11 @@ async fn the_satellites_of_a_killed_pod_are_lost_once_each_by_pods_that_never_sa
     let fleet = Fleet::new(BRISK).await;
     let mut a = fleet.pod("a").await;
     let (b, c) = (fleet.pod("b").await, fleet.pod("c").await);
-    let mut held = Vec::new();
-    for n in 0..SATELLITES {
-        let credentials = b.register(&format!("edge-{n}"), "eu").await;
-        let satellite = Satellite::connect(a.address, &credentials).await;
-        satellite.beat_every(fleet.timing.heartbeat);
-        held.push((credentials, satellite));
-    }
+    let all = fleet.register(&b, "edge", SATELLITES).await;
+    let _satellites = fleet.all_beating(&a, &all).await;
     assert_eq!(a.metric("groundstation_sessions").await, SATELLITES as f64);
     a.kill();
-    for (credentials, _) in &held {
+    for credentials in &all {
         let lost = ["1 connected connect", "1 heartbeat_lost pod_lost"];
         fleet.expect_history(credentials.id, &lost).await;
     }
@@ -148,8 +152,7 @@ async fn a_satellite_that_goes_on_beating_is_not_lost() {
     let (a, b) = (fleet.pod("a").await, fleet.pod("b").await);
     let beating = a.register("beating", "eu").await;
     let silent = a.register("silent", "eu").await;
-    let heart = Satellite::connect(a.address, &beating).await;
-    heart.beat_every(fleet.timing.heartbeat);
+    let _heart = fleet.beating(&a, &beating).await;
     // It connects after the other, so that it is lost after the other would have been.
     let _silence = Satellite::connect(a.address, &silent).await;
     let lost = ["1 connected connect", "1 heartbeat_lost heartbeat_timeout"];
@@ -174,13 +177,14 @@ async fn a_threshold_of_its_own_counts_for_its_satellite_alone() {
     fleet.check().await;
 }
 
-/// A satellite that was declared lost while its socket survived.
+/// A satellite that beat and was declared lost while its socket survived.
 async fn lost_on_a_surviving_socket(
     fleet: &Fleet,
     pod: &crate::harness::Pod,
 ) -> (Credentials, Satellite) {
     let credentials = pod.register("edge", "eu").await;
-    let satellite = Satellite::connect(pod.address, &credentials).await;
+    let satellite = fleet.beating(pod, &credentials).await;
+    satellite.fall_silent();
     let lost = ["1 connected connect", "1 heartbeat_lost heartbeat_timeout"];
     fleet.expect_history(credentials.id, &lost).await;
     (credentials, satellite)

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::harness::heartbeats::written;
 use crate::harness::{CALM, Fleet, Pod, Satellite, eventually};
 
 /// Waits until the satellite was heard later than `before`.
@@ -15,6 +16,8 @@ async fn heard_after(pod: &Pod, id: uuid::Uuid, before: &str) -> String {
     })
     .await
 }
+
+written!(heartbeats_move_the_time_last_heard_on_every_pod_and_make_no_transition);
 
 #[tokio::test]
 async fn heartbeats_move_the_time_last_heard_on_every_pod_and_make_no_transition() {

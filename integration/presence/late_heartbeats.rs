@@ -8,6 +8,7 @@ use tokio::time::sleep;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
+use crate::harness::heartbeats::written;
 use crate::harness::{BRISK, CALM, Fleet, Pod, Proxy, Satellite, eventually, within};
 
 const RECEIVED: &str = "groundstation_heartbeats_received_total";
@@ -54,6 +55,8 @@ async fn expect_stamped(
     assert!(written < to + ROUND_TRIP, "too young: {written}, heard before {to}");
 }
 
+written!(a_heartbeat_older_than_the_threshold_brings_no_dead_satellite_back);
+
 #[tokio::test]
 async fn a_heartbeat_older_than_the_threshold_brings_no_dead_satellite_back() {
     let fleet = Fleet::new(BRISK).await;
@@ -62,7 +65,8 @@ async fn a_heartbeat_older_than_the_threshold_brings_no_dead_satellite_back() {
     let other = fleet.pod("other").await;
     let credentials = other.register("edge", "eu").await;
     let sql = fleet.sql().await;
-    let satellite = Satellite::connect(cut_off.address, &credentials).await;
+    let satellite = fleet.beating(&cut_off, &credentials).await;
+    satellite.fall_silent();
     database.stall();
     // Its last sign of life, heard by a pod that can tell nobody. The socket stays open.
     let (_, heard) = beat(&cut_off, &satellite, &sql).await;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::fleet::Timing;
+use crate::harness::heartbeats::written;
 use crate::harness::{CALM, Credentials, Fleet, Pod, Proxy, Satellite, eventually};
 
 const DAY_MS: i64 = 86_400_000;
@@ -22,6 +23,11 @@ async fn listed(pod: &Pod, status: &str) -> Vec<String> {
     page.iter().map(|s| s["name"].as_str().expect("a name").to_owned()).collect()
 }
 
+written!(
+    a_second_and_a_day_side_by_side_are_each_true_on_every_pod_and_in_every_read,
+    a_changed_threshold_counts_at_once_whichever_pod_was_told,
+);
+
 #[tokio::test]
 async fn a_second_and_a_day_side_by_side_are_each_true_on_every_pod_and_in_every_read() {
     let fleet = Fleet::new(CALM).await;
@@ -32,7 +38,8 @@ async fn a_second_and_a_day_side_by_side_are_each_true_on_every_pod_and_in_every
     let patient = a.register_with(with("patient", DAY_MS)).await;
     let beating = a.register_with(with("beating", 1_000)).await;
     let _hasty = Satellite::connect(a.address, &hasty).await;
-    let _patient = Satellite::connect(b.address, &patient).await;
+    let quiet = fleet.beating(&b, &patient).await;
+    quiet.fall_silent();
     let beats = Satellite::connect(b.address, &beating).await;
     beats.beat_every(Duration::from_millis(100));
     let lost = ["1 connected connect", "1 heartbeat_lost heartbeat_timeout"];
@@ -53,7 +60,8 @@ async fn a_changed_threshold_counts_at_once_whichever_pod_was_told() {
     let fleet = Fleet::new(CALM).await;
     let (a, b) = (fleet.pod("a").await, fleet.pod("b").await);
     let edge = a.register("edge", "eu").await;
-    let satellite = Satellite::connect(a.address, &edge).await;
+    let satellite = fleet.beating(&a, &edge).await;
+    satellite.fall_silent();
     a.sweeps(3).await;
     assert_eq!(b.show(edge.id).await["status"], "online");
     // Shorter than its silence already is.

@@ -4,18 +4,18 @@ use std::time::Duration;
 
 use tokio_tungstenite::tungstenite::Error;
 
+use crate::harness::heartbeats::written;
 use crate::harness::{CALM, Credentials, Fleet, Heard, Satellite, eventually};
+
+written!(a_pod_that_is_asked_to_end_closes_with_1012_makes_no_edge_and_exits_with_0);
 
 #[tokio::test]
 async fn a_pod_that_is_asked_to_end_closes_with_1012_makes_no_edge_and_exits_with_0() {
     let fleet = Fleet::new(CALM).await;
     let (mut a, b) = (fleet.pod("a").await, fleet.pod("b").await);
-    let mut held = Vec::new();
-    for n in 0..6 {
-        let credentials = a.register(&format!("edge-{n}"), "eu").await;
-        let satellite = Satellite::connect(a.address, &credentials).await;
-        held.push((credentials, satellite));
-    }
+    let all = fleet.register(&a, "edge", 6).await;
+    let satellites = fleet.all_beating(&a, &all).await;
+    let mut held: Vec<_> = all.into_iter().zip(satellites).collect();
     a.terminate();
     for (_, satellite) in &mut held {
         assert_eq!(satellite.hear().await, Heard::Closed(1012));

@@ -3,6 +3,7 @@
 
 use tokio_tungstenite::tungstenite::Message;
 
+use crate::harness::heartbeats::written;
 use crate::harness::{CALM, Credentials, Fleet, Heard, Pod, Proxy, Satellite, eventually};
 
 const STALE: &str = "groundstation_unchanged_edges_total{reason=\"stale_session\"}";
@@ -23,16 +24,18 @@ async fn holds(pod: &Pod, sessions: f64) {
     .await;
 }
 
+written!(
+    the_satellites_of_a_killed_pod_come_back_on_another_as_takeover,
+    a_heartbeat_of_an_older_session_moves_nothing_and_ends_it,
+);
+
 #[tokio::test]
 async fn the_satellites_of_a_killed_pod_come_back_on_another_as_takeover() {
     let fleet = Fleet::new(CALM).await;
     let (mut a, b) = (fleet.pod("a").await, fleet.pod("b").await);
-    let mut held = Vec::new();
-    for n in 0..10 {
-        let credentials = a.register(&format!("edge-{n}"), "eu").await;
-        let satellite = Satellite::connect(a.address, &credentials).await;
-        held.push((credentials, satellite));
-    }
+    let all = fleet.register(&a, "edge", 10).await;
+    let satellites = fleet.all_beating(&a, &all).await;
+    let mut held: Vec<_> = all.into_iter().zip(satellites).collect();
     a.kill();
     for (credentials, satellite) in &mut held {
         assert_eq!(satellite.hear().await, Heard::Dropped);
@@ -141,7 +144,8 @@ async fn a_heartbeat_of_an_older_session_moves_nothing_and_ends_it() {
     let (a, nats) = deaf_pod(&fleet).await;
     let b = fleet.pod("b").await;
     let credentials = b.register("edge", "eu").await;
-    let mut older = Satellite::connect(a.address, &credentials).await;
+    // It goes on beating, so that it is no exception: who vouches for it finds out otherwise.
+    let mut older = fleet.beating(&a, &credentials).await;
     let newer = Satellite::connect(b.address, &credentials).await;
     newer.close().await;
     let ended: Vec<&str> = TAKEN_OVER.into_iter().chain(["2 disconnected client_close"]).collect();

@@ -217,22 +217,20 @@ impl Backup {
         let (postgres, connection) =
             tokio_postgres::connect(&url, tokio_postgres::NoTls).await.expect("Postgres");
         tokio::spawn(connection);
-        let backup = Backup { postgres, name: name.to_owned() };
-        // A copy can be made of a database nobody is connected to.
-        eventually("a moment for the copy", async || {
-            let name = &backup.name;
-            let copy = format!("create database {name}_copy template {name}");
-            backup.sever().await;
-            backup.postgres.batch_execute(&copy).await.map_err(|error| error.to_string())
-        })
-        .await;
-        backup
-    }
-
-    async fn sever(&self) {
+        // A copy can be made of a database nobody is connected to, and pods come back at once.
+        let change = async |change: String| {
+            postgres
+                .batch_execute(&change)
+                .await
+                .unwrap_or_else(|error| panic!("{change}: {error}"));
+        };
         const SEVER: &str =
             "select pg_terminate_backend(pid) from pg_stat_activity where datname = $1";
-        self.postgres.execute(SEVER, &[&self.name]).await.expect("connections end");
+        change(format!("alter database {name} allow_connections false")).await;
+        postgres.execute(SEVER, &[&name]).await.expect("connections end");
+        change(format!("create database {name}_copy template {name}")).await;
+        change(format!("alter database {name} allow_connections true")).await;
+        Backup { name: name.to_owned(), postgres }
     }
 
     async fn restore(&self) {
