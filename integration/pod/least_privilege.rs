@@ -259,6 +259,44 @@ async fn nats_refuses_a_pod_what_it_has_no_business_with() {
     fleet.check().await;
 }
 
+/// A pod's answer goes where the question says, with the pod's rights: on the wrong subject it would be an order.
+#[tokio::test]
+async fn nobody_gives_orders_to_jetstream_by_asking_a_pod() {
+    let (fleet, rights) = restricted().await;
+    let pod = fleet.pod("a").await;
+    let credentials = pod.register("edge", "eu").await;
+    let _satellite = Satellite::connect(pod.address, &credentials).await;
+    pod.expect_metric("groundstation_relay_published_messages_total", 1.0).await;
+    let (automation, _) = client(&rights, "automation", "_INBOX_automation").await;
+    let orders = [
+        format!("$JS.API.STREAM.PURGE.{STREAM}"),
+        format!("$JS.API.STREAM.DELETE.{STREAM}"),
+        "satellite.connected".to_owned(),
+    ];
+    for order in &orders {
+        for question in ["groundstation.v1.satellites.get", "$SRV.PING", "$SRV.INFO"] {
+            let asked = automation.publish_with_reply(question, order.clone(), "".into());
+            asked.await.expect("sent");
+        }
+    }
+    // Whatever came of these has come before.
+    for _ in 0..3 {
+        let asked = automation.request("groundstation.v1.satellites.list", "{}".into());
+        timeout(PATIENCE, asked).await.expect("in time").expect("an answer");
+    }
+    let (operator, mut refused) = client(&rights, "operator", "_INBOX_operator").await;
+    let stream = jetstream::new(operator.clone()).get_stream(STREAM).await.expect("the stream");
+    let (info, state) = (stream.cached_info(), &stream.cached_info().state);
+    assert_eq!((state.first_sequence, state.last_sequence), (1, 1), "{info:?}");
+    // A person asks too.
+    let asked = operator.request("groundstation.v1.satellites.list", "{}".into());
+    timeout(PATIENCE, asked).await.expect("in time").expect("an answer");
+    refused.try_recv().expect_err("nothing was forbidden");
+    let log = pod.log();
+    assert!(!log.contains("ermissions"), "the pod did not even try: {log}");
+    fleet.check().await;
+}
+
 #[tokio::test]
 async fn postgres_refuses_a_pods_role_what_it_has_no_business_with() {
     let (fleet, rights) = restricted().await;

@@ -199,6 +199,16 @@ impl Micro {
     }
 }
 
+/// Subjects on which a message means something: to the server, to subscribers of ours, to other backends.
+const MEANINGFUL: [&str; 6] =
+    ["$", "satellite.", "groundstation.", "script-packages.", "secrets.", "replay."];
+
+/// Whether an answer may go to this subject. It goes with the pod's rights, and the question comes from somebody
+/// who has others: on `$JS.API.STREAM.PURGE…` it would be an order.
+fn may_be_answered(reply: &str) -> bool {
+    !MEANINGFUL.iter().any(|prefix| reply.starts_with(prefix))
+}
+
 /// What answering needs.
 struct Answers {
     api: Arc<Api>,
@@ -225,8 +235,16 @@ impl Answers {
     }
 
     async fn reply(&self, question: Question, request: &Request, answered: Result<Bytes, Problem>) {
-        if request.message.reply.is_none() {
-            debug!(question = question.subject(), "a question without a place for its answer");
+        let Some(reply) = request.message.reply.as_deref() else {
+            debug!(question = question.subject(), "a question without a subject for its answer");
+            return;
+        };
+        if !may_be_answered(reply) {
+            debug!(
+                question = question.subject(),
+                ?reply,
+                "a question whose answer would be an order"
+            );
             return;
         }
         let sent = match answered.and_then(|answer| self.fitting(answer)) {
@@ -301,6 +319,24 @@ mod tests {
         let told = told(&Problem::invalid(format!("a\r\nb{}", "x".repeat(1_000))));
         assert!(told.status.starts_with("a  bxx") && told.status.len() == MAX_ERROR_CHARACTERS);
         assert_eq!(told.code, 422);
+    }
+
+    #[test]
+    fn an_answer_goes_to_an_inbox_and_is_never_an_order() {
+        for inbox in ["_INBOX.x.1", "_INBOX_automation.x", "mine.x", "satellites.answers"] {
+            assert!(may_be_answered(inbox), "{inbox}");
+        }
+        for order in [
+            "$JS.API.STREAM.PURGE.SATELLITE_TRANSITIONS",
+            "$JS.ACK.x",
+            "$KV.b.k",
+            "satellite.connected",
+            "groundstation.pods.look",
+            "secrets.resolve",
+            "script-packages.changed",
+        ] {
+            assert!(!may_be_answered(order), "{order}");
+        }
     }
 
     #[test]
