@@ -1,11 +1,11 @@
-//! Seconds of CPU of this process and of all that it has started: the servers, pgbench.
+//! Seconds of CPU of this process and of all processes it has started: the servers, pgbench.
 
 use std::collections::HashMap;
 
 /// Hundredths of a second: the unit of CPU times that the kernel shows, see proc(5).
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// So far, and of those that have ended and were waited for too. Nothing, where there is no `/proc`.
+/// The seconds so far, with those of ended children that were waited for. Zero without `/proc`.
 pub fn seconds() -> f64 {
     let Ok(entries) = std::fs::read_dir("/proc") else { return 0.0 };
     let ids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
@@ -21,13 +21,14 @@ pub fn seconds() -> f64 {
 
 struct Process {
     parent: u32,
-    /// Its own and those of the children it has waited for, in and out of the kernel.
+    /// Its own ticks and those of the children it has waited for, in user space and in the kernel.
     ticks: f64,
 }
 
 fn process(id: u32) -> Option<Process> {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-    // The program's name, in brackets, may hold anything; after it come the fields from the third on.
+    // The program's name, in brackets, may hold any character. The fields from the third on come
+    // after it.
     let fields: Vec<&str> = stat.rsplit(')').next()?.split_whitespace().collect();
     let field = |number: usize| fields.get(number - 3);
     let ticks = (14..=17).map(|number| field(number)?.parse::<f64>().ok()).sum::<Option<f64>>()?;

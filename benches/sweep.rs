@@ -1,9 +1,9 @@
-//! What a sweep over a million satellites costs: when none of them is due, against a plain count of
-//! the same rows; and how long ten thousand that fall due together take to be on the stream, against
-//! the bare append of the same rows.
+//! The cost of a sweep over a million satellites when none of them is due, against a plain count of
+//! the same rows. Then the time until ten thousand that fall due together are on the stream,
+//! against the bare append of the same rows.
 //!
 //! The real monitor, appender and relay run in this process. Of the million, this pod holds some,
-//! other pods that speak the rest, and a pod that has died the ten thousand.
+//! other live pods the rest, and a dead pod the ten thousand.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,7 +29,7 @@ use crate::engine::{self, Engine};
 use crate::stores::Stores;
 use crate::table::{self, compared, millis, note, seconds};
 
-/// Held by this pod: as many sockets as one pod has.
+/// The satellites of this pod: as many sockets as one pod has.
 const OWN: i64 = 50_000;
 
 pub fn measure(scale: Scale) {
@@ -50,13 +50,13 @@ pub fn measure(scale: Scale) {
     due.plan.iter().for_each(|line| note(line));
 }
 
-/// Those that fell due together.
+/// The satellites that fell due together.
 struct Due {
     count: usize,
     took: f64,
-    /// Bytes of write-ahead log: each page's first change after a checkpoint writes all of it.
+    /// Bytes of write-ahead log: each page's first change after a checkpoint writes the whole page.
     wal: f64,
-    /// What the transaction of an append took, in seconds.
+    /// The duration of an append's transaction, in seconds.
     append: f64,
     plan: Vec<String>,
 }
@@ -86,7 +86,7 @@ async fn sweeps_and_losses(scale: Scale, stores: &Stores) -> Due {
         interval: Duration::from_millis(200),
         default_threshold: DEFAULT_OFFLINE_THRESHOLD,
         heartbeat_interval: DEFAULT_HEARTBEAT_INTERVAL,
-        // A pod whose satellites all fall due would be guarded.
+        // The brown-out guard would hold the losses of a pod whose satellites all fall due.
         brown_out: brown_out::Rules { floor: u64::MAX, ..brown_out::Rules::default() },
         health: engine.health.clone(),
         metrics: engine.metrics.clone(),
@@ -116,14 +116,14 @@ async fn sweeps_and_losses(scale: Scale, stores: &Stores) -> Due {
         compared(&what, millis(sweep), millis(count), sweep / count, "20 ms");
     }
 
-    // The dead pod's satellites were heard last long ago, and so was it.
+    // The dead pod's satellites, and the pod itself, were last heard long ago.
     let due = scale.choose(10_000, 500);
     dying.cancel();
     observer.await.expect("the observer");
     let before = wal(&client).await;
     client.execute(LET_DIE, &[&dead, &other, &(due as i64)]).await.expect("a death");
     let began = Instant::now();
-    // And the first transition.
+    // The first transition is on the stream as well.
     engine::reached(&jetstream, due + 1).await;
     let took = began.elapsed().as_secs_f64();
     let after = wal(&client).await;
@@ -144,7 +144,7 @@ const LET_DIE: &str = "
     )
     update pods set seen_at = now() - interval '1 minute' where number = $1";
 
-/// Pods that write all they hear.
+/// Pods that write everything they hear.
 async fn observers(database: Database, pods: Vec<PodNumber>, stop: CancellationToken) {
     let client = database.get().await.expect("connection");
     while !stop.is_cancelled() {
@@ -162,7 +162,7 @@ async fn observers(database: Database, pods: Vec<PodNumber>, stop: CancellationT
     }
 }
 
-/// Registers satellites that are connected and heard just now, and returns those of this pod.
+/// Registers satellites that are connected and were just heard, and returns those of this pod.
 fn register(stores: &Stores, more: i64, own: PodNumber, other: PodNumber, held: i64) -> Vec<Uuid> {
     let mut client = stores.sql();
     let own_more = (OWN - held).clamp(0, more / 2);
@@ -203,7 +203,7 @@ async fn wal(client: &deadpool_postgres::Object) -> f64 {
     client.query_one(query, &[]).await.expect("a position").get(0)
 }
 
-/// How many of a histogram there were, and how many seconds all of them took.
+/// The number of a histogram's observations, and their sum in seconds.
 fn observed(metrics: &Metrics, name: &str) -> (u64, f64) {
     let text = metrics.encode(Form::Text).expect("metrics");
     let value = |part: &str| {
