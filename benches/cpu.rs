@@ -1,11 +1,11 @@
-//! Seconds of CPU of this process and of all processes it has started: the servers, pgbench.
+//! Seconds of CPU of this process and of all that it has started: the servers, pgbench.
 
 use std::collections::HashMap;
 
 /// Hundredths of a second: the unit of CPU times that the kernel shows, see proc(5).
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// The seconds so far, with those of ended children that were waited for. Zero without `/proc`.
+/// So far, and of those that have ended and were waited for too. Nothing, where there is no `/proc`.
 pub fn seconds() -> f64 {
     let Ok(entries) = std::fs::read_dir("/proc") else { return 0.0 };
     let ids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());

@@ -1,5 +1,5 @@
-//! A real pod under load over real sockets: its start, its cost when idle, connects, and heartbeats
-//! from frame to stored row.
+//! A real pod under load over real sockets: how soon it is ready and what it costs idle, connects,
+//! and heartbeats from frame to stored row.
 
 use std::time::{Duration, Instant};
 
@@ -56,8 +56,8 @@ fn connects(scale: Scale, pod: &Pod) {
     note(&shares);
 }
 
-/// About as many heartbeats as can be stored. Only a session's newest heartbeat is stored: if more
-/// come than there is time for, frames are read and never stored.
+/// About as many as can be stored. Of a session only the newest heartbeat is: where more come than there
+/// is time for, frames are read and never stored.
 fn heartbeats(scale: Scale, stores: &Stores, pod: Pod) {
     let satellites = scale.choose(19_000.min(sockets_allowed()), 100);
     let interval = Duration::from_millis(scale.choose(400, 350));
@@ -76,7 +76,7 @@ fn heartbeats(scale: Scale, stores: &Stores, pod: Pod) {
     let (received, stored) = ((after.0 - before.0.0) / took, (after.1 - before.0.1) / took);
     let hot = hot_ratio(stores);
     drop(simulator);
-    // No other program may write the rows.
+    // Nobody else is to write the rows.
     drop(pod);
     let bare =
         bare_updates(stores, scale.choose(Duration::from_secs(5), Duration::from_millis(200)));

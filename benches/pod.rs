@@ -113,7 +113,7 @@ impl Simulator {
         cost::of(self.child.id()).expect("/proc")
     }
 
-    /// Disconnects all of them; returns the summary.
+    /// Says goodbye for all of them; its summary.
     pub fn end(mut self) -> Value {
         let interrupt = ["-INT", &self.child.id().to_string()].map(str::to_owned);
         assert!(Command::new("kill").args(interrupt).status().expect("kill").success());

@@ -86,7 +86,7 @@ async fn sweeps_and_losses(scale: Scale, stores: &Stores) -> Due {
         interval: Duration::from_millis(200),
         default_threshold: DEFAULT_OFFLINE_THRESHOLD,
         heartbeat_interval: DEFAULT_HEARTBEAT_INTERVAL,
-        // The brown-out guard would hold the losses of a pod whose satellites all fall due.
+        // A pod whose satellites all fall due would be guarded.
         brown_out: brown_out::Rules { floor: u64::MAX, ..brown_out::Rules::default() },
         health: engine.health.clone(),
         metrics: engine.metrics.clone(),
@@ -144,7 +144,7 @@ const LET_DIE: &str = "
     )
     update pods set seen_at = now() - interval '1 minute' where number = $1";
 
-/// Pods that write everything they hear.
+/// Pods that write all they hear.
 async fn observers(database: Database, pods: Vec<PodNumber>, stop: CancellationToken) {
     let client = database.get().await.expect("connection");
     while !stop.is_cancelled() {
@@ -203,7 +203,7 @@ async fn wal(client: &deadpool_postgres::Object) -> f64 {
     client.query_one(query, &[]).await.expect("a position").get(0)
 }
 
-/// The number of a histogram's observations, and their sum in seconds.
+/// How many of a histogram there were, and how many seconds all of them took.
 fn observed(metrics: &Metrics, name: &str) -> (u64, f64) {
     let text = metrics.encode(Form::Text).expect("metrics");
     let value = |part: &str| {
