@@ -33,8 +33,8 @@ use crate::platform::metrics::Metrics;
 /// The role a pod's sessions take.
 pub const SERVICE_ROLE: &str = "groundstation_service";
 
-/// The oldest supported server: the SQL has no `MERGE`, but public schemas must not be writable by
-/// everybody.
+/// The oldest supported server: the SQL has no `MERGE`, but the schema `public` must not be writable
+/// by every role.
 pub const OLDEST_SERVER: i32 = 15;
 
 /// How long a connection may take to open, and how long the log's own work waits for one from the

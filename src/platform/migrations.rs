@@ -76,7 +76,7 @@ const SET_RETENTION_FLOOR: &str =
 
 /// A session with temporary tables, or with functions in the schema, can put its own names before
 /// the schema's. Functions that run as their owner search temporary names last; this is a second
-/// protection. Every new database gives everybody the first right, and one from before PostgreSQL
+/// protection. Every new database gives all roles the first right, and one from before PostgreSQL
 /// 15 the second too.
 const TAKE_RIGHTS: &str = "
     do $$

@@ -53,7 +53,10 @@ impl Running {
         tokio::select! {
             () = shutdown => Ok(()),
             Ok(Some(went_back)) = &mut self.past => {
-                error!(%went_back, "this pod knows what is no longer there, and ends to begin anew");
+                error!(
+                    %went_back,
+                    "this pod knows transitions that the database no longer has, and ends to start afresh"
+                );
                 Err(went_back.into())
             }
             ended = &mut self.appender => {
@@ -110,8 +113,8 @@ impl Running {
     async fn append_the_rest(self, by: Instant) -> anyhow::Result<()> {
         if timeout_at(by, self.appender).await.is_err() {
             bail!(
-                "the last edges of this pod are not in the log: the database does not answer, or somebody \
-                 keeps a satellite's row locked"
+                "the last edges of this pod are not in the log: the database does not answer, or \
+                 another session keeps a satellite's row locked"
             );
         }
         Ok(())

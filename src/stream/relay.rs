@@ -238,7 +238,7 @@ impl Relay {
             warn!(
                 stream = tail.position.0,
                 checkpoint = checkpoint.tail.position.0,
-                "the stream lost what it had: publishing it again"
+                "the stream lost messages: publishing them again"
             );
         }
         if self.health.relay(RelayState::Leading) {
@@ -563,7 +563,7 @@ impl Relay {
 
 fn tell_of_foreign(foreign: u64) {
     if foreign > 0 {
-        warn!(foreign, "somebody else publishes on our subjects: passed over");
+        warn!(foreign, "another program publishes on our subjects: its messages are skipped");
     }
 }
 
