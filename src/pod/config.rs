@@ -317,7 +317,8 @@ fn vouch_window(
                 tracing::warn!(
                     ?window,
                     ?heartbeat_interval,
-                    "GROUNDSTATION_VOUCH_WINDOW is not longer than the heartbeat interval: this writes more than no window would"
+                    "GROUNDSTATION_VOUCH_WINDOW is not longer than the heartbeat interval: this writes \
+                     more than no window would"
                 );
             }
             Ok(Some(window))
