@@ -1,7 +1,7 @@
 -- The base of all tables: the pods' role, the rule that history is not changed, and the range of moments.
 
--- The role of the pods. It owns nothing; every right is granted to it table by table. Roles belong to the whole
--- server, so another database's migration may be creating it right now.
+-- The role the pods run as. It owns nothing; every right it has is granted table by table.
+-- Roles belong to the whole server, so another database's migration may be creating it right now.
 do $$
 begin
     create role groundstation_service nologin;
@@ -10,7 +10,7 @@ exception
 end
 $$;
 
--- The role that migrates may also run as the service (one DATABASE_URL is enough to get started).
+-- Whoever migrates may also run as the service (one DATABASE_URL is enough to get started).
 do $$
 begin
     if not pg_has_role(current_user, 'groundstation_service', 'member') then
