@@ -15,7 +15,8 @@ run: tools ## A private Postgres and NATS, one pod and some satellites; Ctrl-C e
 test: test-tools ## Lint, then all tests against real servers; says which part took how long
 	@CARGO=$(CARGO) sh tools/test.sh
 
-# Those that take as many sockets as a process may have, or hold a pod to its times, come last, one by one.
+# Tests that open as many sockets as a process may have, or measure a pod's times, run last, one by
+# one.
 ONE_BY_ONE = storm:: rolling_restart:: reads::edges_are_in_time
 
 test-faults: test-tools ## The same tests with every fault injected; GROUNDSTATION_SEED=n repeats a run
@@ -25,7 +26,7 @@ test-faults: test-tools ## The same tests with every fault injected; GROUNDSTATI
 	$(CARGO) test --locked --features failpoints --no-fail-fast --test integration -- --test-threads=1 $(ONE_BY_ONE) || status=$$?; \
 	exit $$status
 
-# The plan of a seed is always the same; what comes of it depends on the machine as well.
+# A seed always gives the same plan; the outcome depends on the machine as well.
 nemesis: test-tools ## Many faults at once for MINUTES (30), with a checker beside them; SEED=n repeats a plan
 	@seed=$(SEED); echo "MINUTES=$(or $(MINUTES),30) SEED=$$seed"; \
 	GROUNDSTATION_SEED=$$seed GROUNDSTATION_NEMESIS_SECONDS=$$(($(or $(MINUTES),30) * 60)) \

@@ -1,4 +1,4 @@
-//! What the two stores do without Groundstation.
+//! The speed of the two stores without Groundstation.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -13,20 +13,20 @@ use groundstation::stream::tail;
 use crate::cpu;
 use crate::stores::Stores;
 
-/// Rows in one bare INSERT: the most an append takes.
+/// Rows in one bare INSERT: the most that an append takes.
 const BATCH: usize = 1_000;
-/// Bare publishes not acknowledged yet: as many as the relay has.
+/// Bare publishes in flight: as many as the relay has.
 const IN_FLIGHT: usize = 1_000;
 
-/// What a store does by itself.
+/// The speed and the cost of a store alone.
 pub struct Bare {
-    /// Of them a second.
+    /// Operations a second.
     pub rate: f64,
-    /// Seconds of CPU for each, of all processes.
+    /// Seconds of CPU for each operation, of all processes.
     pub cpu: f64,
 }
 
-/// Rows when the log's newest `rows` are appended to a table like it, a thousand a commit,
+/// Rows a second when the log's newest `rows` are appended to a table like it, a thousand a commit,
 /// by pgbench with one connection.
 pub fn appends(stores: &Stores, rows: usize) -> Bare {
     let mut sql = stores.sql();
@@ -70,7 +70,7 @@ fn pgbench(stores: &Stores, script: &str, arguments: &[&str]) -> f64 {
     line.split_whitespace().next().expect("a number").parse().expect("a number")
 }
 
-/// Beside the server, wherever its name may lead to, or on PATH.
+/// Beside the server, after its links are followed, or on PATH.
 fn find_pgbench(stores: &Stores) -> PathBuf {
     let named = stores.tools.postgres_bin.join("postgres");
     let beside = named.canonicalize().expect("a server").with_file_name("pgbench");
@@ -80,8 +80,8 @@ fn find_pgbench(stores: &Stores) -> PathBuf {
         .unwrap_or_else(|| "pgbench".into())
 }
 
-/// Messages when the stream's newest `count` are published to a stream of their own,
-/// pipelined and without expectations.
+/// Messages a second when the stream's newest `count` are published to another stream, pipelined
+/// and without expectations.
 pub async fn publishes(nats: &async_nats::Client, count: usize) -> Bare {
     let context = jetstream::context::ContextBuilder::new()
         .max_ack_inflight(IN_FLIGHT + 1)
@@ -125,7 +125,7 @@ async fn newest(context: &jetstream::Context, count: usize) -> Vec<(HeaderMap, b
     messages
         .map(|message| {
             let message = message.expect("a message");
-            // All but what the relay expects.
+            // All headers but the relay's expectations.
             let is_expected = |name: &str| name.starts_with("Nats-Expected-");
             let headers = message.headers.iter().flat_map(|headers| headers.iter());
             let mut kept = HeaderMap::new();

@@ -21,13 +21,14 @@ pub fn seconds() -> f64 {
 
 struct Process {
     parent: u32,
-    /// Its own and those of the children it has waited for, in and out of the kernel.
+    /// Its own ticks and those of the children it has waited for, in user space and in the kernel.
     ticks: f64,
 }
 
 fn process(id: u32) -> Option<Process> {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-    // The program's name, in brackets, may hold anything; after it come the fields from the third on.
+    // The program's name, in brackets, may hold any character. The fields from the third on come
+    // after it.
     let fields: Vec<&str> = stat.rsplit(')').next()?.split_whitespace().collect();
     let field = |number: usize| fields.get(number - 3);
     let ticks = (14..=17).map(|number| field(number)?.parse::<f64>().ok()).sum::<Option<f64>>()?;

@@ -1,4 +1,4 @@
-//! How fast edges get into the log and onto the stream: one pod, then two and four on one database.
+//! The speed of edges into the log and onto the stream: one pod, then two and four on one database.
 
 use std::time::Instant;
 
@@ -16,17 +16,17 @@ use crate::engine::{self, Engine};
 use crate::stores::Stores;
 use crate::table::{self, compared, figure, rate};
 
-/// How often so many pods are measured.
+/// How often each number of pods is measured.
 const TURNS: usize = 2;
 
-/// Every satellite comes, goes, and comes …
+/// Rounds: in each, every satellite connects or leaves, in turn.
 pub const ROUNDS: usize = 4;
 
-/// What a run of all rounds took, in seconds.
+/// The duration of a run of all rounds, in seconds.
 pub struct Took {
-    /// Until all are durable.
+    /// Until all edges are durable.
     pub appended: f64,
-    /// Until all are acknowledged by the stream.
+    /// Until the stream has acknowledged all edges.
     pub streamed: f64,
     /// Seconds of CPU, of all processes.
     pub cpu: f64,
@@ -42,7 +42,8 @@ pub fn measure(scale: Scale) {
     let one = runtime.block_on(run(&stores, &ids, 1));
     let sql = bare::appends(&stores, edges);
     let publish = runtime.block_on(async { bare::publishes(&stores.nats().await, edges).await });
-    // Again, so that what is compared to it has as much of a history; in turns, because machines are noisy.
+    // One pod is measured again, so that all runs have a history of the same size, and in turns,
+    // because machines are noisy.
     let mut by_pods = [1, 2, 4].map(|pods| (pods, f64::MAX));
     for _ in 0..TURNS {
         for (pods, streamed) in &mut by_pods {
@@ -93,7 +94,8 @@ pub fn measure(scale: Scale) {
     }
 }
 
-/// Appends [`ROUNDS`] edges of each satellite by so many pods, each with its share, while they relay.
+/// Appends [`ROUNDS`] edges of each satellite by this many pods, each with its share, while they
+/// relay.
 pub async fn run(stores: &Stores, ids: &[Uuid], pods: usize) -> Took {
     let nats = stores.nats().await;
     let jetstream = jetstream::new(nats.clone());

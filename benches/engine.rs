@@ -1,4 +1,4 @@
-//! A pod's appender and relay in this process: edges without the sockets they come from.
+//! A pod's appender and relay in this process: edges without sockets.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +29,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts them as the pod of this name and number.
+    /// Starts both as the pod of this name and number.
     pub fn start(
         database: &Database,
         nats: &async_nats::Client,
@@ -63,7 +63,7 @@ impl Engine {
         Engine { log, metrics, health, stop, tasks }
     }
 
-    /// Ends them, the relay's lease handed over.
+    /// Ends both. The relay gives its lease back.
     pub async fn end(self) {
         self.stop.cancel();
         drop(self.log);
@@ -81,7 +81,7 @@ pub async fn messages(jetstream: &jetstream::Context) -> usize {
     }
 }
 
-/// Waits until the stream has so many messages.
+/// Waits until the stream has this many messages.
 pub async fn reached(jetstream: &jetstream::Context, count: usize) {
     while messages(jetstream).await < count {
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -11,13 +11,13 @@ use crate::stores::Stores;
 use crate::table::{compared, millis, seconds};
 use crate::timing::best;
 
-/// Where the states of several are asked for.
+/// The subject of the batched read of states.
 const SUBJECT: &str = "groundstation.v1.satellites.states";
 
-/// Satellites in one batched read: the most there may be.
+/// Satellites in one batched read: the maximum.
 const STATES: usize = 1_000;
 
-/// Lists all of them, and reads the states of a thousand.
+/// Lists all satellites, and reads the states of a thousand.
 pub fn compare(stores: &Stores, ids: &[Uuid], aim: &str) {
     let (pod, _) = Pod::start(stores, "bench");
     let mut sql = stores.sql();

@@ -1,7 +1,7 @@
-//! How what costs something grows with the fleet, from ten thousand satellites to a million.
+//! How costs grow with the fleet, from ten thousand satellites to a million.
 //!
-//! A sweep is measured in its own section, memory grows with sockets and not with the fleet, replay
-//! and rebuild grow with the log.
+//! A sweep has a section of its own. Memory grows with sockets and not with the fleet. Replay and
+//! rebuild grow with the log.
 
 use std::time::Instant;
 
@@ -28,7 +28,7 @@ pub fn measure(scale: Scale) {
         let ids = stores.register(*fleet);
         stores.sql().batch_execute(EVERYBODY_CONNECTED_ONCE).expect("a past");
         stores.sql().batch_execute("vacuum analyze").expect("vacuum");
-        // Ids are random, so any of them are spread over the whole fleet.
+        // Ids are random, so the first ones are spread over the whole fleet.
         let active = &ids[..ACTIVE.min(ids.len())];
         let runtime = Runtime::new().expect("runtime");
         let took = runtime.block_on(edges::run(&stores, active, 1));
@@ -56,14 +56,14 @@ pub fn measure(scale: Scale) {
     println!();
 }
 
-/// Seconds of a page and of a batched read, the best of some.
+/// Seconds of a page and of a batched read, the best of several runs.
 async fn reads(stores: &Stores, ids: &[Uuid]) -> (f64, f64) {
     let database = stores.pool("reads");
     let client = database.get().await.expect("a connection");
     let asked: Vec<SatelliteId> = ids.iter().take(1_000).map(|id| SatelliteId(*id)).collect();
     let (mut page, mut states) = (f64::MAX, f64::MAX);
     for id in &ids[..20] {
-        // Names begin alike and end in the id: somewhere in the middle.
+        // Names have a common prefix and end in the id: this one is somewhere in the middle.
         let after = Some((format!("bench-{id}"), *id));
         let filter = ListFilter { after, ..ListFilter::default() };
         let began = Instant::now();

@@ -53,7 +53,7 @@ pub fn measure(scale: Scale) {
     fleet::compare(&stores, &ids, "0.5");
 }
 
-/// Seconds a command takes.
+/// The seconds that a command takes.
 fn timed(stores: &Stores, arguments: &[&str]) -> f64 {
     best(2, || {
         let output = program(stores, arguments).output().expect("a command");
@@ -67,7 +67,7 @@ fn program(stores: &Stores, arguments: &[&str]) -> Command {
     command
 }
 
-/// Writes a log of so many transitions, and what it folds to.
+/// Writes a log of this many transitions, and its projection.
 fn write(stores: &Stores, ids: &[Uuid], transitions: usize) {
     let mut sql = stores.sql();
     sql.batch_execute("select extend_transition_log(1000000, 1000001)").expect("room");
@@ -79,7 +79,7 @@ fn write(stores: &Stores, ids: &[Uuid], transitions: usize) {
     sql.batch_execute("vacuum analyze").expect("vacuum");
 }
 
-/// Satellites take turns; each comes and goes.
+/// Satellites take turns; each connects and leaves.
 const WRITE: &str = r#"
     with place as (
         select p, (p - 1) / $3 + 1 as r, ($1::uuid[])[(p - 1) % $3 + 1] as id,

@@ -1,5 +1,5 @@
-//! What an idle authenticated satellite costs a pod in memory: resident bytes with more and more real
-//! sockets that send a heartbeat now and then.
+//! The memory that an idle authenticated satellite costs a pod: resident bytes with more and more
+//! real sockets that send a heartbeat now and then.
 
 use std::time::Duration;
 
@@ -8,14 +8,15 @@ use crate::pod::{Pod, Simulator, sockets_allowed};
 use crate::stores::Stores;
 use crate::table::{self, figure, mib, note};
 
-/// Long enough for the allocator to give back what connecting needed, and for heartbeats of everybody.
+/// Long enough for the allocator to give back the memory of connecting, and for heartbeats of all
+/// satellites.
 const REST: Duration = Duration::from_secs(25);
 
 pub fn measure(scale: Scale) {
     let stores = Stores::start();
     let (pod, _) = Pod::start(&stores, "bench");
     let rest = scale.choose(REST, Duration::from_millis(200));
-    // Connected and gone again: what a pod allocates once is no satellite's.
+    // These satellites connect and leave: memory that a pod allocates once belongs to no satellite.
     let warm_up = Simulator::start(&pod, "warm", scale.choose(500, 10), "10s");
     pod.reached("groundstation_sessions", scale.choose(500.0, 10.0));
     warm_up.end();

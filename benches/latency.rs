@@ -1,4 +1,4 @@
-//! How long an edge takes from its socket event to a subscriber, at some edges a second; against one
+//! The time from an edge's socket event to a subscriber, at a steady rate of edges; against one
 //! commit and one publish, one after the other.
 
 use std::collections::{HashMap, VecDeque};
@@ -21,11 +21,11 @@ use crate::stores::{Stores, TOKEN};
 use crate::table::{self, compared, millis, note};
 
 const EDGES_PER_SECOND: u32 = 200;
-/// Satellites that are there at a time.
+/// Satellites that are connected at the same time.
 const HERE: usize = 50;
 
 type Socket = WebSocketStream<TcpStream>;
-/// When which edge of whom began.
+/// When each edge of each satellite began.
 type Begun = Arc<Mutex<HashMap<(Uuid, &'static str), Instant>>>;
 
 pub fn measure(scale: Scale) {
@@ -56,7 +56,7 @@ pub fn measure(scale: Scale) {
     note(&format!("of it, the transaction of an append: {} on average", millis(append)));
 }
 
-/// Waits until an edge comes through: the relay may have to wait for a lease.
+/// Waits until an edge arrives: the relay may have to wait for a lease.
 async fn relays(pod: &Pod, ids: &[Uuid], nats: &async_nats::Client) {
     let mut connected = nats.subscribe("satellite.connected").await.expect("subscribed");
     let mut disconnected = nats.subscribe("satellite.disconnected").await.expect("subscribed");
@@ -78,13 +78,13 @@ async fn edges(pod: &Pod, nats: &async_nats::Client, ids: &[Uuid], how_long: Dur
         while let Some(message) = heard.next().await {
             let at = Instant::now();
             let body: Value = serde_json::from_slice(&message.payload).expect("JSON");
-            // Pods ask on subjects below `satellite` too.
+            // Pods also send requests on subjects below `satellite`.
             let Some(id) = body["satelliteId"].as_str() else { continue };
             let id: Uuid = id.parse().expect("a UUID");
             let event = match message.subject.as_str() {
                 "satellite.connected" => "connected",
                 "satellite.disconnected" => "disconnected",
-                // The end, published below.
+                // The end marker, published below.
                 _ => break,
             };
             if let Some(began) = waiting.lock().expect("lock").remove(&(id, event)) {
@@ -93,7 +93,7 @@ async fn edges(pod: &Pod, nats: &async_nats::Client, ids: &[Uuid], how_long: Dur
         }
         waits
     });
-    // One edge a tick: a satellite comes, or the one that came longest ago leaves.
+    // One edge a tick: a satellite connects, or the one that connected longest ago leaves.
     let mut ticks = interval(Duration::from_secs(1) / EDGES_PER_SECOND);
     let (mut here, mut coming) = (VecDeque::new(), false);
     let until = Instant::now() + how_long;

@@ -27,7 +27,7 @@ pub fn measure(scale: Scale) {
 fn starts(scale: Scale, stores: &Stores) {
     let once = || {
         let (pod, took) = Pod::start(stores, "start");
-        // Let it leave in peace, so that the next one need not wait for its lease.
+        // The pod leaves in order, so that the next one need not wait for its lease.
         drop(pod);
         took
     };
@@ -38,7 +38,7 @@ fn starts(scale: Scale, stores: &Stores) {
     figure("size of the binary", mib(binary), "25 MB");
 }
 
-/// They beat as in the field, so that what is measured is their coming.
+/// Heartbeats come as in the field, so that the figure is that of connecting.
 fn connects(scale: Scale, pod: &Pod) {
     let satellites = scale.choose(15_000.min(sockets_allowed()), 100);
     let simulator = Simulator::start(pod, "come", satellites, "15s");
@@ -99,7 +99,7 @@ fn costs(pod: &Pod, simulator: &Simulator) -> (Cost, Cost) {
     (pod.cost(), simulator.cost())
 }
 
-/// Who used how much of a core meanwhile.
+/// The share of a core that each process used meanwhile.
 fn shares(before: (Cost, Cost), after: (Cost, Cost), took: f64) -> String {
     let share = |before: Cost, after: Cost| (after.cpu_seconds - before.cpu_seconds) / took * 100.0;
     format!(
@@ -110,7 +110,7 @@ fn shares(before: (Cost, Cost), after: (Cost, Cost), took: f64) -> String {
     )
 }
 
-/// Of the updates of the satellites' rows, those that touched no index.
+/// The part of the updates of satellites' rows that touched no index.
 fn hot_ratio(stores: &Stores) -> f64 {
     let query = "select coalesce(n_tup_hot_upd::float8 / nullif(n_tup_upd, 0), 0)
                    from pg_stat_user_tables where relname = 'satellite_connections'";
@@ -130,7 +130,7 @@ fn bare_updates(stores: &Stores, how_long: Duration) -> f64 {
                from unnest($1::uuid[]) b (id) where c.satellite_id = b.id",
         )
         .expect("a statement");
-    // The first round only makes them rows that a heartbeat may touch.
+    // The first round only turns them into rows that a heartbeat may touch.
     sql.execute(&update, &[&ids]).expect("update");
     let (began, mut rows) = (Instant::now(), 0);
     for batch in ids.chunks(BATCH).cycle() {

@@ -1,9 +1,9 @@
-//! How fast and how cheap it is, each figure beside a baseline that is measured in the same run:
-//! machines differ and are noisy, ratios less so.
+//! Speed and cost, each figure beside a baseline that is measured in the same run: machines differ
+//! and are noisy, ratios less so.
 //!
-//! `make bench` runs all of it in some minutes; `make bench SECTIONS="edges latency"` a part.
-//! Against a private Postgres (fsync on) and nats-server, real pods and real sockets; the load comes
-//! from `groundstation simulate` on the same cores, whose own cost is told beside.
+//! `make bench` runs all of it in some minutes; `make bench SECTIONS="edges latency"` a part. It
+//! uses a private Postgres (fsync on) and nats-server, real pods and real sockets. The load comes
+//! from `groundstation simulate` on the same cores, whose own cost is shown beside.
 //!
 //! Under `cargo test` the same code runs in its smoke form, with a hundredth of everything, to show
 //! that it works: its figures mean nothing and none is asserted.
@@ -26,7 +26,7 @@ mod sweep;
 mod table;
 mod timing;
 
-/// A section's name and what measures it.
+/// A section's name and the function that measures it.
 type Section = (&'static str, fn(Scale));
 
 const SECTIONS: [Section; 7] = [
@@ -39,24 +39,24 @@ const SECTIONS: [Section; 7] = [
     ("growth", growth::measure),
 ];
 
-/// How much of everything.
+/// The size of a run.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Scale {
-    /// As much as the aims speak of.
+    /// As large as the aims say.
     Full,
-    /// As little as shows that it works.
+    /// As small as shows that it works.
     Smoke,
 }
 
 impl Scale {
-    /// The one or the other.
+    /// One value or the other.
     pub fn choose<T>(self, full: T, smoke: T) -> T {
         if self == Scale::Full { full } else { smoke }
     }
 }
 
 fn main() {
-    // `cargo bench` says so, `cargo test` says nothing.
+    // `cargo bench` passes `--bench`, `cargo test` does not.
     let full = std::env::args().any(|argument| argument == "--bench");
     let scale = if full { Scale::Full } else { Scale::Smoke };
     let wanted: Vec<String> =

@@ -12,14 +12,14 @@ use crate::stores::{Stores, TOKEN};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_groundstation");
 
-/// A pod; dropping it kills it.
+/// A pod. Dropping it kills it.
 pub struct Pod {
     child: Child,
     pub address: SocketAddr,
 }
 
 impl Pod {
-    /// Starts one and waits until it is ready; how long that took, in seconds.
+    /// Starts a pod and waits until it is ready; also returns the seconds it took.
     pub fn start(stores: &Stores, name: &str) -> (Pod, f64) {
         let began = Instant::now();
         let mut child = Command::new(PROGRAM)
@@ -31,7 +31,7 @@ impl Pod {
             .env("GROUNDSTATION_LISTEN", "127.0.0.1:0")
             .env("GROUNDSTATION_LOG_FORMAT", "json")
             .env("GROUNDSTATION_ADMIN_TOKEN", TOKEN)
-            // The load comes from few addresses, and faster than any agent's.
+            // The load comes from few addresses, and faster than from any agent.
             .env("GROUNDSTATION_MESSAGE_RATE", "100000")
             .env("GROUNDSTATION_MESSAGE_BURST", "100000")
             .env("GROUNDSTATION_CONNECT_BURST", "1000000")
@@ -49,7 +49,7 @@ impl Pod {
         (pod, began.elapsed().as_secs_f64())
     }
 
-    /// The body of an answer 200.
+    /// The body of an answer with status 200.
     pub fn get(&self, path: &str) -> Option<String> {
         let request = ureq::get(format!("http://{}{path}", self.address));
         let mut answer = request.header("Authorization", format!("Bearer {TOKEN}")).call().ok()?;
@@ -63,14 +63,14 @@ impl Pod {
         line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0.0)
     }
 
-    /// Waits until a metric is this; looks twenty times a second.
+    /// Waits until a metric has this value; looks twenty times a second.
     pub fn reached(&self, name: &str, value: f64) {
         while self.metric(name) != value {
             std::thread::sleep(Duration::from_millis(50));
         }
     }
 
-    /// What it has cost so far.
+    /// What the pod has cost so far.
     pub fn cost(&self) -> Cost {
         cost::of(self.child.id()).expect("/proc")
     }
@@ -82,19 +82,19 @@ impl Drop for Pod {
     }
 }
 
-/// `groundstation simulate`; dropping it kills it, which its satellites' sockets do not survive.
+/// `groundstation simulate`. Dropping it kills it, and its satellites' sockets with it.
 pub struct Simulator {
     child: Child,
 }
 
 impl Simulator {
-    /// So many satellites, registered and then connected as fast as the pod takes them, from eight
-    /// loopback addresses.
+    /// Registers this many satellites and then connects them as fast as the pod takes them, from
+    /// eight loopback addresses.
     pub fn start(pod: &Pod, prefix: &str, satellites: usize, heartbeats: &str) -> Simulator {
         let mut command = Command::new(PROGRAM);
         command
             .args(["simulate", "--keep", "--json", "--ramp", "1000000", "--prefix", prefix])
-            // As many as the pod lets in at once, less a few.
+            // As many as the pod accepts at once, less a few.
             .args(["--at-once", "500"])
             .args(["--satellites", &satellites.to_string(), "--heartbeat-interval", heartbeats])
             .env_clear()
@@ -108,7 +108,7 @@ impl Simulator {
         Simulator { child: command.spawn().expect("a simulator") }
     }
 
-    /// What it has cost so far.
+    /// What the simulator has cost so far.
     pub fn cost(&self) -> Cost {
         cost::of(self.child.id()).expect("/proc")
     }
@@ -130,7 +130,7 @@ impl Drop for Simulator {
     }
 }
 
-/// As many sockets as a process may have, less what it needs besides.
+/// As many sockets as a process may have, less its other needs.
 pub fn sockets_allowed() -> usize {
     let limits = std::fs::read_to_string("/proc/self/limits").expect("/proc");
     let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("a limit");
@@ -145,7 +145,7 @@ pub fn percentile(values: &mut [f64], part: f64) -> f64 {
     values.get((last as f64 * part).round() as usize).copied().unwrap_or(f64::NAN)
 }
 
-/// Where the pod listens. What it writes later is read on, so that it never waits for a reader.
+/// The pod's address. Its later output is read as well, so that it never waits for a reader.
 fn listening(pod: &mut Child) -> SocketAddr {
     let mut lines = BufReader::new(pod.stderr.take().expect("piped")).lines();
     let address = loop {

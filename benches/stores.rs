@@ -12,8 +12,8 @@ use uuid::Uuid;
 /// Every satellite's token.
 pub const TOKEN: &str = "csat_bench_0123456789abcdefghijklmnop";
 
-/// Postgres with fsync on and a cache that holds the fleet, nats-server as it comes; removed when
-/// dropped.
+/// Postgres with fsync on and a cache that holds the fleet, nats-server with its defaults. Both are
+/// removed when dropped.
 pub struct Stores {
     postgres: Postgres,
     nats: Nats,
@@ -69,8 +69,8 @@ impl Stores {
         postgres::Client::connect(&self.url(), postgres::NoTls).expect("a connection")
     }
 
-    /// Writes the first transition, for satellites whose rows say that they have connected: of no satellite
-    /// there are more revisions than there are positions.
+    /// Writes the first transition, for satellites whose rows say that they have connected: no
+    /// satellite has more revisions than there are positions.
     pub fn begin_log(&self) {
         let first = r#"
             insert into entity_transitions

@@ -1,9 +1,9 @@
-//! What a sweep over a million satellites costs: when none of them is due, against a plain count of
-//! the same rows; and how long ten thousand that fall due together take to be on the stream, against
-//! the bare append of the same rows.
+//! The cost of a sweep over a million satellites when none of them is due, against a plain count of
+//! the same rows. Then the time until ten thousand that fall due together are on the stream,
+//! against the bare append of the same rows.
 //!
 //! The real monitor, appender and relay run in this process. Of the million, this pod holds some,
-//! other pods that speak the rest, and a pod that has died the ten thousand.
+//! other live pods the rest, and a dead pod the ten thousand.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,7 +29,7 @@ use crate::engine::{self, Engine};
 use crate::stores::Stores;
 use crate::table::{self, compared, millis, note, seconds};
 
-/// Held by this pod: as many sockets as one pod has.
+/// The satellites of this pod: as many sockets as one pod has.
 const OWN: i64 = 50_000;
 
 pub fn measure(scale: Scale) {
@@ -50,13 +50,13 @@ pub fn measure(scale: Scale) {
     due.plan.iter().for_each(|line| note(line));
 }
 
-/// Those that fell due together.
+/// The satellites that fell due together.
 struct Due {
     count: usize,
     took: f64,
-    /// Bytes of write-ahead log: each page's first change after a checkpoint writes all of it.
+    /// Bytes of write-ahead log: each page's first change after a checkpoint writes the whole page.
     wal: f64,
-    /// What the transaction of an append took, in seconds.
+    /// The duration of an append's transaction, in seconds.
     append: f64,
     plan: Vec<String>,
 }
@@ -116,14 +116,14 @@ async fn sweeps_and_losses(scale: Scale, stores: &Stores) -> Due {
         compared(&what, millis(sweep), millis(count), sweep / count, "20 ms");
     }
 
-    // The dead pod's satellites were heard last long ago, and so was it.
+    // The dead pod's satellites, and the pod itself, were last heard long ago.
     let due = scale.choose(10_000, 500);
     dying.cancel();
     observer.await.expect("the observer");
     let before = wal(&client).await;
     client.execute(LET_DIE, &[&dead, &other, &(due as i64)]).await.expect("a death");
     let began = Instant::now();
-    // And the first transition.
+    // The first transition is on the stream as well.
     engine::reached(&jetstream, due + 1).await;
     let took = began.elapsed().as_secs_f64();
     let after = wal(&client).await;
@@ -162,7 +162,7 @@ async fn observers(database: Database, pods: Vec<PodNumber>, stop: CancellationT
     }
 }
 
-/// Registers satellites that are connected and heard just now, and returns those of this pod.
+/// Registers satellites that are connected and were just heard, and returns those of this pod.
 fn register(stores: &Stores, more: i64, own: PodNumber, other: PodNumber, held: i64) -> Vec<Uuid> {
     let mut client = stores.sql();
     let own_more = (OWN - held).clamp(0, more / 2);

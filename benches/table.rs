@@ -1,8 +1,8 @@
-//! What is printed: one line a figure, with its baseline, their ratio and the aim.
+//! The printed table: one line a figure, with its baseline, their ratio and the aim.
 
 use crate::Scale;
 
-/// What a line says first: the machine and what the figures are worth.
+/// The first line: the machine, and what the figures are worth.
 pub fn head(scale: Scale) {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let model = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -24,8 +24,8 @@ pub fn figure(what: &str, measured: impl std::fmt::Display, aim: &str) {
     println!("{}", format!("{what:<58} {measured:>14} {:>14} {:>6}   {aim}", "", "").trim_end());
 }
 
-/// A figure, its baseline, and how much of the baseline it is (for a rate; for a time, how many
-/// times as long).
+/// A figure, its baseline and their ratio: the part of the baseline for a rate, the multiple of it
+/// for a time.
 pub fn compared(
     what: &str,
     measured: impl std::fmt::Display,
@@ -36,7 +36,7 @@ pub fn compared(
     println!("{}", format!("{what:<58} {measured:>14} {bare:>14} {ratio:>6.2}   {aim}").trim_end());
 }
 
-/// So many of something a second.
+/// This many a second.
 pub fn rate(count: usize, seconds: f64) -> String {
     format!("{:.0}/s", count as f64 / seconds)
 }
@@ -56,7 +56,7 @@ pub fn mib(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
-/// What else there is to say.
+/// A remark.
 pub fn note(text: &str) {
     println!("  {text}");
 }

@@ -1,8 +1,8 @@
-//! How long something takes.
+//! Durations.
 
 use std::time::Instant;
 
-/// The shortest of some times, in seconds.
+/// The shortest of several runs, in seconds.
 pub fn best(times: usize, mut run: impl FnMut()) -> f64 {
     (0..times).fold(f64::MAX, |best, _| {
         let began = Instant::now();

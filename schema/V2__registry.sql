@@ -1,9 +1,8 @@
--- The registry: who may connect, what each is to check, and what was done to all this.
+-- The registry: which satellites may connect, what each is to check, and who changed what.
 select set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
--- Administrators write it; a pod keeps version and capabilities. `token_version` counts a satellite's
--- tokens: a session that was let in with an earlier one is over. Storing the same token in another form
--- is no new token.
+-- Administrators write it; a pod stores version and capabilities. `token_version` counts a satellite's tokens:
+-- a session that authenticated with an earlier one is over. The same token in another form is not a new token.
 create table satellites (
     id                   uuid        not null,
     name                 text        not null,
@@ -24,15 +23,14 @@ create table satellites (
     constraint token_version_is_positive check (token_version > 0)
 );
 
--- The listing's order.
+-- The order of the listing.
 create index satellites_by_name on satellites (name, id);
 
 grant select, insert, update, delete on satellites to groundstation_service;
 
--- What administrators changed of a satellite, as one number a satellite: pods ask for those above the
--- last they saw and look again at the satellites they hold. Numbers grow in commit order (the lock is
--- held past the commit), so whoever has read up to n misses nothing at or below n. Rows survive a
--- removal: that is a change too.
+-- The newest change by an administrator, one number a satellite. Pods ask for numbers above the last they saw
+-- and read again the satellites they hold. Numbers grow in commit order (the lock is held past the commit), so
+-- a pod that has read up to n misses nothing at or below n. Rows survive a removal: that is a change too.
 create table satellite_changes (
     satellite_id uuid   not null,
     change       bigint not null,
@@ -67,16 +65,16 @@ begin
 end
 $$;
 
--- Whoever changes one of these, the pods that hold the satellite hear of it: they tell the satellite, and
--- hold its sessions to the threshold they were told of.
+-- After a change of one of these, the pods that hold the satellite read it again. They tell the satellite, and
+-- hold its sessions to the new threshold.
 create trigger pods_hear_of_a_change
     after update of name, region, token_version, offline_threshold_ms on satellites
     for each row execute function note_change_of_satellite();
 create trigger pods_hear_of_a_removal after delete on satellites
     for each row execute function note_change_of_satellite();
 
--- What a satellite is to check: the whole list, replaced at once. Its version is the number of the
--- change that made it, so it only grows, even for an id that is registered again.
+-- A satellite's assignments: the whole list, replaced at once. Its version is the number of the change that
+-- made it, so it only grows, even for an id that is registered again.
 create table satellite_assignments (
     satellite_id uuid        not null,
     version      bigint      not null,
@@ -90,11 +88,10 @@ create table satellite_assignments (
 
 grant select, insert, update on satellite_assignments to groundstation_service;
 
--- What another system knew of a satellite that was copied from it. Facts about that system's past:
--- no edge of ours, so not in the log, and nothing the projection follows from. `token_hash` is the
--- one that was copied: while the satellite still has it, its token is the other system's to change.
--- `assignments_version` is that of the list that was copied: while it is the one in force, its
--- assignments are the other system's to change.
+-- What another system knew of a satellite that was copied from it: facts about that system's past. They are no
+-- edges of this log, and the projection does not follow from them. `token_hash` is the copied one: while the
+-- satellite still has it, the other system may change its token. `assignments_version` is that of the copied
+-- list: while it is in force, the other system may change the satellite's assignments.
 create table satellite_imports (
     satellite_id        uuid        not null,
     source              text        not null,
@@ -114,8 +111,8 @@ create table satellite_imports (
 
 grant select, insert, update on satellite_imports to groundstation_service;
 
--- Registrations that named a key: whoever lost the answer asks again with the same key and gets the same
--- satellite. Kept for a day. No token is here: it is shown once, to whoever was answered first.
+-- Registrations with a key: a client that lost the answer asks again with the same key and gets the same
+-- satellite. They are kept for a day. No token is stored here: it is shown once, in the first answer.
 create table idempotency_keys (
     key            text        not null,
     request_digest text        not null,
@@ -125,19 +122,18 @@ create table idempotency_keys (
     constraint key_has_1_to_200_characters check (char_length(key) between 1 and 200)
 );
 
--- The oldest go first.
+-- The oldest are deleted first.
 create index idempotency_keys_by_age on idempotency_keys (used_at);
 
--- Rows are never changed, but locking one takes the right to.
+-- Rows are never changed, but locking a row needs the right to change it.
 grant select, insert, delete, update (used_at) on idempotency_keys to groundstation_service;
 
--- What was done to the registry: who, what, when, before and after. Appended under the log's lock, so
--- that `position` (the log's head then) and `changed_at` order it among the transitions and an as-of read
--- knows the names, tags and thresholds in force then.
+-- The history of the registry: who, what, when, before and after. A change is appended under the log's lock. So
+-- `position` (the log's head then) and `changed_at` order it among the transitions, and an as-of read knows the
+-- names, tags and thresholds in force then.
 --
--- Of a token it holds the number and nothing else; of a list what it is, and the version it replaced:
--- that list is the one an earlier row has under its version. Neither is a description: as-of reads look
--- past them.
+-- Of a token it holds only the number. Of a list it holds the list itself, and the version that it replaced:
+-- that list is in an earlier row with that version. Neither describes the satellite, so as-of reads skip them.
 create table registry_changes (
     change       bigint      generated always as identity,
     position     bigint      not null,
@@ -162,6 +158,6 @@ create index registry_changes_by_satellite on registry_changes (satellite_id, ch
 create trigger rows_are_never_changed before update or delete or truncate on registry_changes
     for each statement execute function reject_change();
 
--- Whoever appends a change chooses everything but its number.
+-- A pod chooses everything about a change but its number.
 grant select, insert (position, changed_at, satellite_id, action, actor_type, actor_id, before, after)
     on registry_changes to groundstation_service;

@@ -1,11 +1,12 @@
--- The log: every transition once, in commit order, positions 1, 2, 3 … without a gap.
--- It is also the outbox: the relay reads it from the position it has published up to.
+-- The log: every transition once, in commit order, positions 1, 2, 3 … without a gap. It is also the outbox:
+-- the relay reads it from the position it has published up to.
 --
--- A program that has a pod's password can add to it; it must not be able to add what no program can read.
+-- A program that has a pod's password can append to it; it must not be able to append what other programs
+-- cannot read.
 select set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
--- The state of a connection, as messages carry it: a few hundred bytes, 16 KiB at most. The cast refuses
--- a day that is none.
+-- The state of a connection, as messages carry it: a few hundred bytes, 16 KiB at most. The cast refuses a date
+-- that does not exist.
 create function is_state(state jsonb) returns boolean
     language sql stable parallel safe
     return jsonb_typeof(state) = 'object'
@@ -65,24 +66,24 @@ create index entity_transitions_by_time on entity_transitions using brin (record
 -- Append-only: no UPDATE, DELETE or TRUNCATE is granted.
 grant select, insert on entity_transitions to groundstation_service;
 
--- One a row, because a partition can be changed past the triggers of the statement.
+-- Once a row, because a direct change of a partition does not run the table's statement triggers.
 create trigger rows_are_never_changed before update or delete on entity_transitions
     for each row execute function reject_change();
 create trigger the_log_is_never_truncated before truncate on entity_transitions
     for each statement execute function reject_change();
 
--- Positions follow on the head, and time does not go back along them: the database says so, not only the
--- appender. Runs once a statement and reads the new rows back from the table, which costs a fifth of what
--- a transition table of the rows does. The head before the statement is the newest row that is not this
--- transaction's. A row of a subtransaction has another number than its transaction: it would count as a
--- head, so nothing is left to check, and that is refused.
+-- Positions follow on the head, and time does not go back along them: the database checks it, not only the
+-- appender. The check runs once a statement and reads the new rows back from the table, which costs a fifth of
+-- what a transition table of the rows does. The head before the statement is the newest row that is not this
+-- transaction's. A row of a subtransaction has another number than its transaction. It would count as a head,
+-- so no new row would be left to check; that is refused.
 --
--- Time may be that of the head before (the clock may have been set back since), or the clock's; a minute
+-- The time may be that of the head before (the clock may have been set back since), or the clock's. The minute
 -- is for a clock that is set back within the statement.
 --
--- The new rows are found by their position. Planned once for any position, on a partition of which nothing is
--- known yet, Postgres would read the whole of it instead, at each append and under the log's lock, until
--- autovacuum has counted it: hence the two settings.
+-- The new rows are found by their position. A plan for any position, on a partition without statistics, would
+-- read the whole partition instead, at each append and under the log's lock, until autovacuum has counted it:
+-- hence the two settings.
 create function check_that_positions_follow() returns trigger
     language plpgsql set search_path from current set enable_seqscan = off set max_parallel_workers_per_gather = 0 as $$
 declare
@@ -123,9 +124,9 @@ $$;
 create trigger positions_follow_on_the_head after insert on entity_transitions
     for each statement execute function check_that_positions_follow();
 
--- The log's lock, for whoever appends. It waits for all that are before it, and each of them for its commit:
--- with many pods that is longer than a lock is to be waited for otherwise, and giving up only to queue again helps
--- nobody. It is less than a statement may take, so that the one who gives up says why.
+-- The log's lock, for an append. It waits for all appends before it, and each of these for its commit. With
+-- many pods that takes longer than any other lock may take, and an append that gives up only queues again. It
+-- is less than a statement may take, so that a failed append names the lock as its reason.
 create function lock_log() returns void
     language plpgsql set search_path from current set lock_timeout = '12s' as $$
 begin
@@ -136,8 +137,9 @@ $$;
 revoke all on function lock_log() from public;
 grant execute on function lock_log() to groundstation_service;
 
--- Which ranges of positions have a partition. One that retention dropped keeps its row here: its positions
--- stay used up, and the newest of them is the horizon, at and below which the log itself has no answer.
+-- The ranges of positions that have a partition. A partition that retention dropped keeps its row here: its
+-- positions stay used up, and the newest of them is the horizon, at and below which the log itself has no
+-- answer.
 create table transition_partitions (
     first_position   bigint not null,
     past_position    bigint not null,
@@ -151,9 +153,9 @@ create table transition_partitions (
 
 grant select on transition_partitions to groundstation_service;
 
--- The bounds of what pods may do with partitions, the owner's alone. Retention keeps what is younger than
--- `keep`, whatever it is told. A partition that is never full is never dropped: pods that ask for one
--- wider than `widest_partition` get as much.
+-- The bounds of what pods may do with partitions. Only the owner changes them. Retention keeps what is younger
+-- than `keep`, whatever its setting. A partition that is never full is never dropped, so a pod that asks for a
+-- wider one than `widest_partition` gets that width.
 create table retention_floor (
     only_row         boolean  not null default true,
     keep             interval not null default interval '1 day',
@@ -168,9 +170,9 @@ insert into retention_floor default values;
 
 grant select on retention_floor to groundstation_service;
 
--- Makes partitions of `width` positions until there is room for `ahead` more transitions; returns
--- how many it made. Attaching takes a lock that lets reads and appends go on. Runs as the owner,
--- because the service owns nothing. Safe to call from several pods at once.
+-- Makes partitions of `width` positions until there is room for `ahead` more transitions; returns how many it
+-- made. Attaching takes a lock that lets reads and appends go on. It runs as the owner, because the service
+-- owns nothing. Several pods may call it at once.
 create function extend_transition_log(width bigint, ahead bigint) returns integer
     language plpgsql security definer set search_path from current as $$
 declare

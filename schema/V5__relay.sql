@@ -1,8 +1,8 @@
--- The relay's checkpoint and lease: one row. The lease only saves work; the stream's expected
--- sequence is what keeps two relays from doubling anything.
+-- The relay's checkpoint and lease: one row. The lease only saves work. The stream's expected sequence is what
+-- keeps two relays from doubling anything.
 --
--- `epoch` says how often the stream was rebuilt from the log (`groundstation audit --repair`), counted from
--- 1. Messages of an earlier epoch are none of the relay's.
+-- `epoch` says how often the stream was rebuilt from the log (`groundstation audit --repair`), counted from 1.
+-- Messages of an earlier epoch do not count.
 create table relay (
     only_row         boolean     not null default true,
     holder           text,

@@ -1,23 +1,23 @@
--- Up to when satellites were observed, and what follows from it: who is online.
+-- Up to when satellites were observed, and what follows from it: which of them are online.
 --
--- Time in which nobody could hear a satellite must not count against it. Each life of a pod has its
--- row, which says up to when that pod has written everything it heard; where all of them fall
--- behind, nobody observed: a blind span.
+-- Time in which no pod could hear a satellite must not count against it. Each life of a pod has its row, which
+-- says up to when that pod has written everything it heard. If all of them fall behind, no pod observed: a
+-- blind span.
 --
--- The database's clock can step: somebody sets it, or a standby with another one takes over. Ahead, a
--- step looks like time in which nobody observed, which counts against nobody. Back, it leaves stamps
--- that are later than now; they are brought back by as much as the clock went, so that who falls silent
--- is found in time and not when the clock has come that far again.
+-- The database's clock can step: a person sets it, or a standby with another clock takes over. A step ahead
+-- looks like time in which no pod observed, which counts against no satellite. A step back leaves stamps that
+-- are later than now. They are brought back by as much as the clock went, so that the loss of a silent
+-- satellite is found in time and not when the clock has come that far again.
 select set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
--- The pods that run, each refreshing its row several times a second. Writing it is also how a pod
--- knows that the database can be written.
+-- The running pods; each refreshes its row several times a second. By writing it, a pod also learns that the
+-- database can be written.
 --
--- Pods vouch. A row for every heartbeat costs with the number of satellites and says almost nothing: "as
--- before". A pod's `seen_at` says it for all of its sessions at once: every connected session of this pod that is
--- vouched for was heard no longer than `vouch_window` before that moment. One that misses its heartbeat gets its exact
--- time and is vouched for no more, before `seen_at` moves on. Without a window this pod vouches for none, and
--- writes every heartbeat.
+-- Pods vouch. A row for every heartbeat costs in proportion to the number of satellites and says almost
+-- nothing: "as before". A pod's `seen_at` says it for all of its sessions at once: every connected session of
+-- this pod that is vouched for was heard no longer than `vouch_window` before that moment. A session that
+-- misses its heartbeat gets its exact time and is no longer vouched for, before `seen_at` moves on. A pod
+-- without a window vouches for no session, and writes every heartbeat.
 create table pods (
     name         text        not null,
     started_at   timestamptz not null,
@@ -37,10 +37,10 @@ create table pods (
 grant select, insert, update, delete on pods to groundstation_service;
 grant usage on sequence pods_number_seq to groundstation_service;
 
--- Append-only. A satellite that was online at `judged_at` counts as heard at `to_at`: everybody gets
--- a threshold to come back. `judged_at` is `from_at`, unless the span before had ended so short a
--- while ago that nobody had had that threshold yet. `went_back` is by how much the clock had gone back
--- when the span ended; after that a later span may end earlier, so spans are told apart by their number.
+-- Append-only. A satellite that was online at `judged_at` counts as heard at `to_at`: each gets a threshold to
+-- come back. `judged_at` is `from_at`, unless the span before ended so recently that no satellite has had its
+-- whole threshold yet. `went_back` is by how much the clock had gone back when the span ended. After that a
+-- later span may end earlier, so spans are told apart by their number.
 create table blind_spans (
     from_at   timestamptz not null,
     to_at     timestamptz not null,
@@ -53,7 +53,7 @@ create table blind_spans (
     constraint the_clock_went_back_by_something check (went_back > interval '0')
 );
 
--- Few of all.
+-- Only a few of all spans.
 create index steps_back_of_the_clock on blind_spans (number) where went_back is not null;
 
 grant select, insert on blind_spans to groundstation_service;
@@ -61,7 +61,7 @@ grant select, insert on blind_spans to groundstation_service;
 create trigger spans_are_never_changed before update or delete or truncate on blind_spans
     for each statement execute function reject_change();
 
--- Nobody can have been blind in time that has not come; a minute is for a clock that is set back meanwhile.
+-- No pod can have been blind in time that has not come. The minute is for a clock that is set back meanwhile.
 create function check_that_blind_time_is_past() returns trigger
     language plpgsql set search_path from current as $$
 begin
@@ -78,8 +78,8 @@ $$;
 create trigger blind_time_is_past before insert on blind_spans
     for each row execute function check_that_blind_time_is_past();
 
--- The spans that count. Where the clock went back, those that end later than it did are of a time that
--- did not come; they are there once more, as they were by the clock that went back.
+-- The spans that count. When the clock goes back, spans that end after its new time are of a time that did not
+-- come. They were recorded once more, at the times of the clock that went back.
 create view blind_time with (security_invoker = true) as
     select s.number, s.from_at, s.to_at, s.judged_at
       from blind_spans s
@@ -88,8 +88,8 @@ create view blind_time with (security_invoker = true) as
 
 grant select on blind_time to groundstation_service;
 
--- Up to when satellites were observed, and the newest blind span, the one that was told last: what a
--- status is judged by.
+-- Up to when satellites were observed, and the newest blind span, which is the one recorded last: what a status
+-- is judged by.
 create view watermark with (security_invoker = true) as
     select least(clock_timestamp(), observed.last_at) as observed_at, span.judged_at, span.resumed_at
       from (select max(seen_at) as last_at from pods) observed
@@ -99,16 +99,15 @@ create view watermark with (security_invoker = true) as
 
 grant select on watermark to groundstation_service;
 
--- A moment that is later than now by more than any delay explains is of a clock that has gone back since
--- by `by`.
+-- A moment later than now by more than any delay explains is from a clock that has gone back since by `by`.
 create function brought_back(moment timestamptz, by interval, now timestamptz) returns timestamptz
     language sql stable as $$
     select case when moment > now + interval '1 second' then least(moment - by, now) else moment end
 $$;
 
--- Says that the pod has written everything it had heard by `heard`, `since` seconds after what it
--- said last (null: this is the first time). If nobody had said so for longer than `blind_after`, or the
--- clock has gone back, that was blind time: returns its seconds, else null.
+-- Records that the pod has written everything it had heard by `heard`, `since` seconds after its last record
+-- (null: this is the first). If no pod had recorded anything for longer than `blind_after`, or the clock has
+-- gone back, that was blind time: returns its seconds, else null.
 create function observe(
     pod integer, heard timestamptz, since double precision, blind_after interval, grace interval
 ) returns double precision
@@ -122,13 +121,12 @@ declare
 begin
     select max(p.seen_at) into last from pods p;
     if seen - last > blind_after or last > clock_timestamp() + slack then
-        -- One of the pods tells; the others look again and find it told.
+        -- One of the pods records the span; the others look again and find it.
         perform pg_advisory_xact_lock(hashtextextended('groundstation: blind spans', 0));
         select max(p.seen_at) into last from pods p;
         if last > clock_timestamp() + slack then
-            -- Without the step it would be as long after what this pod said last as it has been by the
-            -- pod's own clock, which did not step. A pod that says it for the first time does not know
-            -- how long nobody did.
+            -- Without the step, `seen` would be as long after this pod's last record as its own clock says,
+            -- which did not step. A pod's first record does not know for how long no pod has recorded.
             select greatest(case when since is null then last + blind_after else last end,
                             max(p.seen_at) + make_interval(secs => since)) - seen
               into back from pods p where p.number = pod;
@@ -166,8 +164,8 @@ revoke all on function observe(integer, timestamptz, double precision, interval,
 grant execute on function observe(integer, timestamptz, double precision, interval, interval)
     to groundstation_service;
 
--- The moment that is so long ago, for what is forgotten or dropped by its age. Time in which nobody
--- observed does not count for a day: so a clock that steps ahead makes nothing old, unless it stays there.
+-- The moment that long ago, for what is forgotten or dropped by its age. Blind time does not count for a day:
+-- so a clock that steps ahead makes nothing old, unless it stays there.
 create function long_ago(span interval) returns timestamptz
     language sql stable as $$
     select watermark.observed_at - span
@@ -182,25 +180,27 @@ create function since_long_ago(span interval) returns interval
     select greatest(span, make_interval(secs => extract(epoch from clock_timestamp() - long_ago(span))::float8))
 $$;
 
--- Adding an interval to a timestamptz is stable, not immutable. A function that claims more than its body
--- can keep is called row by row, which costs some microseconds each; these are part of their query.
+-- Adding an interval to a timestamptz is stable, not immutable. A function that claims more than its body can
+-- keep is called row by row, which costs some microseconds each. These become part of their query.
 
--- Up to when a session is judged: like everybody, but for half a second where its pod has said nothing
--- for two: that pod may have heard it and not written it yet (it writes every quarter of a second).
+-- Up to when a session is judged: like all others, but half a second less if its pod has recorded nothing for
+-- two seconds. That pod may have heard the session and not written it yet (it writes every quarter of a
+-- second).
 create function status_as_of(observed_at timestamptz, pod_seen_at timestamptz) returns timestamptz
     language sql stable as $$
     select case when pod_seen_at < observed_at - interval '2 seconds'
                 then observed_at - interval '500 milliseconds' else observed_at end
 $$;
 
--- Up to when a session counts as heard: one that is vouched for by whatever its pod says. A pod that has
--- fallen silent heard it then or shortly before, so a loss is found by its window later, and never too soon.
+-- Up to when a session counts as heard. A vouched session counts as heard at its pod's `seen_at`. A pod that
+-- has fallen silent heard the session then or shortly before, so a loss is found later by at most its window,
+-- and never too soon.
 create function heard_at(last_heartbeat_at timestamptz, vouched boolean, pod_seen_at timestamptz) returns timestamptz
     language sql stable as $$
     select case when vouched then greatest(last_heartbeat_at, pod_seen_at) else last_heartbeat_at end
 $$;
 
--- When a session was heard last, as far as that is proven.
+-- When a session was last heard, as far as that is proven.
 create function proven_heard_at(
     last_heartbeat_at timestamptz, vouched boolean, pod_seen_at timestamptz, pod_vouch_window interval
 ) returns timestamptz
@@ -208,7 +208,7 @@ create function proven_heard_at(
     select case when vouched then greatest(last_heartbeat_at, pod_seen_at - pod_vouch_window) else last_heartbeat_at end
 $$;
 
--- A satellite's threshold: its own, or the default where it has none.
+-- A satellite's threshold: its own, or the default if it has none.
 create function threshold_of(own_threshold_ms bigint, default_threshold_ms bigint) returns interval
     language sql immutable as $$
     select interval '1 millisecond' * (case when own_threshold_ms > 0 then own_threshold_ms else default_threshold_ms end)
@@ -229,7 +229,7 @@ create function online_until(
     end
 $$;
 
--- How each satellite stands now, and by which moment its status is judged: what every read shows.
+-- Each satellite's present state, and the moment at which its status is judged: the source of every read.
 create view satellites_now with (security_invoker = true) as
     select s.id, s.name, s.region, s.tags, s.capabilities, s.version, s.offline_threshold_ms, s.created_at,
            c.last_event, heard_at(c.last_heartbeat_at, c.vouched, p.seen_at) as heard_at,

@@ -1,8 +1,8 @@
--- Retention: whole partitions go, oldest first, and what they folded to stays.
+-- Retention: whole partitions are dropped, oldest first, and what they folded to stays.
 select set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
--- What the log at and below the horizon folded to: of each satellite its newest dropped transition,
--- as it was. With it, state at any position from the horizon on is exact.
+-- What the log at and below the horizon folded to: the newest dropped transition of each satellite, unchanged.
+-- With it, the state at any position from the horizon on is exact.
 create table transitions_at_horizon (
     like entity_transitions,
     constraint one_transition_a_satellite_at_the_horizon primary key (entity_id)
@@ -10,8 +10,8 @@ create table transitions_at_horizon (
 
 grant select on transitions_at_horizon to groundstation_service;
 
--- The log and what it rests on: what the newest transition of a satellite was, at any position from
--- the horizon on, is answered from here.
+-- The log and the transitions at the horizon. They answer which transition of a satellite was the newest at any
+-- position from the horizon on.
 create view remembered_transitions with (security_invoker = true) as
     select * from entity_transitions
     union all
@@ -19,9 +19,9 @@ create view remembered_transitions with (security_invoker = true) as
 
 grant select on remembered_transitions to groundstation_service;
 
--- The partitions there are, oldest first, and what keeps each one (null: nothing does).
--- Positions have no gap, so a partition with something behind it is full, and recorded_at never goes
--- back along positions, so its last row is its youngest.
+-- All partitions, oldest first, and what keeps each one (null: nothing does). Positions have no gap, so a
+-- partition with a position after it is full. `recorded_at` never goes back along positions, so its last row is
+-- its youngest.
 create function kept_transition_partitions(older_than interval)
     returns table (first_position bigint, last_position bigint, last_recorded_at timestamptz, obstacle text)
     language sql stable set search_path from current as $$
@@ -47,16 +47,16 @@ $$;
 revoke all on function kept_transition_partitions(interval) from public;
 grant execute on function kept_transition_partitions(interval) to groundstation_service;
 
--- Drops the partition that starts at `first`, if it is the oldest there is and nothing keeps it.
--- Runs as the owner, because the service owns nothing; hence it believes its caller nothing and
--- looks again, at every row: what pods write themselves (the relay's position, rows of their own) lets
--- nothing go that is young or was never whole. The span has a floor: whoever lost the answer to an append
--- looks its change up in the log, and must find it.
+-- Drops the partition that starts at `first`, if it is the oldest one and nothing keeps it. It runs as the
+-- owner, because the service owns nothing. So it trusts its caller with nothing and checks again, at every row:
+-- data that pods write themselves (the relay's position, rows of their own) lets no row go that is young, and
+-- no partition that was never whole. The span has a floor: a pod that lost the answer to an append looks its
+-- change up in the log, and must find it.
 --
--- The last step takes the one lock that stops appends and reads. It waits for it no longer than
--- `lock_timeout`, since whoever comes after waits behind it; the slow part, reading the partition
--- once, comes before. A detach that stops nobody (CONCURRENTLY) cannot be had in a function, only
--- by an owner's own connection, which pods are not to have.
+-- The last step takes the only lock that stops appends and reads. It waits for the lock no longer than
+-- `lock_timeout`, since all later ones wait behind it. The slow part, reading the partition once, comes before.
+-- A detach that stops no one (CONCURRENTLY) is not possible in a function, only over an owner's own connection,
+-- which pods must not have.
 create function drop_transition_partition(first bigint, older_than interval) returns void
     language plpgsql security definer set search_path from current set lock_timeout = '300ms' as $$
 declare
@@ -92,7 +92,7 @@ begin
                         oldest.last_position, whole.number, oldest.last_position - first + 1
             using errcode = 'restrict_violation';
     end if;
-    -- Not "younger than": whatever cannot be compared stays.
+    -- Not "younger than": a value that cannot be compared stays.
     if not coalesce(whole.latest < whole.kept_from, false) then
         raise exception 'positions % to % are kept: a transition in it is not old enough', first,
                         oldest.last_position

@@ -1,4 +1,4 @@
--- Evidence against tampering: what was sealed stays as it was, or is found out.
+-- Evidence against tampering: what was sealed stays as it was, or the change is found.
 select set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
 -- Each seal covers the next transitions in position order and holds a hash of the seal before it and of
@@ -27,7 +27,7 @@ create trigger seals_are_never_changed before update or delete on log_seals
 create trigger seals_are_never_truncated before truncate on log_seals
     for each statement execute function reject_change();
 
--- A seal follows on the one before and covers what is there: one beyond the head would end all sealing.
+-- A seal follows on the one before and covers existing transitions: one beyond the head would end all sealing.
 create function check_that_a_seal_follows() returns trigger
     language plpgsql set search_path from current as $$
 declare
@@ -49,10 +49,10 @@ $$;
 create trigger a_seal_follows before insert on log_seals
     for each row execute function check_that_a_seal_follows();
 
--- What was done to the registry comes under seals of its own, each over up to a thousand changes, in the
--- order of their numbers, which are given out under the log's lock. A seal holds the digest of each
--- (`src/log/seal/registry.rs`), so that the one that was changed, dropped or added later is found, and not
--- only that one was. Numbers have gaps: a change that failed has used one.
+-- The history of the registry has seals of its own, each over up to a thousand changes, in the order of their
+-- numbers, which are given out under the log's lock. A seal holds the digest of each change
+-- (`src/log/seal/registry.rs`), so that an audit names the very change that was altered, dropped or added
+-- later. Numbers have gaps: a change that failed has used one.
 create table registry_seals (
     number        bigint      not null,
     changes       bigint[]    not null,

@@ -1,4 +1,4 @@
-//! Programs that talk to a pod: an agent, a fleet of them, the administration API.
+//! Programs that talk to a pod: an agent, a fleet of agents, a client of the API.
 
 pub mod agent;
 pub(crate) mod client;

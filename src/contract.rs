@@ -1,4 +1,5 @@
-//! What outsiders rely on: the JSON of states, transitions and messages, the triggers, the schemas of events.
+//! The contract with outsiders: the JSON of states, transitions and messages, the triggers, the
+//! schemas of events.
 
 pub mod event_schemas;
 pub(crate) mod triggers;

@@ -1,9 +1,9 @@
 //! `groundstation dev`: everything on one machine, to see that it works.
 //!
-//! A private Postgres and nats-server under `.groundstation/` ([`stores`]), migrations, one pod, and
-//! a dozen demonstration satellites over real WebSockets that leave, drop out and fall silent now
-//! and then. The terminal shows who is online and the edges as they arrive on NATS. Ctrl-C leaves
-//! no process behind and the data in place.
+//! It runs a private Postgres and nats-server under `.groundstation/` ([`stores`]), migrations, one
+//! pod, and a dozen demonstration satellites over real WebSockets. Now and then they leave, drop
+//! the connection or fall silent. The terminal shows which are online, and the edges as they arrive
+//! on NATS. Ctrl-C leaves no process behind and keeps the data.
 
 use std::fs::OpenOptions;
 use std::net::SocketAddr;
@@ -36,7 +36,7 @@ mod view;
 use stores::{Nats, Postgres};
 use tools::Tools;
 
-/// Where everything private lies.
+/// The folder of all private data.
 const FOLDER: &str = ".groundstation";
 
 /// The database's name.
@@ -58,20 +58,20 @@ const SATELLITES: [(&str, &str); 12] = [
     ("sydney-1", "ap-south"),
 ];
 
-/// The demonstration lives faster than the field, so that silence shows within seconds.
+/// The demonstration is faster than the field, so that silence shows within seconds.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 const OFFLINE_THRESHOLD: &str = "4s";
 
 /// How long a satellite of the demonstration is silent: longer than the threshold.
 const SILENCE: Duration = Duration::from_secs(9);
 
-/// How long one stays away after a goodbye.
+/// How long a satellite stays away after it leaves.
 const AWAY: Duration = Duration::from_secs(6);
 
-/// How often one of them does something.
+/// How often one satellite gets an order.
 const PACE: Duration = Duration::from_millis(2_500);
 
-/// What `groundstation dev` takes.
+/// The options of `groundstation dev`.
 #[derive(Args)]
 pub struct DevArgs {
     /// Forget all earlier data and start over
@@ -105,7 +105,8 @@ struct Member {
     token: String,
 }
 
-/// Runs `groundstation dev` until Ctrl-C. Blocking: starts and stops the stores around a runtime.
+/// Runs `groundstation dev` until Ctrl-C. It blocks: it starts and stops the stores around a
+/// runtime.
 pub fn run(args: &DevArgs) -> anyhow::Result<()> {
     let here = std::env::current_dir().context("cannot tell the current folder")?;
     let folder = here.join(FOLDER);
@@ -156,7 +157,7 @@ fn create_database(postgres: &Postgres) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The pod's settings, by the same way as `serve` gets them.
+/// The pod's settings, parsed as `serve` parses them.
 fn config(
     args: &DevArgs,
     postgres: &Postgres,
@@ -182,7 +183,7 @@ fn config(
         ("--heartbeat-interval", interval.as_str()),
         ("--offline-threshold", OFFLINE_THRESHOLD),
         ("--sweep-interval", "500ms"),
-        // Nobody sends satellites here but the demonstration itself.
+        // No other satellites connect here.
         ("--drain-delay", "0s"),
         ("--drain-spread", "1s"),
     ];
@@ -190,7 +191,7 @@ fn config(
     Serve::try_parse_from(arguments)?.args.check()
 }
 
-/// The address asked for, or a free port beside it when somebody has it.
+/// The requested address, or a free port on its host if it is in use.
 fn free_address(asked: SocketAddr) -> anyhow::Result<SocketAddr> {
     match std::net::TcpListener::bind(asked) {
         Ok(_) => Ok(asked),
@@ -206,7 +207,7 @@ impl Demonstration {
         folder.join("demonstration.json")
     }
 
-    /// What an earlier run left, or a new one without satellites.
+    /// The data of an earlier run, or new data without satellites.
     fn load(folder: &Path) -> anyhow::Result<Demonstration> {
         match std::fs::read(Demonstration::path(folder)) {
             Ok(json) => serde_json::from_slice(&json)
@@ -218,7 +219,7 @@ impl Demonstration {
         }
     }
 
-    /// Keeps it for the next run, readable by nobody else.
+    /// Keeps the data for the next run; only the owner can read it.
     fn save(&self, folder: &Path) -> anyhow::Result<()> {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
@@ -254,7 +255,7 @@ async fn demonstrate(
     let nats = config.nats.clone();
     let pod = tokio::spawn(pod::run(config, stop.clone().cancelled_owned(), move |address| {
         if listening.send(address).is_err() {
-            tracing::debug!("nobody waits for the address any more");
+            tracing::debug!("the address is no longer needed");
         }
     }));
     let Ok(address) = address.await else {
@@ -288,8 +289,8 @@ async fn demonstrate(
         () = interrupted => Ok(()),
         () = over => Ok(()),
     };
-    // The pod first: a draining pod makes no edge of its goodbyes, so the satellites are taken over
-    // when they come back.
+    // The pod stops first. A draining pod makes no edges of its goodbyes, so the satellites are
+    // taken over when they come back.
     stop.cancel();
     let drained = pod.await?;
     drop(orders);
@@ -322,12 +323,12 @@ fn launch(
     orders
 }
 
-/// Makes one of them do something every now and then, for ever.
+/// Gives one satellite an order now and then, for ever.
 async fn act(orders: &[mpsc::Sender<Order>]) {
     let kinds = [Order::FallSilent(SILENCE), Order::Leave(AWAY), Order::Drop];
     for kind in kinds.iter().cycle() {
         tokio::time::sleep(PACE).await;
-        // One that has not carried out its last order yet keeps it.
+        // A satellite that has not carried out its last order keeps that one.
         if let Some(order) = fastrand::choice(orders)
             && order.try_send(*kind).is_err()
         {

@@ -1,4 +1,5 @@
-//! The rules, pure: what an edge changes, who is online, who flaps, when losses are held.
+//! The rules, pure: what a signal changes, which satellites are online, which flap, when losses are
+//! held.
 //!
 //! Nothing here waits, reads or writes; time comes in as an argument.
 

@@ -1,5 +1,5 @@
-//! Groundstation knows, for a fleet of remote agents ("satellites"), who is connected, who left and
-//! who went silent, and can prove it.
+//! Groundstation knows which of a fleet of remote agents ("satellites") are connected, which left
+//! and which went silent, and can prove it.
 //!
 //! ```text
 //! satellites → gateway ──┐                        ┌→ satellite_connections → reads (HTTP, NATS)
@@ -7,8 +7,8 @@
 //! time       → monitor ──┘  (one Postgres commit) └→ relay → JetStream → automation engine
 //! ```
 //!
-//! The left side writes, the right side reads; they meet only in the table. Nobody publishes from
-//! the request path. Edges flow one way. [`pod`] puts the parts together; [`domain::lifecycle`] and
+//! The left side writes, the right side reads; they meet only in the table. No request publishes
+//! anything itself. Edges flow one way. [`pod`] puts the parts together; [`domain::lifecycle`] and
 //! [`domain::liveness`] hold every rule and touch nothing.
 
 #[global_allocator]

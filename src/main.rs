@@ -1,7 +1,7 @@
 //! The command line, nothing else.
 
 fn main() -> std::process::ExitCode {
-    // Reads FAILPOINTS in a build for fault tests; nothing in any other.
+    // A build for fault tests reads FAILPOINTS; other builds do not.
     #[cfg(feature = "failpoints")]
     let _failpoints = fail::FailScenario::setup();
     groundstation::cli::main()

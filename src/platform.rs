@@ -1,5 +1,5 @@
-//! What the program stands on, and knows nothing of satellites: the ways to Postgres and NATS, migrations,
-//! metrics, traces, logging, health, tokens, units.
+//! The ground the program stands on, without knowledge of satellites: connections to Postgres and
+//! NATS, migrations, metrics, traces, logging, health, tokens, units.
 
 pub mod batch_loader;
 pub(crate) mod client_tls;

@@ -1,7 +1,8 @@
 //! One pod: its settings, its parts put together, and its drain.
 //!
-//! [`Stores`] and [`Doors`] are opened first: what is missing is told before anything runs. [`Pod`] is what
-//! the parts share; it builds and spawns them. [`Running`](running::Running) waits, and ends them.
+//! [`Stores`] and [`Doors`] are opened first, so that an error comes before anything runs. [`Pod`]
+//! is what the parts share; it builds and spawns them. [`Running`](running::Running) waits, and
+//! ends them.
 
 pub mod config;
 mod doors;
@@ -20,7 +21,7 @@ use crate::pod::doors::Doors;
 use crate::pod::parts::Pod;
 use crate::pod::stores::Stores;
 
-/// Runs a pod until `shutdown` resolves, then drains it. `ready` is told the address it listens on.
+/// Runs a pod until `shutdown` resolves, then drains it. Calls `ready` with the listening address.
 pub async fn run(
     config: Config,
     shutdown: impl Future<Output = ()>,
@@ -43,7 +44,7 @@ pub async fn run(
     running.drain(drain).await
 }
 
-/// Tells operators that it is there, and what of its settings they may not have meant.
+/// Logs that the pod listens, and warns of settings that operators may not have meant.
 fn tell(config: &Config, address: SocketAddr, rights: &[String]) {
     info!(pod = %config.pod, %address, tls = config.door.tls.is_some(), "listening");
     if config.access.admin.is_empty() {

@@ -1,4 +1,4 @@
-//! The stream of transitions on NATS: bringing the log there, comparing both, playing it again.
+//! The stream of transitions on NATS: relay, audit, repair and replay.
 
 pub(crate) mod audit;
 pub(crate) mod checkpoint;

@@ -1,14 +1,15 @@
 #!/bin/sh
-# The Autobahn cases against the gateway's WebSocket layer, which an echo server (examples/echo.rs)
-# makes answer. Sections 1 to 7 and 10 under the limits of a pod; section 9, whose messages are as
-# large as 16 MiB, are sent back and come by the thousand, with those for writing and for rates raised. Sections 12 and 13 are about
-# compression, which is never negotiated. Reports are in target/conformance/.
+# The Autobahn cases against the gateway's WebSocket layer. An echo server (examples/echo.rs)
+# answers them. Sections 1 to 7 and 10 run under the limits of a pod. Section 9 runs with higher
+# limits for writing and for rates: its messages are as large as 16 MiB, are echoed, and come by the
+# thousand. Sections 12 and 13 are about compression, which is never negotiated. Reports are in
+# target/conformance/.
 set -eu
 cd "$(dirname "$0")/.."
 fail() { echo "conformance: $*" >&2; exit 1; }
 
 environment=.tools/conformance
-# One that was moved, or whose Python is gone, does not run.
+# An environment that was moved, or whose Python is gone, does not run.
 if ! "$environment/bin/kosoku" --help >/dev/null 2>&1; then
     python3 -m venv --clear "$environment" || fail "python3 with venv is missing"
     "$environment/bin/pip" install --quiet --require-hashes --requirement tools/conformance.txt ||
@@ -26,7 +27,7 @@ cases() {
         shift
     done
     shift
-    # An address of an earlier run must not be taken for this one's.
+    # The address of an earlier run must not be taken for this one's.
     rm -rf "$reports"
     mkdir -p "$reports"
     # shellcheck disable=SC2086

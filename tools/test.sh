@@ -1,6 +1,6 @@
 #!/bin/sh
-# All tests, part by part, and at the end how long each part took. `make test` calls it, after the lints.
-# A part that fails does not keep the others from running; it makes the whole fail.
+# All tests, part by part, and at the end the duration of each part. `make test` calls it. If a part
+# fails, the others still run, and the whole fails.
 set -u
 cargo=${CARGO:-cargo}
 status=0

@@ -1,7 +1,7 @@
-//! A satellite's side of the connection, as the agent of Checkstack 0.5 behaves: it connects,
+//! The satellite's side of the connection. It behaves as the agent of Checkstack 0.5: it connects,
 //! authenticates, sends heartbeats, and comes back for ever.
 //!
-//! Used by `groundstation agent` (one real satellite), `simulate` and `dev` (many).
+//! `groundstation agent` runs one real satellite, `simulate` and `dev` many.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -19,24 +19,24 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 use uuid::Uuid;
 
-/// How long opening a connection, and the answer to `authenticate`, may take.
+/// How long it may take to open a connection, and to get the answer to `authenticate`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The first pause before coming back, doubled each time up to the longest.
+/// The first pause before a reconnect. It doubles each time, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
-/// The longest pause before coming back of an agent in the field.
+/// The longest pause before a reconnect of an agent in the field.
 pub const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// How far a pause may be off either way, as a part of it.
 const JITTER: f64 = 0.25;
 
-/// What a heartbeat has room for.
+/// The buffer's size, which is enough for a heartbeat.
 const BUFFER_BYTES: usize = 4 * 1024;
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// Who a satellite is and where it connects.
+/// A satellite's credentials, and the address to which it connects.
 #[derive(Clone)]
 pub struct Identity {
     /// `ws://…/api/ws/satellite` or `wss://…`.
@@ -47,40 +47,40 @@ pub struct Identity {
     pub token: SecretString,
     /// How often it sends a heartbeat.
     pub heartbeat_interval: Duration,
-    /// The longest pause before it comes back: [`LONGEST_PAUSE`], or less where thresholds are
-    /// shorter than in the field.
+    /// The longest pause before a reconnect: [`LONGEST_PAUSE`], or less if thresholds are shorter
+    /// than in the field.
     pub longest_pause: Duration,
-    /// What it says it can do.
+    /// The capabilities that it announces.
     pub capabilities: Vec<String>,
-    /// The local address it connects from; the system's choice if `None`.
+    /// The local address from which it connects; the system's choice if `None`.
     pub from: Option<IpAddr>,
 }
 
-/// What a satellite is told to do, for demonstrations and simulations.
+/// What a satellite is ordered to do, in demonstrations and simulations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// Say goodbye and stay away this long.
+    /// Close the connection and stay away this long.
     Leave(Duration),
-    /// Break the connection without a goodbye and come back as usual.
+    /// Break the connection without closing it and reconnect as usual.
     Drop,
-    /// Keep the connection and say nothing for this long.
+    /// Keep the connection and send nothing for this long.
     FallSilent(Duration),
 }
 
-/// What happened to a satellite, as it saw it.
+/// What happened to a satellite, from its own point of view.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Happening {
-    /// It was let in, this long after it began to connect.
+    /// The pod authenticated it, this long after it began to connect.
     Authenticated(Duration),
-    /// It was not let in.
+    /// The pod refused it.
     Refused(String),
-    /// It was told that its session is over.
+    /// The pod sent a `shutdown`.
     Shutdown(String),
     /// It sent a heartbeat.
     Heartbeat,
     /// The connection could not be opened, or ended.
     Disconnected(String),
-    /// It comes back after this.
+    /// It reconnects after this.
     Pausing(Duration),
 }
 
@@ -91,8 +91,8 @@ pub fn backoff(n: u32, longest: Duration, chance: f64) -> Duration {
     doubled.mul_f64(1.0 + JITTER * (2.0 * chance.clamp(0.0, 1.0) - 1.0))
 }
 
-/// Lives a satellite's life until the task is dropped, or `orders` is closed: then it says goodbye
-/// and returns. `tell` hears everything and must not block.
+/// Runs a satellite until the task is dropped, or `orders` is closed: then it closes its connection
+/// and returns. `tell` receives everything that happens and must not block.
 pub async fn run(
     identity: Identity,
     mut orders: mpsc::Receiver<Order>,
@@ -115,7 +115,7 @@ pub async fn run(
         loop {
             tokio::select! {
                 () = sleep_until(until) => break,
-                // Away already: an order has nothing to act on.
+                // It is away already: an order does not apply.
                 order = orders.recv() => if order.is_none() { return },
             }
         }
@@ -178,7 +178,7 @@ async fn connect(identity: &Identity) -> Result<Socket, String> {
     connected.map(|(socket, _)| socket).map_err(|error| error.to_string())
 }
 
-/// A TCP connection to a URL's host, from this local address.
+/// Opens a TCP connection to a URL's host from this local address.
 async fn open(url: &str, from: IpAddr) -> io::Result<TcpStream> {
     let invalid = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, why);
     let uri: ureq::http::Uri = url.parse().map_err(|_| invalid("not a URL"))?;
@@ -202,7 +202,7 @@ struct Connection<'a, T: FnMut(Happening)> {
     tell: &'a mut T,
 }
 
-/// A connection's end; the error is the reason of a broken one.
+/// The end of a connection; the error is the reason of a broken one.
 type End = Result<Ended, String>;
 
 impl<T: FnMut(Happening)> Connection<'_, T> {
@@ -231,7 +231,7 @@ impl<T: FnMut(Happening)> Connection<'_, T> {
         let started = Instant::now();
         let every = self.identity.heartbeat_interval;
         let mut heartbeats = interval_at(started + every, every);
-        // Like a timer in the field: what was missed is not caught up with.
+        // Like a timer in the field: it does not catch up on missed heartbeats.
         heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut silent_until = started;
         loop {
@@ -283,7 +283,7 @@ impl<T: FnMut(Happening)> Connection<'_, T> {
         }
     }
 
-    /// The next message; an error once the connection is over.
+    /// The next message; an error once the connection has ended.
     async fn hear(&mut self) -> Result<Value, String> {
         loop {
             match self.socket.next().await {
@@ -303,7 +303,7 @@ impl<T: FnMut(Happening)> Connection<'_, T> {
         }
     }
 
-    /// Says goodbye; the other side gets a moment to answer.
+    /// Closes the connection. The other side gets a moment to answer.
     async fn close(&mut self, code: CloseCode) -> End {
         let frame = CloseFrame { code, reason: "".into() };
         let goodbye = async {

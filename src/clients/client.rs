@@ -16,10 +16,10 @@ use crate::contract::wire::{SatelliteJson, TransitionJson};
 /// How long a call may take.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How long a live stream may say nothing at all, not even a comment, before it counts as dead.
+/// How long a live stream may be silent, without even a comment, before it counts as dead.
 const SILENCE: Duration = Duration::from_secs(45);
 
-/// How long a pod may take to say whether it is ready.
+/// How long a pod may take to answer whether it is ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A pod's API and a token for it.
@@ -30,7 +30,7 @@ pub struct Client {
     token: SecretString,
 }
 
-/// What a registration, or a new token, answers.
+/// The answer to a registration, or to a request for a new token.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Created {
     /// The satellite.
@@ -54,17 +54,17 @@ pub struct Create<'a> {
     pub offline_threshold_ms: Option<i64>,
 }
 
-/// What a registration with a key answers.
+/// The answer to a registration with an idempotency key.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Registered {
     /// The satellite.
     pub satellite: SatelliteJson,
-    /// Its token, shown this once; none where the registration was repeated.
+    /// Its token, shown this once; none if the registration was repeated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
 }
 
-/// What is to change of a satellite; what is absent stays as it is.
+/// The changes to a satellite. An absent field stays as it is.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Update {
@@ -74,7 +74,7 @@ pub struct Update {
     /// Another region.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,
-    /// All of its tags.
+    /// All its new tags.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tags: Option<BTreeMap<String, String>>,
     /// Another offline threshold of its own, or none.
@@ -92,10 +92,10 @@ pub struct Transitions {
     pub next_after: i64,
 }
 
-/// What a satellite is to check.
+/// A satellite's assignments.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Assignments {
-    /// The change that made them.
+    /// The number of the change that made them.
     pub version: i64,
     /// All of them.
     pub assignments: Vec<serde_json::Value>,
@@ -115,11 +115,11 @@ struct Problem {
     detail: String,
 }
 
-/// A pod's answer that is not what was asked for.
+/// A pod's answer that reports a problem.
 #[derive(Debug, Error)]
 #[error("{title} ({status}): {detail}")]
 pub struct Refused {
-    /// What kind of problem.
+    /// The kind of problem.
     pub title: String,
     /// The answer's status.
     pub status: u16,
@@ -127,18 +127,16 @@ pub struct Refused {
     pub detail: String,
 }
 
-/// Asks a pod whether it is ready; its report, or an error that carries it.
+/// Asks a pod whether it is ready. Returns its report, or an error that carries it.
 pub fn ready(base: &str) -> anyhow::Result<String> {
     match ask_ready(base)? {
         (200, report) => Ok(report),
-        (404, _) => {
-            Err(anyhow!("not told at {base}: ask where GROUNDSTATION_OPS_LISTEN of the pod says"))
-        }
+        (404, _) => Err(anyhow!("no /readyz at {base}: ask at the pod's GROUNDSTATION_OPS_LISTEN")),
         (_, report) => Err(anyhow!("not ready: {report}")),
     }
 }
 
-/// What a pod says of itself, ready or not; none where it says that elsewhere.
+/// A pod's report, ready or not; none if the pod serves it elsewhere.
 pub fn report(base: &str) -> anyhow::Result<Option<serde_json::Value>> {
     let (status, report) = ask_ready(base)?;
     if status == 404 {
@@ -188,7 +186,7 @@ impl Client {
         self.read(request.send_json(create))
     }
 
-    /// Changes what the registry says of a satellite.
+    /// Changes a satellite in the registry.
     pub fn update(&self, id: Uuid, update: &Update) -> anyhow::Result<SatelliteJson> {
         let request = self.agent.patch(format!("{}/v1/satellites/{id}", self.base));
         self.read(request.header("authorization", self.bearer()).send_json(update))
@@ -208,13 +206,13 @@ impl Client {
         self.read(request.header("authorization", self.bearer()).call())
     }
 
-    /// What a route answers, whatever it is.
+    /// A route's answer as it is.
     pub fn any(&self, path: &str) -> anyhow::Result<serde_json::Value> {
         let request = self.agent.get(format!("{}{path}", self.base));
         self.read(request.header("authorization", self.bearer()).call())
     }
 
-    /// Opens the live stream behind a position, or at the present.
+    /// Opens the live stream after a position, or at the present.
     pub fn stream(&self, after: Option<i64>) -> anyhow::Result<impl Read + use<>> {
         let request = self.agent.get(format!("{}/v1/transitions/stream", self.base));
         let request = request.header("authorization", self.bearer());
@@ -261,19 +259,19 @@ impl Client {
         self.answer(request.header("authorization", self.bearer()).call()).map(drop)
     }
 
-    /// Replaces a satellite's token: the old one is void.
+    /// Replaces a satellite's token: the old one becomes void.
     pub fn rotate_token(&self, id: Uuid) -> anyhow::Result<Created> {
         let request = self.agent.post(format!("{}/v1/satellites/{id}/token", self.base));
         self.read(request.header("authorization", self.bearer()).send_empty())
     }
 
-    /// What a satellite is to check.
+    /// A satellite's assignments.
     pub fn assignments(&self, id: Uuid) -> anyhow::Result<Assignments> {
         let request = self.agent.get(format!("{}/v1/satellites/{id}/assignments", self.base));
         self.read(request.header("authorization", self.bearer()).call())
     }
 
-    /// Replaces what a satellite is to check.
+    /// Replaces a satellite's assignments.
     pub fn assign(&self, id: Uuid, list: &serde_json::Value) -> anyhow::Result<Assignments> {
         let request = self.agent.put(format!("{}/v1/satellites/{id}/assignments", self.base));
         self.read(request.header("authorization", self.bearer()).send_json(list))
@@ -305,7 +303,7 @@ impl Client {
         let problem = answer.body_mut().read_json::<Problem>();
         let (title, detail) = match problem {
             Ok(problem) => (problem.title, problem.detail),
-            Err(_) => (self.base.clone(), "no word of why".to_owned()),
+            Err(_) => (self.base.clone(), "it gave no reason".to_owned()),
         };
         Err(Refused { title, status, detail }.into())
     }

@@ -1,5 +1,5 @@
-//! Many real satellites in one process: registered over the API, connected over WebSockets, and
-//! now and then leaving, dropping out or falling silent.
+//! Many real satellites in one process: registered over the API and connected over WebSockets. Now
+//! and then they leave, drop the connection or fall silent.
 
 use std::io::{IsTerminal, Write};
 use std::net::IpAddr;
@@ -23,17 +23,17 @@ mod tally;
 use tally::Tally;
 pub use tally::{Counts, Summary, Waits};
 
-/// Where simulated satellites are.
+/// The regions of simulated satellites.
 const REGIONS: [&str; 4] = ["eu-west", "us-east", "ap-south", "sa-east"];
 
-/// Registrations and removals under way at once.
+/// Registrations and removals in flight at once.
 const CALLS_AT_ONCE: usize = 8;
 
-/// How often progress is told: on a terminal, and elsewhere.
+/// How often progress is reported: on a terminal, and elsewhere.
 const TERMINAL_PROGRESS: Duration = Duration::from_secs(1);
 const PLAIN_PROGRESS: Duration = Duration::from_secs(10);
 
-/// How long satellites may take to say goodbye at the end.
+/// How long satellites may take to close their connections at the end.
 const GOODBYE: Duration = Duration::from_secs(10);
 
 /// What to simulate.
@@ -41,11 +41,11 @@ const GOODBYE: Duration = Duration::from_secs(10);
 pub struct Plan {
     /// How many satellites.
     pub satellites: usize,
-    /// What each one's name begins with.
+    /// The prefix of each one's name.
     pub prefix: String,
     /// How often each one flaps, on average, per minute; 0 for never.
     pub flaps_per_minute: f64,
-    /// How long a satellite that falls silent stays so.
+    /// How long a satellite that falls silent stays silent.
     pub silence: Duration,
     /// How often each one sends a heartbeat.
     pub heartbeat_interval: Duration,
@@ -53,10 +53,10 @@ pub struct Plan {
     pub connects_per_second: f64,
     /// Satellites that connect for the first time at once, at most.
     pub connects_at_once: usize,
-    /// The local addresses they connect from, in turn; the system's choice if there is none. From
-    /// one address some 28,000 connections can be made to one pod.
+    /// The local addresses from which they connect, in turn; the system's choice if there is none.
+    /// About 28,000 connections to one pod are possible from one address.
     pub from: Vec<IpAddr>,
-    /// How long; for ever if `None`.
+    /// How long to simulate; for ever if `None`.
     pub duration: Option<Duration>,
     /// Whether the satellites stay registered afterwards.
     pub keep: bool,
@@ -109,7 +109,7 @@ async fn remove(client: &Client, ids: Vec<Uuid>) -> anyhow::Result<()> {
     in_parallel(ids, move |id| client.remove(id)).await.map(drop)
 }
 
-/// Makes blocking calls, a few at once, and collects what they return.
+/// Makes blocking calls, a few at once, and collects their results.
 async fn in_parallel<T, R>(
     items: Vec<T>,
     call: impl Fn(T) -> anyhow::Result<R> + Clone + Send + 'static,
@@ -131,7 +131,7 @@ where
     Ok(all)
 }
 
-/// Connects the satellites one after another, lets them flap, and brings them down at the end.
+/// Connects the satellites one after another, lets them flap, and disconnects them at the end.
 async fn fly(
     websocket: &str,
     plan: &Plan,
@@ -167,7 +167,7 @@ async fn fly(
         let (tally, mut online) = (tally.clone(), false);
         flight.spawn(agent::run(identity, told, move |happening| {
             tally.note(&mut online, &happening);
-            // The first thing that happens ends its first try.
+            // The first event ends its first attempt.
             drop(place.take());
         }));
     }
@@ -188,7 +188,7 @@ async fn fly(
     timeout(GOODBYE, landed).await.context("some satellites did not say goodbye in time")
 }
 
-/// Gives orders at random moments, as many as the plan says on average.
+/// Gives orders at random moments, on average as many as planned.
 async fn flap(plan: &Plan, orders: &[mpsc::Sender<Order>], tally: &Tally) {
     let per_second = plan.flaps_per_minute / 60.0 * orders.len() as f64;
     if per_second <= 0.0 || orders.is_empty() {
@@ -204,14 +204,14 @@ async fn flap(plan: &Plan, orders: &[mpsc::Sender<Order>], tally: &Tally) {
             1 => Order::Drop,
             _ => Order::FallSilent(plan.silence),
         };
-        // One that has an order already keeps it.
+        // A satellite with a pending order keeps that one.
         if orders[random.usize(..orders.len())].try_send(order).is_ok() {
             tally.ordered();
         }
     }
 }
 
-/// Tells progress for ever.
+/// Reports progress for ever.
 async fn report(tally: &Tally) {
     let terminal = std::io::stderr().is_terminal();
     let mut ticks = interval(if terminal { TERMINAL_PROGRESS } else { PLAIN_PROGRESS });
@@ -219,7 +219,7 @@ async fn report(tally: &Tally) {
         ticks.tick().await;
         let progress = tally.counts();
         let line = if terminal { format!("\r\x1b[2K{progress}") } else { format!("{progress}\n") };
-        // Nobody to tell: the simulation goes on all the same.
+        // Standard error is closed: the simulation goes on all the same.
         if std::io::stderr().write_all(line.as_bytes()).is_err() {
             return std::future::pending().await;
         }

@@ -1,6 +1,6 @@
 //! The triggers as they arrive on NATS, for people and for programs.
 //!
-//! An ordered consumer: after a reconnect it goes on where it was, without a gap.
+//! It uses an ordered consumer: after a reconnect it continues without a gap.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep};
 use crate::domain::lifecycle::Event;
 use crate::stream::tail::NAME;
 
-/// How long to wait for the stream: the first pod that relays makes it.
+/// How long to wait for the stream. The first pod that relays makes it.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// One trigger, as received.
@@ -25,15 +25,15 @@ const STREAM_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Seen {
     /// The trigger's id.
     pub subject: String,
-    /// Its transition's place in the log.
+    /// Its transition's position in the log.
     pub position: i64,
-    /// Its transition's place among those of its satellite.
+    /// Its transition's revision.
     pub revision: i64,
-    /// In which session.
+    /// Its transition's session.
     pub session: i64,
-    /// Why.
+    /// Its transition's reason.
     pub reason: String,
-    /// The change's identity.
+    /// The change id.
     pub change_id: String,
     /// When it happened.
     pub time: String,
@@ -41,7 +41,7 @@ pub struct Seen {
     pub body: Value,
 }
 
-/// Everything on the stream from now on.
+/// All triggers from now on.
 pub async fn triggers(
     client: async_nats::Client,
 ) -> anyhow::Result<impl Stream<Item = anyhow::Result<Seen>>> {
@@ -93,7 +93,7 @@ fn seen(message: &Message) -> Seen {
 }
 
 impl Seen {
-    /// One line for people; `colour` marks the event.
+    /// One line for people. `colour` marks the event.
     pub fn line(&self, colour: bool) -> String {
         let event = self.subject.strip_prefix("satellite.").unwrap_or(&self.subject);
         let code = match event.parse() {

@@ -1,8 +1,8 @@
 //! The JSON Schemas of the bodies on the stream, generated from the types that are sent.
 //!
-//! `schema/events/` holds them as files, one a subject; a test fails when these are stale, and
+//! `schema/events/` holds them as files, one a subject. A test fails when a file is stale;
 //! `make schemas` writes them. They are of draft 7, which AsyncAPI takes as it is. Fields may be
-//! added one day, so nothing forbids more of them.
+//! added one day, so no schema forbids further ones.
 
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use strum::IntoEnumIterator;
 use crate::contract::wire::{EdgeJson, RemovedJson};
 use crate::domain::lifecycle::{Event, REMOVED_SUBJECT, Trigger};
 
-/// The subject on which an event is told.
+/// The subject of an event's messages.
 pub fn subject(event: Event) -> &'static str {
     match event {
         Event::Connected => Trigger::Connected.id(),
@@ -21,7 +21,7 @@ pub fn subject(event: Event) -> &'static str {
     }
 }
 
-/// What an event means, in a sentence.
+/// The meaning of an event, in a sentence.
 pub fn description(event: Event) -> &'static str {
     match event {
         Event::Connected => {
@@ -50,7 +50,7 @@ pub fn payload(event: Event) -> Value {
 /// The files of `schema/events/`: each one's name and text.
 pub fn files() -> impl Iterator<Item = (String, String)> {
     Event::iter().map(|event| {
-        // The alternate form of a `Value` is indented.
+        // The alternate format of a `Value` is indented.
         (format!("{}.json", subject(event)), format!("{:#}\n", payload(event)))
     })
 }

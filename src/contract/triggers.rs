@@ -1,4 +1,4 @@
-//! The catalogue of triggers, as an editor of automations needs it.
+//! The catalogue of triggers, for an editor of automations.
 
 use std::sync::LazyLock;
 
@@ -9,38 +9,38 @@ use strum::IntoEnumIterator;
 use crate::contract::event_schemas;
 use crate::domain::lifecycle::{Event, Trigger};
 
-/// Where an editor files them all.
+/// The editor's category for all of them.
 const CATEGORY: &str = "Satellites";
 
-/// The field of a payload by which runs of an automation belong together.
+/// The field of a payload that groups runs of an automation.
 const CONTEXT_KEY: &str = "satelliteId";
 
 /// All triggers.
 #[derive(Debug, Serialize)]
 pub struct Catalogue {
-    /// One for each of [`Trigger`].
+    /// One for each [`Trigger`].
     pub triggers: Vec<TriggerJson>,
 }
 
-/// One of them.
+/// A trigger.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TriggerJson {
-    /// What to subscribe to: the subject on NATS.
+    /// The subject on NATS to subscribe to.
     pub id: &'static str,
     /// The edge that fires it.
     pub event: &'static str,
-    /// For people.
+    /// The name for people.
     pub display_name: &'static str,
-    /// For people, in a sentence.
+    /// The description for people, in a sentence.
     pub description: &'static str,
-    /// Where an editor files it.
+    /// The editor's category.
     pub category: &'static str,
     /// The name of an icon of the Lucide set.
     pub icon: &'static str,
     /// The JSON Schema (draft 7) of a message's body.
     pub payload_schema: Value,
-    /// The field of the payload by which runs belong together.
+    /// The field of the payload that groups runs.
     pub context_key: &'static str,
 }
 

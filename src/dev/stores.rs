@@ -1,10 +1,9 @@
 //! A private PostgreSQL and a private nats-server.
 //!
-//! Owns what lies in the folder given to `start`: data, configuration, log, password. Promises that
-//! both listen on 127.0.0.1 only, on a port of their own, that they are ready when `start` returns,
-//! that data outlives a restart, and that no server outlives this process, however it ends (see
-//! [`super::supervised`]). Must not touch servers that somebody else runs, and knows nothing of what
-//! is kept in them.
+//! It owns the folder given to `start`: data, configuration, log, password. Both servers listen on
+//! 127.0.0.1 only, on a port of their own, and are ready when `start` returns. Data outlives a
+//! restart. No server outlives this process, however it ends (see [`super::supervised`]). It does
+//! not touch other servers, and knows nothing of what is stored in its own.
 //!
 //! Blocking code: call it before the runtime starts or from a blocking thread.
 
@@ -24,20 +23,20 @@ use super::staging::{Place, Stage, remove_if_there};
 use super::supervised::{Launch, StartError, Supervised, await_predecessor};
 use super::tools::Tools;
 
-/// What the streams of a private server may reserve together. The server's own default is a part of the
-/// disk that is free, which says nothing here: streams reserve far more than they use.
+/// What the streams of a private server may reserve together. The server's own default is a part of
+/// the free disk, which is no measure here: streams reserve far more than they use.
 const MAX_FILE_STORE_BYTES: u64 = 1 << 40;
 
-/// Crash recovery may take this long; more hides a hang.
+/// Crash recovery may take this long. A longer limit would hide a hang.
 const START_LIMIT: Duration = Duration::from_secs(60);
-/// How long a start is tried again while a port or the memory of a killed server is still taken.
+/// How long a start is retried while a port or the memory of a killed server is still in use.
 const RETRY_LIMIT: Duration = Duration::from_secs(15);
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
-/// What the servers' logs say when a start is worth another try.
+/// Texts in the servers' logs after which a retry of the start can help.
 const PASSING: [&str; 3] = ["ddress already in use", "is still in use", "in use by another"];
 const SUPERUSER: &str = "postgres";
 
-/// A running PostgreSQL; dropping it stops it.
+/// A running PostgreSQL. Dropping it stops it.
 pub struct Postgres {
     process: Supervised,
     place: Place,
@@ -56,7 +55,7 @@ impl Postgres {
         Self::start_in(tools, dir, settings, &[])
     }
 
-    /// The same with variables of its own in the server's environment.
+    /// The same, with further variables in the server's environment.
     pub fn start_in(
         tools: &Tools,
         dir: &Path,
@@ -89,7 +88,7 @@ impl Postgres {
         self.port
     }
 
-    /// The folder of its data, which is PostgreSQL's own.
+    /// PostgreSQL's own data folder.
     pub fn data(&self) -> &Path {
         &self.place.data
     }
@@ -99,7 +98,7 @@ impl Postgres {
         self.process.pid()
     }
 
-    /// Stops it in order: sessions are ended, everything is on disk.
+    /// Stops it in order: sessions end, and everything is on disk.
     pub fn stop(&mut self) {
         self.process.stop();
     }
@@ -119,7 +118,7 @@ impl Postgres {
     }
 }
 
-/// A running nats-server with JetStream; dropping it stops it.
+/// A running nats-server with JetStream. Dropping it stops it.
 pub struct Nats {
     process: Supervised,
     program: PathBuf,
@@ -148,7 +147,7 @@ impl Nats {
         self.port
     }
 
-    /// Where it keeps its streams: for copies while it is stopped.
+    /// The folder of its streams: for copies while it is stopped.
     pub fn streams(&self) -> PathBuf {
         self.dir.join("jetstream")
     }
@@ -177,7 +176,7 @@ impl Nats {
     }
 }
 
-/// Removes `dir` and what was staged elsewhere for a Postgres in it or in a folder of it. Fails
+/// Removes `dir` and what was staged elsewhere for a Postgres in it or in one of its folders. Fails
 /// while a server still uses it.
 pub fn remove_all(dir: &Path) -> Result<()> {
     let Ok(entries) = dir.read_dir() else {
@@ -261,7 +260,7 @@ fn launch_nats(
     })
 }
 
-/// Lets the server choose its port unless one is given: it says which in a file of its own.
+/// Lets the server choose its port unless one is given. The server writes it to a file of its own.
 fn nats_configuration(dir: &Path, port: Option<u16>, more: &str) -> Result<String> {
     let port = port.map_or(-1, i32::from);
     let dir = dir.to_str().context("nats-server needs a folder whose name is UTF-8")?;
@@ -282,7 +281,7 @@ fn announced_port(dir: &Path, pid: u32) -> Option<u16> {
         dir.read_dir().ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let file = dir.join(names.find(|name| name.ends_with(&ending))?);
     let port = client_port(&fs::read_to_string(&file).ok()?)?;
-    // The server takes it away when it stops in order, which is not sure.
+    // The server removes it when it stops in order, which is not certain.
     fs::remove_file(file).ok()?;
     Some(port)
 }
@@ -292,7 +291,7 @@ fn client_port(ports: &str) -> Option<u16> {
     address.split_once('"')?.0.parse().ok()
 }
 
-/// Tries a start again while it fails for a reason that passes.
+/// Retries a start while it fails for a temporary reason.
 fn insist<T>(start: impl Fn() -> Result<T>) -> Result<T> {
     let begun = Instant::now();
     loop {
@@ -343,10 +342,10 @@ fn check_major(major: &str, tools: &Tools, dir: &Path) -> Result<()> {
     )
 }
 
-/// Makes the data folder, whole or not at all.
+/// Makes the data folder, completely or not at all.
 fn initdb(place: &Place, password: &str) -> Result<()> {
     let unfinished = place.folder_for_initdb()?;
-    // The pipe is the shell's own, so that the account may open it by name.
+    // The pipe belongs to the shell, so that the account may open it by name.
     let mut command = Command::new("/bin/sh");
     command.args(["-c", r#"cat | "$@" --pwfile=/dev/stdin"#, "initdb"]);
     command.arg(place.bin.join("initdb")).arg("-D").arg(&unfinished);

@@ -1,13 +1,13 @@
 //! One server process that never outlives this one.
 //!
-//! Owns the child process and its *lifeline*, a pipe. The program is started through `/bin/sh`, which
-//! leaves a *guard* behind and then becomes the program, so that the child's process id is the
-//! server's own. The guard reads the pipe. When the pipe closes, because the handle was stopped or
-//! dropped or because this process died in whatever way, the guard sends the server its stop signals,
+//! It owns the child process and its *lifeline*, a pipe. The program is started through `/bin/sh`,
+//! which leaves a *guard* behind and then becomes the program, so that the child's process id is
+//! the server's own. The guard reads the pipe. The pipe closes when the handle is stopped or
+//! dropped, or when this process dies in any way. Then the guard sends the server its stop signals,
 //! the last of them `KILL`. The server has its own process group: a Ctrl-C in the terminal reaches
-//! only this program, which then stops it in order.
+//! only this program, which then stops the server in order.
 //!
-//! Promises that nothing is left running. Knows nothing of Postgres or NATS.
+//! It leaves no process running, and knows nothing of Postgres or NATS.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -23,12 +23,13 @@ use anyhow::{Context, Result, bail};
 
 use super::staging::Account;
 
-/// Becomes the program named by its arguments, after leaving the guard behind.
+/// Starts the program named by its arguments, after leaving the guard behind.
 ///
-/// The guard is a grandchild, so that the server never has a child it does not know. A line on the
-/// pipe tells it that the server is gone already and its process id perhaps somebody else's. It
-/// ignores signals: when this process dies while the server is suspended, the kernel sends the
-/// orphaned group a HUP. A suspended server is woken, so that it can stop in order.
+/// The guard is a grandchild, so that the server never has an unknown child. A line on the pipe
+/// tells the guard that the server is gone already and that its process id may belong to another
+/// program. The guard ignores signals: when this process dies while the server is suspended, the
+/// kernel sends the orphaned group a HUP. A suspended server is woken, so that it can stop in
+/// order.
 const GUARD: &str = r#"
 signals=$1; shift
 ( {
@@ -51,30 +52,30 @@ exec "$@" </dev/null
 
 /// Longer than the guard takes for three signals.
 const STOP_LIMIT: Duration = Duration::from_secs(17);
-/// How long a server of an earlier run may take to go away.
+/// How long a server of an earlier run may take to end.
 const PREDECESSOR_LIMIT: Duration = Duration::from_secs(16);
 const POLL: Duration = Duration::from_millis(20);
-/// How much of a log's end is looked at when a start fails.
+/// How many of the log's last lines are shown when a start fails.
 const TAIL_LINES: usize = 12;
 
 /// How to start a server.
 #[derive(Clone, Debug)]
 pub(super) struct Launch {
-    /// What people call it.
+    /// The server's name in messages.
     pub name: &'static str,
     pub program: PathBuf,
     pub arguments: Vec<OsString>,
-    /// On top of this process' own.
+    /// Variables on top of this process' own.
     pub environment: Vec<(String, String)>,
-    /// Run as somebody else; only root can.
+    /// The account to run as, if not this process' own. Only root can choose one.
     pub account: Option<Account>,
-    /// The signals to stop it with, the gentlest first, five seconds after each.
+    /// The signals to stop it with, the gentlest first, with five seconds after each.
     pub signals: &'static str,
-    /// Where its output is appended.
+    /// The file to which its output is appended.
     pub log: PathBuf,
 }
 
-/// A running server; dropping it stops it.
+/// A running server. Dropping it stops it.
 #[derive(Debug)]
 pub(super) struct Supervised {
     launch: Launch,
@@ -108,7 +109,7 @@ impl Supervised {
         self.child.id()
     }
 
-    /// Asks `ready` until it answers; fails when the server exits first or takes too long.
+    /// Asks `ready` until it answers. Fails when the server exits first or takes too long.
     pub fn wait_until<T>(
         &mut self,
         limit: Duration,
@@ -135,10 +136,10 @@ impl Supervised {
     pub fn stop(&mut self) {
         match self.lifeline.take() {
             Some(mut lifeline) if self.has_exited() => {
-                // Fails only if the guard is gone as well.
+                // This fails only if the guard is gone as well.
                 lifeline.write_all(b"gone\n").ok();
             }
-            // Closing it sets the guard to work.
+            // Closing the lifeline starts the guard's work.
             lifeline => drop(lifeline),
         }
         let begun = Instant::now();
@@ -150,7 +151,7 @@ impl Supervised {
 
     /// Kills the server as a crash would.
     pub fn kill(&mut self) {
-        // Both fail only for a process that is no more.
+        // Both fail only if the process has ended.
         self.child.kill().and_then(|()| self.child.wait()).ok();
     }
 
@@ -194,10 +195,10 @@ impl fmt::Display for StartError {
     }
 }
 
-/// Waits until the server that wrote `pid_file` in an earlier run is gone, and takes the file away.
+/// Waits until the server that wrote `pid_file` in an earlier run is gone, and removes the file.
 ///
-/// A process id in a file says little: after a reboot it may be anybody's. It counts only while the
-/// process still runs `program`.
+/// A process id in a file says little: after a reboot it may belong to any process. It counts only
+/// while that process still runs `program`.
 pub(super) fn await_predecessor(pid_file: &Path, program: &str) -> Result<()> {
     let begun = Instant::now();
     while let Some(pid) = first_number(pid_file) {

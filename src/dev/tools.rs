@@ -1,8 +1,8 @@
 //! Finds the server programs that `dev` and the integration tests run: PostgreSQL and nats-server.
 //!
-//! Owns the search order and the version floors. First the environment, which is taken at its word
-//! or refused; then `PATH` and the usual folders; then `.tools/`, where `make tools` puts pinned
-//! copies. It only looks: it installs nothing and starts nothing but `--version`.
+//! It owns the search order and the version floors. The environment comes first; what it names is
+//! used or refused. Then come `PATH` and the usual folders, then `.tools/`, where `make tools` puts
+//! pinned copies. It only searches: it installs nothing and runs nothing but `--version`.
 
 use std::env;
 use std::fmt;
@@ -36,7 +36,7 @@ impl fmt::Display for Version {
 }
 
 impl Version {
-    /// Reads the version out of what `--version` prints, such as `postgres (PostgreSQL) 18beta1`.
+    /// Reads the version from the output of `--version`, such as `postgres (PostgreSQL) 18beta1`.
     fn parse(output: &str) -> Option<Self> {
         let number = |text: &str| -> Option<u32> {
             let end = text.find(|c: char| !c.is_ascii_digit());
@@ -57,14 +57,14 @@ impl Version {
 pub struct Tools {
     /// The folder that holds `initdb` and `postgres`.
     pub postgres_bin: PathBuf,
-    /// What `postgres --version` says.
+    /// The version in the output of `postgres --version`.
     pub postgres_version: Version,
     /// The nats-server executable.
     pub nats_server: PathBuf,
 }
 
 impl Tools {
-    /// Finds both servers, looking into `project_dir/.tools` last.
+    /// Finds both servers. `project_dir/.tools` comes last.
     pub fn find(project_dir: &Path) -> Result<Self> {
         let (postgres, postgres_version) = POSTGRES.find(project_dir)?;
         let (nats_server, _) = NATS.find(project_dir)?;
@@ -73,7 +73,7 @@ impl Tools {
     }
 }
 
-/// What is looked for, and where.
+/// A program to find, and where to look.
 struct Wanted {
     name: &'static str,
     floor: Version,
@@ -81,10 +81,11 @@ struct Wanted {
     /// Whether the variable names the program's folder instead of the program.
     variable_is_folder: bool,
     program: &'static str,
-    /// Has to lie beside the program.
+    /// A file that must lie beside the program.
     companion: &'static str,
     folders: &'static [&'static str],
-    /// Under `.tools`: as a virtual environment lays it out, and as `pip install --target` does.
+    /// Paths under `.tools`: as a virtual environment lays them out, and as `pip install --target`
+    /// does.
     pinned: [&'static str; 2],
 }
 

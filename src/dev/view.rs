@@ -1,6 +1,7 @@
-//! What `groundstation dev` shows: who is online, and the edges as they arrive on NATS.
+//! The display of `groundstation dev`: which satellites are online, and the edges as they arrive on
+//! NATS.
 //!
-//! On a terminal a screen that is drawn anew; elsewhere plain lines.
+//! A terminal gets a screen that is redrawn; other outputs get plain lines.
 
 use std::collections::VecDeque;
 use std::io::{IsTerminal, Write};
@@ -19,16 +20,16 @@ use crate::contract::wire::SatelliteJson;
 use crate::contract::word::Word;
 use crate::domain::lifecycle::Event;
 
-/// How often the fleet is asked for and the screen drawn.
+/// How often the fleet is read and the screen drawn.
 const REFRESH: Duration = Duration::from_millis(500);
 
-/// How often the fleet is told where there is no terminal.
+/// How often the fleet is printed without a terminal.
 const PLAIN_REFRESH: Duration = Duration::from_secs(10);
 
-/// Edges remembered: more than any screen has lines.
+/// Edges in memory: more than any screen has lines.
 const MAX_EDGES: usize = 200;
 
-/// Shows until it fails.
+/// Shows the fleet until it fails.
 pub async fn show(
     address: SocketAddr,
     client: Client,
@@ -68,7 +69,7 @@ pub async fn show(
     }
 }
 
-/// The terminal's other screen; leaving it brings the first one back as it was.
+/// The terminal's alternate screen. Leaving it restores the first one.
 struct Screen;
 
 impl Screen {
@@ -102,7 +103,7 @@ fn summary(fleet: &[SatelliteJson], received: u64) -> String {
     format!("{online} of {} online · {received} edges received", fleet.len())
 }
 
-/// The screen's lines, as many as the terminal has room for.
+/// The screen's lines, as many as fit on the terminal.
 fn screen(
     address: SocketAddr,
     fleet: &[SatelliteJson],
@@ -129,7 +130,7 @@ fn screen(
     Ok(lines)
 }
 
-/// How wide one satellite is shown.
+/// The width of one satellite.
 const CELL: usize = 38;
 
 fn fleet_lines(fleet: &[SatelliteJson], width: usize) -> Vec<String> {
@@ -156,7 +157,7 @@ fn cell(satellite: &SatelliteJson) -> String {
     format!("\x1b[{code}m{mark:<9}\x1b[0m {name:<15}{region:<13}")
 }
 
-/// Cuts a line with colours to a width, counting only what is seen.
+/// Cuts a line with colours to a width, counting only visible characters.
 fn cut(line: &str, width: usize) -> String {
     let (mut seen, mut in_escape, mut kept) = (0, false, String::new());
     for c in line.chars() {

@@ -1,21 +1,21 @@
-//! The brown-out guard: when a large part of the fleet, or of one pod's sessions, goes silent
+//! The brown-out guard. When a large part of the fleet, or of one pod's sessions, goes silent
 //! together, the fault is more likely on the way to them than in all of them. Pure.
 //!
-//! Losses are then held for a bounded time, in which whoever is there is heard again; afterwards they
-//! are declared, all of them. Nobody is held twice for the same silence: a new hold begins only after
-//! the part has fallen below the bound in between. How large the part is beyond the bound does not
-//! matter: 100 % is treated like 60 %.
+//! Losses are then held for a bounded time, in which satellites that are alive are heard again.
+//! After that all losses are declared. No satellite is held twice for the same silence: a new hold
+//! begins only after the part has fallen below the bound in between. How far the part exceeds the
+//! bound does not matter: 100 % is treated like 60 %.
 
 use std::time::{Duration, Instant};
 
 /// When losses are held, and how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rules {
-    /// The part of the sessions, in per cent, beyond which they are held.
+    /// The part of the sessions, in per cent, beyond which losses are held.
     pub share: u8,
-    /// Never for this many or fewer.
+    /// Losses of this many sessions or fewer are never held.
     pub floor: u64,
-    /// For this long at most.
+    /// The longest hold.
     pub hold: Duration,
 }
 
@@ -26,12 +26,12 @@ impl Default for Rules {
     }
 }
 
-/// How many of some sessions have missed heartbeats.
+/// How many sessions of a group have missed heartbeats.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Lateness {
-    /// All of them.
+    /// All sessions of the group.
     pub sessions: u64,
-    /// Those that have missed a heartbeat and may be lost soon, or are.
+    /// Those that have missed a heartbeat: they may be lost soon, or are lost.
     pub late: u64,
 }
 
@@ -61,15 +61,15 @@ pub enum Guard {
     Calm,
     /// Losses are held.
     Holding {
-        /// Since when.
+        /// When the hold began.
         since: Instant,
     },
-    /// They were held for as long as they may be: now they are declared.
+    /// Losses were held for as long as they may be, and are now declared.
     Spent,
 }
 
 impl Guard {
-    /// Judges the group at `now`; returns what it is from now on.
+    /// Judges the group at `now`; returns its new state.
     pub fn judge(self, lateness: Lateness, now: Instant, rules: &Rules) -> Guard {
         match self {
             _ if !lateness.exceeds(rules) => Guard::Calm,

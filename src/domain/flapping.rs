@@ -1,24 +1,25 @@
-//! Which satellites flap: come and go so often that a person should look. Pure.
+//! Which satellites flap: they connect and leave so often that an operator should look. Pure.
 //!
-//! A satellite is *flapping* from the edge that makes its edges within a window more than a bound,
-//! until they have become few enough again; in between it keeps the mark it has (hysteresis), so that
-//! the mark itself does not flap. No edge is held back for it. Removals are no edges of a connection.
+//! A satellite is *flapping* from the edge with which its edges within a window exceed a bound,
+//! until they have become few enough again. In between it keeps its mark (hysteresis), so that the
+//! mark itself does not flap. No edge is held back for it. Removals do not count: they are no edges
+//! of a connection.
 
 use std::time::Duration;
 
 use time::OffsetDateTime;
 
-/// The most edges a bound may be: so many moments are kept for each satellite.
+/// The highest bound: this many moments are kept for each satellite.
 pub const MAX_EDGES: usize = 100;
 
 /// When a satellite counts as flapping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rules {
-    /// In how long edges are counted.
+    /// The time in which edges are counted.
     pub window: Duration,
     /// More edges than this mark a satellite; at most [`MAX_EDGES`].
     pub edges: usize,
-    /// Once marked it stays so while it has more edges than this; less than `edges`.
+    /// A marked satellite stays marked while it has more edges than this; less than `edges`.
     pub calm: usize,
 }
 
@@ -29,7 +30,7 @@ impl Default for Rules {
     }
 }
 
-/// What is remembered of a satellite.
+/// What is stored of a satellite.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Flapping {
     /// Its newest edges within the window, oldest first, no more than the mark needs.
@@ -44,7 +45,7 @@ impl Flapping {
         self.until.is_some_and(|until| now < until)
     }
 
-    /// Notes an edge at `at`.
+    /// Records an edge at `at`.
     pub fn edge(&mut self, at: OffsetDateTime, rules: &Rules) {
         let was_marked = self.is_marked(at);
         self.recent.push(at);
@@ -55,7 +56,7 @@ impl Flapping {
 
         let count = self.recent.len();
         let marked = count > rules.edges || (was_marked && count > rules.calm);
-        // Calm again when the oldest of the `calm + 1` newest edges leaves the window.
+        // It is calm again when the oldest of the `calm + 1` newest edges leaves the window.
         let last_to_leave = count.checked_sub(rules.calm + 1).and_then(|n| self.recent.get(n));
         self.until = last_to_leave.filter(|_| marked).map(|edge| *edge + rules.window);
     }
@@ -112,7 +113,7 @@ mod tests {
             let (mut all, mut now, mut marked) = (Vec::new(), 0, false);
             let count = |all: &[i64], at: i64| all.iter().filter(|e| **e + 60 > at).count();
             for gap in gaps {
-                // What the mark says second by second until the next edge.
+                // The mark second by second until the next edge.
                 for at in now..now + gap {
                     marked = marked && count(&all, at) > RULES.calm;
                     prop_assert_eq!(flapping.is_marked(second(at)), marked);

@@ -1,9 +1,10 @@
-//! The lifecycle of a satellite's connection: what may happen, what it leads to, what it fires.
+//! The lifecycle of a satellite's connection: which signals it gets, which transition follows,
+//! which trigger fires.
 //!
 //! Pure: no runtime, no SQL, no clock, no serde. `now` is passed in. Two functions own every rule:
-//! [`next`] decides what an [`Signal`] does to a connection, and [`project`] folds a decided
+//! [`next`] decides what a [`Signal`] does to a connection, and [`project`] folds a decided
 //! [`Transition`] into the current [`Connection`]. The live path, a rebuild and every as-of read
-//! call these two and nothing else, which is why they cannot disagree.
+//! call these two and nothing else, so they cannot disagree.
 //!
 //! # The rules
 //!
@@ -15,14 +16,14 @@
 //! | recover | illegal | nothing | nothing | connected, *recovered*, if young |
 //! | remove | removed | removed | removed | removed |
 //!
-//! Every edge but connect and remove names its session. A session that is not the current one
-//! changes nothing ([`Unchanged::StaleSession`]); one that was never given out is illegal.
-//! A connection that was given up and then closes was given up once: that close changes nothing.
-//! A loss happened when the heartbeat's time was over (`occurred_at`), not when it was found.
-//! A session that ended cleanly stays ended: a heartbeat that was under way cannot revive it.
-//! A heartbeat brings a satellite back only while it is no older than the threshold: one that its pod could
-//! not tell of in time says nothing about now. Blind time makes it no younger. A satellite that is alive
-//! has been heard since on the same socket, so this keeps none away, and whoever is dead stays lost.
+//! Every signal but connect and remove names its session. A session that is not the current one
+//! changes nothing ([`Unchanged::StaleSession`]); one that was never given out is illegal. A lost
+//! connection that closes later changes nothing: its loss stands. A loss happened when the
+//! heartbeat's time was over (`occurred_at`), not when it was found. A session that ended cleanly
+//! stays ended: a heartbeat that was in flight cannot revive it. A heartbeat brings a satellite
+//! back only while it is no older than the threshold: one that its pod could not report in time
+//! says nothing about now. Blind time makes it no younger. A satellite that is alive has been heard
+//! since on the same socket, so this keeps none away, and a dead one stays lost.
 
 use std::time::Duration;
 
@@ -50,7 +51,7 @@ impl std::fmt::Display for SatelliteId {
 #[postgres(transparent)]
 pub struct Session(pub i64);
 
-/// Which session of which satellite.
+/// The key of a session: satellite and session number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionKey {
     /// The satellite.
@@ -73,7 +74,7 @@ impl Position {
     /// Before the first transition.
     pub const ZERO: Position = Position(0);
 
-    /// The one that follows.
+    /// The next position.
     pub fn next(self) -> Position {
         Position(self.0 + 1)
     }
@@ -100,19 +101,19 @@ impl Event {
     }
 }
 
-/// Why it happened.
+/// Why an event happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EnumIter, EnumString, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Reason {
-    /// A satellite that was away came.
+    /// A satellite that was offline connected.
     Connect,
     /// A newer session replaced one that had not ended.
     Takeover,
-    /// A heartbeat came on a session already given up.
+    /// A heartbeat came on a session that was already lost.
     Recovered,
-    /// The satellite said goodbye with a close frame.
+    /// The satellite closed the connection with a close frame.
     ClientClose,
-    /// The connection broke without a goodbye.
+    /// The connection broke without a close frame.
     ConnectionDropped,
     /// No heartbeat within the threshold.
     HeartbeatTimeout,
@@ -133,7 +134,7 @@ impl Reason {
     }
 }
 
-/// Something that happened to a satellite, before it is decided what it changes.
+/// What happened to a satellite, before it is decided what it changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
     /// A satellite authenticated; it takes the next session.
@@ -149,10 +150,10 @@ pub enum Signal {
     Lost {
         /// The silent session.
         session: Session,
-        /// What is known of the cause.
+        /// The cause, as far as it is known.
         reason: Reason,
     },
-    /// A heartbeat came on a session that had been given up.
+    /// A heartbeat came on a session that was lost.
     Recover {
         /// The session that was heard again.
         session: Session,
@@ -161,7 +162,7 @@ pub enum Signal {
     Remove,
 }
 
-/// What the registry says of a satellite, as far as a transition needs it.
+/// The registry's data about a satellite that a transition needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Profile {
     /// The satellite's name.
@@ -180,12 +181,12 @@ pub struct Connection {
     pub session: Session,
     /// The newest transition of this satellite.
     pub revision: Revision,
-    /// The newest transition's event; `Removed` leaves a tombstone, so that sessions and
-    /// revisions go on growing should the same id ever be registered again.
+    /// The newest transition's event. `Removed` leaves a tombstone, so that sessions and revisions
+    /// go on growing if the same id is registered again.
     pub last_event: Event,
     /// The last heartbeat, as far as it is proven; none after a clean end.
     pub last_heartbeat_at: Option<OffsetDateTime>,
-    /// Up to when its pod vouches for it, if it does: it was heard shortly before.
+    /// Up to when its pod vouches for it, if the pod does: it was heard shortly before.
     pub vouched_until: Option<OffsetDateTime>,
 }
 
@@ -195,8 +196,8 @@ impl Connection {
         self.last_heartbeat_at.max(self.vouched_until)
     }
 
-    /// The state a reader sees at `now`; none once removed. Who was given up stays offline until
-    /// heard again, even if a longer threshold would make the aged heartbeat fresh.
+    /// The state that a reader sees at `now`; none once removed. A lost satellite stays offline
+    /// until it is heard again, even if a longer threshold would make the aged heartbeat fresh.
     pub fn state(
         &self,
         profile: &Profile,
@@ -215,7 +216,7 @@ impl Connection {
     }
 }
 
-/// The state of a connection as it is told to others.
+/// The state of a connection, as transitions and messages carry it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
     /// Computed at the moment of the transition or of the read.
@@ -226,22 +227,22 @@ pub struct State {
     pub region: String,
     /// The last heartbeat, or none after a clean disconnect.
     pub last_seen_at: Option<OffsetDateTime>,
-    /// The last edge; none where it is absent or a word this version does not know.
+    /// The last edge; none if it is absent or a word that this version does not know.
     pub last_event: Option<Event>,
-    /// Whether the satellite comes and goes too often, see [`crate::domain::flapping`].
+    /// Whether the satellite is flapping, see [`crate::domain::flapping`].
     pub flapping: bool,
 }
 
-/// A decided change of one satellite, not yet given its place in the log.
+/// A decided change of one satellite, without its position in the log yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transition {
-    /// Whose.
+    /// The satellite.
     pub satellite: SatelliteId,
-    /// Its place among those of this satellite.
+    /// Its revision.
     pub revision: Revision,
     /// What happened.
     pub event: Event,
-    /// Why.
+    /// Why it happened.
     pub reason: Reason,
     /// The session it belongs to; 0 for the removal of a satellite that never connected.
     pub session: Session,
@@ -249,13 +250,13 @@ pub struct Transition {
     pub prev: Option<State>,
     /// The state after; none for a removal.
     pub next: Option<State>,
-    /// When it happened, by the database's clock; for a loss, until when the satellite counted as
+    /// When it happened, by the database's clock. For a loss: until when the satellite counted as
     /// online.
     pub occurred_at: OffsetDateTime,
 }
 
 impl Transition {
-    /// Marks the states before and after as those of a satellite that flaps.
+    /// Marks the states before and after as those of a flapping satellite.
     pub fn mark_flapping(&mut self, before: bool, after: bool) {
         for (state, flaps) in [(&mut self.prev, before), (&mut self.next, after)] {
             if let Some(state) = state {
@@ -265,30 +266,30 @@ impl Transition {
     }
 }
 
-/// What an edge leads to.
+/// What a signal leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
     /// This transition is to be appended.
     Append(Box<Transition>),
-    /// The edge changes nothing.
+    /// The signal changes nothing.
     Nothing(Unchanged),
 }
 
-/// Why an edge changed nothing.
+/// Why a signal changed nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Unchanged {
     /// It names a session that a newer one has replaced, or a satellite that was removed.
     StaleSession,
-    /// That session has already ended or was already given up.
+    /// That session has already ended or is already lost.
     AlreadyEnded,
-    /// It was to be given up, but has been heard within its threshold after all.
+    /// It was a loss, but the satellite has been heard within its threshold after all.
     StillHeard,
-    /// It was to be recovered, but had not been given up.
+    /// It was a recovery, but the session was not lost.
     NotLost,
-    /// It was taken back before it was in the log: whoever was to be let in had gone.
+    /// It was withdrawn before it was in the log: the connecting satellite had gone.
     Withdrawn,
-    /// It was to be recovered by a heartbeat that is older than its threshold by now.
+    /// It was a recovery by a heartbeat that is older than the threshold by now.
     HeardTooLongAgo,
 }
 
@@ -299,17 +300,17 @@ impl Unchanged {
     }
 }
 
-/// An edge that cannot happen: a fault of the program, never of a satellite.
+/// A signal that cannot happen: a fault of the program, never of a satellite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Illegal {
-    /// The edge names a session that was never given out.
+    /// The signal names a session that was never given out.
     #[error(
         "session {named:?} of satellite {satellite} was never given out (newest is {newest:?})"
     )]
     UnknownSession {
-        /// Whose.
+        /// The satellite.
         satellite: SatelliteId,
-        /// The session the edge names.
+        /// The session that the signal names.
         named: Session,
         /// The newest session given out.
         newest: Session,
@@ -320,18 +321,20 @@ pub enum Illegal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("satellite {satellite}: revision {found:?} does not follow revision {after:?}")]
 pub struct OutOfOrder {
-    /// Whose.
+    /// The satellite.
     pub satellite: SatelliteId,
-    /// The revision that came.
+    /// The revision of the transition.
     pub found: Revision,
-    /// The revision it came after.
+    /// The revision of the row.
     pub after: Revision,
 }
 
-/// Decides at `now` what `signal`, which happened at `happened`, does to a satellite whose row is `current`.
+/// Decides at `now` what `signal`, which happened at `happened`, does to a satellite whose row is
+/// `current`.
 ///
-/// Both by the database's clock. A loss happened here when it was found, a recovery when the heartbeat was
-/// heard. `watermark` is what the pods could see of it. Errors are faults of the caller, see [`Illegal`].
+/// Both moments are by the database's clock. For a loss `happened` is when it was found, for a
+/// recovery when the heartbeat was heard. `watermark` says how far the pods observed the satellite.
+/// Errors are faults of the caller, see [`Illegal`].
 pub fn next(
     satellite: SatelliteId,
     profile: &Profile,
@@ -434,7 +437,7 @@ pub fn project(
     Ok(resume(transition))
 }
 
-/// The row after a transition, where those before it are no longer known one by one.
+/// The row after a transition, if the transitions before it are no longer known one by one.
 pub fn resume(transition: &Transition) -> Connection {
     Connection {
         session: transition.session,
@@ -445,13 +448,13 @@ pub fn resume(transition: &Transition) -> Connection {
     }
 }
 
-/// What an automation can subscribe to.
+/// A trigger that an automation can subscribe to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EnumIter, IntoStaticStr)]
 #[strum(serialize_all = "snake_case", prefix = "satellite.")]
 pub enum Trigger {
-    /// A satellite came.
+    /// A satellite connected.
     Connected,
-    /// A satellite left.
+    /// A satellite disconnected.
     Disconnected,
     /// A satellite went silent.
     HeartbeatLost,
@@ -478,24 +481,24 @@ pub fn trigger(next: Option<&State>) -> Option<Trigger> {
     }
 }
 
-/// What is told to the world about a transition.
+/// What a transition's message says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Payload<'a> {
     /// The body of a trigger.
     Edge {
-        /// Whose.
+        /// The satellite.
         satellite: SatelliteId,
         /// The state after.
         state: &'a State,
     },
     /// The body of the cleanup signal.
     Removed {
-        /// Whose.
+        /// The satellite.
         satellite: SatelliteId,
     },
 }
 
-/// The subject and payload of a transition; none where it fires nothing.
+/// The subject and payload of a transition; none if it fires nothing.
 pub fn announcement(transition: &Transition) -> Option<(&'static str, Payload<'_>)> {
     let satellite = transition.satellite;
     match &transition.next {

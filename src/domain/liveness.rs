@@ -1,13 +1,13 @@
 //! The rules of being online. Pure: no clock, no IO; every moment is passed in.
 //!
 //! A satellite whose last edge is `connected` is *online* while its last heartbeat is no older than
-//! its *offline threshold*. The status is computed whenever somebody reads it and stored nowhere, so
-//! it can never be stale. It is computed for the last moment at which anybody could have heard a
-//! satellite ([`Watermark`]): time in which nobody could hear counts against nobody, and after it
-//! everybody who was online has a threshold to come back.
+//! its *offline threshold*. The status is computed at each read and stored nowhere, so it can never
+//! be stale. It is computed for the last moment at which any pod could have heard a satellite
+//! ([`Watermark`]). Time in which no pod could hear counts against no satellite, and after it every
+//! satellite that was online has a threshold to come back.
 //!
 //! The same rule exists once more in SQL (`online_until`, in `schema/`), for filters and for the
-//! monitor's sweep; an integration test holds the two against each other.
+//! monitor's sweep. An integration test compares the two.
 
 use std::time::Duration;
 
@@ -20,13 +20,13 @@ pub const DEFAULT_OFFLINE_THRESHOLD: Duration = Duration::from_secs(45);
 /// How often a satellite sends a heartbeat unless told otherwise.
 pub const DEFAULT_HEARTBEAT_INTERVAL: Duration = Duration::from_secs(15);
 
-/// Whether a satellite can be reached, as seen at one moment.
+/// Whether a satellite can be reached, judged at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EnumString, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Status {
     /// Heard within its threshold.
     Online,
-    /// Not heard within its threshold, cleanly gone, or given up.
+    /// Not heard within its threshold, cleanly disconnected, or lost.
     Offline,
 }
 
@@ -37,28 +37,29 @@ impl Status {
     }
 }
 
-/// What could be seen of the satellites: the pods' account of when they observed.
+/// How far satellites were observed: the pods' account of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Watermark {
-    /// Up to when some pod has observed; nothing later can be judged yet.
+    /// Up to when a pod has observed. Nothing later can be judged yet.
     pub observed_at: OffsetDateTime,
-    /// The newest time in which nobody observed.
+    /// The end of the newest blind span.
     pub resumption: Option<Resumption>,
-    /// The default offline threshold: the least anybody gets to come back after blind time.
+    /// The default offline threshold: the least time that a satellite gets to come back after a
+    /// blind span.
     pub grace: Duration,
 }
 
 /// The end of a blind span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Resumption {
-    /// Who was online then gets the grace.
+    /// Satellites that were online then get the grace.
     pub judged_at: OffsetDateTime,
-    /// When somebody observed again.
+    /// When a pod observed again.
     pub resumed_at: OffsetDateTime,
 }
 
-/// The threshold in force: the satellite's own in milliseconds, or the default when it has none
-/// (null and anything not positive mean "none").
+/// The threshold in force: the satellite's own in milliseconds, or the default if it has none
+/// (null, zero and negative numbers mean "none").
 pub fn threshold(own_ms: Option<i64>, default: Duration) -> Duration {
     match own_ms.map(u64::try_from) {
         Some(Ok(ms)) if ms > 0 => Duration::from_millis(ms),
@@ -66,8 +67,9 @@ pub fn threshold(own_ms: Option<i64>, default: Duration) -> Duration {
     }
 }
 
-/// Until when a heartbeat keeps its satellite online: for its threshold, or, if it was online when
-/// blind time began, for a threshold after that ended, and not less than the default.
+/// Until when a heartbeat keeps its satellite online: for its threshold. If the satellite was
+/// online when a blind span began, it gets a threshold after the end of the span, and not less than
+/// the default.
 pub fn online_until(
     last_heartbeat_at: OffsetDateTime,
     threshold: Duration,
@@ -84,9 +86,9 @@ pub fn online_until(
     }
 }
 
-/// The status at `now` of a satellite whose last edge is `connected`. A heartbeat exactly `threshold`
-/// old is still online; one from the future (the database's clock was set back) is online too, until it
-/// is brought back (see [`crate::log::watermark`]).
+/// The status at `now` of a satellite whose last edge is `connected`. A heartbeat exactly
+/// `threshold` old is still online. A heartbeat from the future (the database's clock was set back)
+/// is online too, until it is brought back (see [`crate::log::watermark`]).
 pub fn status(
     last_heartbeat_at: Option<OffsetDateTime>,
     now: OffsetDateTime,

@@ -1,8 +1,8 @@
-//! Reads that many ask for at once, made together: whoever waits is in the next statement, and nobody
-//! waits for others to come.
+//! Combines many single reads into one statement. A read goes into the next statement; it does not
+//! wait for further reads.
 //!
-//! A thousand satellites that connect in the same moment cost a few statements this way, not a
-//! thousand each. What is read was committed when it was asked for, or later.
+//! A thousand satellites that connect at the same moment cost a few statements this way, not a
+//! thousand of each kind. A read sees what was committed when it was requested, or later.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,26 +18,26 @@ use crate::platform::database::Database;
 /// Satellites in one statement.
 const MAX_BATCH: usize = 500;
 
-/// Askers that wait for the next statement; more wait to be among them.
+/// Reads that wait for the next statement. Further callers wait for a place in this queue.
 const QUEUE: usize = 4 * MAX_BATCH;
 
-/// Statements at once: while one waits for its answer, whoever comes does not wait for it.
+/// Statements at once: new reads need not wait for the answer of a running statement.
 const LANES: usize = 2;
 
-/// How long a statement may take. Shorter than what an agent has patience for, so that one broken
-/// connection is not everybody's.
+/// How long a statement may take. This is shorter than an agent's patience, so that one broken
+/// connection does not make every agent give up.
 const TIMEOUT: Duration = Duration::from_secs(4);
 
-/// What can be read of satellites, many at a time.
+/// Values of satellites that can be read many at a time.
 pub trait Read: Clone + Send + Sized + 'static {
-    /// Reads it of each of these satellites that has it.
+    /// Reads the value of each of these satellites that has one.
     fn read(
         client: &Object,
         satellites: &[SatelliteId],
     ) -> impl Future<Output = anyhow::Result<Vec<(SatelliteId, Self)>>> + Send;
 }
 
-/// It could not be read, in these words.
+/// The value could not be read; the text says why.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{0}")]
 pub struct Unanswered(Arc<str>);
@@ -56,7 +56,7 @@ pub struct BatchLoader<V> {
 }
 
 impl<V: Read> BatchLoader<V> {
-    /// Reads from this database, by tasks that end with the last of these.
+    /// Reads from this database. The tasks end when the last clone of the loader is dropped.
     pub fn new(database: &Database) -> BatchLoader<V> {
         let (questions, asked) = mpsc::channel(QUEUE);
         let asked = Arc::new(Mutex::new(asked));
@@ -66,7 +66,7 @@ impl<V: Read> BatchLoader<V> {
         BatchLoader { questions }
     }
 
-    /// Of one satellite; none where there is nothing to be read of it.
+    /// The value of one satellite; none if there is nothing to read.
     pub async fn of(&self, satellite: SatelliteId) -> Answer<V> {
         let ended = || Unanswered("the pod is shutting down".into());
         let (answer, answered) = oneshot::channel();
@@ -79,7 +79,7 @@ impl<V: Read> BatchLoader<V> {
 async fn answer<V: Read>(database: Database, asked: Arc<Mutex<mpsc::Receiver<Question<V>>>>) {
     let mut questions = Vec::new();
     while asked.lock().await.recv_many(&mut questions, MAX_BATCH).await > 0 {
-        // Who has given up meanwhile need not be looked up.
+        // Satellites whose callers have given up need not be read.
         questions.retain(|question| !question.answer.is_closed());
         let satellites: Vec<SatelliteId> =
             questions.iter().map(|question| question.satellite).collect();
@@ -90,7 +90,7 @@ async fn answer<V: Read>(database: Database, asked: Arc<Mutex<mpsc::Receiver<Que
                 Err(error) => Err(error.clone()),
             };
             if answer.send(told).is_err() {
-                tracing::trace!(%satellite, "nobody waits for this answer");
+                tracing::trace!(%satellite, "the caller has given up");
             }
         }
     }

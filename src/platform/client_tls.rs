@@ -1,7 +1,7 @@
-//! TLS as a client of the stores: whom it believes, and what it shows of itself.
+//! TLS to the stores, as a client: trusted roots and the client's own certificate.
 //!
-//! The same for Postgres and for NATS. Files are read once, at the start; what is wrong with one is said
-//! with its setting.
+//! The same for Postgres and for NATS. Files are read once, at the start. An error names the
+//! setting.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -17,7 +17,7 @@ pub fn is_this_machine(host: &str) -> bool {
         || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Who vouches for a server.
+/// The trusted roots for a server's certificate.
 pub struct Roots(rustls::RootCertStore);
 
 impl Roots {
@@ -32,8 +32,8 @@ impl Roots {
                         .with_context(|| format!("{setting} {}", file.display()))?;
                 }
             }
-            // A host without a certificate store can still speak plain text; a TLS handshake there
-            // then fails with the server's certificate named as the cause.
+            // A host without a certificate store can still use plain text. A TLS handshake there
+            // fails and names the server's certificate as the cause.
             None => {
                 roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             }
@@ -41,12 +41,13 @@ impl Roots {
         Ok(Roots(roots))
     }
 
-    /// A client that shows nothing of itself.
+    /// A client without a certificate of its own.
     pub fn client(self) -> anyhow::Result<rustls::ClientConfig> {
         Ok(self.builder()?.with_no_client_auth())
     }
 
-    /// A client that shows a certificate, which is in one file and its key in another.
+    /// A client with a certificate of its own; the certificate is in one file and its key in
+    /// another.
     pub fn client_with(
         self,
         (setting, certificate): (&str, &Path),
@@ -57,7 +58,7 @@ impl Roots {
             .map_err(|error| anyhow!("cannot read {key_setting} {}: {error}", key.display()))?;
         self.builder()?
             .with_client_auth_cert(shown, secret)
-            .with_context(|| format!("{setting} and {key_setting} do not fit"))
+            .with_context(|| format!("{setting} and {key_setting} do not belong together"))
     }
 
     fn builder(

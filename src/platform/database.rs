@@ -1,12 +1,12 @@
-//! The way to Postgres: addresses, TLS, time-outs, the pools.
+//! Connections to Postgres: addresses, TLS, time-outs, the pools.
 //!
-//! A pod has two pools. Reads of whoever asks (HTTP, NATS, live streams) have one of their own, so
-//! that however many there are and however long they take, the log's own work finds a connection.
-//! Every pooled session runs as the role `groundstation_service`, which cannot change the log, and
-//! under server-side time-outs, so that a pod which stops in the middle of a transaction holds
-//! nobody up for longer than those. Work on a connection goes through [`Database::run`]: a
-//! connection whose answer did not come, or was not waited for, is never handed to the next. Nothing
-//! here knows a table.
+//! A pod has two pools. Reads from outside (HTTP, NATS, live streams) have their own. However many
+//! they are and however long they take, the log's own work finds a connection. Every pooled session
+//! runs as the role `groundstation_service`, which cannot change the log. It also has server-side
+//! time-outs, so that a pod that stops in the middle of a transaction holds its locks no longer
+//! than those. Work on a connection goes through [`Database::run`]: a connection without an answer,
+//! or whose caller did not wait for the answer, never goes to the next caller. This module knows no
+//! table.
 
 use std::path::Path;
 use std::pin::pin;
@@ -33,8 +33,8 @@ use crate::platform::metrics::Metrics;
 /// The role a pod's sessions take.
 pub const SERVICE_ROLE: &str = "groundstation_service";
 
-/// The oldest server this runs on: `MERGE`-free SQL, but public schemas that are not writable by
-/// everybody.
+/// The oldest supported server: the SQL has no `MERGE`, but the schema `public` must not be writable
+/// by every role.
 pub const OLDEST_SERVER: i32 = 15;
 
 /// How long a connection may take to open, and how long the log's own work waits for one from the
@@ -47,42 +47,42 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long one statement of the log's own work may take.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How long a transaction may wait for its own pod: a stopped pod holds its locks no longer.
+/// How long a transaction may wait for its pod: a stopped pod holds its locks no longer than this.
 const IDLE_IN_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// How long a client waits for any answer before it gives the connection up. Longer than every
-/// server-side time-out, so that it only matters when the network says nothing at all.
+/// How long a client waits for any answer before it gives the connection up. This is longer than
+/// every server-side time-out, so that it only matters when the network is silent.
 pub const REPLY_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Connections of one pod for the log's own work: the appender, heartbeats, the monitor, the relay,
-/// the probe, what sessions and administrators need. They are held for a statement or two each.
+/// the probe, and what sessions and administrators need. Each holds one for a statement or two.
 const WRITE_CONNECTIONS: usize = 8;
 
-/// How long a statement that nobody waits for any more may go on by itself. Most are over sooner
-/// than the database would hear that they are to end.
+/// How long an abandoned statement may go on. Most end sooner than the database would receive the
+/// cancellation.
 const GRACE: Duration = Duration::from_millis(100);
 
-/// A read's time as seen from here is longer by this than as the database sees it, so that the
-/// database's word comes first.
+/// A read's limit here is longer by this than in the database, so that the database's error comes
+/// first.
 const READ_MARGIN: Duration = Duration::from_secs(1);
 
-/// How long the database may take to end a statement that it is told to end.
+/// How long the database may take to cancel a statement.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What bounds the reads of whoever asks.
+/// The bounds of reads from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reads {
-    /// How many have a connection at once.
+    /// How many reads have a connection at once.
     pub connections: usize,
-    /// How long one may take.
+    /// How long one read may take.
     pub timeout: Duration,
-    /// How long one waits for its turn.
+    /// How long one read waits for a connection.
     pub wait: Duration,
 }
 
 impl Reads {
-    /// How many that look at many rows have a connection at once: the others are for what takes no
-    /// time.
+    /// How many reads of many rows have a connection at once. The other connections are for short
+    /// reads.
     pub fn of_many_rows(&self) -> usize {
         self.connections.div_ceil(2)
     }
@@ -96,9 +96,9 @@ pub struct Address {
 }
 
 impl Address {
-    /// Parses `postgres://…` (or `key=value` words). Understands `sslmode=verify-full`,
-    /// `sslmode=verify-ca` and `sslrootcert=FILE` of a URL, which tokio-postgres does not: a
-    /// server's certificate is always verified here when TLS is used at all.
+    /// Parses `postgres://…` (or `key=value` words). Supports `sslmode=verify-full`,
+    /// `sslmode=verify-ca` and `sslrootcert=FILE` of a URL, which tokio-postgres does not: with
+    /// TLS, a server's certificate is always verified here.
     pub fn parse(variable: &str, text: &str) -> anyhow::Result<Address> {
         let (text, root_certificate) = map_ssl_words(text);
         let mut config: tokio_postgres::Config = text
@@ -130,7 +130,8 @@ impl Address {
         format!("{host}:{port}/{database}")
     }
 
-    /// A host that would be spoken to without TLS, if the server or somebody on the way wants it so.
+    /// A host that could be reached without TLS, if the server or an attacker on the way wants it
+    /// so.
     pub fn in_plain_text(&self) -> Option<&str> {
         let is_far = |host: &&Host| matches!(host, Host::Tcp(name) if !is_this_machine(name));
         match (self.config.get_ssl_mode(), self.config.get_hosts().iter().find(is_far)?) {
@@ -141,8 +142,8 @@ impl Address {
         }
     }
 
-    /// A blocking connection as the role the address names: for migrations and other one-shot
-    /// commands that run before any runtime.
+    /// A blocking connection as the role of the address: for migrations and other one-shot commands
+    /// that run before any runtime.
     pub fn connect_blocking(&self) -> anyhow::Result<postgres::Client> {
         let mut config = postgres::Config::from(self.config.clone());
         config.application_name("groundstation migrate");
@@ -150,7 +151,7 @@ impl Address {
     }
 
     /// The same, but only for sessions that may write. A session begun while the server was
-    /// read-only can stay so for ever, and of several hosts only one takes writes.
+    /// read-only can stay read-only for ever, and of several hosts only one takes writes.
     pub fn for_writing(mut self) -> Address {
         self.config.target_session_attrs(TargetSessionAttrs::ReadWrite);
         self
@@ -170,7 +171,7 @@ impl Address {
         })
     }
 
-    /// The pool of the reads of whoever asks: apart from that of the log's own work. Opens no
+    /// The pool of reads from outside, separate from that of the log's own work. Opens no
     /// connection yet.
     pub fn reads(&self, pod: &str, reads: &Reads) -> anyhow::Result<Database> {
         self.pool_of(Sessions {
@@ -180,7 +181,8 @@ impl Address {
             statement_timeout: reads.timeout,
             wait: reads.wait,
             limit: reads.timeout + READ_MARGIN,
-            // One statement is one process: else their number would bound nothing.
+            // One statement is one process: otherwise the number of connections would bound
+            // nothing.
             options: "-c max_parallel_workers_per_gather=0",
             outlive_work: true,
         })
@@ -203,7 +205,7 @@ impl Address {
         let manager = Manager::from_config(config, self.tls.clone(), recycling);
         let pool = Pool::builder(manager)
             .max_size(sessions.connections)
-            // The connection used last has its statements and the server's caches warm.
+            // The most recently used connection has its statements and the server's caches warm.
             .queue_mode(QueueMode::Lifo)
             .wait_timeout(Some(sessions.wait))
             .create_timeout(Some(CONNECT_TIMEOUT))
@@ -225,36 +227,37 @@ impl Address {
     }
 }
 
-/// What the sessions of a pool are for, and what bounds them.
+/// The purpose and the bounds of a pool's sessions.
 struct Sessions {
-    /// What metrics call the pool.
+    /// The pool's name in metrics.
     pool: &'static str,
-    /// What the database calls the sessions.
+    /// The sessions' name in the database.
     name: String,
     connections: usize,
     statement_timeout: Duration,
     /// How long a caller waits for a connection.
     wait: Duration,
-    /// What else the sessions ask for.
+    /// Further start-up options of the sessions.
     options: &'static str,
-    /// How long work may take, as seen from here.
+    /// How long work may take, as measured here.
     limit: Duration,
-    /// Whether nothing of a session's outlives a statement that has ended: no transaction of several
-    /// statements, no lock. Then it can go on being used where its work was given up.
+    /// Whether nothing of a session outlives its statement: no transaction of several statements,
+    /// no lock. Then a connection can be used again after its work was given up.
     outlive_work: bool,
 }
 
-/// What a login or a database may have other defaults for, and the log cannot do without: a commit that
-/// is answered is there after a crash (whatever more than that the server promises, stays), and a
-/// statement sees what was committed before it.
+/// A login or a database may have other defaults for these, but the log needs them: an answered
+/// commit survives a crash (a stronger setting of the server stays), and a statement sees what was
+/// committed before it.
 const DEFAULTS: &str = "
     do $$ begin
         if current_setting('synchronous_commit') = 'off' then set synchronous_commit = on; end if;
         set default_transaction_isolation = 'read committed';
     end $$";
 
-/// In what a session is not as it was asked for: a pooler may drop the start-up parameter `options`,
-/// and the session would have rights that pods must not have, and no end to its statements.
+/// How a session differs from what was asked for. A pooler may drop the start-up parameter
+/// `options`; the session would then have rights that pods must not have, and no limit for its
+/// statements.
 async fn differences(
     client: &tokio_postgres::Client,
     timeouts: &[(&'static str, u128)],
@@ -285,29 +288,29 @@ async fn differences(
 pub struct Database {
     pool: Pool,
     sessions: Arc<Sessions>,
-    /// For the connection over which a statement is cancelled.
+    /// For the connection that cancels a statement.
     tls: MakeRustlsConnect,
-    /// As many as there may be connections: who waits for one waits here, in turn.
+    /// As many places as there may be connections. Callers wait here, in order.
     places: Arc<Semaphore>,
-    /// Whoever uses a lane waits for a place in it first.
+    /// A lane's callers wait for a place in the lane first.
     lane: Option<Arc<Semaphore>>,
-    /// A pod counts; a one-shot command does not.
+    /// The metrics of a pod; a one-shot command has none.
     metrics: Option<Metrics>,
 }
 
-/// Why work on a connection came to nothing.
+/// Why work on a connection failed.
 #[derive(Debug, Error)]
 pub enum Failed {
     /// All connections were in use.
     #[error("no database connection was free within {0:?}")]
     Busy(Duration),
-    /// None could be opened.
+    /// No connection could be opened.
     #[error("cannot connect to the database: {0}")]
     NoConnection(String),
-    /// The database did not answer in time. What it did is not known.
+    /// The database did not answer in time. Whether the work was done is unknown.
     #[error("no answer from the database within {0:?}")]
     NoAnswer(Duration),
-    /// The server's word, or the driver's.
+    /// The server's error, or the driver's.
     #[error("{}", describe(.0))]
     Server(tokio_postgres::Error),
     /// Anything else.
@@ -336,8 +339,8 @@ impl Database {
         Database { metrics: Some(metrics), ..self }
     }
 
-    /// The same connections, for work of which at most so much has one at once: the rest of the pool
-    /// is for others. Who waits is served in turn.
+    /// The same connections, for work of which at most this many run at once: the rest of the pool
+    /// is for others. Callers get a place in order.
     pub fn lane(&self, at_once: usize) -> Database {
         Database { lane: Some(Arc::new(Semaphore::new(at_once))), ..self.clone() }
     }
@@ -350,10 +353,10 @@ impl Database {
         self.run_within(self.sessions.limit, work).await
     }
 
-    /// Works on a connection for at most `limit`, not counting the wait for it. Only work that was
-    /// done gives its connection back as it is. After an error it is closed, and whatever transaction
-    /// it was in ends. Where the time is over, or nobody waits any more (the future is dropped), the
-    /// database is told to end what it does, and the connection is used by nobody before it has.
+    /// Works on a connection for at most `limit`, not counting the wait for it. Only successful
+    /// work gives its connection back as it is. After an error the connection is closed, which ends
+    /// its transaction. When the time is over, or the caller has gone (the future is dropped), the
+    /// database is told to cancel the work, and the connection is not used again before it is idle.
     pub async fn run_within<T, E: Into<Failed>>(
         &self,
         limit: Duration,
@@ -377,7 +380,7 @@ impl Database {
         }
     }
 
-    /// A connection for a command that has all of them to itself.
+    /// A connection for a command that is the pool's only user.
     pub async fn get(&self) -> anyhow::Result<Object> {
         Ok(self.take().await?.client)
     }
@@ -398,7 +401,7 @@ impl Database {
 
     /// Waits for a place in the lane, if this is one, and in the pool.
     async fn turn(&self) -> Turn {
-        // None only of a semaphore that was closed, and these never are.
+        // None only comes from a closed semaphore, and these are never closed.
         let lane = match &self.lane {
             Some(lane) => lane.clone().acquire_owned().await.ok(),
             None => None,
@@ -406,9 +409,9 @@ impl Database {
         Turn { _lane: lane, _place: self.places.clone().acquire_owned().await.ok() }
     }
 
-    /// A connection from the pool, opened if need be. That is a task of its own: if whoever asked has
-    /// gone before it is open, it is there for the next, who else would begin anew as often as somebody
-    /// goes.
+    /// A connection from the pool, opened if need be. Opening is a task of its own: if its caller
+    /// has gone before the connection is open, the next caller gets it. Otherwise every caller that
+    /// goes would make the next one begin anew.
     async fn connection(&self, turn: Turn) -> Result<Taken, Failed> {
         let pool = self.pool.clone();
         let taking = tokio::spawn(async move {
@@ -422,7 +425,7 @@ impl Database {
         }
     }
 
-    /// Who has connections.
+    /// How many connections are in use.
     pub fn usage(&self) -> Usage {
         let status = self.pool.status();
         Usage {
@@ -432,8 +435,7 @@ impl Database {
         }
     }
 
-    /// Checks that this is a server and a schema the binary can work with; each problem is one
-    /// clear line.
+    /// Checks that the binary can work with this server and schema. Each problem is one clear line.
     pub async fn check(&self, address: &Address) -> anyhow::Result<()> {
         let client = match self.pool.get().await {
             Ok(client) => client,
@@ -448,9 +450,11 @@ impl Database {
                     );
                 }
                 let error = unreachable_server(address, &error);
-                // Others refuse it, in words of their own.
+                // Other poolers refuse the parameter, in words of their own.
                 if error.to_string().contains("startup parameter") {
-                    bail!("{error}: a pooler on the way knows no `options`; {PAST_THE_POOLER}");
+                    bail!(
+                        "{error}: a pooler on the way does not support `options`; {PAST_THE_POOLER}"
+                    );
                 }
                 return Err(error);
             }
@@ -470,7 +474,7 @@ impl Database {
     }
 }
 
-const PAST_THE_POOLER: &str = "let DATABASE_URL lead past it to Postgres";
+const PAST_THE_POOLER: &str = "set DATABASE_URL to Postgres itself";
 
 fn no_connection(error: PoolError) -> String {
     match error {
@@ -484,7 +488,7 @@ fn no_connection(error: PoolError) -> String {
     }
 }
 
-/// A connection, and the place it takes until this is dropped.
+/// A connection, and the place that it takes until this is dropped.
 struct Taken {
     client: Object,
     turn: Turn,
@@ -496,8 +500,8 @@ struct Turn {
     _place: Option<OwnedSemaphorePermit>,
 }
 
-/// A connection somebody works on; `None` as soon as it is known what becomes of it. Dropped with one,
-/// nobody waits for the work any more.
+/// A connection in use; `None` once its further use is decided. If it is dropped with a connection,
+/// the caller has gone.
 struct Lease<'a> {
     client: Option<Object>,
     turn: Option<Turn>,
@@ -512,11 +516,11 @@ impl Drop for Lease<'_> {
     }
 }
 
-/// Ends what a connection is at. Its place in the pool, and in the lane, is taken until then: else
-/// more statements would run than there are places.
+/// Ends the work of a connection. Its place in the pool, and in the lane, is taken until then:
+/// otherwise more statements would run than there are places.
 async fn end(client: Object, turn: Option<Turn>, database: Database) {
     let ended = {
-        // Answered in turn: by then whatever was before it is over.
+        // Statements are answered in order: with this answer everything before is over.
         let mut over = pin!(client.simple_query(""));
         match timeout(GRACE, &mut over).await {
             Ok(ended) => ended.is_ok() && database.sessions.outlive_work,
@@ -530,11 +534,11 @@ async fn end(client: Object, turn: Option<Turn>, database: Database) {
                 };
                 match timeout(CANCEL_TIMEOUT, cancel).await {
                     Ok(Ok(_)) => {}
-                    Ok(Err(error)) => debug!(error = describe(&error), "a statement goes on"),
-                    Err(_) => debug!("a statement goes on: the database does not answer"),
+                    Ok(Err(error)) => debug!(error = describe(&error), "cannot cancel a statement"),
+                    Err(_) => debug!("cannot cancel a statement: the database does not answer"),
                 }
-                // The cancellation may come later than the statement's own end, and would hit the
-                // statement of whoever has the connection then.
+                // The cancellation may arrive after the statement's own end, and would hit the
+                // connection's next statement.
                 false
             }
         }
@@ -550,16 +554,16 @@ async fn end(client: Object, turn: Option<Turn>, database: Database) {
 /// The pool at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
-    /// What metrics call it.
+    /// The pool's name in metrics.
     pub pool: &'static str,
-    /// Connections somebody has.
+    /// Connections in use.
     pub in_use: usize,
-    /// Connections there may be.
+    /// Connections that there may be.
     pub max: usize,
 }
 
-/// Closes a connection instead of giving it back to the pool: its transaction, if any, ends with
-/// it. For a connection whose state is not known.
+/// Closes a connection instead of giving it back to the pool, which ends its transaction. For a
+/// connection whose state is unknown.
 pub fn abandon(client: Object) {
     drop(Object::take(client));
 }
@@ -572,7 +576,7 @@ pub fn check_server(version: i32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One line for what a server or the driver said: the server's own words where there are any.
+/// One line for an error of the server or the driver: the server's own words if there are any.
 pub fn describe(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {
         Some(db) => format!("{} ({})", db.message(), db.code().code()),
@@ -587,7 +591,7 @@ fn unreachable_server(address: &Address, error: &tokio_postgres::Error) -> anyho
     anyhow::anyhow!("cannot connect to Postgres at {}: {}", address.display(), describe(error))
 }
 
-/// Takes the words tokio-postgres refuses out of a URL's query.
+/// Takes words that tokio-postgres refuses out of a URL's query.
 fn map_ssl_words(text: &str) -> (String, Option<String>) {
     let Some((base, query)) = text.split_once('?') else {
         return (text.to_owned(), None);

@@ -1,18 +1,20 @@
 //! The database's clock, as far as a pod knows it: which moment here was which moment there.
 //!
-//! Only the database's clock decides, and a pod learns of it by round trips. One that was sent here at
-//! `sent`, read `told` there and was answered here at `answered` proves that the clock there showed `told`
-//! at some moment between the two. So the clock there was between `told - answered` and `told - sent` when
-//! the one here was zero. What all round trips agree on is kept; where one contradicts those before it,
-//! somebody has set a clock (or the two drift), and that one counts.
+//! Only the database's clock decides, and a pod learns of it by round trips. A round trip was sent
+//! here at `sent`, read `told` there and was answered here at `answered`. It proves that the clock
+//! there showed `told` at some moment between the two. So the clock there was between
+//! `told - answered` and `told - sent` when the clock here was zero. The pod keeps what all round
+//! trips agree on. If a round trip contradicts those before it, a clock was set (or the two drift),
+//! and the newest one counts.
 //!
-//! From that follows how far a time is off ([`DatabaseClock::time_of`]): the truth and what is kept both lie
-//! within the bounds of the newest round trip, so by no more than that took; and by less where an earlier one
-//! was faster. A statement that waits for a lock or in a socket, or a pod that stands still, makes one round
-//! trip long and its bounds wide, and takes nothing from what is known. Within the bounds the latest is
-//! taken: a heartbeat may seem younger than it is by part of a round trip, and never older but by as much
-//! as the clocks drifted apart since, so no rounding of ours makes a false alarm. What a pod says of all it
-//! has heard takes the earliest instead ([`DatabaseClock::least_time_of`]): it must not say too much.
+//! This bounds the error of a time ([`DatabaseClock::time_of`]). The truth and the kept value both
+//! lie within the bounds of the newest round trip, so the error is at most the length of that round
+//! trip, and less if an earlier one was faster. A statement that waits for a lock or in a socket,
+//! or a pod that stands still, makes one round trip long and its bounds wide; nothing known is
+//! lost. Within the bounds the latest value is taken. A heartbeat may seem younger than it is by
+//! part of a round trip. It never seems older, but for the clocks' drift since, so our rounding
+//! makes no false alarm. What a pod vouches for takes the earliest value instead
+//! ([`DatabaseClock::least_time_of`]): a pod must not vouch for too much.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -20,8 +22,8 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 use time::OffsetDateTime;
 
-/// A clock that nobody sets and that goes on while the machine is suspended: the one of
-/// [`std::time::Instant`] stops on Linux, and what was heard before would seem to have been heard after.
+/// A clock that cannot be set and that goes on while the machine is suspended. The clock of
+/// [`std::time::Instant`] stops on Linux, and a heartbeat from before would seem to be from after.
 #[cfg(target_os = "linux")]
 const CLOCK: ClockId = ClockId::Boottime;
 #[cfg(not(target_os = "linux"))]
@@ -39,12 +41,13 @@ impl Moment {
         Moment(Duration::from_secs(part(time.tv_sec)) + Duration::from_nanos(part(time.tv_nsec)))
     }
 
-    /// In microseconds: what comes later on this machine has a greater number, until the machine starts anew.
+    /// In microseconds. A later moment on this machine has a greater number, until the machine
+    /// restarts.
     pub fn number(self) -> i64 {
         i64::try_from(self.0.as_micros()).unwrap_or(i64::MAX)
     }
 
-    /// How long this is after `earlier`; nothing where it is not.
+    /// How long this is after `earlier`; zero if it is not after it.
     pub fn since(self, earlier: Moment) -> Duration {
         self.0.saturating_sub(earlier.0)
     }
@@ -55,7 +58,7 @@ pub struct DatabaseClock {
     known: Mutex<Option<Bounds>>,
 }
 
-/// Between what the database's clock showed when ours was zero.
+/// The bounds of what the database's clock showed when ours was zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Bounds {
     earliest: OffsetDateTime,
@@ -71,14 +74,14 @@ impl DatabaseClock {
         *known = Some(known.map_or(newest, |known| known.and(newest)));
     }
 
-    /// What the database's clock showed at a moment at the least: what is said of a time up to it must
-    /// not be said of a time after it. None before the first round trip.
+    /// The least that the database's clock can have shown at a moment: what holds up to that moment
+    /// must not be claimed for a later one. None before the first round trip.
     pub fn least_time_of(&self, moment: Moment) -> Option<OffsetDateTime> {
         let known = *self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.map(|known| known.earliest + moment.0)
     }
 
-    /// What the database's clock showed at a moment before it showed `now`.
+    /// What the database's clock showed at a moment; the moment was before it showed `now`.
     pub fn time_of(&self, moment: Moment, now: OffsetDateTime) -> OffsetDateTime {
         let known = *self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.map_or(now, |known| (known.latest + moment.0).min(now))
@@ -86,9 +89,9 @@ impl DatabaseClock {
 }
 
 impl Bounds {
-    /// What both say, or the newest where they contradict each other. Where that one is later, no later
-    /// than it has to be: clocks that drift contradict what is known by microseconds, and a round trip that
-    /// took seconds must not make a time later by as much.
+    /// What both agree on, or the newest if they contradict each other. If the newest is later, it
+    /// counts as no later than it must be: clocks that drift contradict what is known by
+    /// microseconds, and a round trip that took seconds must not shift a time by seconds.
     fn and(self, newest: Bounds) -> Bounds {
         let earliest = self.earliest.max(newest.earliest);
         let latest = self.latest.min(newest.latest);
@@ -152,7 +155,8 @@ mod tests {
     fn the_least_time_is_never_after_the_truth() {
         let clock = DatabaseClock::default();
         assert_eq!(clock.least_time_of(at(10.0)), None);
-        // Read at its beginning, answered eight seconds later: all of that may have been before.
+        // It was read at its beginning and answered eight seconds later: all of that may have been
+        // before.
         clock.note(at(10.0), there(10.0), at(18.0));
         assert_eq!(clock.least_time_of(at(10.0)), Some(there(2.0)));
         clock.note(at(20.0), there(20.001), at(20.002));
@@ -168,7 +172,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the round trips and however the clocks drift.
+        /// For any round trips and any drift of the clocks.
         #[test]
         fn a_time_is_off_by_no_more_than_the_newest_round_trip(
             trips in proptest::collection::vec((0.0..10.0f64, 0.0..1.0f64, 0.0..5.0f64), 1..50),

@@ -1,11 +1,11 @@
-//! Where a fault test makes a pod stand still.
+//! Failpoints at which a fault test makes a pod stand still.
 
 use std::time::Duration;
 
 use fail::fail_point;
 
-/// In a fault test, stands still where `FAILPOINTS="<point>=return(<milliseconds>)"` says so, with
-/// whatever is held there.
+/// In a fault test, stands still for `FAILPOINTS="<point>=return(<milliseconds>)"`, with every lock
+/// and connection that is held there.
 pub(crate) async fn stand_still(point: &str) {
     if let Some(duration) = standstill(point) {
         tokio::time::sleep(duration).await;

@@ -1,7 +1,7 @@
-//! What a pod knows of its own state, for `/readyz`.
+//! A pod's own state, for `/readyz`.
 //!
 //! A pod is ready while the database can be written and it is not draining. NATS does not count:
-//! without it edges go on being appended and wait.
+//! without it edges are still appended, and wait.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -10,7 +10,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
-/// Shared by everything that knows part of it.
+/// Shared by all parts that know a piece of it.
 #[derive(Default)]
 pub struct Health {
     database: AtomicBool,
@@ -21,12 +21,12 @@ pub struct Health {
     brown_outs: Mutex<Vec<BrownOut>>,
 }
 
-/// A large part of some sessions went silent together: their losses are held for a while.
+/// A large part of some sessions went silent together. Their losses are held for a while.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct BrownOut {
-    /// Whose sessions.
+    /// The sessions it covers.
     pub scope: String,
-    /// How many there are.
+    /// How many sessions there are.
     pub sessions: u64,
     /// How many of them went silent.
     pub late: u64,
@@ -36,19 +36,19 @@ pub struct BrownOut {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, ToSchema)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum RelayState {
-    /// Another pod relays, or nobody does yet.
+    /// Another pod relays, or none does yet.
     #[default]
     Standby,
     /// This pod relays.
     Leading,
-    /// This pod should relay and cannot, because NATS does not answer as it should.
+    /// This pod should relay but cannot, because NATS does not answer as it should.
     Waiting {
-        /// What is in the way.
+        /// The obstacle.
         reason: String,
     },
-    /// Stream and log contradict each other; a person has to decide.
+    /// Stream and log contradict each other. An operator has to decide.
     Halted {
-        /// How.
+        /// The contradiction.
         reason: String,
     },
 }
@@ -60,19 +60,19 @@ pub struct Report {
     pub ready: bool,
     /// Whether the database can be written.
     pub database: &'static str,
-    /// Whether NATS is there; the pod is ready without it.
+    /// Whether NATS is connected. The pod is ready without it.
     pub nats: &'static str,
     /// Whether the pod is shutting down.
     pub draining: bool,
     /// What the relay of this pod is doing.
     pub relay: RelayState,
-    /// Losses that are held; the pod is ready all the same.
+    /// Losses that are held. The pod is ready all the same.
     #[serde(rename = "brownOut")]
     pub brown_outs: Vec<BrownOut>,
 }
 
 impl Health {
-    /// The pod begins to shut down: from the same moment on it is not ready and lets nobody in.
+    /// The pod begins to shut down. From this moment it is not ready and accepts no connection.
     pub fn drain(&self) {
         self.draining.cancel();
     }
@@ -87,7 +87,7 @@ impl Health {
         self.draining.cancelled().await;
     }
 
-    /// The relay tells what it is doing; returns whether that is news.
+    /// Stores what the relay is doing; returns whether that is news.
     pub fn relay(&self, state: RelayState) -> bool {
         let mut relay = self.relay.lock().unwrap_or_else(PoisonError::into_inner);
         let news = *relay != state;
@@ -95,18 +95,18 @@ impl Health {
         news
     }
 
-    /// The monitor tells which losses it holds.
+    /// Stores which losses the monitor holds.
     pub fn brown_out(&self, held: Vec<BrownOut>) {
         *self.brown_outs.lock().unwrap_or_else(PoisonError::into_inner) = held;
     }
 
-    /// The probe tells whether the database could be written; returns whether that is news.
+    /// Stores whether the probe could write the database; returns whether that is news.
     pub fn database(&self, writable: bool) -> bool {
         self.database.swap(writable, Ordering::Relaxed) != writable
     }
 
-    /// The appender tells whether the log takes no edges: a database can take the probe's row and
-    /// have no room for one more transition. Returns whether that is news.
+    /// Stores whether appends fail: a database can take the probe's row and have no room for one
+    /// more transition. Returns whether that is news.
     pub fn appends_fail(&self, fail: bool) -> bool {
         self.appends_fail.swap(fail, Ordering::Relaxed) != fail
     }
@@ -115,12 +115,12 @@ impl Health {
         self.database.load(Ordering::Relaxed) && !self.appends_fail.load(Ordering::Relaxed)
     }
 
-    /// The probe tells whether NATS is there.
+    /// Stores whether NATS is connected.
     pub fn nats(&self, up: bool) {
         self.nats.store(up, Ordering::Relaxed);
     }
 
-    /// Everything at once.
+    /// The whole state.
     pub fn report(&self) -> Report {
         let word = |up: bool| if up { "up" } else { "down" };
         let (writable, draining) = (self.is_writable(), self.is_draining());

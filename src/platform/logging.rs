@@ -1,4 +1,4 @@
-//! Where log lines go and how they look: to standard error, so that standard output stays clean.
+//! Log lines and their format. They go to standard error, so that standard output stays clean.
 
 use std::fs::OpenOptions;
 use std::io::IsTerminal;
@@ -13,13 +13,13 @@ use tracing_subscriber::{EnvFilter, Layer, fmt};
 use crate::platform::trace::export::Exporter;
 
 /// Sets logging up from `RUST_LOG` (default `info`) and `GROUNDSTATION_LOG_FORMAT` (`text` or
-/// `json`). `default` replaces `info` for commands whose own output is what people came for.
+/// `json`). `default` replaces `info` for commands whose output matters more than the log.
 pub fn start(default: &str) -> anyhow::Result<()> {
     start_with(default, None)
 }
 
-/// The same for a pod, whose spans go to a collector where the environment names one. What comes back
-/// sends the last of them when it is dropped.
+/// The same for a pod. Its spans go to a collector if the environment names one. The exporter sends
+/// the last spans when it is dropped.
 pub fn start_pod() -> anyhow::Result<Option<Exporter>> {
     let exporter = Exporter::from_environment()?;
     start_with("info", exporter.as_ref())?;
@@ -44,7 +44,7 @@ fn start_with(default: &str, exporter: Option<&Exporter>) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Sets logging up to append to a file: for a command whose terminal shows something else.
+/// Sets logging up to append to a file, for a command whose terminal shows something else.
 pub fn start_file(path: &Path) -> anyhow::Result<()> {
     let file = OpenOptions::new().create(true).append(true).open(path);
     let file = file.with_context(|| format!("cannot write {}", path.display()))?;
@@ -53,9 +53,9 @@ pub fn start_file(path: &Path) -> anyhow::Result<()> {
     started.map_err(|error| anyhow::anyhow!("cannot set logging up: {error}"))
 }
 
-/// What these print below `info` are whole frames, messages and all parameters of statements: tokens,
-/// their digests, secrets. No level of `RUST_LOG` is to reach them. At `info` async-nats tells of each
-/// connection twice; `nats.rs` tells what matters of it.
+/// Below `info` these print whole frames, messages and all parameters of statements: tokens, their
+/// digests, secrets. No level of `RUST_LOG` may reach them. At `info` async-nats logs each
+/// connection twice; `nats.rs` logs what matters of it.
 const INDISCREET: [&str; 7] = [
     "tungstenite=info",
     "tokio_tungstenite=info",

@@ -1,4 +1,4 @@
-//! What a pod counts, by Prometheus' naming rules. No label ever names a satellite.
+//! A pod's metrics, named by Prometheus' rules. No label ever names a satellite.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -32,13 +32,13 @@ pub struct Numbers {
     registry: Registry,
     /// Authenticated sessions this pod holds.
     pub sessions: Gauge,
-    /// Sockets on their way to being authenticated.
+    /// Sockets that are not authenticated yet.
     pub handshakes: Gauge,
-    /// Connections that are no WebSockets (yet).
+    /// Connections that are not WebSockets (yet).
     pub connections: Gauge,
     /// Live streams that are open.
     pub streams: Gauge,
-    /// As many as there may be.
+    /// The limit of live streams.
     pub streams_max: Gauge,
     edges: Counters<2>,
     unchanged: Counters<1>,
@@ -50,13 +50,13 @@ pub struct Numbers {
     results: Counters<1>,
     /// Results that wait for JetStream.
     pub results_waiting: Gauge,
-    /// Results of which only the status was passed on, as they are more than NATS carries.
+    /// Results of which only the status was passed on, as they are larger than NATS carries.
     pub results_truncated: Counter,
-    /// Bytes that large messages take of the room there is for them.
+    /// Bytes that large messages take of the room for them.
     pub large_message_bytes: Gauge,
-    /// That room.
+    /// The size of that room.
     pub large_message_bytes_max: Gauge,
-    /// Satellites that wait for some of it.
+    /// Satellites that wait for a part of it.
     pub large_messages_waiting: Gauge,
     held_back: Counters<1>,
     /// Satellites' questions that wait for their turn.
@@ -77,7 +77,7 @@ pub struct Numbers {
     pub heartbeats_flushed: Counter,
     /// Sessions that this pod vouches for.
     pub vouched_sessions: Gauge,
-    /// Sessions that it vouched for no more, as they missed a heartbeat.
+    /// Sessions that it no longer vouches for, as they missed a heartbeat.
     pub vouch_exceptions: Counter,
     /// Heartbeats of sessions that were no longer current.
     pub heartbeats_stale: Counter,
@@ -87,7 +87,7 @@ pub struct Numbers {
     pub sweep_seconds: Histogram,
     /// Sweeps that failed.
     pub sweep_failures: Counter,
-    /// Losses left to the next sweep, because somebody has the satellite's row.
+    /// Losses left to the next sweep, because the satellite's row is locked.
     pub losses_locked: Counter,
     /// Transitions in the log beyond the relay's checkpoint, as this pod last saw it.
     pub relay_lag: Gauge,
@@ -102,9 +102,9 @@ pub struct Numbers {
     pub relay_duplicate_window: Gauge<f64, AtomicU64>,
     /// Messages this pod put on the stream.
     pub relay_published: Counter,
-    /// Publishes the stream did not take as expected, after which the tail was read again.
+    /// Publishes that the stream did not take as expected; the tail was read again after each.
     pub relay_rejected: Counter,
-    /// Somebody else's messages found on our subjects.
+    /// Foreign messages on our subjects.
     pub relay_foreign: Counter,
     /// The newest sealed position, as this pod last saw it.
     pub sealed_position: Gauge,
@@ -112,7 +112,7 @@ pub struct Numbers {
     pub seal_failures: Counter,
     /// The newest position that retention dropped, as this pod last saw it.
     pub log_horizon: Gauge,
-    /// Looks for what is to be dropped from the log that failed.
+    /// Failed searches for old partitions.
     pub retention_failures: Counter,
     /// 1 while the database can be written.
     pub database_up: Gauge,
@@ -121,13 +121,13 @@ pub struct Numbers {
     database_waiting: Gauges<1>,
     database_wait_seconds: Family<Labels<1>, Histogram, fn() -> Histogram>,
     database_wait_failures: Counters<1>,
-    /// Statements that were ended because nobody waited for them any more.
+    /// Statements that were cancelled because their caller had gone.
     pub database_cancelled: Counter,
     /// 1 while connected to NATS.
     pub nats_up: Gauge,
-    /// From when a satellite's time was over to when that was found.
+    /// From the end of a satellite's threshold to the moment its loss was found.
     pub detection_seconds: Histogram,
-    /// Seconds in which nobody observed, as far as this pod was the one to end them.
+    /// Seconds in which no pod observed, for those blind spans that this pod ended.
     pub blind_seconds: Counter<f64, AtomicU64>,
     /// 1 while losses are held.
     pub brown_out: Gauge,
@@ -219,7 +219,7 @@ impl Metrics {
             started: Gauge::default(),
         };
         numbers.register();
-        // There from the start: an alert on an increase would miss the first.
+        // These exist from the start: an alert on an increase would miss the first one.
         for kind in Disagreement::iter() {
             numbers.disagreements.get_or_create(&[("kind", kind.as_str())]).inc_by(0);
         }
@@ -249,7 +249,7 @@ impl Numbers {
         r.register("sessions", "Authenticated sessions this pod holds", self.sessions.clone());
         r.register(
             "connections",
-            "Connections that are no WebSockets (yet)",
+            "Connections that are not WebSockets (yet)",
             self.connections.clone(),
         );
         r.register("handshakes", "Sockets not authenticated yet", self.handshakes.clone());
@@ -259,18 +259,22 @@ impl Numbers {
         r.register("unchanged_edges", "Edges that changed nothing", self.unchanged.clone());
         r.register(
             "locked_satellites",
-            "Satellites whose rows somebody has kept locked for long, by what waits for them",
+            "Satellites whose rows have been locked for long, by what waits for them",
             self.locked_satellites.clone(),
         );
         r.register("authentications", "First messages by result", self.authentications.clone());
         r.register(
             "dropped_messages",
-            "Messages dropped, or a field of theirs, by reason",
+            "Messages or fields dropped, by reason",
             self.dropped.clone(),
         );
-        r.register("door_refusals", "Refused at the door by limit", self.refusals.clone());
+        r.register(
+            "door_refusals",
+            "Connections refused at the door, by limit",
+            self.refusals.clone(),
+        );
         r.register("tls_reloads", "New certificates by outcome", self.tls_reloads.clone());
-        r.register("results", "Results by what became of them", self.results.clone());
+        r.register("results", "Results by outcome", self.results.clone());
         r.register(
             "results_waiting",
             "Results that wait for JetStream",
@@ -278,12 +282,12 @@ impl Numbers {
         );
         r.register(
             "results_truncated",
-            "Results passed on without what they found, as NATS does not carry it",
+            "Results passed on with their status only, as they are too large for NATS",
             self.results_truncated.clone(),
         );
         r.register(
             "large_message_bytes",
-            "What large messages of satellites take of the room for them",
+            "Bytes that satellites' large messages take of the room for them",
             self.large_message_bytes.clone(),
         );
         r.register(
@@ -293,12 +297,12 @@ impl Numbers {
         );
         r.register(
             "large_messages_waiting",
-            "Satellites that are not read until there is room for what they send",
+            "Satellites that are not read until there is room for their large message",
             self.large_messages_waiting.clone(),
         );
         r.register(
             "held_back",
-            "Times a satellite was not read for a while, by what for",
+            "Times a satellite was not read for a while, by cause",
             self.held_back.clone(),
         );
         r.register(
@@ -334,7 +338,7 @@ impl Numbers {
         );
         r.register(
             "vouch_exceptions",
-            "Sessions that were not heard within the vouch window, so that it was written when they were",
+            "Sessions not heard within the vouch window, so that their exact heartbeat was written",
             self.vouch_exceptions.clone(),
         );
         r.register(
@@ -356,7 +360,7 @@ impl Numbers {
         r.register("sweep_failures", "Sweeps that failed", self.sweep_failures.clone());
         r.register(
             "losses_locked",
-            "Losses left to the next sweep, as somebody has the row",
+            "Losses left to the next sweep, as the row is locked",
             self.losses_locked.clone(),
         );
         r.register(
@@ -372,12 +376,12 @@ impl Numbers {
         );
         r.register(
             "stream_disagreements",
-            "Times stream and log were found to differ, by how",
+            "Times stream and log were found to differ, by kind",
             self.disagreements.clone(),
         );
         r.register_with_unit(
             "detection_delay",
-            "From when a satellite's time was over to when its loss was found",
+            "From the end of a satellite's threshold to the moment its loss was found",
             Unit::Seconds,
             self.detection_seconds.clone(),
         );
@@ -417,7 +421,7 @@ impl Numbers {
         );
         r.register(
             "relay_foreign_messages",
-            "Somebody else's messages on our subjects",
+            "Foreign messages on our subjects",
             self.relay_foreign.clone(),
         );
         r.register(
@@ -433,7 +437,7 @@ impl Numbers {
         );
         r.register(
             "retention_failures",
-            "Looks for what is old that failed",
+            "Failed searches for old partitions",
             self.retention_failures.clone(),
         );
         r.register("database_up", "1 while the database can be written", self.database_up.clone());
@@ -465,7 +469,7 @@ impl Numbers {
         );
         r.register(
             "database_cancellations",
-            "Statements that were ended because nobody waited for them any more",
+            "Statements cancelled because their caller had gone",
             self.database_cancelled.clone(),
         );
         r.register("nats_up", "1 while connected to NATS", self.nats_up.clone());
@@ -488,7 +492,8 @@ impl Numbers {
         self.unchanged.get_or_create(&[("reason", why.as_str())]).inc();
     }
 
-    /// Sets of how many satellites `edges` or `heartbeats` wait for a row that somebody keeps locked.
+    /// Sets the number of satellites for which `edges` or `heartbeats` wait because the row is
+    /// locked.
     pub fn locked_satellites(&self, what: &'static str, count: i64) {
         self.locked_satellites.get_or_create(&[("what", what)]).set(count);
     }
@@ -498,24 +503,24 @@ impl Numbers {
         self.authentications.get_or_create(&[("result", result)]).inc();
     }
 
-    /// Counts a message that was dropped, or a field that was left out of one.
+    /// Counts a message that was dropped, or one that lost a field.
     pub fn dropped(&self, reason: &'static str) {
         self.dropped.get_or_create(&[("reason", reason)]).inc();
     }
 
-    /// Shows these limits of the door before anybody has met one.
+    /// Shows these limits of the door before one of them is reached.
     pub fn show_limits(&self, limits: impl Iterator<Item = &'static str>) {
         for limit in limits {
             self.refusals.get_or_create(&[("reason", limit)]).inc_by(0);
         }
     }
 
-    /// Counts somebody who met a limit of the door.
+    /// Counts a connection that was refused at the door.
     pub fn refused(&self, limit: impl Into<&'static str>) {
         self.refusals.get_or_create(&[("reason", limit.into())]).inc();
     }
 
-    /// Counts a changed certificate: `ok`, or `failed` where the one before stays.
+    /// Counts a changed certificate: `ok`, or `failed` if the one before stays in use.
     pub fn tls_reload(&self, outcome: &'static str) {
         self.tls_reloads.get_or_create(&[("outcome", outcome)]).inc();
     }
@@ -530,19 +535,19 @@ impl Numbers {
         self.disagreements.get_or_create(&[("kind", kind.as_str())]).inc_by(times);
     }
 
-    /// Tells how many connections of a pool are in use, and how many there may be.
+    /// Sets how many connections of a pool are in use, and how many there may be.
     pub fn connections(&self, pool: &'static str, in_use: usize, max: usize) {
         let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.database_connections.get_or_create(&[("pool", pool)]).set(number(in_use));
         self.database_connections_max.get_or_create(&[("pool", pool)]).set(number(max));
     }
 
-    /// Counts somebody who waits for a connection of a pool, until dropped.
+    /// Counts a caller that waits for a connection of a pool, until dropped.
     pub fn waiting(&self, pool: &'static str) -> Counted {
         Counted::on(&self.database_waiting.get_or_create(&[("pool", pool)]))
     }
 
-    /// Counts how long somebody waited for a connection of a pool, and whether for nothing.
+    /// Counts how long a caller waited for a connection of a pool, and whether it got one.
     pub fn waited(&self, pool: &'static str, wait: Duration, has_one: bool) {
         let labels = [("pool", pool)];
         self.database_wait_seconds.get_or_create(&labels).observe(wait.as_secs_f64());
@@ -551,7 +556,8 @@ impl Numbers {
         }
     }
 
-    /// Counts a satellite that is not read for a while: `rate` for what it sent, `room` for what it sends.
+    /// Counts a satellite that is not read for a while: `rate` for what it has sent, `room` for
+    /// what it is sending.
     pub fn held_back(&self, by: &'static str) {
         self.held_back.get_or_create(&[("by", by)]).inc();
     }
@@ -574,11 +580,11 @@ impl Numbers {
     }
 }
 
-/// Something that is there and counted for as long as this is: a panic takes it away as well.
+/// Counts one thing for as long as this exists: a panic ends the count too.
 pub struct Counted(Gauge);
 
 impl Counted {
-    /// One more.
+    /// Counts one more.
     pub fn on(gauge: &Gauge) -> Counted {
         gauge.inc();
         Counted(gauge.clone())
@@ -599,12 +605,12 @@ pub enum Disagreement {
     Behind,
     /// The stream has what the log does not; the relay halted.
     Contradiction,
-    /// Somebody else's message on our subjects.
+    /// A foreign message on our subjects.
     Foreign,
 }
 
 impl Disagreement {
-    /// Its word.
+    /// The word for it.
     pub fn as_str(self) -> &'static str {
         self.into()
     }

@@ -1,7 +1,7 @@
-//! The database schema: the migrations of `schema/`, compiled in, and which of them are there.
+//! The database schema: the migrations of `schema/`, compiled in, and which of them were applied.
 //!
-//! [`migrate`] may be started by any number of programs at once: they queue on an advisory lock
-//! held by a connection of their own (refinery takes none).
+//! Any number of programs may start [`migrate`] at once. They queue on an advisory lock held by a
+//! connection of their own (refinery takes none).
 
 use std::time::Duration;
 
@@ -21,21 +21,21 @@ const MIGRATION_LOCK: i64 = 0x6772_6f75_6e64_0001;
 /// How long a migration waits for one that is already running.
 const MIGRATION_LOCK_TIMEOUT: &str = "120s";
 
-/// What a migration did.
+/// The result of a migration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Migrated {
     /// The migrations that were applied, in order, as `version name`.
     pub applied: Vec<String>,
     /// The version the schema has now.
     pub version: i32,
-    /// What should be otherwise and could not be changed by the role that migrated, in words.
+    /// Rights that should have been taken away but that this role could not change, in words.
     pub warnings: Vec<String>,
 }
 
-/// Brings the schema to the newest version this binary knows. Blocking: call it before any
-/// runtime starts. Changes nothing when it is there already; refuses a schema that is newer, and one that
-/// other migrations made.
-/// `retention_floor` is what pods may never drop from now on; without it that stays as it is.
+/// Brings the schema to the newest version that this binary knows. It blocks: call it before any
+/// runtime starts. It changes nothing if the schema is there already, and refuses a newer schema
+/// and one made by other migrations. `retention_floor` is the span of the log that pods may never
+/// drop from now on; without it the floor stays as it is.
 pub fn migrate(address: &Address, retention_floor: Option<Duration>) -> anyhow::Result<Migrated> {
     let mut client = address.connect_blocking()?;
     let row = client
@@ -48,7 +48,7 @@ pub fn migrate(address: &Address, retention_floor: Option<Duration>) -> anyhow::
     client.execute("select pg_advisory_lock($1)", &[&MIGRATION_LOCK]).map_err(|error| {
         anyhow::anyhow!("another migration is running: {}", database::describe(&error))
     })?;
-    // The lock goes with the connection, whichever way this function is left.
+    // The lock goes with the connection, however this function returns.
 
     if let Comparison::Refused(why) = compare(&applied(&mut client)?) {
         bail!(why);
@@ -74,9 +74,10 @@ pub fn migrate(address: &Address, retention_floor: Option<Duration>) -> anyhow::
 const SET_RETENTION_FLOOR: &str =
     "update retention_floor set keep = justify_hours(make_interval(secs => $1))";
 
-/// A session with temporary tables, or with functions in the schema, can put its own names before the
-/// schema's. Functions that run as their owner look among temporary names last; this is beside that. Every
-/// new database lets everybody have the first, and one from before PostgreSQL 15 the second too.
+/// A session with temporary tables, or with functions in the schema, can put its own names before
+/// the schema's. Functions that run as their owner search temporary names last; this is a second
+/// protection. Every new database gives all roles the first right, and one from before PostgreSQL
+/// 15 the second too.
 const TAKE_RIGHTS: &str = "
     do $$
     begin
@@ -93,7 +94,8 @@ const TAKE_RIGHTS: &str = "
     end
     $$";
 
-/// Whoever can act as the service and has one of these rights still. Superusers and owners have them anyway.
+/// Roles that can act as the service and still have one of these rights. Superusers and owners have
+/// them anyway.
 const STILL_THERE: &str = "
     with service as (
         select r.oid, r.rolname
@@ -111,7 +113,8 @@ const STILL_THERE: &str = "
       from service where has_schema_privilege(oid, current_schema(), 'create')
     having count(*) > 0";
 
-/// Takes from everybody what no pod needs. What this role cannot take, it says.
+/// Takes from all roles the rights that no pod needs. Returns a warning for each that this role
+/// cannot take.
 fn take_rights(client: &mut postgres::Client) -> Result<Vec<String>, postgres::Error> {
     client.batch_execute(TAKE_RIGHTS)?;
     let rows = client.query(STILL_THERE, &[])?;
@@ -153,7 +156,7 @@ fn is_absent(error: &tokio_postgres::Error) -> bool {
     error.code().is_some_and(|code| absent.contains(code))
 }
 
-/// A migration that the database has been through.
+/// A migration that was applied to the database.
 struct Applied {
     version: i32,
     name: String,
@@ -181,16 +184,16 @@ fn applied(client: &mut postgres::Client) -> anyhow::Result<Vec<Applied>> {
     applied.context("cannot read the schema's version")
 }
 
-/// What a schema is to the one this binary knows.
+/// How a schema compares to the one this binary knows.
 enum Comparison {
     Same,
-    /// It has been through the first migrations, up to this version; 0 is none.
+    /// It has the first migrations, up to this version; 0 is none.
     Behind(i32),
-    /// In words.
+    /// The binary refuses it; the text says why.
     Refused(String),
 }
 
-/// Version by version: the same number can be of another set of migrations.
+/// Compares version by version: the same number can belong to another set of migrations.
 fn compare(applied: &[Applied]) -> Comparison {
     let known = known();
     for (found, ours) in applied.iter().zip(&known) {
@@ -219,7 +222,7 @@ fn compare(applied: &[Applied]) -> Comparison {
     }
 }
 
-/// In order.
+/// The migrations that this binary knows, in order.
 fn known() -> Vec<refinery::Migration> {
     let mut known = embedded::migrations::runner().get_migrations().clone();
     known.sort();
@@ -230,7 +233,7 @@ fn newest_known() -> i32 {
     known().last().map_or(0, refinery::Migration::version)
 }
 
-/// refinery wraps the server's own words: they are what helps.
+/// refinery wraps the server's own words, which are what helps.
 fn describe(error: refinery::Error) -> anyhow::Error {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
     while let Some(current) = cause {

@@ -1,4 +1,4 @@
-//! The way to NATS: addresses, credentials, reconnecting for ever.
+//! Connections to NATS: addresses, credentials, reconnecting for ever.
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,10 +17,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// The longest pause between attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// How often the connection is proved alive; two unanswered pings are a dead connection.
+/// How often the connection is checked. After two pings without an answer it is dead.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Who a client says it is, beside what the address says.
+/// A client's credentials, beside those in the address.
 #[derive(Clone)]
 pub enum Identity {
     /// The text of a credentials file.
@@ -30,16 +30,16 @@ pub enum Identity {
 }
 
 impl Identity {
-    /// By a credentials file of this text.
+    /// A credentials file of this text.
     pub fn credentials(text: &SecretString) -> Identity {
         Identity::Credentials(text.clone())
     }
 
-    /// By an nkey, whose seed is the first line of this text that is no comment.
+    /// An nkey. Its seed is the first line of this text that is no comment.
     pub fn nkey(text: &SecretString) -> anyhow::Result<Identity> {
         let mut lines = text.expose_secret().lines().map(str::trim);
         let seed = lines.find(|line| !line.is_empty() && !line.starts_with('#'));
-        // The library's own words may repeat the seed.
+        // The library's own message may repeat the seed.
         let seed = seed.filter(|seed| nkeys::KeyPair::from_seed(seed).is_ok());
         let seed = seed.context("NATS_NKEY holds no seed of an nkey (it begins with SU)")?;
         Ok(Identity::Nkey(seed.into()))
@@ -52,7 +52,7 @@ pub struct Address {
     servers: Vec<ServerAddr>,
     identity: Option<Identity>,
     inbox_prefix: Option<String>,
-    /// Set where nothing may be said without TLS.
+    /// Set if TLS is mandatory.
     tls: Option<rustls::ClientConfig>,
 }
 
@@ -71,12 +71,12 @@ impl Address {
         Ok(address)
     }
 
-    /// Says who it is.
+    /// Sets the client's credentials.
     pub fn identifies_by(&mut self, identity: Identity) {
         self.identity = Some(identity);
     }
 
-    /// Gets its answers on subjects that begin so.
+    /// Sets the prefix of the subjects on which the client gets its answers.
     pub fn answers_at(&mut self, prefix: &str) -> anyhow::Result<()> {
         let is_token = |token: &str| {
             !token.is_empty()
@@ -89,8 +89,8 @@ impl Address {
         Ok(())
     }
 
-    /// Says nothing without TLS, to servers for whom these vouch; shows the certificate of the first
-    /// file, whose key is in the second.
+    /// Makes TLS mandatory, with these roots for the server's certificate. The client's own
+    /// certificate is in the first file, its key in the second.
     pub fn demands_tls(
         &mut self,
         roots: Roots,
@@ -105,7 +105,8 @@ impl Address {
         Ok(())
     }
 
-    /// A host that would be spoken to without TLS, if the server or somebody on the way wants it so.
+    /// A host that could be reached without TLS, if the server or an attacker on the way wants it
+    /// so.
     pub fn in_plain_text(&self) -> Option<&str> {
         if self.tls.is_some() {
             return None;
@@ -120,12 +121,12 @@ impl Address {
         self.servers.iter().map(each).collect::<Vec<_>>().join(",")
     }
 
-    /// Connects, or fails within a few seconds: for commands that are of no use without NATS.
+    /// Connects, or fails within a few seconds: for commands that need NATS.
     pub async fn connect(&self, name: &str) -> anyhow::Result<async_nats::Client> {
         self.connect_with(name, |_| {}).await
     }
 
-    /// The same, for a command that has to hear what the server says unasked.
+    /// The same, for a command that also needs the server's unrequested messages.
     pub async fn connect_with(
         &self,
         name: &str,
@@ -141,8 +142,8 @@ impl Address {
         })
     }
 
-    /// A pod's client. It need not reach NATS now: edges wait in the log until it does, and
-    /// `nats_up` tells.
+    /// A pod's client. NATS need not be reachable now: edges wait in the log until it is. `nats_up`
+    /// shows it.
     pub async fn connect_in_background(
         &self,
         name: &str,
@@ -161,7 +162,7 @@ impl Address {
             .map_err(|error| anyhow::anyhow!("cannot use NATS at {}: {error}", self.display()))
     }
 
-    /// The client takes user and password, or a token, by option only and ignores those of a URL.
+    /// The client takes user and password, or a token, only as options and ignores those of a URL.
     fn url_credentials(&self) -> ConnectOptions {
         let named = self.servers.iter().find_map(|server| Some((server.username()?, server)));
         match named.map(|(user, server)| (decoded(user), server.password().map(decoded))) {

@@ -1,17 +1,17 @@
-//! How a long command tells how far it is: one line that is written over on a terminal, a plain
-//! line now and then elsewhere. Always on standard error.
+//! The progress line of a long command: one line that is overwritten on a terminal, a plain line
+//! now and then elsewhere. Always on standard error.
 
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-/// How often, on a terminal and elsewhere.
+/// The pause between two lines, on a terminal and elsewhere.
 const TERMINAL_PAUSE: Duration = Duration::from_millis(200);
 const PLAIN_PAUSE: Duration = Duration::from_secs(5);
 
 pub struct Progress {
     terminal: bool,
     told: Instant,
-    /// The terminal's line has something on it.
+    /// Whether the terminal's line has text on it.
     open: bool,
 }
 
@@ -21,13 +21,13 @@ impl Progress {
         Progress { terminal: std::io::stderr().is_terminal(), told: Instant::now(), open: false }
     }
 
-    /// For a command whose own lines go to a terminal: there they are the progress.
+    /// For a command that writes its own lines to a terminal: there they are the progress.
     pub fn beside_standard_output() -> Progress {
         let terminal = std::io::stderr().is_terminal() && !std::io::stdout().is_terminal();
         Progress { terminal, ..Progress::new() }
     }
 
-    /// Tells, if the last time is long enough ago.
+    /// Writes a line if the last one is old enough.
     pub fn tell(&mut self, line: impl FnOnce() -> String) {
         let pause = if self.terminal { TERMINAL_PAUSE } else { PLAIN_PAUSE };
         if self.told.elapsed() < pause {
@@ -37,14 +37,14 @@ impl Progress {
         if self.terminal {
             self.open = true;
             eprint!("\r\x1b[2K{}", line());
-            // A terminal that cannot be written is no reason to stop.
+            // A terminal that cannot be written to is no reason to stop.
             std::io::stderr().flush().ok();
         } else {
             eprintln!("{}", line());
         }
     }
 
-    /// Clears the line, for what is written next.
+    /// Clears the line for other output.
     pub fn clear(&mut self) {
         if std::mem::take(&mut self.open) {
             eprint!("\r\x1b[2K");

@@ -1,4 +1,4 @@
-//! When a program is told to end.
+//! The signals that end a program.
 
 use anyhow::Context;
 

@@ -1,7 +1,7 @@
-//! Tokens: 256 random bits for satellites, their digests, and comparing without telling anything.
+//! Tokens: 256 random bits for satellites, their digests, and comparison in constant time.
 //!
-//! A fast hash is right here: a token is random, so there is nothing to guess. Only digests are
-//! stored, and neither tokens nor digests can be printed from these types.
+//! A fast hash is right here: a token is random, so it cannot be guessed. Only digests are stored,
+//! and neither tokens nor digests can be printed from these types.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,16 +9,17 @@ use secrecy::SecretString;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq;
 
-/// An administrator's token has at least so many bits, because it can be guessed at from anywhere.
+/// An administrator's token has at least this many bits, because anybody anywhere can try to guess
+/// it.
 pub const LEAST_BITS: u32 = 128;
 
-/// Fewer different characters than this are no random text, whatever its length.
+/// Text with fewer different characters than this is not random, whatever its length.
 const FEWEST_DIFFERENT: usize = 8;
 
-/// What every satellite's token starts with, so that people and secret scanners know it.
+/// The prefix of every satellite's token, by which people and secret scanners recognise it.
 const PREFIX: &str = "csat_";
 
-/// How a stored digest starts: other forms may stand beside it.
+/// The prefix of a stored digest: other forms may stand beside it.
 const STORED_PREFIX: &str = "sha256:";
 
 /// Makes a satellite's token. Fails only if the operating system has no randomness.
@@ -28,9 +29,10 @@ pub fn generate() -> anyhow::Result<SecretString> {
     Ok(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes)).into())
 }
 
-/// How many bits a token has if it is random: as many as its characters, times what one of their kinds tells.
-/// Hexadecimal digits are a kind of their own, and what separates groups of characters tells nothing. A text that
-/// repeats a few characters is judged by those. A word somebody thought of has fewer; that cannot be seen.
+/// How many bits a token has if it is random: its number of characters times the bits of their
+/// kind. Hexadecimal digits are a kind of their own, and separators between groups count nothing. A
+/// text that repeats a few characters is judged by those. A word that a person thought of has fewer
+/// bits; that cannot be seen.
 pub fn bits_at_most(token: &str) -> u32 {
     let told: Vec<char> = token.chars().filter(|character| *character != '-').collect();
     let different = told.iter().collect::<std::collections::HashSet<_>>().len();
@@ -61,7 +63,7 @@ pub fn bits_at_most(token: &str) -> u32 {
 pub struct Digest([u8; 32]);
 
 impl Digest {
-    /// Of this token.
+    /// The digest of this token.
     pub fn of(token: &str) -> Digest {
         Digest(Sha256::digest(token.as_bytes()).into())
     }
@@ -77,18 +79,18 @@ impl Digest {
         Some(Digest(bytes.try_into().ok()?))
     }
 
-    /// Whether this is the digest of `token`, in a time that depends on neither.
+    /// Whether this is the digest of `token`. The time it takes depends on neither.
     pub fn matches(&self, token: &str) -> bool {
         self.0.ct_eq(&Digest::of(token).0).into()
     }
 }
 
-/// The digests of several tokens, each of which opens the same.
+/// The digests of several tokens that give the same access.
 #[derive(Clone, Default)]
 pub struct Digests(Vec<Digest>);
 
 impl Digests {
-    /// Of these.
+    /// These digests.
     pub fn new(digests: Vec<Digest>) -> Digests {
         Digests(digests)
     }
@@ -98,8 +100,8 @@ impl Digests {
         self.0.is_empty()
     }
 
-    /// Whether one of them is the digest of `token`. All are compared, whichever matches: the time
-    /// tells nothing.
+    /// Whether one of them is the digest of `token`. All are compared, whichever matches, so that
+    /// the time reveals nothing.
     pub fn matches(&self, token: &str) -> bool {
         let digest = Digest::of(token);
         let matches = |known: &Digest| known.0.ct_eq(&digest.0);
@@ -107,8 +109,8 @@ impl Digests {
     }
 }
 
-/// Whether `token` is the one stored. Costs the same where nothing is stored: an unknown id is
-/// not to be told from a wrong token.
+/// Whether `token` is the stored one. It takes the same time if nothing is stored: an unknown id
+/// must not be distinguishable from a wrong token.
 pub fn verify(stored: Option<&str>, token: &str) -> bool {
     let digest = stored.and_then(Digest::from_stored);
     let known = digest.is_some();
@@ -116,13 +118,14 @@ pub fn verify(stored: Option<&str>, token: &str) -> bool {
     known & matches
 }
 
-/// How the digests of imported satellites start, all of them forms of the same function.
+/// The prefixes of the digests of imported satellites, all of them forms of the same function.
 const BCRYPT_PREFIXES: [&str; 3] = ["$2a$", "$2b$", "$2y$"];
 
-/// The highest cost that is verified: each step doubles the work, and this is half a second or so.
+/// The highest cost that is verified: each step doubles the work, and this one takes about half a
+/// second.
 const MAX_BCRYPT_COST: u32 = 14;
 
-/// Whether a stored digest is one of bcrypt's.
+/// Whether a stored digest is a bcrypt hash.
 pub fn is_bcrypt(stored: &str) -> bool {
     BCRYPT_PREFIXES.iter().any(|prefix| stored.starts_with(prefix))
 }

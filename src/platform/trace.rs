@@ -1,9 +1,9 @@
-//! Traces: which one a change belongs to, on its way from an HTTP request through the log to its
-//! message on the stream.
+//! Traces: they follow a change from an HTTP request through the log to its message on the stream.
 //!
-//! A `traceparent` (W3C Trace Context) is passed on whether or not spans are exported. Spans have the
-//! target [`TARGET`], which no log line has and no log shows; without [`export`] they are never built.
-//! What they may carry: method, route, status, ids, positions. Never a header, a body or a name.
+//! A `traceparent` (W3C Trace Context) is passed on whether or not spans are exported. Spans have
+//! the target [`TARGET`], which no log line has and no log shows; without [`export`] they are never
+//! built. They may carry method, route, status, ids and positions. They never carry a header, a
+//! body or a name.
 
 use std::fmt;
 
@@ -29,7 +29,7 @@ tokio::task_local! {
     static CURRENT: Option<Traceparent>;
 }
 
-/// A checked `traceparent`: what comes from outside is never stored or sent on as it is.
+/// A checked `traceparent`. Text from outside is never stored or sent on as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Traceparent {
     trace: TraceId,
@@ -38,8 +38,8 @@ pub struct Traceparent {
 }
 
 impl Traceparent {
-    /// Reads `00-<32 digits>-<16 digits>-<2 digits>`, lower case; of a later version what this one
-    /// knows. `None` for anything else: who sends nonsense has no trace.
+    /// Reads `00-<32 digits>-<16 digits>-<2 digits>`, lower case; of a later version the parts that
+    /// this one knows. `None` for anything else: an invalid header means no trace.
     pub fn parse(text: &str) -> Option<Traceparent> {
         let mut parts = text.split('-');
         let version = hexadecimal(parts.next()?, 2)?;
@@ -52,12 +52,12 @@ impl Traceparent {
         (is_known && is_valid).then_some(Traceparent { trace, span, flags })
     }
 
-    /// The innermost trace of what is being done; none outside of [`within`].
+    /// The innermost trace of the current work; none outside of [`within`].
     pub fn current() -> Option<Traceparent> {
         CURRENT.try_with(|current| *current).ok().flatten()
     }
 
-    /// Of a span that is being recorded for export.
+    /// The `traceparent` of a span that is recorded for export.
     fn of(span: &Span) -> Option<Traceparent> {
         if span.is_disabled() {
             return None;
@@ -102,7 +102,7 @@ pub fn request(method: &str, route: &str) -> Span {
     )
 }
 
-/// Does `work` in `span`, as a part of the trace `parent` where there is one.
+/// Does `work` in `span`, as a part of the trace `parent` if there is one.
 pub async fn within<T>(
     span: Span,
     parent: Option<Traceparent>,
@@ -113,7 +113,7 @@ pub async fn within<T>(
     CURRENT.scope(current, work).instrument(span).await
 }
 
-/// The span of an append that belongs to a trace, and the `traceparent` its transition keeps.
+/// The span of an append that belongs to a trace, and the `traceparent` that its transition keeps.
 pub fn append(satellite: SatelliteId) -> (Span, Option<Traceparent>) {
     let Some(current) = Traceparent::current() else {
         return (Span::none(), None);
@@ -150,7 +150,7 @@ pub fn publish(
 fn adopt(span: &Span, parent: Option<Traceparent>) {
     let Some(parent) = parent.filter(|_| !span.is_disabled()) else { return };
     if let Err(error) = span.set_parent(parent.context()) {
-        tracing::debug!(%error, "a span stays without its parent");
+        tracing::debug!(%error, "cannot set a span's parent");
     }
 }
 

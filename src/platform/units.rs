@@ -1,15 +1,16 @@
-//! Times as people write them in settings and options: `15s`, `90d`.
+//! Durations as people write them in settings and options: `15s`, `90d`.
 
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 
-/// The shortest and longest durations any setting takes: tests use short ones, nobody needs longer.
+/// The shortest and longest durations any setting takes: tests use short ones; a longer one is a
+/// mistake.
 const DURATIONS: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(10)..=Duration::from_secs(24 * 60 * 60);
 
-/// The shortest and longest spans of the log that retention keeps. Whoever lost the answer to an
-/// append looks it up in the log, so what is dropped must be older than that.
+/// The shortest and longest spans of the log that retention keeps. A pod that lost the answer to an
+/// append looks it up in the log, so dropped rows must be older than that.
 const SPANS: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(60 * 60)..=Duration::from_secs(100 * 366 * 24 * 60 * 60);
 

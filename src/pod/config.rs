@@ -1,7 +1,7 @@
-//! What a pod is told by its environment, turned into typed values and checked once.
+//! A pod's settings from its environment, turned into typed values and checked once.
 //!
-//! A value that is missing or wrong gives one line that names the variable. Secrets are kept in
-//! types that cannot be printed.
+//! A missing or wrong value gives one line that names the variable. Secrets are kept in types that
+//! cannot be printed.
 
 use std::io::Read;
 use std::net::SocketAddr;
@@ -34,7 +34,7 @@ mod streams;
 pub use drain::Drain;
 pub use stores::{DatabaseArgs, MigrateArgs, NatsArgs};
 
-/// What `groundstation serve` takes; every setting is also a variable of the environment.
+/// The options of `groundstation serve`; every setting is also a variable of the environment.
 #[derive(Args, Clone)]
 pub struct ServeArgs {
     #[command(flatten)]
@@ -52,8 +52,8 @@ pub struct ServeArgs {
     )]
     listen: String,
 
-    /// Address and port for /livez, /readyz, /metrics, /openapi.json and /asyncapi.json, in plain text; they no
-    /// longer answer on the other one then [default: none, they do]
+    /// Address and port for /livez, /readyz, /metrics, /openapi.json and /asyncapi.json, in plain
+    /// text; the other address then no longer answers these [default: none, it answers them]
     #[arg(long, env = "GROUNDSTATION_OPS_LISTEN", value_name = "ADDRESS")]
     ops_listen: Option<String>,
 
@@ -74,7 +74,7 @@ pub struct ServeArgs {
     #[arg(long, env = "GROUNDSTATION_READ_TOKEN_FILE", value_name = "FILE")]
     read_token_file: Option<PathBuf>,
 
-    /// This pod's name, unlike any other's [default: host name and process id]
+    /// This pod's name, unique among pods [default: host name and process id]
     #[arg(long, env = "GROUNDSTATION_POD", value_name = "NAME")]
     pod: Option<String>,
 
@@ -124,24 +124,24 @@ pub struct ServeArgs {
     #[arg(long, env = "GROUNDSTATION_RETENTION", value_name = "SPAN")]
     retention: Option<String>,
 
-    /// The folder into which partitions are archived before they are dropped; one that outlives
-    /// the pod, the same for all pods [default: none, what is dropped is gone]
+    /// The folder into which partitions are archived before they are dropped; it must outlive the
+    /// pods and be the same for all of them [default: none, dropped partitions are gone]
     #[arg(long, env = "GROUNDSTATION_ARCHIVE_DIR", value_name = "DIR")]
     archive_dir: Option<PathBuf>,
 
-    /// A folder with one file for each secret, as Kubernetes mounts them [default: none, secrets are
-    /// asked for on the NATS subject secrets.resolve]
+    /// A folder with one file for each secret, as Kubernetes mounts them [default: none, secrets
+    /// are requested on the NATS subject secrets.resolve]
     #[arg(long, env = "GROUNDSTATION_SECRETS_DIR", value_name = "DIR")]
     secrets_dir: Option<PathBuf>,
 
-    /// A script package on its way to satellites, in base64; four of the largest are held at once. Agents
-    /// take messages of at least 64 MiB
+    /// The largest script package for satellites, in base64; four of the largest are held at once.
+    /// Agents take messages of at least 64 MiB
     #[arg(long, env = "GROUNDSTATION_MAX_BLOB_BYTES", default_value_t = 64 * 1024 * 1024,
           value_parser = clap::value_parser!(u32).range(65_536..=1_073_741_824), value_name = "BYTES")]
     max_blob_bytes: u32,
 
-    /// Transitions in one partition of the log, for those made from now on; no more than
-    /// `retention_floor.widest_partition`, which is the owner's to change (at first 1,000,000)
+    /// Transitions in one new partition of the log; no more than
+    /// `retention_floor.widest_partition`, which only the owner changes (at first 1,000,000)
     #[arg(long, env = "GROUNDSTATION_PARTITION_WIDTH", default_value_t = partitions::DEFAULT_WIDTH,
           value_parser = clap::value_parser!(i64).range(partitions::WIDTHS), value_name = "COUNT")]
     partition_width: i64,
@@ -167,19 +167,19 @@ pub struct ServeArgs {
 pub struct Config {
     /// The pod's name.
     pub pod: String,
-    /// Where it listens.
+    /// Its public address.
     pub listen: SocketAddr,
-    /// Where probes and metrics answer, if that is elsewhere.
+    /// The address of probes and metrics, if that is another.
     pub ops_listen: Option<SocketAddr>,
     /// Its database.
     pub database: Address,
     /// Its NATS.
     pub nats: nats::Address,
-    /// Who may do what under `/v1`.
+    /// The rights of each token under `/v1`.
     pub access: Access,
     /// How often satellites send a heartbeat.
     pub heartbeat_interval: Duration,
-    /// For how long a pod vouches for what it heard; none where it writes every heartbeat.
+    /// How long a pod vouches for a session that it heard; none if it writes every heartbeat.
     pub vouch_window: Option<Duration>,
     /// The default offline threshold.
     pub offline_threshold: Duration,
@@ -187,11 +187,11 @@ pub struct Config {
     pub sweep_interval: Duration,
     /// How often the log is sealed.
     pub seal_interval: Duration,
-    /// How much of the log is kept; all of it by default.
+    /// The span of the log that is kept; all of it by default.
     pub retention: Option<Duration>,
     /// Where dropped partitions are archived.
     pub archive: Option<PathBuf>,
-    /// Where secrets are, one file each.
+    /// The folder of secrets, one file each.
     pub secrets_dir: Option<PathBuf>,
     /// The largest script package, in base64.
     pub max_blob_bytes: usize,
@@ -201,18 +201,18 @@ pub struct Config {
     pub brown_out: brown_out::Rules,
     /// Which satellites flap.
     pub flapping: flapping::Rules,
-    /// How the pod ends.
+    /// How the pod shuts down.
     pub drain: Drain,
-    /// What bounds reads.
+    /// The bounds of reads.
     pub reads: Reads,
-    /// What bounds live streams.
+    /// The bounds of live streams.
     pub streams: stream::Limits,
     /// The door's limits.
     pub door: Settings,
 }
 
 impl ServeArgs {
-    /// Checks everything; the error names what is missing or wrong.
+    /// Checks everything; the error names the missing or wrong setting.
     pub fn check(self) -> anyhow::Result<Config> {
         let database = self.database.address()?;
         let nats = self.nats.address()?;
@@ -302,7 +302,8 @@ fn given(text: &Option<String>) -> Option<&str> {
     text.as_deref().filter(|text| !text.is_empty())
 }
 
-/// A window shorter than a heartbeat's interval makes an exception of every session: it costs more than none.
+/// A window shorter than the heartbeat interval makes every session an exception: that costs more
+/// than no window.
 fn vouch_window(
     text: Option<&str>,
     heartbeat_interval: Duration,
@@ -316,7 +317,8 @@ fn vouch_window(
                 tracing::warn!(
                     ?window,
                     ?heartbeat_interval,
-                    "GROUNDSTATION_VOUCH_WINDOW is not longer than the heartbeat interval: more is written than without it"
+                    "GROUNDSTATION_VOUCH_WINDOW is not longer than the heartbeat interval: this writes \
+                     more than no window would"
                 );
             }
             Ok(Some(window))
@@ -329,7 +331,7 @@ fn default_pod_name() -> String {
     format!("{host}-{}", std::process::id())
 }
 
-/// The most tokens of one right: for rotation two are enough.
+/// The most tokens of one right: two are enough for rotation.
 const MAX_TOKENS: usize = 16;
 
 /// The largest file of tokens, in bytes.
@@ -340,7 +342,7 @@ pub fn split_tokens(text: &str) -> impl Iterator<Item = &str> {
     text.split([',', '\n']).map(str::trim).filter(|token| !token.is_empty())
 }
 
-/// The digests of tokens given themselves or by file.
+/// The digests of tokens given directly or by file.
 fn tokens(
     name: &str,
     value: Option<SecretString>,

@@ -1,4 +1,4 @@
-//! Where a pod listens: for everybody, and, where that is set, for its operators alone.
+//! The listeners of a pod: the public one and, if it is configured, one for its operators.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,9 +15,9 @@ use crate::api;
 use crate::ingress::listener::{self, Door};
 use crate::platform::metrics::Metrics;
 
-/// The listeners, bound: whoever connects waits until they are served.
+/// The bound listeners. Connections wait until they are served.
 pub struct Doors {
-    /// Where everybody is let in.
+    /// The public door.
     pub door: Arc<Door>,
     /// Its address.
     pub address: SocketAddr,
@@ -25,7 +25,7 @@ pub struct Doors {
     ops: Option<Ops>,
 }
 
-/// The operators' own.
+/// The operators' door.
 struct Ops {
     door: Arc<Door>,
     address: SocketAddr,
@@ -33,7 +33,7 @@ struct Ops {
 }
 
 impl Doors {
-    /// Binds them.
+    /// Binds the listeners.
     pub fn open(config: &Config, metrics: &Metrics) -> anyhow::Result<Doors> {
         let (listener, address) = listen("GROUNDSTATION_LISTEN", config.listen)?;
         let ops = config.ops_listen.map(|address| {
@@ -45,8 +45,8 @@ impl Doors {
         Ok(Doors { door, address, listener, ops: ops.transpose()? })
     }
 
-    /// Serves until told to stop, then until the last request has ended. What is for operators is served
-    /// to everybody where they have no door of their own.
+    /// Serves until told to stop, then until the last request has ended. The public door serves the
+    /// operators' routes if they have no door of their own.
     pub fn serve(
         self,
         mut routes: Router,
@@ -67,11 +67,11 @@ impl Doors {
     }
 }
 
-/// A listener, and the address it has got.
+/// A listener and its address.
 fn listen(setting: &str, address: SocketAddr) -> anyhow::Result<(TcpListener, SocketAddr)> {
     let listener = listener::listen(address).map_err(|error| match error.kind() {
         std::io::ErrorKind::AddrInUse => anyhow::anyhow!(
-            "the port of {setting} ({address}) is in use: choose another, or end whoever has it"
+            "the port of {setting} ({address}) is in use: choose another, or end the program that has it"
         ),
         _ => anyhow::anyhow!("cannot listen on {setting} ({address}): {error}"),
     })?;

@@ -1,4 +1,4 @@
-//! The parts of a pod: built from what they share, and spawned.
+//! Builds the parts of a pod from what they share, and spawns them.
 
 use std::sync::{Arc, Mutex};
 
@@ -42,8 +42,8 @@ use crate::sessions::peers::{self, Peers};
 use crate::sessions::table::SessionTable;
 use crate::stream::relay::Relay;
 
-/// Changes by administrators that have a connection at once: each may wait for a satellite's row, and
-/// the log's own work needs the others.
+/// Administrators' changes that have a connection at once: each may wait for a satellite's row, and
+/// the log's own work needs the other connections.
 const CHANGES_AT_ONCE: usize = 2;
 
 /// Questions of satellites that have a connection at once.
@@ -60,24 +60,24 @@ pub struct Pod<'a> {
     sessions: Arc<SessionTable>,
     /// The way into the log.
     log: Log,
-    /// How far the log is, as far as this pod knows.
+    /// The log's head, as far as this pod knows it.
     head: watch::Sender<Position>,
     changed: Changed,
     results: Arc<Results>,
     packages: Arc<Packages>,
-    /// What is told of what satellites do and ask.
+    /// Limits the log lines about what satellites do and ask.
     complaints: Arc<LogGate>,
     signals: Signals,
 }
 
-/// The other end of the way into the log, and what it tells the other pods.
+/// The receiving end of the way into the log, and the announcements to the other pods.
 pub struct LogEnd {
     appender: Appender,
     announcements: mpsc::Receiver<Appended>,
 }
 
 impl<'a> Pod<'a> {
-    /// Puts it together; nothing of it runs yet.
+    /// Builds what the parts share; nothing runs yet.
     pub fn new(
         config: &'a Config,
         stores: Stores,
@@ -122,8 +122,8 @@ impl<'a> Pod<'a> {
         (pod, LogEnd { appender, announcements })
     }
 
-    /// Spawns all of it. Nothing of the way into the log is kept here: it ends with the last part that has
-    /// an edge for it.
+    /// Spawns all parts. This function keeps no sender into the log: the log's end stops when the
+    /// last part that may have an edge has stopped.
     pub async fn spawn(self, log: LogEnd, doors: Doors) -> anyhow::Result<Running> {
         let changes = Changes::begin(
             self.stores.database.clone(),
@@ -215,7 +215,7 @@ impl<'a> Pod<'a> {
         })
     }
 
-    /// Who is there: written, judged, and told that it can be.
+    /// Presence: writes heartbeats, finds losses, and moves the watermark.
     fn spawn_presence(&self, parts: &mut JoinSet<()>) {
         let (config, stores) = (self.config, &self.stores);
         let flusher = Flusher {
@@ -257,7 +257,7 @@ impl<'a> Pod<'a> {
         parts.spawn(probe.run(self.signals.stop.clone()));
     }
 
-    /// What is made of the log: the stream, and seals.
+    /// The followers of the log: the relay and the sealer.
     fn spawn_followers_of_the_log(&self, parts: &mut JoinSet<()>) {
         let relay = Relay {
             pod: self.config.pod.clone(),
@@ -277,7 +277,7 @@ impl<'a> Pod<'a> {
         parts.spawn(sealer.run(self.signals.stop.clone()));
     }
 
-    /// What pods tell each other, and what administrators told another one.
+    /// The exchange between pods: announcements, and administrators' changes at other pods.
     fn spawn_exchange_with_pods(
         &self,
         parts: &mut JoinSet<()>,
@@ -295,7 +295,7 @@ impl<'a> Pod<'a> {
         parts.spawn(changes.run(self.signals.stop.clone()));
     }
 
-    /// What satellites report and need, on its way between them and other backends.
+    /// The exchange with other backends: what satellites report and what they need.
     fn spawn_exchange_with_backends(&self, parts: &mut JoinSet<()>, gateway: &Gateway) {
         let publisher = Publisher {
             results: self.results.clone(),
@@ -311,7 +311,7 @@ impl<'a> Pod<'a> {
         parts.spawn(async move { wanted.watch(&nats, stop).await });
     }
 
-    /// What is followed or done from time to time, where it is set.
+    /// Periodic work, if it is configured.
     fn spawn_upkeep(&self, parts: &mut JoinSet<()>, door: &Door) {
         let (config, stop) = (self.config, &self.signals.stop);
         if let Some(tls) = door.tls() {

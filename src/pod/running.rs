@@ -1,4 +1,4 @@
-//! A pod that runs: what it waits for, and how it ends.
+//! A running pod: what ends it, and how it drains.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,15 +14,16 @@ use super::config::Drain;
 use crate::log::continuity::WentBack;
 use crate::platform::health::Health;
 
-/// What is left of the drain's deadline for the last edges, and before that for the other parts.
+/// How much of the drain's deadline is left for the last edges, and before that for the other
+/// parts.
 const APPEND_RESERVE: Duration = Duration::from_secs(2);
 
-/// What the parts of a pod are told of its end, in this order.
+/// The signals that end the parts of a pod, in this order.
 #[derive(Default)]
 pub struct Signals {
-    /// Sockets say goodbye.
+    /// Sockets are closed.
     pub drain: CancellationToken,
-    /// No more requests are taken.
+    /// No more requests are accepted.
     pub stop_http: CancellationToken,
     /// Everything else ends.
     pub stop: CancellationToken,
@@ -30,29 +31,32 @@ pub struct Signals {
 
 /// The tasks of a pod.
 pub struct Running {
-    /// What is told of its end.
+    /// The signals that end them.
     pub signals: Signals,
-    /// What it says of itself.
+    /// The pod's own state.
     pub health: Arc<Health>,
     /// The satellites' sockets.
     pub sockets: TaskTracker,
-    /// Its doors.
+    /// The requests at its doors.
     pub requests: JoinSet<()>,
-    /// What runs as long as the pod does.
+    /// The tasks that run as long as the pod does.
     pub parts: JoinSet<()>,
-    /// What brings edges into the log: it ends when nobody has an edge for it any more.
+    /// The appender. It ends when no task can send it an edge any more.
     pub appender: JoinHandle<()>,
-    /// What looks whether the database went back.
+    /// The check whether the database went back.
     pub past: JoinHandle<Option<WentBack>>,
 }
 
 impl Running {
-    /// Waits until the pod is told to end; an error where a part of it ends by itself.
+    /// Waits until the pod is told to end; an error if one of its parts ends by itself.
     pub async fn until(&mut self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
         tokio::select! {
             () = shutdown => Ok(()),
             Ok(Some(went_back)) = &mut self.past => {
-                error!(%went_back, "this pod knows what is no longer there, and ends to begin anew");
+                error!(
+                    %went_back,
+                    "this pod knows transitions that the database no longer has, and ends to start afresh"
+                );
                 Err(went_back.into())
             }
             ended = &mut self.appender => {
@@ -66,11 +70,12 @@ impl Running {
         }
     }
 
-    /// Ends it, from the outside in: whoever still needs something finds it running.
+    /// Drains the pod, from the outside in: a part ends after those that need it.
     pub async fn drain(mut self, drain: Drain) -> anyhow::Result<()> {
         info!("draining");
         let by = Instant::now() + drain.deadline;
-        // Unready and closed to whoever comes, with the sockets it has until nobody is sent here any more.
+        // The pod is unready and accepts no connection. It keeps its sockets until no traffic is
+        // sent here.
         self.health.drain();
         tokio::time::sleep(drain.delay).await;
         self.close_sockets(by - APPEND_RESERVE * 2).await;
@@ -104,12 +109,12 @@ impl Running {
         }
     }
 
-    /// Every way into the log is gone now: the appender ends when it has appended what it took.
+    /// No sender into the log is left: the appender ends when it has appended what it took.
     async fn append_the_rest(self, by: Instant) -> anyhow::Result<()> {
         if timeout_at(by, self.appender).await.is_err() {
             bail!(
-                "the last edges of this pod are not in the log: the database does not answer, or somebody \
-                 keeps a satellite's row locked"
+                "the last edges of this pod are not in the log: the database does not answer, or \
+                 another session keeps a satellite's row locked"
             );
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! What a pod keeps nothing without: its database, looked at before anything begins.
+//! A pod's database, checked before anything begins.
 
 use anyhow::Context;
 use deadpool_postgres::Object;
@@ -10,27 +10,27 @@ use crate::platform::database::Database;
 use crate::platform::metrics::Metrics;
 use crate::platform::migrations;
 
-/// The database, twice: readers do not wait for writers.
+/// The database with two pools: readers do not wait for writers.
 pub struct Stores {
-    /// For everything that writes.
+    /// For all writers.
     pub database: Database,
-    /// For whoever asks.
+    /// For reads from outside.
     pub reads: Database,
-    /// This pod among all that ever signed on.
+    /// The number of this pod's life.
     pub number: PodNumber,
-    /// What the database lets it do beyond what a pod needs.
+    /// The rights that the database gives it beyond what a pod needs.
     pub rights: Vec<String>,
 }
 
 impl Stores {
-    /// Looks whether the database is as this version needs it, and signs on.
+    /// Checks that the database fits this version, and signs on.
     pub async fn open(config: &Config, metrics: &Metrics) -> anyhow::Result<Stores> {
         let database = config.database.clone().for_writing().pool(&config.pod)?;
         let database = database.counted(metrics.clone());
         let reads = config.database.clone().for_writing().reads(&config.pod, &config.reads)?;
         let reads = reads.counted(metrics.clone());
         migrations::check(&database, &config.database).await?;
-        // These sessions too are what was asked for, and the first reader finds one open.
+        // This checks the sessions of the second pool, and leaves one open for the first reader.
         reads.check(&config.database).await?;
         let look = async |client: &mut Object| rights::beyond_the_service(client).await;
         let rights = database.run(look).await.context("cannot look at the rights")?;

@@ -1,18 +1,18 @@
-//! Holding the whole log against the whole stream: `groundstation audit`.
+//! Compares the whole log with the whole stream: `groundstation audit`.
 //!
-//! Promises to name every transition that is missing on the stream, and every message of ours that
-//! is there twice, out of place, altered, or not in the log; in constant memory, while pods run.
-//! Must not touch anything; only [`repair`] writes, and only what it says.
+//! It names every transition that is missing on the stream, and every message of ours that is
+//! duplicated, out of place, altered, or not in the log. It uses constant memory and runs while
+//! pods run. It changes nothing; only [`repair`] writes, and only what it says.
 //!
-//! What is compared: the log from its beginning (retention may have moved it) to its head when the
-//! audit began, and the stream up to its end a moment later. Transitions above the relay's progress
-//! are no fault yet: the audit first waits, bounded, for the stream to reach that head. What is not
-//! there then is missing.
+//! The audit compares the log, from its beginning (retention may have moved it) to its head when
+//! the audit began, with the stream up to its end a moment later. Transitions above the relay's
+//! checkpoint are no fault yet: the audit first waits, for a bounded time, until the stream reaches
+//! that head. What is not there then is missing.
 //!
-//! What agrees all the same: somebody else's messages on our subjects (counted); messages older
-//! than the log (retention dropped their rows; counted); a stream that begins later than the log
-//! because its own limits removed its oldest messages (told). Without limits in the stream's
-//! configuration nothing but a hand removes them, and they are missing.
+//! Three things are no faults: foreign messages on our subjects (counted); messages older than the
+//! log, whose rows retention dropped (counted); a stream that begins later than the log because its
+//! own limits removed its oldest messages (reported). If the stream's configuration has no limits,
+//! only a person can have removed them, and they count as missing.
 
 use std::time::{Duration, Instant};
 
@@ -35,29 +35,29 @@ pub(crate) mod repair;
 
 use compare::{Comparison, Counts, Finding, Seen};
 
-/// Between two looks at how far the relay is.
+/// The pause between two reads of the relay's progress.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long the next message may take; only a stream that is being emptied has none to give.
+/// How long the next message may take. Only a stream that is being emptied has none to give.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Messages between two reports of progress.
+/// Messages between two progress reports.
 const REPORT_EVERY: u64 = 10_000;
 
-/// What is held against what.
+/// What an audit compares.
 pub struct Audit {
     /// Where the log is.
     pub database: Database,
     /// Where the stream is.
     pub jetstream: Context,
-    /// How long to wait for the stream to reach the log's head.
+    /// How long to wait until the stream reaches the log's head.
     pub wait: Duration,
 }
 
-/// What an audit came to.
+/// The result of an audit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
-    /// The first position the log has.
+    /// The log's first position.
     pub begin: Position,
     /// The log's head when the audit began.
     pub head: Position,
@@ -65,9 +65,9 @@ pub struct Summary {
     pub stream: Option<(u64, u64)>,
     /// The relay's epoch.
     pub epoch: Epoch,
-    /// Whether anybody relays.
+    /// Whether a pod relays.
     pub is_led: bool,
-    /// What was counted.
+    /// What the audit counted.
     pub counts: Counts,
 }
 
@@ -79,8 +79,8 @@ impl Summary {
 }
 
 impl Audit {
-    /// Compares everything. `found` is told every fault as it is found, `progress` now and then
-    /// how many of how many messages are done.
+    /// Compares everything. Calls `found` with each fault as it is found, and `progress` now and
+    /// then with the number of messages done and the total.
     pub async fn run(
         &self,
         found: impl FnMut(Finding),
@@ -117,14 +117,14 @@ impl Audit {
         Ok((horizon.next(), head))
     }
 
-    /// Waits until the relay says that the stream has reached `head` and the stream is as long as
-    /// it says, or for as long as allowed.
+    /// Waits until the relay says that the stream has reached `head`, and the stream is as long as
+    /// it says. Gives up when the allowed time is over.
     async fn wait_for(&self, head: Position) -> anyhow::Result<(Option<Stream>, Checkpoint)> {
         let give_up = Instant::now() + self.wait;
         loop {
             let read = async |client: &mut Object| checkpoint::read(client).await;
             let checkpoint = self.database.run(read).await?;
-            // Looked for after the checkpoint was read; its state is that of this look.
+            // The stream is read after the checkpoint, so its state is the newer of the two.
             let stream = tail::find(&self.jetstream).await?;
             let last = stream.as_ref().map_or(0, |stream| stream.cached_info().state.last_sequence);
             let (position, sequence) = (checkpoint.tail.position, checkpoint.tail.sequence);
@@ -150,7 +150,7 @@ impl Audit {
             })
             .await
             .context("cannot read the stream")?;
-        // Nothing there to begin with: no message would ever come.
+        // The stream is empty: no message would ever come.
         if first > last || consumer.cached_info().num_pending == 0 {
             return Ok(());
         }
@@ -182,11 +182,11 @@ fn place(message: &Message) -> anyhow::Result<(u64, u64)> {
     Ok((info.stream_sequence, info.pending))
 }
 
-/// The log by position: read in pages where it is read on, one by one where it is not.
+/// The log by position. It is read in pages while positions ascend, one by one otherwise.
 struct Pages {
     database: Database,
     page: Vec<Entry>,
-    /// What was asked for last.
+    /// The position asked for last.
     last: Position,
 }
 

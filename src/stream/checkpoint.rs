@@ -1,4 +1,4 @@
-//! How far the relay has come, as the table `relay` tells it, and the epoch it publishes under.
+//! The table `relay`: the relay's checkpoint, its lease and the epoch it publishes under.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use tokio_postgres::types::ToSql;
 use super::message::Epoch;
 use crate::domain::lifecycle::Position;
 
-/// How long a lease lasts without being renewed: another pod takes over within this and one
-/// pause of a standby, less than the 10 s promised.
+/// How long a lease lasts without being renewed. Another pod takes over within this and one standby
+/// pause, which is less than the promised 10 s.
 pub const LEASE: Duration = Duration::from_secs(5);
 
 /// A place on the stream and the transition that is there.
@@ -22,14 +22,14 @@ pub struct Tail {
     pub sequence: u64,
 }
 
-/// One look at the relay's row.
+/// The relay's row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Checkpoint {
     /// What is known to be on the stream.
     pub tail: Tail,
     /// The current epoch.
     pub epoch: Epoch,
-    /// Whether somebody relays, or did a moment ago.
+    /// Whether a pod relays, or did a moment ago.
     pub is_led: bool,
 }
 
@@ -39,11 +39,11 @@ const READ: &str = "
                between clock_timestamp() and clock_timestamp() + make_interval(secs => $1) as is_led
       from relay";
 
-/// Reads it.
+/// Reads the relay's row.
 pub async fn read(client: &impl GenericClient) -> Result<Checkpoint, Error> {
     let statement = client.prepare_cached(READ).await?;
     let row = client.query_one(&statement, &[&LEASE.as_secs_f64()]).await?;
-    // The table takes no negative number.
+    // The table refuses negative numbers.
     let sequence = row.try_get::<_, i64>("stream_sequence")?.unsigned_abs();
     Ok(Checkpoint {
         tail: Tail { position: row.try_get("position")?, sequence },
@@ -52,14 +52,14 @@ pub async fn read(client: &impl GenericClient) -> Result<Checkpoint, Error> {
     })
 }
 
-/// A lease that ends later than any that is given out now is of a clock that has gone back.
+/// A lease that ends later than any given out now comes from a clock that has gone back.
 const TAKE: &str = "
     update relay
        set holder = $1, lease_expires_at = clock_timestamp() + make_interval(secs => $2)
      where holder is not distinct from $1
         or lease_expires_at not between clock_timestamp() and clock_timestamp() + make_interval(secs => $2)";
 
-/// Takes the lease, or keeps it; false if another has it.
+/// Takes or keeps the lease; false if another pod has it.
 pub async fn take(client: &impl GenericClient, holder: &str) -> Result<bool, Error> {
     Ok(client.execute(TAKE, &[&holder, &LEASE.as_secs_f64()]).await? == 1)
 }
@@ -70,7 +70,8 @@ const RENEW: &str = "
            position = $3, stream_sequence = $4
      where holder = $1 and epoch = $5";
 
-/// Renews the lease and stores the checkpoint; false if another has the lease, or the epoch is over.
+/// Renews the lease and stores the checkpoint; false if another pod has the lease, or the epoch is
+/// over.
 pub async fn renew(
     client: &impl GenericClient,
     holder: &str,
@@ -87,7 +88,7 @@ pub async fn renew(
 const RELEASE: &str = "
     update relay set holder = null, lease_expires_at = '-infinity' where holder = $1";
 
-/// Gives the lease back, where it is the holder's.
+/// Gives the lease back if `holder` has it.
 pub async fn release(client: &impl GenericClient, holder: &str) -> Result<(), Error> {
     client.execute(RELEASE, &[&holder]).await?;
     Ok(())
@@ -98,8 +99,8 @@ const BEGIN_EPOCH: &str = "
        set epoch = $2, position = $3, stream_sequence = $4,
            holder = $1, lease_expires_at = clock_timestamp() + make_interval(secs => $5)";
 
-/// Begins an epoch after `tail`, and takes the lease whoever holds it. From here on nothing that
-/// an earlier epoch put on the stream counts, however late it arrives.
+/// Begins an epoch after `tail`, and takes the lease from any holder. From here on nothing that an
+/// earlier epoch put on the stream counts, however late it arrives.
 pub async fn begin_epoch(
     client: &impl GenericClient,
     holder: &str,

@@ -1,8 +1,8 @@
-//! Whether positions lie side by side on the stream, from the checkpoint to its tail.
+//! Checks that positions lie side by side on the stream, from the checkpoint to its tail.
 //!
-//! Pure. A position that is passed over there was lost between publish and checkpoint, and nothing
-//! the relay can do brings it back to its place. It is no loss where the stream's own limits removed
-//! it, or where retention dropped it from the log before the stream lost it.
+//! Pure. A position that is skipped there was lost between publish and checkpoint. The relay cannot
+//! bring it back to its place. It is no loss if the stream's own limits removed it, or if retention
+//! dropped it from the log before the stream lost it.
 
 use super::message::{Epoch, Mark};
 use crate::domain::lifecycle::Position;
@@ -10,15 +10,15 @@ use crate::domain::lifecycle::Position;
 /// What is at one sequence of the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Seen {
-    /// A message of ours, of whatever epoch.
+    /// A message of ours, of any epoch.
     Ours(Mark),
-    /// Somebody else's message.
+    /// A foreign message.
     Foreign,
-    /// Nothing any more.
+    /// Nothing: the message was deleted.
     Gone,
 }
 
-/// Positions that should be there and are not.
+/// Positions that are missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hole {
     /// The first of them.
@@ -34,11 +34,11 @@ pub struct Walk {
     horizon: Position,
     /// Whether the stream removes messages by itself.
     is_limited: bool,
-    /// Sequences at which there is nothing, since the last of ours.
+    /// Empty sequences since the last message of ours.
     gone: u64,
 }
 
-/// What a step of a [`Walk`] came to.
+/// The result of one step of a [`Walk`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// The next position is there.
@@ -48,13 +48,13 @@ pub enum Step {
 }
 
 impl Walk {
-    /// Begins behind `checkpoint`, in an epoch, with a log that begins behind `horizon`.
+    /// Begins after `checkpoint`, in an epoch, with a log that begins after `horizon`.
     pub fn new(epoch: Epoch, checkpoint: Position, horizon: Position, is_limited: bool) -> Walk {
         Walk { epoch, next: checkpoint.0 + 1, horizon, is_limited, gone: 0 }
     }
 
-    /// Takes what is where the checkpoint says it is. Another transition is there where the stream
-    /// was lost and built again meanwhile, by a relay that had no say in the checkpoint any more.
+    /// Takes what is at the checkpoint's sequence. It is another transition if the stream was lost
+    /// and built again meanwhile by a relay that no longer owned the checkpoint.
     pub fn anchor(&mut self, seen: &Seen) {
         if let Seen::Ours(mark) = seen
             && mark.epoch == self.epoch
@@ -63,12 +63,12 @@ impl Walk {
         }
     }
 
-    /// Passes over this many sequences at which there is nothing.
+    /// Skips this many empty sequences.
     pub fn gone(&mut self, count: u64) {
         self.gone += count;
     }
 
-    /// Takes what is at the next sequence; an error where positions were passed over.
+    /// Takes what is at the next sequence; an error if positions were skipped.
     pub fn see(&mut self, seen: &Seen) -> Result<Step, Hole> {
         let position = match seen {
             Seen::Gone => {
@@ -76,7 +76,7 @@ impl Walk {
                 return Ok(Step::Other);
             }
             Seen::Foreign => return Ok(Step::Other),
-            // What an epoch that is over left behind does not count, nor does a copy of an old one.
+            // Messages of an earlier epoch and copies of old messages do not count.
             Seen::Ours(mark) if mark.epoch != self.epoch || mark.position.0 < self.next => {
                 return Ok(Step::Other);
             }
@@ -86,7 +86,7 @@ impl Walk {
         let was_removed = self.is_limited && missing <= self.gone;
         let was_dropped = position.0 - 1 <= self.horizon.0;
         if missing > 0 && !was_removed && !was_dropped {
-            // What is below the horizon nobody misses.
+            // Positions below the horizon are not missing.
             let first = self.next.max(self.horizon.0 + 1);
             return Err(Hole { first: Position(first), last: Position(position.0 - 1) });
         }
@@ -117,7 +117,7 @@ mod tests {
         assert_eq!(walked(0, false, &[]), Ok(()));
         assert_eq!(walked(0, false, &[ours(4), ours(5), ours(6)]), Ok(()));
         assert_eq!(walked(0, false, &[Seen::Foreign, ours(4), Seen::Foreign, ours(5)]), Ok(()));
-        // Copies of old ones, and what an older epoch left behind.
+        // Copies of old messages, and messages of an older epoch.
         assert_eq!(walked(0, false, &[ours(2), ours(4), ours(4), ours(1), ours(5)]), Ok(()));
         let old = Mark { position: Position(9), change: String::new(), epoch: Epoch(0) };
         assert_eq!(walked(0, false, &[Seen::Ours(old), ours(4)]), Ok(()));

@@ -1,4 +1,5 @@
-//! A transition as a message on the stream: subject, body, headers, to the letter of the contract.
+//! A transition as a message on the stream: subject, body and headers, exactly as the contract has
+//! them.
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::message::PublishMessage;
@@ -10,51 +11,51 @@ use crate::domain::lifecycle::announcement;
 use crate::log::{ChangeId, Entry};
 use crate::platform::trace::Traceparent;
 
-/// The stream's position in the log.
+/// The transition's position in the log.
 pub const POSITION: &str = "Groundstation-Position";
 
-/// Its place among those of its satellite.
+/// The transition's revision.
 pub const REVISION: &str = "Groundstation-Revision";
 
-/// The session it belongs to.
+/// The transition's session.
 pub const SESSION: &str = "Groundstation-Session";
 
-/// Why it happened.
+/// The transition's reason.
 pub const REASON: &str = "Groundstation-Reason";
 
-/// Between the relay and the server: the stream's sequence that the message must follow.
+/// Between the relay and the server: the stream sequence that the message must follow.
 pub const EXPECTED: &str = "Nats-Expected-Last-Sequence";
 
-/// Likewise: the change the message must follow, where that is still on its way.
+/// Likewise: the change that the message must follow, if that one is still in flight.
 pub const EXPECTED_CHANGE: &str = "Nats-Expected-Last-Msg-Id";
 
-/// The change id, by which the stream also recognises a repetition.
+/// The change id, by which the stream also recognises a duplicate.
 pub const CHANGE: &str = "Nats-Msg-Id";
 
 /// The epoch, on messages of every epoch but the first.
 pub const EPOCH: &str = "Groundstation-Epoch";
 
-/// There, and `true`, on the edges of a satellite that comes and goes too often.
+/// Present, and `true`, on the edges of a flapping satellite.
 pub const FLAPPING: &str = "Groundstation-Flapping";
 
-/// Where the messages come from, as CloudEvents wants it.
+/// The source of the messages, a CloudEvents attribute.
 const SOURCE: &str = "/groundstation";
 
-/// How often the stream has been built from the log: 1, and one more after each
-/// `groundstation audit --repair`. Within an epoch every transition is on the stream once.
+/// How often the stream has been built from the log: 1, plus one for each `groundstation audit
+/// --repair`. Within an epoch every transition is on the stream once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, FromSql, ToSql)]
 #[postgres(transparent)]
 pub struct Epoch(pub i64);
 
 impl Epoch {
-    /// The one before any repair; its messages carry no header that says so.
+    /// The epoch before any repair. Its messages carry no epoch header.
     pub const FIRST: Epoch = Epoch(1);
 }
 
-/// What everybody may rely on in the message of a transition.
+/// The parts of a transition's message that consumers may rely on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Content {
-    /// Where it is published.
+    /// The subject.
     pub subject: &'static str,
     /// The headers of the contract.
     pub headers: HeaderMap,
@@ -63,8 +64,8 @@ pub struct Content {
 }
 
 impl Content {
-    /// The content of a transition's message. `None` for a transition that announces nothing; no
-    /// transition of this version is such.
+    /// The content of a transition's message. `None` for a transition that announces nothing; this
+    /// version has no such transition.
     pub fn of(entry: &Entry, epoch: Epoch) -> Option<Content> {
         let transition = entry.transition()?;
         let (subject, payload) = announcement(&transition)?;
@@ -73,9 +74,9 @@ impl Content {
     }
 }
 
-/// The subject and message of a transition, to be stored right after stream sequence `after`, and,
-/// where that is on its way, only if it is this `change`. `None` for a transition that announces
-/// nothing.
+/// The subject and message of a transition, to be stored right after stream sequence `after`. If
+/// `change` is given, it is still in flight, and the message must also follow that change. `None`
+/// for a transition that announces nothing.
 pub fn build(
     entry: &Entry,
     epoch: Epoch,
@@ -98,13 +99,13 @@ fn expecting(message: PublishMessage, after: u64, change: Option<ChangeId>) -> P
     }
 }
 
-/// A fault test takes the expectations away, to see that their absence is noticed.
+/// A fault test removes the expectations, to see that their absence is noticed.
 fn expects() -> bool {
     fail_point!("relay::no_expectation", |_| false);
     true
 }
 
-/// The headers every message of this transition carries.
+/// The headers of the contract for this transition.
 fn headers(entry: &Entry, subject: &str, epoch: Epoch) -> HeaderMap {
     let change = entry.change.0.to_string();
     let mut headers = HeaderMap::new();
@@ -127,26 +128,26 @@ fn headers(entry: &Entry, subject: &str, epoch: Epoch) -> HeaderMap {
     headers.insert("ce-time", Timestamp::new(entry.occurred_at).to_string());
     headers.insert("ce-sequence", format!("{:020}", entry.position.0));
     headers.insert("ce-datacontenttype", "application/json");
-    // Checked again: whoever else wrote to the log must not stop the relay with what is no header.
+    // Checked again: another writer to the log must not stop the relay with an invalid header.
     if let Some(traceparent) = entry.traceparent.as_deref().and_then(Traceparent::parse) {
         headers.insert("traceparent", traceparent.to_string());
     }
     headers
 }
 
-/// What a message says of itself, if it is one of ours.
+/// What a message of ours says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mark {
     /// The transition's place in the log.
     pub position: crate::domain::lifecycle::Position,
-    /// The change's identity, as written.
+    /// The change id, as written.
     pub change: String,
-    /// In which epoch it was published.
+    /// The epoch in which it was published.
     pub epoch: Epoch,
 }
 
 impl Mark {
-    /// Reads it from a message's headers; `None` for somebody else's message.
+    /// Reads the mark from a message's headers; `None` for a foreign message.
     pub fn read(headers: &HeaderMap) -> Option<Mark> {
         let text = |name| headers.get(name).map(|value| value.as_str());
         let number = |name| text(name).map(str::parse::<i64>);

@@ -1,11 +1,11 @@
-//! Relay and stream as a small model, every run of which is checked: publishes refused, somebody
-//! else's messages, two relays that both think they lead, crashes with messages under way, a
-//! checkpoint that lags, the loss of the stream's newest messages.
+//! Relay and stream as a small model, every run of which is checked: refused publishes, foreign
+//! messages, two relays that both think they lead, crashes with messages in flight, a checkpoint
+//! that lags, the loss of the stream's newest messages.
 //!
-//! The stream is that of one server: it takes a message whose expected sequence is its last, and
-//! whose expected id, if it has one, is that of the last message it took. What the model leaves out:
-//! messages lost while others are under way (a look comes before each publish that follows on
-//! nothing, but not within the same moment; `groundstation audit` names what falls between).
+//! The stream is that of one server. It takes a message whose expected sequence is its last one and
+//! whose expected id, if any, is that of the last message it took. The model leaves out messages
+//! that are lost while others are in flight (the relay looks before each publish with none in
+//! flight, but not within the same moment; `groundstation audit` names what falls between).
 
 use stateright::{Checker, Model, Property};
 
@@ -15,17 +15,17 @@ use crate::domain::lifecycle::Position;
 
 /// Transitions in the log.
 const LOG: i64 = 3;
-/// Messages one relay has under way at most.
+/// Messages that one relay has in flight at most.
 const WINDOW: usize = 2;
-/// What may happen how often.
+/// How often each fault may happen.
 const FOREIGN: u8 = 1;
 const TAKEOVERS: u8 = 1;
 const CRASHES: u8 = 1;
 const LOSSES: u8 = 1;
 
-/// The relay's way of publishing that is checked.
+/// The way of publishing that is checked.
 struct Protocol {
-    /// Whether a message names the one before it, while that is on its way.
+    /// Whether a message names the one before it while that one is in flight.
     chained: bool,
 }
 
@@ -34,11 +34,11 @@ struct Protocol {
 struct Place {
     position: i64,
     sequence: usize,
-    /// Where the transition itself is, if it was seen.
+    /// The sequence of the transition itself, if it was seen.
     newest: Option<usize>,
 }
 
-/// What is at a sequence.
+/// What is at one sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Slot {
     Ours(i64),
@@ -50,7 +50,7 @@ enum Slot {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Message {
     place: Place,
-    /// The position it must follow, if it says so.
+    /// The position that it must follow, if it names one.
     behind: Option<i64>,
     /// Whether its sender still waits for the acknowledgement.
     is_awaited: bool,
@@ -58,16 +58,16 @@ struct Message {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 struct Relay {
-    /// What it published up to, and what was acknowledged, while it relays.
+    /// The newest place published and the newest acknowledged, while it relays.
     window: Option<(Place, Place)>,
     /// Its connection to the server.
     wire: Vec<Message>,
-    /// Whether the stream took what it waits for, oldest first.
+    /// Whether the stream took the messages it waits for, oldest first.
     answers: Vec<(Place, bool)>,
 }
 
 impl Relay {
-    /// Stops as it stands: what was sent stays on its way.
+    /// Stops at once: what was sent stays in flight.
     fn drop_window(&mut self) {
         self.window = None;
         self.answers.clear();
@@ -82,7 +82,7 @@ impl Relay {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct World {
     stream: Vec<Slot>,
-    /// The id the server remembers as the last one.
+    /// The id that the server remembers as the last one.
     last_id: Option<i64>,
     relays: [Relay; 2],
     leader: usize,
@@ -102,19 +102,19 @@ enum Action {
     Publish(usize),
     /// The server takes or refuses the oldest message of a connection.
     Arrive(usize),
-    /// A relay hears what became of its oldest message.
+    /// A relay receives the answer to its oldest message.
     Hear(usize),
-    /// The leader stores what it knows to be on the stream.
+    /// The leader stores its checkpoint.
     Remember,
-    /// The other one takes the lease; the first does not know.
+    /// The other relay takes the lease; the first does not know.
     TakeOver,
     /// A relay dies and is started again.
     Crash(usize),
-    /// Somebody else publishes.
+    /// Another program publishes on our subjects.
     Intrude,
-    /// The newest messages are deleted: so many places stay, empty.
+    /// The newest messages are deleted: their sequences stay, empty.
     Delete(usize),
-    /// An older copy of the stream is back: so many places are no more.
+    /// An older copy of the stream is back: the newest sequences are gone.
     Restore(usize),
 }
 
@@ -131,7 +131,7 @@ impl World {
         }
     }
 
-    /// The relay's reading of the tail: the newest of ours, if no position before it is missing.
+    /// How the relay reads the tail: our newest message, if no position before it is missing.
     fn tail(&self) -> Result<Place, ()> {
         let known = self.checkpoint;
         let sequence = self.stream.len();
@@ -153,8 +153,8 @@ impl World {
         Ok(Place { position, sequence, newest: Some(newest) })
     }
 
-    /// What a relay with nothing under way finds on looking: where it goes on, behind whatever others
-    /// put on top; none where it has to read the tail.
+    /// How a relay with nothing in flight looks: the place where it goes on, behind any foreign
+    /// messages; none if it has to read the tail.
     fn look(&self, left: Place) -> Option<Place> {
         let newer = |slot: &Slot| matches!(slot, Slot::Ours(other) if *other > left.position);
         let is_there =
@@ -202,7 +202,7 @@ impl World {
         let relay = &mut self.relays[relay];
         match (relay.answers.remove(0), relay.window) {
             ((place, true), Some((published, _))) => relay.window = Some((published, place)),
-            // What else is on its way will be refused as well.
+            // The other messages in flight will be refused as well.
             ((_, false), Some((_, acknowledged))) => {
                 relay.drop_window();
                 relay.window = Some((acknowledged, acknowledged));
@@ -211,7 +211,7 @@ impl World {
         }
     }
 
-    /// Positions of ours that are there, in the stream's order.
+    /// Our positions on the stream, in its order.
     fn ours(&self) -> Vec<i64> {
         let position = |slot: &Slot| match slot {
             Slot::Ours(position) => Some(*position),

@@ -1,23 +1,23 @@
 //! The relay: each transition on the stream once, in position order.
 //!
-//! Every message carries the stream sequence it is to follow (`Nats-Expected-Last-Sequence`), so
-//! the server stores transition p only on top of p - 1: the stream stays gapless and free of
-//! duplicates for any number of relays, however dead they were thought to be. The lease in the
-//! table `relay` only saves work.
+//! Every message carries the stream sequence that it must follow (`Nats-Expected-Last-Sequence`).
+//! The server therefore stores transition p only on top of p - 1. The stream stays free of gaps and
+//! duplicates for any number of relays, including one that was thought dead. The lease in the table
+//! `relay` only saves work.
 //!
-//! With several messages under way the sequence alone is not enough: where somebody else's message
-//! takes the place of p, p is refused, and p + 1 finds the sequence it expects. So a message that
-//! follows one whose acknowledgement is still out also demands that message's id
-//! (`Nats-Expected-Last-Msg-Id`): then one that is not taken makes all later ones fail too, and the
-//! relay looks at what came between and goes on behind it. On a replicated stream each server
-//! would compare that id with a memory of its own, which it loses when it restarts or catches up;
-//! it would then refuse what the others store, for good. There one message is under way at a time.
+//! With several messages in flight the sequence alone is not enough. If a foreign message takes the
+//! place of p, p is refused, and p + 1 finds the sequence it expects. So a message that follows one
+//! without an acknowledgement also demands that message's id (`Nats-Expected-Last-Msg-Id`). One
+//! refused message then makes all later ones fail too, and the relay looks at what came between and
+//! goes on behind it. On a replicated stream each server would compare that id with its own memory,
+//! which it loses when it restarts or catches up; it would then refuse for good what the others
+//! store. There one message is in flight at a time.
 //!
-//! Whoever begins to relay proves that no position is missing between the checkpoint and the
-//! stream's tail. While nothing happens the relay looks every few seconds, after each reconnect, and
-//! before the next publish, whether the stream is as it left it.
+//! A relay that begins proves that no position is missing between the checkpoint and the stream's
+//! tail. An idle relay checks every few seconds, after each reconnect, and before the next publish,
+//! that the stream is as it left it.
 //!
-//! Where stream and log disagree, it depends on whether going on can make it worse:
+//! Where stream and log disagree, the relay's answer depends on whether going on can make it worse:
 //!
 //! | what happened | what the relay does |
 //! |---|---|
@@ -25,11 +25,11 @@
 //! | its newest messages were deleted | publishes them again |
 //! | a message below the checkpoint was deleted | goes on; `groundstation audit` names it |
 //! | a position is missing between the checkpoint and the tail | halts, says which and the way out |
-//! | the stream's own limits removed its oldest messages, or all of them | goes on behind them; of those behind the checkpoint, a second's worth after a crash, nobody knows any more and they are published again |
-//! | somebody else publishes on our subjects, even a copy of ours | passes over it and counts it |
+//! | the stream's own limits removed its oldest messages, or all of them | goes on behind them; those behind the checkpoint (a second's worth after a crash) are unknown and are published again |
+//! | foreign messages on our subjects, even copies of ours | skips and counts them |
 //! | the stream has what the log does not (the database was restored to an earlier point) | halts, says why, touches nothing |
 //!
-//! Must not touch: the satellites, their rows, the sockets. It reads the log and nothing else.
+//! It must not touch the satellites, their rows or the sockets. It reads the log and nothing else.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -60,34 +60,34 @@ use super::tail::{self, Left, OnTop};
 /// How often the lease is renewed and the checkpoint stored.
 const RENEWAL: Duration = Duration::from_secs(1);
 
-/// How often a pod that does not relay tries to.
+/// How often a standby pod tries to take the lease.
 const STANDBY_PAUSE: Duration = Duration::from_secs(1);
 
-/// How often the log is looked at when nobody says that there is news.
+/// How often the log is read without a wake-up.
 const POLL: Duration = Duration::from_millis(500);
 
-/// Pause before the tail is read again after a publish was not taken, or NATS did not answer.
+/// The pause before the tail is read again after a publish was refused, or NATS did not answer.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
-/// Pause before a contradiction is looked at again: shorter than the lease, so that one pod halts
-/// and says so, and not all of them in turn.
+/// The pause before a contradiction is checked again. It is shorter than the lease, so that one pod
+/// halts and says so, and not all of them in turn.
 const HALT_PAUSE: Duration = Duration::from_secs(2);
 
-/// How often an idle relay looks whether the stream is as it left it.
+/// How often an idle relay checks that the stream is as it left it.
 const LOOK: Duration = Duration::from_secs(3);
 
-/// For how long a message that was sent, or a look, stands for the next publish too: what a hand
-/// deletes within it is only found by `groundstation audit`, and longer than a burst's pauses it has to
-/// be, or each of its batches costs a look.
+/// For how long a sent message or a look also proves the next publish. A message that a person
+/// deletes within this time is only found by `groundstation audit`. It must be longer than the
+/// pauses within a burst, or each batch of the burst costs a look.
 const FRESH: Duration = Duration::from_millis(20);
 
-/// A duplicate window from which a pod speaks of it, where it can hold the feed up.
+/// A pod warns of a duplicate window of this length, where the window can delay the feed.
 const LONG_WINDOW: Duration = Duration::from_secs(1);
 
-/// Transitions read at once.
+/// Transitions in one read.
 const BATCH: i64 = 500;
 
-/// Messages published and not acknowledged yet, where that is not one.
+/// Messages in flight at most, on a stream that is not replicated.
 const MAX_IN_FLIGHT: usize = 1_000;
 
 /// How long an acknowledgement may take.
@@ -101,34 +101,34 @@ pub struct Relay {
     pub database: Database,
     /// Where the stream is.
     pub nats: async_nats::Client,
-    /// Changes when there is news in the log.
+    /// Changes when the log has a new head.
     pub head: watch::Receiver<Position>,
-    /// What it tells of itself.
+    /// Where it reports its state.
     pub health: Arc<Health>,
-    /// What it counts.
+    /// Where it counts.
     pub metrics: Metrics,
 }
 
-/// Why following the log ended in order.
+/// Why following the log ended without an error.
 enum Ended {
-    /// It no longer leads.
+    /// The relay no longer leads.
     Stepped(Stepped),
     /// The stream is not as it was left: its tail has to be read again.
     Moved,
-    /// The stream did not take a message.
+    /// The stream refused a message.
     Refused(anyhow::Error),
 }
 
 /// Why a relay stops leading.
 enum Stepped {
-    /// Somebody else holds the lease.
+    /// Another pod holds the lease.
     LostLease,
     /// The pod shuts down.
     Stopping,
 }
 
 impl Relay {
-    /// Relays whenever it holds the lease, until told to stop; then hands the lease over.
+    /// Relays while it holds the lease, until `stop`; then hands the lease over.
     pub async fn run(mut self, stop: CancellationToken) {
         let jetstream = jetstream::context::ContextBuilder::new()
             .timeout(ACK_TIMEOUT)
@@ -181,7 +181,7 @@ impl Relay {
                     HALT_PAUSE
                 }
                 Err(Interruption::CameBetween(refusal)) => {
-                    tracing::debug!(refusal = %format!("{refusal:#}"), "the tail is read again");
+                    tracing::debug!(refusal = %format!("{refusal:#}"), "reading the tail again");
                     Duration::ZERO
                 }
                 Err(Interruption::Failure(failure)) | Ok(Ended::Refused(failure)) => {
@@ -238,7 +238,7 @@ impl Relay {
             warn!(
                 stream = tail.position.0,
                 checkpoint = checkpoint.tail.position.0,
-                "the stream lost what it had: publishing it again"
+                "the stream lost messages: publishing them again"
             );
         }
         if self.health.relay(RelayState::Leading) {
@@ -249,18 +249,19 @@ impl Relay {
             );
         }
 
-        // Also before anything is put below the old checkpoint, on a stream that fell behind it.
+        // This also comes before anything is put below the old checkpoint, on a stream that fell
+        // behind it.
         if !self.renew(checkpoint.epoch, tail).await? {
             return Ok(Ended::Stepped(Stepped::LostLease));
         }
         let mut window = Window::new(checkpoint.epoch, left, connects);
         let ended = self.publish_on(&mut window, &stream, jetstream, stop).await;
-        // The next look at the stream begins here; the lease is looked after by whoever looks.
+        // The next look at the stream begins from this checkpoint; `lead` looks after the lease.
         if let Err(error) = self.renew(window.epoch, window.left.tail).await {
-            tracing::debug!(error = %format!("{error:#}"), "the checkpoint stays behind");
+            tracing::debug!(error = %format!("{error:#}"), "cannot store the checkpoint");
         }
         match ended {
-            // It got further than the time before: there is nothing to wait for.
+            // The relay got further than the time before, so it does not pause.
             Err(failure) if window.left.tail.position > tail.position => {
                 Err(Interruption::CameBetween(failure))
             }
@@ -268,8 +269,8 @@ impl Relay {
         }
     }
 
-    /// Publishes from the window's tail on. A message that is not taken mostly is so because somebody
-    /// else's came between: then it goes on behind that one, as often as that helps.
+    /// Publishes from the window's tail on. A message is mostly refused because a foreign message
+    /// came between. The relay then goes on behind that one, as often as that helps.
     async fn publish_on(
         &mut self,
         window: &mut Window,
@@ -288,7 +289,7 @@ impl Relay {
                 return Ok(Ended::Refused(refusal));
             }
             has_moved = window.left != left;
-            tracing::debug!(refusal = %format!("{refusal:#}"), "the stream is looked at again");
+            tracing::debug!(refusal = %format!("{refusal:#}"), "looking at the stream again");
             window.begin_again();
         }
     }
@@ -308,8 +309,8 @@ impl Relay {
         self.nats.statistics().connects.load(Ordering::Relaxed)
     }
 
-    /// In a cluster, nats-server 2.10 and 2.11 know the id of a message they refused, and refuse its
-    /// retry until the window is over. Nothing a pod may do shortens that.
+    /// In a cluster, nats-server 2.10 and 2.11 remember the id of a message they refused, and
+    /// refuse its retry until the duplicate window is over. No setting of a pod shortens that.
     fn tell_of_the_window(&self, info: &Info, told: &mut Option<Duration>) {
         let window = info.config.duplicate_window;
         self.metrics.relay_duplicate_window.set(window.as_secs_f64());
@@ -381,7 +382,7 @@ impl Relay {
             if !window.in_flight.is_empty() {
                 fail_point!("relay::published", |_| std::process::abort());
             }
-            // A full batch means there is more to read: acknowledgements can wait.
+            // A full batch means that there is more to read: acknowledgements can wait.
             if ((entries.len() as i64) < BATCH || window.left.is_replicated)
                 && let Some(ended) = self.acknowledge_to(window, 0).await?
             {
@@ -403,7 +404,8 @@ impl Relay {
         }
     }
 
-    /// Renews the lease when it is time to, and stores the checkpoint; says why to end, if so.
+    /// Renews the lease and stores the checkpoint when it is time to; returns the reason to end, if
+    /// any.
     async fn keep_on(
         &self,
         window: &mut Window,
@@ -421,7 +423,7 @@ impl Relay {
         if !self.renew(window.epoch, window.left.tail).await? {
             return Ok(Some(Ended::Stepped(Stepped::LostLease)));
         }
-        // One that was given replicas meanwhile takes one message at a time.
+        // A stream that has become replicated takes one message at a time.
         let is_replicated = window.left.is_replicated;
         if !window.in_flight.is_empty() && tail::is_replicated_now(stream).await? != is_replicated {
             return Ok(Some(Ended::Moved));
@@ -429,14 +431,14 @@ impl Relay {
         Ok(None)
     }
 
-    /// Whether the stream is to be looked at before anything else is done: nothing was sent for this
-    /// long, a message was refused, or the client connected anew.
+    /// Whether the relay must look at the stream before it does anything else: nothing was sent for
+    /// this long, a message was refused, or the client reconnected.
     fn is_look_due(&self, window: &Window, pause: Duration) -> bool {
         !window.is_proved || window.proved.elapsed() >= pause || window.connects != self.connects()
     }
 
-    /// Looks whether the stream is as it was left, once everything on its way is acknowledged, and goes
-    /// on behind somebody else's messages; says why to end, if so.
+    /// Checks that the stream is as it was left, once everything in flight is acknowledged, and
+    /// goes on behind foreign messages; returns the reason to end, if any.
     async fn look(&self, window: &mut Window, stream: &Stream) -> anyhow::Result<Option<Ended>> {
         if let Some(ended) = self.acknowledge_to(window, 0).await? {
             return Ok(Some(ended));
@@ -450,9 +452,9 @@ impl Relay {
         Ok(None)
     }
 
-    /// What follows on the newest published transition. That one is read along: a database that
-    /// went back to an earlier point in between (a restore, a failover to a standby that lagged)
-    /// no longer has it, and the next positions will be given out a second time.
+    /// Reads what follows the newest published transition, and that transition too: a database that
+    /// went back to an earlier point in between (a restore, a failover to a standby that lagged) no
+    /// longer has it, and would give out the next positions a second time.
     async fn read(&self, window: &mut Window) -> anyhow::Result<Vec<Entry>> {
         let published = window.published.position;
         let mut entries = self.entries(Position((published.0 - 1).max(0))).await?;
@@ -476,7 +478,7 @@ impl Relay {
         Ok(self.database.run(read).await?)
     }
 
-    /// Waits until at most so many messages are in flight; says why to end, if so.
+    /// Waits until at most this many messages are in flight; returns the reason to end, if any.
     async fn acknowledge_to(
         &self,
         window: &mut Window,
@@ -490,9 +492,9 @@ impl Relay {
         Ok(None)
     }
 
-    /// Waits for the oldest message in flight; says why to end, if so. Anything but "stored, right
-    /// after the one before" is a refusal; a duplicate is not a success either, it only means that the
-    /// tail moved.
+    /// Waits for the oldest message in flight; returns the reason to end, if any. Anything but
+    /// "stored, right after the one before" is a refusal. A duplicate is no success either: it only
+    /// means that the tail moved.
     async fn acknowledge(&self, window: &mut Window) -> anyhow::Result<Option<Ended>> {
         let Some(InFlight { tail, change, ack, _span }) = window.in_flight.pop_front() else {
             return Ok(None);
@@ -526,7 +528,7 @@ impl Relay {
         Ok(Some(Ended::Refused(refusal)))
     }
 
-    /// Takes the lease, or keeps it.
+    /// Takes or keeps the lease.
     async fn take_lease(&self) -> bool {
         let take = async |client: &mut Object| checkpoint::take(client, &self.pod).await;
         match self.database.run_within(LEASE, take).await {
@@ -538,8 +540,8 @@ impl Relay {
         }
     }
 
-    /// Renews the lease and stores the checkpoint; false when somebody else has the lease, or the
-    /// epoch is over.
+    /// Renews the lease and stores the checkpoint; false if another pod has the lease, or the epoch
+    /// is over.
     async fn renew(&self, epoch: Epoch, tail: Tail) -> anyhow::Result<bool> {
         let renew =
             async |client: &mut Object| checkpoint::renew(client, &self.pod, epoch, tail).await;
@@ -561,12 +563,12 @@ impl Relay {
 
 fn tell_of_foreign(foreign: u64) {
     if foreign > 0 {
-        warn!(foreign, "somebody else publishes on our subjects: passed over");
+        warn!(foreign, "another program publishes on our subjects: its messages are skipped");
     }
 }
 
-/// Positions have no gap, so the next one is missing only where retention dropped it before the
-/// stream lost it: the stream goes on behind the gap, and says so by its positions.
+/// Positions have no gap, so the next one is missing only if retention dropped it before the stream
+/// lost it. The stream goes on behind the gap; its positions show it.
 fn tell_of_a_gap(after: Position, next: Option<&crate::log::Entry>) {
     if let Some(entry) = next
         && entry.position.0 > after.0 + 1
@@ -579,13 +581,13 @@ fn tell_of_a_gap(after: Position, next: Option<&crate::log::Entry>) {
     }
 }
 
-/// Why following the log stopped.
+/// Why following the log failed.
 enum Interruption {
-    /// Something did not work; trying again can help.
+    /// Something failed; a retry can help.
     Failure(anyhow::Error),
-    /// The same, after some messages were taken.
+    /// The same, after some messages were stored.
     CameBetween(anyhow::Error),
-    /// Stream and log contradict each other; only a person can decide.
+    /// Stream and log contradict each other; only an operator can decide.
     Contradiction(String),
 }
 
@@ -595,25 +597,26 @@ impl From<anyhow::Error> for Interruption {
     }
 }
 
-/// Messages on their way, oldest first.
+/// Messages in flight, oldest first.
 struct Window {
     epoch: Epoch,
     in_flight: VecDeque<InFlight>,
-    /// The newest message sent, and the sequence it must get.
+    /// The newest message sent, and the sequence that it must get.
     published: Tail,
-    /// The change it carries, once known.
+    /// The change that it carries, once known.
     newest: Option<ChangeId>,
     /// The stream, as far as it has acknowledged.
     left: Left,
     /// The change that its newest transition carries, once known.
     left_at: Option<ChangeId>,
-    /// When the stream was last looked at, or something sent that only fits if it is so.
+    /// When the stream was last looked at, or a message was sent that only fits if the stream is
+    /// so.
     proved: Instant,
-    /// Whether that counts; not after a message was refused.
+    /// Whether `proved` counts; it does not after a message was refused.
     is_proved: bool,
-    /// Somebody else's messages that nobody was told of yet.
+    /// Foreign messages that were not logged yet.
     foreign: u64,
-    /// How often the client had connected then.
+    /// How often the client had connected at the last look.
     connects: u64,
     /// When the lease was renewed.
     renewed: Instant,
@@ -623,7 +626,7 @@ struct InFlight {
     tail: Tail,
     change: ChangeId,
     ack: PublishAckFuture,
-    /// Ends with it.
+    /// Ends with the acknowledgement.
     _span: Span,
 }
 
@@ -648,7 +651,7 @@ impl Window {
         if self.left.is_replicated { 1 } else { MAX_IN_FLIGHT }
     }
 
-    /// The newest message, if it is not known to be on the stream yet.
+    /// The newest change, if it is not known to be on the stream yet.
     fn on_its_way(&self) -> Option<ChangeId> {
         self.newest.filter(|_| !self.in_flight.is_empty())
     }
@@ -662,25 +665,25 @@ impl Window {
         self.in_flight.push_back(InFlight { tail: self.published, change, ack, _span: span });
     }
 
-    /// The stream has this one, at its end.
+    /// Notes that the stream has this transition, at its end.
     fn acknowledged(&mut self, tail: Tail, change: ChangeId) {
         (self.left.tail, self.left.newest, self.left_at) =
             (tail, Some(tail.sequence), Some(change));
-        // Only there it was waited for before anything else was done.
+        // On a replicated stream nothing else was done while the message was in flight.
         if self.left.is_replicated {
             self.proved = Instant::now();
         }
     }
 
-    /// Nothing is on its way any more: what follows on a refused message is refused. The stream is
-    /// looked at before the next one.
+    /// Forgets what is in flight: a message that follows a refused one is refused. The stream is
+    /// looked at before the next one is sent.
     fn begin_again(&mut self) {
         self.in_flight.clear();
         (self.published, self.newest) = (self.left.tail, self.left_at);
         self.is_proved = false;
     }
 
-    /// The stream ends here, as was just seen.
+    /// Notes that the stream ends here, as just seen.
     fn begin_behind(&mut self, last: u64) {
         self.left.tail.sequence = last;
         self.published = self.left.tail;

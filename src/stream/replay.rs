@@ -1,12 +1,12 @@
-//! Replay: transitions of the log once more, as lines or as messages, for whoever has to catch up,
-//! test a rule against history, or look.
+//! Replay: transitions of the log once more, as lines or as messages, to catch up, to test a rule
+//! against history, or to look.
 //!
-//! Owns the way from a selection to a sink, page by page, in position order. Promises that memory
-//! stays the same however long the log is; that what it says about where to go on is true (what is
-//! at or below that position has arrived; a little of what is above it may have); that it says so
-//! where retention has dropped what was asked for; and that nothing goes onto the live subjects.
+//! It reads a selection page by page, in position order, and writes it to a sink. It promises four
+//! things. Memory is constant for a log of any length. The position it names to go on from is true:
+//! everything at or below it has arrived, and a little of what is above may have. It fails where
+//! retention has dropped what was asked for. Nothing goes onto the live subjects.
 //!
-//! Must not touch: the log, the stream, the relay's checkpoint. It only reads.
+//! It must not touch the log, the stream or the relay's checkpoint. It only reads.
 
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ pub(crate) mod sink;
 use pace::{Pace, Speed};
 use sink::Sink;
 
-/// Positions one query looks at: where nothing passes the filter, it ends all the same.
+/// Positions that one query looks at: a query that finds nothing ends all the same.
 const REACH: i64 = 100_000;
 
 /// What to replay; everything by default.
@@ -35,9 +35,9 @@ const REACH: i64 = 100_000;
 pub struct Selection {
     /// From this position on.
     pub first: Option<Position>,
-    /// Up to and with this position; up to the head as it is at the start by default.
+    /// Up to and including this position; by default up to the head at the start.
     pub last: Option<Position>,
-    /// Behind this position: where an earlier replay of the same ended.
+    /// After this position: where an earlier replay of the same selection ended.
     pub after: Option<Position>,
     /// Recorded at or after.
     pub since: Option<Timestamp>,
@@ -49,12 +49,12 @@ pub struct Selection {
     pub event: Option<Event>,
 }
 
-/// The positions a selection comes down to.
+/// The positions of a selection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Range {
-    /// Behind this one.
+    /// After this position.
     after: Position,
-    /// Up to and with this one.
+    /// Up to and including this position.
     through: Position,
 }
 
@@ -67,7 +67,7 @@ pub struct Summary {
     pub through: Position,
     /// How long it took.
     pub took: Duration,
-    /// Whoever read the lines closed them: there may have been more.
+    /// The reader of the lines closed them: there may be more.
     pub closed: bool,
 }
 
@@ -123,7 +123,7 @@ impl Replay {
             for entry in &entries {
                 self.put(entry).await?;
             }
-            // A page that is not full has everything up to its reach, though that be nothing.
+            // A page that is not full has everything up to its reach, even if that is nothing.
             let is_full = entries.len() as i64 == read::MAX_LIMIT;
             let through = entries.last().filter(|_| is_full).map_or(reach, |last| last.position);
             self.sink.settle().await?;
@@ -136,7 +136,7 @@ impl Replay {
 
     async fn put(&mut self, entry: &Entry) -> anyhow::Result<()> {
         if let Some(due) = self.pace.due(entry.recorded_at) {
-            // Nobody waits for what is due already.
+            // Transitions that are due already arrive before the pause.
             self.sink.settle().await?;
             self.arrived = Position(entry.position.0 - 1);
             tokio::time::sleep_until(due.into()).await;
@@ -146,13 +146,14 @@ impl Replay {
         Ok(())
     }
 
-    /// The next entries of the selection, and the proof that none was dropped under our hands.
+    /// The next entries of the selection; an error if retention dropped some of them meanwhile.
     async fn page(&self, after: Position, through: Position) -> anyhow::Result<Vec<Entry>> {
         let Selection { satellite, event, .. } = self.selection;
         let read = async |client: &mut Object| {
             let limit = read::MAX_LIMIT;
             let entries = read::within(client, after, through, limit, satellite, event).await?;
-            // Asked afterwards: what was whole then was whole before.
+            // The horizon is read after the entries: if it is not above `after` then, it was not
+            // before.
             Ok::<_, Error>((entries, log::horizon(client).await?))
         };
         let (entries, horizon) = self.database.run(read).await?;
@@ -168,7 +169,7 @@ impl Replay {
     async fn range(&self) -> anyhow::Result<Range> {
         let find = async |client: &mut Object| {
             let head = read::head(client).await?;
-            // Asked after the head: the head is never dropped.
+            // The horizon is read after the head: the head is never dropped.
             let horizon = log::horizon(client).await?;
             Ok::<_, Error>((head, horizon, partitions::horizon_time(client).await?))
         };
@@ -205,16 +206,16 @@ impl Replay {
         Ok(range)
     }
 
-    /// The newest position recorded before `moment`; the horizon if all there is was recorded later.
+    /// The newest position recorded before `moment`; the horizon if everything was recorded later.
     async fn last_before(&self, moment: Timestamp, horizon: Position) -> anyhow::Result<Position> {
-        // What is recorded is cut to the millisecond.
+        // Recorded times are cut to the millisecond.
         let before = moment.moment() - Duration::from_millis(1);
         let find = async |client: &mut Object| past::position_at(client, before).await;
         Ok(self.database.run(find).await?.unwrap_or(horizon))
     }
 }
 
-/// Where it is, how fast, and how long it will take if it goes on like this.
+/// The progress line: position, speed, and the time left at that speed.
 fn outlook(range: Range, at: Position, replayed: u64, elapsed: Duration) -> String {
     let seconds = elapsed.as_secs_f64().max(0.001);
     let (done, all) = (at.0 - range.after.0, range.through.0 - range.after.0);
@@ -248,7 +249,7 @@ mod tests {
             outlook(range, Position(2_000), 500, Duration::from_secs(10)),
             "position 2000 of 5000  500 replayed  50/s  30s left"
         );
-        // Nothing done yet, no time passed: numbers all the same.
+        // Nothing done yet and no time passed: no division by zero.
         outlook(range, Position(1_000), 0, Duration::ZERO);
     }
 }

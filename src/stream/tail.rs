@@ -1,8 +1,8 @@
-//! The stream: what it must look like, and where its tail stands in the log.
+//! The stream: its configuration, and where its tail stands in the log.
 //!
-//! The tail is read from the stream's leader (a direct get may be answered by a replica that is
-//! behind). It is held against the log before anything is published on top of it, and from the
-//! checkpoint up to it no position may be missing (see [`super::density`]).
+//! The tail is read from the stream's leader (a replica that is behind may answer a direct get). It
+//! is compared with the log before anything is published on top of it. No position may be missing
+//! from the checkpoint up to the tail (see [`super::density`]).
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -27,9 +27,9 @@ use crate::platform::database::Database;
 /// The stream's name.
 pub const NAME: &str = "SATELLITE_TRANSITIONS";
 
-/// For how long a stream that a pod makes knows a message id again: as short as the server takes it.
-/// The expected sequence keeps repetitions out; and in a cluster, nats-server 2.10 and 2.11 refuse the
-/// retry of a message they refused once for as long as this.
+/// The duplicate window of a stream that a pod makes: the shortest that the server takes. The
+/// expected sequence keeps duplicates out; and in a cluster, nats-server 2.10 and 2.11 refuse the
+/// retry of a message they once refused for as long as this.
 pub const DUPLICATE_WINDOW: Duration = Duration::from_millis(100);
 
 /// The stream's subjects: the triggers' ids and the cleanup signal.
@@ -40,24 +40,24 @@ pub fn subjects() -> Vec<String> {
     subjects
 }
 
-/// What reading the tail found.
+/// The result of reading the tail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
-    /// Go on from here.
+    /// The relay goes on from here.
     Tail {
-        /// From here.
+        /// The tail.
         tail: Tail,
-        /// Where the newest message of ours is, if it was seen.
+        /// The sequence of our newest message, if it was seen.
         newest: Option<u64>,
-        /// How many of somebody else's messages were passed over on the way.
+        /// How many foreign messages were skipped on the way.
         foreign: u64,
     },
-    /// Stream and log contradict each other, in these words.
+    /// Stream and log contradict each other; the text says how.
     Contradiction(String),
 }
 
-/// The stream, created if it is not there. One that an operator made (with replicas, limits, a
-/// placement) is taken as it is, as long as it has the subjects.
+/// The stream; it is created if it does not exist. One that an operator made (with replicas,
+/// limits, a placement) is taken as it is, as long as it has the subjects.
 pub async fn ensure(jetstream: &Context) -> anyhow::Result<Stream> {
     if let Some(stream) = find(jetstream).await? {
         return Ok(stream);
@@ -74,7 +74,7 @@ pub async fn ensure(jetstream: &Context) -> anyhow::Result<Stream> {
     create.with_context(|| format!("cannot create the stream {NAME}"))
 }
 
-/// The stream, if it is there; an error if it lacks one of the subjects.
+/// The stream, if it exists; an error if it lacks one of the subjects.
 pub async fn find(jetstream: &Context) -> anyhow::Result<Option<Stream>> {
     let stream = match jetstream.get_stream(NAME).await {
         Ok(stream) => stream,
@@ -109,7 +109,7 @@ pub fn is_replicated(info: &Info) -> bool {
     info.config.num_replicas > 1 || others > 0
 }
 
-/// The same, asked now.
+/// The same, read now.
 pub async fn is_replicated_now(stream: &Stream) -> anyhow::Result<bool> {
     Ok(is_replicated(&info(stream).await?))
 }
@@ -117,21 +117,20 @@ pub async fn is_replicated_now(stream: &Stream) -> anyhow::Result<bool> {
 /// How often the stream is looked at again because it grew during the look.
 const ROUNDS: usize = 10;
 
-/// How far below the checkpoint one of ours is looked for, where the message at the checkpoint is
-/// not one. Beyond this the checkpoint is believed.
+/// How far below the checkpoint the search goes for a message of ours, if the message at the
+/// checkpoint is not ours. Beyond this the relay trusts the checkpoint.
 const BELOW_CHECKPOINT: u64 = 1_000;
 
-/// Messages on top of what the relay left that are looked at; where there are more, the stream is
+/// How many messages on top of what the relay left are looked at. If there are more, the tail is
 /// read anew.
 const MOST_ON_TOP: u64 = 1_000;
 
-/// Messages read at once, and how many of these are asked for at the same time.
+/// Messages in one page, and how many of them are requested at the same time.
 const PAGE: u64 = 256;
 const ASKED_AT_ONCE: usize = 32;
 
-/// Finds the newest of our messages of this epoch and holds it against the log. What is found on
-/// the stream decides; the checkpoint does only where the stream's limits have removed what it
-/// names.
+/// Finds our newest message of this epoch and compares it with the log. What is found on the stream
+/// decides. The checkpoint decides only if the stream's limits have removed the message it names.
 pub async fn tail(
     stream: &Stream,
     database: &Database,
@@ -145,7 +144,7 @@ pub async fn tail(
             Newest::Unknown => {}
             found => newest = found,
         }
-        // Others may publish all the time: what came during a long look is a short one.
+        // Others may publish all the time: what came during a long look makes a short one.
         info = self::info(stream).await?;
         if info.state.last_sequence == search.looked_at {
             break;
@@ -161,13 +160,14 @@ pub async fn tail(
             }
             match walk(stream, database, &info, checkpoint, sequence).await? {
                 Walked::Hole(hole) => return Ok(Found::Contradiction(in_words(hole))),
-                // What is behind the newest of ours is somebody's copy.
+                // Messages behind our newest one are copies that others made.
                 Walked::To { position, sequence } => (position, Some(sequence)),
                 Walked::Nowhere => (mark.position, Some(sequence)),
             }
         }
-        // Its beginning is gone. Ours were there: its limits may have removed them, and what is
-        // behind the checkpoint is published again; a hand has emptied it, and all of it is.
+        // The stream's beginning is gone, and our messages were there. If the stream has limits,
+        // they may have removed our messages, and those behind the checkpoint are published again.
+        // If not, a person emptied the stream, and all are published again.
         Newest::Unknown if reached && info.state.first_sequence > 1 => {
             match has_limits(&info.config) {
                 true => (known.position, None),
@@ -175,7 +175,7 @@ pub async fn tail(
             }
         }
         Newest::TooFar if reached => (known.position, None),
-        // Nothing of this epoch was ever there: a new stream, or another one than before.
+        // No message of this epoch was ever there: the stream is new, or another one than before.
         Newest::Unknown | Newest::TooFar | Newest::EarlierEpoch => (Position::ZERO, None),
     };
     Ok(Found::Tail { tail: Tail { position, sequence: last }, newest, foreign })
@@ -188,41 +188,41 @@ async fn info(stream: &Stream) -> anyhow::Result<Info> {
 /// How the relay left the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Left {
-    /// Its end, and the newest transition on it.
+    /// The stream's end, and the newest transition on it.
     pub tail: Tail,
-    /// Where that is, if it was seen there.
+    /// The sequence of that transition, if it was seen there.
     pub newest: Option<u64>,
     /// Whether each message is on several servers.
     pub is_replicated: bool,
 }
 
-/// What came on top of a stream that is as the relay left it.
+/// What others put on top of a stream that is as the relay left it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OnTop {
     /// The stream's last sequence now.
     pub last: u64,
-    /// How many of somebody else's messages came.
+    /// How many foreign messages came.
     pub foreign: u64,
 }
 
-/// Looks whether the stream still is as the relay left it, but for what somebody else put on top: only
-/// that is read. None where it has to be read anew, as it has where a message of ours came on top, even
-/// an old one: that may be a copy, or another relay that publishes again what was lost.
+/// Checks that the stream is as the relay left it, except for foreign messages on top: only those
+/// are read. None if the tail has to be read anew. A message of ours on top demands that too, even
+/// an old one: it may be a copy, or another relay may be publishing again what was lost.
 ///
-/// The server does not put a stream's last sequence back when its newest messages are deleted, so the
-/// newest of ours is looked at itself; and so is what was somebody else's behind it, which another relay
-/// may have replaced.
+/// The server does not lower a stream's last sequence when its newest messages are deleted, so our
+/// newest message is read itself. So are the foreign messages behind it, which another relay may
+/// have replaced.
 pub async fn look(stream: &Stream, left: Left, epoch: Epoch) -> anyhow::Result<Option<OnTop>> {
     let info = info(stream).await?;
     let (first, last) = (info.state.first_sequence, info.state.last_sequence);
     let known = left.tail;
     let is_near = (known.sequence..=known.sequence + MOST_ON_TOP).contains(&last);
-    // What its limits removed meanwhile nobody can look at.
+    // What the stream's limits removed meanwhile cannot be read.
     if !is_near || first > known.sequence + 1 || is_replicated(&info) != left.is_replicated {
         return Ok(None);
     }
     let newest = left.newest.filter(|newest| *newest >= first || !has_limits(&info.config));
-    // While others publish all the time, there is none for more than what they put on top.
+    // While others publish all the time, only what they put on top is read.
     let from = match last > known.sequence {
         true => known.sequence,
         false => left.newest.unwrap_or(0).max(last.saturating_sub(PAGE)),
@@ -265,15 +265,15 @@ async fn page(stream: &Stream, sequences: RangeInclusive<u64>) -> anyhow::Result
         .await
 }
 
-/// The newest of our messages, as far as it was looked for.
+/// Our newest message, as far as the search went.
 enum Newest {
-    /// None of ours is there.
+    /// No message of ours is there.
     Unknown,
-    /// None of ours is anywhere near the checkpoint.
+    /// No message of ours is near the checkpoint.
     TooFar,
-    /// Ours is of an epoch that is over; so is everything below it.
+    /// Our newest message is of an earlier epoch, and so is everything below it.
     EarlierEpoch,
-    /// This one, of this epoch or a later one.
+    /// Our newest message, of this epoch or a later one.
     Ours { mark: Mark, sequence: u64 },
 }
 
@@ -286,8 +286,8 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Walks back from the stream's end to the first of ours, over somebody else's messages and
-    /// deleted ones.
+    /// Walks back from the stream's end to the first message of ours, over foreign and deleted
+    /// messages.
     async fn look(&mut self, state: &State) -> anyhow::Result<Newest> {
         let known = self.checkpoint.tail;
         let first = state.first_sequence.max(self.looked_at + 1);
@@ -298,7 +298,7 @@ impl Search<'_> {
             if reached && to + BELOW_CHECKPOINT < known.sequence {
                 return Ok(Newest::TooFar);
             }
-            // The last message mostly is it.
+            // The last message is mostly ours.
             let from = first.max((to + 1).saturating_sub(size));
             let page = page(self.stream, from..=to).await?;
             for (sequence, seen) in page.into_iter().rev() {
@@ -317,7 +317,8 @@ impl Search<'_> {
         match seen {
             Seen::Gone => None,
             Seen::Ours(mark) if mark.epoch < self.checkpoint.epoch => Some(Newest::EarlierEpoch),
-            // Behind the checkpoint ours are beyond it: this is somebody's copy of an old one.
+            // Our messages behind the checkpoint have higher positions: this is a copy of an old
+            // one.
             Seen::Ours(mark) if is_new && mark.position <= known.position => {
                 self.foreign += 1;
                 None
@@ -331,13 +332,13 @@ impl Search<'_> {
     }
 }
 
-/// Where a walk from the checkpoint led.
+/// The result of a walk from the checkpoint.
 enum Walked {
-    /// Nothing of this epoch is behind the checkpoint.
+    /// No message of this epoch is behind the checkpoint.
     Nowhere,
-    /// Every position up to this one is there, and this is where.
+    /// Every position up to this one is there; this one is at this sequence.
     To { position: Position, sequence: u64 },
-    /// These are not.
+    /// These positions are missing.
     Hole(Hole),
 }
 
@@ -390,7 +391,7 @@ async fn horizon(database: &Database) -> anyhow::Result<Position> {
     Ok(database.run(async |client: &mut Object| log::horizon(client).await).await?)
 }
 
-/// In which words the log contradicts what the stream holds, if it does.
+/// How the log contradicts the message on the stream, if it does.
 async fn contradiction(
     database: &Database,
     checkpoint: Checkpoint,
@@ -413,8 +414,9 @@ async fn contradiction(
     let (entries, horizon) = database.run(find).await?;
     let is_there = |entry: &&Entry| entry.position == position;
     Ok(match entries.first().filter(is_there) {
-        // Dropped for its age: there is nothing left to hold it against. Asked after the read, so
-        // that one dropped in between is not taken for one that never was.
+        // Retention dropped the position: there is nothing left to compare with. The horizon is
+        // read after the entries, so that a position dropped in between does not look like one that
+        // never existed.
         None if position <= horizon => None,
         Some(entry) if entry.change.0.to_string() == mark.change => None,
         Some(_) => Some(format!(

@@ -1,6 +1,7 @@
-//! What a process costs: the load's own share of a machine, so that it is not taken for a pod's.
+//! The cost of a process: the simulator's own share of a machine, so that it is not taken for a
+//! pod's.
 //!
-//! Read from Linux' `/proc`; elsewhere nothing is known.
+//! Read from Linux' `/proc`; elsewhere it is unknown.
 
 use serde::Serialize;
 
@@ -11,20 +12,20 @@ const TICKS_PER_SECOND: f64 = 100.0;
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Cost {
-    /// Seconds of CPU it has used, in and out of the kernel.
+    /// Seconds of CPU that it has used, in user space and in the kernel.
     pub cpu_seconds: f64,
-    /// Its memory that is in RAM now.
+    /// Its memory in RAM now.
     pub resident_bytes: u64,
-    /// The most that was in RAM at once.
+    /// The most memory that it had in RAM.
     pub peak_resident_bytes: u64,
 }
 
-/// Of this process.
+/// The cost of this process.
 pub fn own() -> Option<Cost> {
     read("self")
 }
 
-/// Of another one; `None` where it is gone or the system does not say.
+/// The cost of another process; `None` if it is gone or the system does not say.
 pub fn of(process: u32) -> Option<Cost> {
     read(&process.to_string())
 }
@@ -36,7 +37,8 @@ fn read(process: &str) -> Option<Cost> {
 }
 
 fn parse(stat: &str, status: &str) -> Option<Cost> {
-    // The program's name, in brackets, may hold anything; after it come the fields from the third on.
+    // The program's name, in brackets, may hold any character. The fields from the third on come
+    // after it.
     let fields: Vec<&str> = stat.rsplit(')').next()?.split_whitespace().collect();
     let ticks = |field: usize| fields.get(field - 3)?.parse::<f64>().ok();
     let bytes = |name: &str| {

@@ -1,4 +1,4 @@
-//! What happened to simulated satellites, counted while it happens and told at the end.
+//! The tally of a simulation: counted while it runs, reported at the end.
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -10,10 +10,10 @@ use serde::Serialize;
 use super::cost::{self, Cost};
 use crate::clients::agent::Happening;
 
-/// Waits remembered, for the summary's percentiles.
+/// The most waits that are kept for the summary's percentiles.
 const MAX_WAITS: usize = 1_000_000;
 
-/// What happened so far.
+/// The counts so far.
 pub(super) struct Tally {
     satellites: usize,
     began: Instant,
@@ -46,7 +46,8 @@ impl Tally {
         }
     }
 
-    /// Counts what happened to a satellite; `online` is whether it is, as far as it knows.
+    /// Counts what happened to a satellite. `online` is whether the satellite believes that it is
+    /// online.
     pub fn note(&self, online: &mut bool, happening: &Happening) {
         let count = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
         let mut leave = || {
@@ -107,7 +108,7 @@ impl Tally {
         }
     }
 
-    /// All of it.
+    /// The whole summary.
     pub fn summary(&self) -> Summary {
         Summary {
             counts: self.counts(),
@@ -119,25 +120,25 @@ impl Tally {
     }
 }
 
-/// How often what happened.
+/// How often each thing happened.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Counts {
-    /// How many satellites there are.
+    /// The number of satellites.
     pub satellites: usize,
-    /// How many of them are online, as far as they know.
+    /// How many of them believe that they are online.
     pub online: i64,
-    /// How often one was let in.
+    /// How often a satellite was authenticated.
     pub connects: u64,
     /// How often a connection ended or could not be opened.
     pub disconnects: u64,
-    /// How often one was told that its session is over.
+    /// How often a satellite received a `shutdown`.
     pub shutdowns: u64,
-    /// How often one was not let in.
+    /// How often a satellite was refused.
     pub refused: u64,
     /// Heartbeats sent.
     pub heartbeats: u64,
-    /// Orders to leave, to drop out or to fall silent.
+    /// Orders to leave, to drop the connection or to fall silent.
     pub flaps_ordered: u64,
 }
 
@@ -157,32 +158,32 @@ impl fmt::Display for Counts {
     }
 }
 
-/// What was simulated and what came of it.
+/// The result of a simulation.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Summary {
-    /// How often what happened.
+    /// How often each thing happened.
     #[serde(flatten)]
     pub counts: Counts,
     /// How long it took, without registering and removing.
     pub seconds: f64,
-    /// When all of them were online for the first time.
+    /// After how long all of them were online for the first time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub all_online_after_seconds: Option<f64>,
     /// From connecting to authenticated.
     pub connecting: Waits,
-    /// What the simulator itself cost, where the system says so: it is none of the pods'.
+    /// What the simulator itself cost, if the system says so. It is no part of the pods' cost.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub own: Option<Cost>,
 }
 
-/// Waits in milliseconds; 0 where nobody waited.
+/// Waits in milliseconds; 0 if there was none.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Waits {
-    /// Half of them were not longer.
+    /// The median.
     pub p50_ms: f64,
-    /// 99 of 100 were not longer.
+    /// The 99th percentile.
     pub p99_ms: f64,
     /// The longest.
     pub most_ms: f64,

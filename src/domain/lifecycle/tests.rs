@@ -13,7 +13,7 @@ use crate::domain::liveness::{DEFAULT_OFFLINE_THRESHOLD, Resumption};
 const NOW: OffsetDateTime = datetime!(2026-03-01 12:00:00 UTC);
 const ID: SatelliteId = SatelliteId(Uuid::from_u128(7));
 
-/// Somebody has always observed.
+/// There was never a blind span.
 const CLEAR: Watermark = Watermark {
     observed_at: datetime!(9999-01-01 00:00:00 UTC),
     resumption: None,
@@ -282,8 +282,8 @@ fn words_round_trip() {
     }
 }
 
-/// One step of a random life: an edge (naming the newest session, or one `lag` older), a
-/// heartbeat, or nothing but time.
+/// One step of a random life: a signal (which names the newest session, or one `lag` older), a
+/// heartbeat, or only time.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Connect,
@@ -357,8 +357,8 @@ proptest! {
             let row = project(rebuilt.get(who), transition).expect("in order");
             rebuilt.insert(*who, row);
         }
-        // Heartbeats are bookkeeping beside the log: only a row that is connected may differ by
-        // one, and a rebuild carries the live value over.
+        // Heartbeats are bookkeeping beside the log. Only a connected row may differ by one, and a
+        // rebuild carries the live value over.
         for (who, row) in &mut rows {
             if row.last_event == Event::Connected {
                 row.last_heartbeat_at = rebuilt[who].last_heartbeat_at;

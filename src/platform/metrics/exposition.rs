@@ -1,4 +1,4 @@
-//! Which of two forms `/metrics` has: OpenMetrics 1.0 for whoever accepts it, else Prometheus' text
+//! The two formats of `/metrics`: OpenMetrics 1.0 for clients that accept it, else Prometheus' text
 //! format 0.0.4, which every scraper and `promtool check metrics` read.
 
 /// A form.
@@ -11,7 +11,7 @@ pub enum Form {
 }
 
 impl Form {
-    /// The one an `Accept` header asks for.
+    /// The form that an `Accept` header asks for.
     pub fn accepted(accept: &str) -> Form {
         if accept.contains("application/openmetrics-text") { Form::OpenMetrics } else { Form::Text }
     }
@@ -24,8 +24,8 @@ impl Form {
         }
     }
 
-    /// OpenMetrics in this form. The text format knows no unit and no end, and names a counter as its
-    /// samples are named, `_total` included.
+    /// Converts OpenMetrics to this form. The text format has no unit and no end, and names a
+    /// counter like its samples, with `_total`.
     pub fn of(self, openmetrics: String) -> String {
         if self == Form::OpenMetrics {
             return openmetrics;

@@ -1,10 +1,11 @@
-//! Spans on their way to an OpenTelemetry collector: OTLP over HTTP, in protobuf.
+//! Export of spans to an OpenTelemetry collector: OTLP over HTTP, in protobuf.
 //!
 //! Off unless the standard variables ask for it: `OTEL_EXPORTER_OTLP_ENDPOINT` or
 //! `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` is set, and neither `OTEL_SDK_DISABLED=true` nor
 //! `OTEL_TRACES_EXPORTER=none`. The others (`OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`,
-//! `OTEL_TRACES_SAMPLER`, `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_BSP_…`, time-outs) are the SDK's. At most
-//! 2,048 spans wait (`OTEL_BSP_MAX_QUEUE_SIZE`); beyond, spans are dropped and nobody waits for them.
+//! `OTEL_TRACES_SAMPLER`, `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_BSP_…`, time-outs) are the SDK's. At
+//! most 2,048 spans wait (`OTEL_BSP_MAX_QUEUE_SIZE`). Further spans are dropped: the program does
+//! not wait for the collector.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,18 +24,18 @@ use tracing_subscriber::registry::LookupSpan;
 
 use super::TARGET;
 
-/// How long one export may take, whatever `OTEL_EXPORTER_OTLP_TIMEOUT` says: nobody waits for it but
-/// the next one.
+/// How long one export may take, whatever `OTEL_EXPORTER_OTLP_TIMEOUT` says. Only the next export
+/// waits for it.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the last spans may take when the program ends.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The way to the collector; sends what is left when it is dropped.
+/// The exporter; it sends the remaining spans when it is dropped.
 pub struct Exporter(SdkTracerProvider);
 
 impl Exporter {
-    /// The one the environment asks for, if it does.
+    /// The exporter that the environment asks for, if it asks for one.
     pub fn from_environment() -> anyhow::Result<Option<Exporter>> {
         let said = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let endpoint = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
@@ -48,7 +49,7 @@ impl Exporter {
         }
         for name in ["OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] {
             if let Some(other) = said(name).filter(|protocol| protocol != "http/protobuf") {
-                bail!("{name} is {other:?}: only http/protobuf is spoken here");
+                bail!("{name} is {other:?}: only http/protobuf is supported");
             }
         }
         let exporter = SpanExporter::builder()
@@ -68,7 +69,7 @@ impl Exporter {
         Ok(Some(Exporter(provider)))
     }
 
-    /// Takes the spans of [`TARGET`], and nothing else.
+    /// A layer that takes the spans of [`TARGET`] and nothing else.
     pub fn layer<S>(&self) -> impl Layer<S> + use<S>
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
@@ -92,10 +93,10 @@ impl Drop for Exporter {
     }
 }
 
-/// The HTTP client: the one the program has anyway. It blocks, on the exporter's own thread.
+/// The program's HTTP client. It blocks, on the exporter's own thread.
 struct Http {
     agent: ureq::Agent,
-    /// Whether the last export failed: told once, when it changes.
+    /// Whether the last export failed: a change is logged once.
     fails: AtomicBool,
 }
 

@@ -1,23 +1,23 @@
-//! How a pod ends.
+//! How a pod shuts down.
 
 use std::time::Duration;
 
 use anyhow::bail;
 use clap::Args;
 
-/// The settings of a pod's end.
+/// The settings of the shutdown.
 #[derive(Args, Clone)]
 pub struct DrainArgs {
-    /// How long a pod that was told to end goes on unready, letting nobody in, before it closes
-    /// anything, so that whoever sends it satellites learns of it
+    /// How long a pod that was told to end stays up, unready and accepting no connection, before it
+    /// closes anything, so that a load balancer learns of it
     #[arg(long, env = "GROUNDSTATION_DRAIN_DELAY", default_value = "2s", value_name = "DURATION")]
     drain_delay: String,
 
-    /// Over how long it closes its sockets
+    /// The time over which it closes its sockets
     #[arg(long, env = "GROUNDSTATION_DRAIN_SPREAD", default_value = "5s", value_name = "DURATION")]
     drain_spread: String,
 
-    /// By when it has ended
+    /// The time by which it has ended
     #[arg(
         long,
         env = "GROUNDSTATION_DRAIN_DEADLINE",
@@ -27,24 +27,24 @@ pub struct DrainArgs {
     drain_deadline: String,
 }
 
-/// How a pod ends, checked.
+/// The checked settings of the shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Drain {
-    /// Unready before anything is closed.
+    /// How long the pod is unready before it closes anything.
     pub delay: Duration,
-    /// Sockets are closed over this long.
+    /// The time over which sockets are closed.
     pub spread: Duration,
-    /// Everything is over by then.
+    /// The time by which everything has ended.
     pub deadline: Duration,
 }
 
-/// What is left of the deadline, at least, when the last socket is closed: for the edges, the
+/// The least that is left of the deadline when the last socket is closed: for the edges, the
 /// heartbeats and the lease.
 const RESERVE: Duration = Duration::from_secs(5);
 
 impl DrainArgs {
     pub(super) fn check(&self) -> anyhow::Result<Drain> {
-        // Both may be nothing at all, which other durations may not.
+        // Both may be zero, which other durations may not.
         let span = |name: &str, text: &str| match humantime::parse_duration(text) {
             Ok(span) if span <= Duration::from_secs(3600) => Ok(span),
             Ok(_) => bail!("{name} is {text:?}: it must be at most 1h"),

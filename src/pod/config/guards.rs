@@ -1,4 +1,4 @@
-//! When a satellite flaps, and when losses are held.
+//! The settings of the flapping mark and of the brown-out guard.
 
 use anyhow::bail;
 use clap::Args;
@@ -34,7 +34,7 @@ pub struct GuardArgs {
     )]
     brown_out_hold: String,
 
-    /// In how long a satellite's edges are counted
+    /// The time in which a satellite's edges are counted
     #[arg(
         long,
         env = "GROUNDSTATION_FLAPPING_WINDOW",
@@ -47,7 +47,7 @@ pub struct GuardArgs {
     #[arg(long, env = "GROUNDSTATION_FLAPPING_EDGES", default_value_t = 10, value_name = "EDGES")]
     flapping_edges: usize,
 
-    /// Take the mark away when it has no more edges than this
+    /// Remove the mark when the satellite has no more edges than this
     #[arg(long, env = "GROUNDSTATION_FLAPPING_CALM", default_value_t = 5, value_name = "EDGES")]
     flapping_calm: usize,
 }

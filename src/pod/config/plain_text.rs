@@ -1,11 +1,12 @@
-//! What would travel in plain text to or from another machine: passwords, tokens, secrets.
+//! Warnings about passwords, tokens and secrets that would travel in plain text to or from another
+//! machine.
 //!
-//! Nothing is refused for it: a network may be trusted, or a proxy may do the TLS. It is said once, at the
-//! start.
+//! Nothing is refused for it: a network may be trusted, or a proxy may do the TLS. The pod warns
+//! once, at the start.
 
 use crate::pod::config::Config;
 
-/// One line for each way on which something secret can be read by others.
+/// One line for each connection on which others could read a secret.
 pub fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
     if let Some(host) = config.database.in_plain_text() {

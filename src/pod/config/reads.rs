@@ -1,4 +1,4 @@
-//! What bounds the reads of a pod.
+//! The bounds of a pod's reads.
 
 use clap::Args;
 
@@ -8,8 +8,8 @@ use crate::platform::database::Reads;
 /// The settings of reads.
 #[derive(Args, Clone)]
 pub struct ReadArgs {
-    /// Connections of this pod to the database for reads (HTTP, NATS, live streams), beside the 8 of
-    /// its own work: so many run at once, and half of them where they look at many rows
+    /// Connections of this pod to the database for reads (HTTP, NATS, live streams), beside the 8
+    /// of its own work: as many reads run at once, and half as many that look at many rows
     #[arg(long, env = "GROUNDSTATION_READ_CONNECTIONS", default_value_t = 6,
           value_parser = clap::value_parser!(u16).range(2..=100), value_name = "COUNT")]
     read_connections: u16,

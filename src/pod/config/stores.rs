@@ -1,4 +1,4 @@
-//! Where the two stores are: the settings of Postgres and of NATS, for every command that talks to them.
+//! The settings of Postgres and NATS, for every command that connects to them.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::platform::client_tls;
 use crate::platform::database::Address;
 use crate::platform::nats;
 
-/// The database's address, for every command that talks to it.
+/// The database's address, for every command that connects to it.
 #[derive(Args, Clone)]
 pub struct DatabaseArgs {
     /// Postgres 15 or newer, e.g. postgres://user:password@host:5432/groundstation
@@ -25,7 +25,7 @@ pub struct DatabaseArgs {
 }
 
 impl DatabaseArgs {
-    /// The address, or an error that names what is missing.
+    /// The address, or an error that names the missing setting.
     pub fn required(&self) -> anyhow::Result<Address> {
         self.address()?.context(
             "DATABASE_URL is missing: set it to postgres://user:password@host:5432/groundstation",
@@ -39,25 +39,25 @@ impl DatabaseArgs {
     }
 }
 
-/// What `groundstation migrate` takes.
+/// The options of `groundstation migrate`.
 #[derive(Args, Clone)]
 pub struct MigrateArgs {
-    /// Where the schema is to be; the role must be allowed to create tables
+    /// The database of the schema; the role must be allowed to create tables
     #[command(flatten)]
     pub database: DatabaseArgs,
 
-    /// Used instead of DATABASE_URL where that leads through a pooler or to a lesser role
+    /// Used instead of DATABASE_URL if that goes through a pooler or names a lesser role
     #[arg(long, env = "DATABASE_DIRECT_URL", hide_env_values = true, value_name = "URL")]
     pub database_direct_url: Option<SecretString>,
 
-    /// What pods may never drop of the log, whatever GROUNDSTATION_RETENTION they are given, such as 90d
-    /// [default: as it is; at first 1 day]
+    /// The span of the log that pods may never drop, whatever GROUNDSTATION_RETENTION says, such as
+    /// 90d [default: as it is; at first 1 day]
     #[arg(long, env = "GROUNDSTATION_RETENTION_FLOOR", value_name = "SPAN")]
     pub retention_floor: Option<String>,
 }
 
 impl MigrateArgs {
-    /// What pods may never drop, where that is to be changed.
+    /// The span that pods may never drop, if it is to be changed.
     pub fn retention_floor(&self) -> anyhow::Result<Option<Duration>> {
         let floor = self.retention_floor.as_deref().filter(|text| !text.is_empty());
         floor.map(|text| span("GROUNDSTATION_RETENTION_FLOOR", text)).transpose()
@@ -74,7 +74,7 @@ impl MigrateArgs {
     }
 }
 
-/// NATS, for every command that talks to it.
+/// The NATS settings, for every command that connects to it.
 #[derive(Args, Clone)]
 pub struct NatsArgs {
     /// nats-server 2.10 or newer with JetStream, e.g. tls://host:4222; several with commas
@@ -93,12 +93,12 @@ pub struct NatsArgs {
     #[arg(long, env = "NATS_NKEY", value_name = "FILE")]
     pub nats_nkey: Option<PathBuf>,
 
-    /// The certificates that vouch for the servers; with them, or with tls://, nothing is said without
-    /// TLS [default: those of the system]
+    /// The certificates that vouch for the servers; with them, or with tls://, TLS is mandatory
+    /// [default: those of the system]
     #[arg(long, env = "NATS_CA", value_name = "FILE")]
     pub nats_ca: Option<PathBuf>,
 
-    /// A certificate to show to the servers
+    /// A certificate for the servers that ask for one
     #[arg(long, env = "NATS_CERT", value_name = "FILE")]
     pub nats_cert: Option<PathBuf>,
 
@@ -106,7 +106,7 @@ pub struct NatsArgs {
     #[arg(long, env = "NATS_KEY", value_name = "FILE")]
     pub nats_key: Option<PathBuf>,
 
-    /// What the subjects of answers begin with: a user of its own has an inbox of its own
+    /// The prefix of the subjects of answers; a user with rights of its own has its own prefix
     #[arg(long, env = "NATS_INBOX_PREFIX", default_value = "_INBOX", value_name = "PREFIX")]
     pub nats_inbox_prefix: String,
 }
@@ -144,7 +144,7 @@ impl NatsArgs {
         Ok(Some(address))
     }
 
-    /// The address, for a command that is of no use without it.
+    /// The address, for a command that needs it.
     pub fn required(&self) -> anyhow::Result<nats::Address> {
         self.address()?.context("NATS_URL is missing: set it to nats://host:4222")
     }
@@ -155,7 +155,7 @@ fn named(file: &Option<PathBuf>) -> Option<&Path> {
     file.as_deref().filter(|file| !file.as_os_str().is_empty())
 }
 
-/// A secret that is given itself or by file; an empty one counts as none.
+/// A secret given directly or by file; an empty one counts as none.
 fn secret(
     name: &str,
     value: &Option<SecretString>,

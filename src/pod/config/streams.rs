@@ -1,4 +1,4 @@
-//! What bounds the live streams of a pod.
+//! The bounds of a pod's live streams.
 
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ pub struct StreamArgs {
           value_parser = clap::value_parser!(u32).range(1..=4_096), value_name = "COUNT")]
     max_streams: u32,
 
-    /// How long one of them lasts; its reader comes back where it was, to any pod, with a token that
-    /// is valid then
+    /// How long one of them lasts; its reader reconnects where it was, to any pod, with a token
+    /// that is valid then
     #[arg(
         long,
         env = "GROUNDSTATION_STREAM_LIFETIME",

@@ -1,8 +1,8 @@
 //! The comparison itself: the stream's messages, one after the other, against the log's positions.
 //!
-//! Pure but for looking up entries. It walks the log's positions along with the messages. A message
-//! further on than expected is either the first after a gap or one that came too early; the next
-//! message tells: if it goes on from there it was a gap, if it goes back it was too early.
+//! Pure but for reading entries. It walks the log's positions along with the messages. A message
+//! further on than expected is either the first after a gap or one that came too early. The next
+//! message decides: if it goes on from there it was a gap, if it goes back it was too early.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -14,7 +14,8 @@ use crate::domain::lifecycle::Position;
 use crate::log::Entry;
 use crate::stream::message::{Content, Epoch, Mark};
 
-/// Gaps and early messages kept in mind; beyond, the oldest gap is told as missing at once.
+/// Gaps and early messages kept in memory. Beyond this the oldest gap is reported as missing at
+/// once.
 const MAX_OPEN: usize = 100_000;
 
 /// Where the log's entries come from.
@@ -53,34 +54,34 @@ pub enum Finding {
     Missing {
         /// The first that is missing.
         first: Position,
-        /// The last in a row.
+        /// The last of an unbroken run.
         last: Position,
     },
-    /// Ours, and one too many.
+    /// A message of ours that should not be there.
     Extra {
         /// The position it carries.
         position: Position,
-        /// Where it is.
+        /// Its sequence.
         sequence: u64,
-        /// In which way.
+        /// Why it should not be there.
         why: String,
     },
-    /// In both, and not the same.
+    /// In both, but not the same.
     Different {
         /// Its position.
         position: Position,
-        /// Where it is.
+        /// Its sequence.
         sequence: u64,
         /// What differs.
         what: String,
     },
-    /// In both, and not where it belongs.
+    /// In both, but not in its place.
     Misplaced {
         /// Its position.
         position: Position,
-        /// Where it is.
+        /// Its sequence.
         sequence: u64,
-        /// The position it comes after.
+        /// The position that it follows on the stream.
         after: Position,
     },
 }
@@ -116,22 +117,22 @@ pub struct Counts {
     pub compared: u64,
     /// Transitions that are not on the stream.
     pub missing: u64,
-    /// Messages of ours one too many.
+    /// Messages of ours that should not be there.
     pub extra: u64,
-    /// Messages that are not what the log says.
+    /// Messages that differ from the log.
     pub different: u64,
-    /// Messages that are not where they belong.
+    /// Messages that are not in their place.
     pub misplaced: u64,
-    /// Somebody else's messages.
+    /// Foreign messages.
     pub foreign: u64,
     /// Messages whose rows retention has dropped from the log.
     pub older: u64,
-    /// The first position on the stream, where its limits removed what was before.
+    /// The stream's first position, if its limits removed what was before.
     pub begins_at: Option<Position>,
 }
 
 impl Counts {
-    /// How many faults there are.
+    /// The number of faults.
     pub fn faults(&self) -> u64 {
         self.missing + self.extra + self.different + self.misplaced
     }
@@ -148,9 +149,9 @@ pub struct Comparison<L, F> {
     counts: Counts,
     /// The position that should come next.
     next: i64,
-    /// A message that is further on than expected, until the next one tells why.
+    /// A message further on than expected, until the next one decides.
     pending: Option<(Position, Seen)>,
-    /// Positions passed over: first → last.
+    /// Skipped positions: first → last.
     gaps: BTreeMap<i64, i64>,
     /// Positions that came too early.
     early: BTreeSet<i64>,
@@ -204,7 +205,7 @@ impl<L: Entries, F: FnMut(Finding)> Comparison<L, F> {
         Ok(())
     }
 
-    /// Ends the comparison: what was not seen up to `head` is missing, but for what the stream's
+    /// Ends the comparison. What was not seen up to `head` is missing, except for what the stream's
     /// limits removed, up to `removed`.
     pub async fn finish(mut self, head: Position, removed: Position) -> anyhow::Result<Counts> {
         if let Some((position, seen)) = self.pending.take() {
@@ -271,7 +272,7 @@ impl<L: Entries, F: FnMut(Finding)> Comparison<L, F> {
         Ok(())
     }
 
-    /// Remembers the positions from the next one up to before `to` as a gap.
+    /// Stores the positions from the next one up to before `to` as a gap.
     fn pass_over(&mut self, to: i64) {
         let early: Vec<i64> = self.early.range(..to).copied().collect();
         for stop in early.into_iter().chain([to]) {
@@ -298,7 +299,7 @@ impl<L: Entries, F: FnMut(Finding)> Comparison<L, F> {
         }
     }
 
-    /// Whether the position lies in a gap; it no longer does after.
+    /// Whether the position was in a gap; removes it from there.
     fn take_from_gap(&mut self, position: i64) -> bool {
         let Some((&first, &last)) = self.gaps.range(..=position).next_back() else {
             return false;
@@ -316,7 +317,7 @@ impl<L: Entries, F: FnMut(Finding)> Comparison<L, F> {
         true
     }
 
-    /// Whether a message that is not where it belongs is the log's; otherwise says what it is.
+    /// Whether the log has this message, which is not in its place; reports it if not.
     async fn is_the_logs(&mut self, position: Position, seen: &Seen) -> anyhow::Result<bool> {
         let entry = self.log.at(position).await?;
         let change = seen.mark.as_ref().map(|mark| mark.change.as_str());
@@ -327,7 +328,7 @@ impl<L: Entries, F: FnMut(Finding)> Comparison<L, F> {
         Ok(is)
     }
 
-    /// Holds a message against its entry.
+    /// Compares a message with its entry.
     async fn compare(&mut self, position: Position, seen: &Seen) -> anyhow::Result<()> {
         self.counts.compared += 1;
         let Some(entry) = self.log.at(position).await? else {
@@ -361,8 +362,7 @@ impl<L: Entries, F: FnMut(Finding)> Comparison<L, F> {
     }
 }
 
-/// In which words a message differs from what it should be. Headers beyond the contract's are
-/// nobody's business.
+/// How a message differs from what it should be. Headers beyond the contract's do not count.
 fn difference(expected: &Content, seen: &Seen) -> Option<String> {
     let mut differs = Vec::new();
     if seen.subject != expected.subject {

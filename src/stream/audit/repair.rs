@@ -1,17 +1,17 @@
-//! Rebuilding the stream from the log: `groundstation audit --repair`.
+//! Rebuilds the stream from the log: `groundstation audit --repair`.
 //!
-//! Under a new epoch, and in this order, so that it may be interrupted anywhere:
+//! It does so under a new epoch, and in this order, so that it may be interrupted anywhere:
 //!
-//! 1. In one statement the relay's lease is taken from whoever holds it, the epoch goes up and the
-//!    checkpoint goes back to before the log's first transition. From here on nothing of an earlier
-//!    epoch counts; whoever relays next publishes everything again under the new one.
+//! 1. One statement takes the relay's lease from any holder, raises the epoch and moves the
+//!    checkpoint back to before the log's first transition. From here on nothing of an earlier
+//!    epoch counts; the next relay publishes everything again under the new one.
 //! 2. The stream is purged. Its sequences go on, so durable consumers stay and receive what comes.
-//! 3. The stream is made to forget the message ids of its duplicate window: they outlive a purge,
-//!    and the transitions of the last minutes would be swallowed as repetitions.
-//! 4. The relay publishes everything from the log, as ever with the sequence each message is to
-//!    follow; then the lease is handed back.
+//! 3. The stream is made to forget the message ids of its duplicate window. They outlive a purge,
+//!    and the server would drop the transitions of the last minutes as duplicates.
+//! 4. The relay publishes everything from the log, as ever with the sequence that each message must
+//!    follow. Then the lease is given back.
 //!
-//! A repair that was interrupted is finished by any pod, but for the purge, or by another repair.
+//! Any pod finishes an interrupted repair, except for the purge; another repair finishes it too.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,17 +34,17 @@ use crate::stream::message::{Epoch, Mark};
 use crate::stream::relay::Relay;
 use crate::stream::tail;
 
-/// How long the server is given to forget what is older than that.
+/// How long the server is given to forget the older message ids.
 const FORGETTING: Duration = Duration::from_secs(1);
 
 /// A relay that has waited this long may be waiting for the server to forget.
 const STUCK: Duration = Duration::from_secs(2);
 
-/// Between two looks at how far the relay is.
+/// The pause between two reads of the relay's progress.
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
 
-/// Without progress for this long the repair gives up: longer than a duplicate window, which is
-/// what it has to wait out should the server not have forgotten.
+/// The repair gives up after this long without progress. It is longer than a duplicate window,
+/// which the repair has to wait out if the server does not forget.
 const NO_PROGRESS: Duration = Duration::from_secs(5 * 60);
 
 /// What a repair works on.
@@ -55,27 +55,27 @@ pub struct Repair {
     pub nats: async_nats::Client,
     /// The same, for its streams.
     pub jetstream: Context,
-    /// Under which name it holds the lease.
+    /// The name under which it holds the lease.
     pub holder: String,
-    /// The new epoch, where the one after those that log and stream know is not later.
+    /// The lowest new epoch; the new one is higher if log or stream know this one already.
     pub at_least: Epoch,
 }
 
-/// What a repair came to.
+/// The result of a repair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rebuilt {
     /// The new epoch.
     pub epoch: Epoch,
     /// The first position on the stream now.
     pub first: Position,
-    /// Everything up to here is on it.
+    /// The last position on the stream now.
     pub last: Position,
-    /// Messages that were purged.
+    /// How many messages were purged.
     pub purged: u64,
 }
 
 impl Repair {
-    /// Rebuilds the stream. `tell` is told what is done in words for people.
+    /// Rebuilds the stream. Calls `tell` with each step, in words for operators.
     pub async fn run(&self, mut tell: impl FnMut(&str)) -> anyhow::Result<Rebuilt> {
         let stream = tail::ensure(&self.jetstream).await?;
         if stream.cached_info().config.deny_purge {
@@ -84,7 +84,7 @@ impl Repair {
         let (epoch, tail) = self.begin(&stream, &mut tell).await?;
         let first = tail.position.next();
         tell(&format!("epoch {} has begun: nothing before it counts", epoch.0));
-        // Only what was there: should a pod relay by now, what it publishes stays.
+        // Only old messages are purged: if a pod relays already, what it publishes stays.
         let purge = stream.purge().sequence(tail.sequence + 1).await;
         let purged = purge.context("cannot purge the stream")?.purged;
         tell(&format!("purged {purged} messages"));
@@ -96,8 +96,8 @@ impl Repair {
         Ok(Rebuilt { epoch, first, last, purged })
     }
 
-    /// Takes the lease and begins the epoch; returns the stream's tail then, with the position
-    /// before the log's first.
+    /// Takes the lease and begins the epoch. Returns the stream's tail at that moment, with the
+    /// position before the log's first.
     async fn begin(
         &self,
         stream: &Stream,
@@ -110,7 +110,7 @@ impl Repair {
             ))
         };
         let (horizon, before) = self.database.run(look).await?;
-        // A database from before an earlier repair knows an older epoch than the stream.
+        // A database restored from before an earlier repair knows an older epoch than the stream.
         let known = before.epoch.max(newest_epoch(stream).await?);
         let epoch = self.at_least.max(Epoch(known.0 + 1));
         let mut tail = Tail { position: horizon, sequence: last_sequence(stream).await? };
@@ -119,8 +119,8 @@ impl Repair {
         };
         self.database.run(begin).await?;
         if before.is_led {
-            // It notices when it next renews the lease. What it still publishes is of the old
-            // epoch and goes with the rest.
+            // The pod notices when it next renews the lease. What it still publishes is of the old
+            // epoch and is purged with the rest.
             tell("waiting for the pod that relays to step back");
             let until = Instant::now() + LEASE;
             while Instant::now() < until {
@@ -157,7 +157,7 @@ impl Repair {
         Ok(())
     }
 
-    /// Relays until everything that is in the log now is on the stream; returns up to where.
+    /// Relays until everything that is in the log now is on the stream. Returns the last position.
     async fn publish(
         &self,
         config: &Config,
@@ -165,7 +165,7 @@ impl Repair {
     ) -> anyhow::Result<Position> {
         let head = self.database.run(async |client| read::head(client).await).await?;
         let (health, stop) = (Arc::new(Health::default()), CancellationToken::new());
-        // Kept until the relay has ended: a closed channel would be news for ever.
+        // The sender is kept until the relay has ended: a closed channel would be news for ever.
         let (news, watched) = watch::channel(head);
         let relay = Relay {
             pod: self.holder.clone(),
@@ -211,7 +211,7 @@ impl Repair {
                     tell(&format!("waiting: {reason}"));
                     obstacle = reason;
                 }
-                // The server's timer misses a short window now and then: it is asked once more.
+                // The server's timer sometimes misses a short window: the repair tries again.
                 RelayState::Waiting { .. } if forgot.elapsed() > STUCK => {
                     self.forget_message_ids(config).await?;
                     forgot = Instant::now();
@@ -231,7 +231,7 @@ async fn last_sequence(stream: &Stream) -> anyhow::Result<u64> {
     Ok(info.state.last_sequence)
 }
 
-/// The epoch of the newest of our messages, as far as its subjects' last messages tell.
+/// The epoch of our newest message, as far as the last messages of its subjects tell.
 async fn newest_epoch(stream: &Stream) -> anyhow::Result<Epoch> {
     use async_nats::jetstream::stream::LastRawMessageErrorKind;
     let mut newest = Epoch::FIRST;

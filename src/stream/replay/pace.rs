@@ -1,4 +1,4 @@
-//! How fast history goes by.
+//! How fast a replay goes.
 
 use std::time::{Duration, Instant};
 
@@ -8,15 +8,15 @@ use time::OffsetDateTime;
 /// The longest pause between two transitions: a quiet night is not waited for.
 pub const MAX_PAUSE: Duration = Duration::from_secs(10);
 
-/// Shorter pauses are saved up: every pause costs a flush.
+/// Shorter pauses are added up: every pause costs a flush.
 const MIN_PAUSE: Duration = Duration::from_millis(2);
 
-/// How fast.
+/// The speed of a replay.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Speed {
     /// Without a pause.
     Max,
-    /// So many times as fast as it happened.
+    /// This many times as fast as it happened.
     Times(f64),
 }
 
@@ -33,7 +33,7 @@ impl Speed {
     }
 }
 
-/// Says when each transition is due, from when it and the one before it were recorded.
+/// Says when each transition is due, from its recorded time and the one before.
 pub struct Pace {
     speed: Speed,
     previous: Option<OffsetDateTime>,
@@ -46,8 +46,8 @@ impl Pace {
         Pace { speed, previous: None, due: Instant::now() }
     }
 
-    /// When the next transition is due, if that is worth waiting for. Whoever falls behind catches
-    /// up: moments follow each other, not the time they took.
+    /// When the next transition is due, if that is worth waiting for. A slow sink catches up: the
+    /// due moments follow each other, whatever time the sink took.
     pub fn due(&mut self, recorded_at: OffsetDateTime) -> Option<Instant> {
         let Speed::Times(times) = self.speed else {
             return None;

@@ -1,4 +1,4 @@
-//! What replayed subjects begin with, so that no replay is ever taken for news. Pure.
+//! The prefix of replayed subjects, so that no replay is taken for news. Pure.
 
 use anyhow::{bail, ensure};
 
@@ -7,10 +7,10 @@ use crate::stream::tail::subjects;
 /// The longest prefix, in bytes.
 const MAX_LENGTH: usize = 200;
 
-/// Everything live is below this.
+/// All live subjects.
 const LIVE: &str = "satellite.>";
 
-/// A checked prefix: whole tokens, and nothing live below it.
+/// A checked prefix: whole tokens, and no live subject below it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prefix(String);
 
@@ -44,14 +44,14 @@ impl Prefix {
         format!("{}{subject}", self.0)
     }
 
-    /// The first replayed subject that any of these patterns takes.
+    /// The first replayed subject that one of these patterns matches.
     pub fn taken_by(&self, patterns: &[String]) -> Option<String> {
         let mut replayed = subjects().into_iter().map(|subject| self.subject(&subject));
         replayed.find(|subject| patterns.iter().any(|pattern| takes(pattern, subject)))
     }
 }
 
-/// Whether a subject with wildcards takes this one.
+/// Whether a pattern with wildcards matches this subject.
 fn takes(pattern: &str, subject: &str) -> bool {
     let (mut pattern, mut subject) = (pattern.split('.'), subject.split('.'));
     loop {

@@ -17,10 +17,10 @@ use crate::platform::nats::Address;
 use crate::stream::message::{Content, Epoch};
 use crate::stream::tail::NAME;
 
-/// How long the server may take to have everything it was sent.
+/// How long the server may take to receive everything it was sent.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// What marks a replayed message.
+/// The header that marks a replayed message.
 pub const REPLAY_HEADER: &str = "Groundstation-Replay";
 
 pub enum Sink {
@@ -36,7 +36,7 @@ impl Sink {
         Sink::Lines(Lines { to: Box::new(to), waiting: Vec::new() })
     }
 
-    /// Takes one; it has arrived after the next [`Sink::settle`].
+    /// Takes one transition. It has arrived after the next [`Sink::settle`].
     pub async fn put(&mut self, entry: &Entry) -> anyhow::Result<()> {
         match self {
             Sink::Lines(lines) => lines.put(entry),
@@ -56,14 +56,14 @@ impl Sink {
     pub async fn finish(&mut self) -> anyhow::Result<()> {
         match self {
             Sink::Lines(_) => Ok(()),
-            // The server tells of a refusal before it answers, the client passes that on beside
-            // the answers: one more answer, and it has.
+            // The server reports a refusal before it answers, but the client passes the report on
+            // beside the answers. One more answer makes sure that the report is here.
             Sink::Messages(messages) => messages.settle().await,
         }
     }
 }
 
-/// Whether whoever read the lines has seen enough, `replay | head` for one.
+/// Whether the reader of the lines closed them, as in `replay | head`.
 pub fn is_closed(error: &anyhow::Error) -> bool {
     let error = error.downcast_ref::<io::Error>();
     error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
@@ -72,7 +72,7 @@ pub fn is_closed(error: &anyhow::Error) -> bool {
 /// JSON lines in the form of the API.
 pub struct Lines {
     to: Box<dyn Write + Send>,
-    /// A page at most.
+    /// At most a page.
     waiting: Vec<u8>,
 }
 
@@ -83,7 +83,7 @@ impl Lines {
         Ok(())
     }
 
-    /// Blocks as long as nobody reads the other end: there is nothing else to do meanwhile.
+    /// Blocks while the other end does not read: there is nothing else to do meanwhile.
     fn settle(&mut self) -> anyhow::Result<()> {
         let written = self.to.write_all(&self.waiting).and_then(|()| self.to.flush());
         self.waiting.clear();
@@ -93,22 +93,23 @@ impl Lines {
 
 /// Messages as they were on the stream, under a prefix.
 ///
-/// They carry their original headers, the message id among them: where somebody's stream takes the
-/// prefix, a replay that is run again within its window of duplicates is stored once. What they do
-/// not carry is the sequence they are to follow: that is the live stream's.
+/// They carry their original headers, including the message id: if another stream takes the prefix,
+/// a replay that runs again within that stream's duplicate window is stored once. They do not carry
+/// the sequence to follow, which is the live stream's.
 pub struct Messages {
     client: Client,
     prefix: Prefix,
-    /// Messages to this come back, behind all that were sent before them.
+    /// Messages to this subject come back, after all that were sent before them.
     echo: String,
     echoes: Subscriber,
     sent: u64,
-    /// Connections made; another one means that messages on the old one may be lost.
+    /// How often the client connected. A new connection means that messages on the old one may be
+    /// lost.
     connects: u64,
     refused: Refusal,
 }
 
-/// What the server said last against what we sent.
+/// The server's last complaint about our messages.
 type Refusal = Arc<Mutex<Option<String>>>;
 
 impl Messages {
@@ -131,7 +132,7 @@ impl Messages {
     }
 
     async fn put(&mut self, entry: &Entry) -> anyhow::Result<()> {
-        // A replay belongs to no epoch of the stream: it carries the headers of the first.
+        // A replay belongs to no epoch of the stream: its messages carry the headers of the first.
         let content = Content::of(entry, Epoch::FIRST).with_context(|| {
             format!("position {} announces nothing this version knows", entry.position.0)
         })?;
@@ -142,8 +143,8 @@ impl Messages {
         sent.context("cannot publish")
     }
 
-    /// The server takes a connection's messages in order: when the last one is back, it has had
-    /// all. That holds for one connection, so a second one is a failure.
+    /// The server takes a connection's messages in order: when the last one comes back, the server
+    /// has all. That holds for one connection, so a reconnect is a failure.
     async fn settle(&mut self) -> anyhow::Result<()> {
         self.sent += 1;
         let number = self.sent.to_string();

@@ -54,7 +54,7 @@ fn with_header(mut message: Seen, name: &'static str, value: &str) -> Seen {
     message
 }
 
-/// What a comparison with a log of ten finds, and what it counts.
+/// What a comparison with a log of ten finds and counts.
 async fn compared(messages: Vec<Seen>, is_limited: bool) -> (Vec<String>, Counts) {
     let mut found = Vec::new();
     let note = |finding: Finding| found.push(finding.to_string());
@@ -125,7 +125,7 @@ async fn what_was_swapped_is_misplaced_and_nothing_else() {
         found(&[1, 3, 4, 5, 6, 7, 8, 9, 10, 2]).await,
         ["misplaced  position 2 at sequence 10: comes after position 10"]
     );
-    // Early, and then once more where it belongs.
+    // The position comes early, and once more in its place.
     assert_eq!(
         found(&[1, 2, 9, 3, 4, 5, 6, 7, 8, 9, 10]).await,
         [
@@ -194,7 +194,7 @@ async fn what_the_streams_limits_removed_is_told_and_no_fault() {
     assert_eq!(counts.begins_at, Some(Position(4)));
     let (found, counts) = compared(Vec::new(), true).await;
     assert_eq!((found, counts.faults()), (Vec::new(), 0));
-    // Behind the beginning nothing may be missing.
+    // After the beginning nothing may be missing.
     let (found, _) = compared([4, 5, 7, 8, 9, 10].map(message).to_vec(), true).await;
     assert_eq!(found, ["missing    position 6"]);
 }
