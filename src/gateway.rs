@@ -122,7 +122,7 @@ impl Gateway {
             Said::Odd => {
                 self.metrics.dropped(field);
                 if let Some(left_out) = self.complaints.pass_within(told, Instant::now()) {
-                    info!(%satellite, field, left_out, "a field of a message was left out: it is not what it should be");
+                    info!(%satellite, field, left_out, "a field of a message was left out: it is not valid");
                 }
                 None
             }

@@ -709,7 +709,7 @@ mod tests {
         assert!(held.try_grow(1));
         let mut first = socket.next();
         assert!(futures_util::poll!(&mut first).is_pending());
-        assert!(!room.share(None, Some(1)).try_grow(1), "somebody waits");
+        assert!(!room.share(None, Some(1)).try_grow(1), "another share waits");
         drop(held);
         assert!(first.await.is_some_and(|message| message.is_ok()));
         // The length of a fragmented message is unknown.

@@ -86,7 +86,7 @@ fn whoever_says_nothing_for_a_while_makes_room_and_is_charged() {
     for _ in 0..100 {
         door.silent(of(5), second(now, 1));
     }
-    assert!(take(&door, of(5), second(now, 1)).is_ok(), "and nobody is turned away for it");
+    assert!(take(&door, of(5), second(now, 1)).is_ok(), "and no origin is refused for it");
 }
 
 /// The room was full a moment ago, and much of it is free: the places of one address lie side by side.

@@ -79,7 +79,7 @@ impl Tls {
                 }
                 Err(error) => {
                     metrics.tls_reload("failed");
-                    warn!(error = %format!("{error:#}"), "the TLS certificate before stays");
+                    warn!(error = %format!("{error:#}"), "the previous TLS certificate stays");
                 }
             }
         }

@@ -220,7 +220,10 @@ impl Flusher {
         };
         if let Some(blind) = self.database.run(observe).await? {
             self.metrics.blind_seconds.inc_by(blind.as_secs_f64());
-            warn!(?blind, "nobody could observe the satellites, which counts against none");
+            warn!(
+                ?blind,
+                "no pod could observe the satellites: this time counts against none of them"
+            );
         }
         Ok(())
     }

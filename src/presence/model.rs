@@ -901,9 +901,9 @@ const NOT_OFFLINE: &str =
     "(i) never read as offline within a threshold of what its pod says it wrote";
 const NOT_LOST: &str = "(i) never lost within a threshold of what its pod says it wrote";
 const NOT_ONLINE: &str = "(ii) never online for longer than threshold and window";
-const GIVEN_UP: &str = "(ii) whoever is silent is given up";
+const GIVEN_UP: &str = "(ii) a silent satellite is declared lost";
 const FENCED: &str = "(iii) a row says nothing that its own session was not heard for";
-const RECOVERED: &str = "(iv) whoever is heard again recovers at the flush that covers it";
+const RECOVERED: &str = "(iv) a satellite that is heard again recovers at the flush that covers it";
 const TOLD: &str = "a session that a newer one replaced ends at the next look";
 
 const NONE: Limits =

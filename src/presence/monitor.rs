@@ -349,7 +349,7 @@ impl Monitor {
         client.execute(LET_GO, &[&silent, &limit]).await
     }
 
-    /// The overdue sessions without a known pod, and those whose row names this pod.
+    /// The due sessions without a known pod, and those whose row names this pod.
     async fn find_orphans(
         &self,
         client: &deadpool_postgres::Object,

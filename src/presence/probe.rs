@@ -56,7 +56,7 @@ impl Probe {
             }
         }
         if let Err(error) = self.within_time(self.sign_off()).await {
-            tracing::debug!(%error, "the pod has left and its row does not say so");
+            tracing::debug!(%error, "cannot note in the pod's row that it has left");
         }
     }
 

@@ -97,7 +97,7 @@ impl Reconciliation {
         if sessions > 0 {
             warn!(
                 sessions,
-                "sessions that this pod does not hold were vouched for, they are no more"
+                "sessions that this pod does not hold were vouched for, and no longer are"
             );
         }
         Ok(())

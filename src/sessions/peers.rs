@@ -123,7 +123,7 @@ impl Peers {
 
     fn hear(&self, body: &[u8]) -> Vec<SatelliteId> {
         let Ok(announcement) = serde_json::from_slice::<Announcement>(body) else {
-            debug!("an announcement that is none was dropped");
+            debug!("an invalid announcement was dropped");
             return Vec::new();
         };
         self.head.send_replace(Position(announcement.position));
@@ -139,7 +139,7 @@ impl Peers {
         let current = match self.current(&held).await {
             Ok(current) => current,
             Err(error) => {
-                debug!(error = %format!("{error:#}"), "cannot look up sessions: heartbeats will");
+                debug!(error = %format!("{error:#}"), "cannot look up sessions: heartbeats find ended ones");
                 return;
             }
         };

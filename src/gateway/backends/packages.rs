@@ -315,7 +315,7 @@ impl Packages {
             }
             Err(error) => {
                 if let Some(left_out) = self.complaints.pass(Instant::now()) {
-                    warn!(%error, left_out, "a message on {CHANGED} is not what it should be");
+                    warn!(%error, left_out, "a message on {CHANGED} is not valid");
                 }
             }
         }
@@ -358,7 +358,7 @@ impl Packages {
             Ok(answer) => (Some(answer), "answered"),
             Err(error) => {
                 if let Some(left_out) = self.complaints.pass(Instant::now()) {
-                    warn!(%subject, %error, left_out, "an answer is not what it should be");
+                    warn!(%subject, %error, left_out, "an answer is not valid");
                 }
                 (None, "malformed")
             }

@@ -256,7 +256,7 @@ impl Results {
     /// Notes that a result is passed on without its findings.
     pub fn was_truncated(&self, satellite: SatelliteId, bytes: usize) {
         self.metrics.results_truncated.inc();
-        debug!(%satellite, bytes, largest = self.largest(), "a result is more than NATS carries: truncated");
+        debug!(%satellite, bytes, largest = self.largest(), "a result exceeds what NATS carries: truncated");
     }
 
     /// Takes a result that arrived in `received` bytes, from a satellite with `assigned` assignments. Returns
@@ -527,7 +527,7 @@ impl Publisher {
                 // A server of a cluster can report a duplicate of a message that was never stored; such an
                 // acknowledgement has no sequence.
                 Ok(Ok(ack)) if ack.sequence == 0 => {
-                    debug!("a result is said to be a repetition of one that was not stored");
+                    debug!("the stream takes a result for a duplicate, but never stored it");
                     Some(finding)
                 }
                 Ok(Ok(_)) => {

@@ -84,7 +84,7 @@ impl Sandbox {
                 (Some(policy), "answered")
             }
             _ => {
-                warn!("the answer on {SUBJECT} is not what it should be");
+                warn!("the answer on {SUBJECT} is not valid");
                 (None, "malformed")
             }
         }

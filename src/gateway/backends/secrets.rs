@@ -61,7 +61,7 @@ impl Unresolved {
     pub fn why(&self) -> Option<&str> {
         match self {
             Unresolved::Unreadable { why, .. } => Some(why),
-            Unresolved::Malformed => Some("the answer on secrets.resolve is not what it should be"),
+            Unresolved::Malformed => Some("the answer on secrets.resolve is not valid"),
             Unresolved::NotFound(_) | Unresolved::NoProvider | Unresolved::NoAnswer => None,
         }
     }

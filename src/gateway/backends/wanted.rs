@@ -71,7 +71,7 @@ impl Wanted {
             };
             let before = self.of(subject).is_some_and(|w| w.swap(wanted, Ordering::Relaxed));
             if before != wanted {
-                info!(subject, wanted, "whether there is a stream for it has changed");
+                info!(subject, wanted, "a stream for this subject was made or removed");
             }
         }
         INTERVAL
