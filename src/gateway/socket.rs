@@ -45,7 +45,7 @@ const QUIET: Duration = Duration::from_millis(200);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 
 /// Messages a second that each assignment adds to a satellite's rate: a result and a question for secrets.
-/// The burst grows by as many again, for a round that arrives while the last one is still on its way.
+/// The burst grows by twice as many: a round may arrive while the last one is still on its way.
 const RATE_OF_ASSIGNMENT: f32 = 2.0;
 const BURST_OF_ASSIGNMENT: f32 = 4.0;
 
