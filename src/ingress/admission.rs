@@ -6,10 +6,11 @@
 //! a room and a budget of failures; a wider network has several times as much as one origin.
 //!
 //! A full room sheds places; it does not close. A place that was idle for a while, because its client neither
-//! sends nor reads, goes to the newcomer; the place of an origin that failed lately goes at once. An origin
-//! from which a satellite authenticated lately is *proven*: its share grows with the number of such
-//! satellites, its networks' accounts do not count for it, and no stranger takes its places. When too many
-//! authentications fail at the pod as a whole, only origins with failures of their own are refused.
+//! sends nor reads, goes to the newcomer. The place of a suspect origin goes at once: one that failed lately,
+//! or whose network failed often. An origin from which a satellite authenticated lately is *proven*: its
+//! share grows with the number of such satellites, its networks' accounts do not count for it, and no
+//! stranger takes its places. When too many authentications fail at the pod as a whole, only suspect origins
+//! are refused.
 //!
 //! Silence is not a failure. A failure costs a check of credentials; silence costs only a place, and is paid
 //! for with its place. So no origin is refused because others were silent. A message that is no attempt to

@@ -9,19 +9,19 @@ use strum::{EnumIter, IntoStaticStr};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, EnumIter, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Refusal {
-    /// The pod has as many connections as it takes.
+    /// The pod has reached its limit of connections.
     Connections,
-    /// The address has as many connections as it may.
+    /// The address has reached its limit of connections.
     ConnectionsPerAddress,
-    /// The networks around the address have as many connections as they may.
+    /// The networks around the address have reached their limit of connections.
     ConnectionsPerNetwork,
     /// It was silent, and its place was given to another connection.
     ConnectionShed,
-    /// The pod has as many sockets that are not authenticated as it takes.
+    /// The pod has reached its limit of sockets that are not authenticated.
     Handshakes,
-    /// The address has as many of those as it may.
+    /// The address has reached its limit of those.
     HandshakesPerAddress,
-    /// The networks around the address have as many of those as they may.
+    /// The networks around the address have reached their limit of those.
     HandshakesPerNetwork,
     /// It did not authenticate, and its place was given to another socket.
     HandshakeShed,

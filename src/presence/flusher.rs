@@ -108,7 +108,7 @@ pub struct Flusher {
     pub database: Database,
     /// The log, for recoveries.
     pub log: Log,
-    /// What it counts.
+    /// The pod's metrics.
     pub metrics: Metrics,
 }
 

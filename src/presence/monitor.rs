@@ -58,7 +58,7 @@ pub struct Monitor {
     pub brown_out: Rules,
     /// Told when losses are held.
     pub health: Arc<Health>,
-    /// What it counts.
+    /// The pod's metrics.
     pub metrics: Metrics,
 }
 

@@ -40,7 +40,7 @@ pub struct Probe {
     pub partition_width: i64,
     /// The connection whose state it reports.
     pub nats: async_nats::Client,
-    /// What it counts.
+    /// The pod's metrics.
     pub metrics: Metrics,
 }
 

@@ -51,7 +51,7 @@ impl Budgets {
         let rate = self.rate;
         let account = self.account(satellite, newest, now);
         let elsewhere = (newest.0 - account.paid.0).max(0);
-        // Connects elsewhere were within their own pod's budget, so they never make the account negative.
+        // Connects elsewhere were allowed there, so they never make the account negative.
         account.left = (account.flown(rate, now) - elsewhere as f32).clamp(0.0, rate.burst);
         account.at = now;
         account.paid = account.paid.max(newest);

@@ -343,7 +343,7 @@ pub struct Publisher {
     pub database: Database,
     /// Bounds the log lines about results that are not passed on.
     pub complaints: Arc<LogGate>,
-    /// What it counts.
+    /// The pod's metrics.
     pub metrics: Metrics,
 }
 
