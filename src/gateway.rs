@@ -1,10 +1,10 @@
 //! The satellites' door: `GET /api/ws/satellite`.
 //!
-//! [`session`] is one socket's life, [`active_session`] the authenticated part of it, [`duplex_socket`] how it reads
-//! while it writes, [`protocol`] its messages; [`intake`] holds what comes to its size, and what is large
-//! waits for [`room`]. [`crate::sessions::table`] is the sessions of this pod; [`questions`] and [`backends`] what satellites ask of others and say to them. The gateway
-//! hands edges to the log, heartbeats to the flusher and results to their queue, and answers no
-//! questions about the fleet.
+//! [`session`] is one socket's life and [`active_session`] its authenticated part. [`duplex_socket`] reads
+//! while it writes. [`protocol`] has the messages. [`intake`] bounds the size of what comes in; large
+//! messages wait for [`room`]. [`crate::sessions::table`] has the sessions of this pod. [`questions`] and
+//! [`backends`] pass on what satellites ask and say. The gateway hands edges to the log, heartbeats to the
+//! flusher and results to their queue. It answers no questions about the fleet.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
@@ -56,19 +56,19 @@ pub mod room;
 mod session;
 pub mod socket;
 
-/// Lines about what satellites send that is dropped, or complain about: so many at once, then one a second.
+/// Rate of log lines about dropped messages and about satellites' complaints: a burst, then one a second.
 pub const COMPLAINTS_TOLD: Rate = Rate { burst: 50.0, per_second: 1.0 };
 
-/// The most of them that one session takes.
+/// The part of that rate that one session may take.
 const COMPLAINTS_OF_A_SESSION: Rate = Rate { burst: 10.0, per_second: 0.1 };
 
 /// What every socket of this pod needs.
 pub struct Gateway {
-    /// Who can tell a right token from a wrong one.
+    /// Checks tokens.
     pub credentials: Credentials,
-    /// What satellites are to be told.
+    /// The desired state of satellites.
     pub desired_state: BatchLoader<DesiredState>,
-    /// Whom they ask and tell.
+    /// The backends that satellites ask and report to.
     pub backends: Arc<Backends>,
     /// Where edges go.
     pub log: Log,
@@ -76,32 +76,32 @@ pub struct Gateway {
     pub heartbeats: Arc<Heartbeats>,
     /// The sessions of this pod.
     pub sessions: Arc<SessionTable>,
-    /// Whether the pod lets anybody in.
+    /// Whether the pod accepts new satellites.
     pub health: Arc<Health>,
-    /// What it counts.
+    /// The pod's metrics.
     pub metrics: Metrics,
     /// The sockets' tasks, waited for at the end.
     pub sockets: TaskTracker,
     /// Cancelled when a draining pod closes its sockets, with 1012.
     pub drain: CancellationToken,
-    /// Over how long a draining pod spreads its goodbyes.
+    /// The time over which a draining pod spreads its goodbyes.
     pub drain_spread: Duration,
     /// The default offline threshold.
     pub default_threshold: Duration,
-    /// What large messages may take of the pod's memory.
+    /// The memory that large messages may take.
     pub room: Arc<Room>,
-    /// What everybody is held to before it has said who it is.
+    /// The limits that hold before authentication.
     pub door: Arc<Door>,
-    /// How often satellites may still connect.
+    /// How often each satellite may still connect.
     pub connects: Mutex<Budgets>,
-    /// What is told of those that are refused.
+    /// Bounds the log lines about refused satellites.
     pub refusals: LogGate,
-    /// What is told of messages that are dropped, and of what satellites complain about.
+    /// Bounds the log lines about dropped messages and satellites' complaints.
     pub complaints: Arc<LogGate>,
 }
 
 impl Gateway {
-    /// Counts a message that is dropped, and tells of it.
+    /// Counts a dropped message and logs it.
     fn drop_message(&self, told: &mut Share, satellite: SatelliteId, reason: &'static str) {
         self.metrics.dropped(reason);
         if let Some(left_out) = self.complaints.pass_within(told, Instant::now()) {
@@ -109,7 +109,7 @@ impl Gateway {
         }
     }
 
-    /// What a satellite says of itself, where that can be understood.
+    /// The value of a field that a satellite sent, if it was understood.
     fn understood<T>(
         &self,
         told: &mut Share,
@@ -122,7 +122,7 @@ impl Gateway {
             Said::Odd => {
                 self.metrics.dropped(field);
                 if let Some(left_out) = self.complaints.pass_within(told, Instant::now()) {
-                    info!(%satellite, field, left_out, "a field of a message was left out: it is not what it should be");
+                    info!(%satellite, field, left_out, "a field of a message was left out: it is not valid");
                 }
                 None
             }
@@ -130,11 +130,11 @@ impl Gateway {
     }
 }
 
-/// A socket on its way to being authenticated.
+/// A socket that is not authenticated yet.
 pub struct Handshake {
-    /// Where the satellite is.
+    /// The satellite's address.
     pub client: IpAddr,
-    /// Until when it must have said who it is.
+    /// When it must have authenticated.
     pub deadline: Instant,
     /// Its place at the door.
     pub place: Place,
@@ -170,7 +170,7 @@ async fn accept(
     })
 }
 
-/// What can be said before the upgrade: cheap, and without a look at the database.
+/// The checks before the upgrade: cheap, without a look at the database.
 fn admit(door: &Door, arrival: &Arrival, headers: &HeaderMap) -> Result<Handshake, Refusal> {
     door.check_origin(headers)?;
     let place = door.handshake(arrival.client)?;

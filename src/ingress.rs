@@ -1,4 +1,4 @@
-//! The way in: accepting connections, whom to let through, TLS, proxies, limits.
+//! The way in: accepting connections, admission, TLS, proxies, limits.
 
 pub(crate) mod access_log;
 pub(crate) mod admission;

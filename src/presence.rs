@@ -1,4 +1,4 @@
-//! Who went silent, and up to when that can be told.
+//! Which satellites went silent, and up to when that can be judged.
 
 pub(crate) mod flusher;
 mod left_behind;

@@ -1,4 +1,4 @@
-//! Who is here: the sessions of this pod, their heartbeats, what they are told from outside.
+//! The sessions of this pod, their heartbeats, and what they are told from outside.
 
 pub(crate) mod budgets;
 pub(crate) mod changes;

@@ -134,7 +134,7 @@ async fn answers_that_are_none_are_told_of_a_few_times_however_often_a_satellite
         satellite.send(&manifest_of(&format!("h{n}")));
     }
     expect_asked(&pod, "manifest", "malformed", 200.0).await;
-    let told = pod.told("an answer is not what it should be");
+    let told = pod.told("an answer is not valid");
     // A burst of fifty, and one each second.
     assert!((50..100).contains(&told), "{told} lines");
     fleet.check().await;

@@ -134,7 +134,7 @@ async fn a_new_certificate_is_served_without_a_restart_and_a_broken_one_is_not()
     let (certificate_file, key_file) = Certificate::files(&first.folder);
     let good_key = std::fs::read(&key_file).expect("the key");
     std::fs::write(&key_file, "-----BEGIN PRIVATE KEY-----\nsecret-rubbish\n").expect("written");
-    let complaint = pod.expect_log("the TLS certificate before stays").await;
+    let complaint = pod.expect_log("the previous TLS certificate stays").await;
     let said = complaint["error"].as_str().expect("an error");
     assert!(said.contains("tls.key holds no private key"), "{said}");
     assert!(!pod.log().contains("secret-rubbish"));
@@ -161,7 +161,7 @@ async fn a_new_certificate_is_served_without_a_restart_and_a_broken_one_is_not()
     let second = Certificate::write(&first.folder);
     eventually("the second certificate", async || trusts(&pod, second.client()).await).await;
     assert!(trusts(&pod, first.client()).await.is_err(), "the first is over");
-    let complaints = pod.log().matches("the TLS certificate before stays").count();
+    let complaints = pod.log().matches("the previous TLS certificate stays").count();
     assert!((3..=6).contains(&complaints), "{complaints} complaints: one for each new content");
 }
 

@@ -1,13 +1,13 @@
 //! An authenticated socket, from its welcome to its end.
 //!
-//! One `select!` hears commands of the registry, the pod's draining, what administrators change, new
-//! script packages, answers to the satellite's questions, the satellite itself, and silence. None of
-//! it waits for another: what is said to the satellite is written while it is heard ([`DuplexSocket`]), and
-//! whatever asks somebody else is a future beside ([`Questions`]). Whoever is read slowly, because it sends
-//! too much, is not silent; nor is one of whose large message some has just come. One whose large message waits
-//! for room is not heard: nobody knows whether it is still there.
+//! One `select!` receives commands of the session table, the pod's drain, administrators' changes, new script
+//! packages, answers to the satellite's questions, the satellite's messages, and time-outs. None of them
+//! waits for another: messages to the satellite are written while it is read ([`DuplexSocket`]), and each
+//! question to a backend is a future of its own ([`Questions`]). A satellite that is read slowly because it
+//! sends too much is not silent, and neither is one of whose large message some has just arrived. A satellite
+//! whose large message waits for room does not count as heard: the pod cannot know whether it is still there.
 //!
-//! What is pushed is read at the moment there is room for it: the newest, never a queue.
+//! What is pushed is read when the socket is free for it: always the newest, never a queue.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,53 +36,54 @@ use crate::registry::desired::DesiredState;
 use crate::registry::satellites::AgentInfo;
 use crate::sessions::table::{Command, Told};
 
-/// How long the database may take to say what a satellite is to be told first.
+/// How long the database may take to return a satellite's desired state for its welcome.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The pause before it is asked again.
+/// The pause before the database is asked again.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// A satellite that says nothing keeps its socket for this many default thresholds after it was due:
-/// time to tell that it is lost, and to hear from it all the same. So a connection that died without a
-/// word is held no longer than that.
+/// A satellite that sends nothing keeps its socket for this many default thresholds after it was due: time to
+/// declare its loss and still to hear from it. A connection that died without a close is held no longer than
+/// that.
 const LINGER_THRESHOLDS: u32 = 3;
 
-/// How often a satellite counts as heard while something large comes of it: as often as heartbeats are written.
+/// How often a satellite counts as heard while a large message of it arrives: as often as heartbeats are
+/// written.
 const COMING_INTERVAL: Duration = Duration::from_millis(250);
 
-/// What agents of later versions are told that ask for what nobody serves here.
+/// Replies to agents of later versions that ask for what no backend serves here.
 const NO_CONFIG_SECRETS: &str = "Config secrets are not served here";
 const NO_CAPABILITY_SECRETS: &str = "Capability secrets are not served here";
 
-/// How much of what an agent complains about is logged.
+/// How much of an agent's complaint is logged.
 const MAX_LOGGED: usize = 500;
 
 pub struct ActiveSession<'a> {
     key: SessionKey,
     gateway: &'a Gateway,
-    /// What the agent last said of itself: only news is passed on.
+    /// What the agent last said of itself; only what differs is passed on.
     agent_info: AgentInfo,
-    /// Which of the satellite's tokens it came with.
+    /// The version of the satellite's token that it presented.
     token_version: i64,
     told: watch::Receiver<Told>,
     desired_state: Arc<DesiredState>,
-    /// The version of the assignments it was last sent.
+    /// The version of the assignments that it was last sent.
     sent: i64,
     packages: watch::Receiver<Known>,
-    /// Of which script packages it was told last.
+    /// The script packages that it was last told of.
     told_packages: Known,
     questions: Questions,
     /// When it last sent a heartbeat.
     beat_at: Instant,
     /// For how long it is to be left unread.
     rest: Duration,
-    /// What may still be told of what it complains about.
+    /// Bounds the log lines about its complaints.
     told_of: Share,
 }
 
 impl<'a> ActiveSession<'a> {
-    /// Welcomes a satellite: looks up how it stands, and says so. Everything that is changed after
-    /// that look is told by `told`, which must have been entered before.
+    /// Welcomes a satellite: reads its desired state and sends it. Later changes arrive by `told`, so the
+    /// session must be in the table before this read.
     pub async fn welcome(
         gateway: &'a Gateway,
         socket: &mut DuplexSocket,
@@ -94,7 +95,7 @@ impl<'a> ActiveSession<'a> {
         let known = gateway.backends.packages.look();
         let (desired_state, told_packages) = tokio::join!(look(gateway, key.satellite), known);
         gateway.sessions.tell(key.satellite, desired_state.ok_or(End::Unavailable)?);
-        // None for a session that a newer one of this pod has already replaced.
+        // None if a newer session at this pod has already replaced this one.
         let desired_state = told.borrow_and_update().clone();
         let desired_state = desired_state.ok_or(End::Told(Command::Superseded))?;
         let mut questions = Questions::new(gateway.backends.clone(), key);
@@ -125,7 +126,7 @@ impl<'a> ActiveSession<'a> {
         Ok(session)
     }
 
-    /// Holds the socket until it ends, one way or another.
+    /// Holds the socket until it ends.
     pub async fn hold(
         &mut self,
         socket: &mut DuplexSocket,
@@ -177,7 +178,7 @@ impl<'a> ActiveSession<'a> {
                     Happened::Heard(frame) => {
                         heard_at = Instant::now();
                         silent_at = self.silent_at(heard_at);
-                        // Its heartbeats are among what is not read yet.
+                        // Its heartbeats are among the messages that are not read yet.
                         if socket.is_slowed_down() {
                             self.beat(AgentInfo::default());
                         }
@@ -209,7 +210,7 @@ impl<'a> ActiveSession<'a> {
                         self.gateway.metrics.refused(Refusal::WriteTimeout);
                         return Ok(End::Stuck);
                     }
-                    // It can be lost, and is heard again: it is this pod that does not read.
+                    // The loss may be declared and taken back: it is this pod that does not read.
                     if socket.waits_for_room() {
                         silent_at = Instant::now() + self.gateway.default_threshold;
                         continue;
@@ -220,20 +221,20 @@ impl<'a> ActiveSession<'a> {
         }
     }
 
-    /// For how long the satellite may say nothing: its own threshold, if it is longer than most.
+    /// How long the satellite may send nothing: its own threshold, but no less than the default.
     fn patience(&self) -> Duration {
         let default = self.gateway.default_threshold;
         liveness::threshold(self.desired_state.threshold_ms, default).max(default)
     }
 
-    /// Until when a satellite that was heard last at `heard_at` keeps its socket. Where its patience
-    /// was made shorter it can be over already, and its loss is still to be told.
+    /// Until when a satellite that was last heard at `heard_at` keeps its socket. Where an administrator made
+    /// its threshold shorter, it may be due already; its loss is then still to be declared.
     fn silent_at(&self, heard_at: Instant) -> Instant {
         let due_at = heard_at + self.patience();
         due_at.max(Instant::now()) + self.gateway.default_threshold * LINGER_THRESHOLDS
     }
 
-    /// Says what the satellite does not know yet, one thing at a time.
+    /// Sends one thing that the satellite does not know yet.
     fn say_news(&mut self, socket: &mut DuplexSocket) -> Result<(), End> {
         let packages = self.packages.borrow_and_update().clone();
         let new_packages = match &packages.desired {
@@ -241,7 +242,7 @@ impl<'a> ActiveSession<'a> {
             _ => None,
         };
         let assigned = &self.desired_state.assigned;
-        // That there are no packages any more has no message of its own.
+        // No message says that there are no packages any more; `config_updated` can.
         let message = if self.sent < assigned.version || new_packages == Some(None) {
             self.sent = assigned.version;
             ToSatellite::ConfigUpdated {
@@ -286,7 +287,7 @@ impl<'a> ActiveSession<'a> {
                 self.beat(agent_info);
                 None
             }
-            // The contract: a second one is ignored.
+            // The contract: a second `authenticate` is ignored.
             Ok(FromSatellite::Authenticate { .. }) => None,
             Ok(FromSatellite::Result { config_id, system_id, .. }) => {
                 self.offer_result(&text, config_id, system_id)
@@ -324,7 +325,8 @@ impl<'a> ActiveSession<'a> {
                 let passed_on = self.pass_on_if_wanted(TELEMETRY_BATCH, &text);
                 let items = items_of(&text);
                 let (accepted, rejected) = if passed_on { (items, 0) } else { (0, items) };
-                // Sent again it would fare no better; what is kept for later would be kept for ever.
+                // A retry would fare no better, and an agent that keeps the batch for later would keep it for
+                // ever.
                 let retryable = false;
                 self.answer(ToSatellite::TelemetryAck { batch_id, accepted, rejected, retryable })
             }
@@ -336,7 +338,7 @@ impl<'a> ActiveSession<'a> {
         }
     }
 
-    /// Notes that the satellite is there.
+    /// Notes that the satellite was heard.
     fn beat(&self, agent_info: AgentInfo) {
         let now = Moment::now();
         if self.gateway.sessions.heard(self.key, now) {
@@ -346,8 +348,8 @@ impl<'a> ActiveSession<'a> {
         }
     }
 
-    /// Whoever is not assigned to say it is stopped here; what was revoked a moment ago is stopped
-    /// before it is published.
+    /// Drops a result that is not assigned to the satellite. A result whose assignment was revoked a moment
+    /// ago is dropped before it is published.
     fn offer_result(&mut self, text: &str, config_id: String, system_id: String) -> Option<End> {
         if !self.desired_state.assigned.allows(&config_id, &system_id) {
             self.gateway.metrics.result("not_assigned");
@@ -363,7 +365,8 @@ impl<'a> ActiveSession<'a> {
         let (satellite, version) = (self.key.satellite, self.desired_state.assigned.version);
         let finding = Finding { satellite, config_id, system_id, version, body: body.bytes };
         let rest = results.offer(finding, text.len(), self.desired_state.assigned.count());
-        // Its heartbeats come behind its results: whoever has not been heard for a while is read on.
+        // Its heartbeats are queued behind its results, so a satellite that was not heard for a while is read
+        // on.
         let since_its_beat = self.beat_at.elapsed();
         self.rest = rest.min((self.gateway.default_threshold / 3).saturating_sub(since_its_beat));
         None
@@ -383,7 +386,7 @@ impl<'a> ActiveSession<'a> {
         }
     }
 
-    /// Passes on what somebody made a stream for, and tells whether it is on its way there.
+    /// Passes on a message for whose subject a stream exists, and returns whether it was sent.
     fn pass_on_if_wanted(&self, subject: &'static str, text: &str) -> bool {
         let backends = &self.gateway.backends;
         if !backends.wanted.is(subject) {
@@ -415,7 +418,7 @@ impl<'a> ActiveSession<'a> {
         None
     }
 
-    /// What of it was not known yet.
+    /// What of it is new.
     fn news(&mut self, said: AgentInfo) -> AgentInfo {
         let mut news = AgentInfo::default();
         if said.version.is_some() && said.version != self.agent_info.version {
@@ -430,8 +433,8 @@ impl<'a> ActiveSession<'a> {
     }
 }
 
-/// How a satellite stands. A connection to the database that breaks is no reason to send it away: it
-/// is looked again until [`WELCOME_TIMEOUT`] is over.
+/// The satellite's desired state. A database connection that breaks does not end the session: the read is
+/// repeated until [`WELCOME_TIMEOUT`] is over.
 async fn look(gateway: &Gateway, satellite: SatelliteId) -> Option<DesiredState> {
     let until = Instant::now() + WELCOME_TIMEOUT;
     loop {
@@ -450,7 +453,7 @@ async fn look(gateway: &Gateway, satellite: SatelliteId) -> Option<DesiredState>
     }
 }
 
-/// Every message can be written as JSON; one that cannot ends the session rather than be left out.
+/// Every message can be written as JSON. One that cannot ends the session, rather than be left out.
 fn say(socket: &mut DuplexSocket, message: &ToSatellite) -> Result<(), End> {
     socket.say(message).map_err(|error| {
         warn!(%error, "a message cannot be written");

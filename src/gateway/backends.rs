@@ -1,4 +1,4 @@
-//! What sessions pass on to others and ask of others, and the bounds on it.
+//! What sessions pass on to other backends and ask of them, and the bounds on it.
 
 use std::sync::Arc;
 
@@ -24,38 +24,37 @@ pub(crate) mod sandbox;
 pub(crate) mod secrets;
 pub(crate) mod wanted;
 
-/// Questions of satellites that one pod has open at once; more wait.
+/// Questions of satellites that one pod has open at once; further ones wait.
 const MAX_QUESTIONS: usize = 256;
 
-/// The bytes of all questions that wait in one pod, but for the first few of each session.
+/// The bytes of all questions that wait in one pod, except the first few of each session.
 const MAX_WAITING_BYTES: usize = 16 * 1024 * 1024;
 
 /// Shared by all sessions of a pod.
 pub struct Backends {
     /// Where results go.
     pub results: Arc<Results>,
-    /// Who knows the script packages.
+    /// The source of script packages.
     pub packages: Arc<Packages>,
-    /// Who knows the secrets.
+    /// The source of secrets.
     pub secrets: Provider,
-    /// Where the assignments in force are.
+    /// Where the assignments in force are stored.
     pub database: Database,
-    /// Who knows what scripts may do.
+    /// The source of the sandbox policy.
     pub sandbox: Sandbox,
-    /// What is passed on only where somebody keeps it.
+    /// Which subjects are kept by a stream; messages on the others are not passed on.
     pub wanted: Arc<Wanted>,
-    /// The places for questions.
+    /// The places for open questions.
     pub questions: Arc<Semaphore>,
-    /// The room for those that wait, in bytes.
+    /// The memory for questions that wait, in bytes.
     room_to_wait: Arc<Semaphore>,
-    /// What is told of questions that cannot be answered.
+    /// Bounds the log lines about questions that cannot be answered.
     pub complaints: Arc<LogGate>,
     nats: async_nats::Client,
     metrics: Metrics,
 }
 
 impl Backends {
-    /// Over these connections.
     pub fn new(
         results: Arc<Results>,
         packages: Arc<Packages>,
@@ -80,24 +79,24 @@ impl Backends {
         }
     }
 
-    /// Room for a question of so many bytes to wait in, until dropped; none where there is none.
+    /// Reserves memory for a waiting question of `bytes` bytes, until dropped; none if there is not enough.
     pub fn room_to_wait(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         let bytes = u32::try_from(bytes).ok()?;
         self.room_to_wait.clone().try_acquire_many_owned(bytes).ok()
     }
 
-    /// Counts a question that waits, until dropped.
+    /// Counts a waiting question, until dropped.
     pub fn question_waits(&self) -> Counted {
         Counted::on(&self.metrics.questions_waiting)
     }
 
-    /// Counts a question that could not be answered in time.
+    /// Counts a question that was not answered in time.
     pub fn question_was_late(&self) {
         self.metrics.dropped("late_question");
     }
 
-    /// Publishes on core NATS, once at most: while NATS is away, or takes no more, it is counted and
-    /// dropped. Never blocks. Whether it is on its way.
+    /// Publishes on core NATS, at most once, and returns whether it was sent. While NATS is away or its queue
+    /// is full, the message is counted and dropped. Never blocks.
     pub fn pass_on(&self, subject: &'static str, body: Bytes) -> bool {
         let outcome = if self.nats.connection_state() != State::Connected {
             "nats_away"

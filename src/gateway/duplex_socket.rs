@@ -1,9 +1,9 @@
 //! A socket that reads while it writes.
 //!
-//! A satellite that is slow to read is still heard: what is said to it is written piece by piece
-//! between what it says. One message at a time is under way; whoever has the next one waits for
-//! [`DuplexSocket::is_free`], so nothing piles up. A satellite that waits to be let in is listened to as well, to
-//! know whether it is still there ([`DuplexSocket::over`]).
+//! A satellite that reads slowly is still heard: a message to it is written piece by piece, between the
+//! messages it sends. Only one message is written at a time. The sender of the next one waits for
+//! [`DuplexSocket::is_free`], so nothing piles up. A satellite that waits to be let in is read as well: only
+//! so is it known whether it is still connected ([`DuplexSocket::over`]).
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -17,26 +17,26 @@ use super::intake::SMALL_BYTES;
 use super::protocol::ToSatellite;
 use super::socket::{Broken, Message, Socket, Utf8Bytes};
 
-/// Messages kept of a satellite that talks before it is let in: more than the heartbeats of so short a
-/// time. Beyond them, or once they have more bytes than a small message, it is not read, and heard once it is
-/// in.
+/// Messages kept of a satellite before it is let in: more than the heartbeats of so short a time. Once there
+/// are more, or once they have more bytes than a small message, the socket is not read until the satellite is
+/// let in.
 const MAX_EARLY: usize = 16;
 const MAX_EARLY_BYTES: usize = SMALL_BYTES;
 
-/// How long a package may take to be read: a megabyte a second is much on some lines, and agents wait
-/// for a package for a minute.
+/// How long a satellite may take to read a package: a megabyte a second is much on some lines, and agents
+/// wait a minute for a package.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What happened on a socket.
 #[derive(Debug)]
 pub enum Happened {
-    /// The satellite said this.
+    /// The satellite sent this.
     Heard(Message),
-    /// What was said to it is written: the socket is free.
+    /// The message to it is written: the socket is free.
     Written,
-    /// Something large begins to come: for how long says [`DuplexSocket::is_coming`].
+    /// A large message begins to arrive; [`DuplexSocket::is_coming`] tells how it goes on.
     Coming,
-    /// The connection broke, or a rule.
+    /// The connection broke, or the satellite broke a rule.
     Broken(Broken),
     /// The connection is over.
     Ended,
@@ -45,19 +45,19 @@ pub enum Happened {
 pub struct DuplexSocket {
     socket: Socket,
     next: Option<Message>,
-    /// Until when what is under way must be written.
+    /// When the message under way must be written.
     deadline: Option<Instant>,
-    /// What it said before it was let in.
+    /// What the satellite sent before it was let in.
     early: VecDeque<Message>,
     early_bytes: usize,
-    /// It was told that something is coming.
+    /// Whether [`Happened::Coming`] was reported for the message that is arriving.
     told: bool,
-    /// Runs while it is left unread.
+    /// Runs while the satellite is left unread.
     rest: Option<Pin<Box<Sleep>>>,
 }
 
 impl DuplexSocket {
-    /// Over this socket.
+    /// Wraps a socket.
     pub fn new(socket: Socket) -> DuplexSocket {
         DuplexSocket {
             socket,
@@ -70,18 +70,17 @@ impl DuplexSocket {
         }
     }
 
-    /// Whether something may be said.
+    /// Whether a message can be sent.
     pub fn is_free(&self) -> bool {
         self.deadline.is_none()
     }
 
-    /// Whether something large is on its way, and some of it was sent since this was last asked. None where
-    /// nothing is on its way.
+    /// Whether some of a large message was sent since the last call. None if no large message is arriving.
     pub fn is_coming(&mut self) -> Option<bool> {
         self.socket.is_coming()
     }
 
-    /// Whether the satellite is not read, because a large message of it waits for room.
+    /// Whether the satellite is not read because its large message waits for room.
     pub fn waits_for_room(&self) -> bool {
         self.socket.waits_for_room()
     }
@@ -91,17 +90,17 @@ impl DuplexSocket {
         self.socket.is_slowed_down()
     }
 
-    /// What the satellite may send grows with what it has to do.
+    /// Raises the satellite's message rate with the number of its assignments.
     pub fn has_assignments(&mut self, count: usize) {
         self.socket.has_assignments(count);
     }
 
-    /// Until when the satellite must have read what is being said.
+    /// When the satellite must have read the message under way.
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
 
-    /// Says something; only while the socket is free.
+    /// Sends a message; only while the socket is free.
     pub fn say(&mut self, message: &ToSatellite) -> Result<(), serde_json::Error> {
         debug_assert!(self.is_free());
         let (text, patience) = match message {
@@ -116,24 +115,24 @@ impl DuplexSocket {
         Ok(())
     }
 
-    /// Reads nothing for so long; what is said to it is written all the same.
+    /// Leaves the satellite unread for this long. Messages to it are still written.
     pub fn rest(&mut self, pause: Duration) {
         self.socket.done();
         self.rest = Some(Box::pin(sleep(pause)));
     }
 
-    /// Waits for whatever happens first. May be dropped and called again at any time.
+    /// Waits for what happens first. Cancel-safe.
     pub async fn next(&mut self) -> Happened {
         poll_fn(|cx| self.poll(cx)).await
     }
 
-    /// Waits until the connection is over, by the satellite's goodbye or without one, and keeps what is
-    /// said meanwhile for [`DuplexSocket::next`]. May be dropped and called again at any time.
+    /// Waits until the connection is over, with or without a close frame. Keeps messages that arrive
+    /// meanwhile for [`DuplexSocket::next`]. Cancel-safe.
     pub async fn over(&mut self) -> Result<(), Broken> {
         poll_fn(|cx| self.poll_over(cx)).await
     }
 
-    /// The socket, with whatever of a message is written.
+    /// The socket. A message under way may be written only in part.
     pub fn into_socket(self) -> Socket {
         self.socket
     }

@@ -1,11 +1,11 @@
-//! How a socket came to its end, and what that means for its session.
+//! How a socket ended, and what that means for its session.
 
 use std::time::Duration;
 
 use crate::domain::lifecycle::{Reason, SessionKey};
 use crate::sessions::table::Command;
 
-/// How a socket came to its end.
+/// How a socket ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
     /// The satellite sent a close frame.
@@ -14,22 +14,23 @@ pub(super) enum End {
     Dropped,
     /// The satellite broke the protocol's framing: closed with this code.
     Violation(u16),
-    /// Nothing was heard for so long that nobody can be there.
+    /// Nothing was heard for longer than a living satellite may be silent.
     Silent,
     /// The satellite does not read what it is sent.
     Stuck,
-    /// It was let in, and now there is no telling it what to do: the service's fault.
+    /// The satellite was let in, but its desired state cannot be read: the service's fault.
     Unavailable,
-    /// Somebody else in the pod said so.
+    /// Another part of the pod ended it.
     Told(Command),
-    /// The pod is draining: no edge, the satellite comes back elsewhere.
+    /// The pod is draining. No edge is appended: the satellite comes back at another pod.
     Drain,
-    /// A fault of ours in the middle of it.
+    /// The session's task panicked.
     Panicked,
 }
 
-/// The edge an end leads to. A session that was superseded or removed has its edge already; a
-/// draining pod leaves it to the satellite to come back, or to the monitor to tell the truth.
+/// The reason of the edge that an end leads to. A session that was superseded or removed has its edge
+/// already. For a draining pod none is appended: either the satellite comes back, or the monitor declares it
+/// lost.
 pub(super) fn reason(end: End) -> Option<Reason> {
     match end {
         End::ClientClose => Some(Reason::ClientClose),
@@ -37,14 +38,14 @@ pub(super) fn reason(end: End) -> Option<Reason> {
             Some(Reason::ConnectionDropped)
         }
         End::Unavailable => Some(Reason::Shutdown),
-        // Where the rotation has ended it already this changes nothing.
+        // No change if the rotation has ended the session already.
         End::Told(Command::TokenRotated) => Some(Reason::TokenRotated),
         End::Told(Command::Superseded | Command::Removed) | End::Drain => None,
     }
 }
 
-/// A moment within `over`, different for each session: a whole pod's satellites do not come back
-/// in the same instant.
+/// A moment within `over`, different for each session, so that a pod's satellites do not all come back at the
+/// same instant.
 pub(super) fn spread(key: SessionKey, over: Duration) -> Duration {
     let (high, low) = key.satellite.0.as_u64_pair();
     let mixed = (high ^ low ^ key.session.0.unsigned_abs()).wrapping_mul(0x9e37_79b9_7f4a_7c15);

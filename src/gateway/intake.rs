@@ -1,13 +1,13 @@
-//! What comes in on a WebSocket, on its way to the layer that understands it: held to its size before
-//! anything is kept of it.
+//! The layer between the TCP stream and the WebSocket layer: checks the size of incoming messages before any
+//! of them is kept.
 //!
-//! Reads the heads of frames and nothing else. A frame that is too large is refused by its head; a large
-//! message waits wherever its share of the pod's [`Room`] ends before it is read on; and a long frame is passed
-//! on in fragments, so that the layer above takes memory as bytes come and not as they are announced. It hands
-//! out nothing beyond the frame that is asked for.
+//! It reads only the heads of frames. A frame that is too large is refused by its head. A large message is
+//! read only as far as its share of the pod's [`Room`] goes; then it waits. A long frame is passed on in
+//! fragments, so that the layer above allocates memory as bytes arrive, not as they are announced. Nothing is
+//! handed out beyond the frame that is asked for.
 //!
-//! It tells as well whether something has come that was sent a moment ago, and not read late: only what comes
-//! after there was nothing to read.
+//! It also tells whether data was sent a moment ago, or only read late: only data that arrives after there
+//! was nothing to read counts as just sent.
 
 use std::io;
 use std::pin::Pin;
@@ -21,21 +21,21 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::room::{Room, Share};
 use crate::domain::lifecycle::SatelliteId;
 
-/// What may be sent before it is known who sends it, and what needs no share of the room: large enough
-/// for whatever an agent says of itself, small enough for all who are at the door at once.
+/// The size of a message before authentication, and of one that needs no share of the room: large enough for
+/// what an agent says of itself, small enough for all clients at the door at once.
 pub const SMALL_BYTES: usize = 64 * 1024;
 
-/// The largest message there may be, whatever is set: the contract's, and that of the agents' own core.
+/// The largest message, whatever is configured: the contract's limit and that of the agents' own core.
 pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 
-/// A longer frame is passed on in fragments of this: what the layer above sets aside for a frame that is
-/// announced. A multiple of four, so that the mask goes on as it began.
+/// A longer frame is passed on in fragments of this size, because the layer above allocates an announced
+/// frame at once. A multiple of four, so that the mask continues at its start.
 const FRAGMENT_BYTES: u64 = 16 * 1024;
 
-/// What a fragment counts at least: a message of empty ones comes to an end.
+/// The least bytes that a fragment counts as, so that a message of empty fragments reaches the limit.
 const FRAGMENT_COST: u64 = 64;
 
-/// Read at once: of somebody who sends heartbeats, and of somebody who is sending something large.
+/// Bytes read at once: from a client that sends heartbeats, and from one that is sending a large message.
 const BUFFER_BYTES: usize = 1024;
 const LARGE_BUFFER_BYTES: usize = 16 * 1024;
 
@@ -47,28 +47,28 @@ const OPCODE: u8 = 0x0f;
 const CONTROL: u8 = 0x08;
 const MASKED: u8 = 0x80;
 
-/// Why nothing more is read, inside an [`io::Error`].
+/// Why reading has stopped, inside an [`io::Error`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Refused {
-    /// A frame or a message is larger than it may be.
+    /// A frame or a message exceeds its size.
     #[error("larger than it may be")]
     TooBig,
-    /// Others wait for the room that an unfinished message takes.
+    /// The message is unfinished, and others wait for the room it takes.
     #[error("unfinished, and others wait for its room")]
     Unfinished,
 }
 
-/// The most bytes of a frame and of a message.
+/// The largest frame and the largest message, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sizes {
-    /// Of one frame.
+    /// One frame.
     pub frame: usize,
-    /// Of one message, of however many frames.
+    /// One message, of any number of frames.
     pub message: usize,
 }
 
 impl Sizes {
-    /// These, as far as a stranger may use them.
+    /// The sizes that hold before authentication.
     fn of_a_stranger(self) -> Sizes {
         Sizes { frame: self.frame.min(SMALL_BYTES), message: self.message.min(SMALL_BYTES) }
     }
@@ -79,7 +79,7 @@ struct Frame {
     first: u8,
     mask: Option<[u8; 4]>,
     begun: bool,
-    /// What is left of the fragment, and of the frame behind it.
+    /// Bytes left of the fragment and of the frame behind it.
     in_fragment: u64,
     behind: u64,
 }
@@ -89,29 +89,29 @@ pub struct Intake<S> {
     sizes: Sizes,
     full_sizes: Sizes,
     room: Arc<Room>,
-    /// Who sends, where that is known.
+    /// The sender, once it is authenticated.
     satellite: Option<SatelliteId>,
-    /// What has been read, and how far it has been passed on.
+    /// The bytes that were read, and how many of them were passed on.
     buffer: Vec<u8>,
     passed: usize,
-    /// A head that is passed on next.
+    /// A head to be passed on next.
     head: ([u8; MAX_HEAD], usize),
     head_passed: usize,
     frame: Option<Frame>,
-    /// The bytes of the message as far as they are announced, those passed on, and whether that is all of it.
+    /// The message's announced bytes, those passed on, and whether the announcement is complete.
     message: u64,
     passed_on: u64,
     complete: bool,
-    /// Of a large message.
+    /// The share of a large message.
     share: Option<Share>,
     asking: Option<Pin<Box<dyn Future<Output = Option<Share>> + Send>>>,
     pace: Option<Pace>,
-    /// There was nothing to read, and then something came.
+    /// There was nothing to read, and then data came.
     was_empty: bool,
     came_nearer: bool,
 }
 
-/// Whether a message comes as fast as it must while others wait.
+/// Whether a message arrives as fast as it must while others wait.
 struct Pace {
     began: Instant,
     look_at: Pin<Box<Sleep>>,
@@ -119,7 +119,7 @@ struct Pace {
 }
 
 impl<S> Intake<S> {
-    /// What comes from this stream, of a stranger still.
+    /// Wraps a stream of a client that is not authenticated.
     pub fn new(stream: S, sizes: Sizes, room: Arc<Room>) -> Intake<S> {
         Intake {
             stream,
@@ -143,7 +143,7 @@ impl<S> Intake<S> {
         }
     }
 
-    /// It is known who sends: the sizes hold as they were set.
+    /// Notes that the sender is authenticated: from now on the configured sizes hold.
     pub fn is_known(&mut self, satellite: Option<SatelliteId>) {
         (self.sizes, self.satellite) = (self.full_sizes, satellite);
     }
@@ -158,12 +158,12 @@ impl<S> Intake<S> {
         !self.complete && (self.share.is_some() || self.waits_for_room())
     }
 
-    /// Whether anything was sent since this was last asked, as far as can be known.
+    /// Whether data was sent since the last call, as far as that can be known.
     pub fn came_nearer(&mut self) -> bool {
         std::mem::take(&mut self.came_nearer)
     }
 
-    /// Whether less has come of a large message than must while others wait for its room.
+    /// Whether a large message arrives too slowly while others wait for its room.
     pub fn is_behind(&self) -> bool {
         let unfinished = self.share.as_ref().filter(|_| !self.complete);
         let Some((share, pace)) = unfinished.zip(self.pace.as_ref()) else { return false };
@@ -174,7 +174,7 @@ impl<S> Intake<S> {
         elapsed >= time && share.is_waited_for() && (came as f64) < due
     }
 
-    /// Whoever asks for the next message is done with the one before: its share is given back.
+    /// A caller that asks for the next message is done with the one before: its share is given back.
     pub fn done(&mut self) {
         if self.complete && self.share.take().is_some() {
             self.pace = None;
@@ -183,7 +183,7 @@ impl<S> Intake<S> {
 }
 
 impl<S: AsyncRead + Unpin> Intake<S> {
-    /// Reads what comes next and keeps nothing of it; false where the connection has ended.
+    /// Reads and discards what comes next; false if the connection has ended.
     pub fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         self.passed = self.buffer.len();
         self.poll_fill(cx)
@@ -257,7 +257,7 @@ impl<S: AsyncRead + Unpin> Intake<S> {
         Ok(())
     }
 
-    /// Ends a frame with its last byte: the layer above need not ask for more to have its message.
+    /// Ends a frame at its last byte, so that the layer above has its message without another read.
     fn end_frame(&mut self) {
         let Some(frame) = &self.frame else { return };
         if self.head_passed < self.head.1 || frame.in_fragment > 0 || frame.behind > 0 {
@@ -269,7 +269,7 @@ impl<S: AsyncRead + Unpin> Intake<S> {
         self.frame = None;
     }
 
-    /// Reads until there is a whole head, and takes it; false where the connection ended before.
+    /// Reads until a whole head is there, and takes it; false if the connection ended before.
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         loop {
             if let Some((frame, length)) = Head::parse(&self.buffer[self.passed..]) {
@@ -284,7 +284,7 @@ impl<S: AsyncRead + Unpin> Intake<S> {
         }
     }
 
-    /// Holds a frame to its size, and sees to it that what is large has its share.
+    /// Checks the size of a frame, and takes a share for a large message.
     fn admit(&mut self, head: &Head) -> io::Result<()> {
         if head.length > self.sizes.frame as u64 {
             return Err(io::Error::other(Refused::TooBig));
@@ -296,7 +296,7 @@ impl<S: AsyncRead + Unpin> Intake<S> {
             (self.message, self.passed_on) = (0, 0);
         }
         self.complete = false;
-        // How large a message in fragments will be nobody knows before its last one.
+        // The size of a fragmented message is unknown before its last frame.
         let is_whole = head.first & FINAL != 0 && head.first & OPCODE != 0;
         let cost = if is_whole { head.length } else { head.length.max(FRAGMENT_COST) };
         self.message = self.message.saturating_add(cost);
@@ -309,7 +309,7 @@ impl<S: AsyncRead + Unpin> Intake<S> {
         Ok(())
     }
 
-    /// Keeps the share where there is room for so many bytes of the message, or asks for it.
+    /// Keeps the share if there is room for `bytes` of the message; otherwise waits for it.
     fn see_to_room(&mut self, mut share: Share, bytes: u64) {
         if share.is_enough_for(bytes) || share.try_grow(bytes) {
             self.share = Some(share);
@@ -318,7 +318,7 @@ impl<S: AsyncRead + Unpin> Intake<S> {
         }
     }
 
-    /// Reads more behind what is there; false where the connection has ended.
+    /// Reads more behind what is buffered; false if the connection has ended.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         self.begin_pace();
         let rest = self.buffer.len() - self.passed;
@@ -355,8 +355,8 @@ impl<S: AsyncRead + Unpin> Intake<S> {
         }
     }
 
-    /// An unfinished message may take its time, unless others wait for its room. Nobody looks while something is
-    /// there to read, be it other messages: what must have come by then grows with the time.
+    /// An unfinished message may take its time, unless others wait for its room. The pace is not checked
+    /// while there is data to read, even of other messages: what must have come by then grows with the time.
     fn poll_unfinished(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         while let Some(pace) = &mut self.pace {
             ready!(pace.look_at.as_mut().poll(cx));
@@ -370,7 +370,7 @@ impl<S: AsyncRead + Unpin> Intake<S> {
     }
 }
 
-/// What the head of a frame says.
+/// A parsed head of a frame.
 struct Head {
     first: u8,
     length: u64,
@@ -378,7 +378,7 @@ struct Head {
 }
 
 impl Head {
-    /// The head these bytes begin with and its own length, if all of it is there.
+    /// Parses the head at the start of these bytes, and returns it with its length; none if it is incomplete.
     fn parse(bytes: &[u8]) -> Option<(Head, usize)> {
         let (&[first, second], rest) = bytes.split_first_chunk()?;
         let (length, rest) = match second & !MASKED {
@@ -409,12 +409,12 @@ impl Frame {
         Frame { first, mask, begun: false, in_fragment: 0, behind: length }
     }
 
-    /// How much of the message the next fragment is; none of it where this is a control frame.
+    /// How many bytes of the message the next fragment has; none for a control frame.
     fn next_of_message(&self) -> Option<u64> {
         (self.first & CONTROL == 0).then(|| self.behind.min(FRAGMENT_BYTES))
     }
 
-    /// Begins the next fragment: its head. A control frame has none but itself.
+    /// Begins the next fragment and returns its head. A control frame is never split.
     fn next_fragment(&mut self) -> ([u8; MAX_HEAD], usize) {
         let control = self.first & CONTROL != 0;
         let length = if control { self.behind } else { self.behind.min(FRAGMENT_BYTES) };
@@ -503,7 +503,7 @@ mod tests {
         Room::new(bytes, bytes, std::time::Duration::from_secs(60), Metrics::new())
     }
 
-    /// A frame of a client.
+    /// A client's frame.
     fn frame(first: u8, mask: [u8; 4], payload: &[u8]) -> Vec<u8> {
         let mut frame = vec![first];
         match payload.len() {
@@ -522,7 +522,7 @@ mod tests {
         frame
     }
 
-    /// Gives out a little at a time.
+    /// Returns a few bytes at a time.
     struct Trickle {
         bytes: Cursor<Vec<u8>>,
         steps: Vec<usize>,
@@ -543,7 +543,7 @@ mod tests {
         }
     }
 
-    /// What an intake passes on, asked for so many bytes at a time, and how it ended.
+    /// What an intake passes on when read in pieces of `at_a_time` bytes, and how it ended.
     fn passed_on(mut intake: Intake<Trickle>, at_a_time: usize) -> (Vec<u8>, Option<Refused>) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         runtime.expect("a runtime").block_on(async {
@@ -579,7 +579,7 @@ mod tests {
         }
     }
 
-    /// What the layer above understands.
+    /// The messages that the layer above understands.
     fn understood(bytes: Vec<u8>, max_frame: Option<usize>) -> Vec<Message> {
         let config = WebSocketConfig::default().max_frame_size(max_frame);
         let said = Said(Cursor::new(bytes));
@@ -603,7 +603,7 @@ mod tests {
         intake
     }
 
-    /// Messages in fragments, with pings between those.
+    /// Messages in fragments, with pings in between.
     fn conversation() -> impl Strategy<Value = Vec<u8>> {
         let length = prop_oneof![0usize..300, 0usize..40_000, 60_000usize..140_000];
         let fragments = prop::collection::vec((length, any::<[u8; 4]>(), any::<bool>()), 1..4);
@@ -635,7 +635,7 @@ mod tests {
             let expected = understood(bytes.clone(), None);
             let (passed, refused) = passed_on(intake(bytes, steps), at_a_time);
             match refused {
-                // Three fragments may be too much.
+                // Three fragments may exceed the size.
                 Some(refused) => prop_assert_eq!(refused, Refused::TooBig),
                 None => {
                     let limit = Some(FRAGMENT_BYTES as usize);
@@ -650,7 +650,7 @@ mod tests {
             steps in prop::collection::vec(1usize..50, 1..6),
         ) {
             let (passed, _) = passed_on(intake(bytes.clone(), steps), 64);
-            // Heads may become longer by being written anew, never what is in them.
+            // Rewriting may make heads longer, never the payload.
             prop_assert!(passed.len() <= bytes.len() + MAX_HEAD * (bytes.len() / 2 + 1));
         }
     }
@@ -695,7 +695,7 @@ mod tests {
         let largest = 4 * MIB as u32;
         let room = Room::new(largest, largest, std::time::Duration::from_secs(60), metrics.clone());
         let large = || frame(FINAL | 1, [0; 4], &vec![b'x'; 3 * MIB]);
-        // One of them ends with a frame that has nothing in it.
+        // One of them ends with an empty frame.
         let in_two = [frame(1, [0; 4], &vec![b'x'; 150_000]), frame(FINAL, [0; 4], &[])].concat();
         let bytes = [large(), in_two, large()].concat();
         let (mut satellite, pod) = tokio::io::duplex(10 * MIB);
@@ -709,10 +709,10 @@ mod tests {
         assert!(held.try_grow(1));
         let mut first = socket.next();
         assert!(futures_util::poll!(&mut first).is_pending());
-        assert!(!room.share(None, Some(1)).try_grow(1), "somebody waits");
+        assert!(!room.share(None, Some(1)).try_grow(1), "another share waits");
         drop(held);
         assert!(first.await.is_some_and(|message| message.is_ok()));
-        // How long a message in fragments will be nobody knows.
+        // The length of a fragmented message is unknown.
         for (n, share) in [3 * MIB, 4 * MIB, 3 * MIB].into_iter().enumerate() {
             if n > 0 {
                 assert!(socket.next().await.is_some_and(|message| message.is_ok()));

@@ -1,7 +1,7 @@
-//! A number of permits for which one waits in turn: those who took little lately before those who took much, and
-//! among those the one that has waited longest.
+//! A number of permits that are given out in turn: first to those that took little lately, then to those that
+//! took much, and within each group to the one that has waited longest.
 //!
-//! Whoever is first and does not fit keeps those behind it waiting, or it would never fit.
+//! If the first in line does not fit, those behind it wait as well; otherwise it would never fit.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ pub struct Lane(Mutex<State>);
 #[derive(Default)]
 struct State {
     free: u64,
-    /// Those who took little, and the others.
+    /// Those that took little lately, and the others.
     waiting: [VecDeque<Waiting>; 2],
 }
 
@@ -22,7 +22,7 @@ struct Waiting {
     to: oneshot::Sender<Given>,
 }
 
-/// So many permits, until dropped.
+/// Some permits, until dropped.
 pub struct Given {
     lane: Arc<Lane>,
     count: u64,
@@ -36,17 +36,17 @@ impl Drop for Given {
 }
 
 impl Lane {
-    /// So many, all of them free.
+    /// A lane of `count` free permits.
     pub fn of(count: u64) -> Arc<Lane> {
         Arc::new(Lane(Mutex::new(State { free: count, ..State::default() })))
     }
 
-    /// Whether anybody waits.
+    /// Whether anything waits.
     pub fn is_waited_for(&self) -> bool {
         self.lock().is_waited_for()
     }
 
-    /// So many, if they are free and nobody waits.
+    /// Takes `count` permits if they are free and nothing waits.
     pub fn try_take(self: &Arc<Self>, count: u64) -> Option<Given> {
         let mut state = self.lock();
         if state.is_waited_for() || state.free < count {
@@ -56,7 +56,7 @@ impl Lane {
         Some(Given { lane: self.clone(), count })
     }
 
-    /// So many, when it is this one's turn. Whoever drops the receiver waits no more.
+    /// Takes `count` permits when it is the caller's turn. A caller that drops the receiver leaves the line.
     pub fn take(self: &Arc<Self>, count: u64, took_much: bool) -> oneshot::Receiver<Given> {
         let (to, given) = oneshot::channel();
         self.lock().waiting[usize::from(took_much)].push_back(Waiting { count, to });
@@ -64,8 +64,8 @@ impl Lane {
         given
     }
 
-    /// Gives what is free to those whose turn it is. What somebody does not take any more comes back, and is given
-    /// to the next.
+    /// Gives free permits to those whose turn it is. Permits that are not accepted come back and go to the
+    /// next in line.
     fn give(self: &Arc<Self>) {
         loop {
             let Some(Waiting { count, to }) = self.lock().next() else { return };
@@ -73,7 +73,7 @@ impl Lane {
         }
     }
 
-    /// How many are free.
+    /// How many permits are free.
     #[cfg(test)]
     pub fn free(&self) -> u64 {
         self.lock().free

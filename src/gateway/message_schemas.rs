@@ -1,21 +1,21 @@
-//! The JSON Schemas of what satellites and pods say to each other, generated from the types that are
-//! parsed and sent.
+//! The JSON Schemas of the messages between satellites and pods, generated from the types that are parsed and
+//! sent.
 //!
-//! `schema/agents/` holds them as files, one a direction; a test fails when these are stale, and
-//! `make schemas` writes them. Both sides ignore fields they do not know, so nothing forbids more.
+//! `schema/agents/` holds them as files, one for each direction. A test fails when they are stale; `make
+//! schemas` writes them. Both sides ignore unknown fields, so no schema forbids additional ones.
 
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
 use crate::gateway::protocol::{FromSatellite, ToSatellite};
 
-/// What a satellite may say.
+/// What a satellite may send.
 pub fn from_satellite() -> Value {
     let generator = SchemaSettings::draft07().for_deserialize().into_generator();
     titled(generator.into_root_schema_for::<FromSatellite>(), "What a satellite says")
 }
 
-/// What a satellite may be told.
+/// What a satellite may be sent.
 pub fn to_satellite() -> Value {
     let generator = SchemaSettings::draft07().for_serialize().into_generator();
     titled(generator.into_root_schema_for::<ToSatellite>(), "What a satellite is told")
@@ -26,7 +26,7 @@ fn titled(mut schema: schemars::Schema, title: &str) -> Value {
     schema.to_value()
 }
 
-/// The files of `schema/agents/`: each one's name and text.
+/// The files of `schema/agents/`: name and text of each.
 pub fn files() -> [(&'static str, String); 2] {
     // The alternate form of a `Value` is indented.
     let text = |schema: Value| format!("{schema:#}\n");

@@ -1,7 +1,7 @@
-//! The satellites' messages, as the agent of Checkstack 0.5 sends and expects them, and those of later
-//! versions (to 0.9) that want an answer.
+//! The satellites' messages, as the agent of Checkstack 0.5 sends and expects them, and those messages of
+//! later versions (to 0.9) that need an answer.
 //!
-//! Text frames of one JSON object, told apart by `type`. Unknown fields are ignored.
+//! Each text frame is one JSON object with a `type`. Unknown fields are ignored.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -26,20 +26,20 @@ use crate::registry::assignments::Assignment;
 const MAX_CAPABILITIES: usize = 64;
 const MAX_WORD: usize = 200;
 
-/// The most characters of a text for people.
+/// The most characters of a text that is meant for people.
 const MAX_TEXT: usize = 16 * 1024;
 
-/// The most fields of a message, known or not: each costs memory of its own, and a large message has room
-/// for millions.
+/// The most fields of a message, known or not. Each costs memory of its own, and a large message could have
+/// millions.
 const MAX_FIELDS: usize = 1_000;
 
-/// The most bytes of a field that is looked into. What a check found may be larger, and is only passed on.
+/// The most bytes of a field that is parsed. A check's findings may be larger; they are only passed on.
 const MAX_FIELD_BYTES: usize = 256 * 1024;
 
-/// What `auth_failed` says of a first message that is anything but `authenticate`.
+/// The reason in `auth_failed` when the first message is not `authenticate`.
 pub const MUST_AUTHENTICATE: &str = "Must authenticate first";
 
-/// What `auth_failed` says of an unknown id and of a wrong token alike.
+/// The reason in `auth_failed` for an unknown id and for a wrong token alike.
 pub const INVALID_CREDENTIALS: &str = "Invalid client ID or token";
 
 /// A message from a satellite.
@@ -53,7 +53,7 @@ pub enum FromSatellite {
         /// Its token.
         #[schemars(with = "String")]
         token: SecretString,
-        /// What it can do.
+        /// The agent's capabilities.
         #[schemars(with = "Option<Vec<String>>")]
         capabilities: Option<Said<Vec<String>>>,
     },
@@ -65,7 +65,7 @@ pub enum FromSatellite {
         /// How long the agent has been running.
         #[schemars(with = "Option<f64>")]
         uptime_seconds: Option<Said<f64>>,
-        /// What it can do, where that changed.
+        /// The agent's capabilities, if they changed.
         #[schemars(with = "Option<Vec<String>>")]
         capabilities: Option<Said<Vec<String>>>,
     },
@@ -75,26 +75,26 @@ pub enum FromSatellite {
         config_id: String,
         /// The system of its assignment.
         system_id: String,
-        /// How it is.
+        /// The status of the checked system.
         status: CheckStatus,
-        /// How long the check took.
+        /// How long the check took, in milliseconds.
         latency_ms: Option<f64>,
-        /// What it found.
+        /// The check's findings.
         #[schemars(with = "Option<Map<String, Value>>")]
         result: Option<AnyObject>,
-        /// When.
+        /// When the check was executed.
         executed_at: String,
     },
     /// A strategy of the agent failed.
     StrategyError {
-        /// Which.
+        /// The strategy.
         strategy_id: String,
-        /// How.
+        /// What went wrong.
         message: String,
     },
-    /// Where the agent stands in fetching script packages.
+    /// How far the agent is in fetching script packages.
     ScriptPackageSyncState {
-        /// Those of this hash.
+        /// The hash of the packages.
         lockfile_hash: Option<String>,
         /// How far it is.
         status: SyncStatus,
@@ -103,61 +103,61 @@ pub enum FromSatellite {
     },
     /// Asks for a manifest of script packages.
     RequestScriptPackageManifest {
-        /// Of this hash.
+        /// The hash of the packages.
         lockfile_hash: String,
     },
     /// Asks for one script package.
     RequestScriptPackageBlob {
-        /// By its hash.
+        /// The package's hash.
         integrity: String,
     },
     /// Asks for the secrets of a run.
     RequestRunSecrets {
-        /// What the answer is to name.
+        /// The id that the answer names.
         request_id: String,
-        /// Of which assignment.
+        /// The config of the assignment.
         config_id: String,
-        /// For which of its collectors.
+        /// The collector.
         collector_id: String,
-        /// For which run; only for people.
+        /// The run; only for people.
         run_id: String,
     },
     /// An agent of a later version asks for the secrets in an assignment's configuration.
     RequestConfigSecrets {
-        /// What the answer is to name.
+        /// The id that the answer names.
         request_id: String,
-        /// Of which assignment.
+        /// The config of the assignment.
         config_id: String,
-        /// For which run; only for people.
+        /// The run; only for people.
         run_id: Option<String>,
     },
-    /// One asks for what a capability of it needs.
+    /// An agent of a later version asks for the secrets that one of its capabilities needs.
     CapabilitySecretRequest {
-        /// What the answer is to name.
+        /// The id that the answer names.
         request_id: String,
-        /// Of which kind.
+        /// The kind of capability.
         kind: String,
     },
-    /// One passes on what it has collected of others; what that is, is nobody's business here.
+    /// An agent of a later version passes on telemetry that it has collected. Its content is not parsed here.
     TelemetryBatch {
-        /// What the acknowledgement is to name.
+        /// The id that the acknowledgement names.
         batch_id: String,
-        /// Of which kind.
+        /// The kind of telemetry.
         kind: String,
     },
-    /// One says how a capability of it does.
+    /// An agent of a later version reports the state of a capability.
     CapabilityStatus {
-        /// Of which kind.
+        /// The kind of capability.
         kind: String,
     },
 }
 
-/// What a satellite says of itself, in a field that its message can do without.
+/// The value of an optional field that a satellite sends about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Said<T> {
-    /// This.
+    /// A valid value.
     Understood(T),
-    /// Something of another kind, or more than there may be.
+    /// A value of another type, or one that exceeds the limits.
     Odd,
 }
 
@@ -176,7 +176,7 @@ impl<'de, T: Deserialize<'de> + WithinLimits> Deserialize<'de> for Said<T> {
     }
 }
 
-/// What can be of its kind and still too much.
+/// Limits on a value of the right type.
 trait WithinLimits {
     fn is_within_limits(&self) -> bool;
 }
@@ -199,20 +199,20 @@ impl WithinLimits for f64 {
     }
 }
 
-/// Whether a text is a word of a message.
+/// Whether a text is short enough for a word of a message.
 fn fits(word: &str) -> bool {
     word.chars().count() <= MAX_WORD && !word.contains('\0')
 }
 
-/// How a checked system is.
+/// The status of a checked system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CheckStatus {
-    /// As it should be.
+    /// The system is as it should be.
     Healthy,
-    /// Not quite.
+    /// The system works, but not as it should.
     Degraded,
-    /// Not at all.
+    /// The system does not work.
     Unhealthy,
 }
 
@@ -220,17 +220,17 @@ pub enum CheckStatus {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SyncStatus {
-    /// Not begun.
+    /// The agent has not begun.
     Pending,
-    /// At it.
+    /// The agent is fetching packages.
     Syncing,
-    /// Done.
+    /// The packages are there.
     Ready,
-    /// Given up.
+    /// The agent has given up.
     Error,
 }
 
-/// An object, whatever is in it; nothing of it is kept.
+/// An object with any content; nothing of it is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AnyObject;
 
@@ -251,7 +251,7 @@ impl<'de> Deserialize<'de> for AnyObject {
     }
 }
 
-/// Every type there is.
+/// Every known type.
 const KINDS: [&str; 12] = [
     "authenticate",
     "heartbeat",
@@ -267,7 +267,7 @@ const KINDS: [&str; 12] = [
     "capability_status",
 ];
 
-/// Every field that is looked into.
+/// Every field that is parsed.
 const FIELDS: [&str; 22] = [
     "type",
     "clientId",
@@ -293,11 +293,11 @@ const FIELDS: [&str; 22] = [
     "batchId",
 ];
 
-/// Fields that a message can do without: what cannot be understood of one costs that field.
+/// Optional fields: an invalid value costs only that field, not the message.
 const DISPENSABLE: [&str; 3] = ["capabilities", "version", "uptimeSeconds"];
 
-/// The fields of a message that are looked into, as they were written. Nothing of a message is taken apart
-/// that is not: what is told apart by its type is read into memory whole before, at many times its size.
+/// The parsed fields of a message, as raw JSON. All others are skipped: serde's internally tagged enums would
+/// read the whole message into memory first, at many times its size.
 struct Looked<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Looked<'a> {
@@ -331,7 +331,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Looked<'a> {
     }
 }
 
-/// A name, as it stands in the text where it can.
+/// A field's name, borrowed from the text if possible.
 #[derive(Deserialize)]
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
@@ -340,13 +340,13 @@ impl Looked<'_> {
         let (object, list) = (raw("{}")?, raw("[]")?);
         let mut fields = self.0;
         for (name, value) in &mut fields {
-            // Any object is one; what is in it is not looked at.
+            // Any object is valid; its content is not parsed.
             if name == "result" && value.get().starts_with('{') {
                 *value = object;
             } else if name == "result" && value.get().starts_with('[') {
                 *value = list;
             } else if DISPENSABLE.contains(&name.as_ref()) {
-                // It can be JSON and still have what nothing here can hold, such as 1e999.
+                // A value may be valid JSON and still not fit any type here, such as 1e999.
                 if value.get().len() > MAX_FIELD_BYTES
                     || serde_json::from_str::<Value>(value.get()).is_err()
                 {
@@ -364,7 +364,7 @@ fn raw(text: &str) -> Result<&RawValue, serde_json::Error> {
     serde_json::from_str(text)
 }
 
-/// How many items a batch of telemetry has: those of its list, or one. Only counted.
+/// How many items a batch of telemetry has: the length of its list, or one. Only counted.
 pub fn items_of(batch: &str) -> u64 {
     #[derive(Deserialize)]
     struct Batch {
@@ -395,7 +395,7 @@ pub fn items_of(batch: &str) -> u64 {
 }
 
 impl FromSatellite {
-    /// Parses a frame. The error is a word for metrics and logs; it quotes nothing of the frame.
+    /// Parses a frame. The error is a word for metrics and logs; it never quotes the frame.
     pub fn parse(text: &str) -> Result<FromSatellite, Malformed> {
         #[derive(Deserialize)]
         struct Head<'a> {
@@ -453,15 +453,15 @@ impl FromSatellite {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Malformed {
-    /// Not JSON.
+    /// The frame is not JSON.
     #[strum(serialize = "invalid_json")]
     Json,
-    /// No `type`, or one that is not known.
+    /// The frame has no `type`, or an unknown one.
     UnknownType,
     /// A known type whose fields are missing, of the wrong type, or over their limits.
     #[strum(serialize = "invalid_fields")]
     Fields,
-    /// Not a text frame.
+    /// The frame is not text.
     #[strum(serialize = "binary_frame")]
     Binary,
 }
@@ -477,106 +477,106 @@ impl Malformed {
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", rename_all_fields = "camelCase")]
 pub enum ToSatellite {
-    /// The satellite is connected, and the log says so.
+    /// The satellite is connected, and the log has the edge.
     Authenticated {
-        /// The satellite.
+        /// The satellite's id.
         satellite_id: Uuid,
-        /// What it is to check.
+        /// Its assignments.
         #[schemars(with = "Vec<Assignment>")]
         assignments: Box<RawValue>,
-        /// The script packages it is to have: absent where nobody says, null for none.
+        /// The hash of the script packages that it is to have: absent if unknown, null for none.
         #[serde(skip_serializing_if = "Option::is_none")]
         script_packages_lockfile_hash: Option<Option<String>>,
     },
-    /// Its assignments have changed: these are all of them.
+    /// The satellite's assignments have changed.
     ConfigUpdated {
-        /// What it is to check from now on.
+        /// All its assignments from now on.
         #[schemars(with = "Vec<Assignment>")]
         assignments: Box<RawValue>,
-        /// The script packages it is to have: absent where nobody says, null for none.
+        /// The hash of the script packages that it is to have: absent if unknown, null for none.
         #[serde(skip_serializing_if = "Option::is_none")]
         script_packages_lockfile_hash: Option<Option<String>>,
     },
-    /// The satellite is not let in.
+    /// The satellite was not let in.
     AuthFailed {
         /// Why.
         reason: &'static str,
     },
-    /// The session is over; the core closes after it.
+    /// The session is over; the core closes the connection next.
     Shutdown {
         /// Why.
         reason: &'static str,
     },
-    /// There are new script packages.
+    /// The script packages have changed.
     RefreshScriptPackages {
-        /// These.
+        /// The hash of the new packages.
         lockfile_hash: String,
     },
-    /// Which script packages there are.
+    /// The manifest of the script packages.
     ScriptPackageManifest {
-        /// Of this hash.
+        /// The hash of the packages.
         lockfile_hash: String,
-        /// Each of them, as the backend says it.
+        /// The packages, as the backend sent them.
         #[schemars(with = "Vec<Package>")]
         entries: Box<RawValue>,
     },
     /// A script package.
     ScriptPackageBlob {
-        /// Its hash.
+        /// The package's hash.
         integrity: String,
-        /// In base64; null where it is not found.
+        /// The package in base64; null if there is none of this hash.
         data: Option<String>,
     },
-    /// The secrets of a run: either all of them or the reason why not.
+    /// The secrets of a run: all of them, or the reason why there are none.
     RunSecrets {
-        /// The question's.
+        /// The question's id.
         request_id: String,
-        /// Variables and values.
+        /// Variables and their values.
         #[schemars(with = "Map<String, Value>")]
         #[serde(skip_serializing_if = "Option::is_none")]
         env: Option<Environment>,
-        /// What is in the way.
+        /// Why there are none.
         #[schemars(with = "String")]
         #[serde(skip_serializing_if = "Option::is_none")]
         error: Option<String>,
     },
-    /// What scripts may do.
+    /// What scripts may do on the satellite.
     SandboxPolicy {
-        /// As whoever has it wrote it.
+        /// The policy, as its backend sent it.
         #[schemars(with = "Map<String, Value>")]
         policy: Box<RawValue>,
     },
-    /// There are no secrets of this assignment's configuration.
+    /// The secrets of an assignment's configuration are not served here.
     ConfigSecrets {
-        /// The question's.
+        /// The question's id.
         request_id: String,
         /// Why.
         error: &'static str,
     },
-    /// There are no secrets for this capability.
+    /// The secrets of this capability are not served here.
     CapabilitySecretResponse {
-        /// The question's.
+        /// The question's id.
         request_id: String,
         /// Why.
         error: &'static str,
     },
-    /// What has become of a batch of telemetry.
+    /// The outcome of a batch of telemetry.
     TelemetryAck {
-        /// The batch's.
+        /// The batch's id.
         batch_id: String,
-        /// Items that were passed on
+        /// How many items were passed on.
         accepted: u64,
-        /// and that were not.
+        /// How many items were not passed on.
         rejected: u64,
-        /// Whether to send it again.
+        /// Whether the agent should send the batch again.
         retryable: bool,
     },
-    /// A message that is written already: large, and shared by all to whom it is said.
+    /// A message that is serialized already: a large one, shared by all satellites to which it is sent.
     #[serde(skip)]
     Ready(Bytes),
 }
 
-/// An environment on its way into a frame, and nowhere else.
+/// An environment, which can only be written into a frame.
 #[derive(Debug)]
 pub struct Environment(pub run_secrets::Environment);
 
@@ -590,7 +590,7 @@ impl Serialize for Environment {
     }
 }
 
-/// A hash of script packages as messages have it.
+/// The desired hash of script packages as messages carry it.
 pub fn lockfile_hash(desired: &Desired) -> Option<Option<String>> {
     match desired {
         Desired::Unknown => None,
@@ -700,7 +700,7 @@ mod tests {
         assert_eq!(parse(&result).err(), Some(Malformed::Fields));
         result["result"] = json!(null);
         assert!(matches!(parse(&result), Ok(FromSatellite::Result { result: None, .. })));
-        // A field that has to be looked into has no business being so large.
+        // A field that is parsed must not be so large.
         result["executedAt"] = json!(vec![0; 500_000]);
         assert_eq!(parse(&result).err(), Some(Malformed::Fields));
         let fields: String = (0..MAX_FIELDS).map(|n| format!(r#","x{n}":0"#)).collect();
@@ -748,7 +748,7 @@ mod tests {
                 r#"{"type":"result","configId":"c","systemId":"s","status":"healthy","executedAt":"x","result":[]}"#,
                 Malformed::Fields,
             ),
-            // Which of the two would be authorised, and which be read by others?
+            // Two fields of one name: one could be authorised here and the other be read by the backend.
             (
                 r#"{"type":"result","configId":"c","config\u0049d":"d","systemId":"s","status":"healthy","executedAt":"x"}"#,
                 Malformed::Fields,

@@ -1,4 +1,4 @@
-//! What holds of the parser whatever it is given.
+//! Properties of the parser that hold for any input.
 
 use proptest::prelude::*;
 use serde_json::value::RawValue;
@@ -24,7 +24,7 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// An object whose `type` may be one that is known, and whose fields may be those of a message.
+/// An object whose `type` may be known and whose fields may belong to a message.
 fn nearly_a_message() -> impl Strategy<Value = Value> {
     let kinds = prop::sample::select(vec![
         "authenticate",

@@ -1,11 +1,11 @@
-//! What a satellite asks, and the answers it gets: each a future of its own, so that no socket waits
-//! for anybody. Each ends with an answer or without one: what a backend did not say of script packages is not
-//! said for it.
+//! What a satellite asks and the answers it gets. Each question is a future of its own, so no socket waits
+//! for a backend. A question ends with an answer or without one: an answer on script packages is never made
+//! up for a backend that does not respond.
 //!
-//! Questions wait for their turn. A session has a few open at once and stands once in the pod's queue, for
-//! the next of those that wait: so whoever comes with one question is behind one of each other satellite,
-//! however many those have. An agent waits half a minute; what cannot be answered by then is told so, where
-//! the contract has words for it.
+//! Questions wait in turn. A session has a few open at once, and one place in the pod's queue for the next of
+//! those that wait. So a satellite with one question waits behind at most one question of each other
+//! satellite, however many they ask. An agent waits half a minute. A question that cannot be answered by then
+//! is refused, if the contract has words for that.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -28,49 +28,48 @@ use crate::gateway::backends::run_secrets::{self, Denied};
 use crate::platform::metrics::Counted;
 use crate::registry::assignments;
 
-/// Questions one session may have open at once. So many may also wait whatever others have waiting.
+/// Questions that one session may have open at once. As many may wait, however many others wait.
 const MAX_OPEN: usize = 8;
 
-/// Questions of one session that wait, and their bytes: each check of the longest list asks for secrets
-/// and something else, four times over.
+/// Questions of one session that wait, and their bytes: each check of the longest list may ask for secrets
+/// and one other thing, four times over.
 const MAX_WAITING: usize = 4 * assignments::MAX_ASSIGNMENTS;
 const MAX_WAITING_BYTES: usize = 1024 * 1024;
 
-/// What a question takes of these, beside its own words.
+/// What a question counts beside its own words.
 const BYTES_OF_ONE: usize = 256;
 
-/// When a question must be answered, counted from when it was heard. The agent waits 30 s from when it
-/// was sent.
+/// The time limit of a question, from when it was received. The agent waits 30 s from when it sent it.
 const ANSWER_WITHIN: Duration = Duration::from_secs(25);
 
-/// How long a package may take from when it is asked for: for one of those the agent waits 60 s.
+/// The time limit of a package, from when the backend is asked: agents wait 60 s for one.
 const PACKAGE_WITHIN: Duration = Duration::from_secs(30);
 
-/// A question.
+/// A question of a satellite.
 #[derive(Debug)]
 pub enum Question {
-    /// What is in the packages of this hash?
+    /// The manifest of the packages of this hash.
     Manifest {
         /// The hash.
         lockfile_hash: String,
     },
-    /// This package, please.
+    /// One package.
     Blob {
         /// Its hash.
         integrity: String,
     },
-    /// The secrets of this run, please.
+    /// The secrets of a run.
     RunSecrets {
-        /// What the answer is to name.
+        /// The id that the answer must name.
         request_id: String,
-        /// Which assignment's
+        /// The assignment whose collector runs.
         config_id: String,
-        /// collector is to run.
+        /// The collector.
         collector_id: String,
     },
 }
 
-/// The answer to a question; none where the contract has none to give.
+/// The answer to a question; none if the contract has no answer for the case.
 pub type Answer = Option<ToSatellite>;
 
 type UnderWay = Pin<Box<dyn Future<Output = Answer> + Send>>;
@@ -80,7 +79,7 @@ struct Waiting {
     question: Question,
     until: Instant,
     bytes: usize,
-    /// What it takes of the room that all sessions of the pod have for this.
+    /// Its part of the pod's memory for waiting questions.
     _room: Option<OwnedSemaphorePermit>,
     _counted: Counted,
 }
@@ -94,18 +93,18 @@ pub struct Questions {
     /// Its place in the pod's queue, while something waits.
     turn: Option<Pin<Box<dyn Future<Output = Option<OwnedSemaphorePermit>> + Send>>>,
     open: FuturesUnordered<UnderWay>,
-    /// What is answered without asking anybody.
+    /// Answers that need no backend.
     answers: VecDeque<ToSatellite>,
-    /// When the first of those that wait has waited for too long.
+    /// When the first waiting question exceeds its time limit.
     late_at: Option<Pin<Box<Sleep>>>,
 }
 
-/// There is no room for a question; it is not answered.
+/// There is no memory for a question; it is not answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooMany;
 
 impl Questions {
-    /// Of this session, to these.
+    /// The questions of this session, to these backends.
     pub fn new(backends: Arc<Backends>, of: SessionKey) -> Questions {
         Questions {
             backends,
@@ -119,8 +118,8 @@ impl Questions {
         }
     }
 
-    /// Finds out what scripts may do, which an agent does not ask. All sessions wait for one answer, so
-    /// none of the pod's places is taken for it.
+    /// Asks for the sandbox policy, for which agents do not ask. All sessions share one answer, so this takes
+    /// none of the pod's places.
     pub fn look_for_policy(&mut self) {
         let backends = self.backends.clone();
         self.open.push(Box::pin(async move {
@@ -129,12 +128,12 @@ impl Questions {
         }));
     }
 
-    /// Whether nothing is to be answered.
+    /// Whether no answer is pending.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.open.is_empty() && self.answers.is_empty()
     }
 
-    /// Takes a question, to be asked when it is its turn.
+    /// Queues a question until it is its turn.
     pub fn put(&mut self, question: Question) -> Result<(), TooMany> {
         let bytes = question.bytes();
         let fits =
@@ -157,7 +156,7 @@ impl Questions {
         Ok(())
     }
 
-    /// Answers something at once.
+    /// Queues an answer that is known already.
     pub fn answer(&mut self, answer: ToSatellite) -> Result<(), TooMany> {
         if self.answers.len() >= MAX_WAITING {
             return Err(TooMany);
@@ -166,7 +165,7 @@ impl Questions {
         Ok(())
     }
 
-    /// The next answer. May be dropped and called again at any time.
+    /// The next answer. Cancel-safe.
     pub async fn next(&mut self) -> ToSatellite {
         poll_fn(|cx| self.poll_next(cx)).await
     }
@@ -186,16 +185,16 @@ impl Questions {
             self.poll_turn(cx);
             match self.open.poll_next_unpin(cx) {
                 Poll::Ready(Some(Some(answer))) => return Poll::Ready(answer),
-                // One that has no answer has made room for the next.
+                // A question without an answer has made room for the next.
                 Poll::Ready(Some(None)) => {}
                 Poll::Ready(None) | Poll::Pending => return Poll::Pending,
             }
         }
     }
 
-    /// One that has waited for too long.
+    /// The first question that has exceeded its time limit.
     fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<Question> {
-        // They wait in the order in which they came, each for the same time.
+        // All have the same limit, so they expire in the order in which they came.
         while let Some(until) = self.waiting.front().map(|first| first.until) {
             let Some(late_at) = &mut self.late_at else { return Poll::Pending };
             ready!(late_at.as_mut().poll(cx));
@@ -209,7 +208,7 @@ impl Questions {
         Poll::Pending
     }
 
-    /// Asks those whose turn it is.
+    /// Asks the questions whose turn it is.
     fn poll_turn(&mut self, cx: &mut Context<'_>) {
         while !self.waiting.is_empty() && self.open.len() < MAX_OPEN {
             let places = &self.backends.questions;
@@ -219,7 +218,7 @@ impl Questions {
             });
             let Poll::Ready(place) = turn.as_mut().poll(cx) else { return };
             self.turn = None;
-            // The places are never closed.
+            // The semaphore is never closed.
             if let Some(place) = place
                 && let Some(Waiting { question, until, .. }) = self.take_first()
             {
@@ -235,13 +234,13 @@ impl Questions {
         let first = self.waiting.pop_front()?;
         self.waiting_bytes -= first.bytes;
         if self.waiting.is_empty() {
-            // Most of a session's life nothing is asked.
+            // Frees the memory: for most of a session's life nothing is asked.
             (self.waiting, self.late_at) = (VecDeque::new(), None);
         }
         Some(first)
     }
 
-    /// Asks whoever knows. Holds one of the pod's places until it is answered.
+    /// Asks a backend. Holds one of the pod's places until the answer.
     fn ask(&self, question: Question, until: Instant, place: OwnedSemaphorePermit) -> UnderWay {
         let (backends, of) = (self.backends.clone(), self.of);
         let until = match question {
@@ -273,8 +272,8 @@ impl Question {
         BYTES_OF_ONE + words
     }
 
-    /// The answer where nobody could be asked; an agent takes an empty list and a package that is not
-    /// there for the truth, so it is told nothing of those.
+    /// The answer if no backend could be asked. Manifests and packages get none: an agent takes an empty
+    /// list, or a package that is not found, for the truth.
     fn turned_away(self, why: Denied) -> Answer {
         match self {
             Question::RunSecrets { request_id, .. } => {
@@ -316,7 +315,7 @@ fn run_secrets_answer(
     ToSatellite::RunSecrets { request_id, env, error }
 }
 
-/// Reads what is stored, not what this pod remembers: a secret is not to be had a moment too long.
+/// Reads the stored assignments, not those in memory: a revoked secret must not be served a moment longer.
 async fn resolve(
     backends: &Backends,
     of: SessionKey,

@@ -1,17 +1,17 @@
-//! The memory that all large messages of a pod may take together, while they come and until they are
-//! passed on.
+//! The memory that all large messages of a pod may take together, from their arrival until they are passed
+//! on.
 //!
-//! A message has room for what has come of it, and a little ahead: an announcement takes none. Whoever finds
-//! none waits in turn ([`Lane`]): room that is given back goes to the one that has waited longest, and a satellite
-//! whose messages took much room for long of late is behind those whose did not: however many take as much as they
-//! can, somebody who seldom needs some has it next. Messages of up to a megabyte have a part of the room to
-//! themselves: they wait for none that are larger. One in fragments, of which nobody knows how large it will be,
-//! is one of those until it is not; then it changes over.
+//! A message takes room for what has arrived of it and a little ahead; an announcement takes none. A message
+//! that finds no room waits in turn ([`Lane`]). Freed room goes to the message that has waited longest. A
+//! satellite whose messages took much room for long lately comes after the others, so a satellite that seldom
+//! needs room is next, however many take as much as they can. Messages of up to a megabyte have a part of the
+//! room to themselves and never wait for larger ones. A fragmented message, whose size is unknown, counts
+//! among these until it exceeds a megabyte; then it changes over.
 //!
-//! Messages that each have some room and wait for more would wait for each other without an end. So one place
-//! is kept for a whole message of the largest size, and goes to the one that has waited longest: that one needs
-//! nothing more, and comes to its end, or is given up. It is given up where others wait and less than its pace
-//! comes of it ([`Share::pace`]).
+//! Messages that each hold some room and wait for more could wait for each other for ever. So one place is
+//! kept for a whole message of the largest size. It goes to the message that has waited longest. That message
+//! needs nothing more: it completes, or it is given up. It is given up if others wait and it arrives more
+//! slowly than its pace ([`Share::pace`]).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,26 +24,27 @@ use crate::domain::lifecycle::SatelliteId;
 use crate::ingress::recent::Recent;
 use crate::platform::metrics::{Counted, Metrics};
 
-/// Up to so many bytes a message has its room at once, in a part for those alone; a larger one has so much at
-/// first.
+/// A message of up to this many bytes takes its room at once, in the part for such messages. A larger one
+/// begins with this much.
 const SMALLER_BYTES: u64 = 1024 * 1024;
 
-/// What of the room is for those: a third of what is not kept for one of the largest.
+/// Smaller messages have one part in this many of the room that is not kept for the largest message.
 const SMALLER_PART: u64 = 3;
 
-/// What a message in fragments has at first.
+/// What a fragmented message takes at first.
 const UNKNOWN_BYTES: u64 = 128 * 1024;
 
-/// So many megabytes for a second of late are much: several pages that come slowly, and not one.
+/// A satellite that took this many megabyte-seconds lately took much: several pages that arrive slowly do,
+/// one does not.
 const MUCH: f32 = 64.0;
 
-/// In how long half of that is forgotten.
+/// The time in which half of that is forgotten.
 const FADES: Duration = Duration::from_secs(5 * 60);
 
-/// Satellites whose share is remembered; where there are more, those who took little are forgotten.
+/// Satellites whose use is remembered. If there are more, those that took little are forgotten.
 const REMEMBERED: usize = 4_096;
 
-/// How often it is looked whether a message comes at its pace, in the time that it may take.
+/// How often the pace of a message is checked within the time it may take.
 const LOOKS: u32 = 12;
 
 /// The memory that large messages of a pod may take together.
@@ -51,31 +52,31 @@ pub struct Room {
     largest: u64,
     smaller: Arc<Lane>,
     larger: Arc<Lane>,
-    /// For one message, however large.
+    /// For one message of any size.
     whole: Arc<Lane>,
     patience: Duration,
-    /// Megabytes for seconds.
+    /// Megabyte-seconds by satellite.
     taken: Mutex<HashMap<SatelliteId, Recent>>,
     metrics: Metrics,
 }
 
-/// What one message takes of it, until dropped.
+/// What one message takes of the room, until dropped.
 pub struct Share {
     room: Arc<Room>,
-    /// How large the message is, where that is known.
+    /// The size of the message, if it is known.
     announced: Option<u64>,
-    /// Whose it is.
+    /// The satellite that sends it.
     satellite: Option<SatelliteId>,
     bytes: u64,
     given: Vec<Given>,
     has_whole: bool,
-    /// Up to when what it took is on its satellite's account.
+    /// Up to when its use is charged to its satellite.
     charged: Instant,
 }
 
 impl Room {
-    /// So many bytes, for messages of up to `largest` bytes, each of which may take `patience` to come while
-    /// others wait.
+    /// A room of `bytes` bytes for messages of up to `largest` bytes. Each may take `patience` to arrive
+    /// while others wait.
     pub fn new(bytes: u32, largest: u32, patience: Duration, metrics: Metrics) -> Arc<Room> {
         metrics.large_message_bytes_max.set(i64::from(bytes));
         let shared = u64::from(bytes.saturating_sub(largest));
@@ -91,7 +92,7 @@ impl Room {
         })
     }
 
-    /// No room yet, for a message of this satellite, of so many bytes or of nobody knows how many.
+    /// A share without room yet, for a message of this satellite, of `announced` bytes if its size is known.
     pub fn share(
         self: &Arc<Self>,
         satellite: Option<SatelliteId>,
@@ -108,12 +109,12 @@ impl Room {
         }
     }
 
-    /// The part for whatever has so many bytes.
+    /// The part of the room for a message of this many bytes.
     fn lane(&self, bytes: u64) -> &Arc<Lane> {
         if bytes <= SMALLER_BYTES { &self.smaller } else { &self.larger }
     }
 
-    /// Puts so much on a satellite's account, and says whether it took much lately.
+    /// Charges a satellite, and returns whether it took much lately.
     fn charge(&self, satellite: SatelliteId, megabyte_seconds: f32) -> bool {
         let (mut taken, now) = (self.taken(), Instant::now());
         if taken.len() >= REMEMBERED && !taken.contains_key(&satellite) {
@@ -134,12 +135,12 @@ impl Room {
 }
 
 impl Share {
-    /// Whether there is room for so many bytes of the message.
+    /// Whether the share has room for this many bytes of the message.
     pub fn is_enough_for(&self, bytes: u64) -> bool {
         bytes <= self.bytes
     }
 
-    /// Whether others wait for what this one takes.
+    /// Whether others wait for the room of this message.
     pub fn is_waited_for(&self) -> bool {
         let Room { smaller, larger, .. } = &*self.room;
         if self.has_whole {
@@ -148,12 +149,12 @@ impl Share {
         self.room.lane(self.announced.unwrap_or(self.bytes)).is_waited_for()
     }
 
-    /// What must come of the message at least while others wait: so many bytes in so long.
+    /// The least that must arrive of the message while others wait: bytes, and the time for them.
     pub fn pace(&self) -> (u64, Duration) {
         (self.announced.unwrap_or(self.bytes) / u64::from(LOOKS), self.room.patience / LOOKS)
     }
 
-    /// Takes the room for so many bytes of the message and some ahead, if there is room and nobody waits.
+    /// Takes room for this many bytes of the message and some ahead, if there is room and nothing waits.
     pub fn try_grow(&mut self, bytes: u64) -> bool {
         let total = self.total(bytes);
         let step = self.step(total);
@@ -179,8 +180,8 @@ impl Share {
         }
     }
 
-    /// The same, when it is this one's turn. None where it is given up: it wants to change over, and others wait
-    /// for what it has.
+    /// The same, when it is this message's turn. None if the message is given up: it must change over, and
+    /// others wait for the room it holds.
     pub async fn grow(mut self, bytes: u64) -> Option<Share> {
         let total = self.total(bytes);
         let step = self.step(total);
@@ -212,12 +213,12 @@ impl Share {
         }
     }
 
-    /// How much it is to have: as much again as has come, for the layer above takes memory like that; all that
-    /// is announced of a smaller message.
+    /// How much room the message is to have: twice what has arrived, because the layer above allocates that
+    /// way; all that is announced of a smaller message.
     fn total(&self, bytes: u64) -> u64 {
         let first = if self.announced.is_some() { SMALLER_BYTES } else { UNKNOWN_BYTES };
         let ahead = bytes.max(2 * self.bytes).max(first);
-        // It is one of the smaller ones for as long as it can be.
+        // It counts as one of the smaller ones for as long as it can.
         let most = match self.announced {
             Some(announced) => announced,
             None if bytes <= SMALLER_BYTES => SMALLER_BYTES,
@@ -226,7 +227,7 @@ impl Share {
         ahead.min(most).max(bytes)
     }
 
-    /// How much of that is still to be given: all of it to one that changes over.
+    /// How much of that is still to be taken: all of it for a message that changes over.
     fn step(&self, total: u64) -> u64 {
         if self.changes_over(total) { total } else { total - self.bytes }
     }
@@ -235,7 +236,7 @@ impl Share {
         self.announced.is_none() && self.bytes <= SMALLER_BYTES && total > SMALLER_BYTES
     }
 
-    /// Puts what it took until now on its satellite's account, and says whether that took much lately.
+    /// Charges the use until now to its satellite, and returns whether that satellite took much lately.
     fn charge(&mut self) -> bool {
         let seconds = self.charged.elapsed().as_secs_f32();
         self.charged = Instant::now();
@@ -284,7 +285,7 @@ mod tests {
         Room::new(bytes, LARGEST, Duration::from_secs(60), Metrics::new())
     }
 
-    /// Takes a message in, a piece at a time; gives its room back when all of it has come.
+    /// Takes in a message piece by piece, and gives its room back when all of it has arrived.
     async fn take_in(room: Arc<Room>, bytes: u64, announced: Option<u64>, piece: u64) {
         let mut share = room.share(None, announced);
         let mut come = 0;
@@ -302,7 +303,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// However many come at once, and however the room is cut: none waits for ever, and all is given back.
+        /// However many messages arrive at once, and however the room is cut: none waits for ever, and all
+        /// room comes back.
         #[test]
         fn all_messages_come_to_their_end_within_the_room(
             beyond in 0u32..64 * 1024 * 1024,
@@ -365,7 +367,7 @@ mod tests {
         assert_eq!(free(), (smaller, larger - 2 * SMALLER_BYTES));
         drop(share);
         assert_eq!(free(), (smaller, larger));
-        // Where it cannot change over it keeps none of the smaller ones from their room.
+        // If it cannot change over, it does not block the room of the smaller ones.
         let _all = larger_ones(&room);
         let mut share = room.share(None, None);
         assert!(share.try_grow(SMALLER_BYTES));
@@ -377,7 +379,7 @@ mod tests {
         assert!(small.await.expect("it ends").is_some());
     }
 
-    /// So many that there is no room for another larger one.
+    /// Enough messages that no other larger one finds room.
     fn larger_ones(room: &Arc<Room>) -> Vec<Share> {
         let mut large = Vec::new();
         loop {

@@ -1,6 +1,7 @@
-//! One socket's life, from its first frame to its last edge; what is between is [`super::active_session`].
+//! One socket's life, from its first frame to its last edge. [`super::active_session`] is the part in
+//! between.
 //!
-//! A session says which one it is in everything it does, so whatever it does late changes nothing.
+//! Everything a session does names the session, so what it does late changes nothing.
 
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
@@ -30,9 +31,9 @@ use crate::registry::credentials::Verdict;
 use crate::registry::satellites::AgentInfo;
 use crate::sessions::table::{Command, Inbox};
 
-/// How long a connect may wait for the log: longer than the database lets it wait for another pod that
-/// stands still, so that only what is really away sends a satellite back to come again. Whoever is let in
-/// after an outage has come in the last seconds of it.
+/// How long a connect may wait for the log. This is longer than the database lets it wait for another pod
+/// that stands still, so only a real outage sends a satellite away to come again. A satellite that is let in
+/// after an outage came within its last seconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Close codes (RFC 6455, 7.4, and the agent's own).
@@ -43,8 +44,8 @@ const NOT_AUTHENTICATED: u16 = 4001;
 
 /// Runs a socket to its end. Its place at the door is given back once it is authenticated.
 ///
-/// What happens once is boxed: a task is as large as the largest thing it ever waits for, and most of
-/// a session's life is [`ActiveSession::hold`].
+/// What happens once is boxed: a task is as large as the largest future it ever waits for, and most of a
+/// session's life is [`ActiveSession::hold`].
 pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake) {
     let counted = Counted::on(&gateway.metrics.handshakes);
     let client = handshake.client;
@@ -59,7 +60,8 @@ pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake
                 drop((counted, handshake));
                 return refused.await;
             }
-            // No budget bounds these: until it is over each has its place, and may lose it.
+            // No budget bounds these sockets. Until its refusal is written, each keeps its place and can lose
+            // it.
             return tokio::select! {
                 () = refused => {}
                 () = handshake.place.shed() => {}
@@ -77,7 +79,7 @@ pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake
     let key = SessionKey { satellite, session };
     let end = match gateway.sessions.enter(key) {
         Some((entered, Inbox { mut commands, desired_state })) => {
-            // The append was its first sign of life; only what it said of itself is still to be kept.
+            // The append was its first sign of life. Only what the agent said of itself is still to be kept.
             gateway.heartbeats.said(key, agent_info.clone());
             let socket = &mut socket;
             let welcome = ActiveSession::welcome(
@@ -96,9 +98,9 @@ pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake
                 Ok(Err(end)) => end,
                 Err(_) => End::Panicked,
             };
-            // Out of the table before the end is queued: what comes after it finds nobody.
+            // The session leaves the table before its end is queued, so what comes later does not find it.
             drop(entered);
-            // It was here until now, and is to find room when it comes back.
+            // It was connected until now, so it is to find room when it comes back.
             gateway.door.succeeded(client);
             end
         }
@@ -118,8 +120,8 @@ pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake
     }
 }
 
-/// Brings a connect into the log; none where the socket was not let in, and has been told why. Only
-/// whoever is there to be let in is: it is listened to as long as that takes.
+/// Appends a connect to the log; none if the socket was not let in, and was told why. The socket is read
+/// meanwhile: only a satellite that is still connected is let in.
 async fn let_in(
     mut socket: DuplexSocket,
     gateway: &Gateway,
@@ -142,14 +144,14 @@ async fn let_in(
         biased;
         outcome = connecting.outcome() => match outcome {
             Ok(Outcome::Appended { session, .. }) => return Some((socket, session)),
-            // Removed since its token was checked.
+            // The satellite was removed since its token was checked.
             Ok(Outcome::UnknownSatellite) => Refusal::Credentials { claimed: Some(satellite) },
             Ok(Outcome::Nothing(_) | Outcome::Refused | Outcome::Locked) | Err(Closed) => Refusal::Unavailable,
         },
         end = given_up(&mut socket, gateway, by) => {
             connecting.withdraw();
             turn_away(socket.into_socket(), gateway, end).await;
-            // It can be in the log all the same: then it is ended there.
+            // The connect may be in the log all the same: then the session is ended there.
             if let Ok(Outcome::Appended { session, .. }) = connecting.outcome().await
                 && let Some(reason) = reason(end)
             {
@@ -162,8 +164,8 @@ async fn let_in(
     None
 }
 
-/// Waits until a satellite is not to be let in any more: it has gone, its time is over, or the pod
-/// lets nobody in.
+/// Waits until a satellite can no longer be let in: it has gone, its time is over, or the pod accepts no
+/// satellites.
 async fn given_up(socket: &mut DuplexSocket, gateway: &Gateway, by: Instant) -> End {
     tokio::select! {
         over = socket.over() => match over {
@@ -176,7 +178,7 @@ async fn given_up(socket: &mut DuplexSocket, gateway: &Gateway, by: Instant) -> 
     }
 }
 
-/// Ends a socket that was not let in, after all.
+/// Ends a socket that was not let in after all.
 async fn turn_away(socket: Socket, gateway: &Gateway, end: End) {
     let refusal = match end {
         End::ClientClose => {
@@ -203,14 +205,14 @@ async fn disconnect(gateway: &Gateway, satellite: SatelliteId, session: Session,
 enum Refusal {
     /// The first message was something else.
     NotAuthenticate,
-    /// Unknown id or wrong token, not told apart.
+    /// The id is unknown or the token wrong; the two are not told apart.
     Credentials {
-        /// Who it says it is, where that could be a satellite's id.
+        /// The id that it claims, if that is a UUID.
         claimed: Option<SatelliteId>,
     },
-    /// It is who it says, and has connected too often lately.
+    /// It is authenticated, but has connected too often lately.
     TooOften {
-        /// Which it is.
+        /// The satellite.
         satellite: SatelliteId,
     },
     /// No complete first message in time.
@@ -219,26 +221,26 @@ enum Refusal {
     Gone,
     /// The framing is broken: closed with this code.
     Violation(u16),
-    /// It said nothing for a while, and its place was given to somebody else.
+    /// It sent nothing for a while, and its place was given to another socket.
     Shed,
-    /// Nobody can be let in right now.
+    /// No satellite can be let in right now.
     Unavailable,
 }
 
 impl Refusal {
-    /// It had a place, and said nothing that is a try to authenticate.
+    /// Whether it had a place and never tried to authenticate.
     fn is_no_try(self) -> bool {
         matches!(self, Refusal::NotAuthenticate | Refusal::Violation(_))
     }
 }
 
-/// Who was let in.
+/// A satellite that was let in.
 struct Admitted {
     satellite: SatelliteId,
     agent_info: AgentInfo,
-    /// Which of the satellite's tokens it came with.
+    /// The version of the satellite's token that it presented.
     token_version: i64,
-    /// What may still be told of what it complains about.
+    /// Bounds the log lines about its complaints.
     told: Share,
 }
 
@@ -258,7 +260,7 @@ async fn authenticate(
     };
     handshake.place.is_busy();
     let claimed = Uuid::try_parse(&client_id).ok().map(SatelliteId);
-    // A malformed id has no row; it is looked up like any other.
+    // A malformed id has no row. It is looked up like any other.
     let id = claimed.unwrap_or(SatelliteId(Uuid::nil()));
     match timeout_at(deadline, gateway.credentials.check(id, &token)).await {
         Ok(Ok(Verdict::Right { token_version, session })) => {
@@ -275,7 +277,8 @@ async fn authenticate(
         Ok(Ok(Verdict::Wrong)) => Err(Refusal::Credentials { claimed }),
         Ok(Ok(Verdict::Busy)) => Err(Refusal::Unavailable),
         Ok(Err(error)) => {
-            // Strangers cause it, as many as there are; who is refused for its credentials is not told then.
+            // Strangers can cause this, in any number. Refusals for wrong credentials are not logged
+            // meanwhile.
             if let Some(left_out) = gateway.refusals.pass(Instant::now()) {
                 warn!(error = %format!("{error:#}"), left_out, "cannot check credentials");
             }
@@ -305,8 +308,8 @@ async fn first_message(
     }
 }
 
-/// Puts a refusal on the account of its address: a failure where credentials were looked at, a place that
-/// was taken for nothing where none came.
+/// Charges a refusal to its address: as a failure if credentials were checked, as a wasted place if none
+/// came.
 fn charge(gateway: &Gateway, refusal: Refusal, address: IpAddr) {
     match refusal {
         Refusal::Credentials { .. } => gateway.door.failed(address),
@@ -317,7 +320,7 @@ fn charge(gateway: &Gateway, refusal: Refusal, address: IpAddr) {
     }
 }
 
-/// Tells operators of a satellite that is refused; no more often than they can read.
+/// Logs a refused satellite, at a rate that operators can read.
 fn tell(gateway: &Gateway, refusal: Refusal, address: IpAddr) {
     if !matches!(refusal, Refusal::Credentials { .. } | Refusal::TooOften { .. }) {
         return;
@@ -379,7 +382,7 @@ async fn send(socket: &mut Socket, message: &ToSatellite) -> Result<(), Broken> 
 async fn say_goodbye(mut socket: Socket, end: End) {
     let (code, words) = match end {
         End::ClientClose => return socket.answer_close().await,
-        // What was being written when it panicked cannot be followed by a goodbye.
+        // A message that was being written when the session panicked cannot be followed by a goodbye.
         End::Dropped | End::Silent | End::Stuck | End::Panicked => return,
         End::Violation(code) => (code, ""),
         End::Unavailable => (TRY_AGAIN_LATER, ""),

@@ -1,5 +1,5 @@
-//! The WebSocket as the gateway uses it: bounded in what comes in, how often, and how long what goes
-//! out may take. No extension is ever negotiated, so nothing is compressed.
+//! The WebSocket as the gateway uses it, with bounds on the size and the rate of what comes in and on the
+//! time of what goes out. No extension is negotiated, so nothing is compressed.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -34,26 +34,26 @@ use crate::ingress::refusal::Refusal;
 use crate::ingress::settings::SocketLimits;
 use crate::platform::metrics::Metrics;
 
-/// Allocated for every socket (the default is 128 KiB), beside what [`Intake`] reads at once: a heartbeat
-/// has a hundred bytes.
+/// Allocated for every socket (the default is 128 KiB), beside what [`Intake`] reads at once. A heartbeat has
+/// a hundred bytes.
 const READ_BUFFER_BYTES: usize = 256;
 
-/// How long nothing may come of whoever was cut off before it counts as having said it all.
+/// A client that was cut off has sent everything once nothing came for this long.
 const QUIET: Duration = Duration::from_millis(200);
 
-/// Whoever owes messages is not read for this long at least: what comes meanwhile is read in one go.
+/// The shortest pause for a client that exceeds its rate: what comes meanwhile is read in one go.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 
-/// What each assignment adds to the messages a satellite may send: a result and a question for secrets,
-/// every second. At once as many again, for a round that comes while the last one is on its way.
+/// Messages a second that each assignment adds to a satellite's rate: a result and a question for secrets.
+/// The burst grows by twice as many: a round may arrive while the last one is still on its way.
 const RATE_OF_ASSIGNMENT: f32 = 2.0;
 const BURST_OF_ASSIGNMENT: f32 = 4.0;
 
-/// The most of a text that is in one frame. The layer below copies a frame before it is written, and
-/// keeps for as long as the connection lasts what the largest one took.
+/// The most bytes of a text in one frame. The layer below copies a frame before it writes it, and keeps a
+/// buffer as large as the largest frame for as long as the connection lasts.
 const FRAGMENT_BYTES: usize = 64 * 1024;
 
-/// How long a goodbye may take.
+/// How long the closing handshake may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Close codes (RFC 6455, 7.4).
@@ -62,28 +62,28 @@ const INVALID_DATA: u16 = 1007;
 const POLICY_VIOLATION: u16 = 1008;
 const TOO_BIG: u16 = 1009;
 
-/// A bounded WebSocket. See the module.
+/// A bounded WebSocket.
 pub struct Socket {
     /// Boxed, because futures keep what they are given more than once.
     inner: Box<WebSocketStream<Intake<TokioIo<Upgraded>>>>,
-    /// What is still to be written of a message in fragments.
+    /// The frames of a fragmented message that are still to be written.
     rest: Option<Rest>,
     limits: SocketLimits,
-    /// What it may send, and how much of that is left.
+    /// The message rate, and what is left of it.
     rate: Rate,
     messages: Bucket,
-    /// Until it has paid what it owes it is not read.
+    /// Runs while the client is not read because it exceeds its rate.
     pause: Option<Pin<Box<Sleep>>>,
-    /// For how long it was slowed down, less the time in which it had nothing to say.
+    /// How long the client was slowed down, less the time in which it sent nothing.
     slowed: Duration,
     /// Since when there is nothing to read.
     idle_since: Option<Instant>,
-    /// It was closed in the middle of a message.
+    /// Whether it was closed in the middle of a message.
     cut_off: bool,
     metrics: Metrics,
 }
 
-/// The rest of a long text. It shares the text with whoever else has it.
+/// The rest of a long text. The text is shared with its other receivers.
 struct Rest {
     text: Bytes,
     opcode: OpCode,
@@ -94,7 +94,7 @@ impl Rest {
         Rest { text: text.into(), opcode: OpCode::Data(Data::Text) }
     }
 
-    /// The next frame, and what is left after it.
+    /// The next frame and what remains after it.
     fn next(mut self) -> (Frame, Option<Rest>) {
         let part = self.text.split_to(self.text.len().min(FRAGMENT_BYTES));
         let is_last = self.text.is_empty();
@@ -104,7 +104,7 @@ impl Rest {
     }
 }
 
-/// A request for a WebSocket that can be granted.
+/// A request whose upgrade to a WebSocket can be granted.
 pub struct Upgrade {
     key: HeaderValue,
     on_upgrade: OnUpgrade,
@@ -115,24 +115,24 @@ impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Upgrade, Response> {
         let on_upgrade = parts.extensions.get::<OnUpgrade>().cloned();
-        // Only whether it may be granted: axum's own socket keeps its stream, and its limits, to itself.
+        // Checks the request only: axum's own socket exposes neither its stream nor its limits.
         let asked = WebSocketUpgrade::from_request_parts(parts, state).await;
         drop(asked.map_err(WebSocketUpgradeRejection::into_response)?);
         let key = parts.headers.get(header::SEC_WEBSOCKET_KEY).cloned();
         match on_upgrade.zip(key) {
             Some((on_upgrade, key)) => Ok(Upgrade { key, on_upgrade }),
-            // Not over HTTP/1.1.
+            // The request does not come over HTTP/1.1.
             None => Err(StatusCode::UPGRADE_REQUIRED.into_response()),
         }
     }
 }
 
-/// Why nothing more can be heard or said.
+/// Why the socket can be neither read nor written any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Broken {
-    /// The other side broke a rule: it is to be closed with this code.
+    /// The other side broke a rule: the socket is to be closed with this code.
     Violation(u16),
-    /// The connection is gone, or as good as gone.
+    /// The connection is lost, or does not get on.
     Gone,
 }
 
@@ -193,12 +193,12 @@ impl Socket {
         }
     }
 
-    /// It is known who is at the other end: it may send large messages.
+    /// Notes that the sender is authenticated: it may send large messages.
     pub fn is_known(&mut self, satellite: Option<SatelliteId>) {
         self.inner.get_mut().is_known(satellite);
     }
 
-    /// What it may send grows with what it has to do.
+    /// Raises the message rate with the number of assignments.
     pub fn has_assignments(&mut self, count: usize) {
         let (base, count) = (self.limits.messages, count as f32);
         let rate = Rate {
@@ -224,14 +224,14 @@ impl Socket {
         self.inner.get_ref().has_large_one_coming()
     }
 
-    /// The same, with whether something of it was sent since this was last asked: not while it waits for
-    /// room, for nobody looks then.
+    /// The same, with whether some of it was sent since the last call. None while the message waits for room:
+    /// the socket is not read then.
     pub fn is_coming(&mut self) -> Option<bool> {
         let came = self.inner.get_mut().came_nearer();
         self.has_large_one_coming().then_some(came)
     }
 
-    /// Whoever has the last frame needs it no more.
+    /// Notes that the caller needs the last frame no more.
     pub fn done(&mut self) {
         self.inner.get_mut().done();
     }
@@ -241,12 +241,13 @@ impl Socket {
         self.inner.get_ref().waits_for_room()
     }
 
-    /// The next frame, of whatever kind; `None` when none will come.
+    /// The next frame of any kind; `None` when none will come.
     pub async fn recv(&mut self) -> Option<Result<Message, Broken>> {
         poll_fn(|cx| self.poll_recv(cx)).await
     }
 
-    /// The same, for whoever waits for other things too. Whoever asks is done with the frame before.
+    /// The same, for a caller that polls other things too. A call means that the frame before is no longer
+    /// needed.
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Message, Broken>>> {
         self.done();
         if let Some(pause) = &mut self.pause {
@@ -266,7 +267,7 @@ impl Socket {
                 Poll::Ready(message.map(|message| self.admit(message)))
             }
             Poll::Pending => {
-                // That there is nothing for a moment says little: the system takes in what is sent in pieces.
+                // A short moment without data proves little: the system receives a message in pieces.
                 if !self.waits_for_room() {
                     self.idle_since.get_or_insert_with(Instant::now);
                 }
@@ -275,8 +276,8 @@ impl Socket {
         }
     }
 
-    /// Writes `next`, or what is left of what was written before. Takes it when it is under way; ready
-    /// when all of it is written. How long that may take is for the caller to see to.
+    /// Writes `next`, or continues the message under way. Takes `next` once its writing begins; ready when
+    /// all of it is written. The caller bounds the time.
     pub fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
@@ -304,7 +305,7 @@ impl Socket {
                 None => break,
             };
             self.inner.start_send_unpin(message)?;
-            // One frame is out before the next is put together.
+            // Each frame is flushed before the next one is built.
             ready!(self.inner.poll_flush_unpin(cx))?;
         }
         self.inner.poll_flush_unpin(cx)
@@ -315,9 +316,9 @@ impl Socket {
         self.limits.write_timeout
     }
 
-    /// Takes what has come. Whoever sends more than its rate is read on when it has paid for it, and
-    /// closed where that does not help: where it was slowed down for longer than it had nothing to say, by as
-    /// much as the pod has patience.
+    /// Takes a message that has come. A client above its rate is read again once it has paid for the message.
+    /// It is closed where that does not help: where it was slowed down for longer than it was idle, by more
+    /// than the pod's patience.
     fn admit(&mut self, message: Result<Message, tungstenite::Error>) -> Result<Message, Broken> {
         let message = message.map_err(|error| self.broken(error))?;
         let now = Instant::now();
@@ -338,12 +339,12 @@ impl Socket {
         Ok(message)
     }
 
-    /// Sends a text. Whoever does not read it in time, or lets too much wait, is gone.
+    /// Sends a text. A client that does not read it in time, or that lets too much wait, counts as gone.
     pub async fn send(&mut self, text: String) -> Result<(), Broken> {
         self.write(Message::Text(text.into())).await
     }
 
-    /// Sends a message just as it came.
+    /// Sends a message as it came.
     pub async fn write(&mut self, message: Message) -> Result<(), Broken> {
         let (mut next, patience) = (Some(message), self.limits.write_timeout);
         let written = poll_fn(|cx| self.poll_write(cx, &mut next));
@@ -356,15 +357,15 @@ impl Socket {
         }
     }
 
-    /// Sends a close frame and gives the other side a moment to answer it.
+    /// Sends a close frame and waits a moment for the answer.
     pub async fn close(mut self, code: u16, reason: &'static str) {
         let farewell = async {
             let frame = CloseFrame { code: code.into(), reason: reason.into() };
-            // Also in the middle of a message, as the protocol allows.
+            // The protocol allows a close frame in the middle of a message.
             self.inner.send(Message::Close(Some(frame))).await?;
             while let Some(Ok(_)) = self.inner.next().await {}
-            // Whoever was cut off in the middle of what it says gets the goodbye only if that is taken:
-            // the system breaks a connection off that is closed with something unread.
+            // A client that was cut off while it sends receives the goodbye only if its data is read: the
+            // system resets a connection that is closed with unread data.
             while self.cut_off && timeout(QUIET, self.discard()).await.is_ok_and(|more| more) {}
             Ok::<_, tungstenite::Error>(())
         };
@@ -375,8 +376,8 @@ impl Socket {
         }
     }
 
-    /// After a close frame has been heard: the answer waits in the socket, and reading on sends it.
-    /// Nothing else may be sent.
+    /// After a close frame was received: the answer is queued in the socket, and reading on sends it. Nothing
+    /// else may be sent.
     pub async fn answer_close(mut self) {
         let farewell = async { while let Some(Ok(_)) = self.inner.next().await {} };
         if timeout(CLOSE_TIMEOUT, farewell).await.is_err() {
@@ -384,7 +385,7 @@ impl Socket {
         }
     }
 
-    /// What an error of the WebSocket layer means, counted where a limit was met.
+    /// Maps an error of the WebSocket layer. Counts it if a limit was exceeded.
     fn broken(&mut self, error: tungstenite::Error) -> Broken {
         use tungstenite::error::ProtocolError::ResetWithoutClosingHandshake;
         let (refusal, broken) = match &error {
@@ -414,7 +415,7 @@ fn refused(error: &std::io::Error) -> Option<Refused> {
     error.get_ref()?.downcast_ref().copied()
 }
 
-/// A long text, to be written in fragments; anything else as it is.
+/// Splits a long text into fragments; any other message is returned as it is.
 fn in_fragments(message: Message) -> Result<Rest, Message> {
     match message {
         Message::Text(text) if text.len() > FRAGMENT_BYTES => Ok(Rest::of(text)),

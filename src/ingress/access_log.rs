@@ -1,6 +1,6 @@
-//! A line for each request, where that is asked for: who asked what, and how it was answered.
+//! A log line for each request, if it is switched on: client, path and answer.
 //!
-//! Never a header and never a query: tokens and what people look for are nobody's to keep.
+//! Headers and queries are never logged: they hold tokens and what people search for.
 
 use std::net::IpAddr;
 
@@ -11,17 +11,17 @@ use tracing::info;
 
 use super::arrival::Arrival;
 
-/// Whether there are such lines.
+/// Whether requests are logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum AccessLog {
-    /// None.
+    /// No lines.
     Off,
     /// One for each request, at level info and with the target `access`.
     On,
 }
 
 impl AccessLog {
-    /// Whether there are.
+    /// Whether it is on.
     pub fn is_on(self) -> bool {
         self == AccessLog::On
     }
@@ -36,7 +36,7 @@ pub struct Access {
 }
 
 impl Access {
-    /// It has come.
+    /// Begins with the request's arrival.
     pub fn begin<B>(request: &Request<B>, arrival: &Arrival) -> Access {
         Access {
             client: arrival.client,
@@ -46,7 +46,7 @@ impl Access {
         }
     }
 
-    /// It is answered; of a long answer, the beginning is.
+    /// Logs the answer; a long answer when it begins.
     pub fn answered(self, status: StatusCode) {
         let Access { client, method, path, begun } = self;
         let took_ms = begun.elapsed().as_millis() as u64;

@@ -1,26 +1,29 @@
-//! Who is at the door: connections, and sockets that are not authenticated yet, each with a place in a room.
+//! Admission at the door: connections, and sockets that are not authenticated yet. Each has a place in a
+//! room.
 //!
-//! Everything is charged to somebody. An origin is an IPv4 address or an IPv6 network of 64 bits (of which
-//! anybody has a whole one), and the networks around it: /24, or /56 and /48. Each may have a share of a room
-//! and so many failures, a wider network several times as much as one origin.
+//! Everything is charged to an origin: an IPv4 address, or an IPv6 network of 64 bits (anyone has a whole
+//! one). It is also charged to the wider networks around the origin: /24, or /56 and /48. Each has a share of
+//! a room and a budget of failures; a wider network has several times as much as one origin.
 //!
-//! A bound sheds, it does not shut. Where there is no room, whoever said or read nothing for a while makes room for
-//! the newcomer, and whoever failed lately does so at once. An origin from which somebody
-//! authenticated lately is *proven*: its share grows with how many did, its networks' accounts are not
-//! its own, and no stranger takes its place. Where too many failed at the pod as a whole, only origins are turned
-//! away from which somebody failed.
+//! A full room sheds places; it does not close. A place that was idle for a while, because its client neither
+//! sends nor reads, goes to the newcomer. The place of a suspect origin goes at once: one that failed lately,
+//! or whose network failed often. An origin from which a satellite authenticated lately is *proven*: its
+//! share grows with the number of such satellites, its networks' accounts do not count for it, and no
+//! stranger takes its places. When too many authentications fail at the pod as a whole, only suspect origins
+//! are refused.
 //!
-//! Silence is no failure: a failure costs a look at the credentials, silence a place, and with its places
-//! it is paid. So nobody is turned away because others were silent, and what is said that is no try to authenticate
-//! is worth no more than silence: whoever says it keeps its place until it is gone. Where many of one origin were, each that comes
-//! from there takes the place of one who waits there, at once: of two of them at random, each as likely as any
-//! other, it is the one that has waited longer. So among n that wait a place outlives k that come later with a chance
-//! of about exp(-k²/n²): a satellite that needs its place for two round trips nearly always keeps it for that long,
-//! and of those that are slow some keep it too, which they would not if the oldest always went. With one draw the
+//! Silence is not a failure. A failure costs a check of credentials; silence costs only a place, and is paid
+//! for with its place. So no origin is refused because others were silent. A message that is no attempt to
+//! authenticate is worth no more than silence: its sender keeps its place only until it is gone. When many
+//! clients of one origin were silent, a newcomer from there takes the place of one that waits there, at once.
+//! Two of the waiting places are drawn at random, each as likely as any other, and the one that has waited
+//! longer is taken. So among n waiting places, one outlives k later newcomers with a chance of about
+//! exp(-k²/n²): a satellite that needs its place for two round trips nearly always keeps it for that long,
+//! and some slow satellites keep it too, which none would if the oldest place always went. With one draw the
 //! chance would be exp(-k/n), which is less for all k below n.
 //!
-//! What is remembered is bounded too: an origin with nothing open and nothing on its account is
-//! forgotten when room is needed, a proven one last.
+//! What is remembered is bounded too: an origin with no place and an empty account is forgotten when room is
+//! needed, a proven one last.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -35,29 +38,29 @@ use super::bucket::{Bucket, Rate};
 use super::recent::Recent;
 use super::refusal::Refusal;
 
-/// A wider network, by the length of its prefix: how many times an origin's share of a room, and how many
-/// times its failures.
+/// A wider network, by the length of its prefix: how many times an origin's share of a room it has, and how
+/// many times its failures.
 const V4_NETWORKS: [(u8, u32, f32); 1] = [(24, 4, 8.0)];
 const V6_NETWORKS: [(u8, u32, f32); 2] = [(56, 4, 8.0), (48, 8, 64.0)];
 
-/// How many times the failures of another a proven origin may have: behind one address there may be many
+/// How many times the failures of another origin a proven one may have: behind one address there may be many
 /// satellites, some of them with a void credential.
 const PROVEN_FAILURES: f32 = 8.0;
 
-/// In how long half of what is remembered of successes and of failures fades.
+/// The time in which half of the remembered successes, or failures, is forgotten.
 const SUCCESSES_FADE: Duration = Duration::from_secs(15 * 60);
 const FAILURES_FADE: Duration = Duration::from_secs(2 * 60);
 
-/// So many of an origin that said nothing are a crowd: more than those whose line was slow.
+/// This many silent clients of one origin are a crowd: more than those on a slow line.
 const CROWD: f32 = 8.0;
 
-/// As much of a network's failures makes all its origins suspect; of an origin's own, one does.
+/// This many failures of a network make all its origins suspect; of an origin's own, one is enough.
 const SUSPECT_NETWORK: f32 = 8.0;
 
-/// How many places are looked at to find one to be shed: by default all of an origin, and of the pod.
+/// How many places are examined to find one to shed: by default all of an origin, and all of the pod.
 const LOOKED_AT: usize = 4_096;
 
-/// How much of each is let in.
+/// The bounds of admission.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
     /// Connections of one pod, before they become WebSockets.
@@ -72,17 +75,17 @@ pub struct Bounds {
     pub failures: Rate,
     /// The same of one origin.
     pub failures_per_address: Rate,
-    /// For how long a place may be kept without a word before somebody else may have it.
+    /// How long a place may be kept in silence before a newcomer may take it.
     pub patience: Duration,
-    /// Origins and networks to remember.
+    /// The most origins and networks to remember.
     pub addresses: usize,
 }
 
 impl Bounds {
-    /// How many places an origin may have.
+    /// The most places that an origin may have.
     fn share(&self, kind: Kind, proven: f32) -> u32 {
         let (all, per_address) = self.of(kind);
-        // No more than half of the room, however many have authenticated.
+        // No more than half of the room, however many satellites have authenticated.
         per_address.saturating_add(proven as u32).min((all / 2).max(per_address))
     }
 
@@ -106,7 +109,7 @@ struct State {
     of: HashMap<IpNet, Account>,
 }
 
-/// What is a place for.
+/// The purpose of a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Connection,
@@ -136,7 +139,7 @@ impl Kind {
     }
 }
 
-/// Where somebody comes from.
+/// The origin of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Origin {
     own: IpNet,
@@ -151,7 +154,8 @@ impl From<IpAddr> for Origin {
 }
 
 impl Origin {
-    /// The networks around it: how many times an origin's share they have, and how many times its failures.
+    /// The networks around it, each with how many times an origin's share and how many times its failures it
+    /// has.
     fn networks(self) -> impl Iterator<Item = (IpNet, u32, f32)> {
         let networks: &[_] = if self.address.is_ipv4() { &V4_NETWORKS } else { &V6_NETWORKS };
         networks.iter().map(move |(length, share, failures)| {
@@ -164,12 +168,12 @@ impl Origin {
     }
 }
 
-/// The lengths above are within what the families have.
+/// Every length above is valid for its address family.
 fn network(address: IpAddr, length: u8) -> IpNet {
     IpNet::new(address, length).unwrap_or_else(|_| IpNet::from(address)).trunc()
 }
 
-/// What is known of an origin, or of a network.
+/// What is known of an origin or a network.
 struct Account {
     /// The slots of its places.
     connections: Vec<usize>,
@@ -177,7 +181,7 @@ struct Account {
     failures: Bucket,
     /// Wrong administrators' tokens.
     wrong_tokens: Bucket,
-    /// Those who failed, or said nothing.
+    /// Connections that failed or were silent lately.
     failed: Recent,
     silent: Recent,
     proven: Recent,
@@ -229,13 +233,13 @@ impl Account {
 /// Wrong administrators' tokens of one origin: more than a person mistypes.
 const WRONG_TOKENS: Rate = Rate { burst: 10.0, per_second: 0.2 };
 
-/// How an origin stands.
+/// The state of an origin at admission.
 #[derive(Debug, Clone, Copy)]
 struct Standing {
-    /// How many authenticated from there lately, fading.
+    /// How many satellites authenticated from there lately, fading.
     proven: f32,
     is_proven: bool,
-    /// Somebody failed there lately, and nobody succeeded.
+    /// An authentication from there failed lately, and none succeeded.
     is_suspect: bool,
 }
 
@@ -244,7 +248,7 @@ struct Standing {
 struct Room {
     places: Vec<Option<Held>>,
     free: Vec<usize>,
-    /// The next place's number: a place that was shed and taken again is another one.
+    /// The number of the next place. A slot that was shed and taken again has another number.
     next: u64,
 }
 
@@ -253,24 +257,24 @@ struct Held {
     origin: Option<Origin>,
     is_proven: bool,
     is_suspect: bool,
-    /// Since when nothing was heard; none while something is being done for it.
+    /// Since when nothing was heard; none while a request of it is served.
     silent_since: Option<Instant>,
-    /// Since when it takes nothing of what is written to it.
+    /// Since when the client reads nothing of what is written to it.
     stuck_since: Option<Instant>,
     shed: CancellationToken,
 }
 
-/// For whom a place is sought.
+/// The connection for which a place is needed.
 #[derive(Clone, Copy)]
 struct Newcomer {
     is_proven: bool,
     now: Instant,
-    /// For how long one may be idle whose place is sought.
+    /// How long a place must have been idle to be taken.
     patience: Duration,
 }
 
 impl Held {
-    /// Who does not read is no busier than who does not write.
+    /// A client that does not read is as idle as one that does not send.
     fn idle_since(&self) -> Option<Instant> {
         self.stuck_since.or(self.silent_since)
     }
@@ -305,7 +309,7 @@ impl Room {
         (slot, number)
     }
 
-    /// Empties a place, if it is still that one.
+    /// Empties a slot, if it still holds the place of this number.
     fn leave(&mut self, slot: usize, number: u64) -> Option<Held> {
         let place = self.places.get_mut(slot)?;
         let held = place.take_if(|held| held.number == number)?;
@@ -317,7 +321,8 @@ impl Room {
         self.places.get_mut(slot)?.as_mut().filter(|held| held.number == number)
     }
 
-    /// One of these whose place the newcomer may have: of two at random the one that was idle for longer.
+    /// One of these places that the newcomer may take: of two drawn at random, the one that was idle for
+    /// longer.
     fn to_shed(
         &self,
         newcomer: &Newcomer,
@@ -340,7 +345,7 @@ impl Room {
     }
 }
 
-/// All numbers below this one, from a random one on.
+/// All numbers below `all`, from a random one on.
 fn in_turn(all: usize) -> impl Iterator<Item = usize> {
     let from = if all > 0 { fastrand::usize(..all) } else { 0 };
     (from..all).chain(0..from)
@@ -356,22 +361,22 @@ pub struct Place {
 }
 
 impl Place {
-    /// Resolves when somebody else has been given this place.
+    /// Resolves when the place was given to another connection.
     pub async fn shed(&self) {
         self.shed.cancelled().await;
     }
 
-    /// Notes that something is being done for whoever has this place: nobody else is given it.
+    /// Notes that a request of this connection is served: its place cannot be taken.
     pub fn is_busy(&self) {
         self.set_silent_since(None);
     }
 
-    /// Notes that whoever has this place is to say something.
+    /// Notes that it is the client's turn to send.
     pub fn is_silent(&self) {
         self.set_silent_since(Some(Instant::now()));
     }
 
-    /// Notes that whoever has this place takes nothing of what is written to it, or does again.
+    /// Notes that the client reads nothing of what is written to it, or reads again.
     pub fn is_stuck(&self, is_stuck: bool) {
         let since = is_stuck.then(Instant::now);
         self.note(|held| held.stuck_since = since);
@@ -396,7 +401,7 @@ impl Drop for Place {
 }
 
 impl Addresses {
-    /// Nobody is there yet.
+    /// No places taken yet.
     pub fn new(bounds: Bounds) -> Addresses {
         let state = State {
             connections: Room::default(),
@@ -407,8 +412,8 @@ impl Addresses {
         Addresses { bounds, state: Mutex::new(state) }
     }
 
-    /// A place for a connection; that of a proxy is counted for the pod alone (`None`). Says too whether
-    /// somebody else lost its place for it.
+    /// A place for a connection, and whether another connection lost its place for it. A proxy's connection
+    /// is counted for the pod alone (`None`).
     pub fn connection(
         self: &Arc<Self>,
         address: Option<IpAddr>,
@@ -417,7 +422,7 @@ impl Addresses {
         self.place(Kind::Connection, address.map(Origin::from), now)
     }
 
-    /// A place for a socket that is to authenticate; says too whether somebody else lost its place for it.
+    /// A place for a socket that is to authenticate, and whether another socket lost its place for it.
     pub fn handshake(
         self: &Arc<Self>,
         address: IpAddr,
@@ -440,25 +445,25 @@ impl Addresses {
         Ok((Place { addresses: self.clone(), kind, slot, number, shed }, somebody))
     }
 
-    /// Puts a failed authentication on the account of the address and its networks, and on the pod's.
+    /// Charges a failed authentication to the address, its networks and the pod.
     pub fn failed(&self, address: IpAddr, now: Instant) {
         self.lock().failed(address.into(), &self.bounds, now);
     }
 
-    /// Remembers that somebody from there had a place and said nothing with it, or nothing to the purpose.
+    /// Remembers that a connection from there had a place and sent nothing, or nothing that is an attempt to
+    /// authenticate.
     pub fn silent(&self, address: IpAddr, now: Instant) {
         self.lock().silent(address.into(), &self.bounds, now);
     }
 
-    /// Remembers that somebody authenticated from there.
+    /// Remembers that a satellite authenticated from there.
     pub fn succeeded(&self, address: IpAddr, now: Instant) {
         let mut state = self.lock();
         let account = state.account(Origin::from(address).own, &self.bounds, now);
         account.proven.add(SUCCESSES_FADE, now);
     }
 
-    /// Puts a wrong administrator's token on the account of the address; false where there were too
-    /// many lately.
+    /// Charges a wrong administrator's token to the address; false if there were too many lately.
     pub fn wrong_token(&self, address: IpAddr, now: Instant) -> bool {
         let mut state = self.lock();
         let account = state.account(Origin::from(address).own, &self.bounds, now);
@@ -479,7 +484,7 @@ impl State {
         }
     }
 
-    /// Whether somebody from there may try to authenticate, as far as failures go.
+    /// Whether failures allow another authentication from this origin.
     fn check_failures(
         &mut self,
         origin: Origin,
@@ -560,8 +565,8 @@ impl State {
         Ok((slot, number, shed, somebody))
     }
 
-    /// Takes the place of one who makes room for the newcomer; none where nobody does. Silence that was
-    /// longer than patience is on its account, as it would have been at its end.
+    /// Takes a place for the newcomer; none if no place can be shed. Silence that was longer than `patience`
+    /// is charged to its origin, as it would have been at its time-out.
     fn shed(
         &mut self,
         kind: Kind,
@@ -605,7 +610,7 @@ impl State {
     }
 
     fn failed(&mut self, origin: Origin, bounds: &Bounds, now: Instant) {
-        // An empty bucket stays empty: those already inside may be more than it held.
+        // An empty bucket stays empty: the connections already inside may be more than it held.
         self.failures.take(bounds.failures, now);
         let rate = bounds.failures_per_address;
         let own = self.account(origin.own, bounds, now);
@@ -649,9 +654,9 @@ impl State {
         self.of.entry(network).or_insert_with(|| Account::new(full, now))
     }
 
-    /// Forgets whom it costs nothing to forget; if that is nobody, half of those with nothing open,
-    /// whose failures are then only on the pod's account, and of the proven only where there is no
-    /// other way. Frees enough to be rare.
+    /// Forgets the accounts that cost nothing to forget. If there are none, it forgets half of those without
+    /// a place; their failures then remain only on the pod's account. Proven ones are forgotten only if there
+    /// is no other way. Frees enough to run seldom.
     fn make_room(&mut self, bounds: &Bounds, now: Instant) {
         self.of.retain(|network, account| {
             let rate = bounds.failures_of(*network);
@@ -674,7 +679,7 @@ impl State {
 }
 
 impl Bounds {
-    /// The failures of an origin, or of a network.
+    /// The failures that an origin or a network may have.
     fn failures_of(&self, network: IpNet) -> Rate {
         let networks: &[_] =
             if matches!(network, IpNet::V4(_)) { &V4_NETWORKS } else { &V6_NETWORKS };

@@ -77,7 +77,7 @@ fn whoever_says_nothing_for_a_while_makes_room_and_is_charged() {
     assert!(somebody_left);
     let shed: Vec<bool> = held.iter().map(is_shed).collect();
     assert_eq!(shed, [false, false, false, false, true]);
-    // Its place is another's now: it gives nothing back.
+    // Its place has another owner now, so dropping it frees nothing.
     drop(held);
     let many = (10..20).filter(|n| take(&door, of(*n), second(now, 1)).is_ok()).count();
     assert_eq!(many, 10, "each goes before the next comes");
@@ -86,7 +86,7 @@ fn whoever_says_nothing_for_a_while_makes_room_and_is_charged() {
     for _ in 0..100 {
         door.silent(of(5), second(now, 1));
     }
-    assert!(take(&door, of(5), second(now, 1)).is_ok(), "and nobody is turned away for it");
+    assert!(take(&door, of(5), second(now, 1)).is_ok(), "and no origin is refused for it");
 }
 
 /// The room was full a moment ago, and much of it is free: the places of one address lie side by side.
@@ -181,7 +181,7 @@ fn an_address_that_authenticated_has_a_larger_share_and_strangers_make_room_for_
     for _ in 0..100 {
         door.succeeded(nat, now);
     }
-    // Half of five, or what anybody has.
+    // Half of five, or what any address has.
     let own: Vec<Place> = (0..9).filter_map(|_| take(&door, nat, now).ok()).collect();
     assert_eq!(own.len(), 2);
     drop(own);

@@ -1,24 +1,24 @@
-//! What every request carries with it: how it came in, and the way to end its connection.
+//! What every request carries: how it arrived, and a way to end its connection.
 
 use std::net::IpAddr;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How a request came in; an extension of every request.
+/// How a request arrived; an extension of every request.
 #[derive(Debug, Clone, Copy)]
 pub struct Arrival {
     /// The other end of the connection: a client, or a proxy.
     pub peer: IpAddr,
-    /// The client: the peer, or whom its proxies name.
+    /// The client: the peer, or the address that its proxies name.
     pub client: IpAddr,
-    /// Until when whoever wants to stay must be authenticated: counted from the acceptance of the
-    /// connection for its first request, from its own beginning for a later one.
+    /// When a client that stays must have authenticated. It counts from the connection's acceptance for the
+    /// first request, and from the request's own beginning for a later one.
     pub deadline: Instant,
 }
 
-/// The way for a route to end its connection at once, whatever is still to be written; an extension
-/// of every request. Dropping an answer is not enough where the other side does not read it.
+/// Lets a route end its connection at once, whatever is still to be written; an extension of every request.
+/// Dropping an answer is not enough if the client does not read it.
 #[derive(Debug, Clone, Default)]
 pub struct ConnectionAbort(pub(super) CancellationToken);
 

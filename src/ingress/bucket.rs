@@ -1,4 +1,4 @@
-//! PURE: a bucket of tokens, which refills steadily. Somebody else's clock is passed in.
+//! PURE: a bucket of tokens, which refills steadily. The caller passes in the time.
 
 use std::time::Duration;
 
@@ -14,18 +14,18 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// As many in a burst as in a minute.
+    /// A rate of `count` a minute, with a burst of as many.
     pub fn per_minute(count: u32) -> Rate {
         Rate { burst: count as f32, per_second: count as f32 / 60.0 }
     }
 
-    /// So many times as much.
+    /// The rate multiplied.
     pub fn times(self, times: f32) -> Rate {
         Rate { burst: self.burst * times, per_second: self.per_second * times }
     }
 }
 
-/// See the module. Small, because every connection has one.
+/// A bucket of tokens. Small, because every connection has one.
 #[derive(Debug, Clone, Copy)]
 pub struct Bucket {
     tokens: f32,
@@ -33,12 +33,12 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// A full one.
+    /// A full bucket.
     pub fn full(rate: Rate, now: Instant) -> Bucket {
         Bucket { tokens: rate.burst, filled_at: now }
     }
 
-    /// Takes a token; false where there is none.
+    /// Takes a token; false if there is none.
     pub fn take(&mut self, rate: Rate, now: Instant) -> bool {
         self.refill(rate, now);
         let there = self.tokens >= 1.0;
@@ -48,14 +48,14 @@ impl Bucket {
         there
     }
 
-    /// Takes a token that may not be there yet; how long until it is.
+    /// Takes a token that may not be there yet; returns the time until it is.
     pub fn owe(&mut self, rate: Rate, now: Instant) -> Duration {
         self.refill(rate, now);
         self.tokens -= 1.0;
         Duration::from_secs_f32((-self.tokens).max(0.0) / rate.per_second)
     }
 
-    /// From now on it holds more, or less, and fills at another rate; a larger one is larger at once.
+    /// Changes the rate. A larger burst counts at once.
     pub fn change(&mut self, from: Rate, to: Rate, now: Instant) {
         self.refill(from, now);
         self.tokens = (self.tokens + (to.burst - from.burst).max(0.0)).min(to.burst);
@@ -67,7 +67,7 @@ impl Bucket {
         self.tokens >= 1.0
     }
 
-    /// Whether nothing is missing: then a new bucket is as good as this one.
+    /// Whether it is full: then a new bucket is as good as this one.
     pub fn is_full(&mut self, rate: Rate, now: Instant) -> bool {
         self.refill(rate, now);
         self.tokens >= rate.burst

@@ -1,8 +1,8 @@
 //! The door: every connection of this pod, from its acceptance to its requests.
 //!
-//! Owns the accept loop, TLS, and the limits that hold before anybody has said who he is. The
-//! routes behind it are told by [`Arrival`] where a request comes from and until when it has to
-//! be authenticated. A request that has come is never cut short here. Knows nothing of satellites.
+//! It owns the accept loop, TLS, and the limits that hold before authentication. [`Arrival`] tells the routes
+//! behind it where a request comes from and when it must be authenticated. A request that has arrived is
+//! never cut short here. The door knows nothing of satellites.
 
 use std::convert::Infallible;
 use std::io;
@@ -42,25 +42,25 @@ use super::settings::Settings;
 use super::tls::Tls;
 use crate::platform::metrics::{Counted, Metrics};
 
-/// Connections that the system completes while none is accepted; beyond them a client hears nothing
-/// and asks again after a second, then after two and four. A fleet that comes at once is let to
-/// the door, where those who are too many are told so. The system may have a smaller bound of its
-/// own (Linux: `net.core.somaxconn`, 4,096).
+/// Connections that the system completes before they are accepted. Beyond them a client gets no answer and
+/// tries again after a second, then after two and four. A fleet that connects at once all reaches the door,
+/// which answers those that are too many. The system may have a smaller bound of its own (Linux:
+/// `net.core.somaxconn`, 4,096).
 const BACKLOG: u32 = 4_096;
 
-/// How long the door rests when the system has no more file descriptors.
+/// The pause in accepting when the system has no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 
-/// What of a request is read at once, beyond its headers. hyper wants 8 KiB at least.
+/// What of a request is read at once, beyond its headers. hyper needs at least 8 KiB.
 const READ_AHEAD_BYTES: usize = 8 * 1024;
 
-/// Lines about those who were refused: so many at once, then one every six seconds.
+/// Rate of log lines about refused connections: a burst, then one every six seconds.
 pub const REFUSALS_TOLD: Rate = Rate { burst: 20.0, per_second: 1.0 / 6.0 };
 
-/// What is answered to a request that does not say for which host it is.
+/// The answer to a request without a single host.
 const NO_HOST: &str = "the header Host must be there once";
 
-/// For how long a browser that was here once speaks TLS to this host and nothing else: two years.
+/// How long a browser that was here once uses only TLS with this host: two years.
 const STRICT_TRANSPORT: &str = "max-age=63072000";
 
 /// Accepts connections and gives each its place.
@@ -72,8 +72,8 @@ pub struct Door {
 }
 
 impl Door {
-    /// For probes and metrics, with the same bounds for itself: whatever happens at the other door, this one
-    /// answers. In plain text, and to whoever is there: no proxy is in front of it.
+    /// The door for probes and metrics, with the same bounds of its own: whatever happens at the other door,
+    /// this one answers. It speaks plain text and believes no proxy.
     pub fn for_operators(settings: &Settings, metrics: Metrics) -> anyhow::Result<Arc<Door>> {
         Door::new(
             Settings { tls: None, proxy_protocol: ProxyProtocol::Off, ..settings.clone() },
@@ -81,7 +81,7 @@ impl Door {
         )
     }
 
-    /// With these settings. Reads certificate and key, where there are any.
+    /// A door with these settings. Reads the certificate and key, if there are any.
     pub fn new(settings: Settings, metrics: Metrics) -> anyhow::Result<Arc<Door>> {
         let tls = settings.tls.clone().map(Tls::load).transpose().context("TLS")?;
         let addresses = Arc::new(Addresses::new(settings.bounds));
@@ -94,12 +94,12 @@ impl Door {
         &self.settings
     }
 
-    /// The certificate in use, where TLS is served.
+    /// The certificate in use, if TLS is served.
     pub fn tls(&self) -> Option<&Arc<Tls>> {
         self.tls.as_ref()
     }
 
-    /// Whether a browser may do this; whoever sends no `Origin` is no browser.
+    /// Checks the origin of a browser's request. A request without `Origin` does not come from a browser.
     pub fn check_origin(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         let mut origins = headers.get_all(header::ORIGIN).iter();
         let allowed = origins.all(|origin| {
@@ -120,12 +120,12 @@ impl Door {
         Ok(place)
     }
 
-    /// Remembers that somebody authenticated from there.
+    /// Remembers that a satellite authenticated from there.
     pub fn succeeded(&self, client: IpAddr) {
         self.addresses.succeeded(client, Instant::now());
     }
 
-    /// Remembers that a wrong administrator's token came from there; false where too many did lately.
+    /// Remembers a wrong administrator's token from there; false if there were too many lately.
     pub fn wrong_token(&self, client: IpAddr) -> bool {
         self.addresses.wrong_token(client, Instant::now())
     }
@@ -135,7 +135,8 @@ impl Door {
         self.addresses.failed(client, Instant::now());
     }
 
-    /// Remembers that somebody from there had a place and said nothing with it, or nothing to the purpose.
+    /// Remembers that a connection from there had a place and sent nothing, or nothing that is an attempt to
+    /// authenticate.
     pub fn silent(&self, client: IpAddr) {
         self.addresses.silent(client, Instant::now());
     }
@@ -160,7 +161,7 @@ impl Door {
                 () = stop.cancelled() => break,
             };
             let now = Instant::now();
-            // All that comes through a proxy has its address.
+            // All connections through a proxy have the proxy's address.
             let counted = (!self.settings.proxies.trust(peer)).then_some(peer);
             match self.addresses.connection(counted, now) {
                 Ok((place, somebody_left)) => {
@@ -233,8 +234,8 @@ impl Door {
         }
     }
 
-    /// What a proxy says in front of everything else: for whom it is, with a place for that one. None where
-    /// it speaks for itself, as it does to see whether this pod is there.
+    /// Reads the proxy's header: the client, with a place for it. None if the proxy connects for itself, as
+    /// it does to check whether this pod is there.
     async fn introduced(
         &self,
         stream: &mut TcpStream,
@@ -257,7 +258,8 @@ impl Door {
         Ok(Some((client, Some(place))))
     }
 
-    /// Nothing was said in time: that is on its account. A proxy's connection is nobody's.
+    /// Nothing was sent in time: that is charged to the client's address. A proxy's own connection is charged
+    /// to none.
     fn said_nothing(&self, arrival: &Arrival) {
         self.metrics.refused(Refusal::AuthenticationTimeout);
         if !self.settings.proxies.trust(arrival.peer) {
@@ -324,7 +326,7 @@ impl Door {
                     if !asked.load(Ordering::Relaxed) {
                         return self.said_nothing(&arrival);
                     }
-                    // Whoever has asked waits for its answer as long as that takes.
+                    // A request that has arrived gets its answer, however long that takes.
                 }
                 () = stop.cancelled(), if !stopping => {
                     stopping = true;
@@ -345,13 +347,13 @@ impl Door {
     }
 }
 
-/// Whether a request says once for which host it is, as it must from HTTP/1.1 on (RFC 9112, 3.2).
+/// Whether a request names its host exactly once, as it must from HTTP/1.1 on (RFC 9112, 3.2).
 fn has_its_host<B>(request: &Request<B>) -> bool {
     let hosts = request.headers().get_all(header::HOST).iter().count();
     hosts == 1 || (hosts == 0 && request.version() < Version::HTTP_11)
 }
 
-/// While there is one, something is being done for whoever has the place.
+/// While this exists, a request of the place's connection is served.
 struct Busy(Arc<Place>);
 
 impl Busy {
@@ -393,7 +395,7 @@ impl HttpBody for Answer {
     }
 }
 
-/// The socket to accept connections from, which a pod that was just here may have left in use.
+/// The socket to accept connections from. A pod that just ended may have left the address in use.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     if cfg!(unix) {
@@ -403,8 +405,8 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// A connection that broke before it was accepted is nobody's concern; anything else, such as no
-/// file descriptor left, passes with time.
+/// Pauses after a failed accept. A connection that broke before it was accepted is no reason to; other
+/// errors, such as no file descriptor left, pass with time.
 async fn rest(error: &io::Error) {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     if ![ConnectionAborted, ConnectionRefused, ConnectionReset].contains(&error.kind()) {

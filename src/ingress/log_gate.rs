@@ -1,5 +1,5 @@
-//! Log lines that anybody outside can cause, bounded: a burst of them, then a few a minute, each of which says
-//! how many were left out.
+//! Bounds log lines that outsiders can cause: a burst of them, then a few a minute, each with the number that
+//! was left out.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -13,17 +13,17 @@ pub struct LogGate {
 }
 
 impl LogGate {
-    /// Lets so many lines through.
+    /// A gate for lines at this rate.
     pub fn new(rate: Rate) -> LogGate {
         LogGate { rate, state: Mutex::new((Bucket::full(rate, Instant::now()), 0)) }
     }
 
-    /// Whether this line may be written, and how many were not since the last one.
+    /// Whether this line may be written; if so, how many were left out since the last one.
     pub fn pass(&self, now: Instant) -> Option<u64> {
         self.pass_if(now, true)
     }
 
-    /// The same for one of many who has a share of its own: whoever has most to say hides nobody else.
+    /// The same for a source with a share of its own, so that the noisiest source does not hide the others.
     pub fn pass_within(&self, share: &mut Share, now: Instant) -> Option<u64> {
         self.pass_if(now, share.bucket.take(share.rate, now))
     }
@@ -39,14 +39,14 @@ impl LogGate {
     }
 }
 
-/// What one of many may take of a gate.
+/// The part of a gate's rate that one source may take.
 pub struct Share {
     rate: Rate,
     bucket: Bucket,
 }
 
 impl Share {
-    /// So many lines.
+    /// A share of this rate.
     pub fn new(rate: Rate) -> Share {
         Share { rate, bucket: Bucket::full(rate, Instant::now()) }
     }

@@ -1,7 +1,8 @@
-//! A connection whose other side has to read: what is written gets further within a limit, or it breaks.
+//! A connection whose other side must read: if a write makes no progress within a limit, the connection
+//! breaks.
 //!
-//! Any answer is held to that, whoever writes it: the limit is on the bytes that the system takes. Meanwhile its
-//! place at the door counts as one where nothing happens.
+//! This holds for every answer, from any route: the limit is on the bytes that the system takes. While a
+//! write waits, the connection's place at the door counts as idle.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -19,15 +20,15 @@ use crate::platform::metrics::Metrics;
 pub struct Patient<S> {
     inner: S,
     limit: Duration,
-    /// Runs while there is something to write and no room for it. Boxed: hardly any connection has one.
+    /// Runs while a write waits for space. Boxed, because hardly any connection has one.
     stuck: Option<Pin<Box<Sleep>>>,
-    /// Gone where it has become a WebSocket.
+    /// Gone once the connection is a WebSocket.
     place: Weak<Place>,
     metrics: Metrics,
 }
 
 impl<S> Patient<S> {
-    /// Waits for its reader for so long.
+    /// Lets each write wait for `limit`.
     pub fn new(inner: S, limit: Duration, place: Weak<Place>, metrics: Metrics) -> Patient<S> {
         Patient { inner, limit, stuck: None, place, metrics }
     }

@@ -1,8 +1,7 @@
-//! PURE: from which address a request really comes.
+//! PURE: the client address of a request.
 //!
-//! Anybody can write `X-Forwarded-For`. What is written there counts only as far as proxies that
-//! are configured wrote it: the list is read from its end, and the first address that is not a
-//! configured proxy is the client's.
+//! Anyone can write `X-Forwarded-For`. Its entries count only as far as configured proxies wrote them: the
+//! list is read from its end, and the first address that is not a configured proxy is the client.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -24,7 +23,7 @@ pub enum ForwardedHeader {
 pub struct Proxies {
     /// Their networks.
     pub networks: Vec<IpNet>,
-    /// What they write.
+    /// The header they write.
     pub header: ForwardedHeader,
 }
 
@@ -35,7 +34,7 @@ impl Proxies {
         self.networks.iter().any(|network| network.contains(&address))
     }
 
-    /// Where a request comes from that `peer` sent with these headers.
+    /// The client of a request that `peer` sent with these headers.
     pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = peer.to_canonical();
         if !self.trust(client) {
@@ -52,7 +51,7 @@ impl Proxies {
                 ForwardedHeader::XForwardedFor => parse_address(hop),
                 ForwardedHeader::Forwarded => forwarded_for(hop),
             };
-            // What cannot be read ends the chain: the last hop that is known answers for it.
+            // An unreadable entry ends the chain: the last known hop counts as the client.
             let Some(address) = address else { break };
             client = address.to_canonical();
             if !self.trust(client) {

@@ -1,5 +1,5 @@
-//! What a proxy that passes connections on says in front of them (HAProxy's PROXY protocol, version 2): for
-//! whom they are. Only proxies that are configured are heard, and those have to say it.
+//! The header with which a proxy names the client of a connection (HAProxy's PROXY protocol, version 2). It
+//! is read only from configured proxies, and these must send it.
 
 use std::io::{self, ErrorKind};
 use std::net::IpAddr;
@@ -8,22 +8,22 @@ use clap::ValueEnum;
 use ppp::v2::{Addresses, Command, Header};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// Whether the configured proxies speak it.
+/// Whether the configured proxies send it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ProxyProtocol {
-    /// They do not.
+    /// No header.
     Off,
-    /// Its second version, on each connection.
+    /// A header of version 2, on each connection.
     V2,
 }
 
-/// The part of a header whose length is known beforehand.
+/// The part of a header whose length is fixed.
 const FIXED_BYTES: usize = 16;
 
-/// What may follow it: addresses, and a few fields of the proxy's own.
+/// The most that may follow: addresses, and a few fields of the proxy's own.
 const MAX_BYTES: usize = 2_048;
 
-/// Reads a header, and not one byte more: whom the connection is for, or none where it is the proxy's own.
+/// Reads a header and no byte more. Returns the client, or none for the proxy's own connection.
 pub async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<IpAddr>> {
     let mut header = vec![0; FIXED_BYTES];
     stream.read_exact(&mut header).await?;

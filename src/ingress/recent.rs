@@ -1,4 +1,4 @@
-//! PURE: how much of something there was lately: a count that fades. Somebody else's clock is passed in.
+//! PURE: a count of recent events that fades. The caller passes in the time.
 
 use std::time::Duration;
 
@@ -11,29 +11,29 @@ pub struct Recent {
 }
 
 impl Recent {
-    /// There was none.
+    /// No events yet.
     pub fn never(now: Instant) -> Recent {
         Recent { level: 0.0, at: now }
     }
 
-    /// One more. In `half` half of the count fades.
+    /// Adds one event. Half of the count fades in `half`.
     pub fn add(&mut self, half: Duration, now: Instant) {
         self.add_many(1.0, half, now);
     }
 
-    /// So many more.
+    /// Adds `count` events.
     pub fn add_many(&mut self, count: f32, half: Duration, now: Instant) {
         self.level = self.level(half, now) + count;
         self.at = self.at.max(now);
     }
 
-    /// How much is left.
+    /// What is left of the count.
     pub fn level(&self, half: Duration, now: Instant) -> f32 {
         let passed = now.saturating_duration_since(self.at).as_secs_f32();
         self.level * (-passed / half.as_secs_f32()).exp2()
     }
 
-    /// Whether one is left, or half of it.
+    /// Whether at least half an event is left.
     pub fn is_any(&self, half: Duration, now: Instant) -> bool {
         self.level(half, now) >= 0.5
     }

@@ -1,29 +1,29 @@
-//! Why somebody was turned away at the door: each limit has its word, in the metric
+//! Why the door refused a connection. Each limit has its word, in the metric
 //! `groundstation_door_refusals_total{reason}` and in docs/settings.md.
 
 use std::time::Duration;
 
 use strum::{EnumIter, IntoStaticStr};
 
-/// A limit that was met.
+/// A limit that was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, EnumIter, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Refusal {
-    /// The pod has as many connections as it takes.
+    /// The pod has reached its limit of connections.
     Connections,
-    /// The address has as many connections as it may.
+    /// The address has reached its limit of connections.
     ConnectionsPerAddress,
-    /// The networks around the address have as many connections as they may.
+    /// The networks around the address have reached their limit of connections.
     ConnectionsPerNetwork,
-    /// It said nothing, and somebody else was given its place.
+    /// It was silent, and its place was given to another connection.
     ConnectionShed,
-    /// The pod has as many sockets that are not authenticated as it takes.
+    /// The pod has reached its limit of sockets that are not authenticated.
     Handshakes,
-    /// The address has as many of those as it may.
+    /// The address has reached its limit of those.
     HandshakesPerAddress,
-    /// The networks around the address have as many of those as they may.
+    /// The networks around the address have reached their limit of those.
     HandshakesPerNetwork,
-    /// It did not authenticate, and somebody else was given its place.
+    /// It did not authenticate, and its place was given to another socket.
     HandshakeShed,
     /// Too many authentications failed at this pod lately, some of them from the address.
     FailedAuthentications,
@@ -37,7 +37,7 @@ pub enum Refusal {
     AuthenticationTimeout,
     /// The TLS handshake failed.
     Tls,
-    /// A proxy did not say for whom its connection is.
+    /// A proxy did not name the client of its connection.
     ProxyHeader,
     /// The request's headers are too large or too many.
     Headers,
@@ -47,13 +47,13 @@ pub enum Refusal {
     MessageSize,
     /// Too many messages a second, and slowing it down did not help.
     MessageRate,
-    /// A large message did not come to an end, and others waited for its room.
+    /// A large message did not complete, and others waited for its room.
     LargeMessage,
-    /// It did not read what it was sent.
+    /// The client did not read what it was sent.
     WriteTimeout,
-    /// It did not read, and more is to be sent than may wait.
+    /// The client did not read, and more was to be sent than may wait.
     WriteBuffer,
-    /// The framing or its text is broken.
+    /// The framing or its text is invalid.
     Protocol,
 }
 
@@ -63,8 +63,8 @@ impl Refusal {
         self.into()
     }
 
-    /// When it is worth trying again: soon where others only have to finish, later where too much
-    /// has gone wrong already.
+    /// When another attempt is worth it: soon if others only have to finish, later if too much has gone wrong
+    /// already.
     pub fn retry_after(self) -> Duration {
         match self {
             Refusal::FailedAuthentications

@@ -1,4 +1,4 @@
-//! The door's settings: every limit with its unit and its default. docs/settings.md lists them all.
+//! The settings of the door: every limit with its unit and its default. docs/settings.md lists them all.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,16 +15,16 @@ use super::proxy_protocol::ProxyProtocol;
 use super::tls::Files;
 use crate::platform::units::duration;
 
-/// Which part of the authentication's time-out somebody keeps a place without a word that another could have:
-/// longer than a round trip, so that an agent that has just come is spared.
+/// A place without a word can be taken after one part in this many of the authentication time-out. That is
+/// longer than a round trip, so an agent that has just connected is spared.
 const PATIENCE_SHARE: u32 = 5;
 
-/// What `serve` takes for its door.
+/// The door's arguments of `serve`.
 #[derive(Args, Clone)]
 #[command(next_help_heading = "The door")]
 pub struct DoorArgs {
-    /// From the acceptance of a connection to checked credentials; whoever takes longer is closed.
-    /// Also how long a connection may wait for a request's headers
+    /// From the acceptance of a connection to checked credentials; one that takes longer is closed. Also how
+    /// long a connection may wait for a request's headers
     #[arg(
         long,
         env = "GROUNDSTATION_AUTHENTICATION_TIMEOUT",
@@ -33,8 +33,7 @@ pub struct DoorArgs {
     )]
     authentication_timeout: String,
 
-    /// How long a satellite, or whoever asked anything, may take nothing of what is written to it before its
-    /// connection is ended
+    /// How long a client may read nothing of what is written to it before its connection is closed
     #[arg(
         long,
         env = "GROUNDSTATION_WRITE_TIMEOUT",
@@ -60,14 +59,14 @@ pub struct DoorArgs {
           value_parser = clap::value_parser!(u32).range(1_024..=16_777_216), value_name = "BYTES")]
     max_message_bytes: u32,
 
-    /// What this pod takes of all messages over 64 KiB together; whoever finds no room waits unread for its
-    /// turn. At least one message of the largest size
+    /// The memory that this pod uses for all messages over 64 KiB together; a message that finds no room
+    /// waits unread for its turn. At least one message of the largest size
     #[arg(long, env = "GROUNDSTATION_LARGE_MESSAGE_BYTES", default_value_t = 67_108_864,
           value_parser = clap::value_parser!(u32).range(65_536..), value_name = "BYTES")]
     large_message_bytes: u32,
 
-    /// How long one of them may take to come while others wait for room: where less comes of it than that
-    /// takes, its socket is closed with 1008
+    /// How long such a message may take to arrive while others wait for room; one that arrives more slowly is
+    /// closed with 1008
     #[arg(
         long,
         env = "GROUNDSTATION_LARGE_MESSAGE_TIMEOUT",
@@ -76,24 +75,24 @@ pub struct DoorArgs {
     )]
     large_message_timeout: String,
 
-    /// What may wait to be written to one satellite; it is dropped rather than sent more
+    /// What may wait to be written to one satellite; beyond it the satellite's connection is closed
     #[arg(long, env = "GROUNDSTATION_MAX_WRITE_BUFFER_BYTES", default_value_t = 2_097_152,
           value_parser = clap::value_parser!(u32).range(65_536..=67_108_864), value_name = "BYTES")]
     max_write_buffer_bytes: u32,
 
-    /// Messages (and pings) of one connection per second, and two more for each assignment; beyond
-    /// them it is read more slowly
+    /// Messages (and pings) of one connection per second, and two more for each assignment; a connection that
+    /// sends more is read more slowly
     #[arg(long, env = "GROUNDSTATION_MESSAGE_RATE", default_value_t = 50,
           value_parser = clap::value_parser!(u32).range(1..=100_000), value_name = "PER_SECOND")]
     message_rate: u32,
 
-    /// Messages at once, and four more for each assignment, before their rate counts: an agent sends
-    /// what it has kept when it comes back
+    /// Messages at once, and four more for each assignment, before their rate counts: an agent that
+    /// reconnects sends what it has kept
     #[arg(long, env = "GROUNDSTATION_MESSAGE_BURST", default_value_t = 400,
           value_parser = clap::value_parser!(u32).range(1..=100_000), value_name = "COUNT")]
     message_burst: u32,
 
-    /// By how much longer a connection may be slowed down than it has nothing to say; then it is closed with 1008
+    /// How much longer a connection may be slowed down than it is idle; then it is closed with 1008
     #[arg(
         long,
         env = "GROUNDSTATION_MESSAGE_PATIENCE",
@@ -102,8 +101,8 @@ pub struct DoorArgs {
     )]
     message_patience: String,
 
-    /// Connections of this pod that are no WebSockets (yet); for one more the place of a silent one is
-    /// taken, or else it is closed at once
+    /// Connections of this pod that are not WebSockets (yet); a further one takes the place of a silent one,
+    /// or is closed at once
     #[arg(long, env = "GROUNDSTATION_MAX_CONNECTIONS", default_value_t = 4_096,
           value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "COUNT")]
     max_connections: u32,
@@ -114,8 +113,8 @@ pub struct DoorArgs {
           value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "COUNT")]
     max_connections_per_address: u32,
 
-    /// Satellites' sockets of this pod that are not authenticated yet; for one more the place of a silent
-    /// one is taken, or else it is answered 503
+    /// Satellites' sockets of this pod that are not authenticated yet; a further one takes the place of a
+    /// silent one, or is answered 503
     #[arg(long, env = "GROUNDSTATION_MAX_HANDSHAKES", default_value_t = 512,
           value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "COUNT")]
     max_handshakes: u32,
@@ -126,13 +125,13 @@ pub struct DoorArgs {
           value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "COUNT")]
     max_handshakes_per_address: u32,
 
-    /// Authentications that may fail at this pod; beyond, new sockets of addresses from which some failed
-    /// are answered 503
+    /// Authentications that may fail at this pod; beyond it, new sockets of addresses with failures are
+    /// answered 503
     #[arg(long, env = "GROUNDSTATION_MAX_FAILED_AUTHENTICATIONS", default_value_t = 30_000,
           value_parser = clap::value_parser!(u32).range(1..=10_000_000), value_name = "PER_MINUTE")]
     max_failed_authentications: u32,
 
-    /// The same of one address; beyond, its new sockets are answered 429. Eight times as many where
+    /// The same of one address; beyond it, its new sockets are answered 429. Eight times as many if
     /// satellites have authenticated from it lately
     #[arg(long, env = "GROUNDSTATION_MAX_FAILED_AUTHENTICATIONS_PER_ADDRESS", default_value_t = 120,
           value_parser = clap::value_parser!(u32).range(1..=10_000_000), value_name = "PER_MINUTE")]
@@ -153,8 +152,9 @@ pub struct DoorArgs {
           value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "COUNT")]
     connect_burst: u32,
 
-    /// Results of one satellite at this pod, and a 32nd more for each assignment; what is cut off of one counts
-    /// an eighth; where there are more it is not read for a while, and then they are dropped
+    /// Results of one satellite at this pod, and a 32nd more for each assignment; what is cut off of a result
+    /// counts an eighth; a satellite that sends more is not read for a while, and then its results are
+    /// dropped
     #[arg(long, env = "GROUNDSTATION_RESULT_RATE", default_value_t = 524_288,
           value_parser = clap::value_parser!(u32).range(1_024..=1_073_741_824), value_name = "BYTES_PER_SECOND")]
     result_rate: u32,
@@ -164,8 +164,8 @@ pub struct DoorArgs {
           value_parser = clap::value_parser!(u32).range(65_536..=1_073_741_824), value_name = "BYTES")]
     result_burst: u32,
 
-    /// Networks of the proxies whose forwarded addresses are believed, such as 10.0.0.0/8, with
-    /// commas [default: none, the peer is the client]
+    /// Networks of the proxies whose forwarded addresses are believed, such as 10.0.0.0/8, with commas
+    /// [default: none, the peer is the client]
     #[arg(long, env = "GROUNDSTATION_TRUSTED_PROXIES", value_name = "NETWORKS")]
     trusted_proxies: Option<String>,
 
@@ -178,7 +178,7 @@ pub struct DoorArgs {
     )]
     forwarded_header: ForwardedHeader,
 
-    /// Whether those proxies say in front of each connection for whom it is, by the PROXY protocol
+    /// Whether those proxies name the client in front of each connection, by the PROXY protocol
     #[arg(
         long,
         env = "GROUNDSTATION_PROXY_PROTOCOL",
@@ -204,7 +204,7 @@ pub struct DoorArgs {
     #[arg(long, env = "GROUNDSTATION_TLS_KEY", value_name = "FILE")]
     tls_key: Option<String>,
 
-    /// How often certificate and key are looked at for changes
+    /// How often certificate and key are checked for changes
     #[arg(
         long,
         env = "GROUNDSTATION_TLS_RELOAD_INTERVAL",
@@ -221,35 +221,35 @@ pub struct Settings {
     pub authentication_timeout: Duration,
     /// The headers of one request, in bytes.
     pub max_header_bytes: usize,
-    /// What a socket is held to.
+    /// The limits of one socket.
     pub socket: SocketLimits,
     /// All large messages of the pod together, in bytes.
     pub large_message_bytes: u32,
-    /// The largest message there may be.
+    /// The largest message.
     pub max_message_bytes: u32,
-    /// How long one may take to come while others wait.
+    /// How long a large message may take to arrive while others wait.
     pub large_message_timeout: Duration,
-    /// How many are let in.
+    /// The bounds of admission.
     pub bounds: Bounds,
     /// How often one satellite may connect.
     pub connects: Rate,
     /// How many bytes of results one satellite may report.
     pub results: Rate,
-    /// Whose forwarded addresses are believed.
+    /// The proxies whose forwarded addresses are believed.
     pub proxies: Proxies,
-    /// Whether those proxies introduce whom they connect.
+    /// Whether those proxies name the client in front of each connection.
     pub proxy_protocol: ProxyProtocol,
-    /// Whether there is a line for each request.
+    /// Whether each request is logged.
     pub access_log: AccessLog,
-    /// Which browsers are let in.
+    /// The browsers' origins that are allowed.
     pub allowed_origins: Vec<String>,
     /// Certificate and key, where TLS is served.
     pub tls: Option<Files>,
-    /// How often those are looked at.
+    /// How often those files are checked.
     pub tls_reload_interval: Duration,
 }
 
-/// What one WebSocket is held to.
+/// The limits of one WebSocket.
 #[derive(Debug, Clone, Copy)]
 pub struct SocketLimits {
     /// One frame, in bytes.
@@ -260,9 +260,9 @@ pub struct SocketLimits {
     pub max_write_buffer_bytes: usize,
     /// How long the other side may take to read a message.
     pub write_timeout: Duration,
-    /// Messages and pings, of whoever has no assignments.
+    /// Messages and pings of a client without assignments.
     pub messages: Rate,
-    /// For how long whoever sends more is slowed down, without a pause, before it is closed.
+    /// How long a client that sends more is slowed down, without a pause, before it is closed.
     pub message_patience: Duration,
 }
 
@@ -340,7 +340,7 @@ impl DoorArgs {
     }
 }
 
-/// An empty variable counts as none.
+/// An empty variable counts as unset.
 fn present(path: Option<String>) -> Option<PathBuf> {
     path.filter(|path| !path.is_empty()).map(PathBuf::from)
 }

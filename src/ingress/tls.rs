@@ -1,4 +1,4 @@
-//! TLS, served directly, with a certificate that is read again when its files change.
+//! TLS with a certificate that is read again when its files change.
 
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -18,10 +18,10 @@ use tracing::{info, warn};
 
 use crate::platform::metrics::Metrics;
 
-/// Where certificate and key are.
+/// The files of certificate and key.
 #[derive(Debug, Clone)]
 pub struct Files {
-    /// The certificate and those it rests on, PEM.
+    /// The certificate and its chain, PEM.
     pub certificate: PathBuf,
     /// The private key, PEM.
     pub key: PathBuf,
@@ -57,8 +57,8 @@ impl Tls {
         TlsAcceptor::from(config).accept(stream).await
     }
 
-    /// Looks at the files again and again until `stop`. What is broken is not taken: the
-    /// certificate before it stays, and each new content is complained about once.
+    /// Checks the files at intervals until `stop`. An invalid certificate is not used: the one before stays,
+    /// and each invalid content is logged once.
     pub async fn follow(
         self: Arc<Self>,
         every: Duration,
@@ -79,13 +79,13 @@ impl Tls {
                 }
                 Err(error) => {
                     metrics.tls_reload("failed");
-                    warn!(error = %format!("{error:#}"), "the TLS certificate before stays");
+                    warn!(error = %format!("{error:#}"), "the previous TLS certificate stays");
                 }
             }
         }
     }
 
-    /// Whether there was something new. Files that cannot be read count as new once.
+    /// Reads the files again and returns whether they changed. Unreadable files count as a change once.
     async fn reload(&self, seen: &mut Fingerprint) -> anyhow::Result<bool> {
         const UNREADABLE: Fingerprint = [0; 32];
         let read = tokio::try_join!(

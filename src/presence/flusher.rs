@@ -1,21 +1,21 @@
-//! Heartbeats: bookkeeping, not transitions.
+//! Writes heartbeats: bookkeeping, not transitions.
 //!
-//! A pod vouches for its sessions: a few times a second it says in its own row up to when each of them was
-//! heard within its window ([`crate::sessions::vouching`]). What that does not cover is written a row at a
-//! time, all of it in one statement, before the pod says the next such thing: the first heartbeat after an
-//! edge, sessions that missed theirs, those that are heard again, and the heartbeats of satellites whose
-//! threshold is too short. When one was heard is told by the pod's [`DatabaseClock`], so no pod's wall
-//! clock matters, and neither does how long the statement takes to get there or waits. The statement is
-//! fenced: a heartbeat of a session that is not current, or whose last edge is not `connected`, moves
-//! nothing; it tells what is to be done instead ([`Verdict`]). While the database is away heartbeats wait,
-//! one a session.
+//! A pod vouches for its sessions: a few times a second it says in its own row up to when it heard each of
+//! them within its window ([`crate::sessions::vouching`]). What that does not cover is written row by row, in
+//! one statement, before the pod says so the next time: the first heartbeat after an edge, the last heartbeat
+//! of sessions that missed one, the heartbeats of sessions that are heard again, and those of satellites
+//! whose threshold is too short. The pod's [`DatabaseClock`] tells when a session was heard. So no pod's wall
+//! clock matters, and neither does the time that the statement takes to arrive or waits. The statement is
+//! fenced: a heartbeat moves nothing if its session is not current or if the last edge is not `connected`; it
+//! returns what is to be done instead ([`Verdict`]). While the database is away heartbeats wait, one for each
+//! session.
 //!
-//! A row that somebody else has locked is waited for by its own satellite only: its heartbeat stays
-//! in memory, all others are written, and the pod says that it has observed. Of the satellite left out
-//! that is not true, and this is why no loss comes of it: while its pod lives nobody else declares its
-//! sessions lost, and its pod knows better; the loss needs the very row that is locked; and once that is
-//! free the heartbeat is written within [`FLUSH_INTERVAL`]. What remains is that a read calls it offline
-//! while its row is locked for longer than its threshold, or online where it was vouched for, which [`LockedRows`] tells operators.
+//! A row that another transaction has locked delays only its own satellite: that heartbeat stays in memory,
+//! all others are written, and the pod says that it has observed. For the satellite left out that is not
+//! true, and yet it causes no loss. While this pod lives no other pod declares its sessions lost, and this
+//! pod knows when it heard them. The loss needs the same locked row. Once the row is free, the heartbeat is
+//! written within [`FLUSH_INTERVAL`]. What remains: while the row is locked for longer than the threshold, a
+//! read calls the satellite offline, or online if it was vouched for. [`LockedRows`] tells operators of it.
 
 use std::collections::{HashMap, HashSet};
 use std::str::FromStr;
@@ -42,8 +42,8 @@ use crate::sessions::heartbeats::{Beat, Heartbeats};
 use crate::sessions::table::{Command, SessionTable};
 use crate::sessions::vouching::{self, Recorded};
 
-/// How often heartbeats are written: often enough that a read on another pod is at most this much
-/// behind, seldom enough that a batch is worth its commit.
+/// How often heartbeats are written: often enough that a read on another pod is at most this much behind,
+/// seldom enough that a batch is worth its commit.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Heartbeats in one statement.
@@ -52,13 +52,13 @@ const MAX_BATCH: usize = 1_000;
 /// What a heartbeat that moved nothing means for its session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
-    /// The session had been given up: it is heard again.
+    /// The session was declared lost and is heard again.
     Recover,
-    /// A newer session is current, or this one was ended elsewhere.
+    /// A newer session is current, or another part ended this one.
     Superseded,
-    /// The satellite is gone.
+    /// The satellite was removed.
     Removed,
-    /// Ended by somebody else than its socket: only a new token does that.
+    /// The session has a `disconnected` that its own socket did not append: only a rotated token does that.
     TokenRotated,
 }
 
@@ -71,14 +71,14 @@ fn verdict(current: Session, last_event: Option<Event>, session: Session) -> Ver
     }
 }
 
-/// Whose rows somebody else has locked.
+/// The satellites whose rows another transaction has locked.
 struct Locked {
     connections: HashSet<SatelliteId>,
     registry: HashSet<SatelliteId>,
 }
 
 impl Locked {
-    /// What of a heartbeat could not be written.
+    /// The part of a heartbeat that could not be written.
     fn part_of(&self, satellite: SatelliteId, beat: Beat) -> Option<Beat> {
         let heartbeat = self.connections.contains(&satellite);
         let agent_info = self.registry.contains(&satellite);
@@ -90,25 +90,25 @@ impl Locked {
     }
 }
 
-/// The task that writes them.
+/// The task that writes heartbeats.
 pub struct Flusher {
-    /// This life of the pod.
+    /// This pod's number.
     pub pod: PodNumber,
-    /// The default offline threshold: what blind time is measured by.
+    /// The default offline threshold: the measure of blind time.
     pub default_threshold: Duration,
-    /// For how long it vouches for a session that it heard; none where it writes every heartbeat.
+    /// How long the pod vouches for a session that it heard; none if it writes every heartbeat.
     pub vouch_window: Option<Duration>,
-    /// How often it compares what it vouches for with what is stored.
+    /// How often the pod compares what it vouches for with what is stored.
     pub reconcile_interval: Duration,
-    /// What it writes.
+    /// The heartbeats to write.
     pub heartbeats: Arc<Heartbeats>,
     /// The sessions of this pod.
     pub sessions: Arc<SessionTable>,
-    /// Where it writes.
+    /// The database.
     pub database: Database,
-    /// Where a recovery goes.
+    /// The log, for recoveries.
     pub log: Log,
-    /// What it counts.
+    /// The pod's metrics.
     pub metrics: Metrics,
 }
 
@@ -151,8 +151,8 @@ impl Flusher {
         }
     }
 
-    /// Writes everything heard so far, but for rows somebody else has locked, and says so: only then has
-    /// this pod observed. `observed` is when it did so last; returns how long before this that was.
+    /// Writes everything heard so far, except for locked rows, and then says so: only then has this pod
+    /// observed. `observed` is when it last did so; returns how long ago that was.
     async fn flush(
         &self,
         locked: &mut LockedRows,
@@ -160,8 +160,8 @@ impl Flusher {
     ) -> anyhow::Result<Option<Duration>> {
         let began = Moment::now();
         if observed.is_some_and(|observed| began.since(observed) >= SILENT_AFTER) {
-            // To the others it was silent: they may have given up what it vouched for, or be about to. A
-            // write tells.
+            // To the other pods this one was silent: they may have declared its sessions lost, or be about
+            // to. Writing each heartbeat finds out.
             self.sessions.doubt(self.sessions.vouched().into_iter());
         }
         self.take_back(began);
@@ -192,8 +192,8 @@ impl Flusher {
         Ok(since)
     }
 
-    /// Takes back what this pod vouched for of sessions that it has not heard within its window before
-    /// `began`: when each was heard is written with the heartbeats.
+    /// Stops vouching for sessions that were not heard within the window before `began`: their last
+    /// heartbeats are written with the others.
     fn take_back(&self, began: Moment) {
         let Some(window) = self.vouch_window else { return };
         let found = self.sessions.exceptions(began, window, self.default_threshold);
@@ -212,14 +212,18 @@ impl Flusher {
 
     async fn observe(&self, began: Moment, since: Option<Duration>) -> anyhow::Result<()> {
         let observe = async |client: &mut Object| {
-            // What came after `began` is not written: the moment that is named must not be later.
+            // Heartbeats after `began` are not written yet, so the stated moment must not be later than
+            // `began`.
             let now = look_at_clock(client, self.log.clock()).await?;
             let heard = self.log.clock().least_time_of(began).map_or(now, |least| least.min(now));
             watermark::observe(client, self.pod, heard, since, self.default_threshold).await
         };
         if let Some(blind) = self.database.run(observe).await? {
             self.metrics.blind_seconds.inc_by(blind.as_secs_f64());
-            warn!(?blind, "nobody could observe the satellites, which counts against none");
+            warn!(
+                ?blind,
+                "no pod could observe the satellites: this time counts against none of them"
+            );
         }
         Ok(())
     }
@@ -245,7 +249,7 @@ impl Flusher {
             let mut rows = Vec::new();
             if !ids.is_empty() {
                 let statement = client.prepare_cached(FLUSH).await?;
-                // All of them were heard before.
+                // All of them were heard before this moment.
                 let now = look_at_clock(client, self.log.clock()).await?;
                 let time_of = |(_, at): &(Session, Moment)| self.log.clock().time_of(*at, now);
                 let times: Vec<OffsetDateTime> =
@@ -292,7 +296,7 @@ impl Flusher {
 
     fn act(&self, key: SessionKey, verdict: Verdict, at: Moment) {
         let end = |command| {
-            // One that has left already only had its last heartbeat written.
+            // A session that is not here has ended; only its last heartbeat was to be written.
             if self.sessions.holds(key) {
                 self.metrics.heartbeats_stale.inc();
                 self.sessions.end(key, command);
@@ -302,8 +306,7 @@ impl Flusher {
             Verdict::Superseded => end(Command::Superseded),
             Verdict::Removed => end(Command::Removed),
             Verdict::TokenRotated => end(Command::TokenRotated),
-            // Under the table's lock, so that a session which is ending queues its end after
-            // this and not before.
+            // Under the table's lock, so that a session that is ending queues its end after this, not before.
             Verdict::Recover => self.sessions.while_live(key, || {
                 let recover = Signal::Recover { session: key.session };
                 self.log.try_submit(key.satellite, recover, at);
@@ -312,7 +315,7 @@ impl Flusher {
     }
 }
 
-/// The database's time, by a round trip of its own that the clock learns from.
+/// The database's time, by a round trip that also adjusts the clock.
 async fn look_at_clock(
     client: &Object,
     clock: &DatabaseClock,
@@ -324,9 +327,9 @@ async fn look_at_clock(
     Ok(now)
 }
 
-/// Waits for no row. A statement that was sent before one that has written a row, and arrives after it, does not move it.
-/// Returns the heartbeats that moved nothing: without a current session those whose
-/// rows somebody else has locked.
+/// Waits for no row. A statement that arrives after a later one has written the row moves nothing. Returns
+/// the heartbeats that moved nothing; for a row that another transaction has locked, without a current
+/// session.
 const FLUSH: &str = "
     with beat as (
         select * from unnest($1::uuid[], $2::bigint[], $3::timestamptz[], $4::bool[])

@@ -1,10 +1,11 @@
 //! The sessions that silent pods left behind: how many are late or due, and when that can change.
 //!
-//! A pod that died may have left tens of thousands, and every pod looks at them in every sweep until they are
-//! somewhere else or lost. Those whose times are written differ, and are few: they are counted each time. Those that
-//! the pod had vouched for all count as heard when it last spoke, so nothing about them changes until that is a
-//! threshold ago, but that one is taken over; and so they are counted again when one can have become late or
-//! due, when an administrator has changed something, and else seldom.
+//! A pod that died may have left tens of thousands of sessions. Every pod looks at them in every sweep until
+//! they have moved to another pod or are lost. Sessions whose times are written differ from each other and
+//! are few: they are counted in each sweep. Sessions that the silent pod vouched for all count as heard when
+//! it last spoke. Nothing about them changes until that is a threshold ago, except that some are taken over.
+//! So they are counted again when one can have become late or due, when an administrator has changed
+//! something, and otherwise seldom.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use tokio_postgres::Error;
 
 use crate::log::watermark::PodNumber;
 
-/// What is counted again for no reason takes one part in so many of a pod's time at most.
+/// A count without such a reason takes at most one part in this many of a pod's time.
 const PACE: u32 = 50;
 
 /// The pods that have fallen silent, at one moment.
@@ -23,7 +24,7 @@ pub(super) struct Silent {
     pub(super) pods: Vec<PodNumber>,
     /// Up to when satellites could be judged.
     pub(super) watermark: Option<OffsetDateTime>,
-    /// The newest change of an administrator.
+    /// The newest change by an administrator.
     pub(super) change: i64,
 }
 
@@ -37,15 +38,15 @@ impl Silent {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LeftBehind {
     pub(super) pod: PodNumber,
-    /// Sessions with less than a heartbeat's interval left, those that are due among them.
+    /// Sessions with less than a heartbeat's interval left, including those that are due.
     pub(super) late: u64,
-    /// Sessions whose time is over.
+    /// Sessions whose threshold is over.
     pub(super) due: u64,
     /// When the next one becomes late or due.
     next_at: Option<OffsetDateTime>,
 }
 
-/// What the last look at the sessions found that silent pods had vouched for.
+/// The result of the last count of sessions that silent pods had vouched for.
 #[derive(Default)]
 pub(super) struct Vouched {
     silent: Silent,
@@ -54,7 +55,7 @@ pub(super) struct Vouched {
 }
 
 impl Vouched {
-    /// Notes a look that began at `now` and took so long.
+    /// Notes the result of a count that began at `now` and took `took`.
     pub(super) fn seen(
         silent: &Silent,
         left_behind: Vec<LeftBehind>,
@@ -68,13 +69,13 @@ impl Vouched {
         &self.left_behind
     }
 
-    /// Whether something can be otherwise than the last look found it. What is due and not `held` is being
-    /// declared: it becomes less with each sweep.
+    /// Whether the last count may be out of date. Sessions that are due and not `held` are being declared:
+    /// each sweep leaves fewer of them.
     pub(super) fn is_to_be_looked_at(&self, silent: &Silent, held: bool, now: Instant) -> bool {
         let is_known = self.silent.pods == silent.pods && self.silent.change == silent.change;
         let next_at = self.left_behind.iter().filter_map(|left| left.next_at).min();
         let is_due = self.left_behind.iter().any(|left| left.due > 0);
-        // The database's clock may have gone back.
+        // The database's clock may have been set back.
         let goes_on = silent.watermark >= self.silent.watermark;
         let is_same = next_at.is_none_or(|next_at| silent.watermark <= Some(next_at));
         let in_turn = self.again_at.is_none_or(|again_at| now >= again_at);
@@ -82,7 +83,7 @@ impl Vouched {
     }
 }
 
-/// Counts what each of these pods left behind, of what they had vouched for or of what they had not.
+/// Counts what each of these pods left behind: the sessions that it had vouched for, or the others.
 pub(super) async fn count(
     client: &Object,
     pods: &[PodNumber],
@@ -92,7 +93,7 @@ pub(super) async fn count(
 ) -> Result<Vec<LeftBehind>, Error> {
     let ms = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
     let (default_ms, interval_ms) = (ms(default_threshold), ms(heartbeat_interval));
-    // Not cached: the plan is to fit these pods, most of which have nobody left.
+    // Not cached: the plan must fit these pods, most of which have no sessions left.
     let rows = client.query(COUNT, &[&pods, &default_ms, &interval_ms, &vouched]).await?;
     let number = |n: i64| u64::try_from(n).unwrap_or(0);
     let left = |row: tokio_postgres::Row| {
@@ -106,7 +107,7 @@ pub(super) async fn count(
     rows.into_iter().map(left).collect()
 }
 
-/// Late is what has less than a heartbeat's interval left, as `SessionTable::look` says it.
+/// A session with less than a heartbeat's interval left is late, as in `SessionTable::look`.
 const COUNT: &str = "
     with watermark as materialized (select * from watermark), left_behind as (
         select c.pod, status_as_of(watermark.observed_at, p.seen_at) as status_as_of, watermark.observed_at,

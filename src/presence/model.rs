@@ -1,41 +1,44 @@
-//! Pods that vouch, as a small model, every run of which is checked: one satellite and two pods; heartbeats,
-//! flushes in steps, statements that fail and may arrive late, answers that are lost, pods that stall and
-//! die, takeovers, sockets that close, rows that somebody else has locked, losses that both pods propose.
+//! A small model of pods that vouch; every run of it is checked. It has one satellite and two pods;
+//! heartbeats, flushes in steps, statements that fail and may arrive late, answers that are lost, pods that
+//! stall and die, takeovers, sockets that close, rows that another transaction has locked, and losses that
+//! both pods propose.
 //!
-//! A tick is the longest a pod that runs takes from one flush to the next. All times are told from
-//! [`NOW`], so a run may be as long as it likes; what is counted is only what goes wrong. Each rule that
-//! the protocol was found to need can be left out ([`Fault`]), and then a promise is broken.
+//! A tick is the longest time from one flush of a running pod to the next. All times are relative to [`NOW`],
+//! so a run may be of any length; only faults are counted. Each rule that the protocol was found to need can
+//! be left out ([`Fault`]); then a promise is broken.
 //!
-//! What is promised, and what is allowed for:
-//! - (i) What a pod said was written (its watermark passed it and the row was not somebody else's) is
-//!   worth a threshold, in reads and in losses, whatever becomes of the pod.
-//! - (ii) Nobody is online for longer than the threshold and the window after its last heartbeat; of a
-//!   pod that runs, the loss is proposed in the same tick, else when the pod is found silent. What is not counted is
-//!   time in which the row is locked, and the one flush after that or after a recovery.
-//! - (iii) A row says nothing that its own session was not heard for. That a takeover happens once is the table
-//!   of edges (`domain/lifecycle.rs`).
-//! - (iv) Whoever was given up and is heard on the same session has recovered when the flush that covers
-//!   the heartbeat is over, if the heartbeat is still young and the append is not held up.
+//! The promises, and what they allow for:
+//! - (i) A heartbeat that a pod said was written (its watermark passed it and the row was not locked by
+//!   another transaction) keeps the satellite online for a threshold, in reads and in losses, whatever
+//!   becomes of the pod.
+//! - (ii) A satellite is online for no longer than the threshold and the window after its last heartbeat. A
+//!   running pod proposes the loss in the same tick; otherwise it is proposed when the pod is found silent.
+//!   Not counted are the time in which the row is locked, and the one flush after that or after a recovery.
+//! - (iii) A row claims no time at which its own session was not heard. That a takeover happens only once
+//!   follows from the table of edges (`domain/lifecycle.rs`).
+//! - (iv) A satellite that was declared lost and is heard on the same session has recovered at the end of the
+//!   flush that covers the heartbeat, if the heartbeat is still young and the append is not held up.
 //!
-//! The model orders the statements about a session by the heartbeats they tell; the pod numbers its flushes
-//! (`satellite_connections.flushed`), which orders them all.
+//! The model orders the statements about a session by their heartbeats. The pod numbers its flushes
+//! (`satellite_connections.flushed`), which orders all statements.
 //!
-//! What the model leaves out: blind time (one pod always runs), steps of the clock, a database that
-//! forgets commits, thresholds that change, removals, and NATS, which tells of a takeover sooner.
+//! The model leaves out: blind time (one pod always runs), steps of the clock, a database that forgets
+//! commits, thresholds that change, removals, and NATS, which reports a takeover sooner.
 
 use std::collections::BTreeSet;
 
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
-/// The present: a time is a number up to it, and what was that long ago is 0.
+/// The present. A time is a number up to it; what is at least that long ago is 0.
 const NOW: u8 = 10;
 /// The vouch window.
 const WINDOW: u8 = 2;
-/// For how long the satellite may be silent.
+/// How long the satellite may be silent.
 const THRESHOLD: u8 = 4;
-/// A pod whose watermark lags by more is silent to others; a gap between its own flushes is longer.
+/// A pod whose watermark lags by more is silent to the other. A longer gap between its own flushes tells the
+/// pod so.
 const SILENT: u8 = 1;
-/// A pod looks at its rows this often.
+/// The interval at which a pod reads its rows.
 const LOOK: u8 = 2;
 
 type Time = u8;
@@ -43,35 +46,35 @@ type Time = u8;
 /// What a pod knows of the row of a session it holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Known {
-    /// Not vouched.
+    /// The row holds the exact time.
     Exact,
-    /// Vouched.
+    /// The row is vouched for.
     Vouched,
-    /// One or the other: a statement is under way, or failed.
+    /// Either: a statement is under way, or failed.
     Unknown,
 }
 
-/// Whether a heartbeat is to be written.
+/// Whether a heartbeat must be written.
 fn is_queued(known: Known) -> bool {
     known != Known::Vouched
 }
 
-/// Whether a row may be vouched for after such a silence.
+/// Whether a row may be vouched for after this silence.
 fn may_vouch(silence: u8, threshold: u8) -> bool {
     silence <= WINDOW && threshold >= 2 * WINDOW
 }
 
-/// Whether a flush writes a session of which no heartbeat waits: it is an exception from the watermark.
+/// Whether a flush writes a session without a waiting heartbeat: it is an exception from the watermark.
 fn is_exception(known: Known, silence: u8, threshold: u8) -> bool {
     known != Known::Exact && !may_vouch(silence, threshold)
 }
 
-/// What an answered statement tells.
+/// What the answer to a statement confirms.
 fn known_after(is_vouched: bool) -> Known {
     if is_vouched { Known::Vouched } else { Known::Exact }
 }
 
-/// Until when a row says that the satellite was heard.
+/// Up to when the satellite was heard, according to the row.
 fn heard_at(at: Time, is_vouched: bool, watermark: Time) -> Time {
     if is_vouched { at.max(watermark) } else { at }
 }
@@ -81,34 +84,34 @@ fn is_online(heard_at: Time, threshold: u8, watermark: Time) -> bool {
     watermark <= heard_at + threshold
 }
 
-/// Whether a statement decided later than the row's last one: a late one moves nothing. Of two of the
-/// same heartbeat the exception is the later.
+/// Whether a statement was decided after the one that wrote the row; if not, it moves nothing. Of two
+/// statements about the same heartbeat the exception is the later.
 fn is_later(at: Time, vouches: bool, row_at: Time) -> bool {
     if vouches { at > row_at } else { at >= row_at }
 }
 
-/// What is left out of the protocol.
+/// A rule that is left out of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
     /// The watermark is written before the exceptions.
     WatermarkFirst,
     /// A statement without an answer counts as written, and its rows as exact.
     FailureIsExact,
-    /// Heartbeats that come while a statement is under way are not queued.
+    /// Heartbeats that arrive while a statement is under way are not queued.
     DropsWhileUnderWay,
-    /// A statement moves the row whatever its session is.
+    /// A statement moves the row of any session.
     NoSessionFence,
     /// A loss is decided by the row's last heartbeat alone.
     LossByHeartbeat,
-    /// Pods never look at their rows.
+    /// Pods never read their rows.
     NoLook,
-    /// An edge leaves the row vouched.
+    /// An edge leaves the row vouched for.
     EdgeLeavesVouched,
     /// A late statement moves the row.
     LateStatementMoves,
-    /// A look settles what a failed statement left open.
+    /// A read settles what a failed statement left open.
     LookIsBelieved,
-    /// After a gap what was vouched for still counts as vouched for.
+    /// After a gap the pod still relies on what was vouched for before.
     GapIsForgotten,
     /// A heartbeat that recovers is not queued again.
     RecoveryDropsBeat,
@@ -121,7 +124,7 @@ struct Protocol {
     limits: Limits,
 }
 
-/// How often what may still happen.
+/// How many more faults of each kind may happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Limits {
     failures: u8,
@@ -158,11 +161,11 @@ struct Held {
     known: Known,
     /// Whether a heartbeat waits to be written.
     is_queued: bool,
-    /// Whether its socket is there.
+    /// Whether its socket is open.
     is_open: bool,
 }
 
-/// What a flush writes of the session.
+/// What a flush writes about the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Write {
     session: u8,
@@ -172,11 +175,11 @@ struct Write {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Answer {
-    /// The row is the session's, and says this.
+    /// The row belongs to the session and, as this tells, is vouched for or not.
     Holds(bool),
-    /// Somebody else has the row.
+    /// Another transaction has locked the row.
     Locked,
-    /// The session had been given up.
+    /// The session was declared lost.
     Lost,
     Superseded,
 }
@@ -193,7 +196,7 @@ enum Flush {
         write: Write,
         answer: Answer,
     },
-    /// All is written but the watermark. What it covers of which session.
+    /// All is written except the watermark. `covers` is the session and the time that are covered.
     Written {
         began: Time,
         covers: Option<(u8, Time)>,
@@ -221,11 +224,11 @@ struct Pod {
     flush: Flush,
     /// Whether it has flushed in this tick.
     has_flushed: bool,
-    /// What its watermark is, as far as it knows.
+    /// Its own watermark, as far as it knows.
     marked: Time,
     look: Look,
     looked: Time,
-    /// Edges on their way into the log: recoveries by the first and the newest heartbeat, and an end.
+    /// Edges on their way to the log: a recovery with its first and its newest heartbeat, and an end.
     recovery: Option<(u8, Time, Time)>,
     end: Option<u8>,
 }
@@ -234,7 +237,7 @@ struct Pod {
 enum Lock {
     Free,
     Foreign,
-    /// A loss is decided and not yet committed: what it says of when the satellite was heard.
+    /// A loss is decided and not yet committed: when the satellite was heard, according to it.
     Loss(Time),
 }
 
@@ -244,21 +247,20 @@ struct World {
     lock: Lock,
     watermarks: [Time; 2],
     pods: [Pod; 2],
-    /// Statements that nobody waits for and that may still arrive.
+    /// Statements whose answers no pod awaits and that may still arrive.
     late: Vec<Write>,
     left: Limits,
-    /// When the row's session was really heard last.
+    /// When the row's session was really last heard.
     heard: Time,
     /// The last heartbeat of it that its pod said was written.
     promised: Time,
-    /// No statement has settled the row since a flush passed over it because it was locked, or since a
-    /// recovery.
+    /// A flush passed over the locked row, or a recovery wrote it, and no statement has settled it since.
     is_unsettled: bool,
-    /// A loss was decided within the threshold.
+    /// Whether a loss was decided within the threshold.
     is_early: bool,
-    /// Whether it was heard since it was lost.
+    /// Whether it was heard since its loss.
     is_back: bool,
-    /// Ticks in which it is lost, although heard and said to be written since.
+    /// Ticks in which it counts as lost, although it was heard and that was said to be written.
     deaf: u8,
     /// Ticks in which a pod holds a session that a newer one has replaced.
     stale: u8,
@@ -267,35 +269,35 @@ struct World {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Action {
     Tick,
-    /// The satellite is heard on the socket at a pod.
+    /// The satellite is heard on its socket at a pod.
     Beat(usize),
-    /// It comes with a new session.
+    /// The satellite connects with a new session.
     Connect(usize),
     /// Its socket at a pod closes.
     Close(usize),
-    /// The end of a session is in the log, or never will be.
+    /// The end of a session reaches the log, or never will.
     End(usize),
     LoseEnd(usize),
     /// A flush begins and decides what it writes.
     Decide(usize),
-    /// Its statement is executed.
+    /// The flush's statement is executed.
     Arrive(usize),
-    /// It is answered.
+    /// The statement is answered.
     Hear(usize),
-    /// It gets no answer.
+    /// The statement gets no answer.
     Fail(usize),
     /// The watermark moves.
     Mark(usize),
-    /// A statement that nobody waits for is executed.
+    /// A statement whose answer no pod awaits is executed.
     ArriveLate(usize),
     /// A pod reads its rows.
     Read(usize),
-    /// It compares them with its memory.
+    /// The pod compares its rows with its memory.
     Compare(usize),
     Recover(usize),
-    /// A loss takes the row and is decided.
+    /// A loss locks the row and is decided.
     Judge,
-    /// It is committed.
+    /// The loss is committed.
     Lose,
     Lock,
     Unlock,
@@ -329,7 +331,7 @@ impl World {
         self.pods[pod].life == Life::Up
     }
 
-    /// Whether some pod proposes a loss that the row bears out.
+    /// Whether a pod proposes a loss that the row confirms.
     fn is_due(&self, faults: &[Fault]) -> bool {
         let heard_at = match faults.contains(&Fault::LossByHeartbeat) {
             true => self.row.at,
@@ -456,7 +458,7 @@ impl World {
         if faults.contains(&Fault::WatermarkFirst) {
             self.watermarks[n] = NOW;
         }
-        // What a pod does that has nothing to write makes no difference in steps.
+        // For a pod with nothing to write, the separate steps make no difference.
         if self.pods[n].held.is_none() {
             self.mark(n);
             if self.pods[n].look == Look::Due && self.row.pod != n {
@@ -550,7 +552,7 @@ impl World {
         };
         let believes = faults.contains(&Fault::LookIsBelieved);
         if row.session < held.session {
-            // It came after the look.
+            // The session began after the read.
         } else if row.session > held.session || row.event == Event::Disconnected {
             pod.held = None;
         } else if row.event == Event::Lost || !is_own {
@@ -583,7 +585,7 @@ impl World {
         };
     }
 
-    /// Whether a pod has done what it does in a tick.
+    /// Whether a pod has done its work of this tick.
     fn has_done(&self, n: usize) -> bool {
         let pod = &self.pods[n];
         pod.life != Life::Up
@@ -625,7 +627,7 @@ impl World {
         older(&mut self.promised);
         self.watermarks.iter_mut().for_each(older);
         self.late.iter_mut().for_each(|write| older(&mut write.at));
-        // Nothing is under way for that long.
+        // No statement is under way for that long.
         self.late.retain(|write| write.at > 0);
         for pod in &mut self.pods {
             pod.has_flushed = false;
@@ -870,7 +872,7 @@ impl Model for Protocol {
                 let hidden = protocol.limits.stalls - world.left.stalls + protocol.limits.crashes
                     - world.left.crashes;
                 let allowed = THRESHOLD + hidden * (SILENT + 1);
-                // Nor is a time counted in which the row was locked.
+                // Time in which the row was locked is not counted either.
                 let was_locked = world.left.locks < protocol.limits.locks && hidden > 0;
                 !world.is_connected()
                     || world.is_unsettled
@@ -899,15 +901,15 @@ const NOT_OFFLINE: &str =
     "(i) never read as offline within a threshold of what its pod says it wrote";
 const NOT_LOST: &str = "(i) never lost within a threshold of what its pod says it wrote";
 const NOT_ONLINE: &str = "(ii) never online for longer than threshold and window";
-const GIVEN_UP: &str = "(ii) whoever is silent is given up";
+const GIVEN_UP: &str = "(ii) a silent satellite is declared lost";
 const FENCED: &str = "(iii) a row says nothing that its own session was not heard for";
-const RECOVERED: &str = "(iv) whoever is heard again recovers at the flush that covers it";
+const RECOVERED: &str = "(iv) a satellite that is heard again recovers at the flush that covers it";
 const TOLD: &str = "a session that a newer one replaced ends at the next look";
 
 const NONE: Limits =
     Limits { failures: 0, stalls: 0, crashes: 0, locks: 0, takeovers: 0, closes: 0, delays: 0 };
 
-/// Checks every run in which so much goes wrong.
+/// Checks every run with at most these faults.
 fn keeps_its_promises(limits: Limits) {
     let checker = Protocol { faults: &[], limits }.checker().threads(2).spawn_bfs().join();
     checker.assert_properties();
@@ -940,7 +942,7 @@ fn vouching_pods_keep_their_promises_whatever_comes_together() {
     keeps_its_promises(Limits { locks: 1, crashes: 1, ..NONE });
 }
 
-/// Finds the shortest run in which a fault breaks a promise.
+/// Finds the shortest run in which a left-out rule breaks a promise.
 fn breaks(faults: &'static [Fault], limits: Limits, promise: &'static str) {
     let found = HasDiscoveries::AnyOf(BTreeSet::from([promise]));
     let checker =

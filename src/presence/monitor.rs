@@ -1,15 +1,14 @@
-//! The monitor: finds satellites that went silent, and declares them lost.
+//! The monitor finds satellites that went silent, and declares them lost.
 //!
-//! Each pod knows when it last heard each session it holds, so it finds its own without asking
-//! anybody. The sessions of a pod that has fallen silent itself are found by every other pod from
-//! stored state, through an index; so no pod's death goes unnoticed, and no sweep costs anything for
-//! satellites that are fine. Every third of a threshold a pod also looks through the stored rows of its
-//! own sessions, and of those that belong to no pod: what nobody knows of (memory is not the truth) is
-//! found there.
+//! Each pod knows when it last heard each session it holds, so it finds its own losses in memory. The
+//! sessions of a pod that has fallen silent itself are found by every other pod in the stored rows, through
+//! an index. So no pod's death goes unnoticed, and a sweep costs nothing for satellites that are online.
+//! Every third of a threshold a pod also reads the stored rows of its own sessions, and those of sessions
+//! without a pod: this finds sessions that are in no pod's memory (memory is not the truth).
 //!
-//! The sweep only proposes. The append decides under the satellite's lock, where a heartbeat that
-//! came in between is seen, time in which nobody could hear does not count, and a second pod's
-//! proposal changes nothing. So each loss is declared once, however many pods sweep.
+//! The sweep only proposes losses. The append decides under the satellite's lock: there it sees a heartbeat
+//! that came in between, it does not count time in which no pod could hear, and a second pod's proposal
+//! changes nothing. So each loss is declared once, however many pods sweep.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -33,23 +32,23 @@ use crate::platform::metrics::Metrics;
 use crate::presence::left_behind::{self, LeftBehind, Silent, Vouched};
 use crate::sessions::table::SessionTable;
 
-/// Losses one sweep takes from each place it looks; where it declared any, the next one follows at once.
+/// Losses that one sweep takes from each source. If it declared any, the next sweep follows at once.
 const MAX_DUE: usize = 10_000;
 
 /// Ended sessions taken from silent pods at a time.
 const MAX_LET_GO: u64 = 1_000;
 
-/// The task.
+/// The task that sweeps.
 pub struct Monitor {
-    /// This life of the pod.
+    /// This pod's number.
     pub pod: PodNumber,
-    /// Where it looks.
+    /// Where stored rows are read.
     pub database: Database,
     /// The sessions of this pod.
     pub sessions: Arc<SessionTable>,
-    /// Where it declares.
+    /// Where losses are declared.
     pub log: Log,
-    /// How often it looks.
+    /// The interval of sweeps.
     pub interval: Duration,
     /// The default offline threshold.
     pub default_threshold: Duration,
@@ -57,18 +56,18 @@ pub struct Monitor {
     pub heartbeat_interval: Duration,
     /// When losses are held.
     pub brown_out: Rules,
-    /// Whom it tells that they are.
+    /// Told when losses are held.
     pub health: Arc<Health>,
-    /// What it counts.
+    /// The pod's metrics.
     pub metrics: Metrics,
 }
 
 /// Sessions that are guarded together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Group {
-    /// All of them.
+    /// All sessions.
     Fleet,
-    /// Those of one pod.
+    /// The sessions of one pod.
     Pod(PodNumber),
 }
 
@@ -98,25 +97,25 @@ fn count(row: &Row, column: &str) -> Result<u64, tokio_postgres::Error> {
     Ok(u64::try_from(row.try_get::<_, i64>(column)?).unwrap_or(0))
 }
 
-/// What a sweep remembers for the next.
+/// What one sweep remembers for the next.
 struct Memory {
     swept_at: Instant,
-    /// This pod was asleep, and reads first what came meanwhile.
+    /// Until then this pod, which was asleep, first reads what came meanwhile.
     deaf_until: Instant,
-    /// When the stored rows of its own sessions are looked through again.
+    /// When the stored rows of its own sessions are read again.
     look_through_at: Instant,
     guards: HashMap<Group, Guard>,
-    /// What silent pods had vouched for.
+    /// The last count of what silent pods had vouched for.
     vouched: Vouched,
-    /// Where the next look goes on.
+    /// Where the next read of each source goes on.
     turns: Turns,
 }
 
-/// Where to go on among the sessions that are due, by place where they are looked for.
+/// Where to go on among the due sessions of each source.
 ///
-/// A loss that was found need not be declared: it may be held, its row may be locked, a session that was
-/// given up may have a socket still. Those that stay due must keep no other from being found, so where
-/// there are more than one look takes, the next takes those that come after.
+/// A loss that was found may not be declared: it may be held, its row may be locked, or a session that was
+/// declared lost may still have a socket. Sessions that stay due must not hide others. So if there are more
+/// than one read takes, the next read takes those that come after.
 #[derive(Default)]
 struct Turns {
     own: Option<SatelliteId>,
@@ -124,7 +123,7 @@ struct Turns {
     orphans: Option<SatelliteId>,
 }
 
-/// Cuts a look that found too many, and notes where the next goes on. `due` is in the order of ids, from
+/// Cuts a read that found too many, and notes where the next one goes on. `due` is in the order of ids, from
 /// `turn` on.
 fn cut(due: &mut Vec<Due>, turn: &mut Option<SatelliteId>, max: usize) {
     let is_all = due.len() <= max;
@@ -132,7 +131,7 @@ fn cut(due: &mut Vec<Due>, turn: &mut Option<SatelliteId>, max: usize) {
     *turn = if is_all { None } else { due.last().map(|due| due.key.satellite) };
 }
 
-/// [`MAX_DUE`], but in a test of what happens beyond it.
+/// [`MAX_DUE`], except in a test of what happens beyond it.
 fn max_due() -> usize {
     fail_point!("monitor::max_due", |max| max.and_then(|max| max.parse().ok()).unwrap_or(MAX_DUE));
     MAX_DUE
@@ -201,7 +200,7 @@ impl Monitor {
         Ok(!is_all && declared > 0)
     }
 
-    /// Looks everywhere.
+    /// Reads every source.
     async fn find(
         &self,
         client: &Object,
@@ -234,7 +233,7 @@ impl Monitor {
             let over = self.release_ended(client, &silent).await?;
             let turn = &mut memory.turns.orphans;
             let mut orphans = self.find_orphans(client, turn).await?;
-            // As long as there are more of them the next sweep looks again.
+            // While there are more of them, the next sweep reads again.
             if over < MAX_LET_GO && brought_back < MAX_BROUGHT_BACK && turn.is_none() {
                 memory.look_through_at = now + self.default_threshold / 3;
             }
@@ -244,8 +243,8 @@ impl Monitor {
         Ok(found)
     }
 
-    /// Tells the other pods how this pod's sessions stand, and reads what they tell of theirs. Returns
-    /// the pods that have fallen silent.
+    /// Tells the other pods the state of this pod's sessions, and reads theirs. Returns the pods that have
+    /// fallen silent.
     async fn account(
         &self,
         client: &deadpool_postgres::Object,
@@ -269,7 +268,7 @@ impl Monitor {
                 silent.watermark = row.try_get("observed_at")?;
                 silent.change = row.try_get("change")?;
             } else {
-                // It guards its own sessions by itself.
+                // That pod guards its own sessions by itself.
                 fleet = fleet + of_pod;
             }
         }
@@ -277,8 +276,8 @@ impl Monitor {
         Ok(silent)
     }
 
-    /// The sessions of silent pods that are late or due: those that are written in each sweep, and those that had
-    /// been vouched for when that can have changed.
+    /// Counts the late and due sessions of silent pods: those with written times in each sweep, and those
+    /// that were vouched for when their count can have changed.
     async fn count_late_of_silent_pods<'m>(
         &self,
         client: &Object,
@@ -298,7 +297,7 @@ impl Monitor {
         Ok((written, memory.vouched.left_behind()))
     }
 
-    /// Those of this pod's sessions that are due which are to be declared now.
+    /// The due sessions of this pod that are declared now.
     fn own(&self, mut sessions: Vec<SessionKey>, turn: &mut Option<SatelliteId>) -> Vec<Due> {
         sessions.sort_unstable();
         let after = |key: &SessionKey| Some(key.satellite) > *turn;
@@ -308,7 +307,7 @@ impl Monitor {
         due
     }
 
-    /// The sessions of silent pods that are due, by what is stored of them.
+    /// The due sessions of silent pods, according to their stored rows.
     async fn stored(
         &self,
         client: &deadpool_postgres::Object,
@@ -319,7 +318,7 @@ impl Monitor {
         self.look(client, STORED, &silent, with_vouched, turn).await
     }
 
-    /// Looks among stored rows, from where the look before had to stop.
+    /// Reads stored rows, from where the last read had to stop.
     async fn look(
         &self,
         client: &deadpool_postgres::Object,
@@ -339,8 +338,8 @@ impl Monitor {
         Ok(due)
     }
 
-    /// Takes sessions that are over from the pods that are silent, so that they are not passed over in
-    /// each sweep. Returns how many.
+    /// Takes ended sessions from the silent pods, so that sweeps need not skip them again and again. Returns
+    /// how many.
     async fn release_ended(
         &self,
         client: &deadpool_postgres::Object,
@@ -350,8 +349,7 @@ impl Monitor {
         client.execute(LET_GO, &[&silent, &limit]).await
     }
 
-    /// Sessions that are due of which no pod knows to whom they belong, or that should be this
-    /// pod's.
+    /// The due sessions without a known pod, and those whose row names this pod.
     async fn find_orphans(
         &self,
         client: &deadpool_postgres::Object,
@@ -364,7 +362,7 @@ impl Monitor {
         i64::try_from(self.default_threshold.as_millis()).unwrap_or(i64::MAX)
     }
 
-    /// Judges each group anew and says what has changed.
+    /// Judges each group again and logs what has changed.
     fn guard(&self, memory: &mut Memory, found: &Found, now: Instant) {
         let mut guards = HashMap::with_capacity(found.lateness.len());
         for (group, lateness) in &found.lateness {
@@ -437,7 +435,7 @@ impl Memory {
     }
 }
 
-/// What a sweep found.
+/// The result of a sweep.
 #[derive(Default)]
 struct Found {
     due: Vec<Due>,
@@ -445,8 +443,8 @@ struct Found {
 }
 
 impl Found {
-    /// Counts sessions of a silent pod that are late. Those that are fine have been taken over, and count
-    /// where they are now.
+    /// Counts the late sessions of a silent pod. Its other sessions have been taken over, and count at their
+    /// new pod.
     fn left_behind(&mut self, left: &LeftBehind) {
         self.lateness.entry(Group::Pod(left.pod)).or_default().late += left.late;
         let fleet = self.lateness.entry(Group::Fleet).or_default();
@@ -464,8 +462,8 @@ const ACCOUNT: &str = "
            (select coalesce(max(change), 0) from satellite_changes) as change
       from watermark, pods p where p.number <> $1";
 
-/// Finds the sessions of silent pods that are due, from one on. They are looked for by their pods and then
-/// put in order: else Postgres might walk all rows in that order.
+/// Finds the due sessions of silent pods, from one id on. It selects them by pod and then sorts: otherwise
+/// Postgres might walk all rows in the order of ids.
 pub const STORED: &str = "
     with watermark as materialized (select * from watermark), due as materialized (
         select c.satellite_id, c.session, c.pod, p.left_at is null as is_dead
@@ -481,7 +479,7 @@ pub const STORED: &str = "
     )
     select * from due order by satellite_id limit $3";
 
-/// Waits for nobody: a row that is locked has an edge on its way.
+/// Waits for no row: a locked row has an edge on its way.
 const LET_GO: &str = "
     with over as (
         select satellite_id from satellite_connections
@@ -490,8 +488,8 @@ const LET_GO: &str = "
     )
     update satellite_connections c set pod = 0 from over where c.satellite_id = over.satellite_id";
 
-/// Only those that were not heard for as long as there is between two looks can be: most rows are
-/// passed over before anything is asked about their satellites.
+/// Only sessions that were not heard for a whole interval between two reads can be due: most rows are skipped
+/// before their satellites are read.
 const UNHELD: &str = "
     with due as materialized (
         select c.satellite_id, c.session, c.pod, false as is_dead
@@ -511,7 +509,7 @@ mod tests {
     use crate::domain::lifecycle::Session;
     use uuid::Uuid;
 
-    /// Looks as often as it takes to have seen all of `due`; what each look found.
+    /// Reads as often as it takes to see all of `due`; returns what each read found.
     fn looks(due: &[u128], max: usize, times: usize) -> Vec<Vec<u128>> {
         let mut turn = None;
         let mut look = || {

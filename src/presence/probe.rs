@@ -1,5 +1,5 @@
-//! The probe of a pod: proves the database writable, by keeping this pod's row in `pods`, and makes
-//! room in the log ahead of time. What it finds it tells [`Health`].
+//! The probe of a pod. It proves that the database is writable, by writing this pod's row in `pods`, and
+//! makes partitions of the log ahead of time. It reports to [`Health`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,26 +22,25 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 /// How long a probe may take before the database counts as not writable.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The task that proves the database writable by keeping this pod's row in `pods`, and makes room
-/// in the log ahead of time.
+/// The task that probes.
 pub struct Probe {
-    /// What it tells.
+    /// Where it reports.
     pub health: Arc<Health>,
     /// This pod's name.
     pub name: String,
-    /// This life of the pod.
+    /// This pod's number.
     pub pod: PodNumber,
-    /// For how long it vouches, if it does.
+    /// How long the pod vouches, if it does.
     pub vouch_window: Option<Duration>,
-    /// What it probes.
+    /// The database that it probes.
     pub database: Database,
-    /// The other pool, whose use it copies too.
+    /// The pool for reads, whose use it reports too.
     pub reads: Database,
-    /// Positions in a partition it makes.
+    /// Positions in each new partition.
     pub partition_width: i64,
-    /// Whose state it copies.
+    /// The connection whose state it reports.
     pub nats: async_nats::Client,
-    /// What it counts.
+    /// The pod's metrics.
     pub metrics: Metrics,
 }
 
@@ -57,7 +56,7 @@ impl Probe {
             }
         }
         if let Err(error) = self.within_time(self.sign_off()).await {
-            tracing::debug!(%error, "the pod has left and its row does not say so");
+            tracing::debug!(%error, "cannot note in the pod's row that it has left");
         }
     }
 
@@ -104,7 +103,7 @@ impl Probe {
         Ok(())
     }
 
-    /// How far the stream is behind the log, whoever relays, or if nobody does.
+    /// How far the stream is behind the log, whether or not any pod relays.
     async fn relay_lag(&self, client: &Object) -> Result<Beyond, tokio_postgres::Error> {
         let checkpoint = checkpoint::read(client).await?;
         read::beyond(client, checkpoint.tail.position).await

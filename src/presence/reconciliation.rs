@@ -1,11 +1,11 @@
-//! Compares what a pod vouches for with what is stored, both ways.
+//! Compares what a pod vouches for with what is stored, in both directions.
 //!
-//! While a pod vouches for a session it does not touch its row, so nothing tells it what became of that. Once
-//! a heartbeat interval, after a time in which this pod was silent to others, and after a write without an
-//! answer, it reads the rows of its sessions. A row that is vouched for and whose session this pod does not hold
-//! (memory is not the truth) is vouched for no more. A session whose row says otherwise than this pod thinks,
-//! or is not connected any more, gets its last heartbeat written: that tells what became of it
-//! (see [`super::flusher`]).
+//! While a pod vouches for a session it does not write its row, so no answer tells what became of the row. So
+//! the pod reads the rows of its sessions once a heartbeat interval, after a time in which it was silent to
+//! others, and after a write without an answer. If a row is vouched for and the pod does not hold its session
+//! (memory is not the truth), the pod stops vouching for it. If the row of a session differs from what the
+//! pod assumes, or is no longer connected, the pod writes the session's last heartbeat, and the answer tells
+//! what became of it (see [`super::flusher`]).
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use crate::log::watermark::{PodNumber, SILENT_AFTER};
 use crate::platform::database::Database;
 use crate::sessions::table::SessionTable;
 
-/// When the next one is due, and of whom.
+/// When the next comparison is due.
 pub(super) struct Reconciliation {
     pod: PodNumber,
     interval: Duration,
@@ -31,26 +31,26 @@ impl Reconciliation {
         Reconciliation { pod, interval, due_at: Instant::now() + interval }
     }
 
-    /// Something may have been written without an answer.
+    /// A write may have gone through without an answer.
     pub(super) fn demand(&mut self) {
         self.due_at = Instant::now();
     }
 
-    /// Whether one is due after a pause of `since`.
+    /// Whether a comparison is due, `since` after the last flush.
     pub(super) fn is_due(&self, since: Option<Duration>) -> bool {
         let was_silent = since.is_some_and(|since| since >= SILENT_AFTER);
         was_silent || Instant::now() >= self.due_at
     }
 
-    /// Reads the rows and mends what differs.
+    /// Reads the rows and corrects what differs.
     pub(super) async fn run(
         &mut self,
         database: &Database,
         sessions: &SessionTable,
     ) -> anyhow::Result<()> {
-        // Until it has come to its end.
+        // Stays due until this has succeeded.
         self.demand();
-        // Only the task that runs this changes what a row says of one of these, so nothing is under way.
+        // Only the task that runs this changes what the rows of these sessions say, so no write is under way.
         let vouched = sessions.vouched();
         let read = async |client: &mut Object| {
             let statement = client.prepare_cached(ROWS).await?;
@@ -82,8 +82,8 @@ impl Reconciliation {
         Ok(())
     }
 
-    /// Sessions that this pod does not hold were heard within its window before now at the latest: they left
-    /// less than an interval ago.
+    /// Stops vouching for sessions that this pod does not hold. They were heard within the window before now
+    /// at the latest: they left less than an interval ago.
     async fn release_orphans(
         &self,
         database: &Database,
@@ -97,7 +97,7 @@ impl Reconciliation {
         if sessions > 0 {
             warn!(
                 sessions,
-                "sessions that this pod does not hold were vouched for, they are no more"
+                "sessions that this pod does not hold were vouched for, and no longer are"
             );
         }
         Ok(())
@@ -108,7 +108,7 @@ const ROWS: &str = "
     select satellite_id, session, vouched from satellite_connections
      where pod = $1 and last_event = 'connected'";
 
-/// Waits for nobody: a row that is locked has an edge on its way, or is looked at again.
+/// Waits for no row: a locked row has an edge on its way, or is looked at again.
 const LET_GO: &str = "
     with orphans as (
         select c.satellite_id

@@ -1,8 +1,8 @@
-//! What each satellite may spend at this pod, however often it comes back: accounts that refill with time.
+//! What each satellite may spend at this pod, however often it reconnects: accounts that refill with time.
 //!
-//! Only satellites whose credentials were right have one, and an account that is full again is forgotten, so
-//! there are never more than [`MAX_ACCOUNTS`]. Where that many are in use at once all begin anew, which is
-//! generous for as long as a burst lasts.
+//! Only authenticated satellites have an account, and a full account is forgotten. There are never more than
+//! [`MAX_ACCOUNTS`]. If all of those are in use at once, all are reset to full, which is generous for one
+//! burst.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -21,17 +21,17 @@ pub struct Budgets {
     accounts: HashMap<SatelliteId, Account>,
 }
 
-/// What a satellite has left; less than nothing where it owes.
+/// What a satellite has left; negative if it owes.
 #[derive(Debug, Clone, Copy)]
 struct Account {
     left: f32,
     at: Instant,
-    /// The session up to which connects are paid for.
+    /// The newest session whose connect is paid for.
     paid: Session,
 }
 
 impl Account {
-    /// What it would have by `now` without a limit.
+    /// Its balance at `now`, without the upper limit.
     fn flown(&self, rate: Rate, now: Instant) -> f32 {
         let passed = now.saturating_duration_since(self.at).as_secs_f32();
         self.left + passed * rate.per_second
@@ -39,19 +39,19 @@ impl Account {
 }
 
 impl Budgets {
-    /// Full ones.
+    /// Accounts of this rate, all full.
     pub fn new(rate: Rate) -> Budgets {
         Budgets { rate, accounts: HashMap::new() }
     }
 
-    /// Pays for a connect; false where there is nothing left for it. `newest` is the satellite's newest session
-    /// in the database, which counts its connects at all pods: those this pod did not see are paid for first.
-    /// A pod that does not know a satellite yet takes its account for full.
+    /// Pays for a connect; false if too little is left. `newest` is the satellite's newest session in the
+    /// database, which counts its connects at all pods: connects at other pods are paid for first. A
+    /// satellite that this pod does not know yet has a full account.
     pub fn connect(&mut self, satellite: SatelliteId, newest: Session, now: Instant) -> bool {
         let rate = self.rate;
         let account = self.account(satellite, newest, now);
         let elsewhere = (newest.0 - account.paid.0).max(0);
-        // What was spent elsewhere was there to be spent: nothing is owed for it.
+        // Connects elsewhere were allowed there, so they never make the account negative.
         account.left = (account.flown(rate, now) - elsewhere as f32).clamp(0.0, rate.burst);
         account.at = now;
         account.paid = account.paid.max(newest);
@@ -59,12 +59,13 @@ impl Budgets {
             return false;
         }
         account.left -= 1.0;
-        // The session that is to come of it.
+        // The session that this connect begins.
         account.paid.0 += 1;
         true
     }
 
-    /// Spends so much, and says what is owed then. Where more is owed already than `credit` nothing is spent.
+    /// Spends `amount` and returns what is owed then. If more than `credit` is owed already, nothing is
+    /// spent.
     pub fn spend(
         &mut self,
         satellite: SatelliteId,
@@ -98,7 +99,7 @@ impl Budgets {
     }
 }
 
-/// There is nothing left to spend.
+/// The account is exhausted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Broke;
 
@@ -130,7 +131,7 @@ mod tests {
         assert!(budgets.connect(ID, Session(104), start), "its own, and three elsewhere");
         assert!(!budgets.connect(ID, Session(140), start));
         assert!(budgets.connect(ID, Session(140), start + Duration::from_secs(11)));
-        // An hour later, after a few elsewhere, all has flown back.
+        // After an hour without more than a few connects elsewhere, it is full again.
         let later = start + Duration::from_secs(3_600);
         for session in 150..155 {
             assert!(budgets.connect(ID, Session(session), later));

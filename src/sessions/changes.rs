@@ -1,8 +1,8 @@
-//! What administrators change, told to the sessions of this pod.
+//! Tells the sessions of this pod what administrators changed.
 //!
-//! Each pod asks the database twice a second which satellites were changed since it last asked,
-//! and looks again at those it holds: that alone keeps the promise. Announcements on core NATS,
-//! and from this pod's own API, only make it look at once. What is heard is never believed.
+//! Twice a second each pod asks the database which satellites have changed since it last asked, and reads
+//! again those it holds. That alone keeps the promise. Announcements on core NATS, and from this pod's own
+//! API, only make it read at once. Their content is never trusted.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,34 +25,34 @@ const SUBJECT: &str = "groundstation.pods.changed";
 /// How often the database is asked: half of the promised second.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// Changes read in one statement, and satellites looked at in one: lists can be long.
+/// Changes read in one statement, and satellites read in one: assignment lists can be long.
 const MAX_CHANGES: i64 = 10_000;
 const MAX_LOOK: usize = 50;
 
-/// The way to say that something was changed.
+/// Announces that something was changed.
 #[derive(Clone, Default)]
 pub struct Changed(Arc<Notify>);
 
 impl Changed {
-    /// Makes this pod and the others look at once.
+    /// Makes this pod and the others read at once.
     pub fn tell(&self) {
         self.0.notify_one();
     }
 }
 
-/// The task.
+/// The task that follows changes.
 pub struct Changes {
     database: Database,
     nats: async_nats::Client,
     sessions: Arc<SessionTable>,
     changed: Changed,
-    /// Everything up to this change has been looked at.
+    /// Everything up to this change has been read.
     last: i64,
 }
 
 impl Changes {
-    /// Begins at the newest change there is. Begin before the first session enters: it reads for
-    /// itself, and what is changed after that is found here.
+    /// Begins at the newest change. It must begin before the first session enters: the session reads its own
+    /// state, and this task finds what changes after that.
     pub async fn begin(
         database: Database,
         nats: async_nats::Client,
@@ -94,7 +94,7 @@ impl Changes {
     }
 
     async fn announce(&self) {
-        // While NATS is away the client would queue these, and they would be old news.
+        // While NATS is away the client would queue announcements, and they would be stale when sent.
         if self.nats.connection_state() != async_nats::connection::State::Connected {
             return;
         }
@@ -115,7 +115,7 @@ impl Changes {
                         sessions.tell(satellite, desired_state);
                     }
                 }
-                // Only now: a look that failed is made again.
+                // Only after success, so that a failed read is repeated.
                 *last = changes.last().map_or(*last, |(_, change)| *change);
                 if (changes.len() as i64) < MAX_CHANGES {
                     return Ok::<_, tokio_postgres::Error>(());

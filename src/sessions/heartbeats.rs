@@ -7,10 +7,10 @@ use crate::domain::lifecycle::{SatelliteId, Session, SessionKey};
 use crate::platform::database_clock::Moment;
 use crate::registry::satellites::AgentInfo;
 
-/// What waits for one session.
+/// What waits to be written for one session.
 pub(crate) struct Beat {
     pub session: Session,
-    /// When it was heard; none where that need not be written.
+    /// When it was heard; none if that need not be written.
     pub at: Option<Moment>,
     pub agent_info: AgentInfo,
 }
@@ -27,15 +27,15 @@ impl Heartbeats {
         self.put(key.satellite, Beat { session: key.session, at: Some(at), agent_info });
     }
 
-    /// Notes what an agent said of itself where its sign of life is known already: with a connect, or while its
-    /// pod vouches for it.
+    /// Notes what an agent said of itself when its heartbeat needs no write: with a connect, or while the pod
+    /// vouches for it.
     pub fn said(&self, key: SessionKey, agent_info: AgentInfo) {
         if agent_info != AgentInfo::default() {
             self.put(key.satellite, Beat { session: key.session, at: None, agent_info });
         }
     }
 
-    /// Forgets what waits for a session that has ended.
+    /// Removes what waits for a session that has ended.
     pub fn forget(&self, key: SessionKey) {
         let mut waiting = self.lock();
         if waiting.get(&key.satellite).is_some_and(|beat| beat.session == key.session) {
@@ -43,7 +43,7 @@ impl Heartbeats {
         }
     }
 
-    /// Keeps the newer of two heartbeats, and of each thing the agent said the newest it said.
+    /// Keeps the newer of two heartbeats, and the newest value of each thing the agent said of itself.
     pub(crate) fn put(&self, satellite: SatelliteId, beat: Beat) {
         let mut waiting = self.lock();
         let Some(other) = waiting.remove(&satellite) else {
@@ -58,7 +58,7 @@ impl Heartbeats {
         waiting.insert(satellite, newer);
     }
 
-    /// All that waits.
+    /// Takes everything that waits.
     pub(crate) fn take(&self) -> Vec<(SatelliteId, Beat)> {
         std::mem::take(&mut *self.lock()).into_iter().collect()
     }

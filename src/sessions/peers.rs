@@ -1,9 +1,8 @@
-//! What pods tell each other: look now.
+//! How pods tell each other to look now.
 //!
-//! After a commit a pod publishes its newest position, and the satellites whose older session is
-//! over, on core NATS. Nobody relies on it: the relay polls, and a socket whose session is over is
-//! found by its next heartbeat. It only makes both sooner. What is heard is never believed, only
-//! looked up.
+//! After a commit a pod publishes its newest position, and the satellites whose older session is over, on
+//! core NATS. Nothing relies on that: the relay polls, and a socket whose session is over is found by its
+//! next heartbeat. The announcement only makes both sooner. Its content is never trusted, only looked up.
 
 use std::collections::HashMap;
 use std::str::FromStr;
@@ -26,14 +25,14 @@ use crate::sessions::table::{Command, SessionTable};
 /// The subject between pods.
 const SUBJECT: &str = "groundstation.pods.appended";
 
-/// Satellites named in one message: a message stays far below NATS' limit of 1 MiB.
+/// Satellites named in one message, so that it stays far below NATS' limit of 1 MiB.
 const MAX_NAMED: usize = 1_000;
 
-/// Announcements that wait; beyond them nothing is announced.
+/// Announcements that wait; further ones are dropped.
 pub const QUEUE: usize = 256;
 
-/// A socket that took its session while the announcement of a newer one was under way is not in
-/// the table yet: so each announcement is looked at once more after this.
+/// A socket whose session began while the announcement of a newer one was under way is not yet in the table.
+/// So each announcement is looked up once more after this time.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -42,22 +41,22 @@ struct Announcement {
     superseded: Vec<Uuid>,
 }
 
-/// The task.
+/// The task that tells and listens.
 pub struct Peers {
-    /// The way to the other pods.
+    /// The connection to the other pods.
     pub nats: async_nats::Client,
-    /// What this pod's appender has to tell.
+    /// Announcements of this pod's appender.
     pub announcements: mpsc::Receiver<Appended>,
-    /// Changes when there is news in the log; its value is only a word.
+    /// Wakes the relay; the value is only a hint.
     pub head: watch::Sender<Position>,
     /// The sessions of this pod.
     pub sessions: Arc<SessionTable>,
-    /// Where what is heard is looked up.
+    /// Where announcements are looked up.
     pub database: Database,
 }
 
 impl Peers {
-    /// Tells and listens until told to stop.
+    /// Announces and listens until told to stop.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut heard = match self.nats.subscribe(SUBJECT).await {
             Ok(subscription) => subscription.boxed(),
@@ -96,7 +95,7 @@ impl Peers {
     }
 
     async fn tell(&self, appended: &Appended) {
-        // While NATS is away the client would queue these, and they would be old news.
+        // While NATS is away the client would queue announcements, and they would be stale when sent.
         if self.nats.connection_state() != async_nats::connection::State::Connected {
             return;
         }
@@ -124,14 +123,14 @@ impl Peers {
 
     fn hear(&self, body: &[u8]) -> Vec<SatelliteId> {
         let Ok(announcement) = serde_json::from_slice::<Announcement>(body) else {
-            debug!("an announcement that is none was dropped");
+            debug!("an invalid announcement was dropped");
             return Vec::new();
         };
         self.head.send_replace(Position(announcement.position));
         announcement.superseded.into_iter().take(MAX_NAMED).map(SatelliteId).collect()
     }
 
-    /// Ends the local sockets whose session is over, as the database says.
+    /// Ends the local sockets whose session is over, according to the database.
     async fn look_up(&self, satellites: &[SatelliteId]) {
         let held = self.sessions.held(satellites.iter().copied());
         if held.is_empty() {
@@ -140,7 +139,7 @@ impl Peers {
         let current = match self.current(&held).await {
             Ok(current) => current,
             Err(error) => {
-                debug!(error = %format!("{error:#}"), "cannot look up sessions: heartbeats will");
+                debug!(error = %format!("{error:#}"), "cannot look up sessions: heartbeats find ended ones");
                 return;
             }
         };

@@ -1,13 +1,14 @@
-//! The sessions of this pod, fenced: an entry is replaced only by a newer session and removed only
-//! by its own.
+//! The sessions of this pod, fenced: an entry is replaced only by a newer session, and removed only by its
+//! own session.
 //!
-//! The table is a convenience of one pod, for reaching its sockets. Which session is current is
-//! decided in the log and nowhere else. A session is in the table from [`SessionTable::enter`] until
-//! its [`SessionGuard`] is dropped, however it comes to that: a panic leaves nothing behind.
+//! The table is local to a pod; it serves to reach the pod's sockets. Only the log decides which session is
+//! current. A session is in the table from [`SessionTable::enter`] until its [`SessionGuard`] is dropped, in
+//! whatever way: a panic leaves no entry behind.
 //!
-//! Two tell a session how its satellite stands: the session itself, which reads after it entered, and
-//! the task that follows the changes. Whoever comes late changes nothing: only a newer desired_state
-//! replaces one. The satellite's own threshold is part of it, so the monitor's is never an older one.
+//! A session learns its satellite's desired state from two sides: it reads the state itself after it entered,
+//! and the task that follows the changes reads it too. The later one changes nothing: only a newer desired
+//! state replaces another. The satellite's own threshold is part of it, so the monitor never uses an older
+//! one.
 
 use std::collections::hash_map::Entry as Slot;
 use std::collections::{HashMap, HashSet};
@@ -25,7 +26,7 @@ use crate::registry::satellites::AgentInfo;
 use crate::sessions::heartbeats::Heartbeats;
 use crate::sessions::vouching::{self, Recorded};
 
-/// What a session's socket is told from outside.
+/// A command to a session's socket from another task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
     /// End: a newer session, here or on another pod, has taken over.
@@ -36,10 +37,10 @@ pub enum Command {
     TokenRotated,
 }
 
-/// Commands that wait for one socket: each of them ends it, so one is enough.
+/// Commands that wait for one socket: each ends it, so one is enough.
 const COMMANDS: usize = 1;
 
-/// How a session was told that its satellite stands; none before its first look.
+/// The desired state that a session knows; none before the first read.
 pub type Told = Option<Arc<DesiredState>>;
 
 struct Entry {
@@ -48,14 +49,14 @@ struct Entry {
     desired_state: watch::Sender<Told>,
     /// When it was last heard, by the pod's monotonic clock.
     heard_at: Instant,
-    /// The same by the clock that goes on while the machine sleeps: what its row is told.
+    /// The same by the clock that goes on while the machine sleeps: this one is written to its row.
     heard: Moment,
-    /// What its row says of that.
+    /// What its row says about when it was heard.
     recorded: Recorded,
 }
 
 impl Entry {
-    /// For how long it may be silent. Before its first look it has just been heard.
+    /// How long it may be silent. Before the first read it has just been heard, so the default is enough.
     fn threshold(&self, default: Duration) -> Duration {
         let own_ms = self
             .desired_state
@@ -65,13 +66,13 @@ impl Entry {
         liveness::threshold(own_ms, default)
     }
 
-    /// Whether its pod can vouch for it: not before its threshold is known.
+    /// Whether the pod can vouch for it: not before its threshold is known.
     fn can_be_vouched(&self, window: Duration, default: Duration) -> bool {
         self.desired_state.borrow().is_some()
             && vouching::can_vouch(self.threshold(default), window)
     }
 
-    /// A socket that has a command waiting is ending already; one that is gone has ended.
+    /// A socket with a waiting command is ending already; a closed channel means that it has ended.
     fn tell(&self, command: Command) {
         match self.commands.try_send(command) {
             Ok(())
@@ -80,58 +81,58 @@ impl Entry {
     }
 }
 
-/// How the sessions of this pod stand.
+/// The state of this pod's sessions at one moment.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Look {
     /// How many there are.
     pub sessions: u64,
-    /// How many have missed a heartbeat, so that the next one missed is the last.
+    /// How many have missed a heartbeat: the next missed one makes them due.
     pub late: u64,
     /// Those that were not heard within their threshold.
     pub due: Vec<SessionKey>,
 }
 
-/// What a pod can vouch for no more.
+/// The result of [`SessionTable::exceptions`].
 #[derive(Debug, Default)]
 pub struct Exceptions {
-    /// How many sessions it still vouches for.
+    /// How many sessions the pod still vouches for.
     pub kept: u64,
-    /// For how many it did until now.
+    /// For how many it vouched until now.
     pub taken_back: u64,
 }
 
 /// The sessions a pod holds, each satellite's newest.
 pub struct SessionTable {
     sessions: Mutex<HashMap<SatelliteId, Entry>>,
-    /// What waits here for a session goes with it.
+    /// The waiting heartbeat of a session is removed with its entry.
     heartbeats: Arc<Heartbeats>,
     metrics: Metrics,
 }
 
-/// A session that is in the table and is counted: it leaves with this.
+/// Keeps a counted session in the table; dropping it removes the session.
 pub struct SessionGuard {
     table: Arc<SessionTable>,
     key: SessionKey,
     _counted: Counted,
 }
 
-/// What a session hears from the rest of its pod.
+/// What a session receives from the rest of its pod.
 pub struct Inbox {
-    /// That it has to end.
+    /// Commands to end.
     pub commands: mpsc::Receiver<Command>,
-    /// How its satellite stands.
+    /// The satellite's desired state.
     pub desired_state: watch::Receiver<Told>,
 }
 
 impl SessionTable {
-    /// With nobody in it.
+    /// An empty table.
     pub fn new(heartbeats: Arc<Heartbeats>, metrics: Metrics) -> Arc<SessionTable> {
         Arc::new(SessionTable { sessions: Mutex::default(), heartbeats, metrics })
     }
 
-    /// Enters a session. An older one of the same satellite is told to end; none where a newer one is
-    /// here already, as then it is the caller that has to end. Enter before looking how the satellite
-    /// stands: what is changed after the look is told.
+    /// Enters a session. An older session of the same satellite is told to end. None if a newer one is here
+    /// already: then the caller must end. A session enters before it reads its desired state, so that later
+    /// changes are told to it.
     pub fn enter(self: &Arc<Self>, key: SessionKey) -> Option<(SessionGuard, Inbox)> {
         let SessionKey { satellite, session } = key;
         let (commands, ordered) = mpsc::channel(COMMANDS);
@@ -163,7 +164,7 @@ impl SessionTable {
         }
     }
 
-    /// Tells a satellite's session how it stands, if it is here and knows less.
+    /// Tells a satellite's session its desired state, if the session is here and knows an older one.
     pub fn tell(&self, satellite: SatelliteId, desired_state: DesiredState) {
         if let Some(entry) = self.lock().get(&satellite) {
             entry.desired_state.send_if_modified(|told| {
@@ -176,7 +177,7 @@ impl SessionTable {
         }
     }
 
-    /// Calls `then` while it is certain that the session has not left. `then` must not block.
+    /// Calls `then` only if the session is here, and keeps it here meanwhile. `then` must not block.
     pub fn while_live(&self, key: SessionKey, then: impl FnOnce()) {
         let sessions = self.lock();
         if sessions.get(&key.satellite).is_some_and(|entry| entry.session == key.session) {
@@ -184,8 +185,8 @@ impl SessionTable {
         }
     }
 
-    /// Notes that a session was heard at `now`. Returns whether that is to be written: not where its pod
-    /// vouches for it, nor where it is not here.
+    /// Notes that a session was heard at `now`, and returns whether that must be written. It need not be if
+    /// the pod vouches for the session, or if the session is not here.
     pub fn heard(&self, key: SessionKey, now: Moment) -> bool {
         match self.lock().get_mut(&key.satellite) {
             Some(entry) if entry.session == key.session => {
@@ -196,9 +197,9 @@ impl SessionTable {
         }
     }
 
-    /// Takes back that sessions are vouched for which were not heard within the window before `began`, or whose
-    /// threshold has become too short: when each was heard last is to be written, also of those of which that has
-    /// not been answered yet.
+    /// Stops vouching for sessions that were not heard within the window before `began`, or whose threshold
+    /// has become too short. Their last heartbeats are queued, also for sessions whose vouching is not yet
+    /// confirmed.
     pub fn exceptions(
         &self,
         began: Moment,
@@ -224,7 +225,7 @@ impl SessionTable {
         found
     }
 
-    /// Which of these sessions their pod can vouch for. What their rows say is unknown from now on.
+    /// Which of these sessions the pod can vouch for. What their rows say is unknown from now on.
     pub fn begin_vouching(
         &self,
         keys: impl Iterator<Item = SessionKey>,
@@ -257,14 +258,14 @@ impl SessionTable {
         }
     }
 
-    /// The sessions whose rows are thought to say that they are vouched for.
+    /// The sessions whose rows may say that they are vouched for.
     pub fn vouched(&self) -> HashSet<SessionKey> {
         let sessions = self.lock();
         let vouched = sessions.iter().filter(|(_, entry)| entry.recorded.may_be_vouched());
         vouched.map(|(id, entry)| SessionKey { satellite: *id, session: entry.session }).collect()
     }
 
-    /// What the rows of these sessions say is unknown: when each was heard last is to be written.
+    /// Notes that it is unknown what the rows of these sessions say, and queues their last heartbeats.
     pub fn doubt(&self, keys: impl Iterator<Item = SessionKey>) {
         let mut sessions = self.lock();
         for key in keys {
@@ -277,8 +278,8 @@ impl SessionTable {
         }
     }
 
-    /// How the sessions stand at `now`. One is late when less than a heartbeat's interval, or half
-    /// of a threshold shorter than two of those, is left of its time.
+    /// The state of the sessions at `now`. A session is late if less than a heartbeat's interval is left of
+    /// its threshold, or less than half of the threshold if that is shorter than two intervals.
     pub fn look(&self, now: Instant, default_threshold: Duration, interval: Duration) -> Look {
         let sessions = self.lock();
         let mut look = Look { sessions: sessions.len() as u64, ..Look::default() };
@@ -295,12 +296,12 @@ impl SessionTable {
         look
     }
 
-    /// Whether this very session is here.
+    /// Whether this session is here.
     pub fn holds(&self, key: SessionKey) -> bool {
         self.lock().get(&key.satellite).is_some_and(|entry| entry.session == key.session)
     }
 
-    /// Which of these satellites have a session here, and which.
+    /// The sessions of these satellites that are here.
     pub fn held(&self, satellites: impl Iterator<Item = SatelliteId>) -> Vec<SessionKey> {
         let sessions = self.lock();
         let held =
@@ -322,8 +323,8 @@ impl Drop for SessionGuard {
             _ => None,
         };
         table.heartbeats.forget(*key);
-        // Nobody vouches for it from now on. Until its end is in the log, which may take a while or (where its pod
-        // drains) not happen, its row is to say when it was heard last.
+        // The pod no longer vouches for it. Its end takes a while to reach the log, or never does if the pod
+        // drains; until then its row must say when it was last heard.
         if let Some(entry) = entry.filter(|entry| entry.recorded.may_be_vouched()) {
             table.heartbeats.beat(*key, entry.heard, AgentInfo::default());
         }

@@ -1,20 +1,20 @@
-//! What a pod vouches for: the rules by which a heartbeat need not be written. Pure.
+//! The rules by which a pod vouches for its sessions, so that their heartbeats need not be written. Pure.
 //!
-//! A pod says again and again that every session of its that it vouches for was heard within its window
-//! (`watermark::observe`). So the row of such a session need not be touched while the satellite beats.
-//! A session that was not heard for a window is an exception: its row gets the exact time, before the pod
-//! says the next such thing. What a row says is known by the answer to the statement that wrote it; until
-//! then, and where no answer came, it may say either ([`Recorded::Unknown`]), and both hold: its heartbeats
-//! are written, and it becomes an exception.
+//! A pod says again and again that it heard every session it vouches for within its window
+//! (`watermark::observe`). So the row of such a session is not written while its heartbeats arrive. A session
+//! that was not heard for a window is an exception: its row gets the exact time before the pod says so the
+//! next time. The answer to a statement confirms what a row says. Until the answer, or if none came, the row
+//! may say either ([`Recorded::Unknown`]), and the pod provides for both: it writes the session's heartbeats,
+//! and it treats the session as an exception.
 
 use std::time::Duration;
 
 use crate::platform::database_clock::Moment;
 
-/// What the row of a session says of when it was heard.
+/// What the row of a session says about when it was heard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recorded {
-    /// When exactly.
+    /// The exact time.
     Exact,
     /// That its pod vouches for it.
     Vouched,
@@ -23,7 +23,7 @@ pub enum Recorded {
 }
 
 impl Recorded {
-    /// Whether the next heartbeat is to be written.
+    /// Whether the next heartbeat must be written.
     pub fn needs_heartbeats(self) -> bool {
         self != Recorded::Vouched
     }
@@ -34,8 +34,8 @@ impl Recorded {
     }
 }
 
-/// Whether a session with this threshold can be vouched for: two windows are less than its time, so that
-/// it is an exception long before it is due.
+/// Whether a session with this threshold can be vouched for: two windows must be shorter than the threshold,
+/// so that the session is an exception long before it is due.
 pub fn can_vouch(threshold: Duration, window: Duration) -> bool {
     threshold >= window * 2
 }

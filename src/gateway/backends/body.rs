@@ -1,5 +1,5 @@
-//! Bodies of what satellites say and others are told: as it was written, with who really said it, and as
-//! much of it as the bus carries.
+//! Bodies of satellites' messages as they are passed on: the text as received, with the real source, cut to
+//! what the bus carries.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -9,19 +9,19 @@ use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 use uuid::Uuid;
 
-/// What a truncated body keeps of each field but the result: names, numbers and moments, no text of
-/// any length.
+/// The largest field that a truncated body keeps, other than the result: names, numbers and times, but no
+/// long text.
 const MAX_KEPT_BYTES: usize = 1024;
 
-/// The field that says what a check found, at any length.
+/// The field with a check's findings, of any length.
 const RESULT: &str = "result";
 
-/// Who says something.
+/// The source of a message.
 #[derive(Debug, Clone, Copy)]
 pub struct Source<'a> {
     /// The satellite.
     pub id: Uuid,
-    /// What people call it.
+    /// Its name for people.
     pub label: &'a str,
 }
 
@@ -30,21 +30,22 @@ pub struct Source<'a> {
 pub struct Body {
     /// Its bytes.
     pub bytes: Bytes,
-    /// They are not all that was said.
+    /// Whether something was cut off.
     pub truncated: bool,
 }
 
 type Fields<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
 
-/// The body of a message as it was received, with who sent it: whatever it said of that itself is
-/// replaced. Numbers and texts stay as they were written.
+/// The body of a message as received, with its source. A source that the message itself names is replaced.
+/// Numbers and texts keep their notation.
 pub fn with_source(text: &str, source: Source<'_>) -> Result<Bytes, serde_json::Error> {
     let written = Written::of(source)?;
     let fields = written.put_into(serde_json::from_str(text)?);
     to_bytes(&fields, text.len())
 }
 
-/// The same of a result, in so many bytes: what it found may give way, how it is and when does not.
+/// The same for a result, in at most `limit` bytes: its findings may be cut off, its status and time are
+/// kept.
 pub fn of_result(text: &str, source: Source<'_>, limit: usize) -> Result<Body, serde_json::Error> {
     let written = Written::of(source)?;
     let fields = written.put_into(serde_json::from_str(text)?);
@@ -57,12 +58,12 @@ pub fn of_result(text: &str, source: Source<'_>, limit: usize) -> Result<Body, s
     Ok(Body { bytes: without_result(fields)?, truncated: true })
 }
 
-/// What is left of a result that was to be published whole and cannot.
+/// Truncates a body that was built whole and turned out to be too large.
 pub fn truncated(body: &[u8]) -> Result<Bytes, serde_json::Error> {
     without_result(serde_json::from_slice(body)?)
 }
 
-/// A source as it is written.
+/// A source, serialized.
 struct Written {
     id: Box<RawValue>,
     label: Box<RawValue>,
@@ -81,7 +82,7 @@ impl Written {
 }
 
 fn to_bytes(fields: &Fields<'_>, about: usize) -> Result<Bytes, serde_json::Error> {
-    // Room for the source as well: what is large should not be moved to be made a little larger.
+    // Reserves space for the source, so that a large body is not moved for a few more bytes.
     let mut bytes = Vec::with_capacity(about + MAX_KEPT_BYTES);
     serde_json::to_writer(&mut bytes, fields)?;
     Ok(bytes.into())
@@ -134,7 +135,7 @@ mod tests {
         );
         let body = of_result(&said, SOURCE, 4_000).expect("json");
         assert_eq!((text(&body.bytes), body.truncated), (expected.as_str(), true));
-        // Found out later it is the same.
+        // Truncated later, the body is the same.
         let whole = of_result(&said, SOURCE, 10_000).expect("json");
         assert!(!whole.truncated);
         assert_eq!(text(&truncated(&whole.bytes).expect("json")), expected);

@@ -1,7 +1,7 @@
-//! Script packages: they belong to another backend, which is asked over NATS.
+//! Script packages. They belong to another backend, which is asked over NATS.
 //!
-//! Nobody waits for it for ever. What it does not say is not said for it: an empty manifest would be
-//! taken for the truth, so a satellite that asks in vain gets no answer.
+//! Every question has a time limit. No answer is made up for the backend: an agent would take an empty
+//! manifest for the truth, so a satellite gets no answer if the backend gives none.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -32,30 +32,30 @@ const BLOB: &str = "script-packages.blob";
 const LOCKFILE_HASH: &str = "script-packages.lockfile-hash";
 const CHANGED: &str = "script-packages.changed";
 
-/// How long a manifest or a part of a package may take; agents wait longer than this.
+/// How long the backend may take for a manifest or a part of a package; agents wait longer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long all of a package may take, with what it waits for room. Agents wait for a minute.
+/// How long a whole package may take, including its wait for room. Agents wait a minute.
 const BLOB_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long the desired hash may take: a satellite waits for it to be let in.
+/// How long the backend may take for the desired hash: satellites wait for it before they are let in.
 const HASH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// For how long one answer about the desired hash is good: many satellites come at once.
+/// How long one answer about the desired hash is reused: many satellites connect at once.
 const HASH_AGE: Duration = Duration::from_secs(1);
 
-/// How often it is looked whether NATS was away, in which time nothing was heard.
+/// How often to check whether NATS was away. Announcements of that time were missed.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The longest pause before a backend that does not say the hash is asked again; the first is
-/// [`LOOK_INTERVAL`], and each is twice the one before.
+/// The longest pause before a backend that does not answer is asked for the hash again. The first pause is
+/// [`LOOK_INTERVAL`]; each is twice the one before.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// The most characters of a lockfile hash.
 const MAX_HASH: usize = 200;
 
-/// One package of a manifest, as far as it is looked at: what the backend says of it besides is the
-/// agent's.
+/// One package of a manifest, as far as a pod checks it. Other fields from the backend are passed on to the
+/// agent.
 #[derive(Deserialize, JsonSchema)]
 #[expect(dead_code, reason = "a shape: entries are passed on as they came")]
 pub struct Package {
@@ -81,11 +81,11 @@ impl TryFrom<Box<RawValue>> for Entries {
     }
 }
 
-/// Which packages there should be, as the backend answers and announces it.
+/// The desired hash, as the backend answers and announces it.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Said {
-    /// Null for none. An answer without it says nothing.
+    /// Null for none. An answer without this field is not valid.
     #[serde(deserialize_with = "Option::deserialize")]
     lockfile_hash: Option<LockfileHash>,
 }
@@ -105,10 +105,10 @@ impl TryFrom<String> for LockfileHash {
     }
 }
 
-/// The hash of the packages there should be.
+/// The hash of the packages that satellites are to have.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Desired {
-    /// Nobody says.
+    /// No backend has said.
     #[default]
     Unknown,
     /// This one, or none.
@@ -121,32 +121,32 @@ impl Said {
     }
 }
 
-/// What a pod knows of the packages there should be.
+/// What a pod knows of the packages that satellites are to have.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Known {
     /// Their hash.
     pub desired: Desired,
-    /// How often it was announced: whoever was told of one is told again, because an agent that has
-    /// failed tries again then.
+    /// How often it was announced. A satellite is told again after each announcement, because an agent that
+    /// has failed tries again then.
     pub announced: u64,
 }
 
-/// The way to the backend.
+/// The client of the packages' backend.
 pub struct Packages {
     nats: async_nats::Client,
-    /// What is told of questions that cannot be answered.
+    /// Bounds the log lines about questions that cannot be answered.
     complaints: Arc<LogGate>,
     metrics: Metrics,
-    /// When the backend was asked for the hash. Whoever asks meanwhile waits for the same answer.
+    /// When the backend was last asked for the hash. Other callers wait for the same answer.
     asked_at: Mutex<Option<Instant>>,
-    /// What was last answered or announced. As long as NATS is there every announcement is heard, so
-    /// it stays true; while NATS is away it is unknown.
+    /// The last answer or announcement. While NATS is there every announcement is heard, so the value stays
+    /// true; while NATS is away it is unknown.
     known: watch::Sender<Known>,
     blobs: Blobs,
 }
 
 impl Packages {
-    /// Over this connection; packages of at most so many bytes, in base64.
+    /// Uses this connection. `largest` is the most bytes of a package in base64.
     pub fn new(
         nats: async_nats::Client,
         largest: usize,
@@ -163,7 +163,7 @@ impl Packages {
         }
     }
 
-    /// What is in the packages of this hash; `None` where nobody says.
+    /// The manifest of the packages of this hash; `None` if the backend does not answer.
     pub async fn manifest(&self, lockfile_hash: &str) -> Option<Box<RawValue>> {
         #[derive(Deserialize)]
         struct Manifest {
@@ -174,7 +174,8 @@ impl Packages {
         answer.map(|manifest| manifest.entries.0)
     }
 
-    /// A package, fetched once for all who ask for it at the same time; `None` where nobody says.
+    /// A package, fetched once for all that ask for it at the same time; `None` if the backend does not
+    /// answer.
     pub async fn blob(self: &Arc<Self>, integrity: &str) -> Option<Blob> {
         let fetch = || {
             let (packages, integrity) = (self.clone(), integrity.to_owned());
@@ -195,7 +196,7 @@ impl Packages {
         self.blobs.share(integrity, fetch).await
     }
 
-    /// What does not fit into one message of NATS comes in parts, each asked for by where it begins.
+    /// A package that exceeds one NATS message is fetched in parts, each by its offset.
     async fn fetch(&self, integrity: &str) -> Option<Blob> {
         let first = self.part(integrity, 0).await?;
         let Some(data) = first.data else { return Some(Blob::Missing) };
@@ -227,13 +228,12 @@ impl Packages {
         self.ask(BLOB, &question, ANSWER_TIMEOUT).await
     }
 
-    /// Each change of what is known of the hash there should be.
+    /// A receiver of each change of what is known of the desired hash.
     pub fn subscribe(&self) -> watch::Receiver<Known> {
         self.known.subscribe()
     }
 
-    /// What is known of the hash there should be; it is asked for, unless somebody has within
-    /// [`HASH_AGE`].
+    /// What is known of the desired hash. The backend is asked, unless it was within [`HASH_AGE`].
     pub async fn look(&self) -> Known {
         let mut asked_at = self.asked_at.lock().await;
         if asked_at.is_some_and(|at| at.elapsed() < HASH_AGE) {
@@ -254,7 +254,7 @@ impl Packages {
         self.known.borrow().clone()
     }
 
-    /// Nobody is told of it: there is nothing to say.
+    /// Subscribers are not notified: there is nothing to tell satellites.
     fn forget(&self) {
         self.known.send_if_modified(|known| {
             known.desired = Desired::Unknown;
@@ -262,8 +262,8 @@ impl Packages {
         });
     }
 
-    /// Listens for new hashes until told to stop. One that was announced while NATS was away is asked
-    /// for, until somebody says it.
+    /// Listens for new hashes until told to stop. After NATS was away it asks for the hash until the backend
+    /// answers, because an announcement may have been missed.
     pub async fn listen(self: Arc<Self>, stop: CancellationToken) {
         let mut heard = match self.nats.subscribe(CHANGED).await {
             Ok(subscription) => subscription.boxed(),
@@ -281,8 +281,8 @@ impl Packages {
                 _ = looks.tick() => {
                     let now_connects = self.nats.statistics().connects.load(Ordering::Relaxed);
                     if now_connects != connects {
-                        // Whatever was answered before may be older than what was not heard. Before
-                        // the first connection nothing was.
+                        // The last answer may be older than an announcement that was missed. Before the first
+                        // connection there was no answer.
                         if now_connects > 1 {
                             let mut asked_at = self.asked_at.lock().await;
                             *asked_at = None;
@@ -306,7 +306,7 @@ impl Packages {
     async fn hear(&self, body: &[u8]) {
         match serde_json::from_slice::<Said>(body) {
             Ok(said) => {
-                // An answer that is under way is older.
+                // Waits for an answer under way: it is older than this announcement.
                 let _asking = self.asked_at.lock().await;
                 self.known.send_modify(|known| {
                     known.desired = said.desired();
@@ -315,7 +315,7 @@ impl Packages {
             }
             Err(error) => {
                 if let Some(left_out) = self.complaints.pass(Instant::now()) {
-                    warn!(%error, left_out, "a message on {CHANGED} is not what it should be");
+                    warn!(%error, left_out, "a message on {CHANGED} is not valid");
                 }
             }
         }
@@ -338,7 +338,7 @@ impl Packages {
         question: &serde_json::Value,
         limit: Duration,
     ) -> (Option<A>, &'static str) {
-        // While NATS is away the client would queue the question and nobody wait for the answer.
+        // While NATS is away the client would queue the question, and nothing would wait for the answer.
         if self.nats.connection_state() != State::Connected {
             return (None, "nats_away");
         }
@@ -358,7 +358,7 @@ impl Packages {
             Ok(answer) => (Some(answer), "answered"),
             Err(error) => {
                 if let Some(left_out) = self.complaints.pass(Instant::now()) {
-                    warn!(%subject, %error, left_out, "an answer is not what it should be");
+                    warn!(%subject, %error, left_out, "an answer is not valid");
                 }
                 (None, "malformed")
             }

@@ -1,16 +1,16 @@
-//! Results of checks on their way to JetStream: each waits here until the stream has it.
+//! Results of checks on their way to JetStream: each waits here until the stream has stored it.
 //!
-//! A session offers what its satellite was assigned to say; the [`Publisher`] asks the database once
-//! more, in one statement for a whole batch, whether it still is: what was revoked before that is
-//! not passed on, whatever this pod's memory says. Only the stream's acknowledgement counts as
-//! delivered. While NATS or the database is away results wait, bounded in number and bytes; beyond
-//! that the oldest of the satellite that takes the most room are dropped and counted for it. Satellites
-//! take turns, so that one with much to say holds up nobody.
+//! A session offers results that are assigned to its satellite. The [`Publisher`] asks the database again, in
+//! one statement for a whole batch: a result whose assignment was revoked before that is not published,
+//! whatever this pod's memory says. Only the stream's acknowledgement counts as delivery. While NATS or the
+//! database is away results wait, bounded in number and bytes. Beyond the bounds, the oldest results of the
+//! satellite that takes the most room are dropped, and counted for it. Satellites take turns, so one with
+//! many results delays no other.
 //!
-//! What a satellite reports is bounded in bytes as well, however often it comes back: whoever is over it is
-//! to be left unread for a while, and what comes all the same is dropped.
+//! The bytes that a satellite may report are bounded as well, however often it reconnects. A satellite above
+//! its budget is left unread for a while; results that arrive all the same are dropped.
 //!
-//! What waits here is lost with the pod.
+//! Results that wait here are lost with the pod.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -48,79 +48,79 @@ pub const STREAM: &str = "SATELLITE_RESULTS";
 /// The stream's only subject.
 pub const SUBJECT: &str = "satellite.result";
 
-/// For how long, and how much of, results are kept on a stream that a pod makes: whoever consumes
-/// them is minutes behind at worst, and there is no end of them.
+/// How long, and up to how many bytes, a stream that a pod makes keeps results. Consumers are minutes behind
+/// at worst, and results never end.
 const MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 const MAX_STREAM_BYTES: i64 = 256 * 1024 * 1024;
 
-/// For how long the stream knows a message id again: longer than any try is repeated.
+/// How long the stream recognises a message id: longer than a publish is retried.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(5 * 60);
 
-/// Results that wait in one pod, and their bytes.
+/// The most results that wait in one pod, and their bytes.
 pub const MAX_WAITING: usize = 10_000;
 const MAX_WAITING_BYTES: usize = 32 * 1024 * 1024;
 
-// One of the largest messages there are does not push itself out.
+// One message of the largest size does not push itself out.
 const _: () = assert!(MAX_WAITING_BYTES > MAX_MESSAGE_BYTES);
 
-/// What each that waits takes beside its bytes, so that one measure keeps both bounds.
+/// What each waiting result counts beside its bytes, so that one measure enforces both bounds.
 const COST_OF_ONE: usize = MAX_WAITING_BYTES / MAX_WAITING;
 
-/// So many assignments give a satellite as much to report again as every satellite has: then each of its
-/// checks may report the most that NATS usually carries once a minute.
+/// This many assignments add one more basic budget to a satellite's. Then each of its checks may report, once
+/// a minute, the most that NATS usually carries.
 const ASSIGNMENTS_OF_A_SHARE: f32 = 32.0;
 
-/// What was cut off of a result counts for its satellite's budget as this part of its bytes: it is read, and
-/// goes nowhere. Pages of ten megabytes every minute must fit for a few checks.
+/// A result that was cut off counts with one part in this many of its bytes: it is read, and the cut part is
+/// not published. A few checks must be able to report pages of ten megabytes every minute.
 const CUT_OFF_SHARE: usize = 8;
 
-/// How long a satellite that reports too much is left unread at most: less than a heartbeat's interval, so that
-/// it is not given up for it.
+/// How long a satellite above its budget is left unread at most: less than a heartbeat's interval, so that it
+/// is not declared lost for it.
 pub const LONGEST_REST: Duration = Duration::from_secs(10);
 
-/// Satellites named at once of which results were dropped; the others are counted together.
+/// How many satellites with dropped results are named at once; the others are summed up.
 const TOLD_AT_ONCE: usize = 20;
 
-/// Results under way at once, and their bytes: what a slow way to NATS carries before it counts as not
-/// acknowledged. One that is larger goes alone.
+/// Results under way at once, and their bytes: as much as a slow connection to NATS carries within
+/// [`ACK_TIMEOUT`]. A larger result goes alone.
 const MAX_BATCH: usize = 256;
 const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
 
-/// What NATS carries as long as nobody has said so: its default.
+/// NATS' default payload limit, assumed until the server has said its own.
 const USUAL_MAX_PAYLOAD: usize = 1024 * 1024;
 
-/// What a result needs of it beside its body, for its headers: type and id.
+/// What the headers of a result take of it: type and id.
 const HEADER_BYTES: usize = 1024;
 
 /// How long the stream may take to acknowledge.
 const ACK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The pause after something failed, and how often NATS is looked for.
+/// The pause after a failure, and the interval at which NATS is checked.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// How long a pod that ends goes on delivering what waits.
+/// How long a pod that ends still delivers waiting results.
 const LAST_EFFORT: Duration = Duration::from_secs(5);
 
-/// How often it is told whose results were dropped.
+/// How often dropped results are logged.
 const TELL_INTERVAL: Duration = Duration::from_secs(60);
 
-/// A result that its satellite was assigned to say.
+/// A result that is assigned to its satellite.
 #[derive(Debug, Clone)]
 pub struct Finding {
-    /// Who says it.
+    /// The satellite.
     pub satellite: SatelliteId,
-    /// Of which config
+    /// Its config.
     pub config_id: String,
-    /// on which system.
+    /// Its system.
     pub system_id: String,
     /// The version of the assignments that allowed it.
     pub version: i64,
-    /// What is published.
+    /// The body to publish.
     pub body: Bytes,
 }
 
 impl Finding {
-    /// The same result has the same id, however often it is sent.
+    /// The id depends on the content only, so a repeated result has the same id.
     fn message_id(&self) -> String {
         let digest = Sha256::digest(&self.body);
         let hexadecimal: String = digest.iter().take(16).map(|b| format!("{b:02x}")).collect();
@@ -128,7 +128,7 @@ impl Finding {
     }
 }
 
-/// The results of one pod that wait.
+/// The waiting results of one pod.
 pub struct Results {
     rate: Rate,
     budgets: Mutex<Budgets>,
@@ -142,14 +142,14 @@ pub struct Results {
 #[derive(Default)]
 struct Waiting {
     of: HashMap<SatelliteId, VecDeque<Finding>>,
-    /// Whose turn it is: each that has one waiting, once.
+    /// The order of turns: each satellite with waiting results, once.
     turns: VecDeque<SatelliteId>,
-    /// Who takes how much room.
+    /// Satellites by the room they take.
     costs: BTreeSet<(usize, SatelliteId)>,
     cost_of: HashMap<SatelliteId, usize>,
     count: usize,
     bytes: usize,
-    /// Dropped since it was last told.
+    /// Results dropped since the last log line.
     dropped: HashMap<SatelliteId, u64>,
 }
 
@@ -174,12 +174,12 @@ impl Waiting {
         }
     }
 
-    /// What comes next.
+    /// The next result.
     fn peek(&self) -> Option<&Finding> {
         self.of.get(self.turns.front()?)?.front()
     }
 
-    /// The oldest of whoever's turn it is.
+    /// Takes the oldest result of the satellite whose turn it is.
     fn next(&mut self) -> Option<Finding> {
         let satellite = self.turns.pop_front()?;
         let queue = self.of.get_mut(&satellite)?;
@@ -193,7 +193,7 @@ impl Waiting {
         Some(finding)
     }
 
-    /// The oldest of whoever takes the most room.
+    /// Takes the oldest result of the satellite that takes the most room.
     fn pop_of_largest(&mut self) -> Option<Finding> {
         let (_, satellite) = *self.costs.last()?;
         let queue = self.of.get_mut(&satellite)?;
@@ -236,7 +236,7 @@ fn cost(finding: &Finding) -> usize {
 }
 
 impl Results {
-    /// None yet; each satellite may report so many bytes.
+    /// No results yet. `rate` is each satellite's budget in bytes.
     pub fn new(rate: Rate, metrics: Metrics) -> Results {
         Results {
             rate,
@@ -253,15 +253,16 @@ impl Results {
         self.largest.load(Ordering::Relaxed)
     }
 
-    /// Tells of a result that is passed on without what it found.
+    /// Notes that a result is passed on without its findings.
     pub fn was_truncated(&self, satellite: SatelliteId, bytes: usize) {
         self.metrics.results_truncated.inc();
-        debug!(%satellite, bytes, largest = self.largest(), "a result is more than NATS carries: truncated");
+        debug!(%satellite, bytes, largest = self.largest(), "a result exceeds what NATS carries: truncated");
     }
 
-    /// Takes a result that came in so many bytes, of a satellite with so many assignments, and says for how long
-    /// it is to be left unread. Never blocks: what there is no room for pushes out the oldest of whoever takes the most, and what is
-    /// far over its satellite's budget is dropped.
+    /// Takes a result that arrived in `received` bytes, from a satellite with `assigned` assignments. Returns
+    /// how long the satellite is to be left unread. Never blocks: if there is no room, the oldest result of
+    /// the satellite that takes the most is dropped; a result far above its satellite's budget is dropped
+    /// itself.
     pub fn offer(&self, finding: Finding, received: usize, assigned: usize) -> Duration {
         let credit = self.rate.per_second * LONGEST_REST.as_secs_f32();
         let shares = 1.0 + assigned as f32 / ASSIGNMENTS_OF_A_SHARE;
@@ -300,7 +301,7 @@ impl Results {
         taken
     }
 
-    /// They are the oldest still.
+    /// Puts results back to the front: they are still the oldest.
     fn put_back(&self, findings: Vec<Finding>) {
         let mut waiting = self.lock();
         for finding in findings.into_iter().rev() {
@@ -334,19 +335,19 @@ impl Results {
 
 /// The task that publishes them.
 pub struct Publisher {
-    /// What it publishes.
+    /// The results to publish.
     pub results: Arc<Results>,
-    /// The way to the stream.
+    /// The connection to NATS.
     pub nats: async_nats::Client,
-    /// Where the assignments in force are.
+    /// Where the assignments in force are stored.
     pub database: Database,
-    /// What is told of results that are not passed on.
+    /// Bounds the log lines about results that are not passed on.
     pub complaints: Arc<LogGate>,
-    /// What it counts.
+    /// The pod's metrics.
     pub metrics: Metrics,
 }
 
-/// Why a batch was not delivered, for now.
+/// Why a batch is not delivered for now.
 #[derive(Debug, thiserror::Error)]
 enum Held {
     #[error("NATS is away")]
@@ -372,7 +373,7 @@ impl Publisher {
             let delivered = self.deliver(&jetstream, &mut stream).await;
             let mut tell = told_at.elapsed() > TELL_INTERVAL;
             match &delivered {
-                // Nothing waits: whatever was dropped is all of it.
+                // Nothing waits, so what was dropped so far is all of it.
                 Ok(0) => tell = true,
                 Ok(_) if std::mem::take(&mut held) => {
                     info!("results are delivered again");
@@ -405,7 +406,7 @@ impl Publisher {
         }
     }
 
-    /// Those of whom the most were dropped are named.
+    /// Names the satellites with the most dropped results.
     fn tell_dropped(&self) {
         let mut dropped: Vec<_> = self.results.take_dropped().into_iter().collect();
         dropped.sort_unstable_by_key(|(_, count)| std::cmp::Reverse(*count));
@@ -422,8 +423,8 @@ impl Publisher {
         }
     }
 
-    /// Delivers one batch, and says how many it was. `stream` is the most bytes of a message that the
-    /// stream takes, once it is known to be there.
+    /// Delivers one batch and returns its size. `stream` is the largest message that the stream takes, once
+    /// the stream is known to exist.
     async fn deliver(
         &self,
         jetstream: &Context,
@@ -474,7 +475,7 @@ impl Publisher {
         Err(Held::Unacknowledged(unacknowledged))
     }
 
-    /// Which of these are still allowed by the assignments in force.
+    /// Whether each of these is still allowed by the assignments in force.
     async fn in_force(&self, findings: &[Finding]) -> Result<Vec<bool>, Failed> {
         let mut in_force = vec![true; findings.len()];
         let known: Vec<_> = findings.iter().map(|f| (f.satellite, f.version)).collect();
@@ -487,7 +488,7 @@ impl Publisher {
         Ok(in_force)
     }
 
-    /// What waited while nobody knew that it was too much.
+    /// Truncates a result that turned out to be too large while it waited.
     fn as_far_as_it_goes(&self, finding: Finding) -> Finding {
         if finding.body.len() <= self.results.largest() {
             return finding;
@@ -504,7 +505,7 @@ impl Publisher {
         }
     }
 
-    /// Publishes these in order and waits until the stream has them; gives back what it has not.
+    /// Publishes these in order and waits for the acknowledgements; returns those without one.
     async fn publish(&self, jetstream: &Context, findings: Vec<Finding>) -> Vec<Finding> {
         let until = Instant::now() + ACK_TIMEOUT;
         let mut sent = Vec::with_capacity(findings.len());
@@ -523,9 +524,10 @@ impl Publisher {
                 Err(elapsed) => Err(elapsed),
             };
             match ack {
-                // A server of a cluster knows the id of a message it did not store, and says so.
+                // A server of a cluster can report a duplicate of a message that was never stored; such an
+                // acknowledgement has no sequence.
                 Ok(Ok(ack)) if ack.sequence == 0 => {
-                    debug!("a result is said to be a repetition of one that was not stored");
+                    debug!("the stream takes a result for a duplicate, but never stored it");
                     Some(finding)
                 }
                 Ok(Ok(_)) => {
@@ -551,7 +553,7 @@ impl Publisher {
     }
 }
 
-/// Also where the pod's deadline cuts it off.
+/// Also runs if the pod's deadline cancels the task.
 impl Drop for Publisher {
     fn drop(&mut self) {
         let lost = self.results.len();
@@ -562,8 +564,8 @@ impl Drop for Publisher {
     }
 }
 
-/// Makes the stream if it is not there. One that an operator made is taken as it is, as long as it
-/// has the subject. The most bytes of a message that it takes.
+/// Makes the stream if it does not exist. A stream made by an operator is used as it is, if it has the
+/// subject. Returns the largest message that the stream takes.
 async fn ensure(jetstream: &Context) -> anyhow::Result<usize> {
     match jetstream.get_stream(STREAM).await {
         Ok(stream) => {
@@ -572,7 +574,7 @@ async fn ensure(jetstream: &Context) -> anyhow::Result<usize> {
                 config.subjects.iter().any(|subject| subject == SUBJECT),
                 "it exists without the subject {SUBJECT}: add it"
             );
-            // None, or -1, is no limit.
+            // None and -1 both mean no limit.
             let largest = usize::try_from(config.max_message_size).unwrap_or(0);
             return Ok(if largest == 0 { usize::MAX } else { largest });
         }

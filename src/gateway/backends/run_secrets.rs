@@ -1,7 +1,7 @@
-//! Which secrets a run may have: what one collector of one assignment declares, and nothing else.
+//! Which secrets a run may have: those that one collector of one assignment declares, and no others.
 //!
-//! Pure: what is declared and what it is filled with come in, an environment or a clear error goes
-//! out. All of it or nothing.
+//! Pure: takes the declaration and the values, and returns an environment or a clear error. Either all
+//! variables are filled, or none is returned.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,10 +14,10 @@ use crate::gateway::backends::secrets::{Unresolved, Values};
 /// The most variables one collector may declare.
 const MAX_VARIABLES: usize = 64;
 
-/// The most bytes of a filled environment: it is sent in one message.
+/// The most bytes of a filled environment, which is sent in one message.
 const MAX_BYTES: usize = 512 * 1024;
 
-/// How a reference begins and ends, and what stands in it before the name.
+/// How a reference begins and ends, and what precedes the name in it.
 const OPEN: &str = "${{";
 const CLOSE: &str = "}}";
 const NAMESPACE: &str = "secrets.";
@@ -25,10 +25,10 @@ const NAMESPACE: &str = "secrets.";
 /// Variables and their values.
 pub type Environment = BTreeMap<String, SecretString>;
 
-/// Why a run gets no secrets; the satellite is told these words.
+/// Why a run gets no secrets; the satellite is sent this text.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Denied {
-    /// It is not assigned, or not any more.
+    /// The config is not assigned, or no longer.
     #[error("No such assignment: {0}")]
     NoAssignment(String),
     /// The assignment has no such collector.
@@ -36,38 +36,38 @@ pub enum Denied {
     NoCollector {
         /// The assignment.
         config_id: String,
-        /// What was asked for.
+        /// The collector that was asked for.
         collector_id: String,
     },
-    /// The collector asks for none.
+    /// The collector declares no secrets.
     #[error("Collector {0} declares no secretEnv")]
     NothingDeclared(String),
-    /// What it declares cannot be understood.
+    /// The declaration is malformed.
     #[error("secretEnv.{variable} {rule}")]
     Malformed {
-        /// Which variable.
+        /// The variable.
         variable: String,
         /// What is wrong, as the end of a sentence.
         rule: &'static str,
     },
-    /// A secret cannot be had.
+    /// A secret is missing.
     #[error(transparent)]
     Unresolved(#[from] Unresolved),
-    /// Together they are more than fits.
+    /// The environment is too large.
     #[error("The secrets of this collector are larger than {MAX_BYTES} bytes")]
     TooLarge,
-    /// The satellite, or all of them together, ask for too much at once.
+    /// The satellite, or all satellites together, ask too much at once.
     #[error("Too many requests at once, try again")]
     Busy,
-    /// It was not their turn in time.
+    /// The request was not answered in time.
     #[error("The secrets could not be had in time, try again")]
     Late,
-    /// The assignments cannot be read right now.
+    /// The assignments cannot be read now.
     #[error("Assignments cannot be read now, try again")]
     Unavailable,
 }
 
-/// What a collector declares: variables, each with a text that may refer to secrets.
+/// A collector's declaration: variables, each with a text that may refer to secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Declared(BTreeMap<String, Vec<Part>>);
 
@@ -77,9 +77,9 @@ enum Part {
     Secret(String),
 }
 
-/// Finds what the named collector declares. An agent names a collector by its `id`; its
-/// `collectorId`, the kind of collector, is enough where only one is of that kind. It does not say on
-/// which system: of several assignments of one config the first with such a collector is meant.
+/// Finds the declaration of the named collector. An agent names a collector by its `id`. Its `collectorId`,
+/// the kind of collector, is enough if only one is of that kind. The agent does not name the system: among
+/// several assignments of one config, the first with such a collector counts.
 pub fn declared(
     assignments: &Value,
     config_id: &str,
@@ -132,7 +132,7 @@ impl Declared {
         Ok(Declared(declared))
     }
 
-    /// The names of all secrets it refers to.
+    /// The names of all secrets that it refers to.
     pub fn names(&self) -> BTreeSet<String> {
         let parts = self.0.values().flatten();
         let names = parts.filter_map(|part| match part {
@@ -142,7 +142,7 @@ impl Declared {
         names.collect()
     }
 
-    /// The environment with these values in it.
+    /// The environment filled with these values.
     pub fn fill(&self, values: &Values) -> Result<Environment, Denied> {
         let mut environment = Environment::new();
         let mut bytes = 0;
@@ -175,7 +175,7 @@ fn is_variable(name: &str) -> bool {
         && name.chars().all(|c| first(c) || c.is_ascii_digit())
 }
 
-/// Splits a text at its references; `None` for a reference that is none, or a text without one.
+/// Splits a text at its references; `None` if a reference is malformed or there is none.
 fn parts(text: &str) -> Option<Vec<Part>> {
     let mut parts = Vec::new();
     let mut rest = text;
@@ -239,7 +239,7 @@ mod tests {
         assert_eq!(by_id.names(), BTreeSet::from(["API".to_owned()]));
         let values = Values::from([("API".to_owned(), "${{ secrets.X }}".into())]);
         let filled = by_id.fill(&values).expect("filled");
-        // A value is a value, whatever it looks like.
+        // Values are not expanded, whatever they contain.
         assert_eq!(filled["TOKEN"].expose_secret(), "Bearer ${{ secrets.X }}");
         assert!(!format!("{filled:?}").contains("Bearer"));
     }

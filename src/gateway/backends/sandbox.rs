@@ -1,7 +1,7 @@
-//! What scripts may do on satellites: the policy belongs to another backend, which is asked over NATS.
+//! The sandbox policy of scripts on satellites. It belongs to another backend, which is asked over NATS.
 //!
-//! Agents of later versions deny scripts the network until they are told a policy. Whoever answers
-//! `satellite.sandbox-policy` has one; where nobody does in time satellites are told none.
+//! Agents of later versions deny scripts the network until they receive a policy. A responder on
+//! `satellite.sandbox-policy` has it. If there is no answer in time, satellites are sent none.
 
 use std::time::Duration;
 
@@ -19,29 +19,28 @@ const SUBJECT: &str = "satellite.sandbox-policy";
 /// How long the backend may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// For how long one answer is good: many satellites come at once.
+/// How long one answer is reused: many satellites connect at once.
 const AGE: Duration = Duration::from_secs(1);
 
-/// The same where nobody answered in time: whoever asks waits for it.
+/// The same for a missing answer: every caller waits until the time-out.
 const AGE_OF_SILENCE: Duration = Duration::from_secs(30);
 
-/// The most bytes of a policy that is passed on.
+/// The most bytes of a policy.
 const MAX_BYTES: usize = 64 * 1024;
 
 pub struct Sandbox {
     nats: async_nats::Client,
     metrics: Metrics,
-    /// The last answer and until when it is good. Whoever asks meanwhile waits for the same one.
+    /// The last answer and until when it is reused. Callers wait for the same answer.
     known: Mutex<Option<(Instant, Option<Box<RawValue>>)>>,
 }
 
 impl Sandbox {
-    /// Over this connection.
     pub fn new(nats: async_nats::Client, metrics: Metrics) -> Sandbox {
         Sandbox { nats, metrics, known: Mutex::new(None) }
     }
 
-    /// The policy, at most [`AGE`] old; none where nobody says one.
+    /// The policy, at most [`AGE`] old; none if the backend gives none.
     pub async fn policy(&self) -> Option<Box<RawValue>> {
         let mut known = self.known.lock().await;
         if let Some((until, policy)) = &*known
@@ -85,7 +84,7 @@ impl Sandbox {
                 (Some(policy), "answered")
             }
             _ => {
-                warn!("the answer on {SUBJECT} is not what it should be");
+                warn!("the answer on {SUBJECT} is not valid");
                 (None, "malformed")
             }
         }

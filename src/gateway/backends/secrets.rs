@@ -1,7 +1,7 @@
-//! Where the values of secrets come from: a folder of files, or a responder on NATS.
+//! The source of secrets: a folder of files, or a responder on NATS.
 //!
-//! A value is held in types that cannot be printed, from here to the frame that carries it, and is
-//! kept nowhere. Names are checked before they reach a path or a subject.
+//! From here to the frame that carries it, a value is held in types that cannot be printed; it is stored
+//! nowhere. Names are checked before they become part of a path or a subject.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{ErrorKind, Read};
@@ -19,7 +19,7 @@ use thiserror::Error;
 /// The subject of the responder.
 const SUBJECT: &str = "secrets.resolve";
 
-/// How long the responder may take; agents wait longer than this.
+/// How long the responder may take; agents wait longer.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The most bytes of one secret.
@@ -31,18 +31,18 @@ pub const MAX_NAME: usize = 200;
 /// The values of secrets by their names.
 pub type Values = BTreeMap<String, SecretString>;
 
-/// Why not all of the secrets could be had. Never holds a value.
+/// Why one of the secrets is missing. Never holds a value.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Unresolved {
-    /// There is none of this name.
+    /// There is no secret of this name.
     #[error("Secret not found: {0}")]
     NotFound(String),
-    /// It is there, and cannot be used.
+    /// It exists but cannot be used.
     #[error("Secret cannot be read: {name}")]
     Unreadable {
         /// Which.
         name: String,
-        /// Why, for operators alone.
+        /// Why; for operators only.
         why: String,
     },
     /// There is neither a folder nor a responder.
@@ -51,34 +51,34 @@ pub enum Unresolved {
     /// The responder did not answer in time.
     #[error("The secrets provider does not answer")]
     NoAnswer,
-    /// It did not answer as it should: for a satellite that is the same.
+    /// The answer is not valid: for a satellite that is the same as no answer.
     #[error("The secrets provider does not answer")]
     Malformed,
 }
 
 impl Unresolved {
-    /// What operators may want to hear of it, and satellites not; none where there is nothing to mend here.
+    /// The details for operators, which satellites are not told; none if there is nothing to repair here.
     pub fn why(&self) -> Option<&str> {
         match self {
             Unresolved::Unreadable { why, .. } => Some(why),
-            Unresolved::Malformed => Some("the answer on secrets.resolve is not what it should be"),
+            Unresolved::Malformed => Some("the answer on secrets.resolve is not valid"),
             Unresolved::NotFound(_) | Unresolved::NoProvider | Unresolved::NoAnswer => None,
         }
     }
 }
 
-/// Whether this can be the name of a secret: never a path, never hidden.
+/// Whether this is a valid name of a secret: never a path, never hidden.
 pub fn is_name(name: &str) -> bool {
     (1..=MAX_NAME).contains(&name.len())
         && !name.starts_with('.')
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
 }
 
-/// Where secrets come from.
+/// The source of secrets.
 pub enum Provider {
-    /// A folder with one file for each.
+    /// A folder with one file for each secret.
     Folder(PathBuf),
-    /// Whoever answers on `secrets.resolve`.
+    /// A responder on `secrets.resolve`.
     Nats(async_nats::Client),
 }
 
@@ -88,7 +88,7 @@ impl Provider {
         folder.map_or(Provider::Nats(nats), Provider::Folder)
     }
 
-    /// All of these secrets, or the reason why one of them cannot be had.
+    /// All of these secrets, or why one of them is missing.
     pub async fn resolve(&self, names: BTreeSet<String>) -> Result<Values, Unresolved> {
         if let Some(bad) = names.iter().find(|name| !is_name(name)) {
             return Err(Unresolved::NotFound(bad.chars().take(MAX_NAME).collect()));
@@ -104,7 +104,7 @@ impl Provider {
     }
 }
 
-/// Checks that the named setting is a folder that can be read.
+/// Checks that the named setting is a readable folder.
 pub fn check_folder(setting: &str, folder: &Path) -> anyhow::Result<()> {
     let shown = folder.display();
     let found = folder.metadata().with_context(|| format!("cannot read {setting} {shown}"))?;
@@ -125,8 +125,8 @@ fn read_all(folder: &Path, names: BTreeSet<String>) -> Result<Values, Unresolved
         .collect()
 }
 
-/// Kubernetes mounts each secret as a link to a file below the folder, and swaps a link in between
-/// to change all of them at once: so links are followed, and where they lead must be in the folder.
+/// Kubernetes mounts each secret as a link to a file below the folder, and replaces a link in between to
+/// change all of them at once. So links are followed, and their targets must be inside the folder.
 fn read(folder: &Path, name: &str) -> Result<SecretString, Unresolved> {
     let unreadable =
         |why: &str| Unresolved::Unreadable { name: name.to_owned(), why: why.to_owned() };
@@ -141,7 +141,7 @@ fn read(folder: &Path, name: &str) -> Result<SecretString, Unresolved> {
     if !path.starts_with(&root) {
         return Err(unreadable("its link leads out of the folder"));
     }
-    // Looked at before it is opened: opening a pipe would wait for its other end.
+    // Checked before it is opened: opening a pipe would wait for its other end.
     if !path.metadata().is_ok_and(|found| found.is_file()) {
         return Err(unreadable("it is not a file"));
     }
@@ -154,7 +154,7 @@ fn read(folder: &Path, name: &str) -> Result<SecretString, Unresolved> {
     if value.expose_secret().len() > MAX_BYTES {
         return Err(unreadable("it is too large"));
     }
-    // Editors and `echo` end a file with a line break that nobody means.
+    // Editors and `echo` end a file with a line break that is not part of the value.
     let text = value.expose_secret();
     if let Some(socket) = text.strip_suffix('\n') {
         value = socket.strip_suffix('\r').unwrap_or(socket).to_owned().into();
@@ -178,7 +178,7 @@ async fn ask(nats: &async_nats::Client, names: BTreeSet<String>) -> Result<Value
         }
         Ok(Err(_)) | Err(_) => return Err(Unresolved::NoAnswer),
     };
-    // The parser's own words would quote what it read.
+    // The parser's error would quote the answer.
     let Ok(mut answer) = serde_json::from_slice::<Answer>(&message.payload) else {
         return Err(Unresolved::Malformed);
     };

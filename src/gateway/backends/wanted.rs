@@ -1,5 +1,5 @@
-//! What satellites say that is passed on only where somebody keeps it: subjects for which there may be a
-//! JetStream stream, and mostly is none.
+//! Messages of satellites that are passed on only if a JetStream stream keeps them. Mostly there is no such
+//! stream.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,25 +11,25 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-/// How satellites' capabilities do.
+/// The state of satellites' capabilities.
 pub const CAPABILITY_STATUS: &str = "satellite.capability_status";
 
-/// What satellites collect of others.
+/// What satellites collect from other sources.
 pub const TELEMETRY_BATCH: &str = "satellite.telemetry_batch";
 
-/// How often it is looked for streams: somebody who makes one does not do it every day.
+/// How often streams are looked for: they are rarely made.
 const INTERVAL: Duration = Duration::from_secs(10);
 
 /// The same while NATS is away.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
-/// The same where it does not say: it has no JetStream, or the pod may not ask.
+/// The same if NATS cannot tell: it has no JetStream, or the pod lacks the permission.
 const LONG_PAUSE: Duration = Duration::from_secs(60);
 
-/// How long NATS may take to say so.
+/// How long NATS may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// For which of them there is a stream, as far as is known.
+/// Which of these subjects have a stream, as far as is known.
 #[derive(Debug, Default)]
 pub struct Wanted {
     capability_status: AtomicBool,
@@ -37,12 +37,12 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// Whether somebody keeps what is said there.
+    /// Whether a stream keeps this subject.
     pub fn is(&self, subject: &str) -> bool {
         self.of(subject).is_some_and(|wanted| wanted.load(Ordering::Relaxed))
     }
 
-    /// Looks now and then, until told to stop.
+    /// Looks for streams at intervals, until told to stop.
     pub async fn watch(&self, nats: &async_nats::Client, stop: CancellationToken) {
         loop {
             let pause = self.look(nats).await;
@@ -53,7 +53,7 @@ impl Wanted {
         }
     }
 
-    /// Looks once; how long until the next time.
+    /// Looks once and returns the time until the next look.
     async fn look(&self, nats: &async_nats::Client) -> Duration {
         let jetstream = jetstream::new(nats.clone());
         for subject in [CAPABILITY_STATUS, TELEMETRY_BATCH] {
@@ -71,7 +71,7 @@ impl Wanted {
             };
             let before = self.of(subject).is_some_and(|w| w.swap(wanted, Ordering::Relaxed));
             if before != wanted {
-                info!(subject, wanted, "whether there is a stream for it has changed");
+                info!(subject, wanted, "a stream for this subject was made or removed");
             }
         }
         INTERVAL

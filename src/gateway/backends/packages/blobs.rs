@@ -1,7 +1,7 @@
 //! Packages on their way from the backend to satellites.
 //!
-//! A package is fetched in as many answers as it takes, once for all who ask for it meanwhile, into the
-//! very text that is sent. They share that text: it is gone when the last of them has it.
+//! A package is fetched in parts, once for all sessions that ask for it meanwhile, directly into the text of
+//! the message. The sessions share that text; it is freed when the last of them has sent it.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -13,32 +13,32 @@ use futures_util::future::{Shared, WeakShared};
 use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The largest packages of which a pod holds so many at once, or more smaller ones; whoever asks for
-/// another waits.
+/// How many packages of the largest size a pod holds at once, or more smaller ones. Requests for further ones
+/// wait.
 const LARGEST_AT_ONCE: usize = 4;
 
-/// What room is counted in: a semaphore counts to half a billion on the smallest machines.
+/// The unit in which memory is counted: a semaphore counts to half a billion on the smallest machines.
 const UNIT: usize = 1024;
 
-/// What is known of a package.
+/// The backend's answer about a package.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Blob {
-    /// The backend has none.
+    /// The backend has no such package.
     Missing,
-    /// The message with it.
+    /// The message that contains it.
     Message(Bytes),
 }
 
-/// A package being fetched; none where the backend does not say.
+/// A package being fetched; none if the backend does not answer.
 pub type Fetching = Pin<Box<dyn Future<Output = Option<Blob>> + Send>>;
 
 /// A part of a package in base64, as the backend answers it.
 #[derive(Debug, Deserialize)]
 pub struct Part {
-    /// None where it has no such package. An answer without it says nothing.
+    /// None if there is no such package. An answer without this field is not valid.
     #[serde(deserialize_with = "Option::deserialize")]
     pub data: Option<String>,
-    /// The characters of the whole, where this is not all of it.
+    /// The length of the whole package, if this is only a part.
     pub total: Option<usize>,
 }
 
@@ -50,13 +50,13 @@ pub struct Blobs {
 }
 
 impl Blobs {
-    /// Of at most so many bytes each.
+    /// Packages of at most `largest` bytes each.
     pub fn new(largest: usize) -> Blobs {
         let room = Arc::new(Semaphore::new(units(largest) * LARGEST_AT_ONCE));
         Blobs { largest, room, under_way: Mutex::default() }
     }
 
-    /// This package as it is being fetched already, or else as `fetch` does.
+    /// The fetch of this package that is under way, or else a new one by `fetch`.
     pub fn share(&self, integrity: &str, fetch: impl FnOnce() -> Fetching) -> Shared<Fetching> {
         // Valid after a panic elsewhere: every change to it is one call.
         let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
@@ -65,20 +65,20 @@ impl Blobs {
         }
         under_way.retain(|_, fetching| fetching.upgrade().is_some());
         let shared = fetch().shared();
-        // None only of one that has ended.
+        // None only for a fetch that has ended.
         if let Some(weak) = shared.downgrade() {
             under_way.insert(integrity.to_owned(), weak);
         }
         shared
     }
 
-    /// Begins a message with a package of so many characters, when there is room for it. None for one
-    /// that is too large.
+    /// Begins a message for a package of `total` characters, once there is room. None if the package is too
+    /// large.
     pub async fn begin(&self, integrity: &str, total: usize) -> Option<Message> {
         if total > self.largest {
             return None;
         }
-        // Never closed; the largest is more than a `u32` counts only if a setting allowed it.
+        // The semaphore is never closed. Only a setting could make the largest exceed a `u32`.
         let units = u32::try_from(units(total)).ok()?;
         let room = self.room.clone().acquire_many_owned(units).await.ok()?;
         let integrity = serde_json::Value::from(integrity);
@@ -94,7 +94,7 @@ fn units(bytes: usize) -> usize {
     bytes.div_ceil(UNIT)
 }
 
-/// A message that is being put together.
+/// A message being built.
 pub struct Message {
     text: String,
     total: usize,
@@ -102,7 +102,7 @@ pub struct Message {
     _room: OwnedSemaphorePermit,
 }
 
-/// What the backend says does not go together.
+/// The parts from the backend do not fit together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mismatch;
 
@@ -113,19 +113,19 @@ impl Message {
         if self.length > self.total || (data.is_empty() && self.total > 0) {
             return Err(Mismatch);
         }
-        // A text in JSON: base64 as it is, and whatever else so that it harms nobody.
+        // JSON text: base64 stays as it is, and anything else is escaped.
         let quoted = serde_json::Value::from(data).to_string();
         let inside = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
         self.text.push_str(inside.ok_or(Mismatch)?);
         Ok(())
     }
 
-    /// How much of the package is there; none where that is all.
+    /// The offset of the next part; none if the package is complete.
     pub fn offset(&self) -> Option<usize> {
         (self.length < self.total).then_some(self.length)
     }
 
-    /// The message. Its room is free again when the last copy of it is dropped.
+    /// The finished message. Its room is freed when the last copy is dropped.
     pub fn end(mut self) -> Bytes {
         self.text.push_str("\"}");
         Bytes::from_owner(self)

@@ -52,7 +52,7 @@ fn unreadable(name: &str, why: &str) -> Unresolved {
     Unresolved::Unreadable { name: name.to_owned(), why: why.to_owned() }
 }
 
-/// Operators are told why, in the log, and satellites which.
+/// The log tells operators why; satellites are told only which secret.
 #[test]
 fn why_a_secret_cannot_be_read_is_not_for_satellites() {
     let unreadable = unreadable("TOKEN", "it is not text");
@@ -73,7 +73,7 @@ fn a_link_that_leads_out_of_the_folder_is_not_followed() {
     for name in ["relative", "absolute", "by_parent"] {
         assert_eq!(mounted.read(name), unreadable(name));
     }
-    // A folder whose name begins alike is another folder.
+    // A folder whose name begins the same is another folder.
     fs::create_dir(mounted.0.join("mount2")).expect("a folder");
     fs::write(mounted.0.join("mount2/x"), "x").expect("a file");
     symlink("../mount2/x", mounted.root().join("alike")).expect("a link");
