@@ -255,3 +255,31 @@ async fn a_satellite_that_never_connected_is_offline_and_never_lost() {
     assert_eq!(unknown.status, 404);
     fleet.check().await;
 }
+
+#[tokio::test]
+async fn a_pod_that_stood_still_reads_its_sockets_before_it_declares_a_loss() {
+    let fleet = Fleet::new(CALM).await;
+    // So many are a brown-out by default, and held.
+    let pod = fleet.plan("a").with("GROUNDSTATION_BROWN_OUT_FLOOR", "1000").start().await;
+    let (mut all, mut satellites) = (Vec::new(), Vec::new());
+    for n in 0..40 {
+        let described =
+            json!({"name": format!("edge-{n}"), "region": "eu", "offlineThresholdMs": 1_400});
+        let credentials = pod.register_with(described).await;
+        let satellite = Satellite::connect(pod.address, &credentials).await;
+        satellite.beat_every(Duration::from_millis(100));
+        all.push(credentials);
+        satellites.push(satellite);
+    }
+    for _ in 0..3 {
+        // Longer than their threshold, and shorter than what counts as blind. They go on beating.
+        pod.suspend();
+        tokio::time::sleep(Duration::from_millis(1_700)).await;
+        pod.wake();
+        pod.sweeps(5).await;
+    }
+    for credentials in &all {
+        assert_eq!(fleet.history(credentials.id).await, ["1 connected connect"]);
+    }
+    fleet.check().await;
+}

@@ -342,3 +342,44 @@ async fn a_pod_that_drains_slowly_vouches_no_more_for_those_that_it_has_closed()
     assert_eq!(b.metric("groundstation_sessions").await, 0.0);
     fleet.check().await;
 }
+
+#[tokio::test]
+async fn a_pod_that_stood_still_for_less_than_its_window_goes_on_vouching_however_slow_the_database_is()
+ {
+    const SESSIONS: usize = 60;
+    let fleet = Fleet::new(CALM).await;
+    let plan = fleet.plan("a").with("GROUNDSTATION_VOUCH_WINDOW", "20s");
+    let (pod, sql) = (plan.start().await, fleet.sql().await);
+    let all = fleet.register_many("edge", SESSIONS).await;
+    let mut satellites = Vec::with_capacity(SESSIONS);
+    for credentials in &all {
+        let satellite = Satellite::connect(pod.address, credentials).await;
+        satellite.beat();
+        satellites.push(satellite);
+    }
+    for credentials in &all {
+        expect_vouched(&sql, credentials.id, true).await;
+    }
+    // To write all of them takes three seconds now.
+    const SLOW: &str = "
+        create function slow() returns trigger language plpgsql as
+            $$ begin perform pg_sleep(0.05); return new; end $$;
+        create trigger slow before update on satellite_connections
+            for each row when (new.last_event = 'connected') execute function slow()";
+    sql.batch_execute(SLOW).await.expect("a slow database");
+    pod.suspend();
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    pod.wake();
+    let woken = database_time(&sql).await;
+    eventually("the pod to observe again, twice", async || match seen_at(&sql).await - woken {
+        since if since > time::Duration::milliseconds(500) => Ok(()),
+        since => Err(since.to_string()),
+    })
+    .await;
+    eventually("the pod to vouch for all of them", async || {
+        let vouched = pod.metric(VOUCHED).await;
+        if vouched == SESSIONS as f64 { Ok(()) } else { Err(vouched.to_string()) }
+    })
+    .await;
+    fleet.check().await;
+}

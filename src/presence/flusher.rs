@@ -32,7 +32,7 @@ use crate::contract::wire::Timestamp;
 use crate::domain::lifecycle::{Event, SatelliteId, Session, SessionKey, Signal};
 use crate::log::append::Log;
 use crate::log::locked_rows::LockedRows;
-use crate::log::watermark::{self, PodNumber, SILENT_AFTER};
+use crate::log::watermark::{self, PodNumber};
 use crate::platform::database::Database;
 use crate::platform::database_clock::{DatabaseClock, Moment};
 use crate::platform::metrics::Metrics;
@@ -159,9 +159,12 @@ impl Flusher {
         observed: &mut Option<Moment>,
     ) -> anyhow::Result<Option<Duration>> {
         let began = Moment::now();
-        if observed.is_some_and(|observed| began.since(observed) >= SILENT_AFTER) {
-            // To the other pods this one was silent: they may have declared its sessions lost, or be about
-            // to. Writing each heartbeat finds out.
+        if let (Some(window), Some(observed)) = (self.vouch_window, *observed)
+            && began.since(observed) >= window
+        {
+            // The other pods may have declared its sessions lost, or be about to. Writing each heartbeat finds
+            // out. Not after a shorter gap: a vouched session has two windows, and a database that takes long to
+            // write all of them would make each flush the reason for the next.
             self.sessions.doubt(self.sessions.vouched().into_iter());
         }
         self.take_back(began);

@@ -436,7 +436,8 @@ impl World {
     fn decide(&mut self, n: usize, faults: &[Fault]) {
         let pod = &mut self.pods[n];
         let has_gap = NOW - pod.marked > SILENT;
-        let doubts = has_gap && !faults.contains(&Fault::GapIsForgotten);
+        let has_long_gap = NOW - pod.marked >= WINDOW;
+        let doubts = has_long_gap && !faults.contains(&Fault::GapIsForgotten);
         let looks = has_gap || pod.looked + LOOK <= NOW;
         if looks && !faults.contains(&Fault::NoLook) {
             pod.look = Look::Due;

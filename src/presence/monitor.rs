@@ -10,7 +10,7 @@
 //! that came in between, it does not count time in which no pod could hear, and a second pod's proposal
 //! changes nothing. So each loss is declared once, however many pods sweep.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,10 +30,14 @@ use crate::platform::database::Database;
 use crate::platform::health::{BrownOut, Health};
 use crate::platform::metrics::Metrics;
 use crate::presence::left_behind::{self, LeftBehind, Silent, Vouched};
-use crate::sessions::table::SessionTable;
+use crate::sessions::table::{Look, SessionTable};
 
 /// Losses that one sweep takes from each source. If it declared any, the next sweep follows at once.
 const MAX_DUE: usize = 10_000;
+
+/// How long the sockets are read between two looks at this pod's sessions: what they hold is a few heartbeats each.
+/// A loss is found so much later.
+const READING: Duration = Duration::from_millis(100);
 
 /// Ended sessions taken from silent pods at a time.
 const MAX_LET_GO: u64 = 1_000;
@@ -188,7 +192,8 @@ impl Monitor {
         }
         memory.swept_at = started;
 
-        let find = async |client: &mut Object| self.find(client, memory, started).await;
+        let look = self.look_twice().await;
+        let find = async |client: &mut Object| self.find(client, memory, &look, started).await;
         let found = self.database.run(find).await?;
         self.metrics.sweep_seconds.observe(started.elapsed().as_secs_f64());
         self.guard(memory, &found, started);
@@ -200,18 +205,35 @@ impl Monitor {
         Ok(!is_all && declared > 0)
     }
 
+    /// The state of this pod's sessions. A process that stood still finds heartbeats of that time in its sockets,
+    /// and its timers run out before it has read them. So a session is due only if it still is after a pause in which
+    /// the sockets are read.
+    async fn look_twice(&self) -> Look {
+        let look =
+            || self.sessions.look(Instant::now(), self.default_threshold, self.heartbeat_interval);
+        let first = look();
+        if first.due.is_empty() {
+            return first;
+        }
+        let due: HashSet<SessionKey> = first.due.into_iter().collect();
+        tokio::time::sleep(READING).await;
+        let mut second = look();
+        second.due.retain(|key| due.contains(key));
+        second
+    }
+
     /// Reads every source.
     async fn find(
         &self,
         client: &Object,
         memory: &mut Memory,
+        look: &Look,
         now: Instant,
     ) -> Result<Found, tokio_postgres::Error> {
-        let look = self.sessions.look(now, self.default_threshold, self.heartbeat_interval);
         let own = Lateness { sessions: look.sessions, late: look.late };
         let mut found = Found::default();
         if now >= memory.deaf_until {
-            found.due = self.own(look.due, &mut memory.turns.own);
+            found.due = self.own(look.due.clone(), &mut memory.turns.own);
         }
         let silent = self.account(client, own, &mut found.lateness).await?;
         if !silent.is_empty() {

@@ -35,14 +35,6 @@ impl Heartbeats {
         }
     }
 
-    /// Removes what waits for a session that has ended.
-    pub fn forget(&self, key: SessionKey) {
-        let mut waiting = self.lock();
-        if waiting.get(&key.satellite).is_some_and(|beat| beat.session == key.session) {
-            waiting.remove(&key.satellite);
-        }
-    }
-
     /// Keeps the newer of two heartbeats, and the newest value of each thing the agent said of itself.
     pub(crate) fn put(&self, satellite: SatelliteId, beat: Beat) {
         let mut waiting = self.lock();
@@ -106,15 +98,5 @@ mod tests {
         let taken = heartbeats.take();
         assert!(taken[0].1.at.is_some());
         assert_eq!(taken[0].1.agent_info, agent_info);
-    }
-
-    #[test]
-    fn an_ended_session_takes_only_its_own_heartbeat_with_it() {
-        let heartbeats = Heartbeats::default();
-        heartbeats.beat(key(2), Moment::now(), AgentInfo::default());
-        heartbeats.forget(key(1));
-        assert_eq!(heartbeats.lock().len(), 1);
-        heartbeats.forget(key(2));
-        assert_eq!(heartbeats.lock().len(), 0);
     }
 }

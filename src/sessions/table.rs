@@ -322,9 +322,9 @@ impl Drop for SessionGuard {
             Slot::Occupied(slot) if slot.get().session == key.session => Some(slot.remove()),
             _ => None,
         };
-        table.heartbeats.forget(*key);
-        // The pod no longer vouches for it. Its end takes a while to reach the log, or never does if the pod
-        // drains; until then its row must say when it was last heard.
+        // A heartbeat that waits is still written, and the pod no longer vouches for the session. Its end takes a
+        // while to reach the log, or never does if the pod drains; until then its row must say when it was last
+        // heard.
         if let Some(entry) = entry.filter(|entry| entry.recorded.may_be_vouched()) {
             table.heartbeats.beat(*key, entry.heard, AgentInfo::default());
         }
@@ -381,6 +381,18 @@ mod tests {
         assert_eq!(table.held([ID].into_iter()), [key(ID, 2)]);
         drop(second);
         assert!(table.held([ID].into_iter()).is_empty());
+    }
+
+    #[test]
+    fn a_session_that_leaves_does_not_take_its_heartbeat_with_it() {
+        let table = table();
+        let (guard, _inbox) = table.enter(key(ID, 1)).expect("a place");
+        let heard = Moment::now();
+        assert!(table.heard(key(ID, 1), heard), "its row says when exactly");
+        table.heartbeats.beat(key(ID, 1), heard, AgentInfo::default());
+        drop(guard);
+        let waiting = table.heartbeats.take();
+        assert_eq!(waiting.first().map(|(_, beat)| beat.at), Some(Some(heard)));
     }
 
     #[test]
