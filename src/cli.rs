@@ -1,7 +1,7 @@
-//! The command line: which command, with what, and how it ended.
+//! The command line: picks the command, reads its arguments, reports how it ended.
 //!
-//! Every command exits non-zero with one clear line on failure. What people came for goes to
-//! standard output, log lines go to standard error.
+//! Every command that fails exits non-zero with one clear line. Results go to standard output, log lines to standard
+//! error.
 
 use std::io::{IsTerminal, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -63,7 +63,7 @@ struct Cli {
     command: Command,
 }
 
-/// What `serve` reads of the environment that is no setting of its own.
+/// What `serve` reads from the environment beside its own settings.
 const TRACES: &str = "\
 Traces are exported where OTEL_EXPORTER_OTLP_ENDPOINT (or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT) names a
 collector, by OTLP over HTTP in protobuf; the other OTEL_ variables mean what they always do. Nothing is
@@ -131,7 +131,7 @@ struct HealthArgs {
     #[arg(long, env = "GROUNDSTATION_URL")]
     url: Option<String>,
 
-    /// Where the pod's probes answer, as it is told itself
+    /// Where the pod's probes answer, as set for the pod itself
     #[arg(long, env = "GROUNDSTATION_OPS_LISTEN", value_name = "ADDRESS")]
     ops_listen: Option<String>,
 }
@@ -144,7 +144,7 @@ impl HealthArgs {
             (None, Some(text)) => {
                 let mut address =
                     crate::pod::config::socket_address("GROUNDSTATION_OPS_LISTEN", text)?;
-                // Everywhere is here too.
+                // An unspecified address listens on this machine too.
                 if address.ip().is_unspecified() {
                     let v6 = address.is_ipv6();
                     address.set_ip(if v6 {
@@ -316,7 +316,7 @@ fn run(command: Command) -> anyhow::Result<()> {
     }
 }
 
-/// Blocking, before any runtime starts.
+/// Blocking: runs before any runtime starts.
 fn migrate(args: &MigrateArgs) -> anyhow::Result<()> {
     let migrated = migrations::migrate(&args.address()?, args.retention_floor()?)?;
     for migration in &migrated.applied {
@@ -339,7 +339,7 @@ async fn run_agent(args: AgentArgs) -> anyhow::Result<()> {
         capabilities: args.capabilities,
         from: None,
     };
-    // Closing the orders makes the agent say goodbye.
+    // Dropping the sender of orders makes the agent say goodbye.
     let (orders, told) = mpsc::channel(1);
     let mut orders = Some(orders);
     let mut interrupted = std::pin::pin!(shutdown::signal()?);
@@ -407,14 +407,14 @@ async fn run_watch(args: WatchArgs) -> anyhow::Result<()> {
         let line = match seen {
             Ok(seen) if args.json => serde_json::to_string(&seen)?,
             Ok(seen) => seen.line(colour),
-            // The ordered consumer makes itself anew and goes on where it was.
+            // The ordered consumer makes itself anew and continues where it was.
             Err(error) => {
                 tracing::warn!(%error, "watching again");
                 continue;
             }
         };
         if let Err(error) = writeln!(std::io::stdout(), "{line}") {
-            // Whoever read this has seen enough, `watch | head` for one.
+            // The reader of the output has seen enough, as in `watch | head`.
             return match error.kind() {
                 std::io::ErrorKind::BrokenPipe => Ok(()),
                 _ => Err(error).context("cannot write"),
