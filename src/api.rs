@@ -67,7 +67,7 @@ pub struct Api {
     pub scans: Database,
     /// For removals.
     pub log: Log,
-    /// Who may do what.
+    /// The tokens and their rights.
     pub access: Access,
     /// Counts wrong tokens by address.
     pub door: Arc<Door>,

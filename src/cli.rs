@@ -174,7 +174,7 @@ struct AgentArgs {
     /// The satellite's token
     #[arg(long, env = "SATELLITE_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     token: SecretString,
-    /// What it says it can do; may be given several times
+    /// A capability that it reports; may be given several times
     #[arg(long = "capability", value_name = "WORD")]
     capabilities: Vec<String>,
     /// How often it sends a heartbeat
@@ -191,13 +191,13 @@ struct AgentArgs {
 struct SimulateArgs {
     #[command(flatten)]
     api: ApiArgs,
-    /// How many
+    /// How many satellites
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     satellites: u32,
     /// How often each one leaves, drops out or falls silent, on average, per minute
     #[arg(long, default_value_t = 0.0, value_name = "PER_MINUTE")]
     flap: f64,
-    /// How long one that falls silent stays so
+    /// How long a satellite that falls silent stays silent
     #[arg(long, default_value = "60s", value_name = "DURATION")]
     silence: String,
     /// How often each one sends a heartbeat
@@ -218,7 +218,7 @@ struct SimulateArgs {
     /// 127.0.0.2 … reach a pod on this machine with more connections than one address has ports)
     #[arg(long, value_name = "IP")]
     from: Vec<IpAddr>,
-    /// How long [default: until Ctrl-C]
+    /// How long to run [default: until Ctrl-C]
     #[arg(long, value_name = "DURATION")]
     duration: Option<String>,
     /// What each satellite's name begins with

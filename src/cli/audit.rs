@@ -135,7 +135,7 @@ fn describe(summary: &Summary) -> String {
             counts.missing, counts.extra, counts.different, counts.misplaced
         ));
         if !summary.is_led {
-            lines.push("nobody relays: is a pod running?".to_owned());
+            lines.push("no pod relays: is one running?".to_owned());
         }
     }
     lines.join("\n")

@@ -367,7 +367,7 @@ async fn write(
     transaction.execute(REPLACE, &parameters).await.map(drop)
 }
 
-/// A snapshot holds nobody up, but it keeps what is dropped or vacuumed meanwhile, so its life is bounded.
+/// A snapshot holds nothing up, but it keeps what is dropped or vacuumed meanwhile, so its life is bounded.
 const PATIENT: &str = "set local idle_in_transaction_session_timeout = '60s'";
 
 /// How long the server lets a transaction hold its locks when the program or its connection stands still. An edge

@@ -59,7 +59,7 @@ impl Request {
     /// The caller may have gone; the decision stands all the same.
     pub(super) fn answer(self, outcome: Outcome) {
         if self.reply.send(outcome).is_err() {
-            tracing::debug!(satellite = %self.satellite, "nobody waits for this outcome");
+            tracing::debug!(satellite = %self.satellite, "no caller waits for this outcome");
         }
     }
 }

@@ -4,7 +4,7 @@
 //! when it has written everything it heard ([`observe`]). The newest such moment of all pods is the watermark:
 //! satellites can be judged up to there. If the watermark lags behind by more than [`blind_after`], because of an
 //! outage of the database or because no pod ran, the time in between is a blind span: stored once, never changed, and
-//! counted against nobody (see [`crate::domain::liveness`]).
+//! counted against no satellite (see [`crate::domain::liveness`]).
 //!
 //! Only the database's clock counts; a pod contributes the age of what it reports. That clock can step. A step ahead
 //! is a blind span. A step back leaves moments later than now: `observe`, in `schema/`, brings back the pods' reports
