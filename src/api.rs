@@ -1,8 +1,8 @@
-//! Asking and administering over HTTP, and asking over NATS ([`micro`]), by the same functions.
+//! Reads and administration over HTTP, and the same reads over NATS ([`micro`]), by the same functions.
 //!
-//! `/livez`, `/readyz`, `/metrics`, `/openapi.json` and `/asyncapi.json` are open ([`ops_routes`]); everything
-//! under `/v1` wants a bearer token: the admin token may do all, the read token only GET and HEAD. A query has
-//! no parameter that its route does not describe ([`query`]). Errors are RFC 9457 problems.
+//! `/livez`, `/readyz`, `/metrics`, `/openapi.json` and `/asyncapi.json` are open ([`ops_routes`]). Everything under
+//! `/v1` wants a bearer token: the admin token may do everything, the read token only GET and HEAD. A route refuses
+//! parameters that it does not describe ([`query`]). Errors are RFC 9457 problems.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,38 +54,38 @@ const MAX_BODY_BYTES: usize = 64 * 1024;
 /// How long a call may wait for the log before it is answered 503.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a wrong token waits for its answer where too many came from its address lately.
+/// How long the answer to a wrong token is delayed if too many came from its address lately.
 const SLOWED: Duration = Duration::from_secs(1);
 
 /// What the routes need.
 pub struct Api {
-    /// Where administrators change the fleet: a lane of the log's own connections.
+    /// For changes by administrators: a bounded share of the log's own connections.
     pub writes: Database,
-    /// Where everybody else looks.
+    /// For reads.
     pub reads: Database,
-    /// The same, for what looks at many rows.
+    /// For reads that look at many rows.
     pub scans: Database,
-    /// Where removals go.
+    /// For removals.
     pub log: Log,
-    /// Who may do what.
+    /// The tokens and their rights.
     pub access: Access,
-    /// From where wrong tokens come.
+    /// Counts wrong tokens by address.
     pub door: Arc<Door>,
-    /// What is told of those.
+    /// Limits the log lines about wrong tokens.
     pub wrong_tokens: LogGate,
     /// The default offline threshold.
     pub default_threshold: Duration,
-    /// What `/readyz` tells.
+    /// What `/readyz` reports.
     pub health: Arc<Health>,
-    /// Makes pods look at what was changed.
+    /// Makes pods look for changes.
     pub changed: Changed,
-    /// What `/metrics` tells.
+    /// What `/metrics` reports.
     pub metrics: Metrics,
     /// The live streams of this pod.
     pub streams: Arc<Streams>,
 }
 
-/// What is open, for whoever runs pods.
+/// The open routes, for operators.
 pub fn ops_routes(api: Arc<Api>) -> Router {
     Router::new()
         .route("/livez", get(status::live))
@@ -129,7 +129,7 @@ pub fn routes(api: Arc<Api>) -> Router {
         .with_state(api)
 }
 
-/// What is answered is of this moment and for whoever asked.
+/// Forbids storing an answer: it is true at this moment and for this caller only.
 async fn not_to_be_stored(mut response: Response) -> Response {
     let no_store = HeaderValue::from_static("no-store");
     response.headers_mut().insert(header::CACHE_CONTROL, no_store);
@@ -147,7 +147,7 @@ async fn authorize(
     let mut given = request.headers().get_all(header::AUTHORIZATION).iter();
     let (first, second) = (given.next(), given.next());
     if second.is_some() {
-        // Which of them a proxy has looked at nobody knows.
+        // Nobody knows which of them a proxy has looked at.
         return Err(Problem::header_twice("Authorization"));
     }
     let token = first
@@ -158,7 +158,7 @@ async fn authorize(
     let Some(token) = token else {
         return Err(Problem::unauthorized("Send the header Authorization: Bearer <token>."));
     };
-    // All are compared in any case: the time tells nothing.
+    // Every token is compared in any case, so the time reveals nothing.
     let (admin, read) = (api.access.admin.matches(token), api.access.read.matches(token));
     if admin || (read && [Method::GET, Method::HEAD].contains(request.method())) {
         return Ok(next.run(request).await);

@@ -1,7 +1,7 @@
-//! The command line: which command, with what, and how it ended.
+//! The command line: picks the command, reads its arguments, reports how it ended.
 //!
-//! Every command exits non-zero with one clear line on failure. What people came for goes to
-//! standard output, log lines go to standard error.
+//! Every command that fails exits non-zero with one clear line. Results go to standard output, log lines to standard
+//! error.
 
 use std::io::{IsTerminal, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -63,7 +63,7 @@ struct Cli {
     command: Command,
 }
 
-/// What `serve` reads of the environment that is no setting of its own.
+/// What `serve` reads from the environment beside its own settings.
 const TRACES: &str = "\
 Traces are exported where OTEL_EXPORTER_OTLP_ENDPOINT (or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT) names a
 collector, by OTLP over HTTP in protobuf; the other OTEL_ variables mean what they always do. Nothing is
@@ -131,7 +131,7 @@ struct HealthArgs {
     #[arg(long, env = "GROUNDSTATION_URL")]
     url: Option<String>,
 
-    /// Where the pod's probes answer, as it is told itself
+    /// Where the pod's probes answer, as set for the pod itself
     #[arg(long, env = "GROUNDSTATION_OPS_LISTEN", value_name = "ADDRESS")]
     ops_listen: Option<String>,
 }
@@ -144,7 +144,7 @@ impl HealthArgs {
             (None, Some(text)) => {
                 let mut address =
                     crate::pod::config::socket_address("GROUNDSTATION_OPS_LISTEN", text)?;
-                // Everywhere is here too.
+                // An unspecified address listens on this machine too.
                 if address.ip().is_unspecified() {
                     let v6 = address.is_ipv6();
                     address.set_ip(if v6 {
@@ -174,7 +174,7 @@ struct AgentArgs {
     /// The satellite's token
     #[arg(long, env = "SATELLITE_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     token: SecretString,
-    /// What it says it can do; may be given several times
+    /// A capability that it reports; may be given several times
     #[arg(long = "capability", value_name = "WORD")]
     capabilities: Vec<String>,
     /// How often it sends a heartbeat
@@ -191,13 +191,13 @@ struct AgentArgs {
 struct SimulateArgs {
     #[command(flatten)]
     api: ApiArgs,
-    /// How many
+    /// How many satellites
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     satellites: u32,
     /// How often each one leaves, drops out or falls silent, on average, per minute
     #[arg(long, default_value_t = 0.0, value_name = "PER_MINUTE")]
     flap: f64,
-    /// How long one that falls silent stays so
+    /// How long a satellite that falls silent stays silent
     #[arg(long, default_value = "60s", value_name = "DURATION")]
     silence: String,
     /// How often each one sends a heartbeat
@@ -218,7 +218,7 @@ struct SimulateArgs {
     /// 127.0.0.2 … reach a pod on this machine with more connections than one address has ports)
     #[arg(long, value_name = "IP")]
     from: Vec<IpAddr>,
-    /// How long [default: until Ctrl-C]
+    /// How long to run [default: until Ctrl-C]
     #[arg(long, value_name = "DURATION")]
     duration: Option<String>,
     /// What each satellite's name begins with
@@ -316,7 +316,7 @@ fn run(command: Command) -> anyhow::Result<()> {
     }
 }
 
-/// Blocking, before any runtime starts.
+/// Blocking: runs before any runtime starts.
 fn migrate(args: &MigrateArgs) -> anyhow::Result<()> {
     let migrated = migrations::migrate(&args.address()?, args.retention_floor()?)?;
     for migration in &migrated.applied {
@@ -339,7 +339,7 @@ async fn run_agent(args: AgentArgs) -> anyhow::Result<()> {
         capabilities: args.capabilities,
         from: None,
     };
-    // Closing the orders makes the agent say goodbye.
+    // Dropping the sender of orders makes the agent say goodbye.
     let (orders, told) = mpsc::channel(1);
     let mut orders = Some(orders);
     let mut interrupted = std::pin::pin!(shutdown::signal()?);
@@ -407,14 +407,14 @@ async fn run_watch(args: WatchArgs) -> anyhow::Result<()> {
         let line = match seen {
             Ok(seen) if args.json => serde_json::to_string(&seen)?,
             Ok(seen) => seen.line(colour),
-            // The ordered consumer makes itself anew and goes on where it was.
+            // The ordered consumer makes itself anew and continues where it was.
             Err(error) => {
                 tracing::warn!(%error, "watching again");
                 continue;
             }
         };
         if let Err(error) = writeln!(std::io::stdout(), "{line}") {
-            // Whoever read this has seen enough, `watch | head` for one.
+            // The reader of the output has seen enough, as in `watch | head`.
             return match error.kind() {
                 std::io::ErrorKind::BrokenPipe => Ok(()),
                 _ => Err(error).context("cannot write"),

@@ -1,4 +1,4 @@
-//! Which satellites there are, what they are to do, and who may be one.
+//! The satellites: which there are, what they are to do, and their credentials.
 
 pub(crate) mod assignments;
 pub(crate) mod credentials;

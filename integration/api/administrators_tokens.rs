@@ -1,4 +1,4 @@
-//! An administrator's token cannot be guessed, and who tries is counted, told and slowed down.
+//! An administrator's token cannot be guessed: wrong tokens are counted, logged and slowed down.
 
 use std::time::{Duration, Instant};
 
@@ -56,7 +56,7 @@ async fn wrong_tokens_are_counted_told_with_their_address_and_slowed_down() {
     let line = pod.expect_log("a token came that is not valid here").await;
     assert_eq!((&line["address"], &line["path"]), (&"198.51.100.1".into(), &"/v1/triggers".into()));
     assert!(!pod.log().contains("wrong-") && !pod.log().contains("guess=secret"));
-    // Whoever has the right one is not held up by them.
+    // They do not hold up a client with the right token.
     assert_eq!(guess("198.51.100.1", &fleet.admin_token).await.0, 400);
     for _ in 0..200 {
         pod.call("GET", "/v1/triggers", Some("wrong"), None).await;

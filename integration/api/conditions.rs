@@ -1,4 +1,4 @@
-//! Nobody undoes what another has changed without knowing it, if he says what he has seen.
+//! A writer that names the version it has seen cannot undo a change it does not know.
 
 use serde_json::{Value, json};
 
@@ -32,7 +32,7 @@ async fn a_description_is_changed_only_by_who_has_seen_the_present_one() {
     }
     let shown = pod.get(&path).await;
     assert_eq!((&shown.json()["name"], &shown.headers["etag"]), (&json!("edge"), &second));
-    // Whatever is there, and one of several.
+    // Any version, and one of several.
     for tag in ["*", &format!("{first}, {second}")] {
         assert_eq!(write(&pod, "PATCH", &path, tag, &json!({"region": "us"})).await.status, 200);
     }
@@ -81,7 +81,7 @@ async fn assignments_are_replaced_only_by_who_has_seen_the_present_ones() {
     assert_eq!((second.status, &second.json()["assignments"]), (200, &list("b")));
 }
 
-/// Adds one to a number that is kept in a tag, however often somebody else is faster.
+/// Adds one to a number in a tag, however often another writer is faster.
 async fn count_up(pod: &Pod, path: &str) -> u32 {
     let mut refusals = 0;
     loop {

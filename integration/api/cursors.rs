@@ -1,5 +1,5 @@
-//! Who reads page by page misses nothing that was there all the while and has nothing twice, whatever
-//! is written meanwhile.
+//! A client that reads page by page misses nothing that existed all the time and gets nothing twice, whatever is
+//! written meanwhile.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::harness::{CALM, Fleet, Pod, Satellite};
 
-/// Registers and removes satellites, before, between and behind the others, until told to stop.
+/// Registers and removes satellites that sort before, between and after the others, until told to stop.
 async fn come_and_go(pod: &Pod, stop: CancellationToken) -> u32 {
     let mut rounds = 0;
     while !stop.is_cancelled() {

@@ -1,4 +1,4 @@
-//! Asking and administering over HTTP, as the contract has it.
+//! Reads and administration over HTTP, as the contract has it.
 
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -74,7 +74,7 @@ async fn a_description_that_breaks_a_limit_is_refused_and_the_field_is_named() {
         assert!(answer.text.contains(field), "{description}: {}", answer.text);
     }
     assert_eq!(pod.get("/v1/satellites").await.json()["satellites"], json!([]));
-    // Just within: 200 characters are not 200 bytes.
+    // At the limit: 200 characters are not 200 bytes.
     let longest = json!({"name": "ü".repeat(200), "region": "r".repeat(200)});
     assert_eq!(pod.post("/v1/satellites", &longest).await.status, 201);
 }
@@ -250,7 +250,7 @@ async fn a_satellite_is_listed_for_several_tags_if_it_has_all_of_them() {
     let cursor = page["nextCursor"].as_str().expect("a second page");
     let rest = format!("tag=tier:gold&tag=tier:gold&limit=1&cursor={cursor}");
     assert_eq!(names(&pod, &rest).await, ["b"]);
-    // No satellite has as many.
+    // No satellite has this many.
     let many = vec!["tag=tier:gold"; 65].join("&");
     for (query, words) in [
         ("tag=tier:gold&tag=rack", "written name:value"),
@@ -374,7 +374,7 @@ async fn transitions_are_paged_by_position_and_an_empty_page_moves_nothing() {
     let of_one = format!("/v1/satellites/{}/transitions", one.id);
     let since = &moments[0];
     let all: Value = pod.get("/v1/transitions").await.json();
-    // Recorded in one millisecond or not: the table says.
+    // Whether they were recorded in one millisecond is read from the table.
     let since_positions: Vec<i64> = all["transitions"]
         .as_array()
         .expect("a list")

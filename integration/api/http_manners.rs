@@ -1,5 +1,5 @@
-//! What all routes have in common: what a query may ask, what a browser is told, who is there, and what is
-//! kept of it.
+//! Rules of all routes: which parameters a query may have, what a browser gets, who may call, and that no answer is
+//! stored.
 
 use serde_json::{Value, json};
 
@@ -40,7 +40,7 @@ async fn a_parameter_that_no_route_knows_is_refused_with_the_nearest_one() {
     let answer = pod.call("DELETE", &of("?dry=1"), Some(&fleet.admin_token), None).await;
     assert_eq!(answer.status, 400, "{answer:?}");
     assert_eq!(pod.get(&of("")).await.status, 200, "it is still there");
-    // Outsiders are told nothing.
+    // Strangers learn nothing.
     assert_eq!(pod.call("GET", "/v1/satellites?x=1", None, None).await.status, 401);
     for path in
         ["/v1/satellites?status=online&limit=10&tag=a:b&region=eu&q=e", "/v1/transitions?after=0"]
@@ -86,7 +86,7 @@ async fn a_request_says_once_for_which_host_it_is() {
         ("GET /livez HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n".to_owned(), "400"),
         (format!("GET /api/ws/satellite HTTP/1.1\r\n{upgrade}\r\n"), "400"),
         ("GET /livez HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), "200"),
-        // As older probes do.
+        // As older probes ask.
         ("GET /livez HTTP/1.0\r\n\r\n".to_owned(), "200"),
     ] {
         let mut raw = Raw::connect(pod.address).await;
@@ -235,7 +235,7 @@ async fn requests_are_kept_in_the_log_only_where_that_is_asked_for_and_never_the
     assert!(!quiet.log().contains("\"access\""));
 }
 
-/// What a proxy says in front of a connection from this address.
+/// The header that a proxy puts in front of a connection from this address.
 fn introduction(from: [u8; 4]) -> Vec<u8> {
     let mut header = b"\r\n\r\n\0\r\nQUIT\n".to_vec();
     header.extend([0x21, 0x11, 0, 12]);
@@ -258,12 +258,12 @@ async fn a_proxy_that_passes_connections_on_says_for_whom_they_are_and_nobody_el
     assert!(introduced.ended().await.starts_with(b"HTTP/1.1 401"));
     let line = pod.expect_log("a token came that is not valid here").await;
     assert_eq!(line["address"], "198.51.100.23", "whom the proxy names, whatever a header says");
-    // It has to say it.
+    // The proxy has to send it.
     let mut silent = Raw::connect_from(pod.address, proxy).await.expect("a connection");
     silent.send(ask).await;
     assert_eq!(silent.ended().await, b"");
     pod.expect_metric("groundstation_door_refusals_total{reason=\"proxy_header\"}", 1.0).await;
-    // Anybody else is not heard.
+    // From any other address the header is ignored.
     let mut stranger = Raw::connect(pod.address).await;
     stranger.send([introduction([198, 51, 100, 23]), ask.into()].concat()).await;
     assert!(!stranger.ended().await.starts_with(b"HTTP/1.1 2"));

@@ -1,5 +1,5 @@
-//! The live stream is the log: from any position, without a gap, whatever becomes of the pod, and
-//! nobody who reads slowly or not at all holds anything up.
+//! The live stream is the log: from any position, without a gap, whatever happens to the pod, and a slow or stuck
+//! reader holds nothing up.
 
 use std::time::{Duration, Instant};
 
@@ -45,13 +45,13 @@ async fn a_stream_goes_on_where_its_reader_was_and_is_what_the_log_holds() {
     assert_eq!(present.last.as_deref(), Some("2"), "it says where the present begins");
     let mut all = Reader::open(b.address, &fleet.read_token, "?after=0", None).await;
     let mut seen = vec![next(&mut all).await, next(&mut all).await];
-    // Made on the one pod, told by both.
+    // Made on one pod, streamed by both.
     come_and_go(&a, &credentials).await;
     seen.extend([next(&mut all).await, next(&mut all).await]);
     assert_eq!(seen, whole_log(&a).await);
     assert_eq!([next(&mut present).await, next(&mut present).await][..], seen[2..]);
 
-    // What a reader has goes before what it once asked for.
+    // The position that a reader has reached counts more than the one it asked for first.
     let mut again = Reader::open(a.address, &fleet.read_token, "?after=0", Some("3")).await;
     assert_eq!(next(&mut again).await, seen[3]);
     assert_eq!(again.last.as_deref(), Some("4"));
@@ -106,13 +106,12 @@ async fn a_reader_who_was_away_until_retention_dropped_what_follows_is_told_so()
     let opened = Reader::try_open(pod.address, &fleet.read_token, "", Some("11")).await;
     let Opened::Refused(410, body) = opened.expect("an answer") else { panic!("not refused") };
     assert!(body.contains("history begins at position 2001"), "{body}");
-    // The beginning is where the log begins now.
+    // The stream now begins where the log begins.
     let mut reader = Reader::open(pod.address, &fleet.read_token, "?after=0", None).await;
     assert_eq!(next(&mut reader).await["position"], 2_001);
 }
 
-/// Reads on, with whatever pod there is, until it has everything up to `through`; tells how many streams
-/// it has opened.
+/// Reads on from any pod that runs, until it has everything up to `through`. Returns how many streams it has opened.
 async fn follow(
     token: String,
     mut address: watch::Receiver<std::net::SocketAddr>,
@@ -162,12 +161,12 @@ async fn pods_die_and_the_stream_that_is_resumed_on_others_is_the_whole_log() {
     let (opened, mut openings) = watch::channel(0);
     let reader = tokio::spawn(follow(fleet.read_token.clone(), address, through, opened));
     for round in 1..=4 {
-        // Else a pod may be dead again before its reader has found it.
+        // Otherwise a pod may be dead again before its reader has found it.
         openings.wait_for(|opened| *opened >= round).await.expect("the reader goes on");
         for credentials in &credentials {
             come_and_go(&quiet, credentials).await;
         }
-        // In the middle of whatever it is writing.
+        // In the middle of a write.
         told.kill();
         for credentials in &credentials {
             come_and_go(&quiet, credentials).await;
@@ -198,7 +197,7 @@ async fn who_does_not_read_is_dropped_and_leaves_his_place() {
     const DROPPED: &str = "groundstation_door_refusals_total{reason=\"write_timeout\"}";
     let mut stuck = Reader::open_narrow(pod.address, &fleet.read_token, "?after=0").await;
     assert_eq!(next(&mut stuck).await["position"], 1);
-    // The one place is taken.
+    // The only place is taken.
     let second = Reader::try_open(pod.address, &fleet.read_token, "?after=0", None).await;
     let Opened::Refused(503, body) = second.expect("an answer") else { panic!("not refused") };
     assert!(body.contains("too-many-streams"), "{body}");
@@ -211,11 +210,11 @@ async fn who_does_not_read_is_dropped_and_leaves_his_place() {
         }
     })
     .await;
-    // Who reads has all of it, while the other has only what was on its way.
+    // The client that reads has all of it, while the other has only what was on its way.
     for position in 1..=12_000 {
         assert_eq!(next(&mut reader).await["position"], position);
     }
-    // Who leaves by itself leaves its place at once.
+    // A client that leaves by itself frees its place at once.
     drop(reader);
     eventually("the place to be free", async || {
         match Reader::try_open(pod.address, &fleet.read_token, "", None).await {
@@ -281,7 +280,7 @@ async fn open_streams_are_told_and_one_too_many_is_told_when_to_come_back() {
     let mut first = Reader::open(pod.address, &fleet.read_token, "", None).await;
     first.begun().await;
     assert_eq!(pod.metric(OPEN).await, 1.0);
-    // Refused for what it asks: it has no stream.
+    // Refused because of its parameters: it has no stream.
     assert_eq!(pod.get("/v1/transitions/stream?after=-1").await.status, 422);
     assert_eq!(pod.get("/v1/transitions/stream?after=7").await.status, 422);
     assert_eq!(pod.metric(OPEN).await, 1.0);

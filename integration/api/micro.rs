@@ -1,5 +1,5 @@
-//! Asking over NATS: a client in another language discovers the service and calls every endpoint,
-//! and is answered by whichever pod is left.
+//! Reads over NATS: a client in another language discovers the service and calls every endpoint, and any remaining
+//! pod answers it.
 
 use std::collections::BTreeSet;
 
@@ -44,7 +44,7 @@ fn question(endpoint: &str, body: Value) -> Value {
     json!({"subject": format!("groundstation.v1.{endpoint}"), "body": body})
 }
 
-/// The body of a question's only answer, which is no error.
+/// The body of a question's only answer, which must not be an error.
 fn reply(answer: &Value) -> &Value {
     let reply = &answer["answers"][0];
     assert_eq!(reply["headers"]["Nats-Service-Error"], Value::Null, "{answer}");
@@ -70,7 +70,7 @@ async fn a_foreign_client_discovers_the_service_on_every_pod() {
     let errors = ended
         .iter()
         .filter(|answer| answer["answers"][0]["headers"]["Nats-Service-Error"].is_string());
-    // Those that need an id.
+    // The endpoints that need an id.
     assert_eq!(errors.count(), 2, "{ended:?}");
 
     let found = ask(
@@ -155,7 +155,7 @@ async fn every_endpoint_says_what_its_route_says() {
         pairs.iter().map(|(endpoint, body, _)| question(endpoint, body.clone())).collect();
     let said = ask(&fleet, json!(questions)).await;
     for ((endpoint, body, path), answer) in pairs.iter().zip(&said) {
-        // What a live satellite was last seen at moves on.
+        // A live satellite's `lastSeenAt` moves on.
         let still = |mut body: Value| {
             for satellite in body["satellites"].as_array_mut().into_iter().flatten() {
                 if satellite["id"] == json!(here) {
@@ -263,7 +263,7 @@ async fn an_error_says_in_its_headers_what_is_wrong_and_harms_nobody() {
         assert!(text.contains(words) && text.len() <= 600, "{words}: {text}");
         assert_eq!(reply["body"], Value::Null);
     }
-    // All of it was the same pod, which answers still.
+    // The same pod answered all of these, and still answers.
     assert_eq!(
         reply(&ask(&fleet, json!([question("triggers.list", json!({}))])).await[0])["triggers"]
             .as_array()
@@ -304,7 +304,7 @@ async fn with_one_of_two_pods_killed_every_question_is_still_answered() {
             asked["body"] = json!({});
         }
         if endpoint == "satellites.stats" {
-            // Never connected: the answer is an error, and an answer.
+            // Never connected: the answer is an error, but it comes.
             asked["repeat"] = json!(1);
         } else {
             asked["repeat"] = json!(50);

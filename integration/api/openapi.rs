@@ -1,5 +1,5 @@
-//! `/openapi.json` is what the routes do: a tester that knows nothing but the document drives every
-//! operation in it and finds no error of the server and no answer that is not in it.
+//! `/openapi.json` describes what the routes do: a tester that knows only the document drives every operation in it,
+//! and finds no server error and no answer that is not described.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio::process::Command;
 
 use crate::harness::{CALM, Fleet, Satellite, faults};
 
-/// How long the tester may take; it counts cases and not seconds, and machines are busy.
+/// How long the tester may take. It counts cases and not seconds, and machines are busy.
 const PATIENCE: Duration = Duration::from_secs(900);
 
 #[tokio::test]
@@ -56,7 +56,7 @@ async fn the_document_is_open_and_says_of_each_operation_what_it_takes_and_answe
 #[tokio::test]
 async fn a_tester_that_knows_only_the_document_finds_nothing_it_does_not_say() {
     let fleet = Fleet::new(CALM).await;
-    // So that a stream ends before the tester's patience does.
+    // A stream ends before the tester's patience does.
     let pod = fleet.plan("a").with("GROUNDSTATION_STREAM_LIFETIME", "50ms").start().await;
     let credentials = pod.register("edge", "eu").await;
     Satellite::connect(pod.address, &credentials).await.close().await;
@@ -65,8 +65,7 @@ async fn a_tester_that_knows_only_the_document_finds_nothing_it_does_not_say() {
     assert!(library.join("schemathesis").is_dir(), "run `make test-tools` first");
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("api-{}", pod.address.port()));
     std::fs::create_dir_all(&folder).expect("a folder");
-    // Every test case of a known kind, and a few by chance; more of them, and whole conversations, in a
-    // full run.
+    // Every test case of a known kind, and a few random ones; more of them, and whole conversations, in a full run.
     let (phases, examples) = match faults::full() {
         true => ("examples,coverage,fuzzing,stateful", 60),
         false => ("coverage,fuzzing", 3),
@@ -77,7 +76,7 @@ async fn a_tester_that_knows_only_the_document_finds_nothing_it_does_not_say() {
         .args(["-c", "from schemathesis.cli import schemathesis; schemathesis()", "run"])
         .arg(format!("http://{}/openapi.json", pod.address))
         .args(["--header", &format!("Authorization: Bearer {}", fleet.admin_token)])
-        // Not `use_after_free`: the history of a satellite that was removed stays to be read.
+        // Without `use_after_free`: the history of a removed satellite stays readable.
         .args([
             "--checks",
             "not_a_server_error,status_code_conformance,content_type_conformance,\
@@ -96,7 +95,7 @@ async fn a_tester_that_knows_only_the_document_finds_nothing_it_does_not_say() {
     let output = output.expect("it ends in time").expect("python3 runs");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
-    // It was let in, and it tried everything.
+    // The tester was authorized, and it tried everything.
     assert!(!said.contains("Authentication failed"), "{said}");
     let tested = said.lines().find_map(|line| line.trim().strip_prefix("Tested: "));
     let described: usize = pod.get("/openapi.json").await.json()["paths"]
@@ -106,7 +105,7 @@ async fn a_tester_that_knows_only_the_document_finds_nothing_it_does_not_say() {
         .map(|path| path.as_object().map_or(0, count))
         .sum();
     let tested: usize = tested.expect("a sum").trim().parse().expect("a number");
-    // It does not ask for the document it was given once more.
+    // It does not request the document that it was given.
     assert!(tested >= described - 1, "{tested} of {described}: {said}");
     std::fs::remove_dir_all(&folder).expect("the folder");
     fleet.check().await;

@@ -1,4 +1,4 @@
-//! Nobody is let in without saying who they are, and nobody learns more than that they are not.
+//! No satellite is let in without valid credentials, and a refusal says nothing more than that.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::harness::{CALM, Credentials, Fleet, Heard, Pod, Satellite, eventually
 
 const NOT_AUTHENTICATED: u16 = 4001;
 
-/// Sends a first frame and returns what it is answered before the socket is closed.
+/// Sends a first frame. Returns the answer that comes before the socket is closed.
 async fn refused(pod: &Pod, first: Message) -> Value {
     let mut satellite = Satellite::open(pod.address).await;
     satellite.send_frame(first);
@@ -24,7 +24,7 @@ fn authenticate(client_id: &str, token: &str) -> Message {
     Message::text(message.to_string())
 }
 
-/// Nobody came in: no edge, no session, and the satellite is as it was.
+/// No satellite came in: no edge, no session, and the satellite's state is unchanged.
 async fn nobody_came_in(fleet: &Fleet, pod: &Pod, credentials: &Credentials) {
     assert_eq!(fleet.log_length().await, 0);
     assert_eq!(pod.metric("groundstation_sessions").await, 0.0);

@@ -1,4 +1,4 @@
-//! What a satellite should not have sent costs it that frame, or its own socket, and nothing else.
+//! A frame that a satellite should not have sent costs that frame, or its own socket, and nothing else.
 
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
@@ -6,7 +6,7 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::harness::raw::{Raw, UPGRADE, frame};
 use crate::harness::{CALM, Credentials, Fleet, Heard, Satellite};
 
-/// The contract's limit of a message, and that of whoever has not said who it is.
+/// The contract's limit of a message, and the limit before authentication.
 const LIMIT: usize = 16 * 1024 * 1024;
 const STRANGERS_LIMIT: usize = 64 * 1024;
 
@@ -66,7 +66,7 @@ async fn messages_that_are_dropped_by_the_thousand_are_counted_and_told_of_a_few
     let told = pod.told("a message was dropped");
     // A burst of ten, and one each ten seconds.
     assert!((10..25).contains(&told), "{told} lines");
-    // Who has most to say hides nobody else.
+    // The satellite with the most faults hides no other.
     let other = pod.register("other", "eu").await;
     let quiet = Satellite::connect(pod.address, &other).await;
     quiet.send(&json!({"type": "reboot"}));

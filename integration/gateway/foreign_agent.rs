@@ -39,7 +39,7 @@ fn agent(proxy: &Proxy, credentials: &Credentials) -> Running {
     Running::of(command)
 }
 
-/// Waits until the agent tells of something that has all of these fields.
+/// Waits until the agent reports something that has all of these fields.
 async fn tells(agent: &Running, wanted: Value) {
     eventually(&format!("the agent to tell {wanted}"), async || {
         let said = agent.everything();
@@ -51,7 +51,7 @@ async fn tells(agent: &Running, wanted: Value) {
     .await;
 }
 
-/// The backend that keeps script packages.
+/// The backend for script packages.
 async fn packages(nats: &Client) {
     let mut asked = nats.subscribe("script-packages.*").await.expect("a subscription");
     nats.flush().await.expect("NATS answers");
@@ -84,7 +84,7 @@ fn assignment(config: &str) -> Value {
                 "config": {"secretEnv": {"TOKEN": "${{ secrets.MISSING }}"}}}]})
 }
 
-/// Of which configs results are on the stream, each how often.
+/// How many results of each config are on the stream.
 async fn results(fleet: &Fleet) -> Vec<(String, bool)> {
     let jetstream = jetstream::new(fleet.nats().await);
     let stream = jetstream.get_stream("SATELLITE_RESULTS").await.expect("the stream");

@@ -1,5 +1,5 @@
-//! A satellite that sends more than its rate is slowed down and never lost for it; the rate grows with
-//! what it has to do.
+//! A satellite that sends more than its rate is slowed down and never lost for it. The rate grows with its
+//! assignments.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::harness::{BRISK, CALM, Fleet, Heard, Satellite, eventually, within};
 
-/// As many as the API takes.
+/// The most assignments that the API accepts.
 const CHECKS: usize = 500;
 
 fn result(check: usize, round: usize) -> Value {
@@ -41,7 +41,7 @@ async fn five_hundred_checks_that_report_at_once_are_all_heard() {
         .collect();
     pod.assign(credentials.id, &json!(list)).await;
     let (satellite, _) = Satellite::welcomed(pod.address, &credentials).await;
-    // Their timers fire together, and again before anybody has got round to it.
+    // Their timers fire together, and again before the answers have come.
     for round in 0..3 {
         for check in 0..CHECKS {
             satellite.send(&result(check, round));
@@ -75,7 +75,7 @@ async fn the_rate_follows_what_is_assigned_while_the_satellite_is_there() {
     for check in 0..CHECKS {
         satellite.send(&result(check, 1));
     }
-    // At the rate of a satellite without a task this would take eight minutes.
+    // At the rate of a satellite without assignments this would take eight minutes.
     expect_delivered(&fleet, CHECKS).await;
     fleet.check().await;
 }
@@ -89,11 +89,11 @@ async fn who_sends_more_than_its_rate_is_read_slowly_and_stays_online_all_the_wh
     let beside = Satellite::connect(pod.address, &calm).await;
     beside.beat_every(fleet.timing.heartbeat);
     let satellite = Satellite::connect(pod.address, &loud).await;
-    // Nine seconds of it: three times its threshold, and its heartbeats are behind all that.
+    // Nine seconds' worth: three times its threshold, and its heartbeats queue behind it.
     for n in 0..110 {
         match n % 2 {
             0 => satellite.send(&json!({"type": "reboot"})),
-            // Pings are not for nothing either.
+            // Pings count too.
             _ => satellite.send_frame(Message::Ping("x".into())),
         }
     }
@@ -136,7 +136,7 @@ async fn who_does_not_stop_for_as_long_as_a_pod_has_patience_is_closed_with_1008
     let ended = ["1 connected connect", "1 disconnected connection_dropped"];
     fleet.expect_history(loud.id, &ended).await;
     assert_eq!(pod.metric("groundstation_door_refusals_total{reason=\"message_rate\"}").await, 1.0);
-    // Slowed down before: of two hundred it was read what three seconds have room for.
+    // Slowed down before: of two hundred, the pod has read what three seconds have room for.
     let read = pod.metric("groundstation_heartbeats_received_total").await;
     assert!((20.0..150.0).contains(&read), "{read}");
     beside.beat();
@@ -145,7 +145,7 @@ async fn who_does_not_stop_for_as_long_as_a_pod_has_patience_is_closed_with_1008
     beside.close().await;
 }
 
-/// What it has to say comes in pieces, and for a moment in between there is nothing to read.
+/// Its messages come in pieces, and for a moment in between there is nothing to read.
 #[tokio::test]
 async fn a_moment_in_which_nothing_comes_does_not_begin_a_pods_patience_anew() {
     let fleet = Fleet::new(CALM).await;
@@ -162,14 +162,14 @@ async fn a_moment_in_which_nothing_comes_does_not_begin_a_pods_patience_anew() {
             satellite.beat();
             sent += 1.0;
         }
-        // All of it is read, or it is closed for it.
+        // All of it is read, or the socket is closed for it.
         eventually("all to be read", async || {
             let read = pod.metric("groundstation_heartbeats_received_total").await;
             let is_over = pod.metric(refused).await > 0.0;
             if read >= sent || is_over { Ok(()) } else { Err(read.to_string()) }
         })
         .await;
-        // The moment: longer than what it owes for the last one.
+        // The moment is longer than the pause it owes for the last piece.
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
 }

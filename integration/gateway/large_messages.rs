@@ -1,5 +1,5 @@
-//! A result may be as large as a page: it is taken, its status arrives whatever the bus carries, and
-//! what large messages need of a pod's memory is bounded without sending anybody away.
+//! A result may be as large as a page: it is accepted, its status arrives whatever the bus carries, and the memory
+//! for large messages of a pod is bounded without turning any satellite away.
 
 use std::time::Duration;
 
@@ -22,14 +22,14 @@ fn assignment(config: &str) -> Value {
            "intervalSeconds": 60})
 }
 
-/// What the HTTP check says of a page of so many bytes.
+/// The result of the HTTP check for a page of this many bytes.
 fn page(config: &str, bytes: usize) -> Value {
     json!({"type": "result", "configId": config, "systemId": "s", "status": "degraded",
            "latencyMs": 12.5, "executedAt": "2026-03-01T12:00:00Z", "environmentId": "blue",
            "result": {"metadata": {"body": "x".repeat(bytes)}}})
 }
 
-/// A message of exactly this many bytes that is no sign of anything.
+/// A message of exactly this many bytes that is no sign of life.
 fn padded(bytes: usize) -> String {
     let message = |padding: &str| json!({"type": "heartbeat", "padding": padding}).to_string();
     message(&"x".repeat(bytes - message("").len()))
@@ -42,7 +42,7 @@ async fn assigned(pod: &Pod, name: &str) -> (Credentials, Satellite) {
     (credentials, satellite)
 }
 
-/// The bodies on the stream of results, once there are so many.
+/// The bodies on the stream of results, once there are this many.
 async fn delivered(fleet: &Fleet, count: u64) -> Vec<Value> {
     let jetstream = jetstream::new(fleet.nats().await);
     let stream = eventually(&format!("{count} results on the stream"), async || {
@@ -64,7 +64,7 @@ async fn beats(pod: &Pod) -> f64 {
     pod.metric("groundstation_heartbeats_received_total").await
 }
 
-/// A socket on which somebody has authenticated, and writes whatever it likes.
+/// An authenticated socket that writes raw bytes.
 async fn raw(pod: &Pod, credentials: &Credentials) -> Raw {
     let mut raw = Raw::connect(pod.address).await;
     raw.send(format!("{UPGRADE}\r\n")).await;
@@ -111,7 +111,7 @@ async fn a_page_in_fragments_is_a_page() {
     let credentials = pod.register("edge", "eu").await;
     pod.assign(credentials.id, &json!([assignment("c")])).await;
     let mut raw = raw(&pod, &credentials).await;
-    // Umlauts of two bytes, of which some are cut in two.
+    // Umlauts of two bytes, some of which are cut in two.
     let mut sent = page("c", 0);
     sent["result"] = json!({"body": "ä".repeat(150 * KIB)});
     let text = sent.to_string();
@@ -120,7 +120,7 @@ async fn a_page_in_fragments_is_a_page() {
         let opcode = if n == 0 { 0x1 } else { 0x0 };
         let last = if n + 1 == pieces.len() { 0x80 } else { 0x0 };
         raw.send(frame(opcode | last, piece)).await;
-        // What is asked of it in between is answered.
+        // Questions in between are answered.
         raw.send(frame(0x89, b"ping")).await;
     }
     let found = delivered(&fleet, 1).await;
@@ -134,7 +134,7 @@ async fn a_page_in_fragments_is_a_page() {
 async fn a_frame_that_is_only_announced_costs_next_to_nothing() {
     const SOCKETS: usize = 60;
     let fleet = Fleet::new(CALM).await;
-    // Room for all of them: it is the announcement that must not cost anything.
+    // There is room for all of them: the announcement itself must cost nothing.
     let room = (SOCKETS * 16 * MIB).to_string();
     let pod = fleet.plan("a").with("GROUNDSTATION_LARGE_MESSAGE_BYTES", &room).start().await;
     let size = |field: &str| -> usize {
@@ -160,18 +160,18 @@ async fn a_frame_that_is_only_announced_costs_next_to_nothing() {
     assert!(after.0 < before.0 + 200 * MIB, "address space: {before:?}, then {after:?}");
     assert!(after.1 < before.1 + 40 * MIB, "memory: {before:?}, then {after:?}");
     assert_eq!(pod.metric("groundstation_sessions").await, SOCKETS as f64);
-    // Whoever dies gives back what it had.
+    // A socket that dies gives its room back.
     drop(sockets);
     pod.expect_metric("groundstation_large_message_bytes", 0.0).await;
     fleet.check().await;
 }
 
-/// The head of a message of 16 MiB, and so many bytes of it.
+/// The head of a message of 16 MiB, and this many bytes of it.
 fn begun(bytes: usize) -> Vec<u8> {
     frame(TEXT, padded(16 * MIB).as_bytes())[..bytes].to_vec()
 }
 
-/// All the room of a pod that has the least there may be: one message has it.
+/// The whole room of a pod with the least room there may be: one message takes it.
 const LEAST_ROOM: (&str, &str) = ("GROUNDSTATION_LARGE_MESSAGE_BYTES", "16777216");
 
 #[tokio::test]
@@ -194,7 +194,7 @@ async fn who_finds_no_room_for_a_large_message_waits_unread_and_is_neither_close
     pod.expect_metric("groundstation_heartbeats_received_total", 1.0).await;
     assert_eq!(pod.metric("groundstation_large_messages_waiting").await, 1.0);
     assert_eq!(pod.metric("groundstation_held_back_total{by=\"room\"}").await, 1.0);
-    // It comes to an end, and the next has its turn.
+    // It ends, and the next one has its turn.
     holding.send(rest).await;
     assert_eq!(delivered(&fleet, 1).await[0]["status"], "degraded");
     pod.expect_metric("groundstation_large_messages_waiting", 0.0).await;
@@ -242,7 +242,7 @@ async fn a_large_message_that_comes_slowly_is_heard_to_come() {
     assert_eq!(fleet.history(slow.id).await, ["1 connected connect"]);
 }
 
-/// They announce all the room there is and more, and send next to nothing.
+/// They announce more than all the room there is, and send next to nothing.
 #[tokio::test]
 async fn what_others_announce_and_do_not_send_keeps_nobody_waiting() {
     let fleet = Fleet::new(CALM).await;
@@ -264,7 +264,7 @@ async fn what_others_announce_and_do_not_send_keeps_nobody_waiting() {
     fleet.check().await;
 }
 
-/// So many send all of a large message but its end, and somebody waits for room.
+/// This many send a large message except for its end, and another one waits for room.
 async fn fill(fleet: &Fleet, pod: &Pod, count: usize) -> Vec<JoinHandle<Raw>> {
     let mut others = Vec::new();
     for credentials in fleet.register_many("other", count).await {
@@ -321,7 +321,7 @@ async fn who_fills_the_room_and_goes_no_further_is_closed_where_others_wait() {
     fleet.check().await;
 }
 
-/// What it sends between is read slowly, and its message is not.
+/// Its messages in between are read slowly; the large one is not.
 #[tokio::test]
 async fn who_says_other_things_in_a_large_message_keeps_others_waiting_no_longer() {
     let fleet = Fleet::new(CALM).await;
@@ -359,7 +359,7 @@ async fn who_waits_for_room_for_long_is_not_cut_off_by_the_pod_that_does_not_rea
     let (waiter, waiting) = assigned(&pod, "waiter").await;
     waiting.send(&page("c", 300 * KIB));
     pod.expect_metric("groundstation_large_messages_waiting", 1.0).await;
-    // Longer than anybody keeps a socket that says nothing.
+    // Longer than a pod keeps a silent socket.
     let until = Instant::now() + 5 * fleet.timing.threshold;
     while Instant::now() < until {
         (first, rest) = rest.split_at(KIB);
@@ -391,7 +391,7 @@ async fn who_dies_with_half_a_message_gives_its_room_back() {
     fleet.check().await;
 }
 
-/// One sends large messages without an end and takes all the room each time: room is given in turn.
+/// One satellite sends large messages without end and takes all the room each time: room is given in turn.
 #[tokio::test]
 async fn one_that_sends_nothing_but_large_messages_takes_nobody_elses_turn() {
     let fleet = Fleet::new(CALM).await;
@@ -431,7 +431,7 @@ async fn who_keeps_room_that_others_wait_for_and_sends_nothing_is_closed() {
     let mut holding = raw(&pod, &holder).await;
     holding.send(&frame(TEXT, padded(16 * MIB).as_bytes())[..MIB]).await;
     pod.expect_metric("groundstation_large_message_bytes", (16 * MIB) as f64).await;
-    // As long as nobody needs it, it may take its time.
+    // While no other message needs the room, it may take its time.
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(pod.metric("groundstation_sessions").await, 1.0);
     let (_, waiting) = assigned(&pod, "waiter").await;

@@ -1,5 +1,5 @@
-//! What docs/agents.md and `schema/agents/` say of the satellites' messages is what the types are. That
-//! pods send nothing else, every satellite of every test sees to (`harness::satellite`).
+//! docs/agents.md and `schema/agents/` describe the satellites' messages as the types have them. Every satellite of
+//! every test checks that pods send nothing else (`harness::satellite`).
 
 use std::path::Path;
 
@@ -23,7 +23,7 @@ fn the_files_of_schema_agents_are_those_of_the_types() {
     }
 }
 
-/// Each example in docs/agents.md of what a satellite says.
+/// Each example in docs/agents.md of a message from a satellite.
 fn examples() -> Vec<Value> {
     let page = std::fs::read_to_string(root().join("docs/agents.md")).expect("docs/agents.md");
     let examples = page.lines().filter(|line| line.starts_with("{\"type\": "));
@@ -57,7 +57,7 @@ fn every_message_is_documented_with_an_example_that_is_one() {
         let fault = valid_told.validate(&example).err().map(|fault| fault.to_string());
         assert_eq!(fault, None, "{example}");
     }
-    // Others are more of the same.
+    // The others are alike.
     for example in examples {
         assert!(valid_said.is_valid(&example) || valid_told.is_valid(&example), "{example}");
     }
@@ -79,7 +79,7 @@ fn what_is_no_message_breaks_the_schema_too() {
         assert!(FromSatellite::parse(&message.to_string()).is_err(), "{message}");
         assert!(!said.is_valid(&message), "{message}");
     }
-    // What is left out of a message that is heard is nothing that an agent may say.
+    // A malformed field that a pod ignores is still nothing that an agent may send.
     let odd = json!({"type": "heartbeat", "version": 5});
     assert!(FromSatellite::parse(&odd.to_string()).is_ok() && !said.is_valid(&odd));
 }

@@ -1,4 +1,4 @@
-//! Agents of later versions ask what nobody serves here: they are told so at once, and stay.
+//! Agents of later versions ask questions that nothing answers here: they are told so at once, and stay connected.
 
 use std::time::{Duration, Instant};
 
@@ -67,8 +67,8 @@ async fn what_nobody_serves_is_answered_at_once_and_the_session_stays() {
     fleet.check().await;
 }
 
-/// An agent has a few batches on the way at a time and goes on as they are acknowledged; another does
-/// not read for a while. Neither is sent away.
+/// An agent has a few batches on the way at a time and goes on as they are acknowledged; another one does not read
+/// for a while. Neither is sent away.
 #[tokio::test]
 async fn hundreds_of_batches_at_once_are_all_acknowledged() {
     const BATCHES: usize = 300;
@@ -95,7 +95,7 @@ async fn what_somebody_made_a_stream_for_is_passed_on_to_it_with_who_said_it() {
     };
     let stream = jetstream::new(nats).create_stream(stream).await.expect("a stream");
     let (pod, id, mut satellite) = connected(&fleet).await;
-    // A pod looks for such streams by itself, now and then.
+    // A pod looks for such streams by itself from time to time.
     eventually("the stream to be known", async || {
         satellite.send(&batch("7", 3));
         let ack = satellite.expect("telemetry_ack").await;
@@ -124,7 +124,7 @@ async fn what_somebody_made_a_stream_for_is_passed_on_to_it_with_who_said_it() {
         assert_eq!(message.subject.as_str(), subject);
         assert_eq!(serde_json::from_slice::<Value>(&message.payload).expect("JSON"), sent);
     }
-    // What the bus does not carry is refused, and not to be sent again.
+    // What the bus does not carry is refused, and must not be sent again.
     let mut large = batch("8", 1);
     large["payload"] = json!(["x".repeat(2 * 1024 * 1024)]);
     satellite.send(&large);
@@ -169,7 +169,7 @@ async fn a_backend_that_does_not_say_what_the_policy_is_delays_no_welcome() {
     pod.expect_nats().await;
     let credentials = pod.register("edge", "eu").await;
     let mut satellite = Satellite::connect(pod.address, &credentials).await;
-    // Welcomed while the question is open; whatever is no policy is none.
+    // Welcomed while the question is open. An answer that is no policy counts as none.
     let question = timeout(PATIENCE, asked.next()).await.expect("in time").expect("a question");
     nats.publish(question.reply.expect("a request"), r#"{"policy":["x"]}"#.into())
         .await

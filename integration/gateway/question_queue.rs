@@ -1,5 +1,5 @@
-//! Questions of a satellite wait their turn: none is turned away for coming with others, and nobody's
-//! delay another's.
+//! Questions of a satellite wait their turn: none is refused because it comes with others, and no satellite's
+//! questions delay another's.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -13,10 +13,10 @@ use crate::harness::subscriber::body;
 use crate::harness::wait::PATIENCE;
 use crate::harness::{CALM, Fleet, Satellite};
 
-/// As many as the API takes.
+/// The most assignments that the API accepts.
 const CHECKS: usize = 500;
 
-/// What an agent waits for an answer.
+/// How long an agent waits for an answer.
 const AGENTS_PATIENCE: Duration = Duration::from_secs(30);
 
 fn checks(count: usize) -> Value {
@@ -38,7 +38,7 @@ fn asks_for_manifest(hash: &str) -> Value {
     json!({"type": "request_script_package_manifest", "lockfileHash": hash})
 }
 
-/// Gives every secret its name in small letters, after a while.
+/// Answers every secret with its name in small letters, after a while.
 async fn keep_secrets(fleet: &Fleet, after: Duration) {
     let nats = fleet.nats().await;
     let mut asked = nats.subscribe("secrets.resolve").await.expect("a subscription");
@@ -93,8 +93,8 @@ async fn as_many_secrets_as_the_satellite_has_checks_may_be_asked_for_at_once() 
     fleet.check().await;
 }
 
-/// As long as a backend answers none, questions take all the time there is: those behind are told in
-/// time that it will not be.
+/// While a backend answers none, each question takes its full time. Those behind learn in time that they will get no
+/// answer.
 #[tokio::test]
 async fn what_cannot_be_answered_in_time_is_told_so_in_time() {
     const MANY: usize = 100;
@@ -117,7 +117,7 @@ async fn what_cannot_be_answered_in_time_is_told_so_in_time() {
         assert_ne!(answer["error"], "Too many requests at once, try again", "{answer}");
     }
     assert!(asked.elapsed() < AGENTS_PATIENCE, "{:?}", asked.elapsed());
-    // It is heard all the while, and asked no more than it can answer.
+    // It is heard all the while, and gets no more questions than it can answer.
     satellite.beat();
     pod.expect_metric("groundstation_heartbeats_received_total", 1.0).await;
     fleet.check().await;
@@ -139,7 +139,7 @@ async fn hundreds_of_questions_of_one_satellite_delay_nobody_elses_one() {
     for check in 0..CHECKS {
         asking.send(&asks_for_secrets(check));
     }
-    // All of them have come.
+    // All of them have arrived.
     asking.beat();
     pod.expect_metric("groundstation_heartbeats_received_total", 1.0).await;
     other.send(&asks_for_secrets(3));
@@ -157,8 +157,8 @@ async fn hundreds_of_questions_of_one_satellite_delay_nobody_elses_one() {
     fleet.check().await;
 }
 
-/// More questions than the pod asks at once, and a backend that answers none of them: each has its
-/// turn, and whoever comes with one is behind one of each, not behind all.
+/// More questions than the pod asks at once, and a backend that answers none. Each satellite has its turn: a newcomer
+/// waits behind one question of each, not behind all.
 #[tokio::test]
 async fn a_pod_asks_so_many_at_once_and_the_others_in_turn() {
     const AT_ONCE: usize = 256;
@@ -199,7 +199,7 @@ async fn a_pod_asks_so_many_at_once_and_the_others_in_turn() {
     };
     assert_eq!(first.iter().collect::<BTreeSet<_>>().len(), AT_ONCE);
     late.send(&asks_for_manifest("late"));
-    // One of each of the thirty-two may be before it, and what was asked in the same moment.
+    // One of each of the thirty-two may come first, and what was asked in the same moment.
     let mut between = 0;
     while heard(&mut asked).await != "late" {
         between += 1;

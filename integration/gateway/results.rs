@@ -1,5 +1,5 @@
-//! A result is passed on if its satellite is assigned to say it at that moment, and is delivered when
-//! JetStream has it.
+//! A result is passed on if its satellite has the assignment at that moment. It counts as delivered once JetStream
+//! has it.
 
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ async fn expect_delivered(fleet: &Fleet, count: usize) -> Vec<(Value, String)> {
     delivered(fleet).await
 }
 
-/// Two pods and a satellite on the second, which may say results of `c`.
+/// Two pods, and a satellite on the second that may send results of `c`.
 async fn with_assigned(fleet: &Fleet) -> (Pod, Pod, Credentials, Satellite) {
     // More at once than an agent's hundred buffered results.
     let b = fleet.plan("b").with("GROUNDSTATION_MESSAGE_BURST", "100000").start().await;
@@ -77,7 +77,7 @@ async fn an_assigned_result_is_on_the_stream_as_it_was_sent_with_who_sent_it() {
     let found = expect_delivered(&fleet, 1).await;
     assert_eq!(found[0].0, expected);
     b.expect_metric(&outcome("delivered"), 1.0).await;
-    // The same one again is the same one.
+    // The same result again gets the same id.
     satellite.send(&lying);
     satellite.send(&result("c", 2));
     let found = expect_delivered(&fleet, 2).await;
@@ -122,7 +122,7 @@ async fn a_revoked_assignment_stops_its_results_at_once_on_every_pod() {
         a.assign(credentials.id, &both).await;
         while satellite.expect("config_updated").await["assignments"] != both {}
         a.assign(credentials.id, &json!([kept])).await;
-        // Revoked, says the API: whatever the satellite's pod knows of it, this is too late.
+        // The API says that it is revoked: whatever the satellite's pod knows, this result is too late.
         satellite.send(&result("c", n));
         satellite.send(&result("kept", n));
         let found = expect_delivered(&fleet, n as usize + 1).await;
@@ -189,7 +189,7 @@ async fn results_wait_while_the_database_cannot_say_whether_they_are_assigned() 
     satellite.send(&result("c", 1));
     pod.expect_log("results wait").await;
     assert_eq!(delivered(&fleet).await.len(), 1);
-    // Revoked where this pod cannot know it.
+    // Revoked without this pod's knowledge.
     let other = fleet.pod("b").await;
     other.assign(credentials.id, &json!([])).await;
     database.admit();
@@ -241,7 +241,7 @@ async fn a_pod_that_ends_delivers_what_it_has_taken() {
 
 #[tokio::test]
 async fn a_pod_that_ends_while_nats_is_away_says_how_many_results_are_lost() {
-    // The second one's deadline is over before the pod has done all it can for its results.
+    // The second one's deadline passes before the pod has tried everything for its results.
     for deadline in ["20s", "7s"] {
         let mut fleet = Fleet::with_own_nats(CALM).await;
         let a = fleet.pod("a").await;
@@ -267,8 +267,8 @@ async fn a_pod_that_ends_while_nats_is_away_says_how_many_results_are_lost() {
     }
 }
 
-/// In a cluster nats-server 2.10 knows the id of a message it refused, and answers its repetition as
-/// one of sequence 0, until its duplicate window is over.
+/// In a cluster nats-server 2.10 remembers the id of a message it refused, and answers a repetition as a duplicate
+/// with sequence 0 until its duplicate window is over.
 #[tokio::test]
 async fn what_is_called_a_repetition_of_something_that_was_not_stored_is_not_delivered_yet() {
     let cluster = Cluster::start(Version::V2_10).await;

@@ -1,5 +1,4 @@
-//! One satellite's results take no other's place: not in a pod's buffer while NATS is away, and not by coming
-//! back on a new connection.
+//! One satellite's results take no other's place: not in a pod's buffer while NATS is away, and not by reconnecting.
 
 use serde_json::{Value, json};
 
@@ -21,7 +20,7 @@ async fn assigned(pod: &Pod, name: &str) -> Credentials {
     who
 }
 
-/// How many results a pod has counted that came to this end.
+/// How many results a pod has counted with this outcome.
 async fn count(pod: &Pod, outcome: &str) -> f64 {
     pod.metric(&format!("groundstation_results_total{{outcome=\"{outcome}\"}}")).await
 }
@@ -106,7 +105,7 @@ async fn what_a_satellite_may_report_is_not_refilled_by_coming_back() {
             })
             .await;
         }
-        // Time in which more than its share would be delivered, if more were taken.
+        // Long enough to deliver more than its share, if more were accepted.
         tokio::time::sleep(std::time::Duration::from_millis(500)).await;
         delivered = count(&pod, "delivered").await;
         satellite.vanish();

@@ -1,4 +1,4 @@
-//! A run gets the secrets its collector declares, all of them or none, and nobody else ever sees them.
+//! A run gets the secrets that its collector declares, all of them or none, and they appear nowhere else.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -63,7 +63,7 @@ fn request(config: &str, collector: &str) -> Value {
            "configId": config, "collectorId": collector, "runId": "run"})
 }
 
-/// What the satellite is answered, without what every answer has.
+/// The satellite's answer without the fields that every answer has.
 async fn asks(satellite: &mut Satellite, config: &str, collector: &str) -> Value {
     satellite.send(&request(config, collector));
     let mut answer = satellite.expect("run_secrets").await;
@@ -168,7 +168,7 @@ async fn only_what_is_stored_for_this_satellite_counts_at_the_moment_it_asks() {
     assert_eq!(asks(&mut satellite, "c", "k").await, json!({"env": {"A": "a"}}));
     let nothing = json!({"error": "No such assignment: c"});
     assert_eq!(asks(&mut neighbouring, "c", "k").await, nothing);
-    // Told to another pod: this one need not have heard of it.
+    // Sent to another pod: this one need not have heard of it.
     other.assign(credentials.id, &json!([])).await;
     satellite.send(&request("c", "k"));
     loop {
@@ -185,7 +185,7 @@ async fn only_what_is_stored_for_this_satellite_counts_at_the_moment_it_asks() {
 async fn a_session_that_was_taken_over_gets_none_even_before_its_pod_knows() {
     let mounted = Mounted::with(&[("A", "a")]);
     let fleet = Fleet::new(CALM).await;
-    // It hears nothing of the other pod, and the satellite sends no heartbeat that would betray it.
+    // It hears nothing from the other pod, and the satellite sends no heartbeat that would show it.
     let (nats, nats_url) = Proxy::before(&fleet.nats_url).await;
     let deaf = fleet.plan("deaf").with("NATS_URL", &nats_url);
     let deaf = deaf.with("GROUNDSTATION_SECRETS_DIR", &mounted.path()).start().await;
@@ -228,7 +228,7 @@ async fn secrets_can_be_kept_by_a_responder_on_nats() {
             answering.publish(reply, answer.to_string().into()).await.expect("published");
         }
     });
-    // The server may hear of the responder a moment after this process has said so.
+    // The server may hear of the responder a moment after this process has announced it.
     eventually("the responder to be asked", async || {
         let answer = asks(&mut satellite, "c", "one").await;
         if answer == nobody {
@@ -245,7 +245,7 @@ async fn secrets_can_be_kept_by_a_responder_on_nats() {
     fleet.check().await;
 }
 
-/// Every form in which a value might slip out.
+/// Every form in which a value might leak.
 fn forms(value: &str) -> Vec<String> {
     let hexadecimal: String = value.bytes().map(|byte| format!("{byte:02x}")).collect();
     let bytes = format!("{:?}", value.as_bytes());
@@ -279,7 +279,7 @@ async fn whole_database(fleet: &Fleet) -> String {
 
 #[tokio::test]
 async fn a_value_is_in_no_log_metric_error_database_or_message_at_any_level() {
-    // Long enough that no other text holds it by chance.
+    // Long enough that no other text contains it by chance.
     let values = [format!("file-{}", Uuid::new_v4()), format!("nats-{}", Uuid::new_v4())];
     let mounted = Mounted::with(&[("FILE", &values[0]), ("BAD", "x")]);
     fs::write(mounted.0.join("secrets/LARGE"), values[0].repeat(2_000)).expect("a file");
@@ -295,7 +295,7 @@ async fn a_value_is_in_no_log_metric_error_database_or_message_at_any_level() {
         while let Some(question) = asked.next().await {
             let names = body(&question)["names"].to_string();
             let answer = match names.contains("BROKEN") {
-                // Looks like an answer until it does not.
+                // Looks like an answer at its beginning.
                 true => format!("{{\"secrets\": {{\"BROKEN\": \"{value}\", \"x\": 7}}}}"),
                 false => json!({"secrets": {"NATS": value, "error": value}}).to_string(),
             };
@@ -339,7 +339,7 @@ async fn a_value_is_in_no_log_metric_error_database_or_message_at_any_level() {
     fleet.check().await;
 
     let replies = keeper.await.expect("the keeper");
-    // The pods always have something to say: up to here.
+    // The pods log all the time: read up to here.
     nats.publish("test.over", "".into()).await.expect("published");
     nats.flush().await.expect("NATS answers");
     while let Some(message) = everything.next().await {

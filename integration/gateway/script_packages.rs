@@ -1,5 +1,5 @@
-//! Script packages belong to another backend: satellites get its answers through any pod, and none where
-//! it gave none, because an empty one would be taken for the truth.
+//! Script packages belong to another backend. Satellites get its answers through any pod, and no answer where it gave
+//! none, because an empty one would pass for the truth.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -14,8 +14,7 @@ use crate::harness::subscriber::body;
 use crate::harness::wait::PATIENCE;
 use crate::harness::{CALM, Fleet, Pod, Proxy, Satellite, eventually};
 
-/// Answers every request on this subject with what `answer` makes of it; with nothing where it makes
-/// nothing.
+/// Answers every request on this subject with the result of `answer`, or not at all if that is none.
 async fn respond(
     nats: &Client,
     subject: &'static str,
@@ -41,14 +40,14 @@ fn blob_of(integrity: &str) -> Value {
     json!({"type": "request_script_package_blob", "integrity": integrity})
 }
 
-/// Tells every satellite of a new hash; what a satellite was answered before that comes before it.
+/// Announces a new hash to every satellite, so that earlier answers come before it.
 async fn announce(nats: &Client, hash: &str) {
     let changed = json!({"lockfileHash": hash}).to_string();
     nats.publish("script-packages.changed", changed.into()).await.expect("published");
     nats.flush().await.expect("NATS answers");
 }
 
-/// The next thing the satellite hears is this hash: nothing was said to it before.
+/// The next message to the satellite is this hash: nothing was sent to it before.
 async fn hears_next_of(satellite: &mut Satellite, hash: &str) {
     let refresh = satellite.expect("refresh_script_packages").await;
     assert_eq!(refresh, json!({"type": "refresh_script_packages", "lockfileHash": hash}));
@@ -67,7 +66,7 @@ async fn what_nobody_answers_is_not_answered_and_the_session_goes_on() {
     let pod = fleet.pod("a").await;
     pod.expect_nats().await;
     let credentials = pod.register("edge", "eu").await;
-    // `connect` holds the welcome against one without a hash.
+    // `connect` checks the welcome against one without a hash.
     let mut satellite = Satellite::connect(pod.address, &credentials).await;
     satellite.send(&manifest_of("h1"));
     satellite.send(&blob_of("sha512-x"));
@@ -98,7 +97,7 @@ async fn an_answer_that_is_none_is_not_passed_on_as_an_empty_one() {
         })
     })
     .await;
-    // It says nothing of packages, so none are taken away.
+    // The message says nothing of packages, so none are removed.
     respond(&nats, "script-packages.lockfile-hash", |_| Some(json!({"error": "away"}))).await;
     let pod = fleet.pod("a").await;
     pod.expect_nats().await;
@@ -144,7 +143,7 @@ async fn answers_that_are_none_are_told_of_a_few_times_however_often_a_satellite
 async fn the_backends_answers_reach_the_satellite() {
     let fleet = Fleet::new(CALM).await;
     let nats = fleet.nats().await;
-    // What the backend says besides is for the agent.
+    // Other fields of the backend's answer are for the agent.
     let entries = json!([{"name": "left-pad", "version": "1.3.0", "integrity": "sha512-x",
                           "blobSha256": "abc", "size": 12345678901234567890u64}]);
     let told = entries.clone();
@@ -174,7 +173,7 @@ async fn the_backends_answers_reach_the_satellite() {
     fleet.check().await;
 }
 
-/// A backend whose packages take several answers: the question says where the next begins.
+/// A backend whose packages take several answers: each question says where the next one begins.
 async fn keep(nats: &Client, packages: &[(&'static str, String)], part: usize) -> Asked {
     let packages: HashMap<&str, String> = packages.iter().cloned().collect();
     let (note, asked) = tokio::sync::mpsc::unbounded_channel();
@@ -195,7 +194,7 @@ type Asked = tokio::sync::mpsc::UnboundedReceiver<usize>;
 /// As large as the packages that agents in the field fetch first.
 const TYPESCRIPT: usize = 5_900_000;
 
-/// Text that shows when a part of it is missing, doubled or in the wrong place.
+/// Text that shows a missing, doubled or misplaced part.
 fn package(length: usize) -> String {
     let mut data: String = (0..length / 8 + 1).map(|n| format!("{n:08x}")).collect();
     data.truncate(length);
@@ -228,7 +227,7 @@ async fn a_package_larger_than_a_message_of_nats_comes_whole_and_others_are_hear
         assert_eq!(asked.try_recv(), Ok(part * 700_000));
     }
     assert!(asked.try_recv().is_err(), "that was all of it");
-    // It is a session like any other afterwards.
+    // Afterwards it is a session like any other.
     announce(&nats, "h2").await;
     hears_next_of(&mut satellite, "h2").await;
     satellite.close().await;
@@ -252,7 +251,7 @@ async fn satellites_that_ask_for_the_same_package_at_once_share_one_fetch() {
         satellite.send(&blob_of("typescript"));
         satellite.beat();
     }
-    // What a satellite said before its heartbeat was heard.
+    // What a satellite sent before its heartbeat has been heard by now.
     pod.expect_metric("groundstation_heartbeats_received_total", SATELLITES as f64).await;
     let data = package(2_000_000);
     for (offset, part) in [
@@ -332,7 +331,7 @@ async fn a_backend_that_never_answers_holds_up_no_heartbeat_and_no_other_answer(
     pod.expect_metric("groundstation_heartbeats_received_total", 1.0).await;
     announce(&nats, "h2").await;
     hears_next_of(&mut satellite, "h2").await;
-    // Each ends within its time-out, with nothing.
+    // Each ends within its time-out, with no answer.
     expect_asked(&pod, "manifest", "timeout", 8.0).await;
     announce(&nats, "h3").await;
     hears_next_of(&mut satellite, "h3").await;
@@ -352,7 +351,7 @@ async fn new_packages_are_told_to_the_satellites_of_every_pod() {
         satellites.push(Satellite::connect(pod.address, &credentials).await);
     }
     nats.publish("script-packages.changed", "not JSON".into()).await.expect("published");
-    // The same hash once more makes an agent that has failed try again.
+    // The same hash again makes an agent that has failed try again.
     for hash in ["h2", "h3", "h3"] {
         announce(&nats, hash).await;
         for satellite in &mut satellites {
@@ -386,13 +385,13 @@ async fn new_assignments_come_with_the_hash_of_the_packages_they_need() {
     pod.expect_nats().await;
     let credentials = pod.register("edge", "eu").await;
     let mut satellite = Satellite::connect(pod.address, &credentials).await;
-    // Nobody has said which: nothing is said.
+    // No hash is known, so none is sent.
     pod.assign(credentials.id, &assignments("c1")).await;
     let updated = satellite.expect("config_updated").await;
     assert_eq!(updated, json!({"type": "config_updated", "assignments": assignments("c1")}));
     announce(&nats, "h1").await;
     hears_next_of(&mut satellite, "h1").await;
-    // For a pod whose way to NATS broke meanwhile: it asks anew.
+    // For a pod whose connection to NATS broke meanwhile: it asks anew.
     let _desired = desired(&nats, Some("h1")).await;
     pod.assign(credentials.id, &assignments("c2")).await;
     let updated = satellite.expect("config_updated").await;
@@ -413,7 +412,7 @@ async fn a_hash_announced_on_a_pods_first_connection_to_nats_is_not_forgotten() 
     pod.expect_nats().await;
     announce(&fleet.nats().await, "h1").await;
     hears_next_of(&mut satellite, "h1").await;
-    // By then the pod has looked whether its way to NATS broke, and nobody would answer it.
+    // By then the pod has checked whether its connection to NATS broke, and nothing would answer it.
     tokio::time::sleep(Duration::from_millis(1500)).await;
     pod.assign(credentials.id, &assignments("c1")).await;
     assert_eq!(satellite.expect("config_updated").await["scriptPackagesLockfileHash"], "h1");
@@ -442,7 +441,7 @@ async fn a_hash_that_changed_while_nats_was_away_reaches_live_sessions_when_it_i
     way.admit();
     hears_next_of(&mut satellite, "h2").await;
 
-    // Where nothing has changed nothing is said: the next it hears is what is announced after that.
+    // If nothing has changed nothing is sent: the next message is what is announced afterwards.
     away().await;
     let before = pod.metric(ANSWERED).await;
     way.admit();
@@ -455,7 +454,7 @@ async fn a_hash_that_changed_while_nats_was_away_reaches_live_sessions_when_it_i
     announce(&backend, "h3").await;
     hears_next_of(&mut satellite, "h3").await;
 
-    // That there are none any more has no message of its own.
+    // There is no message that says that there are no packages any more.
     away().await;
     *hash.lock().expect("the hash") = None;
     way.admit();
@@ -510,7 +509,7 @@ async fn what_an_agent_says_of_its_strategies_and_packages_is_passed_on_with_who
     fleet.check().await;
 }
 
-/// Beside what the allocator keeps of it: a copy for each would be ten times as much.
+/// In addition to what the allocator keeps of it: a copy for each satellite would be ten times as much.
 const MOST_KEPT: u64 = 60 * 1024 * 1024;
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! A session that panics ends as a connection that broke does, and leaves nothing behind.
+//! A session that panics ends like a broken connection, and leaves nothing behind.
 
 use crate::harness::{CALM, Fleet, Heard, Satellite, eventually};
 
@@ -24,7 +24,7 @@ async fn a_session_that_panics_is_over_everywhere_and_harms_no_other() {
         if counted == (1, 0) { Ok(()) } else { Err(format!("{counted:?}")) }
     })
     .await;
-    // The other goes on, and the one that is gone comes back.
+    // The other session goes on, and the satellite that panicked comes back.
     beside.beat();
     pod.expect_metric("groundstation_heartbeats_flushed_total", 1.0).await;
     let again = Satellite::connect(pod.address, &edge).await;

@@ -1,4 +1,4 @@
-//! A satellite that does not read is heard as long as it is there, and is not there for ever.
+//! A satellite that does not read is heard while it is connected, and does not stay connected for ever.
 
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ async fn who_does_not_read_is_heard_meanwhile_and_dropped_after_ten_seconds() {
     socket.send(Message::text(authenticate.to_string())).await.expect("sent");
     socket.next().await.expect("an answer").expect("authenticated");
 
-    // From here on it reads nothing. Lists come until they no longer fit on the way.
+    // From here on it reads nothing. Lists are sent until the socket takes no more.
     let begun = Instant::now();
     let large = json!([{"configId": "c", "systemId": "s", "strategyId": "http",
         "config": {"padding": "x".repeat(400_000)}, "intervalSeconds": 60}]);
@@ -39,16 +39,16 @@ async fn who_does_not_read_is_heard_meanwhile_and_dropped_after_ten_seconds() {
             break;
         }
         beats += 1.0;
-        // Heard while the pod is stuck in writing to it; the last may be on its way at the end.
+        // Heard while the pod's write is stuck; the last one may still be on its way.
         pod.expect_metric("groundstation_heartbeats_received_total", beats - 1.0).await;
-        // Ten seconds are to hold many beats, and not too many lists.
+        // Ten seconds with many heartbeats, and not too many lists.
         tokio::time::sleep(Duration::from_millis(200)).await;
         assert!(begun.elapsed() < Duration::from_secs(60), "it is still there");
     }
     assert!(begun.elapsed() >= Duration::from_secs(10), "{:?}", begun.elapsed());
     assert!(beats > if full() { 20.0 } else { 5.0 }, "{beats} heartbeats");
     fleet.expect_history(credentials.id, &ended).await;
-    // Nobody else has noticed.
+    // The other satellites notice nothing.
     eventually("the other to be there still", async || {
         let sessions = pod.metric("groundstation_sessions").await;
         if sessions == 1.0 { Ok(()) } else { Err(sessions.to_string()) }

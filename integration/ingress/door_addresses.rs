@@ -1,5 +1,5 @@
-//! What one address does at the door is on that address' account: whose it is, is told by the
-//! connection, and by a header only where a configured proxy wrote it.
+//! What an address does at the door counts against that address. The connection tells the address; a header does so
+//! only if a configured proxy wrote it.
 
 use std::net::SocketAddr;
 
@@ -14,7 +14,7 @@ fn refusals(reason: &str) -> String {
     format!("groundstation_door_refusals_total{{reason=\"{reason}\"}}")
 }
 
-/// Opens a socket as a proxy does for this address; the status and `Retry-After` if refused.
+/// Opens a socket as a proxy does for this address. Returns the status and `Retry-After` if refused.
 async fn open(pod: SocketAddr, client: &str) -> Result<Satellite, (u16, String)> {
     match Satellite::try_open_with(pod, &[("x-forwarded-for", client)]).await {
         Ok(satellite) => Ok(satellite),
@@ -52,11 +52,11 @@ async fn an_address_whose_authentications_fail_is_refused_before_the_upgrade_and
     let refused = Some((429, "30".to_owned()));
     for _ in 0..20 {
         assert_eq!(open(pod.address, "198.51.100.1").await.err(), refused);
-        // Whatever else it claims to be: the proxy wrote the last entry.
+        // Whatever else the header claims: the proxy wrote the last entry.
         assert_eq!(open(pod.address, "203.0.113.5, 198.51.100.1").await.err(), refused);
     }
     pod.expect_metric(&refusals("failed_authentications_per_address"), 40.0).await;
-    // None of the forty came as far as its credentials.
+    // None of the forty got as far as its credentials.
     let refused = pod.metric("groundstation_authentications_total{result=\"refused\"}").await;
     assert_eq!(refused, f64::from(LIMIT));
 

@@ -1,5 +1,5 @@
-//! Who says nothing at the door, or says what is wrong, costs others nothing: not from a few addresses, not
-//! from many, and not from all of a network.
+//! Clients that say nothing at the door, or something wrong, cost others nothing: not from a few addresses, not from
+//! many, and not from all of a network.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ fn network(n: u8, host: u8) -> IpAddr {
     IpAddr::from([127, 30 + n / 200, n % 200, host])
 }
 
-/// Upgrades and says nothing, again and again, on so many sockets at once from each of these addresses.
+/// Upgrades and says nothing, again and again, on this many sockets at once from each of these addresses.
 fn besiege(pod: SocketAddr, from: &[IpAddr], sockets: usize) -> (JoinSet<()>, Arc<AtomicU32>) {
     let (mut besiegers, inside) = (JoinSet::new(), Arc::new(AtomicU32::new(0)));
     for from in from.iter().copied() {
@@ -35,7 +35,7 @@ fn besiege(pod: SocketAddr, from: &[IpAddr], sockets: usize) -> (JoinSet<()>, Ar
                             inside.fetch_add(1, Ordering::Relaxed);
                         }
                     }
-                    // Each tries a few times a second, whatever it is told.
+                    // Each tries a few times a second, whatever the answer.
                     tokio::time::sleep(Duration::from_millis(250)).await;
                 }
             });
@@ -44,7 +44,7 @@ fn besiege(pod: SocketAddr, from: &[IpAddr], sockets: usize) -> (JoinSet<()>, Ar
     (besiegers, inside)
 }
 
-/// One try to be let in.
+/// One attempt to be let in.
 async fn try_from(pod: SocketAddr, from: IpAddr, who: &Credentials) -> Result<Satellite, String> {
     let opened = Satellite::try_open_from(pod, from).await;
     let mut satellite = opened.map_err(|error| error.to_string())?;
@@ -55,7 +55,7 @@ async fn try_from(pod: SocketAddr, from: IpAddr, who: &Credentials) -> Result<Sa
     }
 }
 
-/// As an agent does: until it is let in, with pauses that grow; how many tries that took.
+/// Acts as an agent: tries until it is let in, with growing pauses. Returns the number of tries.
 async fn come_back(pod: SocketAddr, from: IpAddr, who: Credentials) -> (Satellite, u32) {
     for tried in 0..8 {
         match try_from(pod, from, &who).await {
@@ -119,7 +119,7 @@ async fn a_crowd_that_takes_all_the_room_is_shed_and_whoever_has_done_nothing_wr
     assert!(pod.metric(SHED).await > 0.0);
 }
 
-/// Three hundred of them at once, after a deploy: the pod is new and knows no address.
+/// Three hundred of them at once after a deploy: the pod is new and knows no address.
 #[tokio::test]
 async fn many_satellites_behind_one_address_all_get_in_a_little_later() {
     let fleet = Fleet::new(CALM).await;
@@ -134,7 +134,7 @@ async fn many_satellites_behind_one_address_all_get_in_a_little_later() {
     pod.expect_metric("groundstation_sessions", 300.0).await;
 }
 
-/// Opens so many connections from there that say so much and no more, and each again when it is closed.
+/// Opens this many connections from there that send this much and no more, and reopens each when it is closed.
 fn hold(pod: SocketAddr, from: IpAddr, count: usize, says: &'static [u8]) -> JoinSet<()> {
     let mut held = JoinSet::new();
     for _ in 0..count {
@@ -144,8 +144,8 @@ fn hold(pod: SocketAddr, from: IpAddr, count: usize, says: &'static [u8]) -> Joi
                     raw.send(says).await;
                     raw.ended_or_said(TRY_AGAIN_LATER).await;
                 }
-                // Each at its own time: in waves they would leave quiet between them. Thousands a second
-                // would take all of a machine that runs other tests as well.
+                // Each at its own time: in waves they would leave quiet spells. Thousands a second would take the
+                // whole of a machine that runs other tests as well.
                 let longest = if full() { 200 } else { 1_000 };
                 tokio::time::sleep(Duration::from_millis(fastrand::u64(..longest))).await;
             }
@@ -154,7 +154,7 @@ fn hold(pod: SocketAddr, from: IpAddr, count: usize, says: &'static [u8]) -> Joi
     held
 }
 
-/// A close frame with 1013, for as long as it has no reason in words.
+/// A close frame with 1013 and no reason in words.
 const TRY_AGAIN_LATER: &[u8] = b"\x88\x02\x03\xf5";
 
 /// An upgrade, and half a frame.
@@ -162,17 +162,17 @@ const HALF_A_FRAME: &[u8] = b"GET /api/ws/satellite HTTP/1.1\r\nhost: a\r\nconne
     upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n\
     \x81\xff\0\0\0\0\0\0\0\x64";
 
-/// An upgrade, and a whole message that is no `authenticate`. Its end is not answered.
+/// An upgrade, and a whole message that is no `authenticate`. It does not answer the close.
 const NO_AUTHENTICATE: &[u8] = b"GET /api/ws/satellite HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\n\
     upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n\
     \x81\x82\0\0\0\0{}";
 
-/// An upgrade, and a frame that is not masked. Its end is not answered.
+/// An upgrade, and a frame that is not masked. It does not answer the close.
 const BROKEN_FRAMING: &[u8] = b"GET /api/ws/satellite HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\n\
     upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n\
     \x81\x02{}";
 
-/// Four satellites come in beside many that say nothing, from their own address.
+/// Four satellites come in beside many silent clients at their own address.
 async fn four_come_in(is_known: bool, count: usize, says: &'static [u8]) {
     let fleet = Fleet::new(CALM).await;
     let pod = fleet.pod("a").await;
@@ -194,7 +194,7 @@ async fn four_come_into(
     };
     let _silent: Vec<JoinSet<()>> =
         crowd.iter().map(|(count, says)| hold(pod.address, from, *count, says)).collect();
-    // Whoever comes in the first second is refused: nobody was silent for longer than a slow line is.
+    // A client that comes in the first second is refused: none was silent for longer than a slow line is.
     eventually("them to make room for each other", async || {
         let mut shed = 0.0;
         for kind in ["connection_shed", "handshake_shed"] {
@@ -276,7 +276,7 @@ async fn silent_connections_and_half_messages_together_keep_no_satellite_of_thei
     four_come_into(&fleet, &pod, network(9, 9), false, &[(600, b""), (300, HALF_A_FRAME)]).await;
 }
 
-/// Others were there first: the places of the crowd come after theirs, side by side.
+/// Others were there first: the crowd's places come after theirs, side by side.
 #[tokio::test]
 async fn half_messages_keep_no_satellite_of_their_own_address_out_beside_those_of_others() {
     let fleet = Fleet::new(CALM).await;
@@ -287,7 +287,7 @@ async fn half_messages_keep_no_satellite_of_their_own_address_out_beside_those_o
     four_come_into(&fleet, &pod, network(9, 9), false, &[(300, HALF_A_FRAME)]).await;
 }
 
-/// Opens a socket as a proxy does for this address; the status if refused.
+/// Opens a socket as a proxy does for this address. Returns the status if refused.
 async fn open(pod: &Pod, client: &str) -> Result<Satellite, u16> {
     match Satellite::try_open_with(pod.address, &[("x-forwarded-for", client)]).await {
         Ok(satellite) => Ok(satellite),

@@ -1,5 +1,5 @@
-//! Whoever is at the door has one deadline, from the acceptance of its connection until it is
-//! authenticated, however it spends the time.
+//! A client at the door has one deadline, from the acceptance of its connection until it is authenticated, however it
+//! spends the time.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ async fn pod(fleet: &Fleet) -> Pod {
 
 const TIMEOUTS: &str = "groundstation_door_refusals_total{reason=\"authentication_timeout\"}";
 
-/// Not before the deadline, and well before it would have come twice.
+/// Not before the deadline, and well before twice the deadline.
 fn assert_at_the_deadline(begun: Instant) {
     let waited = begun.elapsed();
     assert!(waited > DEADLINE - Duration::from_millis(100), "{waited:?}");
@@ -61,11 +61,11 @@ async fn time_spent_before_the_upgrade_is_not_given_again_after_it() {
     let begun = Instant::now();
     let mut late = Raw::connect(pod.address).await;
     late.send(UPGRADE).await;
-    // Part of its time: what follows is to end when all of it is over, and not later.
+    // A part of its time: the rest has to end when the whole time is over, not later.
     tokio::time::sleep(Duration::from_secs(2)).await;
     late.send("\r\n").await;
     assert!(late.head().await.starts_with("HTTP/1.1 101"));
-    // Its credentials are not void: it may try again.
+    // Its credentials stay valid: it may try again.
     late.read_until(&1013u16.to_be_bytes()).await;
     assert_at_the_deadline(begun);
     pod.expect_metric(TIMEOUTS, 1.0).await;
@@ -109,7 +109,7 @@ async fn who_is_authenticated_has_no_deadline() {
     let pod = fleet.plan("a").with("GROUNDSTATION_AUTHENTICATION_TIMEOUT", "1s").start().await;
     let credentials = pod.register("edge", "eu").await;
     let satellite = Satellite::connect(pod.address, &credentials).await;
-    // By then it was to be closed, if its time counted on.
+    // By then it would have been closed, had its time gone on.
     tokio::time::sleep(Duration::from_millis(2_500)).await;
     satellite.beat();
     pod.expect_metric("groundstation_heartbeats_received_total", 1.0).await;

@@ -1,4 +1,4 @@
-//! Every limit of the door refuses just whom it is there for, and counts it.
+//! Every limit of the door refuses exactly the clients it is meant for, and counts them.
 
 use serde_json::json;
 use tokio::time::timeout;
@@ -41,7 +41,7 @@ async fn more_connections_than_an_address_may_have_are_closed_at_once() {
     );
     held[0].send(&ask).await;
     let metrics = String::from_utf8(held[0].ended().await).expect("text");
-    // One more where the connection that asked whether the pod is ready had its place still.
+    // One more if the connection that asked for readiness still has its place.
     let refused = |count: u32| format!("{} {count}\n", refusals("connections_per_address"));
     assert!([8, 9].iter().any(|count| metrics.contains(&refused(*count))), "{metrics}");
     drop(held);
@@ -65,7 +65,7 @@ async fn a_burst_of_connections_waits_for_a_pod_that_does_not_get_round_to_them(
     pod.suspend();
     let mut waiting = Vec::new();
     for nth in 0..burst {
-        // Else the system says nothing at all, for as long as nobody is accepted.
+        // Otherwise the system sends nothing at all while no connection is accepted.
         let connected = timeout(PATIENCE, Raw::connect(pod.address)).await;
         waiting.push(connected.unwrap_or_else(|_| panic!("connection {nth} was dropped")));
     }
@@ -160,7 +160,7 @@ async fn sockets_that_are_not_authenticated_are_bounded_for_the_pod() {
     assert_eq!(answer.status(), 503);
     assert_eq!(answer.headers()["retry-after"], "1");
     assert_eq!(pod.metric(&refusals("handshakes")).await, 1.0);
-    // Who has authenticated leaves a place.
+    // An authenticated satellite leaves its place.
     let mut first = waiting.pop().expect("a socket");
     first.authenticate(&credentials);
     first.expect("authenticated").await;

@@ -1,4 +1,4 @@
-//! Who asks and does not read the answers keeps no place at the door.
+//! A client that asks and does not read the answers keeps no place at the door.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -37,7 +37,7 @@ async fn a_reader_that_takes_nothing_of_its_answers_is_closed() {
     }
 }
 
-/// Long before their time is over: whoever takes nothing makes room for whoever comes.
+/// Long before their time is over: a client that reads nothing makes room for newcomers.
 #[tokio::test]
 async fn a_room_full_of_readers_that_do_not_read_has_room_for_one_that_does() {
     let fleet = Fleet::new(CALM).await;

@@ -1,7 +1,7 @@
-//! Who does not read what it is sent is dropped in time, and nobody else waits for it.
+//! A client that does not read is dropped in time, and no other client waits for it.
 //!
-//! A pod sends an idle satellite too little to fill a socket, so this drives the gateway's WebSocket
-//! layer by itself, with a session that says back what it hears.
+//! A pod sends an idle satellite too little to fill a socket, so this drives the gateway's WebSocket layer by itself,
+//! with a session that echoes what it hears.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How a socket came to its end: after how long, counted from its last successful write.
+/// How a socket ended, and after how long, counted from its last successful write.
 type Ends = mpsc::UnboundedSender<(Broken, Duration)>;
 
 #[derive(Clone)]
@@ -99,7 +99,7 @@ async fn a_reader_that_does_not_read_is_dropped_and_the_one_beside_it_waits_for_
     let (mut beside, _) = tokio_tungstenite::connect_async(&url).await.expect("a socket");
     let large = "x".repeat(60_000);
     let flood = tokio::spawn(async move {
-        // Ends when the other side has had enough.
+        // Ends when the other side gives up.
         while deaf.send(Message::text(large.clone())).await.is_ok() {}
     });
     let (mut asked, mut slowest) = (0, Duration::ZERO);

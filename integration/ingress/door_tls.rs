@@ -1,4 +1,4 @@
-//! A pod that is given a certificate speaks TLS, and takes a new one without a restart.
+//! A pod with a certificate speaks TLS, and takes a new certificate without a restart.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ impl Certificate {
         (folder.join("tls.crt"), folder.join("tls.key"))
     }
 
-    /// Makes one and writes it over whatever is there.
+    /// Makes a certificate and writes it over the present one.
     fn write(folder: &Path) -> Certificate {
         let made =
             rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
@@ -34,7 +34,7 @@ impl Certificate {
         Certificate { der: made.cert.der().clone(), folder: folder.to_owned() }
     }
 
-    /// In a folder of its own.
+    /// Makes a certificate in a folder of its own.
     fn new() -> Certificate {
         let folder =
             Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("tls-{}", stores::random()));
@@ -42,7 +42,7 @@ impl Certificate {
         Certificate::write(&folder)
     }
 
-    /// Of a client that trusts this certificate and no other.
+    /// The configuration of a client that trusts only this certificate.
     fn client(&self) -> Arc<rustls::ClientConfig> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.der.clone()).expect("a root");
@@ -58,12 +58,12 @@ impl Certificate {
 
 impl Drop for Certificate {
     fn drop(&mut self) {
-        // Gone already if another one was written over it.
+        // Already gone if another certificate was written over it.
         std::fs::remove_dir_all(&self.folder).ok();
     }
 }
 
-/// A pod that speaks TLS: its harness' own calls, which are plain, do not reach it.
+/// A pod that speaks TLS. The harness' own calls are plain and do not reach it.
 async fn pod(fleet: &Fleet, folder: &Path) -> Pod {
     let (certificate, key) = Certificate::files(folder);
     let text = |path: &Path| path.to_str().expect("a path").to_owned();
@@ -140,7 +140,7 @@ async fn a_new_certificate_is_served_without_a_restart_and_a_broken_one_is_not()
     assert!(!pod.log().contains("secret-rubbish"));
     trusts(&pod, first.client()).await.expect("the first one stays");
 
-    // A key that is one, and not this certificate's.
+    // A valid key that does not belong to this certificate.
     let other = Certificate::new();
     std::fs::copy(Certificate::files(&other.folder).1, &key_file).expect("copied");
     eventually("a second complaint", async || {

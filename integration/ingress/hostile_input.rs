@@ -1,5 +1,5 @@
-//! Whatever is sent to a pod: it goes on, it grows by nothing, it writes nothing, and the honest
-//! satellites beside it notice nothing.
+//! Whatever is sent to a pod: it goes on, does not grow, writes nothing, and the honest satellites beside it notice
+//! nothing.
 
 use std::net::SocketAddr;
 
@@ -11,12 +11,12 @@ use crate::harness::faults::{chance, repetitions};
 use crate::harness::raw::{Raw, UPGRADE, frame};
 use crate::harness::{CALM, Credentials, Fleet, Pod, Satellite};
 
-/// Frames, in a plain run and in a full one.
+/// Number of frames, in a plain run and in a full one.
 const FRAMES: (u32, u32) = (6_000, 100_000);
 const ATTACKERS: u32 = 8;
-/// Frames on one connection before it is given up.
+/// Frames on one connection before it is abandoned.
 const PER_CONNECTION: usize = 12;
-/// What a pod may grow by while it is attacked, once it has been attacked for a while.
+/// How much a pod may grow under attack, once it has been attacked for a while.
 const GROWTH_BYTES: u64 = 24 * 1024 * 1024;
 
 const FINAL: u8 = 0x80;
@@ -26,7 +26,7 @@ const BINARY: u8 = 0x2;
 const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
 
-/// Messages as agents send them, to be spoilt.
+/// Messages as agents send them, to be corrupted.
 fn honest_message(rng: &mut Rng) -> String {
     let message = match rng.u8(0..11) {
         0 => json!({"type": "authenticate", "clientId": uuid::Uuid::from_u128(rng.u128(..)),
@@ -107,7 +107,7 @@ fn hostile(rng: &mut Rng) -> Vec<u8> {
         }
         8 => frame(FINAL | TEXT, &vec![b'x'; rng.usize(65_537..150_000)]),
         9 => frame(FINAL | BINARY, honest_message(rng).as_bytes()),
-        // Fragments that nothing began, that something else comes between, that are too many.
+        // Fragments that nothing began, that are interrupted, or that are too many.
         10 => match rng.u8(0..3) {
             0 => frame(FINAL | CONTINUATION, b"{}"),
             1 => [frame(TEXT, b"{"), frame(FINAL | TEXT, b"}")].concat(),
@@ -157,7 +157,7 @@ fn hostile(rng: &mut Rng) -> Vec<u8> {
     }
 }
 
-/// Sends `frames` of them, on as many connections as it takes.
+/// Sends `frames` of them, on as many connections as that needs.
 async fn attack(pod: SocketAddr, mut rng: Rng, frames: u32, credentials: Option<Credentials>) {
     let mut left = frames as usize;
     while left > 0 {
@@ -179,7 +179,7 @@ async fn attack(pod: SocketAddr, mut rng: Rng, frames: u32, credentials: Option<
     }
 }
 
-/// The pod's resident memory, where the system tells.
+/// The pod's resident memory, if the system tells it.
 fn resident_bytes(pod: &Pod) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", pod.pid())).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
@@ -187,7 +187,7 @@ fn resident_bytes(pod: &Pod) -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// Half of the attackers are strangers, the others have credentials and misbehave all the same.
+/// Half of the attackers are strangers; the others have credentials and misbehave all the same.
 async fn wave(pod: &Pod, rng: &mut Rng, frames: u32, insiders: &[Credentials]) {
     let mut attackers = JoinSet::new();
     for n in 0..ATTACKERS {
@@ -201,7 +201,7 @@ async fn wave(pod: &Pod, rng: &mut Rng, frames: u32, insiders: &[Credentials]) {
 async fn a_pod_under_hostile_input_goes_on_grows_by_nothing_and_serves_the_honest() {
     let mut rng = chance("hostile_input");
     let fleet = Fleet::new(CALM).await;
-    // Its limits would end the attack too soon, and its log lines would be this test's memory.
+    // The pod's limits would end the attack too soon, and its log lines would fill this test's memory.
     let pod = fleet
         .plan("a")
         .with("RUST_LOG", "warn,groundstation::pod=info")

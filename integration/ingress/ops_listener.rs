@@ -1,4 +1,4 @@
-//! Probes and metrics can have a listener of their own, which answers whatever happens at the other.
+//! Probes and metrics can have a listener of their own, which answers whatever happens at the other one.
 
 use std::net::SocketAddr;
 
@@ -19,7 +19,7 @@ async fn status(address: SocketAddr, path: &str, token: Option<&str>) -> u16 {
 async fn probes_and_metrics_answer_on_a_listener_of_their_own_and_nowhere_else() {
     let fleet = Fleet::new(CALM).await;
     let plan = fleet.plan("a").with("GROUNDSTATION_OPS_LISTEN", "127.0.0.1:0");
-    // Some more than the requests below: what has just been closed may hold its place for a moment.
+    // Some more than the requests below: a closed connection may hold its place for a moment.
     let plan = plan.with("GROUNDSTATION_MAX_CONNECTIONS", "10");
     let mut pod = crate::harness::Pod::launch("a", &plan.environment(), &fleet.admin_token);
     pod.address = eventually("the pod to listen", async || pod.listening()).await;
@@ -39,7 +39,7 @@ async fn probes_and_metrics_answer_on_a_listener_of_their_own_and_nowhere_else()
     assert_eq!(status(ops, "/v1/triggers", token).await, 404);
     assert_eq!(status(ops, "/api/ws/satellite", None).await, 404);
 
-    // The public one is full, and nobody has lost the place that was its own for a second.
+    // The public listener is full, and no connection has lost the place it got in its first second.
     let mut held = Vec::new();
     for _ in 0..20 {
         held.push(Raw::connect(pod.address).await);
@@ -47,7 +47,7 @@ async fn probes_and_metrics_answer_on_a_listener_of_their_own_and_nowhere_else()
     for path in OPS {
         assert_eq!(status(ops, path, None).await, 200, "{path}");
     }
-    // The command follows the variable of the pod.
+    // The command reads the pod's variable.
     let environment = [("GROUNDSTATION_OPS_LISTEN".to_owned(), ops.to_string())];
     let output = blocking(move || program::run(&["health"], &environment)).await;
     assert!(output.status.success(), "{output:?}");

@@ -1,4 +1,4 @@
-//! The log can be added to and not changed: the service may not, and the owner cannot by accident.
+//! The log takes additions and no changes: the service has no right to change it, and the owner cannot by accident.
 
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
@@ -114,7 +114,7 @@ async fn constraints_refuse_what_the_program_never_writes() {
     for (change, constraint) in cases {
         let error = sql.batch_execute(&copy(change)).await.expect_err(change);
         let error = error.as_db_error().expect("the server's own refusal").clone();
-        // A position no partition holds is refused before its constraint is looked at.
+        // A position without a partition is refused before its constraint is checked.
         let named = error.constraint().unwrap_or(error.message());
         let expected = named.ends_with(constraint)
             || named == "entity_transitions_from_1_pkey" && constraint == "positions_are_unique"

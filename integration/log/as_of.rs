@@ -1,4 +1,4 @@
-//! The fleet as it was: the fold of the log up to a position or a moment, the same for ever.
+//! The fleet at an earlier time: the fold of the log up to a position or a moment never changes.
 
 use std::collections::BTreeMap;
 
@@ -42,7 +42,7 @@ fn summary(state: &Value) -> (Value, Value, Value) {
     (state["status"].clone(), state["lastEvent"].clone(), state["lastSeenAt"].clone())
 }
 
-/// The fold of the log up to a position, told from the transitions alone.
+/// The fold of the log up to a position, computed from the transitions alone.
 fn fold(transitions: &[Value], position: i64) -> States {
     let mut states = States::new();
     for transition in transitions.iter().filter(|t| t["position"].as_i64() <= Some(position)) {
@@ -86,7 +86,7 @@ async fn a_moment_is_the_newest_position_recorded_by_then() {
     let fleet = Fleet::new(CALM).await;
     let pod = fleet.pod("a").await;
     let (transitions, _open) = lived(&fleet, &pod).await;
-    // The log settles before the next moment, so the last one is past.
+    // The log settles before the next moment, so the last moment is past.
     eventually("the last moment to be past", async || {
         let at = transitions[7]["recordedAt"].as_str().expect("a time");
         let answer = pod.get(&format!("/v1/satellites?at={at}")).await;

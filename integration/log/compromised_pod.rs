@@ -1,5 +1,5 @@
-//! An intruder with a pod's password and any SQL adds to the log at most: with the rights of
-//! `deploy/postgres` it destroys no history, becomes nobody else, and cannot make the log lie about time.
+//! An attacker with a pod's password and any SQL can at most add to the log. With the rights of `deploy/postgres` it
+//! destroys no history, becomes no other role, and cannot make the log lie about time.
 
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls};
@@ -11,7 +11,7 @@ use crate::harness::{CALM, Fleet, program, written_log};
 
 const ROLES: &str = include_str!("../../deploy/postgres/roles.sql");
 
-/// A fleet with the deployed rights but for what `change` makes of the roles.
+/// A fleet with the deployed rights, except for what `change` makes of the roles.
 async fn fleet_with(change: impl FnOnce(&str) -> String) -> (Fleet, Rights) {
     Fleet::with_rights(CALM, String::new(), change(ROLES), random()).await
 }
@@ -48,7 +48,7 @@ async fn thirty_young(fleet: &Fleet) -> Client {
     sql
 }
 
-/// A row of the log that nobody lived through, as well-formed as any.
+/// A well-formed row of the log for an edge that never happened.
 fn forged(position: &str, recorded_at: &str) -> String {
     let state = r#"{"status": "online", "name": "edge", "region": "eu", "lastSeenAt": null, "lastEvent": "connected"}"#;
     format!(
@@ -72,7 +72,7 @@ async fn forged_rows_at_a_partitions_end_and_a_moved_checkpoint_drop_no_young_ro
     pod.batch_execute(drop).await.expect_err("nothing may go");
     assert_eq!(number(&sql, LENGTH).await, 30);
 
-    // The drop itself believes no single row, however it came there.
+    // The drop itself trusts no single row, however the row got there.
     let forged = format!(
         "begin; set local session_replication_role = replica; {}; {}; commit",
         forged("1000", old),
@@ -139,13 +139,13 @@ async fn a_row_that_leaves_a_gap_or_lies_about_when_it_was_recorded_is_refused()
         pod.batch_execute("rollback").await.expect("ended");
         assert_eq!(number(&sql, LENGTH).await, 30, "{what}");
     }
-    // What follows on the head is taken, as ever, several at once too.
+    // Rows that follow on the head are accepted as ever, also several at once.
     let three = format!("{} from generate_series(0, 2) n", forged("31 + n", now));
     pod.batch_execute(&three).await.expect("taken");
     assert_eq!(number(&sql, LENGTH).await, 33);
 }
 
-/// One row that cannot be read would hold up the stream, audits, rebuilds and seals for ever.
+/// One unreadable row would hold up the stream, audits, rebuilds and seals for ever.
 #[tokio::test]
 async fn a_row_that_no_program_can_read_is_refused() {
     let (fleet, rights) = fleet_with(str::to_owned).await;
@@ -192,7 +192,7 @@ async fn a_row_that_no_program_can_read_is_refused() {
         pod.batch_execute(attempt).await.expect_err(what);
         assert_eq!(number(&sql, LENGTH).await, 2, "{what}");
     }
-    // One that can be read is taken, and goes out: adding to the log is a pod's right.
+    // A readable row is accepted and published: adding to the log is a pod's right.
     pod.batch_execute(&honest).await.expect("taken");
     come_and_go(&running, &credentials).await;
     fleet.expect_log_length(5).await;
@@ -205,7 +205,7 @@ async fn a_row_that_no_program_can_read_is_refused() {
     assert!(audit.status.success(), "{audit:?}");
 }
 
-/// Text that does not get smaller.
+/// Text that does not compress.
 fn noise(length: usize) -> String {
     (0..length / 32).map(|_| uuid::Uuid::new_v4().simple().to_string()).collect()
 }
@@ -258,7 +258,7 @@ async fn no_forged_seal_ends_sealing_and_no_blind_time_is_still_to_come() {
     assert_eq!(number(&sql, "select count(*) from blind_spans where to_at > now()").await, 0);
 }
 
-/// Defaults of a login are its own to set, and last longer than whoever set them.
+/// A login may set its own defaults, and they outlast the session that set them.
 #[tokio::test]
 async fn defaults_of_the_login_do_not_reach_a_pods_sessions() {
     let (fleet, rights) = fleet_with(str::to_owned).await;
@@ -269,7 +269,7 @@ async fn defaults_of_the_login_do_not_reach_a_pods_sessions() {
     }
     let (isolation, commit) = session_of_a_pod(&rights).await;
     assert_eq!((isolation.as_str(), commit.as_str()), ("read committed", "on"));
-    // More than the least stays as it is.
+    // Values above the minimum stay unchanged.
     let change = "alter role groundstation_pod set synchronous_commit = remote_apply";
     login.batch_execute(change).await.expect("its own default");
     assert_eq!(session_of_a_pod(&rights).await.1, "remote_apply");
@@ -310,7 +310,7 @@ async fn pods_drop_nothing_younger_than_the_floor_and_cannot_lower_it() {
     let sql = fleet.sql().await;
     written_log::narrow(&sql, 1_000).await;
     written_log::write(&sql, 1, 1_500).await;
-    // Two hours old, which is more than the hour that can be asked for.
+    // Two hours old, which is more than the minimum of one hour.
     let two_hours = "
         begin;
         set local session_replication_role = replica;
@@ -334,7 +334,7 @@ async fn pods_drop_nothing_younger_than_the_floor_and_cannot_lower_it() {
     }
     assert_eq!(number(&sql, LENGTH).await, 1_500);
 
-    // Whoever migrates says what the floor is; without a word it stays.
+    // The role that migrates sets the floor. Without the setting the floor stays.
     let migrate = async |floor: Option<&str>| {
         let mut environment =
             vec![("DATABASE_URL".to_owned(), rights.migrator_database_url.clone())];
@@ -355,7 +355,7 @@ async fn pods_drop_nothing_younger_than_the_floor_and_cannot_lower_it() {
     assert_eq!(number(&sql, LENGTH).await, 500);
 }
 
-/// What a temporary object of the attacker's can be called to be taken for one of the schema's.
+/// Names under which a temporary object of the attacker could pass for one of the schema's.
 const SHADOWS: &str = "
     create temporary table transition_partitions
         (first_position bigint, past_position bigint, relation name, dropped_at timestamptz, last_recorded_at timestamptz);
@@ -369,7 +369,7 @@ const SHADOWS: &str = "
     insert into relay values (2);
     grant all on transition_partitions, entity_transitions, transitions_at_horizon, relay to public;";
 
-/// A function that does this as whoever calls it, and a view that calls it.
+/// A function that runs this with its caller's rights, and a view that calls it.
 fn trap(deed: &str) -> String {
     format!(
         "create function pg_temp.trap() returns bigint language plpgsql as
@@ -380,7 +380,7 @@ fn trap(deed: &str) -> String {
     )
 }
 
-/// TEMP was granted, as every new database grants it to everybody, and `migrate` has not run since.
+/// TEMP was granted to everybody, as in every new database, and `migrate` has not run since.
 async fn grant_temp(sql: &Client) {
     let grant = "
         do $$ begin execute format('grant temporary on database %I to public', current_database()); end $$";
@@ -405,7 +405,7 @@ async fn temporary_tables_that_shadow_names_drop_nothing() {
 
 #[tokio::test]
 async fn temporary_names_run_no_code_as_the_owner_and_make_no_superuser_of_the_pods() {
-    // The worst case: whoever migrated was a superuser.
+    // The worst case: the migrating role was a superuser.
     let as_superuser =
         |roles: &str| format!("{roles}; alter role groundstation_migrator superuser;");
     let (fleet, rights) = fleet_with(as_superuser).await;
@@ -417,7 +417,7 @@ async fn temporary_names_run_no_code_as_the_owner_and_make_no_superuser_of_the_p
     let superuser =
         "select count(*) from pg_roles where rolname = 'groundstation_pod' and rolsuper";
     assert_eq!(number(&sql, superuser).await, 0, "the pods' login became a superuser");
-    // A row that is inserted is checked by the true head, not by a shadow of it.
+    // An inserted row is checked against the true head, not against a shadow of it.
     let pod = attacker(&rights).await;
     let shadow = "
         create temporary table entity_transitions (like public.entity_transitions);
@@ -431,7 +431,7 @@ async fn temporary_names_run_no_code_as_the_owner_and_make_no_superuser_of_the_p
 
 #[tokio::test]
 async fn migrate_takes_temp_from_everybody_or_says_that_it_could_not() {
-    // As every new database is.
+    // As in every new database.
     let without = |roles: &str| roles.replace("revoke all on database %I from public", "select %L");
     let (fleet, rights) = fleet_with(without).await;
     let pod = attacker(&rights).await;
@@ -449,7 +449,7 @@ async fn migrate_takes_temp_from_everybody_or_says_that_it_could_not() {
     assert!(ok && said.is_empty(), "{said}");
     pod.batch_execute(temporary).await.expect_err("taken again");
 
-    // Of a database that is another's it can be taken by nobody but that one.
+    // A right on a database of another owner can be taken away only by that owner.
     grant_temp(&sql).await;
     let anothers = "
         do $$ begin execute format('alter database %I owner to postgres', current_database()); end $$;
@@ -499,7 +499,7 @@ async fn every_function_that_looks_names_up_does_so_in_the_schema_first_and_last
             .collect();
         assert!(loose.is_empty(), "{schema}: {loose:?}");
     }
-    // And they work there.
+    // The objects work in that schema.
     let pod = connect(&at(&rights.pod_database_url)).await;
     let append = format!(
         "set role groundstation_service; {}; select extend_transition_log(1000000, 2000000)",

@@ -1,5 +1,5 @@
-//! A disk on which the log cannot grow: nothing is acknowledged falsely, the pod turns unready, and
-//! goes on by itself when there is room again.
+//! A disk on which the log cannot grow: no edge is acknowledged falsely, the pod turns unready, and goes on by itself
+//! when there is room again.
 
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 use crate::harness::refusal::Refused;
 use crate::harness::{CALM, Fleet, Satellite};
 
-/// A file may be no longer than this, in bytes: Postgres takes it for a full disk. Its own journal's
-/// files are exactly as long and go on being written.
+/// The largest file size in bytes. Postgres treats the limit as a full disk. Its journal's files are exactly as long
+/// and can still be written.
 const LIMIT: &str = "16777216";
 
 /// Makes the log's file longer than the limit, by rows that are never committed and so small that
@@ -23,8 +23,8 @@ const SWELL: &str = r#"
       from generate_series(1, 120000) p;
     rollback"#;
 
-/// As the user whose process it is: even root may not limit another user's everywhere. A process
-/// that has ended needs no limit.
+/// Runs as the user who owns the process: even root may not limit another user's everywhere. A process that has ended
+/// needs no limit.
 fn limit(pid: u32, limit: &str) {
     let folder = format!("/proc/{pid}");
     let Ok(process) = std::fs::metadata(&folder) else { return };
@@ -37,7 +37,7 @@ fn limit(pid: u32, limit: &str) {
     assert!(limited || std::fs::metadata(&folder).is_err(), "no limit for {pid}");
 }
 
-/// The server, for its sessions to come, and the sessions it has.
+/// Limits the server, for its later sessions, and the sessions it has.
 async fn limit_all(fleet: &Fleet, size: &str) {
     const SESSIONS: &str = "select pid from pg_stat_activity where backend_type = 'client backend'";
     limit(fleet.own_postgres().pid(), size);

@@ -1,5 +1,5 @@
-//! Postgres fails over to its standby: to a synchronous one without a loss; to one that lacks the newest
-//! commits, and no pod goes on with what it remembers of them.
+//! Postgres fails over to its standby. With a synchronous standby nothing is lost. With one that lacks the newest
+//! commits no pod goes on with what it remembers of them.
 
 use std::time::Duration;
 
@@ -87,7 +87,7 @@ async fn pods_that_remember_what_a_standby_never_got_begin_anew_and_follow_what_
     })
     .await;
 
-    // What comes now dies with the primary: changes, sessions and positions.
+    // From here on changes, sessions and positions die with the primary.
     standby = blocking(move || {
         standby.stop();
         standby
@@ -121,7 +121,7 @@ async fn pods_that_remember_what_a_standby_never_got_begin_anew_and_follow_what_
     let rest = timeout(PATIENCE, async { while reader.next().await.is_some() {} }).await;
     rest.expect("the stream has ended");
     assert_eq!(reader.last.as_deref(), Some("11"), "and told nothing else before");
-    // Those that are started instead know what is there, and follow it.
+    // Pods that are started afterwards know what is there, and follow it.
     let pod = fleet.pod("c").await;
     let (mut satellite, told) = Satellite::welcomed(pod.address, held).await;
     assert_eq!(told["assignments"][0]["configId"], "first", "{told}");

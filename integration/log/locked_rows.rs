@@ -1,4 +1,4 @@
-//! A row that somebody else keeps locked (an open psql) holds back its own satellite and nobody else.
+//! A row that another transaction keeps locked (an open psql) holds back its own satellite and no other.
 
 use std::time::{Duration, Instant};
 
@@ -17,13 +17,13 @@ const APPEND_FAILURES: &str = "groundstation_append_failures_total";
 const FLUSH_FAILURES: &str = "groundstation_heartbeat_flush_failures_total";
 const RECEIVED: &str = "groundstation_heartbeats_received_total";
 
-/// What ten edges may take on a busy machine; one that waits for a row takes longer than its share.
+/// What ten edges may take on a busy machine. An edge that waits for a row takes longer than its share.
 const PROMPTLY: Duration = Duration::from_secs(8);
 
 const REGISTRY_ROW: &str = "select from satellites where id = $1 for update";
 const CONNECTION_ROW: &str = "select from satellite_connections where satellite_id = $1 for update";
 
-/// Somebody's transaction, open until let go.
+/// Another client's transaction, open until released.
 struct Holder(Client);
 
 impl Holder {
@@ -42,7 +42,7 @@ impl Holder {
     }
 }
 
-/// Satellites come and go on a pod, and do not wait for anybody.
+/// Satellites come and go on a pod, and wait for no other satellite.
 async fn expect_flow(pod: &Pod, others: &[Credentials]) {
     let begun = Instant::now();
     for _ in 0..5 {
@@ -90,7 +90,7 @@ async fn a_held_row_of_a_connection_holds_back_no_edge_of_another_pod() {
     let fleet = Fleet::new(CALM).await;
     let (a, b) = (fleet.pod("a").await, fleet.pod("b").await);
     let mut both = fleet.register(&a, "edge", 2).await;
-    // Rows are locked in this order: whoever waits for the second has the first.
+    // Rows are locked in this order: a transaction that waits for the second has the first.
     both.sort_by_key(|credentials| credentials.id);
     let (roaming, held) = (&both[0], &both[1]);
     let beating = Satellite::connect(a.address, held).await;
@@ -137,10 +137,10 @@ async fn held_rows_of_a_patient_satellite_get_nobody_of_its_pod_called_lost() {
     }
     let socket = Satellite::connect(a.address, &patient).await;
     let holder = Holder::of(&fleet, &[REGISTRY_ROW, CONNECTION_ROW], patient.id).await;
-    // Its first heartbeat says its version, which is kept in the registry's row.
+    // Its first heartbeat carries its version, which is stored in the registry's row.
     socket.beat_every(fleet.timing.heartbeat);
     let onlooker = Onlooker::at(&fleet, &[a.address, b.address]);
-    // By then whoever was to be lost falsely has been.
+    // By then every false loss would have been declared.
     sleep(fleet.timing.threshold + Duration::from_secs(4)).await;
     b.sweeps(5).await;
     assert_eq!(fleet.edges("beating", "heartbeat_lost").await, 0);
@@ -163,10 +163,10 @@ async fn a_satellite_whose_row_is_held_for_longer_than_its_threshold_is_not_lost
     let (a, b) = (fleet.pod("a").await, fleet.pod("b").await);
     let held = a.register("held", "eu").await;
     let socket = Satellite::connect(a.address, &held).await;
-    // Before its first heartbeat: from that on its pod vouches for it, and has nothing to write.
+    // Before its first heartbeat: from then on its pod vouches for it, and has nothing to write.
     let holder = Holder::of(&fleet, &[CONNECTION_ROW], held.id).await;
     socket.beat_every(fleet.timing.heartbeat);
-    // By then it was to be lost, if it were not heard.
+    // By then it would be lost, had it not been heard.
     sleep(fleet.timing.threshold + Duration::from_secs(4)).await;
     let told = a.metric("groundstation_locked_satellites{what=\"heartbeats\"}").await;
     holder.let_go().await;
@@ -231,7 +231,7 @@ async fn a_removal_waits_for_whoever_holds_anything_of_its_satellite_and_holds_u
             assert_eq!(pod.metric(APPEND_FAILURES).await, 0.0);
             holder.let_go().await;
         });
-        // Taken; the answer depends on how long it had to wait.
+        // Accepted; the answer depends on how long it had to wait.
         assert!([204, 503].contains(&removed.status), "{removed:?}");
         let history = ["1 connected connect", "1 disconnected client_close", "1 removed removed"];
         fleet.expect_history(held.id, &history).await;

@@ -1,5 +1,5 @@
-//! Under the log's lock is as little as can be, who waits for it waits long enough, and what was written before
-//! it is had goes with the append that fails.
+//! As little as possible happens under the log's lock, an append waits long enough for it, and what an append wrote
+//! before it got the lock is rolled back if the append fails.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ const LOCK: &str =
     "begin; select pg_advisory_xact_lock(hashtextextended('groundstation: entity_transitions', 0))";
 const APPEND_FAILURES: &str = "groundstation_append_failures_total";
 
-/// How long a lock is waited for otherwise, and how long that of the log.
+/// How long other locks are waited for, and how long the log's.
 const OTHERS: Duration = Duration::from_secs(4);
 const PATIENCE: Duration = Duration::from_secs(12);
 
@@ -69,7 +69,7 @@ async fn the_logs_lock_is_waited_for_longer_than_others_and_who_gives_up_says_so
     let mut coming = Satellite::open(pod.address).await;
     coming.authenticate(&credentials);
     expect_somebody_waits(&sql, "lock_log").await;
-    // By then whoever waits for another lock has given up.
+    // By then a wait for any other lock would have given up.
     tokio::time::sleep(OTHERS + Duration::from_secs(2)).await;
     assert_eq!(pod.metric(APPEND_FAILURES).await, 0.0, "it gave up");
     pod.expect_metric(APPEND_FAILURES, 1.0).await;
@@ -147,7 +147,7 @@ async fn an_append_reads_what_is_new_of_a_partition_that_nobody_has_counted() {
     sql.batch_execute("alter table entity_transitions_from_1 set (autovacuum_enabled = off)")
         .await
         .expect("the owner");
-    // Nothing is read but by the trigger.
+    // Only the trigger reads.
     const APPEND: &str = r#"
         insert into entity_transitions
         values ($1, 1, gen_random_uuid(), 'satellite-connection', gen_random_uuid(), 'connected', 'connect',
@@ -158,11 +158,11 @@ async fn an_append_reads_what_is_new_of_a_partition_that_nobody_has_counted() {
         select coalesce(sum(seq_tup_read), 0)::bigint from pg_stat_xact_user_tables
          where relname like 'entity_transitions%'";
     sql.batch_execute("set plan_cache_mode = force_generic_plan").await.expect("a setting");
-    // Planned while there is next to nothing, and used when there is more.
+    // Planned while the table is nearly empty, and used when it has grown.
     for (first, last) in [(1_i64, 10), (11, 5_000)] {
         written_log::write(&sql, first, last).await;
         let append = sql.transaction().await.expect("a transaction");
-        // It counts what this session has not reported yet, and so what came before too.
+        // The count includes what this session has not reported yet, so also what came before.
         let read =
             async || -> i64 { append.query_one(READ, &[]).await.expect("statistics").get(0) };
         let before = read().await;

@@ -1,5 +1,5 @@
-//! A transaction that stays open for long, in this database or in another of the same server, delays
-//! nothing: not an edge, not its way to the stream, not the making of room in the log.
+//! A transaction that stays open for long, in this database or in another of the same server, delays nothing: no
+//! edge, no publication, no new partition.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use tokio_postgres::{Client, NoTls};
 use crate::harness::faults::repetitions;
 use crate::harness::{CALM, Fleet, Satellite};
 
-/// Many times what an edge takes; a transaction that is waited for is never over.
+/// Many times what an edge takes. A wait for such a transaction would never end.
 const PROMPTLY: Duration = Duration::from_secs(3);
 
 /// Transactions as reports, dumps and forgotten sessions leave them: idle with an old snapshot, and

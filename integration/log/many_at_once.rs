@@ -1,4 +1,4 @@
-//! Many satellites on several pods at once leave one log without a gap, and one stream that is it.
+//! Many satellites on several pods at once leave one log without a gap, and a stream equal to it.
 
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -56,7 +56,7 @@ async fn one_credential_used_on_three_pods_at_once_leaves_the_newest_session_alo
     }
     let mut sockets: Vec<Satellite> = agents.join_all().await.into_iter().flatten().collect();
     let sessions = pods.len() * ROUNDS;
-    // Whoever is not the newest is told so, before or after having been let in.
+    // A session that is not the newest is told so, before or after it was let in.
     let mut left = Vec::new();
     for mut socket in sockets.drain(..) {
         socket.hear().await;

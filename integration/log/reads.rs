@@ -1,4 +1,4 @@
-//! Nobody's read delays an edge, and a reader that has gone leaves nothing behind.
+//! No read delays an edge, and a reader that has gone leaves nothing behind.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,8 +21,8 @@ const BOUND: i64 = 3;
 
 const CANCELLED: &str = "groundstation_database_cancellations_total";
 
-/// How long a reader waits that does not wait. In a full run fifty of them come a thousand times a second;
-/// that takes a whole machine, which a plain run has not got.
+/// Pause of a reader that does not wait for answers. In a full run fifty of them come a thousand times a second; that
+/// takes a whole machine, which a plain run does not have.
 fn impatience() -> Duration {
     Duration::from_millis(if faults::full() { 50 } else { 1_000 })
 }
@@ -32,7 +32,7 @@ fn rest() -> Duration {
     if faults::full() { Duration::ZERO } else { Duration::from_millis(500) }
 }
 
-/// From now on who asks for the fleet as it was waits until the database gives the statement up.
+/// From now on questions about the earlier fleet wait until the database gives up the statement.
 async fn slow_past(sql: &Client) {
     const SLOW: &str = "
         create or replace view remembered_transitions with (security_invoker = true) as
@@ -40,7 +40,7 @@ async fn slow_past(sql: &Client) {
     sql.batch_execute(SLOW).await.expect("a slow view");
 }
 
-/// What asks for the fleet right after this position.
+/// A question about the fleet right after this position.
 fn question(fleet: &Fleet, position: i64) -> String {
     let token = &fleet.read_token;
     format!(
@@ -56,8 +56,8 @@ async fn ask(address: SocketAddr, question: String) -> String {
     String::from_utf8(raw.ended().await).expect("an answer in text")
 }
 
-/// Asks, and is gone before there is an answer; in a plain run not before somebody's statement runs,
-/// however slow the machine is.
+/// Asks, and goes away before there is an answer. In a plain run it stays until some statement runs, however slow the
+/// machine is.
 async fn ask_and_go(address: SocketAddr, question: String, mut running: watch::Receiver<i64>) {
     let mut raw = Raw::connect(address).await;
     raw.send(question).await;
@@ -70,8 +70,8 @@ async fn ask_and_go(address: SocketAddr, question: String, mut running: watch::R
     }
 }
 
-/// How many processes of the database are at statements about the past. Of pods only: who counts has
-/// the word in its own statement.
+/// How many database processes run statements about the past. Counts pods only: the counting statement contains the
+/// word itself.
 async fn running(sql: &Client) -> i64 {
     const RUNNING: &str = "
         select count(*) from pg_stat_activity
@@ -115,8 +115,8 @@ impl Crowd {
     }
 }
 
-/// Pods observed all the time. Two seconds without a turn are no wonder on a machine that is busy with
-/// other tests as well: a plain run holds neither that nor an unready moment against the pod.
+/// Pods under observation. On a machine that also runs other tests, two seconds without a turn are normal: a plain
+/// run does not count them, nor an unready moment, against the pod.
 async fn expect_no_blind_span(fleet: &Fleet) {
     if faults::full() {
         let sql = fleet.sql().await;
@@ -134,11 +134,11 @@ async fn expect_no_statement_of_a_reader(sql: &Client) {
     .await;
 }
 
-/// Somebody who looks at the database all the time, and in a full run at `/readyz`.
+/// An observer that looks at the database all the time, and in a full run at `/readyz`.
 struct Watch {
     address: SocketAddr,
     stop: Arc<AtomicBool>,
-    /// How many statements about the past ran when it looked.
+    /// How many statements about the past ran at each look.
     running: watch::Receiver<i64>,
     looking: JoinHandle<i64>,
 }
@@ -172,7 +172,7 @@ impl Watch {
     }
 }
 
-/// Readers whose questions never end, of one kind, and edges meanwhile.
+/// Readers of one kind whose questions never end, with edges meanwhile.
 async fn edges_while_reads_hang(is_patient: bool) {
     let fleet = Fleet::new(CALM).await;
     let plan = fleet.plan("a").with("GROUNDSTATION_READ_TIMEOUT", "1m");
@@ -206,7 +206,7 @@ async fn edges_while_reads_hang(is_patient: bool) {
     let most = watch.end().await;
     assert!(most <= BOUND, "{most} statements at once");
     crowd.disperse().await;
-    // Long before any time-out of theirs.
+    // Long before any time-out of these statements.
     expect_no_statement_of_a_reader(&sql).await;
     assert!(pod.metric(CANCELLED).await > 0.0);
     expect_no_blind_span(&fleet).await;
@@ -321,7 +321,7 @@ async fn a_connection_whose_answer_did_not_come_is_never_handed_out_again() {
     }
 
     database.swallow();
-    // Each of the six is found out once; what else is slow has its share too.
+    // Each of the six is noticed once; other slow reads have their share too.
     let allowed = 6 + 3;
     let mut unanswered = 0;
     loop {

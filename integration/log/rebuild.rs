@@ -1,4 +1,4 @@
-//! The current rows follow from the log: checked, and made so, while traffic goes on.
+//! The current rows follow from the log: a check finds differences, a rebuild mends them, while traffic goes on.
 
 use std::process::Output;
 #[cfg(feature = "failpoints")]
@@ -70,13 +70,13 @@ async fn rows_that_do_not_follow_from_the_log_are_named_and_mended_and_heartbeat
     assert!(mended.status.success(), "{}", said(&mended));
     assert!(said(&mended).contains("4 differed"), "{}", said(&mended));
     assert_eq!(pod.show(*beating).await["lastHeartbeatAt"], heard);
-    // A connected row that was lost comes back with the heartbeat of its connect.
+    // A connected row that was missing comes back with the heartbeat of its connect.
     assert_eq!(rows(&fleet).await.lines().count(), before.lines().count());
 
     let again = rebuild(&fleet, &[]).await;
     assert!(said(&again).contains("0 differed"), "{}", said(&again));
     assert_eq!(fleet.log_length().await, length, "a rebuild appends nothing");
-    // And publishes nothing: the stream is still the log.
+    // It publishes nothing: the stream still equals the log.
     fleet.check().await;
 }
 
@@ -180,7 +180,7 @@ async fn a_rebuild_that_is_stopped_with_its_locks_holds_edges_up_for_seconds_and
     Satellite::connect(pod.address, &other).await.close().await;
     fleet.expect_history(other.id, &["1 connected connect", "1 disconnected client_close"]).await;
     let held_up = begun.elapsed();
-    // Its locks are its own for three seconds; the rest is for a busy machine.
+    // It holds its locks for three seconds; the rest is for a busy machine.
     assert!(held_up < Duration::from_secs(10), "{held_up:?}");
     let gave_up = stopped.goes_on().await;
     assert!(!gave_up.status.success(), "{}", said(&gave_up));
@@ -202,7 +202,7 @@ async fn a_rebuild_with_nothing_to_mend_waits_for_no_lock_and_holds_none() {
     fleet
         .expect_history(credentials.id, &["1 connected connect", "1 disconnected client_close"])
         .await;
-    // Somebody appends, and does not get on.
+    // An append waits and makes no progress.
     let sql = fleet.sql().await;
     let lock = "begin; select from satellite_connections for update;
                 select pg_advisory_xact_lock(hashtextextended('groundstation: entity_transitions', 0))";
@@ -212,7 +212,7 @@ async fn a_rebuild_with_nothing_to_mend_waits_for_no_lock_and_holds_none() {
     sql.batch_execute("rollback").await.expect("released");
 }
 
-/// More than are replaced under one lock.
+/// More rows than are replaced under one lock.
 #[tokio::test]
 async fn a_lost_table_is_made_again_from_the_log() {
     let fleet = Fleet::new(CALM).await;

@@ -1,5 +1,4 @@
-//! What is old goes, whole partitions at a time, once it is archived and published, and nothing else;
-//! what it came to stays.
+//! Retention drops only whole old partitions, after they are archived and published. The states they folded to stay.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -58,7 +57,7 @@ async fn publish(sql: &Client, position: i64) {
     sql.execute(checkpoint, &[&position]).await.expect("the relay's row");
 }
 
-/// Waits until the relay of a pod says that it has published this far.
+/// Waits until a pod's relay reports that it has published up to here.
 async fn published(sql: &Client, position: i64) {
     eventually("everything to be on the stream", async || {
         let row = sql.query_one("select position from relay", &[]).await.expect("the relay's row");
@@ -68,7 +67,7 @@ async fn published(sql: &Client, position: i64) {
     .await;
 }
 
-/// A folder of the test's own that is not there yet.
+/// A folder of the test's own that does not exist yet.
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("archives").join(stores::random())
 }
@@ -83,14 +82,14 @@ async fn run(fleet: &Fleet, arguments: &[&str]) -> Output {
     .await
 }
 
-/// What a command that must succeed writes.
+/// The output of a command that must succeed.
 async fn written(fleet: &Fleet, arguments: &[&str]) -> String {
     let output = run(fleet, arguments).await;
     assert!(output.status.success(), "{arguments:?}: {output:?}");
     String::from_utf8(output.stdout).expect("text")
 }
 
-/// What a command that must fail says.
+/// The message of a command that must fail.
 async fn refusal(fleet: &Fleet, arguments: &[&str]) -> String {
     let output = run(fleet, arguments).await;
     assert!(!output.status.success(), "{arguments:?} succeeded: {output:?}");
@@ -102,7 +101,7 @@ async fn retention(fleet: &Fleet, archive: &Path) -> String {
     written(fleet, &["retention", "--older-than", "90d", "--archive", archive]).await
 }
 
-/// The first position that is left, and how many are.
+/// The first position that is left, and the number of positions.
 async fn left(sql: &Client) -> (i64, i64) {
     let row = sql.query_one("select min(position), count(*) from entity_transitions", &[]).await;
     let row = row.expect("the log can be read");
@@ -143,7 +142,7 @@ async fn old_partitions_are_archived_whole_and_dropped() {
     assert_eq!(files.len(), 3, "{files:?}");
     let name = "transitions-00000000000000001001-00000000000000002000.jsonl.gz";
     assert!(files[1].ends_with(name), "{files:?}");
-    // Line by line what a replay of them was, and the trace beside it.
+    // Line by line as a replay prints them, plus the trace.
     let mut lines = lines(&files);
     for (line, row) in lines.iter_mut().zip(&before) {
         let line = line.as_object_mut().expect("an object");
@@ -173,7 +172,7 @@ async fn a_dry_run_says_what_a_run_would_do_and_does_nothing() {
 
 #[tokio::test]
 async fn what_is_young_stays() {
-    // All but the last position of the first partition are years old, everything else 80 days.
+    // Everything is 80 days old, except that all but the last position of the first partition are years old.
     let (fleet, sql) = with_a_log(999).await;
     let young = "
         insert into entity_transitions
@@ -190,7 +189,7 @@ async fn what_is_young_stays() {
     let said = retention(&fleet, &folder).await;
     assert!(said.contains("nothing to drop") && said.contains("not old enough"), "{said}");
     assert_eq!(left(&sql).await, (1, 2_001));
-    // Two partitions are full and older than this, and only the newest transition is behind them.
+    // Two full partitions are older than this, and only the newest transition comes after them.
     written(&fleet, &["retention", "--older-than", "79d"]).await;
     assert_eq!(left(&sql).await, (2_001, 1));
 }
@@ -260,7 +259,7 @@ async fn nothing_is_dropped_without_a_whole_archive() {
     let (fleet, sql) = with_a_log(1_500).await;
     let folder = folder();
     std::fs::create_dir_all(folder.parent().expect("a parent")).expect("a folder");
-    // A file where the folder should be.
+    // A file in place of the folder.
     std::fs::write(&folder, "in the way").expect("a file");
     let arguments =
         ["retention", "--older-than", "90d", "--archive", folder.to_str().expect("a name")];
@@ -280,7 +279,7 @@ async fn nothing_is_dropped_without_a_whole_archive() {
     assert!(!rest.exists());
     assert_eq!(archived(&folder).len(), 1, "nothing unfinished is left");
 
-    // A run that was ended between the archive and the drop: the next one takes the archive.
+    // A run ended between archive and drop: the next one accepts the archive.
     std::fs::remove_file(folder.join(name)).expect("the file");
     let reader = fleet.sql().await;
     reader
@@ -324,7 +323,7 @@ async fn appends_are_hardly_held_up_while_a_drop_cannot_have_its_lock() {
         }
         longest = longest.max(begun.elapsed());
     }
-    // One wait for the lock and some; the reader stays for longer than all of them together.
+    // One wait for the lock and a little more; the reader stays for longer than all tries together.
     assert!(longest < Duration::from_secs(4), "{longest:?}");
     assert_eq!(left(&sql).await.0, 1);
 }
@@ -346,7 +345,7 @@ async fn several_at_once_drop_each_partition_once() {
         );
         dropped += String::from_utf8_lossy(&output.stdout).matches(" dropped").count();
     }
-    // Nobody was in the way of the one that led.
+    // Nothing was in the way of the run that led.
     assert_eq!(dropped, 5);
     assert_eq!(left(&sql).await, (5_001, 500));
     let positions: Vec<i64> = lines(&archived(&folder))
@@ -384,7 +383,7 @@ async fn a_replay_that_retention_overtakes_says_so() {
     let (fleet, sql) = with_a_log(3_500).await;
     let environment = [("DATABASE_URL".to_owned(), fleet.database_url.clone())];
     let mut command = program::command(&environment);
-    // Four seconds for what it reads at once: what is dropped meanwhile is behind that.
+    // Four seconds for what it reads at once: what is dropped meanwhile comes after that.
     command.args(["replay", "--speed", "250x"]);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut replaying = command.spawn().expect("the program starts");
@@ -400,7 +399,7 @@ async fn a_replay_that_retention_overtakes_says_so() {
         blocking(move || (1 + lines.count(), replaying.wait_with_output().expect("it ends"))).await;
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && said.contains("retention has just dropped"), "{said}");
-    // Nothing is skipped: whole pages have gone out, and the last one says where it was.
+    // Nothing is skipped: whole pages were sent, and the last one says where it was.
     assert!(read % 1_000 == 0 && read <= 3_000, "{read}");
     assert!(said.trim().ends_with(&format!("--after {read}")), "{said}");
 }
@@ -408,7 +407,7 @@ async fn a_replay_that_retention_overtakes_says_so() {
 #[tokio::test]
 async fn what_the_dropped_transitions_came_to_is_not_lost() {
     let (fleet, sql) = with_a_log(2_500).await;
-    // One satellite has been quiet for all that is kept.
+    // One satellite has been quiet for the whole span that is kept.
     let quiet = "
         insert into entity_transitions
         select 2501, 1, gen_random_uuid(), kind, 'ffffffff-0000-0000-0000-000000000000', event, reason,
@@ -424,7 +423,7 @@ async fn what_the_dropped_transitions_came_to_is_not_lost() {
         let mut page = pod.get(&format!("/v1/satellites?position={position}")).await.json();
         page["satellites"].take()
     };
-    // The first of them will be the horizon.
+    // The first of them becomes the horizon.
     let places = [4_000, 4_001, 4_250, 4_500];
     let mut before = Vec::new();
     for place in places {
@@ -467,7 +466,7 @@ async fn pods_do_it_by_themselves_and_make_room_ahead() {
     publish(&sql, 0).await;
     let folder = folder();
     let plan = |name: &str| fleet.plan(name).with("GROUNDSTATION_PARTITION_WIDTH", "1000");
-    // The first one publishes what is there; nothing goes before.
+    // The first relay publishes what is there; nothing is dropped before.
     let first = plan("first").start().await;
     published(&sql, 3_500).await;
     fleet.check().await;
@@ -487,7 +486,7 @@ async fn pods_do_it_by_themselves_and_make_room_ahead() {
     let room = sql.query_one(room, &[]).await.expect("the partitions");
     assert!(room.get::<_, i64>(0) >= 20 * WIDTH, "{room:?}");
     assert_eq!(room.get::<_, i64>(1), WIDTH);
-    // Edges go on over the end of a partition.
+    // Edges continue across the end of a partition.
     written_log::write(&sql, 3_501, 3_999).await;
     let credentials = first.register("edge", "eu").await;
     Satellite::connect(first.address, &credentials).await.close().await;
@@ -520,7 +519,7 @@ async fn the_relay_goes_on_from_the_horizon() {
     on_stream((1..=1_000).collect()).await;
     pod.terminate();
     pod.exit().await;
-    // The stream's tail is the last position that was dropped: nothing is left to hold it against.
+    // The stream's tail is the last dropped position: there is no row left to compare it with.
     publish(&sql, 1_000).await;
     written_log::write(&sql, 1_001, 1_200).await;
     written(&fleet, &["retention", "--older-than", "90d"]).await;
@@ -530,7 +529,7 @@ async fn the_relay_goes_on_from_the_horizon() {
     assert_eq!(pod.metric("groundstation_relay_halted").await, 0.0);
     pod.terminate();
     pod.exit().await;
-    // The stream is lost: what is left of the log is on the new one.
+    // The stream is lost: the new one gets what is left of the log.
     let jetstream = async_nats::jetstream::new(nats.clone());
     jetstream.delete_stream("SATELLITE_TRANSITIONS").await.expect("it goes");
     let pod = fleet.pod("c").await;
@@ -558,8 +557,8 @@ async fn a_clock_that_steps_ahead_lets_nothing_go() {
     assert_eq!(left(&sql).await, (2_001, 500));
 }
 
-/// Asks a pod while somebody has a lock for which a statement with these words waits, and drops the first
-/// thousand transitions before it goes.
+/// Asks a pod while another transaction holds a lock for which a statement with these words waits, and drops the
+/// first thousand transitions before it releases the lock.
 async fn asked_while_dropped(
     fleet: &Fleet,
     pod: &Pod,
@@ -650,12 +649,12 @@ async fn an_edge_whose_answer_was_lost_is_not_doubled_though_its_partition_is_dr
     let pod = fleet.plan("a").with("DATABASE_URL", &database_url).start().await;
     let credentials = pod.register("edge", "eu").await;
     let mut satellite = Satellite::open(pod.address).await;
-    // Committed, and nobody at the pod knows.
+    // Committed, and unknown to the pod.
     database.lose_commit_about(credentials.id);
     satellite.authenticate(&credentials);
     fleet.expect_log_length(1).await;
     database.refuse();
-    // The log goes on for a partition, grows old, and that partition is dropped.
+    // The log grows by a partition and ages, and that partition is dropped.
     let goes_on = "
         begin;
         set local session_replication_role = replica;

@@ -1,4 +1,4 @@
-//! Whoever changes the log behind the service's back leaves a broken chain of seals.
+//! A change of the log behind the service's back leaves a broken chain of seals.
 
 use crate::harness::{CALM, Fleet, eventually, written_log};
 use crate::stream::audit::{Ended, audit, connect_times};
@@ -9,7 +9,7 @@ async fn check(fleet: &Fleet) -> Ended {
     audit(fleet, &["--chain"]).await
 }
 
-/// What is found after the owner has done this, with the triggers out of the way; it is undone.
+/// The breaks found after the owner has done this with the triggers disabled; it is undone afterwards.
 async fn found_after(fleet: &Fleet, tampering: &str) -> Vec<String> {
     let sql = fleet.sql().await;
     let backup = "
@@ -47,7 +47,7 @@ async fn seals(fleet: &Fleet) -> Vec<(i64, i64)> {
     rows.iter().map(|row| (row.get(0), row.get(1))).collect()
 }
 
-/// Three transitions under a seal each, and nobody who seals any more.
+/// Three transitions under a seal each; no pod seals any more.
 async fn three_seals(fleet: &Fleet) {
     let mut pod = fleet.plan("a").with("GROUNDSTATION_SEAL_INTERVAL", "20ms").start().await;
     let credentials = pod.register("edge", "eu").await;
@@ -171,7 +171,7 @@ async fn a_thousand_transitions_are_sealed_without_waiting_for_the_interval() {
     let fleet = Fleet::new(CALM).await;
     let pod = fleet.plan("a").with("GROUNDSTATION_SEAL_INTERVAL", "24h").start().await;
     let credentials = pod.register("edge", "eu").await;
-    // Its first look may have sealed this one, or have come before it.
+    // The pod's first look may have sealed this one, or have come before it.
     connect_times(&pod, &credentials, 1).await;
     written_log::write(&fleet.sql().await, 2, 1_000).await;
     assert!(seals(&fleet).await.len() <= 1, "nothing calls for a seal yet");
@@ -220,7 +220,7 @@ async fn after_retention_the_chain_is_checked_from_the_first_seal_behind_the_hor
         "{ended:?}"
     );
     assert!(ended.out.contains("1500 transitions under 2 seals"), "{ended:?}");
-    // Behind the horizon everything is found as before, and a row below it was not dropped by hand.
+    // Above the horizon everything is found as before, and a row below it does not count as dropped by hand.
     let tamper = "update entity_transitions set session = 99 where position = 1001";
     assert_eq!(found_after(&fleet, tamper).await.len(), 1);
     let tamper = "delete from entity_transitions where position = 1001";
@@ -230,8 +230,7 @@ async fn after_retention_the_chain_is_checked_from_the_first_seal_behind_the_hor
     );
 }
 
-/// Eight changes of the registry under four seals at least, gaps between them, and nobody who seals any
-/// more.
+/// Eight changes of the registry under at least four seals, with gaps between them; no pod seals any more.
 async fn sealed_registry(fleet: &Fleet) -> Vec<i64> {
     let sql = fleet.sql().await;
     let mut pod = fleet.plan("a").with("GROUNDSTATION_SEAL_INTERVAL", "20ms").start().await;
@@ -239,7 +238,7 @@ async fn sealed_registry(fleet: &Fleet) -> Vec<i64> {
         let edge = pod.register(&format!("edge-{n}"), "eu").await;
         pod.assign(edge.id, &serde_json::json!([])).await;
         registry_sealed(fleet, 2 * n).await;
-        // One that failed has used a number.
+        // A change that failed has used a number.
         sql.execute("select nextval(pg_get_serial_sequence('registry_changes', 'change'))", &[])
             .await
             .expect("a number");
@@ -261,7 +260,7 @@ async fn registry_sealed(fleet: &Fleet, changes: i64) {
     .await;
 }
 
-/// What is found after the owner has done this to the registry's history or its seals; it is undone.
+/// The breaks found after the owner has done this to the registry's history or its seals; it is undone afterwards.
 async fn found_in_the_registry(fleet: &Fleet, tampering: &str) -> Vec<String> {
     let sql = fleet.sql().await;
     let backup = "
@@ -334,7 +333,7 @@ async fn a_change_of_the_registry_that_was_altered_dropped_or_slipped_in_is_name
     let unseal = "delete from registry_seals where number = 2";
     let found = found_in_the_registry(&fleet, unseal).await;
     assert!(found[0].starts_with("seal       3 of the registry: does not follow"), "{found:?}");
-    // Whoever changes a row and mends its seal breaks the next one.
+    // A forger that changes a row and mends its seal breaks the next one.
     let mend = format!(
         "update registry_changes set actor_id = 'nobody' where change = {third};
          update registry_seals set digests = sha256('x') || substr(digests, 33) where number = 2"

@@ -1,5 +1,5 @@
-//! A pod that stands still in the middle of an append, with its locks, holds others up for no longer
-//! than the database's time-outs; no reader ever passes a position that appears later.
+//! A pod that stands still in the middle of an append, with its locks, holds others up for no longer than the
+//! database's time-outs. No reader ever passes a position that appears later.
 
 use std::time::{Duration, Instant};
 
@@ -12,18 +12,18 @@ use crate::harness::faults::{chance, repetitions};
 use crate::harness::relaying::come_and_go;
 use crate::harness::{CALM, Credentials, Fleet, Pod, Proxy, Satellite, eventually};
 
-/// A lock may be waited for (the log's for longer, but nobody has it for as long), and a transaction may wait
-/// for its pod, for 4 s each; the rest is for a busy machine.
+/// A wait for a lock takes 4 s at most (longer for the log's, but no transaction holds it that long), and so does a
+/// transaction's wait for its pod. The rest is for a busy machine.
 const HELD_UP: Duration = Duration::from_secs(4 + 4 + 3);
 
-/// How a pod comes to stand still.
+/// How a pod is made to stand still.
 #[derive(Clone, Copy)]
 enum Fault {
     Stopped,
     ConnectionStalled,
 }
 
-/// Reads on with `position > p` for as long as the test runs, as any follower of the log does.
+/// Keeps reading with `position > p` while the test runs, as any follower of the log does.
 async fn tail(sql: Client, stop: CancellationToken) -> Vec<i64> {
     const AFTER: &str =
         "select position from entity_transitions where position > $1 order by position";
@@ -40,8 +40,7 @@ async fn tail(sql: Client, stop: CancellationToken) -> Vec<i64> {
     }
 }
 
-/// A satellite that comes and goes until told to stop. How often it did, and how long it took at
-/// worst.
+/// A satellite that comes and goes until told to stop. Returns how often it did, and the longest time it took.
 async fn flow(pod: Pod, stop: CancellationToken) -> (Pod, Uuid, usize, Duration) {
     let credentials = pod.register(&format!("edge-{}", pod.name), "eu").await;
     let (mut lives, mut worst) = (0, Duration::ZERO);
@@ -55,7 +54,7 @@ async fn flow(pod: Pod, stop: CancellationToken) -> (Pod, Uuid, usize, Duration)
     (pod, credentials.id, lives, worst)
 }
 
-/// Waits until a pod's transaction waits for it.
+/// Waits until a transaction waits for the pod that stands still.
 async fn expect_standing_still(fleet: &Fleet, pod: &str) {
     const STANDS: &str = "
         select count(*) from pg_stat_activity
@@ -70,7 +69,7 @@ async fn expect_standing_still(fleet: &Fleet, pod: &str) {
     .await;
 }
 
-/// The satellite is let in by the other pod while the first stands still. How long that took.
+/// The other pod lets the satellite in while the first stands still. Returns how long that took.
 async fn let_in(pod: &Pod, credentials: &Credentials) -> (Satellite, Duration) {
     let begun = Instant::now();
     let satellite = Satellite::connect(pod.address, credentials).await;
@@ -86,7 +85,7 @@ async fn one_stands_still(point: &str, fault: Fault) {
     for name in ["b", "c"] {
         flows.spawn(flow(fleet.pod(name).await, stop.clone()));
     }
-    // Longer than it takes to be noticed, and shorter than the server waits.
+    // Long enough to be noticed, and shorter than the server waits.
     let standstill = chance(point).u32(2_500..3_500);
     let (database, database_url) = Proxy::before(&fleet.database_url).await;
     let stalling = fleet

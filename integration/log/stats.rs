@@ -1,4 +1,4 @@
-//! Since when a satellite is as it is, how often that changed, and for how long it was up.
+//! Statistics of a satellite: since when it has its status, how often that changed, and how long it was up.
 
 use crate::harness::{CALM, Fleet, Satellite};
 

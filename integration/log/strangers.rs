@@ -1,11 +1,11 @@
-//! Somebody who writes to the log past the pods, and parts of a pod that end by themselves: no edge of
-//! ours is lost for it, and no pod goes on without a part.
+//! A program that writes to the log without the pods, and parts of a pod that end by themselves: no edge of ours is
+//! lost, and no pod goes on without a part.
 
 use uuid::Uuid;
 
 use crate::harness::{CALM, Fleet, Satellite, eventually};
 
-/// A transition of a satellite nobody knows, on top of the log.
+/// A transition of an unknown satellite, on top of the log.
 const APPEND: &str = "
     insert into entity_transitions
            (position, revision, change_id, kind, entity_id, event, reason, session, prev, next,

@@ -1,4 +1,4 @@
-//! An edge is in the log exactly once, even where the answer to its COMMIT was lost.
+//! An edge is in the log exactly once, even if the answer to its COMMIT was lost.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::harness::{CALM, Credentials, Fleet, Heard, Pod, Proxy, Satellite, eve
 async fn live(address: SocketAddr, credentials: Credentials, stop: CancellationToken) -> usize {
     let mut lives = 0;
     while !stop.is_cancelled() {
-        // A pod without its database takes nobody: the satellite tries again.
+        // A pod without its database lets no satellite in: the satellite tries again.
         let Ok(mut satellite) = Satellite::try_open(address).await else { continue };
         satellite.authenticate(&credentials);
         match satellite.hear().await {
@@ -28,8 +28,8 @@ async fn live(address: SocketAddr, credentials: Credentials, stop: CancellationT
     lives
 }
 
-/// Lets satellites come and go until `disturb` has spoilt enough of the pod's way to its database,
-/// and holds the log against what the satellites know.
+/// Lets satellites come and go until `disturb` has broken the pod's connection to its database often enough, and
+/// compares the log with what the satellites know.
 async fn every_edge_is_there_once(satellites: usize, disturb: impl AsyncFnOnce(&Pod, &Proxy)) {
     let fleet = Fleet::new(CALM).await;
     let (database, database_url) = Proxy::before(&fleet.database_url).await;
@@ -76,7 +76,7 @@ async fn connections_that_break_at_any_moment_lose_and_double_no_edge() {
     let mut chance = chance("connections that break");
     every_edge_is_there_once(4, async |pod, database| {
         while pod.metric("groundstation_append_failures_total").await < failures {
-            // Spread over an append's milliseconds; which of them is hit differs each time.
+            // Spread over an append's milliseconds: each time it hits a different one.
             tokio::time::sleep(Duration::from_micros(chance.u64(100_000..250_000))).await;
             database.cut();
         }

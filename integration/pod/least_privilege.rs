@@ -1,5 +1,5 @@
-//! A pod needs no more than the rights that `deploy/nats` and `deploy/postgres` give it: with exactly
-//! those it does everything it is for, and what it has no business with is refused.
+//! A pod needs only the rights that `deploy/nats` and `deploy/postgres` give it: with exactly those all its functions
+//! work, and everything else is refused.
 
 use std::path::Path;
 
@@ -23,10 +23,10 @@ fn deployed(file: &str) -> String {
     std::fs::read_to_string(file).expect("a file of deploy/")
 }
 
-/// A fleet whose pods have only the deployed rights, and the way to act as anybody.
+/// A fleet whose pods have only the deployed rights, with access as every user.
 async fn restricted() -> (Fleet, Rights) {
     let password = random();
-    // The server would take these from its environment.
+    // The server would read these from its environment.
     let variables = ["GROUNDSTATION", "AUTOMATION", "BACKEND", "OPERATOR"]
         .map(|user| format!("{user}_NATS_PASSWORD: {password}\n"))
         .concat();
@@ -34,7 +34,7 @@ async fn restricted() -> (Fleet, Rights) {
     Fleet::with_rights(CALM, nats, deployed("postgres/roles.sql"), password).await
 }
 
-/// A NATS client as one of the users, and what the server forbids it.
+/// A NATS client as one of the users, and what the server refuses it.
 async fn client(rights: &Rights, user: &str, inbox: &str) -> (Client, mpsc::Receiver<String>) {
     let (told, refused) = mpsc::channel(100);
     let options = ConnectOptions::with_user_and_password(user.to_owned(), rights.password.clone())
@@ -50,7 +50,7 @@ async fn client(rights: &Rights, user: &str, inbox: &str) -> (Client, mpsc::Rece
     (options.connect(&rights.nats_address).await.expect("a connection"), refused)
 }
 
-/// Whoever answers on a subject as the backend does.
+/// A responder on a subject, as the backend is.
 async fn respond(backend: &Client, subject: &'static str, answer: serde_json::Value) {
     let mut questions = backend.subscribe(subject).await.expect("a subscription");
     backend.flush().await.expect("NATS answers");
@@ -110,7 +110,7 @@ async fn with_the_deployed_rights_pods_do_everything_they_are_for() {
     let (newer, _) = Satellite::welcomed(b.address, &credentials).await;
     satellite.expect("shutdown").await;
     newer.close().await;
-    // A third begins with a stream that is there, and reads its tail.
+    // A third pod starts with an existing stream, and reads its tail.
     for pod in [&mut a, &mut b] {
         pod.terminate();
         assert!(pod.exit().await.success());
@@ -177,13 +177,13 @@ async fn the_automation_engine_reads_with_its_own_rights() {
     assert_eq!(message.subject.as_str(), "satellite.connected");
     message.double_ack().await.expect("acknowledged");
     assert!(refused.try_recv().is_err());
-    // It tells the engine's own tale and nobody else's.
+    // The engine's user may publish nothing in the pods' name.
     nats.publish("satellite.connected", "forged".into()).await.expect("sent");
     expect_refusal(&mut refused, "satellite.connected").await;
     let answers = nats.subscribe("_INBOX.>").await.expect("sent");
     expect_refusal(&mut refused, "_INBOX.>").await;
     drop(answers);
-    // A consumer that pushes would publish for it, wherever it likes.
+    // A consumer that pushes would publish on the engine's behalf, on any subject.
     let push = json!({"stream_name": STREAM, "config": {"name": "automation", "ack_policy": "none",
         "deliver_policy": "all", "deliver_subject": "satellite.result"}});
     for subject in [
@@ -228,7 +228,7 @@ async fn nats_refuses_a_pod_what_it_has_no_business_with() {
     let _satellite = Satellite::connect(pod.address, &credentials).await;
     pod.expect_metric("groundstation_relay_published_messages_total", 1.0).await;
     let (nats, mut refused) = client(&rights, "groundstation", "_INBOX").await;
-    // What the relay does at its start: find the stream, read a message of its tail.
+    // What the relay does at its start: it finds the stream and reads a message of its tail.
     let stream = jetstream::new(nats.clone()).get_stream("SATELLITE_TRANSITIONS").await;
     stream.expect("the stream").get_raw_message(1).await.expect("a message");
     for subject in [
@@ -250,7 +250,7 @@ async fn nats_refuses_a_pod_what_it_has_no_business_with() {
         expect_refusal(&mut refused, subject).await;
         drop(subscription);
     }
-    // The pod answers whoever asked, although it may not publish there by itself.
+    // The pod answers any caller, although it may not publish there by itself.
     let (automation, _) = client(&rights, "automation", "_INBOX_automation").await;
     let asked = automation.request("groundstation.v1.satellites.list", "{}".into());
     let answer = timeout(PATIENCE, asked).await.expect("in time").expect("an answer");
@@ -307,7 +307,7 @@ async fn postgres_refuses_a_pods_role_what_it_has_no_business_with() {
         .await
         .expect("a connection as the pod");
     tokio::spawn(connection);
-    // As it logs in it may not even look.
+    // Without taking the role, the login may not even read.
     let denied = async |statement: &str| {
         let error = sql.batch_execute(statement).await.expect_err(statement);
         assert_eq!(error.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{statement}: {error}");
@@ -333,7 +333,7 @@ async fn postgres_refuses_a_pods_role_what_it_has_no_business_with() {
     ] {
         denied(statement).await;
     }
-    // Neither is the service's role one to log in as.
+    // The service's role cannot log in either.
     let own = blocking(move || {
         let url = url.replace("groundstation_pod", "groundstation_service");
         postgres::Client::connect(&url, postgres::NoTls).err().expect("refused")

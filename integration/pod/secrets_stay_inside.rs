@@ -1,4 +1,4 @@
-//! A token is shown once, and its digest nowhere.
+//! A token is shown once, and its digest never.
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
@@ -8,7 +8,7 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::harness::log_and_stream::read_stream;
 use crate::harness::{CALM, Credentials, Fleet, Satellite};
 
-/// Every form in which a token or its digest might slip out.
+/// Every form in which a token or its digest might leak.
 fn forms(token: &str) -> Vec<String> {
     let digest = Sha256::digest(token.as_bytes());
     let bits = token.strip_prefix("csat_").expect("the prefix").to_owned();
@@ -47,7 +47,7 @@ async fn a_token_and_its_digest_are_in_no_answer_no_log_line_and_no_message() {
         "/readyz",
     ] {
         let answer = pod.get(path).await;
-        // What was asked with may be named in the answer.
+        // An answer may repeat what was sent with the request.
         let text = if path.contains(token) { String::new() } else { answer.text };
         heard.push(format!("{:?} {text}", answer.headers));
     }

@@ -1,11 +1,11 @@
-//! A pod that cannot run says why, in one line, and exits with something else than 0.
+//! A pod that cannot run says why, in one line, and exits non-zero.
 
 use std::net::TcpListener;
 
 use crate::harness::wait::blocking;
 use crate::harness::{CALM, Fleet, Proxy, program, stores};
 
-/// Runs `serve` with this environment, which must fail; returns the one line it says.
+/// Runs `serve` with this environment, which must fail. Returns its one line.
 async fn refusal(environment: Vec<(String, String)>) -> String {
     let output = blocking(move || program::run(&["serve"], &environment)).await;
     let said = String::from_utf8(output.stderr).expect("text");
@@ -16,7 +16,7 @@ async fn refusal(environment: Vec<(String, String)>) -> String {
     said
 }
 
-/// The error of a fleet's pod one of whose variables is different.
+/// The error of a fleet's pod with one changed variable.
 async fn refusal_with(fleet: &Fleet, name: &str, value: &str) -> String {
     refusal(fleet.plan("a").with(name, value).environment()).await
 }
@@ -59,7 +59,7 @@ async fn settings_that_are_wrong_are_named_with_what_is_wrong() {
     }
 }
 
-/// A port of this machine on which nobody listens.
+/// A port of this machine without a listener.
 fn closed_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port()
 }

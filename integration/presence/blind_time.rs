@@ -1,4 +1,4 @@
-//! Time in which nobody could hear a satellite is held against none, and counted.
+//! Time in which no pod could hear satellites counts against none of them, and is itself counted.
 
 use std::time::{Duration, Instant};
 
@@ -11,13 +11,13 @@ use crate::harness::{Agents, Credentials, Fleet, Onlooker, Pod, Satellite, stead
 
 const BLIND: &str = "groundstation_blind_seconds_total";
 
-/// How many satellites go on beating through it all.
+/// How many satellites go on beating all the time.
 fn many() -> usize {
     if full() { 100 } else { 16 }
 }
 
-/// What a loss may take after time in which nobody could hear: what was left of the outage, a
-/// threshold to come back, and patience with a busy machine.
+/// How long a loss may take after blind time: the rest of the outage, a threshold to come back, and a margin for a
+/// busy machine.
 fn patience(fleet: &Fleet) -> Duration {
     fleet.timing.threshold * 2 + Duration::from_secs(30)
 }
@@ -36,7 +36,7 @@ async fn expect_lost(fleet: &Fleet, silent: &Credentials) {
     .await;
 }
 
-/// None of those that went on beating was given up, and none was said to be offline.
+/// No satellite that went on beating was declared lost or shown offline.
 async fn expect_no_false_alarm(fleet: &Fleet, onlooker: Onlooker) {
     assert_eq!(onlooker.saw_offline("beating").await, [""; 0], "said to be offline");
     assert_eq!(fleet.edges("beating", "heartbeat_lost").await, 0);
@@ -56,8 +56,8 @@ fn seconds(from: &Value, to: &Value) -> f64 {
     (parse(to) - parse(from)).as_seconds_f64()
 }
 
-/// Agents that beat on two pods while Postgres is stopped this long; meanwhile one of the others
-/// leaves and one falls silent.
+/// Agents beat on two pods while Postgres is stopped for this long; meanwhile one other satellite leaves and one
+/// falls silent.
 async fn postgres_stops_for(outage: Duration) {
     let mut fleet = Fleet::with_own_postgres(steady()).await;
     let pods = [fleet.pod("a").await, fleet.pod("b").await];
@@ -81,7 +81,7 @@ async fn postgres_stops_for(outage: Duration) {
     leaving.close().await;
     let left = stopped.elapsed();
     sleep((outage * 9 / 10).saturating_sub(stopped.elapsed())).await;
-    // Its socket stays open and says nothing more.
+    // Its socket stays open and sends nothing more.
     silent.fall_silent();
     sleep(outage.saturating_sub(stopped.elapsed())).await;
     fleet.own_postgres_mut().restart().expect("Postgres starts again");
@@ -167,7 +167,7 @@ async fn pods_that_are_all_killed_and_come_back_late_find_everybody_again() {
     let _pods = tokio::join!(restart("a", addresses[0]), restart("b", addresses[1]));
     on_a.expect_all_within(patience(&fleet)).await;
     on_b.expect_all_within(patience(&fleet)).await;
-    // By now whoever was to be given up falsely has been: it is the last in the row.
+    // By now every false loss would have been declared: this one is the last in order.
     expect_lost(&fleet, &gone[0]).await;
     expect_no_false_alarm(&fleet, onlooker).await;
     assert_eq!(blind_spans(&fleet).await, 1);

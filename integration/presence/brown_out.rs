@@ -1,5 +1,5 @@
-//! When a large part of the fleet, or of one pod's sessions, goes silent together, its losses are held
-//! for a bounded time, and everybody can see that they are.
+//! When a large part of the fleet, or of one pod's sessions, goes silent together, its losses are held for a bounded
+//! time, and reads and metrics show that they are held.
 
 use serde_json::Value;
 
@@ -19,7 +19,7 @@ fn guarded<'a>(fleet: &'a Fleet, name: &str, hold: &str) -> Plan<'a> {
         .with("GROUNDSTATION_BROWN_OUT_HOLD", hold)
 }
 
-/// Satellites that beat; those that are asked to later say nothing more.
+/// Satellites that beat, some of which fall silent later on request.
 async fn beating(fleet: &Fleet, pod: &Pod, count: usize) -> Vec<(Credentials, Satellite)> {
     let all = fleet.register(pod, "edge", count).await;
     let satellites = fleet.all_beating(pod, &all).await;
@@ -53,7 +53,7 @@ async fn expect_lost(fleet: &Fleet, count: usize) {
     .await;
 }
 
-/// This many of the fleet fall silent together: held first, and then declared, exactly those.
+/// This many of the fleet fall silent together: exactly those are held first, and then declared.
 async fn held_and_then_declared(silent: usize) {
     let fleet = Fleet::new(BRISK).await;
     let pod = guarded(&fleet, "a", "4s").start().await;
@@ -61,7 +61,7 @@ async fn held_and_then_declared(silent: usize) {
     silence(&satellites[..silent]);
     let held = expect_hold(&pod).await;
     assert_eq!(held[0]["sessions"], SATELLITES);
-    // More than the threshold has passed for those that are due, and nobody is told.
+    // More than the threshold has passed for those that are due, and no loss is published.
     eventually("losses to be due and held", async || {
         let held = pod.metric("groundstation_brown_out_held_edges").await;
         if held > 0.0 { Ok(()) } else { Err(held.to_string()) }
@@ -126,7 +126,7 @@ async fn who_is_heard_again_while_losses_are_held_was_never_lost() {
     }
     expect_held(rest.len()).await;
     assert_eq!(fleet.log_length().await, SATELLITES as i64, "connected once each, and that is all");
-    // Of these the last may be heard a moment after it is over, and were lost then.
+    // The last of these may be heard a moment after it is over, and were lost then.
     for (_, satellite) in rest {
         satellite.beat_every(fleet.timing.heartbeat);
     }

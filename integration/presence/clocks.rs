@@ -1,4 +1,4 @@
-//! No wall clock decides anything by a jump: neither a pod's nor the database's.
+//! No jump of a wall clock decides anything: neither of a pod's nor of the database's.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ fn with_clock<'a>(plan: Plan<'a>, clock: &Clock) -> Plan<'a> {
     clock.environment().iter().fold(plan, |plan, (name, value)| plan.with(name, value))
 }
 
-/// How far the clock of a pod is off, by what it logged when it began to listen.
+/// How far a pod's clock is off, from its first log line about it.
 async fn shift_of(pod: &Pod) -> f64 {
     let line = pod.expect_log("listening").await;
     let logged: Timestamp = line["timestamp"].as_str().expect("a time").parse().expect("a time");
@@ -78,8 +78,8 @@ async fn pods_whose_clocks_are_five_minutes_off_or_jump_lose_nobody_and_tell_the
     fleet.check().await;
 }
 
-/// Two pods whose database has a clock of the test's. The first one relays and holds a satellite that
-/// leaves with it; the second one holds agents that beat, and a satellite that is silent from now on.
+/// Two pods whose database has a clock of the test's. The first pod relays and holds a satellite that ends with it;
+/// the second holds agents that beat, and a satellite that is silent from now on.
 struct Stage {
     fleet: Fleet,
     clock: Clock,
@@ -111,19 +111,19 @@ impl Stage {
         Stage { fleet, clock, pods: [a, b], agents, leaving, silent, onlooker }
     }
 
-    /// Sets the database's clock, and waits until the second pod has worked by it for a while.
+    /// Sets the database's clock, and waits until the second pod has worked with it for a while.
     async fn step(&self, seconds: i64) {
         self.clock.shift(seconds);
         self.pods[1].sweeps(10).await;
     }
 
-    /// What a loss may take: the threshold that everybody gets after a step, what was left of the
-    /// one before, and patience with a busy machine.
+    /// How long a loss may take: the threshold that every satellite gets after a step, the rest of the one before,
+    /// and a margin for a busy machine.
     fn patience(&self) -> Duration {
         self.fleet.timing.threshold * 2 + Duration::from_secs(30)
     }
 
-    /// The silent one is lost, and the one whose pod died; both read offline.
+    /// The silent satellite is lost, and so is the one whose pod died; both read offline.
     async fn expect_losses(&self) {
         let lost = [
             (&self.leaving.0, "1 heartbeat_lost pod_lost"),
@@ -140,7 +140,7 @@ impl Stage {
         }
     }
 
-    /// An edge that happens now is on NATS within seconds, whoever held the lease.
+    /// An edge that happens now is on NATS within seconds, whichever pod held the lease.
     async fn expect_edges(&self) {
         let mut subscriber = self.fleet.subscribe().await;
         let late = self.pods[1].register("late", "eu").await;
@@ -148,7 +148,7 @@ impl Stage {
         subscriber.expect("satellite.connected", late.id).await;
     }
 
-    /// Nobody who went on beating was given up, and none was said to be offline.
+    /// No satellite that went on beating was declared lost or shown offline.
     async fn expect_no_false_alarm(self) {
         assert_eq!(self.onlooker.saw_offline("beating").await, [""; 0], "said to be offline");
         assert_eq!(self.fleet.edges("beating", "heartbeat_lost").await, 0);
@@ -166,7 +166,7 @@ written!(
 async fn a_database_that_was_an_hour_ahead_for_seconds_loses_whom_it_should_and_relays_at_once() {
     let mut stage = Stage::set().await;
     stage.step(HOUR).await;
-    // Their first heartbeats are of an hour that has not come.
+    // The times of their first heartbeats are still in the future.
     let ahead = stage.fleet.register(&stage.pods[1], "ahead", 2).await;
     let _silent = Satellite::connect(stage.pods[1].address, &ahead[0]).await;
     let goes_on = Satellite::connect(stage.pods[1].address, &ahead[1]).await;
@@ -183,7 +183,7 @@ async fn a_database_that_was_an_hour_ahead_for_seconds_loses_whom_it_should_and_
     let heard: Timestamp = shown["lastSeenAt"].as_str().expect("a time").parse().expect("a time");
     assert_eq!(shown["status"], "online");
     assert!(heard.moment() < OffsetDateTime::now_utc() + Duration::from_secs(60), "{shown}");
-    // Its first heartbeat is in the log, and later than any it had since.
+    // Its first heartbeat is in the log, and later than any after it.
     let database = [("DATABASE_URL".to_owned(), stage.fleet.database_url.clone())];
     let checked = blocking(move || program::run(&["rebuild", "--check"], &database)).await;
     assert!(checked.status.success(), "{checked:?}");
@@ -232,7 +232,7 @@ async fn outage_within_a_step(back: bool) {
     stage.step(if back { 0 } else { HOUR }).await;
     stage.step(0).await;
 
-    // Of the beating ones' time an outage is unknown, and neither less nor the whole hour.
+    // The blind time of the beating satellites is the outage: not less, and not the whole hour.
     const KNOWN: &str = "
         select extract(epoch from clock_timestamp() - min(occurred_at))::float8
           from entity_transitions where entity_id = $1";

@@ -1,5 +1,5 @@
-//! A satellite that goes silent is lost within its threshold, a sweep and a second, whichever pod held
-//! it and whatever became of its socket; and the transition says when it was due.
+//! A satellite that goes silent is lost within its threshold, a sweep and a second, whichever pod held it and
+//! whatever happened to its socket; and the transition says when the loss was due.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::harness::{Fleet, Pod, Proxy, Satellite, steady};
 
 const DETECTED: &str = "groundstation_detection_delay_seconds_count";
 
-/// What is promised after the threshold and a sweep; more on a machine that does other things too.
+/// What is promised in addition to threshold and sweep, plus a margin for a machine that does other work too.
 fn allowance() -> Duration {
     Duration::from_secs(if full() { 1 } else { 10 })
 }
@@ -23,7 +23,7 @@ fn time(value: &Value) -> OffsetDateTime {
     value.as_str().expect("a time").parse::<Timestamp>().expect("a time").moment()
 }
 
-/// Checks what the transition says of the time; when it was due.
+/// Checks the times in the transition. Returns when the loss was due.
 async fn expect_in_time(fleet: &Fleet, pod: &Pod, id: uuid::Uuid, reason: &str) -> OffsetDateTime {
     let page = pod.get(&format!("/v1/satellites/{id}/transitions")).await.json();
     let lost = page["transitions"].as_array().expect("a page").last().expect("a loss").clone();
@@ -31,7 +31,7 @@ async fn expect_in_time(fleet: &Fleet, pod: &Pod, id: uuid::Uuid, reason: &str) 
     let last_seen = time(&lost["prev"]["lastSeenAt"]);
     assert_eq!(time(&lost["next"]["lastSeenAt"]), last_seen);
     let (due, detected) = (time(&lost["occurredAt"]), time(&lost["recordedAt"]));
-    // What died with its pod counts as heard when that spoke last, which had vouched for it.
+    // A satellite whose pod died counts as heard when that pod last reported, because it vouched for the satellite.
     let is_vouched = reason == "pod_lost" && fleet.is_vouching();
     let vouched = if is_vouched { fleet.timing.window() } else { Duration::ZERO };
     let beyond = due - last_seen - fleet.timing.threshold;
@@ -62,8 +62,7 @@ async fn a_satellite_that_goes_silent_is_lost_in_time_with_an_open_a_half_open_a
         satellite.beat_every(fleet.timing.heartbeat);
     }
     fleet.expect_heard(&credentials).await;
-    // All three at once: one says nothing more, one cannot be heard and is not told so, and one's
-    // pod is gone.
+    // All three at once: one sends nothing more, one cannot be heard and does not know it, and one lost its pod.
     open.fall_silent();
     half.stall();
     dies.kill();

@@ -1,4 +1,4 @@
-//! A satellite that goes silent is declared lost, once, by whichever pod looks.
+//! A satellite that goes silent is declared lost, once, by any pod.
 
 use std::time::Duration;
 
@@ -59,8 +59,7 @@ async fn a_loss_that_three_pods_find_in_the_same_moment_is_declared_by_one_of_th
     let credentials = pods[0].register("edge", "eu").await;
     let _satellite = fleet.beating(&holding, &credentials).await;
     holding.kill();
-    // Whoever holds this row holds every append about the satellite up, and no sweep: each proposes the
-    // loss again and again.
+    // A lock on this row holds up every append about the satellite, and no sweep: each sweep proposes the loss again.
     let holder = fleet.sql().await;
     holder.batch_execute("begin; select 1 from satellites for update").await.expect("held");
     for pod in &pods {
@@ -101,7 +100,7 @@ async fn the_satellites_of_a_killed_pod_are_lost_once_each_by_pods_that_never_sa
 
 #[tokio::test]
 async fn a_session_that_is_over_is_taken_from_a_silent_pod_and_one_that_is_not_stays_with_it() {
-    // Looked for three times a threshold.
+    // Watched for three times a threshold.
     let fleet = Fleet::new(Timing { threshold: Duration::from_secs(15), ..CALM }).await;
     let mut a = fleet.pod("a").await;
     let b = fleet.pod("b").await;
@@ -128,7 +127,7 @@ async fn a_session_that_is_over_is_taken_from_a_silent_pod_and_one_that_is_not_s
     assert_ne!(pod_of(left.id).await, 0);
 }
 
-/// Else an update is not HOT, which is what makes edges and heartbeats cheap.
+/// Otherwise an update is not HOT, which is what makes edges and heartbeats cheap.
 #[tokio::test]
 async fn the_index_of_no_satellites_row_knows_more_of_it_than_whose_it_is_and_where() {
     let fleet = Fleet::new(CALM).await;
@@ -153,7 +152,7 @@ async fn a_satellite_that_goes_on_beating_is_not_lost() {
     let beating = a.register("beating", "eu").await;
     let silent = a.register("silent", "eu").await;
     let _heart = fleet.beating(&a, &beating).await;
-    // It connects after the other, so that it is lost after the other would have been.
+    // It connects after the other, so its loss comes after the other's would have.
     let _silence = Satellite::connect(a.address, &silent).await;
     let lost = ["1 connected connect", "1 heartbeat_lost heartbeat_timeout"];
     fleet.expect_history(silent.id, &lost).await;

@@ -1,4 +1,4 @@
-//! Heartbeats are bookkeeping: they move a time and what the agent says of itself, and no edge.
+//! Heartbeats are bookkeeping: they move a time and update what the agent says of itself, and make no edge.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::harness::{CALM, Fleet, Pod, Satellite, eventually};
 async fn heard_after(pod: &Pod, id: uuid::Uuid, before: &str) -> String {
     eventually("a newer heartbeat", async || {
         let at = pod.show(id).await["lastHeartbeatAt"].as_str().expect("a time").to_owned();
-        // Times of one length compare as text.
+        // Times of the same length compare as text.
         if at.as_str() > before { Ok(at) } else { Err(at) }
     })
     .await

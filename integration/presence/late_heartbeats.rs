@@ -1,5 +1,5 @@
-//! A heartbeat is as old as it is, however late its pod could write it: it is stamped with when it was
-//! heard, and one older than the threshold brings nobody back.
+//! A heartbeat counts from when it was heard, however late its pod could write it; one older than the threshold
+//! brings no satellite back.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ const TOO_OLD: &str = "groundstation_unchanged_edges_total{reason=\"heard_too_lo
 /// How far a time may be off: a round trip, on a busy machine.
 const ROUND_TRIP: Duration = Duration::from_secs(1);
 
-/// How long something is held up: several times that.
+/// How long a message or a write is held up: several times that.
 const HELD_UP: Duration = Duration::from_secs(5);
 
 async fn database_time(sql: &Client) -> OffsetDateTime {
@@ -30,7 +30,7 @@ async fn last_heartbeat(sql: &Client, satellite: Uuid) -> OffsetDateTime {
     sql.query_one(HEARD, &[&satellite]).await.expect("a row").get(0)
 }
 
-/// The satellite says one heartbeat; between which moments of the database's clock it was heard.
+/// Sends one heartbeat. Returns the moments of the database's clock between which it was heard.
 async fn beat(pod: &Pod, satellite: &Satellite, sql: &Client) -> (OffsetDateTime, OffsetDateTime) {
     let received = pod.metric(RECEIVED).await;
     let before = database_time(sql).await;
@@ -39,7 +39,7 @@ async fn beat(pod: &Pod, satellite: &Satellite, sql: &Client) -> (OffsetDateTime
     (before, database_time(sql).await)
 }
 
-/// Waits until a heartbeat newer than `than` is written, which must have been heard when it was.
+/// Waits until a heartbeat newer than `than` is written, and checks that its time is when it was heard.
 async fn expect_stamped(
     sql: &Client,
     satellite: Uuid,
@@ -68,7 +68,7 @@ async fn a_heartbeat_older_than_the_threshold_brings_no_dead_satellite_back() {
     let satellite = fleet.beating(&cut_off, &credentials).await;
     satellite.fall_silent();
     database.stall();
-    // Its last sign of life, heard by a pod that can tell nobody. The socket stays open.
+    // Its last sign of life, heard by a pod that cannot reach its database. The socket stays open.
     let (_, heard) = beat(&cut_off, &satellite, &sql).await;
     let lost = ["1 connected connect", "1 heartbeat_lost pod_lost"];
     fleet.expect_history(credentials.id, &lost).await;
@@ -87,7 +87,7 @@ async fn a_heartbeat_older_than_the_threshold_brings_no_dead_satellite_back() {
     cut_off.sweeps(3).await;
     assert_eq!(fleet.history(credentials.id).await, lost);
     assert_eq!(other.show(credentials.id).await["status"], "offline");
-    // One that is young does.
+    // A young one brings it back.
     satellite.beat();
     fleet.expect_history(credentials.id, &[lost[0], lost[1], "1 connected recovered"]).await;
     fleet.check().await;
@@ -158,7 +158,7 @@ async fn a_heartbeat_that_waited_for_its_row_is_no_younger_for_it() {
     fleet.check().await;
 }
 
-/// The pod stands still between the answer that tells the time and its use.
+/// The pod stands still between the answer with the time and its use.
 #[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn an_edge_happened_when_it_did_however_long_its_pod_stood_still_after_that() {

@@ -1,11 +1,11 @@
-//! More losses than one sweep declares, some of which stay due: each is found all the same.
+//! There are more losses than one sweep declares, and some stay due: each one is found all the same.
 
 use crate::harness::{BRISK, Credentials, Fleet, Pod, Satellite};
 
 const LOST: [&str; 2] = ["1 connected connect", "1 heartbeat_lost heartbeat_timeout"];
 const POD_LOST: [&str; 2] = ["1 connected connect", "1 heartbeat_lost pod_lost"];
 
-/// A pod whose sweeps take one loss from each place they look.
+/// A pod whose sweeps take one loss from each source.
 async fn one_at_a_time(fleet: &Fleet, name: &str) -> Pod {
     fleet.plan(name).with("FAILPOINTS", "monitor::max_due=return(1)").start().await
 }
@@ -43,7 +43,7 @@ async fn losses_that_wait_for_somebody_keep_no_other_session_of_a_silent_pod_fro
     let mut dies = fleet.pod("dies").await;
     let _looks = one_at_a_time(&fleet, "looks").await;
     let mut all = fleet.register(&dies, "edge", 4).await;
-    // Losses are looked for in this order.
+    // The sources are searched in this order.
     all.sort_by_key(|credentials| credentials.id);
     let _sockets = connect_all(&dies, &all).await;
     let (held, free) = all.split_at(3);

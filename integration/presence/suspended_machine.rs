@@ -1,5 +1,5 @@
-//! A machine that is suspended stops the clock by which programs measure how long ago something was: what
-//! its pod heard before is as old as it is all the same.
+//! A suspended machine stops the clock by which programs measure ages. What its pod heard before counts with its true
+//! age all the same.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +10,7 @@ use crate::harness::{BRISK, Fleet, Proxy, Satellite, eventually, within};
 const RECEIVED: &str = "groundstation_heartbeats_received_total";
 const TOO_OLD: &str = "groundstation_unchanged_edges_total{reason=\"heard_too_long_ago\"}";
 
-/// Stands between a process and its monotonic clock, and takes away the milliseconds that are in a file.
+/// Intercepts a process' reads of its monotonic clock, and subtracts the milliseconds that are in a file.
 const STOPPED_CLOCK: &str = r#"
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -36,7 +36,7 @@ int clock_gettime(clockid_t clock, struct timespec *now) {
 }
 "#;
 
-/// A folder with the stopped clock in it.
+/// A folder with the intercepted clock in it.
 fn stopped_clock() -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clock-suspended");
     std::fs::create_dir_all(&folder).expect("a folder");

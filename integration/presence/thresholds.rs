@@ -1,5 +1,4 @@
-//! Thresholds of a satellite's own: each has its own truth, in every read and in the monitor, right
-//! after a change too.
+//! Each satellite can have its own threshold. It counts in every read and in the monitor, right after a change too.
 
 use std::time::Duration;
 
@@ -64,12 +63,12 @@ async fn a_changed_threshold_counts_at_once_whichever_pod_was_told() {
     satellite.fall_silent();
     a.sweeps(3).await;
     assert_eq!(b.show(edge.id).await["status"], "online");
-    // Shorter than its silence already is.
+    // Shorter than its present silence.
     let changed = change(&b, &edge, json!({"offlineThresholdMs": 1})).await;
     assert_eq!(changed["offlineThresholdMs"], 1);
     let lost = ["1 connected connect", "1 heartbeat_lost heartbeat_timeout"];
     fleet.expect_history(edge.id, &lost).await;
-    // Longer: who was given up stays so until it is heard, and then has the new time.
+    // Longer: a lost satellite stays lost until it is heard, and then has the new threshold.
     change(&b, &edge, json!({"offlineThresholdMs": DAY_MS})).await;
     assert_eq!(b.show(edge.id).await["status"], "offline");
     satellite.beat();
@@ -140,7 +139,7 @@ async fn a_socket_is_kept_as_long_as_its_satellite_has_patience_for() {
     change(&pod, &becomes, json!({"offlineThresholdMs": PATIENT_MS})).await;
     for (credentials, satellite) in [(&patient, &first), (&becomes, &second)] {
         fleet.expect_history(credentials.id, &LOST).await;
-        // Its socket is there still: it has some time to be heard again.
+        // Its socket is still there: it has some time to be heard again.
         satellite.beat();
         fleet.expect_history(credentials.id, &RECOVERED).await;
     }
@@ -161,8 +160,7 @@ async fn a_connection_that_died_without_a_word_is_lost_by_its_threshold_and_then
     pod.sweeps(100).await;
     assert_eq!(fleet.history(patient.id).await, ["1 connected connect"]);
     assert_eq!(pod.metric("groundstation_sessions").await, 1.0);
-    // Its patience is over at once, and for longer than that already: it is lost, which no end of its
-    // socket may forestall.
+    // Its patience ended at once, and some time ago: it is lost, and the end of its socket must not come first.
     change(&pod, &patient, json!({"offlineThresholdMs": null})).await;
     fleet.expect_history(patient.id, &LOST).await;
     eventually("the socket to be let go", async || {
@@ -194,7 +192,7 @@ async fn a_changed_threshold_counts_on_a_pod_that_hears_nothing_of_the_others() 
     fleet.check().await;
 }
 
-/// The change comes when the session is in the log and not with the sessions of its pod yet.
+/// The change comes when the session is in the log but not yet in its pod's table.
 #[cfg(feature = "failpoints")]
 async fn changed_while_a_session_enters(own_ms: Option<i64>) {
     let fleet = Fleet::new(CALM).await;
@@ -206,7 +204,7 @@ async fn changed_while_a_session_enters(own_ms: Option<i64>) {
     satellite.authenticate(&edge);
     fleet.expect_history(edge.id, &LOST[..1]).await;
     change(&pod, &edge, json!({"offlineThresholdMs": 1_000})).await;
-    // Whoever looks for changes, and for silent satellites, has seen this one.
+    // The tasks that look for changes and for silent satellites have both seen this one.
     pod.sweeps(15).await;
     satellite.expect("authenticated").await;
     fleet.expect_history(edge.id, &LOST).await;

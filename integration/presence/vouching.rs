@@ -1,5 +1,5 @@
-//! Pods vouch: the heartbeats of satellites that are fine are not written, and every promise about who is
-//! there holds all the same.
+//! Pods vouch: the heartbeats of satellites without trouble are not written, and every promise about their status
+//! holds all the same.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ const RECEIVED: &str = "groundstation_heartbeats_received_total";
 const VOUCHED: &str = "groundstation_vouched_sessions";
 const EXCEPTIONS: &str = "groundstation_vouch_exceptions_total";
 
-/// A window of a second, which leaves time for a busy machine, and a threshold of several of them.
+/// A window of a second, which is enough on a busy machine, and a threshold of several windows.
 const VOUCHING: Timing = Timing {
     heartbeat: Duration::from_millis(600),
     threshold: Duration::from_secs(4),
@@ -39,7 +39,7 @@ async fn row(sql: &Client, satellite: Uuid) -> (OffsetDateTime, bool) {
     (row.get(0), row.get(1))
 }
 
-/// Up to when pod a has written everything it heard.
+/// The moment up to which pod a has written everything it heard.
 async fn seen_at(sql: &Client) -> OffsetDateTime {
     const SEEN: &str = "select seen_at from pods where name = 'a'";
     sql.query_one(SEEN, &[]).await.expect("the pod").get(0)
@@ -82,7 +82,7 @@ async fn satellites_that_beat_cost_no_row_and_are_online_on_every_pod() {
     let last = &satellites[4].0;
     let before = expect_vouched(&sql, last.id, true).await;
     a.expect_metric(RECEIVED, received + 200.0).await;
-    // A machine that is busy with other tests may keep a beat waiting for a window: that is written.
+    // On a machine that also runs other tests, a heartbeat may be late by a window: it is then written.
     let missed = a.metric(EXCEPTIONS).await - exceptions;
     let written = a.metric(FLUSHED).await - flushed;
     assert!(written <= 2.0 * missed, "{written} written, {missed} missed");
@@ -109,7 +109,7 @@ async fn a_satellite_that_misses_its_heartbeat_gets_its_exact_time_and_is_lost_b
     let fleet = Fleet::new(VOUCHING).await;
     let (a, b, sql) = (fleet.pod("a").await, fleet.pod("b").await, fleet.sql().await);
     let (credentials, satellite) = vouched(&fleet, &a, &sql, "edge").await;
-    // The last beat is one of its own, so that the moment is known.
+    // The last heartbeat is written on its own, so its time is known.
     satellite.beat_every(Duration::from_secs(3_600));
     let received = a.metric(RECEIVED).await;
     let before = database_time(&sql).await;
@@ -229,7 +229,8 @@ async fn a_session_that_moved_to_another_pod_is_vouched_for_by_that_one_alone() 
     expect_vouched(&sql, credentials.id, true).await;
     let taken_over = ["1 connected connect", "2 connected takeover"];
     fleet.expect_history(credentials.id, &taken_over).await;
-    // The pod that had it lives on and says so; the satellite is lost with the one that has it.
+    // The pod that had the satellite lives on and goes on reporting; the satellite is lost with the pod that has it
+    // now.
     b.kill();
     let lost = [&taken_over[..], &["2 heartbeat_lost pod_lost"]].concat();
     fleet.expect_history(credentials.id, &lost).await;
@@ -244,14 +245,14 @@ async fn a_row_that_is_vouched_for_and_whose_session_nobody_holds_is_lost_all_th
     satellite.close().await;
     let closed = ["1 connected connect", "1 disconnected client_close"];
     fleet.expect_history(credentials.id, &closed).await;
-    // When a session was heard last is written once it has left: what waits is not to mend the row.
+    // A session's last heartbeat is written after it ends: wait for that, so that it does not mend the row.
     let left = database_time(&sql).await;
     eventually("what waits to be written", async || {
         let seen = seen_at(&sql).await;
         if seen > left { Ok(()) } else { Err(seen.to_string()) }
     })
     .await;
-    // As if its pod had lost the session and not known it.
+    // As if the pod had lost the session without knowing it.
     const ORPHAN: &str = "
         update satellite_connections
            set last_event = 'connected', last_heartbeat_at = clock_timestamp(), vouched = true
@@ -270,12 +271,12 @@ async fn what_a_write_without_an_answer_left_behind_is_mended_and_nobody_is_lost
     let a = fleet.plan("a").with("DATABASE_URL", &url).start().await;
     let b = fleet.pod("b").await;
     let (credentials, satellite) = vouched(&fleet, &a, &sql, "edge").await;
-    // The row changes under the pod as if a write had been rolled back that it thinks was not.
+    // The row changes under the pod, as if a write had been rolled back that the pod takes for committed.
     const TAKEN_BACK: &str =
         "update satellite_connections set vouched = false where satellite_id = $1";
     sql.execute(TAKEN_BACK, &[&credentials.id]).await.expect("taken back");
     expect_vouched(&sql, credentials.id, true).await;
-    // And with its connections cut in the middle of whatever they do.
+    // Also with its connections cut in the middle of their work.
     for _ in 0..5 {
         database.cut();
         let received = a.metric(RECEIVED).await;
@@ -305,7 +306,7 @@ async fn a_satellite_whose_row_somebody_has_locked_gets_its_time_when_that_is_fr
     holder.batch_execute(&lock).await.expect("locked");
     satellite.beat_every(Duration::from_secs(3_600));
     a.expect_log("somebody keeps rows of satellites locked").await;
-    // Nobody else waits for it.
+    // No other satellite waits for it.
     assert!(row(&sql, other.id).await.1);
     assert_eq!(a.show(other.id).await["status"], "online");
     holder.batch_execute("rollback").await.expect("let go");
@@ -328,7 +329,7 @@ async fn a_pod_that_drains_slowly_vouches_no_more_for_those_that_it_has_closed()
         satellites.push(vouched(&fleet, &a, &sql, &format!("edge-{n}")).await);
     }
     a.terminate();
-    // The first that it closes does not come back, and is lost while the others are still there.
+    // The first satellite that it closes does not come back, and is lost while the others are still there.
     eventually("the first loss", async || match fleet.edges("edge", "heartbeat_lost").await {
         0 => Err("none".to_owned()),
         _ => Ok(()),

@@ -1,5 +1,5 @@
-//! What is in `deploy/` fits together and fits the program: every reference has its end, every metric
-//! that is asked for exists, every alert does what its test says.
+//! The files in `deploy/` fit together and fit the program: every reference has its target, every metric that is
+//! queried exists, every alert does what its test says.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -50,7 +50,7 @@ fn objects() -> BTreeMap<String, Value> {
     objects.map(|object| (object["kind"].as_str().expect("a kind").to_owned(), object)).collect()
 }
 
-/// Every value below this key, however deep.
+/// Every value under this key, at any depth.
 fn all<'a>(value: &'a Value, key: &str, found: &mut Vec<&'a Value>) {
     match value {
         Value::Object(fields) => {
@@ -79,7 +79,7 @@ fn the_network_policy_says_from_where_and_to_where() {
             assert!(named && rule["ports"].is_array(), "{rules}: {rule}");
         }
     }
-    // Nothing of the internet is reached from inside.
+    // From inside, nothing on the internet is reached.
     let mut networks = Vec::new();
     all(&policy["egress"], "cidr", &mut networks);
     let is_private = |network: &&Value| {
@@ -171,7 +171,7 @@ fn every_reference_between_the_objects_has_its_end() {
     }
 }
 
-/// Of these objects the one of a kind.
+/// The one object of this kind.
 fn one<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
     let mut found = objects.iter().filter(|object| object["kind"] == kind);
     let object = found.next().unwrap_or_else(|| panic!("no {kind}"));
@@ -191,7 +191,7 @@ fn kustomize_builds_the_base_as_it_is_committed() {
         let labels = &object["metadata"]["labels"];
         assert_eq!(labels["app.kubernetes.io/part-of"], "groundstation", "{object}");
     }
-    // The pods have the settings under the name that was made of them, and the image of this version.
+    // The pods use the settings under their generated name, and the image of this version.
     let (deployment, settings) = (one(&built, "Deployment"), one(&built, "ConfigMap"));
     let container = &pod_template(deployment)["spec"]["containers"][0];
     let name = &container["envFrom"][0]["configMapRef"]["name"];
@@ -209,12 +209,12 @@ fn kustomize_builds_the_base_as_it_is_committed() {
         let container = &pod_template(one(&built, kind))["spec"]["containers"][0];
         assert_eq!(container["image"], image.as_str(), "{kind}");
     }
-    // What a selector says cannot be changed later, so nothing was added to it.
+    // A selector cannot be changed later, so nothing was added to it.
     let selector = &deployment["spec"]["selector"];
     assert_eq!(selector, &objects()["Deployment"]["spec"]["selector"]);
 }
 
-/// What the operations guide asks of an overlay.
+/// What the operations guide asks for in an overlay.
 const OVERLAY: &str = r#"
 apiVersion: kustomize.config.k8s.io/v1beta1
 kind: Kustomization
@@ -242,7 +242,7 @@ fn an_overlay_that_brings_image_secrets_and_settings_is_all_that_is_missing() {
     }
     std::fs::write(overlay.join("kustomization.yaml"), OVERLAY).expect("an overlay");
     let Some(built) = kustomize(&overlay) else { return };
-    // Every name that is referred to is the name of something that was built.
+    // Every name that is referred to is the name of an object that was built.
     let names: Vec<&Value> = built.iter().map(|object| &object["metadata"]["name"]).collect();
     let mut references = Vec::new();
     for object in &built {
@@ -390,7 +390,7 @@ async fn every_metric_that_is_asked_for_is_one_of_a_pod() {
     fleet
         .expect_history(credentials.id, &["1 connected connect", "1 disconnected client_close"])
         .await;
-    // With families that have no sample yet, under the names their samples will have.
+    // Includes families without a sample yet, under the names that their samples will have.
     let (_, text) = scrape(&pod, TEXT).await;
     let there = names(&text);
     for expression in expressions() {

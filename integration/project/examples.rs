@@ -1,6 +1,5 @@
-//! The consumers of `docs/examples/` do what they say, each in its language: they go on where they
-//! ended, take from the log what is missing on the stream, and handle nothing twice when the stream
-//! is built anew.
+//! The consumers of `docs/examples/` do what they promise, each in its language: they continue where they ended, take
+//! from the log what is missing on the stream, and handle nothing twice when the stream is built anew.
 
 use std::path::Path;
 use std::process::Command;
@@ -15,13 +14,13 @@ use crate::harness::running::Running;
 use crate::harness::{CALM, Fleet};
 use crate::stream::audit::audit;
 
-/// What a consumer did until it had handled as many transitions as it was asked to.
+/// What a consumer did until it had handled as many transitions as requested.
 struct Consumed {
     positions: Vec<i64>,
     said: String,
 }
 
-/// Runs it to its end: whether that was a good one, and what it said.
+/// Runs it to its end. Returns whether it succeeded, and its output.
 async fn run(fleet: &Fleet, mut command: Command, state: &Path, count: usize) -> (bool, String) {
     command
         .env("NATS_URL", &fleet.nats_url)
@@ -41,7 +40,7 @@ async fn consume(fleet: &Fleet, command: Command, state: &Path, count: usize) ->
     Consumed { positions, said }
 }
 
-/// The whole story; `command` makes the consumer to be started.
+/// The whole scenario; `command` makes the consumer to be started.
 async fn keeps_its_promises(command: impl Fn() -> Command) {
     let fleet = Fleet::new(CALM).await;
     let pod = fleet.pod("a").await;
@@ -70,7 +69,7 @@ async fn keeps_its_promises(command: impl Fn() -> Command) {
     assert!(third.said.contains("epoch 2"), "{}", third.said);
     assert!(third.said.contains("position 6 was handled before"), "{}", third.said);
 
-    // To it position 8 was another change: the log it knew was lost behind position 7.
+    // For this consumer position 8 was another change: the log it knew was lost after position 7.
     let known = std::fs::read_to_string(&state).expect("the state was kept");
     let mut known: Value = serde_json::from_str(&known).expect("JSON");
     assert_eq!(known["position"], 8);

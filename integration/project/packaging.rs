@@ -1,4 +1,4 @@
-//! What packs and releases the program fits the program: the unit of systemd, the workflows of the hosting site.
+//! The packaging fits the program: the unit of systemd, the workflows of the hosting site.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use groundstation::platform::units::duration;
 use groundstation::pod::config::ServeArgs;
 use serde_json::Value;
 
-/// What `systemd-analyze security` may find, in tenths: the scale ends at 100.
+/// The highest exposure that `systemd-analyze security` may report, in tenths: the scale ends at 100.
 const MOST_EXPOSED: &str = "20";
 
 fn path(file: &str) -> PathBuf {
@@ -25,19 +25,19 @@ fn unit() -> String {
     text("deploy/systemd/groundstation.service")
 }
 
-/// What a directive of the unit says.
+/// The value of a directive of the unit.
 fn directive(name: &str) -> String {
     let unit = unit();
     let line = unit.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
     line.unwrap_or_else(|| panic!("no {name}")).to_owned()
 }
 
-/// Runs `systemd-analyze` on the unit as it would be installed; none where there is no systemd.
+/// Runs `systemd-analyze` on the unit as it would be installed; none without systemd.
 fn analyze(arguments: &[&str]) -> Option<Output> {
     let folder = std::env::temp_dir().join(format!("groundstation-unit-{}", uuid::Uuid::new_v4()));
     std::fs::create_dir(&folder).expect("a folder");
     let file = folder.join("groundstation.service");
-    // Where the program is is checked too.
+    // The path of the program is checked too.
     let here = unit().replace("/usr/bin/groundstation", env!("CARGO_BIN_EXE_groundstation"));
     std::fs::write(&file, here).expect("written");
     let output = Command::new("systemd-analyze").args(arguments).arg(&file).output();
@@ -93,7 +93,7 @@ fn the_settings_of_the_package_are_settings_of_the_program() {
     }
 }
 
-/// Every `make …` that a text names is one.
+/// Every `make …` in a text is a target that exists.
 fn assert_makes_what_is_there(file: &str, text: &str) -> usize {
     let makefile = self::text("Makefile");
     let targets: BTreeSet<&str> =

@@ -1,5 +1,5 @@
-//! The code is built as ARCHITECTURE.md draws it: imports run downwards through the rooms, nothing goes in a
-//! circle, and what is never done is not done.
+//! The code has the structure that ARCHITECTURE.md draws: imports run downwards through the rooms, nothing goes in a
+//! circle, and its "nevers" hold.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -40,7 +40,7 @@ fn code_of(path: &Path) -> String {
     code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
 }
 
-/// The paths within the program that a text names, behind `prefix`.
+/// The paths within the program that a text names, after `prefix`.
 fn named<'a>(code: &'a str, prefix: &'a str) -> impl Iterator<Item = &'a str> {
     code.split(prefix).skip(1).map(|rest| {
         let end = rest.find(|c: char| {
@@ -69,7 +69,7 @@ fn drawn() -> BTreeMap<String, BTreeSet<String>> {
     rooms.collect()
 }
 
-/// The rooms that each room uses, with a module that does.
+/// The rooms that each room uses, with a module that does so.
 fn used(modules: &BTreeMap<String, String>) -> BTreeMap<(String, String), String> {
     let mut used = BTreeMap::new();
     for (module, code) in modules {
@@ -103,7 +103,8 @@ fn rooms_use_what_the_drawing_says_and_nothing_else() {
 
 #[test]
 fn the_tests_are_in_the_rooms_of_the_drawing() {
-    // What is in no room: what all tests stand on, the many faults at once, and the project around the program.
+    // What belongs to no room: the foundation of all tests, the many faults at once, and the project around the
+    // program.
     const BESIDE: [&str; 3] = ["harness", "nemesis", "project"];
     let drawn = drawn();
     for entry in std::fs::read_dir(root().join("integration")).expect("a folder") {
@@ -127,7 +128,7 @@ fn rooms_are_drawn_from_the_top_down() {
     }
 }
 
-/// The modules that a module uses: those it names from the root, and those it names beside itself.
+/// The modules that a module uses: those it names from the root, and those it names relative to itself.
 fn edges(modules: &BTreeMap<String, String>) -> BTreeMap<&str, BTreeSet<&str>> {
     let longest = |path: &str| -> Option<&str> {
         let parts: Vec<&str> = path.split("::").collect();
@@ -237,7 +238,7 @@ fn what_documents_link_to_is_there() {
 fn the_files_that_documents_name_are_there() {
     for document in documents() {
         let text = std::fs::read_to_string(&document).expect("a document");
-        // What was is told of what was.
+        // Records of the past may name what existed then.
         if document.ends_with("CHANGELOG.md") {
             continue;
         }

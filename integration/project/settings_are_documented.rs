@@ -1,5 +1,5 @@
-//! docs/settings.md is what the program takes: every variable of `serve`, with its default, and every
-//! reason for which the door refuses somebody.
+//! docs/settings.md lists what the program takes: every variable of `serve`, with its default, and every reason for
+//! which the door refuses a client.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,5 +1,4 @@
-//! A satellite checks what was assigned last: on whichever pod it is, and never again what was
-//! assigned before that.
+//! A satellite checks what was assigned last, on any pod, and never goes back to an earlier list.
 
 use std::time::{Duration, Instant};
 
@@ -9,10 +8,10 @@ use uuid::Uuid;
 use crate::harness::wait::blocking;
 use crate::harness::{CALM, Fleet, Heard, Pod, Satellite};
 
-/// Within this a satellite hears of a change. Twice what is promised: the machine is busy.
+/// A satellite hears of a change within this time. Twice what is promised: the machine is busy.
 const PROMPT: Duration = Duration::from_secs(2);
 
-/// A list of one assignment that says which it is.
+/// A list of one assignment that identifies itself.
 fn list(n: u32) -> Value {
     json!([{"configId": format!("c{n}"), "systemId": "s", "strategyId": "http",
             "config": {"n": n}, "intervalSeconds": 60}])
@@ -47,7 +46,7 @@ async fn a_list_is_replaced_whole_read_back_and_sent_with_the_welcome() {
     ]);
     let first = pod.assign(credentials.id, &full).await;
     assert_eq!(pod.get(&path(credentials.id)).await.json()["assignments"], full);
-    // A list alone is taken too, and nothing of the one before is left.
+    // A bare list is accepted too, and nothing of the earlier one is left.
     let answer = pod.put(&path(credentials.id), &list(7)).await.json();
     assert!(answer["version"].as_i64().expect("a version") > first);
     let read = pod.get(&path(credentials.id)).await.json();
@@ -58,7 +57,7 @@ async fn a_list_is_replaced_whole_read_back_and_sent_with_the_welcome() {
         json!({"type": "authenticated", "satelliteId": credentials.id, "assignments": list(7)});
     assert_eq!(welcome, expected);
 
-    // Only the administrator assigns, everybody with a token may read, and only of who is there.
+    // Only the administrator assigns, any token may read, and only registered satellites have lists.
     let read_only = Some(fleet.read_token.as_str());
     assert_eq!(pod.call("GET", &path(credentials.id), read_only, None).await.status, 200);
     let body = Some(list(8).to_string());
@@ -129,7 +128,7 @@ async fn one_config_on_two_systems_is_two_assignments() {
     }
     pod.expect_metric(&outcome("delivered"), 2.0).await;
     pod.expect_metric(&outcome("not_assigned"), 1.0).await;
-    // One of the two is taken away: the other stays.
+    // One of the two is removed; the other stays.
     let second = json!([on("s2", 30)]);
     pod.assign(credentials.id, &second).await;
     assert_eq!(updated(&mut satellite).await, second);
@@ -156,7 +155,7 @@ async fn a_session_on_another_pod_hears_of_a_change_within_a_second() {
         assert_eq!(updated(&mut satellite).await, list(n));
         assert!(assigned.elapsed() < PROMPT, "{:?}", assigned.elapsed());
     }
-    // The other satellite of that pod has heard nothing of it.
+    // The other satellite of that pod hears nothing of it.
     a.assign(bystander.id, &list(9)).await;
     assert_eq!(updated(&mut bystanding).await, list(9));
     fleet.check().await;
@@ -183,7 +182,7 @@ async fn it_hears_of_it_within_a_second_while_nats_is_away() {
     fleet.check().await;
 }
 
-/// Lists what a satellite hears until it has the list of this number.
+/// Lists that a satellite hears, up to the list of this number.
 async fn hears_until(satellite: &mut Satellite, first: &Value, last: u64) -> Vec<u64> {
     let mut heard = vec![number(&first["assignments"])];
     while heard.last().is_some_and(|n| *n < last) {
@@ -244,7 +243,7 @@ async fn lists_replaced_on_all_pods_at_once_leave_every_pod_and_session_with_the
     assert_eq!(b.get(&path(id)).await.json(), stored);
     assert!([20, 120].contains(&number(&stored["assignments"])));
     while updated(&mut satellite).await != stored["assignments"] {}
-    // Nothing older comes after it: the next thing it hears is this one.
+    // Nothing older follows: the next thing it hears is this one.
     a.assign(id, &list(999)).await;
     assert_eq!(updated(&mut satellite).await, list(999));
     fleet.check().await;
@@ -264,7 +263,7 @@ async fn a_list_goes_with_its_satellite() {
     let sql = fleet.sql().await;
     let kept = sql.query("select version from satellite_assignments", &[]).await.expect("rows");
     assert!(kept.is_empty());
-    // Versions go on growing: whoever comes later is told nothing older.
+    // Versions go on growing: a satellite that connects later gets nothing older.
     let other = pod.register("other", "eu").await;
     assert!(pod.assign(other.id, &list(1)).await > version + 1);
     fleet.check().await;

@@ -76,7 +76,7 @@ async fn a_key_that_stands_for_something_else_is_refused_with_what_to_do() {
         assert_eq!(answer.status, 422, "{answer:?}");
         assert!(answer.text.contains("Idempotency-Key must have 1 to 200"), "{answer:?}");
     }
-    // What is refused uses no key up.
+    // A refused request uses up no key.
     assert_eq!(register(&pod, "l", &json!({"name": "", "region": "eu"})).await.status, 422);
     assert_eq!(register(&pod, "l", &edge()).await.status, 201);
 }
@@ -106,7 +106,7 @@ async fn keys_are_forgotten_after_a_day_and_no_more_than_so_many_are_kept() {
     let full = register(&pod, "one more", &edge()).await;
     let kind = "urn:groundstation:problem:too-many-keys";
     assert_eq!((full.status, &full.json()["type"]), (429, &json!(kind)), "{full:?}");
-    // Those that are there still count, and without a key nothing has changed.
+    // Existing keys still count, and without a key nothing has changed.
     assert_eq!(register(&pod, "k", &edge()).await.headers["idempotency-replayed"], "true");
     assert_eq!(pod.post("/v1/satellites", &edge()).await.status, 201);
     age("25 hours").await;

@@ -1,5 +1,5 @@
-//! Satellites of a Checkstack database are copied with the credentials they have, as often as one
-//! likes, and nothing seems to have happened to them.
+//! Satellites of a Checkstack database are copied with their credentials, any number of times, and their agents
+//! notice nothing.
 
 use std::process::Output;
 
@@ -20,7 +20,7 @@ const FIRST_COLUMNS: &str = "
 const LATER_COLUMNS: &str = "
     last_connection_event text, capabilities jsonb default '[]' not null, offline_threshold_ms integer";
 
-/// What satellites are to check, as the migrations of its plugins of checks and of the catalogue leave it.
+/// The tables of checks, as the migrations of Checkstack's plugins for checks and for the catalogue leave them.
 const CHECKS: &str = "
     create schema plugin_healthcheck;
     create table plugin_healthcheck.health_check_configurations (
@@ -121,7 +121,7 @@ impl Checkstack {
         .await
     }
 
-    /// An import that must succeed; what it printed.
+    /// Runs an import that must succeed. Returns its output.
     async fn imported(&self, fleet: &Fleet) -> String {
         let output = self.import(fleet, &[]).await;
         assert!(output.status.success(), "{output:?}");
@@ -139,7 +139,7 @@ async fn token_hash(fleet: &Fleet, id: Uuid) -> String {
     sql.query_one(STORED, &[&id]).await.expect("the satellite").get(0)
 }
 
-/// Gives an imported satellite a token of this system, as a rotation does.
+/// Gives an imported satellite a new token in this system, as a rotation does.
 async fn rotate(fleet: &Fleet, pod: &Pod, id: Uuid) -> Credentials {
     let donor = pod.register("donor", "eu").await;
     let sql = fleet.sql().await;
@@ -182,7 +182,7 @@ async fn satellites_are_copied_with_all_that_is_known_of_them_and_no_edge_is_mad
         ("version", json!("0.5.2")),
         ("offlineThresholdMs", json!(120_000)),
         ("createdAt", json!("2026-01-02T03:04:05.678Z")),
-        // The heartbeat was another system's: this one has not heard it.
+        // Another system heard the heartbeat, not this one.
         ("status", json!("offline")),
         ("lastSeenAt", json!(null)),
     ] {
@@ -366,7 +366,7 @@ async fn an_imported_satellite_connects_with_the_credentials_it_has() {
     fleet.expect_history(id, &["1 connected connect"]).await;
     assert!(token_hash(&fleet, id).await.starts_with("sha256:"), "stored in the fast form");
     satellite.close().await;
-    // What it connects with from now on is this system's: another import leaves it alone.
+    // From now on it connects with this system's token: another import leaves it alone.
     checkstack.imported(&fleet).await;
     Satellite::connect(pod.address, &credentials).await.close().await;
     fleet.check().await;
@@ -417,7 +417,7 @@ async fn what_a_satellite_is_to_check_comes_with_it() {
     assert_eq!(assigned(&pod, idle).await, json!([]));
     assert!(checkstack.imported(&fleet).await.contains("0 updated, 3 unchanged"));
 
-    // It follows what changes there, and whoever was assigned something here keeps it.
+    // It follows changes in Checkstack, and a satellite that was assigned something here keeps that.
     let ours = json!([{"configId": "c", "systemId": "s", "strategyId": "http", "config": {},
                        "intervalSeconds": 60}]);
     pod.assign(other, &ours).await;

@@ -1,5 +1,5 @@
-//! Every change of an administrator is kept with who made it, what was before and what is after; no
-//! token and no digest is.
+//! Every change by an administrator is kept with its author and the values before and after; tokens and digests are
+//! not kept.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! A satellite that is removed is gone everywhere.
+//! A removed satellite is gone from every part.
 
 use serde_json::json;
 
@@ -12,7 +12,7 @@ async fn a_removed_satellite_is_shut_down_on_whichever_pod_holds_it_and_not_let_
     b.expect_nats().await;
     let credentials = a.register("edge", "eu").await;
     let bystander = a.register("bystander", "eu").await;
-    // Both are silent: no heartbeat of its own tells the satellite's pod.
+    // Both are silent: no heartbeat tells the satellite's pod.
     let mut satellite = Satellite::connect(b.address, &credentials).await;
     let bystanding = Satellite::connect(b.address, &bystander).await;
     assert_eq!(a.remove(credentials.id).await.status, 204);
@@ -30,7 +30,7 @@ async fn a_removed_satellite_is_shut_down_on_whichever_pod_holds_it_and_not_let_
     }
     let gone = ["1 connected connect", "1 removed removed"];
     assert_eq!(fleet.history(credentials.id).await, gone);
-    // The other satellite of that pod has heard nothing of it.
+    // The other satellite of that pod hears nothing of it.
     assert_eq!(fleet.history(bystander.id).await, ["1 connected connect"]);
     bystanding.close().await;
     fleet.check().await;

@@ -1,5 +1,5 @@
-//! Each connect is rows for ever, so a satellite has a budget of them: one that comes back as fast as it can is
-//! told 1013 before anything is written, and honest ones meet no limit.
+//! Each connect writes rows that stay for ever, so a satellite has a budget of them. One that reconnects as fast as
+//! it can gets 1013 before anything is written; honest satellites meet no limit.
 
 use std::time::{Duration, Instant};
 
@@ -7,15 +7,15 @@ use crate::harness::{CALM, Credentials, Fleet, Heard, Pod, Satellite, eventually
 
 const REFUSED: &str = "groundstation_door_refusals_total{reason=\"connect_rate\"}";
 
-/// What a satellite may connect at once by default.
+/// How many connects a satellite has at once by default.
 const BURST: i64 = 30;
 
-/// A pod with the budgets of the field.
+/// A pod with the default budgets.
 async fn pod(fleet: &Fleet, name: &str) -> Pod {
     fleet.plan(name).without("GROUNDSTATION_CONNECT_BURST").start().await
 }
 
-/// What the pod says to one try.
+/// The pod's answer to one try.
 async fn come(pod: &Pod, who: &Credentials) -> (Satellite, Heard) {
     let mut satellite = Satellite::open(pod.address).await;
     satellite.authenticate(who);
@@ -27,8 +27,8 @@ fn is_welcome(heard: &Heard) -> bool {
     matches!(heard, Heard::Message(message) if message["type"] == "authenticated")
 }
 
-/// Connects allowed since `begun`, to be generous: a burst for each pod that has not seen it before, and one
-/// every ten seconds.
+/// Connects allowed since `begun`, rounded up: a burst for each pod that has not seen it before, and one every ten
+/// seconds.
 fn allowed(begun: Instant, pods: i64) -> i64 {
     BURST * pods + begun.elapsed().as_secs() as i64 / 10 + 1
 }
@@ -79,7 +79,7 @@ async fn a_budget_is_not_refilled_by_going_to_another_pod() {
     }
     let written = connects(&fleet, &busy).await;
     assert!(written <= allowed(begun, 1) + 2, "{written} connects are in the log");
-    // A third pod does not know it, and is not fooled for long.
+    // A third pod does not know it yet; the excess ends soon.
     let c = pod(&fleet, "c").await;
     for _ in 0..80 {
         come(&c, &busy).await.0.vanish();
@@ -95,7 +95,7 @@ async fn two_agents_with_one_credential_are_slowed_down_and_marked_as_flapping()
     let (a, b) = (pod(&fleet, "a").await, pod(&fleet, "b").await);
     let shared = a.register("shared", "eu").await;
     let begun = Instant::now();
-    // Each comes back at once when it was taken over, and the other with it.
+    // Each reconnects at once when it was taken over, and so does the other.
     let mut holder: Option<Satellite> = None;
     let mut refused = 0;
     for n in 0..120 {
@@ -114,7 +114,7 @@ async fn two_agents_with_one_credential_are_slowed_down_and_marked_as_flapping()
     fleet.check().await;
 }
 
-/// A pod's drain moves every satellite, so a deploy moves it as often as there are pods.
+/// A pod's drain moves every satellite, so a deploy moves each one as often as there are pods.
 #[tokio::test]
 async fn a_rolling_restart_a_flaky_link_and_a_few_restarts_by_hand_meet_no_limit() {
     let fleet = Fleet::new(CALM).await;
@@ -126,7 +126,7 @@ async fn a_rolling_restart_a_flaky_link_and_a_few_restarts_by_hand_meet_no_limit
         satellite.vanish();
     }
     assert_eq!(pod.metric(REFUSED).await, 0.0);
-    // Its time comes back by itself.
+    // Its budget refills by itself.
     for _ in 0..40 {
         come(&pod, &honest).await.0.vanish();
     }

@@ -77,7 +77,7 @@ async fn a_pod_takes_nobody_from_the_moment_it_says_so_and_closes_nobody_before_
         Err(Error::Http(answer)) => assert_eq!(answer.status(), 503),
         other => panic!("a draining pod answered {other:?}"),
     }
-    // Who was not let in yet is not let in any more.
+    // A satellite that was not let in yet is not let in any more.
     assert_eq!(at_the_door.hear().await, Heard::Closed(1013));
     held.beat_every(Duration::from_millis(100));
     let heartbeats = "groundstation_heartbeats_received_total";

@@ -1,10 +1,10 @@
-//! The same credential on two pods at once, again and again: one session lives, and the history is
-//! that of one satellite.
+//! The same credential on two pods at once, again and again: one session lives, and the history is that of one
+//! satellite.
 
 use crate::harness::faults::{chance, repetitions};
 use crate::harness::{CALM, Fleet, Pod, Satellite, eventually};
 
-/// Waits until both pods together hold so many sessions, and nobody is on the way in.
+/// Waits until both pods together hold this many sessions and no connect is under way.
 async fn expect_sessions(pods: &[Pod; 2], expected: f64) {
     eventually(&format!("{expected} sessions"), async || {
         let mut found = [0.0, 0.0];
@@ -33,7 +33,7 @@ async fn races_of_one_token_on_two_pods_leave_one_live_session_and_an_orderly_hi
         for satellite in [one, two] {
             satellite.beat();
             match random.u8(..4) {
-                // It may have been told to go, or not been let in yet: its end is late, or early.
+                // It may have been told to go, or not been let in yet, so its end may come late or early.
                 0 => satellite.vanish(),
                 1 => satellite.send_frame(tokio_tungstenite::tungstenite::Message::Close(None)),
                 _ => kept.push(satellite),
@@ -47,14 +47,14 @@ async fn races_of_one_token_on_two_pods_leave_one_live_session_and_an_orderly_hi
     expect_sessions(&pods, 0.0).await;
     let history = fleet.history(edge.id).await;
     let before = history.iter().filter(|line| line.contains(" connected ")).count();
-    // The last race is left to itself.
+    // The last race gets no help.
     let (one, two) =
         tokio::join!(Satellite::open(pods[0].address), Satellite::open(pods[1].address));
     for satellite in [&one, &two] {
         satellite.authenticate(&edge);
         satellite.beat_every(fleet.timing.heartbeat);
     }
-    // One of them may be told of the other before it is welcome.
+    // One of them may hear of the other before its welcome.
     eventually("the race to be run", async || {
         let history = fleet.history(edge.id).await;
         let connected = history.iter().filter(|line| line.contains(" connected ")).count();

@@ -1,4 +1,4 @@
-//! Pods are replaced while their satellites go on: each is taken over once, and none is lost.
+//! Pods are replaced while their satellites go on: each satellite is taken over once, and none is lost.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use crate::harness::faults::repetitions;
 use crate::harness::fleet::Plan;
 use crate::harness::{Agents, Fleet, Heard, Onlooker, Pod, Proxy, Satellite, eventually, steady};
 
-/// How long goodbyes are spread: enough that those who come back do not come all at once.
+/// How long goodbyes are spread: enough that the satellites do not come back all at once.
 const SPREAD: &str = "3s";
 
 fn plan<'a>(fleet: &'a Fleet, name: &str) -> Plan<'a> {
@@ -30,7 +30,7 @@ async fn a_rolling_restart_takes_each_satellite_over_once_and_loses_none() {
     let fleet = Fleet::new(steady()).await;
     let count = repetitions(60, 5_000) as usize;
     let (a, b) = (plan(&fleet, "a").start().await, plan(&fleet, "b").start().await);
-    // As a load balancer does, it leads new connections to pods that are ready, old ones are left.
+    // Like a load balancer, it sends new connections to ready pods and leaves old ones alone.
     let balancer = Proxy::to(a.address).await;
     let mut beating = fleet.register_many("beating", count).await;
     let half = beating.split_off(count / 2);
@@ -106,7 +106,7 @@ async fn a_pod_goes_on_unready_for_its_delay_and_hands_the_relay_over_at_once() 
         if answer.status == 503 { Ok(()) } else { Err(answer.text) }
     })
     .await;
-    // Whoever is sent to it all the same is told to come again, and is let in elsewhere meanwhile.
+    // A satellite that is sent there all the same is told to come again, and another pod lets it in meanwhile.
     assert!(Satellite::try_open(leads.address).await.is_err(), "a draining pod took a socket");
     let other = follows.register("other", "eu").await;
     let _elsewhere = Satellite::connect(follows.address, &other).await;

@@ -1,5 +1,5 @@
-//! Everybody drops at once and comes back at once: all are online again, nobody is falsely lost, the
-//! pod sheds what is too much instead of letting everybody time out, and its memory goes back.
+//! All satellites drop at once and come back at once: all are online again, none is falsely lost, the pod sheds the
+//! excess instead of letting all of them time out, and its memory goes down again.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use groundstation::clients::agent::Order;
 use crate::harness::faults::{full, repetitions};
 use crate::harness::{Agents, Fleet, steady, within};
 
-/// As many sockets as one process may have here, less what it needs besides.
+/// The most sockets that one process may have here, less what else it needs.
 fn satellites() -> usize {
     let limit = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let line = limit.lines().find(|line| line.starts_with("Max open files"));
@@ -22,7 +22,7 @@ async fn everybody_drops_at_once_and_comes_back_and_nobody_is_lost() {
     let count = satellites();
     println!("{count} satellites");
     let plan = fleet.plan("a").with("GROUNDSTATION_HEARTBEAT_INTERVAL", "2s");
-    // In a plain run few satellites come, so that few are too many.
+    // A plain run has few satellites, so the limit is low as well.
     let at_once = if full() { "512" } else { "40" };
     let plan = plan
         .with("GROUNDSTATION_MAX_HANDSHAKES", at_once)
@@ -32,11 +32,11 @@ async fn everybody_drops_at_once_and_comes_back_and_nobody_is_lost() {
     let credentials = fleet.register_many("beating", count).await;
     let agents = Agents::start(&fleet, pod.address, credentials);
     agents.expect_all_within(Duration::from_secs(240)).await;
-    // The first time makes room for what is needed; from then on it must not grow.
+    // The first round allocates what is needed; after that memory must not grow.
     let mut resident = Vec::new();
     for storm in 1..=3 {
         agents.order(Order::Drop);
-        // Each came back once more, whether its end was seen before that or not.
+        // Each came back once more, whether its end was seen before or not.
         fleet.expect_edges("beating", "connected", (storm + 1) * count).await;
         agents.expect_all_within(Duration::from_secs(240)).await;
         pod.sweeps(5).await;
@@ -54,7 +54,7 @@ async fn everybody_drops_at_once_and_comes_back_and_nobody_is_lost() {
         if sessions + lag == 0.0 { Ok(()) } else { Err(format!("{sessions}, {lag}")) }
     })
     .await;
-    // What every other test checks by itself, for a log too long for that.
+    // Every other test runs this check by default; this log is too long for that.
     let audited = fleet.audit().await;
     assert!(audited.status.success(), "{audited:?}");
 }

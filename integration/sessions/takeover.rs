@@ -1,5 +1,4 @@
-//! The newest session of a satellite is the one that counts, on whichever pod, whatever the older
-//! one does late.
+//! The newest session of a satellite counts, on any pod, whatever the older one does late.
 
 use tokio_tungstenite::tungstenite::Message;
 
@@ -55,7 +54,7 @@ async fn a_newer_session_on_another_pod_ends_the_older_one_within_seconds() {
     a.expect_nats().await;
     b.expect_nats().await;
     let credentials = a.register("edge", "eu").await;
-    // Silent, so that no heartbeat of its own can betray the older one.
+    // Silent, so that no heartbeat of its own gives the older one away.
     let mut older = Satellite::connect(a.address, &credentials).await;
     let _newer = Satellite::connect(b.address, &credentials).await;
     let taken_over = std::time::Instant::now();
@@ -86,7 +85,7 @@ async fn a_newer_session_on_the_same_pod_ends_the_older_one() {
     fleet.check().await;
 }
 
-/// A pod that will hear nothing from the others, and the proxy that keeps it from hearing.
+/// A pod that hears nothing from the others, and the proxy that cuts it off.
 async fn deaf_pod(fleet: &Fleet) -> (Pod, Proxy) {
     let (nats, nats_url) = Proxy::before(&fleet.nats_url).await;
     let pod = fleet.plan("deaf").with("NATS_URL", &nats_url).start().await;
@@ -112,7 +111,7 @@ async fn a_late_close_on_the_old_pod_does_not_touch_the_new_session() {
     a.expect_metric(STALE, 1.0).await;
     assert_eq!(fleet.history(credentials.id).await, TAKEN_OVER);
     assert_eq!(b.show(credentials.id).await["status"], "online");
-    // The new session is the one that can end.
+    // Only the new session can end.
     newer.close().await;
     let ended: Vec<&str> = TAKEN_OVER.into_iter().chain(["2 disconnected client_close"]).collect();
     fleet.expect_history(credentials.id, &ended).await;
@@ -144,7 +143,7 @@ async fn a_heartbeat_of_an_older_session_moves_nothing_and_ends_it() {
     let (a, nats) = deaf_pod(&fleet).await;
     let b = fleet.pod("b").await;
     let credentials = b.register("edge", "eu").await;
-    // It goes on beating, so that it is no exception: who vouches for it finds out otherwise.
+    // It goes on beating, so that it is no exception: the pod that vouches for it finds out in another way.
     let mut older = fleet.beating(&a, &credentials).await;
     let newer = Satellite::connect(b.address, &credentials).await;
     newer.close().await;
@@ -204,7 +203,7 @@ async fn a_connect_whose_satellite_left_while_its_pod_was_cut_off_takes_nothing_
     holder.batch_execute(&lock).await.expect("locked");
     let impatient = Satellite::open(a.address).await;
     impatient.authenticate(&edge);
-    // Said too early, and no reason to hear nothing any more.
+    // A message that comes too early; later ones must still be heard.
     impatient.beat();
     a.expect_metric("groundstation_locked_satellites{what=\"edges\"}", 1.0).await;
     database.refuse();
@@ -213,7 +212,7 @@ async fn a_connect_whose_satellite_left_while_its_pod_was_cut_off_takes_nothing_
     a.expect_metric("groundstation_authentications_total{result=\"gone\"}", 1.0).await;
     let mut elsewhere = Satellite::connect(b.address, &edge).await;
     database.admit();
-    // Let in behind the one that is gone.
+    // Let in after the session that is gone.
     eventually("the pod to take satellites again", async || {
         let mut behind = Satellite::open(a.address).await;
         behind.authenticate(&other);

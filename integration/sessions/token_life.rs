@@ -1,4 +1,4 @@
-//! A token opens the door until there is a newer one, and not a moment longer, on any pod.
+//! A token is valid on every pod until there is a newer one, and on none afterwards.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use crate::harness::wait::blocking;
 use crate::harness::{CALM, Credentials, Fleet, Heard, Pod, Satellite, eventually};
 
-/// Within this a session ends. Twice what is promised: the machine is busy.
+/// A session ends within this time. Twice what is promised: the machine is busy.
 const PROMPT: Duration = Duration::from_secs(2);
 
 const ROTATED: [&str; 2] = ["1 connected connect", "1 disconnected token_rotated"];
@@ -69,7 +69,7 @@ async fn a_rotation_and_a_removal_end_sessions_within_a_second_while_nats_is_awa
     let mut fleet = Fleet::with_own_nats(CALM).await;
     let (a, b) = (fleet.pod("a").await, fleet.pod("b").await);
     let (first, second) = (a.register("edge", "eu").await, a.register("other", "eu").await);
-    // Both are silent: no heartbeat of their own tells their pod.
+    // Both are silent: no heartbeat tells their pod.
     let mut rotated = Satellite::connect(b.address, &first).await;
     let mut removed = Satellite::connect(b.address, &second).await;
     fleet.own_nats().kill();
@@ -119,7 +119,7 @@ async fn whoever_authenticates_while_the_token_is_rotated_does_not_stay_with_the
             tokio::time::sleep(Duration::from_millis(round)).await;
             let mut satellite = Satellite::open(b.address).await;
             satellite.authenticate(&old);
-            // Refused, let in and shut down, or shut down at once: over, in any case.
+            // Refused, let in and shut down, or shut down at once: it has ended in any case.
             loop {
                 match satellite.hear().await {
                     Heard::Closed(code) => return code,
@@ -145,7 +145,7 @@ async fn whoever_authenticates_while_the_token_is_rotated_does_not_stay_with_the
     fleet.check().await;
 }
 
-/// Stores what bcrypt makes of a token, as an import leaves it.
+/// Stores a token's bcrypt hash, as an import does.
 async fn imported(fleet: &Fleet, pod: &Pod, token: &str, prefix: &str, cost: u32) -> Credentials {
     let registered = pod.register("edge", "eu").await;
     let made = bcrypt::hash(token, cost).expect("a digest");
@@ -176,7 +176,7 @@ async fn an_imported_token_opens_the_door_and_is_stored_in_the_fast_form_from_th
         is_refused(&pod, &wrong).await;
         let satellite = Satellite::connect(pod.address, &credentials).await;
         assert_eq!(stored(&fleet, &credentials).await, fast);
-        // Storing it in another form is no rotation: the session stays.
+        // Another stored form is no rotation: the session stays.
         satellite.beat();
         satellite.close().await;
     }
@@ -188,7 +188,7 @@ async fn slow_tokens_are_verified_a_few_at_a_time_and_hold_nobody_else_up() {
     const CROWD: usize = 60;
     let fleet = Fleet::new(CALM).await;
     let pod = fleet.pod("a").await;
-    // Dear enough that all of them together take longer than they may wait.
+    // So slow that all of them together take longer than they may wait.
     let slow = imported(&fleet, &pod, "csat_imported", "$2b$", 12).await;
     let fast = pod.register("fast", "eu").await;
     let wrong = Credentials { token: "csat_wrong".to_owned(), ..slow.clone() };
@@ -202,7 +202,7 @@ async fn slow_tokens_are_verified_a_few_at_a_time_and_hold_nobody_else_up() {
         });
     }
     pod.expect_metric("groundstation_authentications_total{result=\"unavailable\"}", 1.0).await;
-    // Others come in meanwhile, and the pod answers.
+    // Other satellites come in meanwhile, and the pod answers.
     let begun = Instant::now();
     let satellite = Satellite::connect(pod.address, &fast).await;
     assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
@@ -210,7 +210,7 @@ async fn slow_tokens_are_verified_a_few_at_a_time_and_hold_nobody_else_up() {
     let (mut busy, mut refused) = (0, 0);
     while let Some(heard) = crowd.join_next().await {
         match heard.expect("a satellite") {
-            // As a busy door: not a word of the token.
+            // The answer is that of a busy door: it says nothing about the token.
             Heard::Closed(1013) => busy += 1,
             Heard::Message(message) => {
                 assert_eq!(message["reason"], "Invalid client ID or token");

@@ -1,4 +1,4 @@
-//! `groundstation audit` names whatever is wrong with the stream, and `--repair` mends it.
+//! `groundstation audit` names everything that is wrong with the stream, and `--repair` mends it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -48,7 +48,7 @@ pub async fn audit(fleet: &Fleet, arguments: &[&str]) -> Ended {
     Ended { is_ok: output.status.success(), out: text(&output.stdout), err: text(&output.stderr) }
 }
 
-/// Each connect takes the one before over: one transition each.
+/// Each connect takes over the session before: one transition each.
 pub async fn connect_times(pod: &Pod, credentials: &Credentials, times: usize) {
     for _ in 0..times {
         // A takeover follows only on a session that has not ended.
@@ -105,7 +105,7 @@ async fn raw_messages(stream: &Stream) -> Vec<Raw> {
     messages
 }
 
-/// Publishes until the stream does not take it for a repetition.
+/// Publishes until the stream no longer treats it as a duplicate.
 pub async fn store(
     jetstream: &jetstream::Context,
     subject: &str,
@@ -121,7 +121,7 @@ pub async fn store(
     .await
 }
 
-/// A log of twelve, a pod that has ended, and what was on the stream.
+/// A log of twelve transitions, a pod that has ended, and the messages of the stream.
 async fn twelve_published(fleet: &Fleet) -> Vec<Raw> {
     let stream = forgetful_stream(fleet, -1).await;
     let mut pod = fleet.pod("a").await;
@@ -132,7 +132,7 @@ async fn twelve_published(fleet: &Fleet) -> Vec<Raw> {
     raw_messages(&stream).await
 }
 
-/// Puts these on a new stream instead of what was there.
+/// Publishes these on a new stream that replaces the old one.
 async fn replace_stream(fleet: &Fleet, messages: &[Raw]) {
     let jetstream = jetstream::new(fleet.nats().await);
     jetstream.delete_stream(STREAM).await.expect("the old stream goes");
@@ -212,7 +212,7 @@ async fn what_the_streams_own_limits_removed_is_told_and_is_no_fault() {
     let ended = audit(&fleet, &[]).await;
     assert!(ended.is_ok, "{ended:?}");
     assert!(ended.out.contains("the stream begins at position 8"), "{ended:?}");
-    // Behind its beginning nothing may be missing all the same.
+    // After the stream's first message nothing may be missing.
     stream.delete_message(10).await.expect("deleted");
     let ended = audit(&fleet, &[]).await;
     assert_eq!(ended.faults(), ["missing    position 10"], "{ended:?}");
@@ -318,7 +318,7 @@ async fn a_repair_that_died_after_it_began_is_finished_by_the_pods_and_by_anothe
     let fleet = Fleet::new(CALM).await;
     let messages = twelve_published(&fleet).await;
     replace_stream(&fleet, &messages[..7]).await;
-    // All that the first step of a repair does.
+    // The first step of a repair does no more than this.
     const BEGUN: &str = "
         update relay set epoch = 2, position = 0, stream_sequence = 7, holder = 'repair',
                          lease_expires_at = clock_timestamp() + interval '1 second'";

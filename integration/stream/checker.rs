@@ -1,5 +1,5 @@
-//! The comparison of log and stream that ends every test turns red when it should: on a real stream
-//! from which a message was deleted, on which one is twice, on which two are swapped.
+//! The comparison of log and stream that ends every test fails when it should: on a real stream with a deleted
+//! message, with a doubled one, and with two swapped.
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::{self, stream::Stream};
@@ -13,7 +13,7 @@ use crate::harness::{CALM, Fleet};
 /// A message as it is on the stream.
 type Stored = (String, HeaderMap, Bytes);
 
-/// A fleet whose pod has ended, with three lives on its stream.
+/// A fleet whose pod has ended, with three connects and disconnects on its stream.
 async fn quiet_fleet() -> (Fleet, Stream) {
     let fleet = Fleet::new(CALM).await;
     forgetful_stream(&fleet).await;
@@ -37,7 +37,7 @@ async fn found(fleet: &Fleet) -> Vec<String> {
     differences(&read_log(&fleet.sql().await).await, &read_stream(&fleet.nats().await).await)
 }
 
-/// Publishes messages again, as they were but for what they expect of the stream.
+/// Publishes messages again, unchanged except for what they expect of the stream.
 async fn publish(fleet: &Fleet, messages: &[Stored]) {
     let jetstream = jetstream::new(fleet.nats().await);
     for (subject, headers, payload) in messages {
@@ -91,7 +91,7 @@ async fn two_messages_swapped_on_the_stream_are_found() {
     let found = found(&fleet).await;
     assert_eq!(found.len(), 2, "{found:?}");
     assert!(found[0].starts_with("position 5:") && found[1].starts_with("position 6:"));
-    // In their order again, all is well: it was the order that was found.
+    // Back in order, the check passes: it was the order that was found.
     for sequence in [7, 8] {
         stream.delete_message(sequence).await.expect("deleted");
     }

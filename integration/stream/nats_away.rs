@@ -1,5 +1,5 @@
-//! While NATS is away edges go on being appended, the pod does not grow with them, and when NATS is
-//! back all of them are published in order.
+//! While NATS is away edges are still appended and the pod does not grow with them. When NATS is back, all of them
+//! are published in order.
 
 use std::time::Instant;
 
@@ -11,8 +11,7 @@ use crate::harness::relaying::{STREAM, come_and_go, expect_relay};
 use crate::harness::wait::{blocking, eventually};
 use crate::harness::{CALM, Credentials, Fleet, Pod, Satellite};
 
-/// By how much a pod may grow, whatever waits: less than a hundred thousand edges would take if each
-/// were kept in no more than 400 bytes.
+/// How much a pod may grow, whatever waits: less than a hundred thousand edges would take at 400 bytes each.
 const GROWTH: u64 = 40 << 20;
 
 const SATELLITES: u32 = 20;
@@ -48,7 +47,7 @@ async fn a_pod_does_not_grow_while_nats_is_away_and_then_publishes_everything_in
     for n in 0..SATELLITES {
         satellites.push(pod.register(&format!("edge-{n}"), "eu").await);
     }
-    // What a pod that is warm takes, before there is anything to keep.
+    // The memory of a warm pod, before there is anything to keep.
     come_and_go_all(&pod, &satellites, 20).await;
     fleet.check().await;
 
@@ -73,7 +72,7 @@ async fn a_pod_does_not_grow_while_nats_is_away_and_then_publishes_everything_in
     let mut on_stream = stream_length(&fleet).await;
     let first = on_stream;
     while on_stream < length {
-        // As long as it grows it may take what it takes.
+        // While it grows, it may take its time.
         on_stream = eventually("the stream to grow", async || {
             let now = stream_length(&fleet).await;
             if now > on_stream { Ok(now) } else { Err(format!("{now} of {length}")) }

@@ -1,4 +1,4 @@
-//! Each transition is on the stream once and in order, whoever relays and whatever dies.
+//! Each transition is on the stream once and in order, whichever pod relays and whatever dies.
 
 use std::time::{Duration, Instant};
 
@@ -41,7 +41,7 @@ async fn a_pod_that_ends_in_order_hands_the_relay_over_at_once() {
     leader.exit().await;
     let ended = Instant::now();
     expect_relay(&standby, "leading").await;
-    // Less than a lease lasts.
+    // Shorter than a lease.
     assert!(ended.elapsed() < Duration::from_millis(4_500), "{:?}", ended.elapsed());
     fleet.check().await;
 }
@@ -55,7 +55,7 @@ fn header(message: &async_nats::Message, name: &str) -> String {
 async fn forgotten(fleet: &Fleet, id: &str) {
     let jetstream = jetstream::new(fleet.nats().await);
     eventually("the stream to forget", async || {
-        // Never stored: either it is a duplicate, or it does not follow.
+        // Never stored: it is either a duplicate, or does not follow.
         let message = PublishMessage::build().message_id(id).expected_last_sequence(u64::MAX >> 1);
         let sent = jetstream.send_publish("satellite.connected", message).await.expect("sent");
         match sent.await {
@@ -84,7 +84,7 @@ async fn a_relay_that_sleeps_longer_than_its_lease_doubles_nothing_when_it_wakes
     let newest = subscriber.expect("satellite.connected", last.id).await;
     forgotten(&fleet, &header(&newest, "Nats-Msg-Id")).await;
     sleeper.wake();
-    // It goes on where it stopped, and finds out.
+    // It goes on where it stopped, and notices.
     sleeper.expect_log("this pod no longer relays").await;
     expect_relay(&sleeper, "standby").await;
     come_and_go(&sleeper, &credentials).await;

@@ -1,5 +1,4 @@
-//! Somebody else publishes on our subjects while the relay has many messages under way: none of ours
-//! is skipped for it.
+//! Another program publishes on our subjects while the relay has many messages under way: none of ours is skipped.
 
 use std::time::Duration;
 
@@ -11,14 +10,14 @@ use crate::harness::wait::as_long_as_it_gets_further;
 use crate::harness::{CALM, Fleet, written_log};
 use crate::stream::audit::connect_times;
 
-/// Transitions that wait for the relay: many windows of what it has under way at once.
+/// Transitions that wait for the relay: many times what it has under way at once.
 const BACKLOG: i64 = 2_000;
 
-/// Between two of somebody else's messages: seldom enough that the relay has a burst under way, often
-/// enough to meet dozens of them.
+/// Time between two foreign messages: long enough for the relay to have a burst under way, short enough to meet
+/// dozens of them.
 const PAUSE: Duration = Duration::from_millis(25);
 
-/// Publishes on all our subjects in turn, `pause` apart, until told to stop; how many the stream took.
+/// Publishes on all our subjects in turn, `pause` apart, until told to stop. Returns how many the stream accepted.
 async fn publish(nats: async_nats::Client, pause: Duration, stop: CancellationToken) -> usize {
     let jetstream = jetstream::new(nats);
     let subjects = ["connected", "disconnected", "heartbeat_lost", "removed"];
@@ -33,7 +32,7 @@ async fn publish(nats: async_nats::Client, pause: Duration, stop: CancellationTo
     unreachable!("the subjects come round again")
 }
 
-/// Waits until the stream, but for somebody else's messages, is the log; the number of those.
+/// Waits until the stream without foreign messages equals the log. Returns the number of foreign messages.
 pub async fn expect_ours_to_be_the_log(fleet: &Fleet) -> usize {
     let (sql, nats) = (fleet.sql().await, fleet.nats().await);
     as_long_as_it_gets_further("ours to be those of the log", async || {
@@ -70,12 +69,12 @@ async fn somebody_elses_messages_in_the_middle_of_a_burst_cost_none_of_ours() {
     stop.cancel();
     let foreign = others.await.expect("the others");
     assert_eq!(expect_ours_to_be_the_log(&fleet).await, foreign);
-    // Some came in between, or the burst was none.
+    // Some came in between; otherwise there was no burst.
     assert!(pod.metric("groundstation_relay_rejected_publishes_total").await > 0.0);
 }
 
-/// Whoever publishes without a pause comes between again and again: the relay goes on behind it each time,
-/// without waiting and without reading the tail anew.
+/// A program that publishes without a pause comes in between again and again. The relay goes on behind it each time,
+/// without waiting and without reading the tail again.
 #[tokio::test]
 async fn somebody_who_publishes_without_a_pause_does_not_make_the_relay_wait() {
     const EDGES: usize = 40;

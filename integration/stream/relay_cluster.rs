@@ -1,6 +1,6 @@
-//! The stream on three nats-servers, of the versions that check a publish only where they store it
-//! (2.10, 2.11) and of the newest: whichever server leads, restarts or dies in the middle of a burst,
-//! nothing is skipped, no server has something else than the others, and the feed goes on.
+//! The stream on three nats-servers, of the versions that check a publish only where they store it (2.10, 2.11) and
+//! of the newest. Whichever server leads, restarts or dies in the middle of a burst, nothing is skipped, all servers
+//! store the same, and the feed goes on.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use crate::harness::{CALM, Fleet, Pod, eventually, written_log};
 /// Transitions that wait for the relay.
 const BACKLOG: i64 = 600;
 
-/// How many of them are on the stream when something happens.
+/// How many of them are on the stream when the fault comes.
 const IN_THE_MIDDLE: u64 = 150;
 
 /// How long the feed may stand still while the stream has a leader.
@@ -45,13 +45,13 @@ async fn last_sequence(fleet: &Fleet) -> Option<u64> {
     Some(stream.cached_info().state.last_sequence)
 }
 
-/// Waits until the backlog is on the stream; the longest time in which nothing was added to it while
-/// it had a leader.
+/// Waits until the backlog is on the stream. Returns the longest time in which nothing was added to it while it had a
+/// leader.
 async fn longest_pause(fleet: &Fleet) -> Duration {
     let (mut longest, mut reached, mut since) = (Duration::ZERO, 0, Instant::now());
     within(Duration::from_secs(300), "the whole backlog", async || {
         match last_sequence(fleet).await {
-            // Without a leader nobody can add to it.
+            // Without a leader nothing can be added.
             None => since = Instant::now(),
             Some(last) if last != reached => (reached, since) = (last, Instant::now()),
             Some(_) => longest = longest.max(since.elapsed()),
@@ -62,8 +62,8 @@ async fn longest_pause(fleet: &Fleet) -> Duration {
     longest
 }
 
-/// Waits until every server has the stream as far as the log goes. One that was away may first have to
-/// wait for the others to try again.
+/// Waits until every server has the stream up to the log's head. A server that was away may first have to wait for
+/// the others to try again.
 async fn expect_the_same_everywhere(cluster: &Cluster, fleet: &Fleet) {
     let jetstream = jetstream::new(fleet.nats().await);
     within(Duration::from_secs(180), "every server to have everything", async || {
@@ -112,15 +112,15 @@ async fn a_leader_that_dies_in_the_middle_of_a_burst_costs_nothing_on_2_10() {
     expect_the_same_everywhere(&cluster, &fleet).await;
 }
 
-/// A server compares an expected id with one that it remembers, and forgets when it restarts: what
-/// the others store it would refuse, and have less than they when it leads.
+/// A server compares an expected id with one that it remembers, and forgets it on a restart. It would then refuse
+/// what the others store, and have less than they when it leads.
 async fn a_server_that_restarts(version: Version) {
     let (cluster, fleet, _pod) = in_the_middle_of_a_burst(version, SHORT_MEMORY).await;
     let leader = cluster.leader(&fleet.nats().await).await;
     let follower = (leader + 1) % 3;
     let mut cluster = cluster.crash(follower).await;
     longest_pause(&fleet).await;
-    // On a busy machine one that comes back may not find its way to the others again.
+    // On a busy machine a returning server may not find its way to the others again.
     for _ in 0..2 {
         if timeout(A_WHILE, the_same_everywhere(&cluster)).await.is_ok() {
             break;

@@ -1,5 +1,5 @@
-//! Stream and log disagree: the relay mends what it can without doubling anything, and stops where
-//! going on would make it worse.
+//! Stream and log disagree: the relay mends what it can without doubling anything, and halts where going on would
+//! make it worse.
 
 use std::fs;
 
@@ -48,8 +48,8 @@ async fn an_older_copy_of_the_store_gets_what_it_lacks() {
     fleet.check().await;
 }
 
-/// More of somebody else's messages than ours were: the sequence the relay remembers exists again,
-/// and it is not ours.
+/// There are more foreign messages than there were of ours: the sequence that the relay remembers exists again, and
+/// is not ours.
 #[tokio::test]
 async fn a_new_stream_that_somebody_else_filled_first_gets_the_whole_log() {
     let fleet = Fleet::new(CALM).await;
@@ -72,7 +72,7 @@ async fn a_new_stream_that_somebody_else_filled_first_gets_the_whole_log() {
 async fn a_message_deleted_from_the_middle_is_named_and_the_rest_flows_on() {
     let fleet = Fleet::new(CALM).await;
     let (mut pod, credentials) = published(&fleet, 6).await;
-    // Behind the checkpoint it would be a hole.
+    // After the checkpoint it would be a hole.
     expect_checkpoint(&fleet, 6).await;
     let jetstream = jetstream::new(fleet.nats().await);
     let stream = jetstream.get_stream(STREAM).await.expect("the stream");
@@ -120,7 +120,7 @@ async fn a_position_missing_between_the_checkpoint_and_the_tail_halts_the_relay_
     assert!(ended.is_ok && ended.out.contains("agree on 8 transitions"), "{ended:?}");
 }
 
-/// Limits removed what the checkpoint does not know of: nothing is missing that was not removed.
+/// Limits removed messages that the checkpoint does not know: nothing is missing that was not removed.
 #[tokio::test]
 async fn what_limits_removed_behind_the_checkpoint_is_no_hole() {
     let fleet = Fleet::new(CALM).await;
@@ -137,8 +137,8 @@ async fn what_limits_removed_behind_the_checkpoint_is_no_hole() {
     assert!(ended.is_ok && ended.out.contains("agree on 3 transitions"), "{ended:?}");
 }
 
-/// Nobody can tell any more whether what its limits removed was ours: what is behind the checkpoint is
-/// published, perhaps once more, rather than lost.
+/// It is unknown whether the messages that the limits removed were ours. What comes after the checkpoint is
+/// published, perhaps twice, rather than lost.
 #[tokio::test]
 async fn a_limited_stream_that_was_emptied_gets_what_is_behind_a_lagging_checkpoint() {
     let fleet = Fleet::new(CALM).await;
@@ -176,7 +176,7 @@ async fn the_newest_messages_deleted_are_published_again_in_order() {
     assert!(ended.is_ok && ended.out.contains("agree on 7 transitions"), "{ended:?}");
 }
 
-/// A mirror or a replay gone wrong: our own message once more, headers and all.
+/// A mirror or a faulty replay: our own message again, headers included.
 #[tokio::test]
 async fn a_copy_of_an_old_message_of_ours_does_not_make_the_relay_go_back() {
     let fleet = Fleet::new(CALM).await;
@@ -194,7 +194,7 @@ async fn a_copy_of_an_old_message_of_ours_does_not_make_the_relay_go_back() {
     let twice = "extra      position 2 at sequence 7: a second time";
     let ended = audit(&fleet, &[]).await;
     assert_eq!(ended.faults(), [twice], "{ended:?}");
-    // The same for a relay that finds the copy at the stream's end when it begins.
+    // The same for a relay that starts with the copy at the stream's end.
     pod.terminate();
     pod.exit().await;
     store(&jetstream, &old.subject, &headers, &old.payload).await;
@@ -204,7 +204,7 @@ async fn a_copy_of_an_old_message_of_ours_does_not_make_the_relay_go_back() {
     assert_eq!(ended.faults(), [twice, &twice.replace('7', "9")], "{ended:?}");
 }
 
-/// The database as it is now, to come back to.
+/// A copy of the database as it is now, to restore later.
 struct Backup {
     postgres: tokio_postgres::Client,
     name: String,
@@ -217,7 +217,7 @@ impl Backup {
         let (postgres, connection) =
             tokio_postgres::connect(&url, tokio_postgres::NoTls).await.expect("Postgres");
         tokio::spawn(connection);
-        // A copy can be made of a database nobody is connected to, and pods come back at once.
+        // A database can be copied only while nothing is connected to it, and pods reconnect at once.
         let change = async |change: String| {
             postgres
                 .batch_execute(&change)
@@ -265,16 +265,16 @@ async fn a_database_restored_under_a_running_pod_ends_it_and_halts_the_next_unti
         other => Err(other.to_string()),
     })
     .await;
-    // What it never looked at it cannot miss: it looks twice a second.
+    // The relay cannot miss what it never saw: it looks twice a second.
     pod.sweeps(12).await;
     let stream_before = read_stream(&nats).await;
     backup.restore().await;
-    // It knows what is no longer there, and ends rather than go on with it.
+    // The pod remembers what is no longer there, and ends instead of going on.
     let status = pod.exit().await;
     assert_ne!(status.code(), Some(0), "{}", pod.log());
     assert!(pod.log().contains("the database went back to an earlier point"), "{}", pod.log());
     let pod = fleet.pod("b").await;
-    // As many new edges as were lost, and one more: a relay that noticed nothing would publish it.
+    // As many new edges as were lost, and one more: a relay that noticed nothing would publish that one.
     let new = pod.register("new", "eu").await;
     connect_times(&pod, &new, 5).await;
     let reason = expect_halted(&pod).await;

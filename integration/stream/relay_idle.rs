@@ -1,5 +1,5 @@
-//! The stream loses what it had while nothing happens: the relay finds that out by itself, and mends
-//! it; with an edge right behind the loss too.
+//! The stream loses messages while nothing happens: the relay notices by itself and mends it, also when an edge
+//! follows right after the loss.
 
 use std::fs;
 

@@ -1,6 +1,5 @@
-//! A relay that dies, at each point at which it can, leaves every transition on the stream once and
-//! in order, whoever relays next: the same pod, restarted, or another one; with the stream still
-//! remembering what was published, or no longer.
+//! A relay dies at each point at which it can. Every transition is on the stream once and in order, whether the same
+//! pod relays next, restarted, or another one, and whether the stream still remembers the published ids or not.
 
 use std::os::unix::process::ExitStatusExt;
 use std::sync::Arc;
@@ -13,13 +12,13 @@ use crate::harness::faults::{chance, full, repetitions};
 use crate::harness::relaying::{SHORT_MEMORY, come_and_go, stream_that_knows_for};
 use crate::harness::{CALM, Fleet, Pod, Proxy};
 
-/// What `abort` ends a process with.
+/// The exit status of `abort`.
 const SIGABRT: i32 = 6;
 
-/// Longer than all of it takes.
+/// Longer than the whole test takes.
 const LONG_MEMORY: Duration = Duration::from_secs(600);
 
-/// One in so many deaths is survived by another pod, which has to wait for the lease to expire.
+/// After one in so many deaths another pod takes over, which has to wait for the lease to expire.
 const TAKEOVER_ONE_IN: u32 = 6;
 
 /// Satellites that come and go on a pod that cannot relay: it has no NATS.
@@ -92,8 +91,8 @@ async fn dies(point: &str, latest: u32, forgetful: bool) {
     fleet.check().await;
 }
 
-/// With a stream that remembers message ids for longer than all of it takes, and with one that has
-/// forgotten them when the next pod relays; a short run takes one of them.
+/// Once with a stream that remembers message ids for longer than the test takes, and once with one that has forgotten
+/// them when the next pod relays. A short run takes one of them.
 async fn dies_again_and_again(point: &str, latest: u32) {
     let forgets = chance(point).bool();
     for forgetful in [true, false] {

@@ -1,4 +1,4 @@
-//! The log can be had again: whole or in part, as lines or as messages, and never as news.
+//! The log can be replayed, whole or in part, as lines or as messages, and a replay never passes for news.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -32,7 +32,7 @@ async fn replay(fleet: &Fleet, arguments: &[&str]) -> Output {
     .await
 }
 
-/// The lines a replay writes, which must succeed.
+/// The lines of a replay that must succeed.
 async fn lines(fleet: &Fleet, arguments: &[&str]) -> Vec<Value> {
     let output = replay(fleet, arguments).await;
     assert!(output.status.success(), "{arguments:?}: {output:?}");
@@ -45,7 +45,7 @@ async fn positions(fleet: &Fleet, arguments: &[&str]) -> Vec<i64> {
     lines.iter().map(|line| line["position"].as_i64().expect("a position")).collect()
 }
 
-/// What a replay says that must fail, in one line.
+/// The one-line message of a replay that must fail.
 async fn refusal(fleet: &Fleet, arguments: &[&str]) -> String {
     let output = replay(fleet, arguments).await;
     let said = String::from_utf8(output.stderr).expect("text");
@@ -54,7 +54,7 @@ async fn refusal(fleet: &Fleet, arguments: &[&str]) -> String {
     said
 }
 
-/// The position after `--after` in what a replay says.
+/// The position after `--after` in a replay's message.
 fn go_on(said: &str) -> i64 {
     let (_, after) = said.rsplit_once("--after ").unwrap_or_else(|| panic!("no --after: {said}"));
     after.trim().parse().unwrap_or_else(|_| panic!("no position: {said}"))
@@ -133,7 +133,7 @@ async fn a_selection_is_what_was_asked_for_and_no_more() {
             is_third(p) && event(p) == "connected"
         }),
         (&["--event", "removed"], &|_| false),
-        // At or after, before.
+        // At or after the one, before the other.
         (&["--since", "2020-01-01T00:00:30Z", "--until", "2020-01-01T00:01:00Z"], &|p| {
             (30..60).contains(&p)
         }),
@@ -162,7 +162,7 @@ async fn an_empty_log_has_nothing_to_replay() {
     assert_eq!(positions(&fleet, &["--since", "2020-01-01T00:00:00Z"]).await, Vec::<i64>::new());
 }
 
-/// Everything that is published, but for what the client and JetStream say to each other.
+/// Everything that is published, except for the traffic between client and JetStream.
 async fn hear_everything(fleet: &Fleet) -> Subscriber {
     let nats = fleet.nats().await;
     let everything = nats.subscribe(">").await.expect("a subscription");
@@ -208,10 +208,10 @@ async fn messages_are_those_of_the_stream_under_the_prefix_and_nothing_else() {
     let heard = hear(&mut everything, LENGTH as usize).await;
     let stream: Vec<StreamMessage> =
         heard.iter().map(|message| original(message, "replay.")).collect();
-    // To the letter, in order: the checker finds a header too many or too few as well.
+    // Byte for byte and in order: the checker also finds a missing or extra header.
     let log = read_log(&fleet.sql().await).await;
     assert_eq!(differences(&log, &stream), Vec::<String>::new());
-    // A stream of the user's that takes the prefix: a replay that is run again is stored once.
+    // A user's stream that takes the prefix: a replay that is run twice is stored once.
     let jetstream = jetstream::new(fleet.nats().await);
     let config = Config {
         name: "MINE".to_owned(),
@@ -245,7 +245,7 @@ async fn nothing_is_replayed_onto_live_subjects() {
     }
     let said = refusal(&fleet, &["--to", "nats"]).await;
     assert!(said.contains("--prefix"), "{said}");
-    // A live stream that an operator has given more subjects than it needs.
+    // A live stream that an operator gave more subjects than it needs.
     let live = ["connected", "disconnected", "heartbeat_lost", "removed"];
     let mut subjects = live.map(|event| format!("satellite.{event}")).to_vec();
     subjects.push("replay.>".to_owned());
@@ -256,7 +256,7 @@ async fn nothing_is_replayed_onto_live_subjects() {
     assert!(said.contains("the live stream SATELLITE_TRANSITIONS takes"), "{said}");
     let state = stream.expect("a stream").get_info().await.expect("its state").state;
     assert_eq!(state.messages, 0);
-    // The first message after all those that were not to be: nothing came before it.
+    // The first message after those that must not come: none came before it.
     assert!(replay(&fleet, &["--to", "nats", "--prefix", "other."]).await.status.success());
     let first = hear(&mut everything, 1).await.remove(0);
     assert_eq!(first.subject.as_str(), "other.satellite.connected");
@@ -299,7 +299,7 @@ async fn a_replay_that_loses_nats_says_where_to_go_on() {
     while heard.last().map(&place) != Some(400) {
         heard.extend(hear(&mut everything, 1).await);
     }
-    // What had arrived is not sent again, and what is sent twice was not known to have arrived.
+    // What had arrived is not sent again; what is sent twice was not known to have arrived.
     let mut places: Vec<i64> = heard.iter().map(place).collect();
     let repeated = places.windows(2).filter(|pair| pair[1] <= pair[0]).count();
     assert!(repeated <= 1, "{places:?}");
@@ -318,7 +318,7 @@ async fn a_replay_that_nats_refuses_is_no_success() {
     fleet.nats_url = nats.url().replacen("//", "//reader:secret@", 1);
     let said = refusal(&fleet, &["--to", "nats", "--prefix", "replay."]).await;
     assert!(said.contains("NATS refuses") && go_on(&said) == 0, "{said}");
-    // Where it may, it can.
+    // With the right to it, it succeeds.
     let output = replay(&fleet, &["--to", "nats", "--prefix", "other."]).await;
     assert!(output.status.success(), "{output:?}");
 }
@@ -331,7 +331,7 @@ async fn an_interrupted_replay_has_written_exactly_what_it_says() {
     let lines = blocking(move || {
         let mut lines = BufReader::new(stdout).lines().map(|line| line.expect("text"));
         let mut read: Vec<String> = lines.by_ref().take(50).collect();
-        // Only its end closes the pipe.
+        // The pipe closes only when the replay ends.
         let pid = replaying.id().to_string();
         let killed = std::process::Command::new("/bin/kill").args(["-INT", &pid]).status();
         assert!(killed.expect("kill").success());
@@ -393,7 +393,7 @@ async fn memory_does_not_grow_with_the_log() {
     let status = format!("/proc/{}/status", replaying.id());
     let (read, peak) = blocking(move || {
         let mut lines = BufReader::new(stdout).lines();
-        // The pipe holds less than what is left, so it still runs.
+        // The pipe holds less than the rest, so it still runs.
         let read = lines.by_ref().take(LENGTH - 1_000).count();
         let status = std::fs::read_to_string(status).expect("its status");
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak");

@@ -1,5 +1,5 @@
-//! Stores are lost and come back from their backups, by the steps of docs/operations.md: everything
-//! agrees again, the satellites come back, and no two things have one name.
+//! Stores are lost and restored from their backups by the steps of docs/operations.md: log, rows and stream agree
+//! again, the satellites come back, and no two things share a name.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -23,10 +23,10 @@ use crate::stream::audit::{Ended, audit};
 /// A header of every message but those of the first epoch.
 const EPOCH: &str = "Groundstation-Epoch";
 
-/// How far apart two moments are that are told from each other here, in transitions.
+/// The least distance, in transitions, of two moments that this test tells apart.
 const WHILE: i64 = 8;
 
-/// A satellite that comes and goes until it is told to end.
+/// A satellite that comes and goes until told to end.
 struct Traffic {
     stop: CancellationToken,
     task: JoinHandle<()>,
@@ -51,7 +51,7 @@ impl Traffic {
     }
 }
 
-/// Waits until the log has grown; its length then.
+/// Waits until the log has grown. Returns its new length.
 async fn grown(fleet: &Fleet) -> i64 {
     let before = fleet.log_length().await;
     eventually("the log to grow", async || match fleet.log_length().await {
@@ -61,7 +61,7 @@ async fn grown(fleet: &Fleet) -> i64 {
     .await
 }
 
-/// What every message says it is: which change has which position in which epoch.
+/// The identity of every message: which change has which position in which epoch.
 type Told = BTreeMap<(i64, i64), String>;
 
 /// What is on the stream now.
@@ -77,7 +77,7 @@ async fn told(nats: &async_nats::Client) -> Told {
     told
 }
 
-/// What a consumer receives next: how many of these, by epoch and position.
+/// What a consumer receives next: this many, by epoch and position.
 async fn received(consumer: &PullConsumer, count: usize) -> Vec<(i64, i64)> {
     let mut messages = consumer.messages().await.expect("messages");
     let mut received = Vec::new();
@@ -108,7 +108,7 @@ async fn expect_sound(fleet: &Fleet) {
     assert!(checked.status.success(), "{checked:?}");
 }
 
-/// The log holds this, and perhaps more.
+/// The log holds at least this.
 async fn expect_to_begin_with(fleet: &Fleet, earlier: &[String]) {
     let log = log(fleet).await;
     assert!(log.len() >= earlier.len(), "{} of {}", log.len(), earlier.len());
@@ -119,7 +119,7 @@ async fn log(fleet: &Fleet) -> Vec<String> {
     read_log(&fleet.sql().await).await.iter().map(|row| format!("{row:?}")).collect()
 }
 
-/// As [`Fleet::check`] does, where the stream was built in a later epoch.
+/// Like [`Fleet::check`], for a stream that was built in a later epoch.
 async fn expect_agreement(fleet: &Fleet, epoch: &str) {
     let (sql, nats) = (fleet.sql().await, fleet.nats().await);
     eventually("the stream to equal the log", async || {
@@ -133,7 +133,7 @@ async fn expect_agreement(fleet: &Fleet, epoch: &str) {
     .await;
 }
 
-/// A fleet that is used: agents behind a door that outlives pods, and one that comes and goes.
+/// A fleet in use: agents behind a proxy that outlives pods, and one satellite that comes and goes.
 struct Used {
     fleet: Fleet,
     pod: Pod,
@@ -155,8 +155,8 @@ async fn used() -> Used {
     Used { fleet, pod, door, agents, flighty, traffic }
 }
 
-/// Pods are started on the restored stores: the agents come back, and edges flow until positions are
-/// given out that were told of before.
+/// Starts pods on the restored stores: the agents come back, and edges flow until positions are given out again that
+/// were published before.
 async fn expect_life(
     fleet: &Fleet,
     door: &Proxy,
@@ -181,7 +181,7 @@ fn expect_repaired(repaired: &Ended, epoch: i64) {
     assert!(repaired.out.contains("restored to an earlier point"), "{repaired:?}");
 }
 
-/// Nothing that was told is told to be something else.
+/// No identity that was published names another change.
 fn expect_one_name_each(before: &Told, after: &Told) {
     for (name, change) in after {
         assert_eq!(before.get(name).unwrap_or(change), change, "epoch and position {name:?}");
@@ -192,7 +192,7 @@ fn expect_one_name_each(before: &Told, after: &Told) {
 async fn both_stores_come_back_from_backups_that_were_taken_while_edges_went_on() {
     let Used { mut fleet, mut pod, door, agents, flighty, traffic } = used().await;
     let consumer = engine(&fleet).await;
-    // The stream first, the database after.
+    // First the stream, then the database.
     let stream = StreamBackup::take(&fleet.nats().await).await;
     grown(&fleet).await;
     let mut postgres = PostgresBackup::begin(&fleet.database_url).await;
@@ -219,7 +219,7 @@ async fn both_stores_come_back_from_backups_that_were_taken_while_edges_went_on(
     assert!((saved as usize..all).contains(&log_restored.len()), "{}", log_restored.len());
     assert_eq!(log_restored, log_before[..log_restored.len()]);
     assert!(stream.last_sequence() < log_restored.len() as u64, "it is older than the log");
-    // Before any pod: to them stream and log do not contradict each other.
+    // Before any pod starts: to pods, stream and log do not contradict each other.
     let repaired = audit(&fleet, &["--wait", "10ms", "--repair", "--new-epoch", "--yes"]).await;
     expect_repaired(&repaired, 2);
 
@@ -231,7 +231,7 @@ async fn both_stores_come_back_from_backups_that_were_taken_while_edges_went_on(
     let told_after = told(&fleet.nats().await).await;
     assert!(told_after.len() > all, "positions that were told of are given out again");
     expect_one_name_each(&told_before, &told_after);
-    // The consumer is that of the backup and receives everything once more.
+    // The consumer is the one in the backup, and receives everything again.
     let expected: Vec<(i64, i64)> = (1..=told_after.len() as i64).map(|n| (2, n)).collect();
     assert_eq!(received(&engine(&fleet).await, told_after.len()).await, expected);
     expect_sound(&fleet).await;

@@ -1,18 +1,18 @@
-//! A relay that stands still for longer than its lease and then publishes what others have published
-//! meanwhile: the stream takes none of it, and without the expected sequence it would.
+//! A relay stands still for longer than its lease and then publishes what others have published meanwhile. The stream
+//! accepts none of it; without the expected sequence it would.
 
 use crate::harness::faults::repetitions;
 use crate::harness::log_and_stream::{differences, read_log, read_stream};
 use crate::harness::relaying::{expect_relay, forgetful_stream};
 use crate::harness::{CALM, Fleet, Pod, Satellite, eventually, written_log};
 
-/// How long a leader stands still by itself after it has read, in milliseconds: until it is stopped.
+/// How long a leader stands still after a read, in milliseconds: long enough to be stopped in that time.
 const STANDSTILL: u32 = 6_000;
 
 const REJECTED: &str = "groundstation_relay_rejected_publishes_total";
 
-/// A leader publishes the first of many edges and stands still for longer than its lease; another pod
-/// publishes the others. Returns both pods when the first has been woken.
+/// A leader publishes the first of many edges and stands still for longer than its lease; another pod publishes the
+/// others. Returns both pods once the first goes on.
 async fn stale_leader_publishes(fleet: &Fleet, more_failpoints: &str) -> (Pod, Pod) {
     forgetful_stream(fleet).await;
     let at_the_second = format!("relay::before_publish=1*off->1*sleep({STANDSTILL})->off");
@@ -21,7 +21,7 @@ async fn stale_leader_publishes(fleet: &Fleet, more_failpoints: &str) -> (Pod, P
     expect_relay(&stale, "leading").await;
     let other = fleet.pod("other").await;
     let mut subscriber = fleet.subscribe().await;
-    // In one commit: it reads all of them before it publishes the first.
+    // In one commit, so the leader reads all of them before it publishes the first.
     written_log::write(&fleet.sql().await, 1, 20).await;
     let nats = fleet.nats().await;
     eventually("the first on the stream", async || match read_stream(&nats).await.len() {

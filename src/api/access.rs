@@ -1,4 +1,4 @@
-//! Who may do what over HTTP.
+//! Tokens of the HTTP API and their rights.
 
 use crate::platform::token;
 

@@ -22,22 +22,22 @@ use crate::registry::assignments::{self, Assignment, Replaced};
 /// The largest body: the largest list, with white space.
 pub const MAX_BODY_BYTES: usize = 2 * assignments::MAX_BYTES;
 
-/// What a satellite is to check.
+/// The list of what a satellite checks.
 #[derive(Serialize, ToSchema)]
 #[schema(as = AssignmentList)]
 pub struct List {
-    /// The change that made it; of two versions the greater is the newer. 0: nothing ever was.
+    /// The change that made the list; of two versions the greater is the newer. 0: nothing was ever assigned.
     version: i64,
-    /// All of it.
+    /// The whole list.
     #[schema(value_type = Vec<Assignment>)]
     assignments: Box<RawValue>,
 }
 
-/// A list to be replaced.
+/// A list that replaces another.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = NewAssignmentList)]
 pub struct NewList {
-    /// All of it: what is not in it is assigned no more. At most 500, and 512 KiB.
+    /// The whole list: what is missing from it is no longer assigned. At most 500 assignments, and 512 KiB.
     #[schema(max_items = 500)]
     #[expect(
         dead_code,

@@ -1,7 +1,7 @@
-//! A parameter that a route does not know, or that comes twice and is no list, is refused, rather than to answer
-//! another question than was asked.
+//! Refuses a parameter that a route does not know, or that comes twice and is no list. Otherwise the answer would be
+//! to another question than the caller asked.
 //!
-//! What a route knows is what `/openapi.json` says of it.
+//! A route knows the parameters that `/openapi.json` describes.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
@@ -16,18 +16,18 @@ use utoipa::openapi::{RefOr, Schema};
 use super::openapi;
 use super::problem::Problem;
 
-/// How much of a name is said back.
+/// Characters of an unknown name that an answer repeats.
 const MAX_SHOWN: usize = 64;
 
 /// The parameters of an operation.
 #[derive(Default)]
 struct Known {
     names: Vec<String>,
-    /// Which of them may come several times.
+    /// The parameters that may come several times.
     lists: Vec<String>,
 }
 
-/// Those of each operation, by method and path.
+/// The parameters of each operation, by method and path.
 static KNOWN: LazyLock<HashMap<(Method, String), Known>> = LazyLock::new(|| {
     let mut known = HashMap::new();
     for (path, item) in openapi::api().paths.paths {
@@ -57,17 +57,17 @@ fn parameters(operation: Operation) -> Known {
                 }
                 known.names.push(parameter.name);
             }
-            // Each route describes its own.
+            // Each route describes its own parameters.
             RefOr::T(_) | RefOr::Ref(_) => {}
         }
     }
     known
 }
 
-/// Lets a request through whose query has nothing but what its route knows.
+/// Lets a request through if its query has only parameters that its route knows.
 pub async fn check(path: MatchedPath, request: Request, next: Next) -> Result<Response, Problem> {
     if let Some(query) = request.uri().query() {
-        // Whoever asks for the head alone asks as for the whole.
+        // HEAD takes the same parameters as GET.
         let method = match request.method() {
             &Method::HEAD => Method::GET,
             method => method.clone(),

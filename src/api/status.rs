@@ -31,7 +31,7 @@ pub async fn ready(State(api): State<Arc<Api>>) -> Response {
 
 /// Its numbers
 ///
-/// OpenMetrics for whoever accepts it, else Prometheus' text format.
+/// OpenMetrics for clients that accept it, else Prometheus' text format.
 #[utoipa::path(get, operation_id = "readMetrics", path = "/metrics", tag = "pod", security(()), responses(
     (status = 200, description = "Prometheus text, or OpenMetrics where it is accepted", content(
         (String = "text/plain"), (String = "application/openmetrics-text"),

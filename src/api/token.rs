@@ -20,9 +20,9 @@ use crate::registry::satellites::{self, Rotated};
 /// A new token.
 #[derive(Serialize, ToSchema)]
 pub struct NewToken {
-    /// Whose.
+    /// The satellite.
     satellite: SatelliteJson,
-    /// Shown this once.
+    /// The token, shown only in this answer.
     token: String,
 }
 
@@ -50,7 +50,7 @@ pub async fn rotate(
     if let Some(session) = session {
         let signal = Signal::Disconnect { session, reason: Reason::TokenRotated };
         let append = api.log.append(id, signal, Actor::admin());
-        // The new token is in force and has to be told; the pod that holds the session ends it too.
+        // The new token is in force and has to be shown. The pod that holds the session ends it too.
         match tokio::time::timeout(APPEND_TIMEOUT, append).await {
             Ok(Ok(_)) => {}
             Ok(Err(_)) | Err(_) => {
@@ -58,7 +58,7 @@ pub async fn rotate(
             }
         }
     }
-    // Not a read like others, which may be turned away: the token is shown now or never.
+    // Not through the reads, which may be turned away: the token is shown now or never.
     let get = async |client: &mut Object| satellites::get(client, id, api.default_threshold).await;
     let satellite = api.writes.run(get).await?;
     let satellite = satellite.ok_or_else(unknown)?;

@@ -6,8 +6,8 @@ use axum::response::Response;
 
 use crate::platform::trace::{self, Traceparent};
 
-/// Carries the `traceparent` of a request that may change something to whatever it changes. For
-/// requests whose token has been checked: outsiders make no spans.
+/// Carries the `traceparent` of a request that may change something to what it changes. Runs only after the token was
+/// checked: strangers cannot create spans.
 pub async fn follow(request: Request, next: Next) -> Response {
     if request.method().is_safe() {
         return next.run(request).await;

@@ -6,7 +6,7 @@ use crate::contract::triggers::{CATALOGUE, Catalogue};
 
 /// List the triggers
 ///
-/// What an automation can subscribe to on NATS, with the JSON Schema of each body.
+/// What automations can subscribe to on NATS, with the JSON Schema of each body.
 #[utoipa::path(get, operation_id = "listTriggers", path = "/v1/triggers", tag = "transitions", responses(
     (status = 200, description = "All of them", body = serde_json::Value),
 ))]

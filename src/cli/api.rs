@@ -7,7 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::clients::client::Client;
 use crate::pod::config;
 
-/// Which pod, and with which right.
+/// The options that name a pod and a token.
 #[derive(Args)]
 pub struct ApiArgs {
     /// A pod's address
@@ -26,9 +26,9 @@ pub struct ApiArgs {
 }
 
 impl ApiArgs {
-    /// A client for it.
+    /// A client for this pod.
     pub fn client(&self) -> anyhow::Result<Client> {
-        // The pod's own variable may hold several for rotation; the first is the newest.
+        // The pod's own variable may hold several tokens for rotation; the first is the newest.
         let token = self.token.as_ref().map(ExposeSecret::expose_secret);
         let token = token.and_then(|text| config::split_tokens(text).next());
         let token = token.context("no token: set GROUNDSTATION_ADMIN_TOKEN or pass --token")?;
@@ -45,7 +45,7 @@ impl ApiArgs {
         self.token.is_some()
     }
 
-    /// The satellites' WebSocket of the same pod.
+    /// The satellites' WebSocket address of the same pod.
     pub fn websocket(&self) -> anyhow::Result<String> {
         let base = self.url.trim_end_matches('/');
         let base = match base.split_once("://") {

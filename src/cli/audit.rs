@@ -1,4 +1,4 @@
-//! `groundstation audit`: does the stream say what the log says, is the log what was sealed.
+//! `groundstation audit`: compares the stream with the log, or the log with its seals.
 
 use std::io::{BufRead, IsTerminal, Write};
 
@@ -16,7 +16,7 @@ use crate::stream::audit::{Audit, Summary};
 use crate::stream::message::Epoch;
 use crate::stream::tail::NAME;
 
-/// Faults that are printed; the rest is counted.
+/// Faults that are printed; further ones are only counted.
 const MAX_PRINTED: u64 = 1_000;
 
 #[derive(Args)]
@@ -135,13 +135,13 @@ fn describe(summary: &Summary) -> String {
             counts.missing, counts.extra, counts.different, counts.misplaced
         ));
         if !summary.is_led {
-            lines.push("nobody relays: is a pod running?".to_owned());
+            lines.push("no pod relays: is one running?".to_owned());
         }
     }
     lines.join("\n")
 }
 
-/// What whoever consumes the stream has to do after a repair. It was `demanded` where log and stream
+/// What operators of consumers have to do after a repair. With `demanded` the repair was run although log and stream
 /// may have agreed.
 fn advice(before: &Summary, rebuilt: &Rebuilt, demanded: bool) -> String {
     let Rebuilt { epoch, first, last, .. } = rebuilt;
@@ -177,7 +177,7 @@ fn confirm(args: &AuditArgs) -> anyhow::Result<()> {
         return Ok(());
     }
     if !std::io::stdin().is_terminal() {
-        bail!("--repair asks before it begins, and nobody can be asked here: pass --yes");
+        bail!("--repair asks before it begins, and there is no terminal to ask at: pass --yes");
     }
     println!(
         "This purges the stream {NAME} (somebody else's messages too) and publishes the whole log \
@@ -207,7 +207,7 @@ async fn check_chain(database: &Database) -> anyhow::Result<()> {
     }
     match checked.newest {
         Some((last, hash)) => {
-            // Pods seal on while the chain is read.
+            // Pods go on sealing while the chain is read.
             let open = (checked.head.0 - last.0).max(0);
             println!("sealed up to position {}, newest hash {hash}", last.0);
             println!(
@@ -230,7 +230,7 @@ async fn check_chain(database: &Database) -> anyhow::Result<()> {
     }
 }
 
-/// Lines printed so far, bounded.
+/// Counts the lines printed so far, up to a bound.
 #[derive(Default)]
 struct Printed(u64);
 

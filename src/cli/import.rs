@@ -1,4 +1,4 @@
-//! `groundstation import`: satellites of another system, copied into the registry.
+//! `groundstation import`: copies the satellites of another system into the registry.
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
@@ -48,7 +48,7 @@ struct CheckstackArgs {
     checks_schema: Option<String>,
 }
 
-/// Runs `groundstation import …`. Reads before any runtime starts.
+/// Runs `groundstation import …`. Reads the other database before any runtime starts.
 pub fn run(args: ImportArgs) -> anyhow::Result<()> {
     let System::Checkstack(args) = args.system;
     let found = checkstack::read(
@@ -107,13 +107,13 @@ async fn write(database: DatabaseArgs, found: Found) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Its name, with what is not seen of it where something is not.
+/// Its name, quoted if it has invisible characters.
 fn shown(satellite: &NewSatellite) -> String {
     let name = &satellite.name;
     if satellite.check_seen().is_ok() { name.clone() } else { format!("{name:?}") }
 }
 
-/// How much it is to check, where that is known.
+/// How many assignments it has, if that is known.
 fn assigned(satellite: &Known) -> String {
     let list = satellite.assignments.as_ref().and_then(serde_json::Value::as_array);
     list.map_or_else(String::new, |list| format!(", assignments there: {}", list.len()))

@@ -58,7 +58,7 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "EVENT", value_parser = event)]
     event: Option<Event>,
 
-    /// Where to
+    /// Where the replay goes
     #[arg(long, value_enum, default_value = "lines")]
     to: To,
     /// For lines: the file to write, which must not be there yet [default: standard output]

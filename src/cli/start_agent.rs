@@ -1,12 +1,12 @@
-//! How an agent is started with the credentials it was just given.
+//! Shows how to start an agent with the credentials it was just given.
 
 use uuid::Uuid;
 
 /// The image of Checkstack's agent.
 const IMAGE: &str = "ghcr.io/enyineer/checkstack-satellite:<release>";
 
-/// The environment it takes, and two ways to run it with that. `url` is where a pod, or what stands
-/// before pods, is reached from where the agent is.
+/// The environment of an agent, and two ways to run it with that. `url` is the address under which the agent reaches
+/// a pod, or the load balancer in front of the pods.
 pub fn lines(url: &str, id: Uuid, token: &str) -> String {
     let url = url.trim_end_matches('/');
     format!(

@@ -1,26 +1,25 @@
-//! The appender: one task a pod, the only writer of the log.
+//! The appender: one task per pod, the only writer of the log.
 //!
-//! It takes whatever edges are waiting (bounded), and makes one transaction of them:
+//! It takes the edges that wait, up to a bound, and writes them in one transaction:
 //!
-//! 1. lock the satellites, then their rows, in id order, and read of each what it is once it is
-//!    locked; edges of a satellite that somebody else has locked are left out, and wait by themselves
-//!    ([`super::held`]);
-//! 2. decide each edge with [`crate::domain::lifecycle::next`], in the order they came;
+//! 1. lock the satellites, then their rows, in id order, and read each row as it is once it is locked; edges of a
+//!    satellite that another transaction has locked are left out and wait separately ([`super::held`]);
+//! 2. decide each edge with [`crate::domain::lifecycle::next`], in the order of arrival;
 //! 3. update the rows; take the log's lock; in a later statement read the head, insert at head + 1 …; commit.
 //!
-//! Each numbered step but the second is one round trip. The rows are this transaction's, so they are updated
-//! before the log's lock is had: under it is what has to be one after the other, and no more. It is waited for
-//! longer than other locks, because whoever gives up queues again. It is held until the commit is
-//! durable, so whoever takes it next sees every position before; a transaction that fails leaves
-//! no number used. "In a later statement" matters: under READ COMMITTED a statement reads as of
-//! its start, which for the statement that waited would be before the lock was granted.
+//! Each numbered step but the second is one round trip. The rows are already locked by this transaction, so they are
+//! updated before the log's lock is taken: only what must happen one after the other happens under that lock. An
+//! append waits longer for it than for other locks, because an append that gives up has to queue again. The lock is
+//! held until the commit is durable, so the next holder sees every position before its own; a transaction that fails
+//! uses no number. "In a later statement" matters: under READ COMMITTED a statement reads as of its start. For the
+//! statement that waited, that is before the lock was granted.
 //!
-//! A lost reply to COMMIT is an unknown outcome. The batch is tried again with the same change
-//! ids, and under the satellites' locks (which the lost transaction must have released, one way or
-//! the other) it is looked up which of them are in the log already.
+//! A lost reply to COMMIT leaves the outcome unknown. The batch is tried again with the same change ids. The retry
+//! takes the satellites' locks, which the lost transaction must have released one way or the other, and then looks up
+//! which of the change ids are in the log already.
 //!
-//! When an edge happened is told by the pod's [`DatabaseClock`], so neither a lock nor a reply that is
-//! late makes it seem later, or earlier, than it was.
+//! The pod's [`DatabaseClock`] says when an edge happened, so a late lock or a late reply makes it seem neither later
+//! nor earlier than it was.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -43,22 +42,22 @@ use crate::platform::health::Health;
 use crate::platform::metrics::Metrics;
 use crate::platform::trace;
 
-/// Edges that wait for the appender; whoever brings more waits in turn.
+/// Edges that wait for the appender. Once the queue is full, callers wait for room.
 const QUEUE: usize = 8_192;
 
-/// Edges in one transaction: enough that the commit no longer matters, few enough that a batch
-/// takes milliseconds.
+/// Edges in one transaction: enough that the cost of the commit no longer matters, few enough that a batch takes
+/// milliseconds.
 const MAX_BATCH: usize = 1_000;
 
 /// Pauses between tries while the database is away.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// After so many tries in a row the pod says that it is not ready. One or two fail whenever a
-/// connection breaks.
+/// After so many failed tries in a row the pod reports that it is not ready. One or two fail whenever a connection
+/// breaks.
 const TRIES_UNTIL_UNREADY: u32 = 3;
 
-/// The way to the appender.
+/// The handle to the appender.
 #[derive(Clone)]
 pub struct Log {
     sender: mpsc::Sender<Request>,
@@ -66,8 +65,8 @@ pub struct Log {
 }
 
 impl Log {
-    /// Appends an edge that happens now, and waits until it is durable. While the database is
-    /// away this waits: an edge that was taken is not given up.
+    /// Appends an edge that happens now, and waits until it is durable, also while the database is away: an edge that
+    /// was taken is not given up.
     pub async fn append(
         &self,
         satellite: SatelliteId,
@@ -84,8 +83,8 @@ impl Log {
         appended.instrument(span).await
     }
 
-    /// Hands over a connect that happens now, as soon as there is room for it. Whoever gives up
-    /// waiting for that has asked for nothing.
+    /// Hands over a connect that happens now, as soon as the queue has room for it. A caller that stops waiting for
+    /// room has asked for nothing.
     pub async fn connect(&self, satellite: SatelliteId) -> Result<Connecting, Closed> {
         let (mut request, outcome) =
             Request::new(satellite, Signal::Connect, Actor::system(), Moment::now(), None);
@@ -95,8 +94,8 @@ impl Log {
         Ok(Connecting { outcome, withdrawn })
     }
 
-    /// Appends edges that are found now, and waits until all of them are decided; the outcomes
-    /// are in the order of the edges.
+    /// Appends edges that are found now, and waits until all of them are decided. The outcomes are in the order of
+    /// the edges.
     pub async fn append_all(
         &self,
         edges: Vec<(SatelliteId, Signal)>,
@@ -116,8 +115,8 @@ impl Log {
         Ok(outcomes)
     }
 
-    /// Hands over an edge that happened at `happened`, unless the queue is full: for edges that
-    /// will be found again. Never blocks.
+    /// Hands over an edge that happened at `happened`, unless the queue is full: for edges that will be found again.
+    /// Never blocks.
     pub fn try_submit(&self, satellite: SatelliteId, signal: Signal, happened: Moment) {
         let (request, _) = Request::new(satellite, signal, Actor::system(), happened, None);
         if self.sender.try_send(request).is_err() {
@@ -125,7 +124,7 @@ impl Log {
         }
     }
 
-    /// What this pod knows of the database's clock.
+    /// What this pod knows about the database's clock.
     pub fn clock(&self) -> &DatabaseClock {
         &self.clock
     }
@@ -143,9 +142,8 @@ pub struct Appender {
     metrics: Metrics,
 }
 
-/// Makes the appender and the way to it. `head` is told the newest position after each commit;
-/// `announce` gets what other pods should hear of (when it is full, they find out by themselves a
-/// little later).
+/// Makes the appender and its handle. `head` is told the newest position after each commit. `announce` gets what
+/// other pods should hear about; when it is full, they find out by themselves a little later.
 pub fn appender(
     database: Database,
     rules: Rules,
@@ -161,8 +159,7 @@ pub fn appender(
 }
 
 impl Appender {
-    /// Runs until every [`Log`] is dropped and everything taken is in the log, or until the
-    /// task is dropped.
+    /// Runs until every [`Log`] is dropped and every edge that was taken is in the log, or until the task is dropped.
     pub async fn run(mut self) {
         let mut batch = Vec::with_capacity(MAX_BATCH);
         let mut held = Held::default();
@@ -185,8 +182,8 @@ impl Appender {
         }
     }
 
-    /// Tries until the batch is in the log, but for what `held` keeps because somebody else has its
-    /// rows. Leaves `batch` empty.
+    /// Tries until the batch is in the log, except for edges whose rows another transaction has locked: `held` keeps
+    /// those. Leaves `batch` empty.
     async fn append_for_good(&self, batch: &mut Vec<Request>, held: &mut Held) {
         let (mut pause, mut failed) = (FIRST_PAUSE, 0);
         loop {
@@ -208,7 +205,7 @@ impl Appender {
                     return;
                 }
                 Err(Failure::Poisoned(_)) => {
-                    // One edge spoils the batch: find it by taking them one by one.
+                    // One edge fails the whole batch: append them one by one to find it.
                     for request in std::mem::take(batch) {
                         let mut one = vec![request];
                         held.queue_behind(&mut one);
@@ -235,7 +232,7 @@ impl Appender {
         }
     }
 
-    /// Tells everybody who waits, and whoever should look. Returns what has no outcome yet.
+    /// Answers the callers that wait and wakes the listeners. Returns the requests that have no outcome yet.
     fn settle(&self, batch: &mut Vec<Request>, outcomes: &[Option<Outcome>]) -> Vec<Request> {
         let mut told = Appended { position: Position::ZERO, superseded: Vec::new() };
         let mut left_out = Vec::new();
@@ -283,9 +280,9 @@ impl Appender {
     }
 }
 
-/// Why a batch is not in the log, as far as it is known.
+/// Why a batch is not in the log, as far as is known.
 enum Failure {
-    /// Trying again can help: the connection, a lock, a server that restarts or is read-only.
+    /// A retry can help: the connection, a lock, a server that restarts or is read-only.
     Transient(String),
     /// The database refuses the data itself.
     Poisoned(String),
@@ -295,9 +292,9 @@ impl Failure {
     fn of(failed: &Failed) -> Failure {
         let text = failed.to_string();
         let Failed::Server(error) = failed else { return Failure::Transient(text) };
-        // Class 22: a value it cannot hold; class 23: a constraint. A position without a
-        // partition is a check violation without a constraint, and is mended by making one. A position
-        // that is taken is no fault of the edge: whoever appended past the log's lock was faster.
+        // Class 22: a value the database cannot hold; class 23: a constraint. A position without a partition is a
+        // check violation that names no constraint; making the partition mends it. A position that is taken is no
+        // fault of the edge: another program appended without the log's lock and was faster.
         match error.as_db_error() {
             Some(db) if is_of_the_logs_lock(db) => {
                 Failure::Transient(format!("the log's lock was not free in time: {text}"))
@@ -314,14 +311,14 @@ impl Failure {
     }
 }
 
-/// Whether others had the log's lock for longer than anybody waits for it. Rows are not waited for, and what
-/// else is, is waited for outside of that function.
+/// Whether the log's lock was held for longer than an append waits for it. An append does not wait for rows, and its
+/// other waits happen outside of that function.
 fn is_of_the_logs_lock(error: &DbError) -> bool {
     *error.code() == SqlState::LOCK_NOT_AVAILABLE
         && error.where_().is_some_and(|context| context.contains("lock_log()"))
 }
 
-/// Whether an error is about the log's own table, or a partition of it.
+/// Whether an error is about the log's own table or one of its partitions.
 fn is_of_the_log(error: &DbError) -> bool {
     error.table().is_some_and(|table| table.starts_with(super::TABLE))
 }

@@ -1,14 +1,14 @@
 //! The canonical form of a row of the log: what a seal's hash covers.
 //!
-//! Every column is in it, in the order of `COLUMNS`, each as one byte that says whether it is
-//! null (0) or there (1) and, if there, its length in bytes (32 bits, big-endian) and its bytes:
-//! integers as 64 bits big-endian in two's complement, UUIDs as their 16 bytes, texts as UTF-8,
-//! times as microseconds since 1970 in the form of an integer, JSON as the text PostgreSQL gives
-//! for a `jsonb`, which is canonical already: the type keeps keys once and in one order, numbers
-//! exactly, and no white space of its own. Lengths are in front, so no two rows share a form.
+//! It holds every column, in the order of `COLUMNS`. Each column is one byte that says whether it is null (0) or
+//! present (1), followed, if present, by its length in bytes (32 bits, big-endian) and its bytes: integers as 64 bits
+//! big-endian in two's complement, UUIDs as their 16 bytes, texts as UTF-8, times as microseconds since 1970 in the
+//! form of an integer, JSON as the text PostgreSQL gives for a `jsonb`. That text is canonical already: the type
+//! keeps each key once and in one order, numbers exactly, and no white space of the sender. Lengths come first, so no
+//! two rows share a form.
 //!
-//! It must never change: every seal ever made is checked against it. A column added later goes
-//! behind the others, and only into rows whose `schema_version` says that they have it.
+//! The form must never change: every seal ever made is checked against it. A column added later goes behind the
+//! others, and only into rows whose `schema_version` says that they have it.
 
 use deadpool_postgres::GenericClient;
 use tokio_postgres::Row;
@@ -37,12 +37,12 @@ const COLUMNS: [&str; 16] = [
     "recorded_at",
 ];
 
-/// A row, in this form.
+/// A row in canonical form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Canonical {
-    /// Its place in the log.
+    /// Its position in the log.
     pub position: Position,
-    /// The form.
+    /// The canonical form.
     pub bytes: Vec<u8>,
 }
 
@@ -96,7 +96,7 @@ fn of_row(row: &Row) -> Result<Canonical, tokio_postgres::Error> {
     Ok(Canonical { position: row.try_get("position")?, bytes: encode(&fields) })
 }
 
-/// Fields in this form, each null or there.
+/// Encodes fields in this form, each null or present.
 pub(crate) fn encode(fields: &[Option<&[u8]>]) -> Vec<u8> {
     let length: usize = fields.iter().map(|field| 5 + field.map_or(0, <[u8]>::len)).sum();
     let mut bytes = Vec::with_capacity(length);
@@ -133,7 +133,7 @@ mod tests {
         assert_eq!(encode(&[Some(b"ab"), None]), [1, 0, 0, 0, 2, b'a', b'b', 0]);
     }
 
-    /// A column that is not in the form could be changed unseen.
+    /// A column that is missing from the form could be changed unseen.
     #[test]
     fn every_column_of_the_table_is_in_the_form_in_order() {
         let table = include_str!("../../schema/V3__log.sql");

@@ -1,13 +1,13 @@
-//! Rows on their way into a statement: one array a column, which `unnest` makes rows of again.
+//! Rows as parameters of a statement: one array per column, which `unnest` turns into rows again.
 //!
-//! Each column is named once, where its value is told; numbers of parameters are nobody's business. Arrays
-//! in binary are what costs the database least: a record of each row, or JSON, costs some microseconds more.
+//! Each column is named once, beside its value; callers never handle parameter numbers. Binary arrays cost the
+//! database least: a record per row, or JSON, costs some microseconds more.
 
 use std::fmt::Write;
 
 use tokio_postgres::types::ToSql;
 
-/// What a statement takes of some rows.
+/// The parameters that a statement takes from some rows.
 pub(super) struct Columns<'a, R> {
     rows: &'a [R],
     /// In the order of their numbers.
@@ -17,18 +17,18 @@ pub(super) struct Columns<'a, R> {
 struct Parameter<'a> {
     name: &'static str,
     kind: &'static str,
-    /// Of each row one, or one in all.
+    /// One value per row, or one for all rows.
     is_column: bool,
     value: Box<dyn ToSql + Sync + Send + 'a>,
 }
 
 impl<'a, R> Columns<'a, R> {
-    /// None of them yet.
+    /// Starts with no columns.
     pub(super) fn of(rows: &'a [R]) -> Self {
         Columns { rows, parameters: Vec::new() }
     }
 
-    /// A column of SQL's type `kind`, and what a row says there.
+    /// Adds a column of SQL type `kind`, with the value that each row has there.
     pub(super) fn column<V>(
         mut self,
         name: &'static str,
@@ -43,7 +43,7 @@ impl<'a, R> Columns<'a, R> {
         self
     }
 
-    /// A value that is the same for all of them.
+    /// Adds a value that is the same for all rows.
     pub(super) fn value(
         mut self,
         name: &'static str,
@@ -54,8 +54,8 @@ impl<'a, R> Columns<'a, R> {
         self
     }
 
-    /// The statement with its parameters' numbers: `{rows}` are the columns, and the place of each row from
-    /// 1 on as `n`; `{name}` is the value of that name. The same columns give the same text, so it is
+    /// The statement with the parameters' numbers filled in. `{rows}` becomes the columns and, as `n`, each row's
+    /// place from 1 on; `{name}` becomes the value of that name. The same columns give the same text, so it is
     /// prepared once.
     pub(super) fn statement(&self, text: &str) -> String {
         let (mut arrays, mut names, mut statement) =

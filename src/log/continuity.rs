@@ -1,11 +1,11 @@
 //! Whether the log is still the one that this pod knows.
 //!
-//! A database that fails over to a standby which lacks the newest commits, or is restored while pods
-//! run, goes back to an earlier point. A pod remembers numbers from after it: sessions, changes,
-//! positions. They are given out again, to others, so nothing that waits for the next of them is right,
-//! and nobody can say which of them still mean what they did. So a pod that finds this ends, and begins
-//! anew with what is there. Twice a second it looks whether the newest transition it saw is still the
-//! same, and whether no number of a change went down.
+//! A database goes back to an earlier point when it fails over to a standby that lacks the newest commits, or when it
+//! is restored while pods run. A pod remembers numbers from after that point: sessions, changes, positions. The
+//! database gives the same numbers out again for other things. What waits for the next number then waits for the
+//! wrong one, and nobody can tell which remembered numbers still mean the same. So a pod that finds this ends and
+//! starts anew with what is there. Twice a second it checks that the newest transition it saw is still the same, and
+//! that no change number has gone down.
 
 use std::time::Duration;
 
@@ -18,21 +18,21 @@ use uuid::Uuid;
 
 use crate::platform::database::Database;
 
-/// Between two looks.
+/// Time between two checks.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// What a pod knows of the past.
+/// What a pod remembers of the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Known {
     /// The newest transition; none in an empty log.
     newest: Option<(i64, Uuid)>,
-    /// The newest change of what satellites are to do.
+    /// The newest change of a desired state.
     change: i64,
     /// The newest change of the registry.
     registry_change: i64,
 }
 
-/// What was there is gone.
+/// Something the pod remembers is gone from the database.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the database went back to an earlier point: {0}")]
 pub struct WentBack(String);
@@ -49,7 +49,7 @@ const LOOK: &str = "
           select position, change_id from entity_transitions order by position desc limit 1
       ) newest on true";
 
-/// Looks until told to stop; returns only where the database went back.
+/// Checks until told to stop; returns early only if the database went back.
 pub async fn watch(database: Database, stop: CancellationToken) -> Option<WentBack> {
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -62,8 +62,8 @@ pub async fn watch(database: Database, stop: CancellationToken) -> Option<WentBa
         match database.run(async |client| compare(client, known).await).await {
             Ok(Ok(now)) => known = Some(now),
             Ok(Err(went_back)) => return Some(went_back),
-            // The probe tells that the database is away.
-            Err(error) => debug!(%error, "cannot look at the past"),
+            // The probe reports it when the database is away.
+            Err(error) => debug!(%error, "cannot compare with the database"),
         }
     }
 }
@@ -90,7 +90,7 @@ async fn compare(
             format!("position {position} is no longer the transition it was")
         }
         _ if now.change < known.change => {
-            format!("change {} of what satellites are to do is gone", known.change)
+            format!("change {} of the desired states is gone", known.change)
         }
         _ if now.registry_change < known.registry_change => {
             format!("change {} of the registry is gone", known.registry_change)

@@ -1,8 +1,8 @@
-//! Edges of satellites whose rows somebody else has locked.
+//! Edges of satellites whose rows another transaction has locked.
 //!
-//! A batch waits for no row: what it finds locked it leaves out, and the satellite's edges wait here, in the
-//! order they came, until a later batch finds the row free. Whoever has it may be another pod that needs
-//! it for milliseconds, so it is looked at again soon, and less and less often.
+//! A batch waits for no row. It leaves out the edges of satellites it finds locked. They wait here, in the order of
+//! arrival, until a later batch finds the row free. The holder may be another pod that needs the row for
+//! milliseconds, so the next try comes soon, and further tries less and less often.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,15 +12,15 @@ use tokio::time::Instant;
 use super::request::{Outcome, Request};
 use crate::domain::lifecycle::{SatelliteId, Signal};
 
-/// Pauses between two looks at a locked row: from what another pod's batch takes to what a satellite can
-/// wait once an administrator has let go.
+/// Pauses between two tries of a locked row. The first is about as long as another pod's batch; the last is what a
+/// satellite can wait once an administrator has released the row.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// Edges that one batch takes from here beside those that have just come.
+/// Edges that one batch takes from here in addition to those that have just arrived.
 const MAX_DUE: usize = 500;
 
-/// Edges of one satellite that wait. Its agent comes again and again while nobody answers.
+/// Edges of one satellite that wait. Its agent reconnects again and again while it gets no answer.
 const MAX_OF_SATELLITE: usize = 16;
 
 #[derive(Default)]
@@ -44,7 +44,7 @@ impl Held {
         self.satellites.keys().copied()
     }
 
-    /// Takes those out of `batch` that have to wait behind others of their satellite.
+    /// Takes edges out of `batch` that have to wait behind others of their satellite.
     pub fn queue_behind(&mut self, batch: &mut Vec<Request>) {
         if self.satellites.is_empty() {
             return;
@@ -61,7 +61,7 @@ impl Held {
         }
     }
 
-    /// Adds what is to be tried again by `now`: of each satellite all or nothing.
+    /// Adds the edges whose next try is due by `now`: all edges of a satellite or none.
     pub fn take_due(&mut self, now: Instant, batch: &mut Vec<Request>) {
         let due = self.satellites.iter().filter(|(_, waiting)| waiting.again_at <= now);
         let mut due: Vec<_> = due.map(|(id, waiting)| (waiting.again_at, *id)).collect();
@@ -102,7 +102,7 @@ impl Held {
         self.satellites.retain(|_, waiting| !waiting.edges.is_empty());
     }
 
-    /// Waits until something is to be tried again.
+    /// Waits until the next try is due.
     pub async fn due(&self) {
         match self.satellites.values().map(|waiting| waiting.again_at).min() {
             Some(at) => tokio::time::sleep_until(at).await,
@@ -121,7 +121,7 @@ impl Waiting {
             waiting.happened = waiting.happened.max(request.happened);
             return request.answer(Outcome::Locked);
         }
-        // The end of a session is never turned away: there is one for each that began.
+        // The end of a session is never refused: each session that began has only one.
         let may_be_refused = matches!(request.signal, Signal::Connect | Signal::Remove);
         let is_full = self.edges.len() >= MAX_OF_SATELLITE && may_be_refused && !request.tried;
         if is_full || is_found_again(&request.signal) {
@@ -132,8 +132,8 @@ impl Waiting {
     }
 }
 
-/// The next sweep finds a loss again, if it is still one; the sweep that waits for its outcome must
-/// not wait for somebody else's lock.
+/// The next sweep finds a loss again, if it is still one. The sweep waits for its outcome, and must not wait for
+/// another transaction's lock.
 fn is_found_again(signal: &Signal) -> bool {
     matches!(signal, Signal::Lost { .. })
 }

@@ -1,7 +1,7 @@
-//! Tells operators of rows that somebody else keeps locked: an open psql, a transaction that hangs.
+//! Warns operators about rows that stay locked: an open psql, a transaction that hangs.
 //!
-//! Nobody waits for such a row but the satellite it belongs to. What concerns that satellite stays
-//! with the pod meanwhile, so it is said whose row it is.
+//! Only the satellite whose row is locked waits for it. Its edges and heartbeats stay with the pod meanwhile, so the
+//! report names the satellite.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -11,11 +11,11 @@ use tracing::{info, warn};
 use crate::domain::lifecycle::SatelliteId;
 use crate::platform::metrics::Metrics;
 
-/// Pods lock a row for milliseconds, and under load for as long as they wait for the log. Whoever has
-/// it for longer is somebody else.
+/// Pods lock a row for milliseconds, and under load for as long as they wait for the log. A lock held for longer is
+/// not a pod's.
 const LONG: Duration = Duration::from_secs(2);
 
-/// What of one kind waits for locked rows.
+/// The locked rows that one kind of work waits for.
 pub struct LockedRows {
     what: &'static str,
     since: HashMap<SatelliteId, Instant>,
@@ -24,13 +24,13 @@ pub struct LockedRows {
 }
 
 impl LockedRows {
-    /// `what` waits, in the plural.
+    /// `what` names the work that waits, in the plural.
     pub fn new(what: &'static str, metrics: Metrics) -> LockedRows {
         metrics.locked_satellites(what, 0);
         LockedRows { what, since: HashMap::new(), told: false, metrics }
     }
 
-    /// Notes whose rows are locked at this moment: all of them.
+    /// Takes the satellites whose rows are locked at this moment: all of them.
     pub fn found(&mut self, locked: impl Iterator<Item = SatelliteId>) {
         let now = Instant::now();
         let before = std::mem::take(&mut self.since);

@@ -1,10 +1,10 @@
 //! The log's partitions: room ahead of the head, and the old end.
 //!
-//! Owns the list `transition_partitions`, dropped partitions included. Promises that there is room
-//! before it is needed; that the oldest partition goes first, never the one that holds the newest
-//! transition, and none the relay has not published; and that the [`horizon`] says what went. The
-//! database itself checks all of that once more, row by row, and keeps what is younger than a [`floor`] that
-//! pods cannot move, so a pod with a fault, or one that is somebody else's, cannot drop too much.
+//! Owns the list `transition_partitions`, dropped partitions included. Promises that room is there before it is
+//! needed; that the oldest partition goes first, never the one that holds the newest transition, and none that the
+//! relay has not published; and that the [`horizon`] says what was dropped. The database itself checks all of this
+//! again, row by row, and keeps what is younger than a [`floor`] that pods cannot move. So a faulty or compromised
+//! pod cannot drop too much.
 
 use std::time::Duration;
 
@@ -18,20 +18,20 @@ use crate::domain::lifecycle::Position;
 /// Positions in one partition, unless set otherwise: retention drops whole partitions.
 pub const DEFAULT_WIDTH: i64 = 1_000_000;
 
-/// The widths the database takes.
+/// The widths the database accepts.
 pub const WIDTHS: std::ops::RangeInclusive<i64> = 1_000..=100_000_000;
 
-/// Transitions there is always room for: at the highest rate measured, several times the pause
-/// between two looks.
+/// Positions that always have a partition: at the highest rate measured, enough for several times the pause between
+/// two checks.
 const ROOM_AHEAD: i64 = 1_000_000;
 
-/// Narrow partitions give less room: this many of them.
+/// At most so many partitions ahead: narrow ones give less room.
 const PARTITIONS_AHEAD: i64 = 20;
 
-/// How long dropping one partition may take; nearly all of it is reading it twice, before any lock.
+/// How long dropping one partition may take. Nearly all of it is spent reading the partition twice, before any lock.
 pub const DROP_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// A partition that is there.
+/// A partition that exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Partition {
     /// Its first position.
@@ -55,7 +55,7 @@ const HORIZON: &str = "
     select coalesce(max(past_position), 1) - 1, max(last_recorded_at)
       from transition_partitions where dropped_at is not null";
 
-/// The newest position that was dropped; [`Position::ZERO`] as long as the log is whole.
+/// The newest position that was dropped; [`Position::ZERO`] while the log is whole.
 pub async fn horizon(client: &impl GenericClient) -> Result<Position, Error> {
     let statement = client.prepare_cached(HORIZON).await?;
     client.query_one(&statement, &[]).await?.try_get(0).map(Position)
@@ -72,8 +72,7 @@ const KEPT: &str = "
       from kept_transition_partitions(since_long_ago(make_interval(secs => $1)))
      order by first_position limit $2";
 
-/// The oldest partitions there are, at most `limit`, and what keeps each one if `older_than` is
-/// the span to keep.
+/// The oldest partitions, at most `limit`, each with what keeps it if `older_than` is the span to keep.
 pub async fn kept(
     client: &impl GenericClient,
     older_than: Duration,
@@ -94,7 +93,7 @@ pub async fn kept(
 
 const FLOOR: &str = "select extract(epoch from keep)::float8 from retention_floor";
 
-/// What is kept at least, whatever `older_than` is asked for: the owner's to say.
+/// What is kept at least, whatever `older_than` asks for. Only the owner can change it.
 pub async fn floor(client: &impl GenericClient) -> Result<Duration, Error> {
     let seconds: f64 = client.query_one(FLOOR, &[]).await?.try_get(0)?;
     Ok(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
@@ -104,8 +103,8 @@ pub async fn floor(client: &impl GenericClient) -> Result<Duration, Error> {
 const DROP: &str =
     "select drop_transition_partition($1, since_long_ago(make_interval(secs => $2)))";
 
-/// Drops the partition that begins at `first`, for good. Leaves its transaction to itself after a
-/// failure: the connection is to be closed then.
+/// Drops the partition that begins at `first`, for good. After a failure the transaction stays open: the caller
+/// closes the connection.
 pub async fn drop_oldest(
     client: &impl GenericClient,
     first: Position,
@@ -119,8 +118,8 @@ pub async fn drop_oldest(
     client.batch_execute("commit").await
 }
 
-/// Whether a partition was not dropped because somebody reads the log for long, or another drop is
-/// under way: appends are not to wait for that, so this did not either. Trying again helps.
+/// Whether a partition was not dropped because a long read holds the log, or because another drop is under way.
+/// Appends must not wait for either, so the drop did not wait. A retry helps.
 pub fn is_busy(error: &Error) -> bool {
     error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
 }
@@ -131,8 +130,8 @@ const LEAD: &str = "
 const STEP_DOWN: &str = "
     select pg_advisory_unlock(hashtextextended('groundstation: retention', 0))";
 
-/// Whether this connection is now the one that archives and drops. It only saves work: two that
-/// both believe so write the same archive twice, and the database drops a partition once.
+/// Whether this connection now leads: the leader archives and drops. The lead only saves work: two that both believe
+/// to lead write the same archive twice, and the database drops a partition once.
 pub async fn take_the_lead(client: &Client) -> Result<bool, Error> {
     client.query_one(LEAD, &[]).await?.try_get(0)
 }

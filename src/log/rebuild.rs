@@ -1,10 +1,9 @@
-//! The projection, from the log alone: what it should be, whether it is, and making it so.
+//! The projection from the log alone: what it should be, whether it is, and how it is made so.
 //!
-//! On the live path the row is written by the append that wrote its transition. Here the whole log
-//! is folded again with the same function, [`lifecycle::project`], beside the live rows and while
-//! traffic goes on, and both are compared in one snapshot. [`rebuild`] then replaces what differs, some
-//! rows at a time, each time under the locks of an append, which are its own for seconds at most.
-//! Nothing is published, and heartbeats survive.
+//! On the live path, the append that writes a transition writes its row too. Here the whole log is folded again with
+//! the same function, [`lifecycle::project`], beside the live rows and while traffic goes on, and both are compared
+//! in one snapshot. [`rebuild`] then replaces the rows that differ, some at a time, each time under the locks of an
+//! append, which it holds for seconds at most. Nothing is published, and heartbeats survive.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::str::FromStr;
@@ -23,28 +22,28 @@ use crate::domain::lifecycle::{self, Connection, Event, Position, SatelliteId};
 use crate::log::{self, Entry, read, transaction};
 use crate::platform::database::{self, Database};
 
-/// Live rows read at once.
+/// Live rows in one read.
 const PAGE: i32 = 10_000;
 
-/// Rows replaced under one lock of the log: some milliseconds' worth, and what the server sends
-/// meanwhile fits into a socket's buffer, so that a program that stands still does not keep it sending.
+/// Rows replaced under one lock of the log. They take some milliseconds, and what the server sends meanwhile fits
+/// into a socket's buffer, so the server does not get stuck in a send when the program stands still.
 const BATCH: usize = 200;
 
-/// Transitions of these satellites that may have come since they were last folded. They are few: their
+/// Transitions of these satellites that may have come since they were last folded. There are few: the satellites'
 /// rows are locked.
 const MAX_LATE: i64 = 100;
 
-/// How long the locks are held at most, by the clock of this program. Where it stands still the server
-/// ends the transaction, see [`BOUND`].
+/// How long the locks are held at most, by the clock of this program. If the program stands still, the server ends
+/// the transaction, see [`BOUND`].
 const LOCKED: Duration = Duration::from_secs(4);
 
-/// Tries to get every lock: each gives up after the time-out in [`BOUND`].
+/// Tries to get every lock. Each gives up after the time-out in [`BOUND`].
 const LOCK_TRIES: u32 = 10;
 
 /// Folded entries between two reports of progress.
 const PROGRESS_EVERY: i64 = 100_000;
 
-/// Differences named one by one; the rest is counted.
+/// Differences named one by one; further ones are only counted.
 const MAX_NAMED: usize = 100;
 
 /// One row of a projection.
@@ -55,9 +54,8 @@ pub struct Row {
 }
 
 impl Row {
-    /// Whether a live row follows from this one at `now`: it may be ahead by heartbeats, but only on a
-    /// connected session, and behind where its heartbeat was brought back because the database's clock
-    /// has gone back.
+    /// Whether a live row follows from this one at `now`. It may be ahead by heartbeats, but only on a connected
+    /// session. It may be behind where its heartbeat was brought back because the database's clock has gone back.
     fn allows(&self, live: &Row, now: OffsetDateTime) -> bool {
         let heartbeats = (self.connection.last_heartbeat_at, live.connection.last_heartbeat_at);
         let beat = match (live.connection.last_event, heartbeats) {
@@ -69,8 +67,7 @@ impl Row {
         beat && known(self) == known(live)
     }
 
-    /// What the live row is to be: a heartbeat that is newer than the log's survives on the same
-    /// connected session.
+    /// What the live row is to be. A heartbeat newer than the log's survives on the same connected session.
     fn instead_of(&self, live: Option<&Row>) -> Row {
         let mut row = self.clone();
         if let Some(live) = live
@@ -118,12 +115,12 @@ pub struct Fold {
 }
 
 impl Fold {
-    /// Up to where the log has been folded.
+    /// The position up to which the log has been folded.
     pub fn reached(&self) -> Position {
         Position(self.reached)
     }
 
-    /// Folds whatever is behind. Reads in pages; what it keeps is one row a satellite.
+    /// Folds the entries behind that position. Reads in pages and keeps one row per satellite.
     pub async fn catch_up(
         &mut self,
         client: &impl GenericClient,
@@ -139,8 +136,8 @@ impl Fold {
                 return Ok(());
             }
             for entry in page {
-                // Positions have no gap: without this, a satellite whose transitions are the ones
-                // that are missing would be folded to an older state and nobody would know.
+                // Positions have no gap. Without this check, a satellite whose transitions are missing would be
+                // folded to an older state unnoticed.
                 if entry.position.0 != self.reached + 1 {
                     bail!("retention has dropped positions meanwhile: start again");
                 }
@@ -156,7 +153,7 @@ impl Fold {
 }
 
 impl Fold {
-    /// What retention has dropped folded to is where the log begins.
+    /// Starts from the states at the horizon, to which the dropped part of the log folds.
     async fn begin_at_horizon(&mut self, client: &impl GenericClient) -> anyhow::Result<()> {
         let server = |error| anyhow::anyhow!(database::describe(&error));
         self.reached = log::horizon(client).await.map_err(server)?.0;
@@ -179,7 +176,7 @@ impl Fold {
 /// What a check or a rebuild found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Findings {
-    /// Up to which position both were compared.
+    /// The position up to which both were compared.
     pub position: Position,
     /// How many rows the log folds to.
     pub rows: usize,
@@ -189,11 +186,11 @@ pub struct Findings {
     pub named: Vec<String>,
 }
 
-/// Satellites whose live row does not follow from the log, and that row, where there is one.
+/// Satellites whose live row does not follow from the log, each with its live row if it has one.
 type Differing = BTreeMap<SatelliteId, Option<Row>>;
 
-/// Compares the live rows with the fold of the log, in one snapshot: traffic goes on and neither
-/// side is ahead of the other.
+/// Compares the live rows with the fold of the log in one snapshot, so traffic goes on and neither side is ahead of
+/// the other.
 pub async fn check(database: &Database, progress: impl Fn(Position)) -> anyhow::Result<Findings> {
     let mut client = database.get().await?;
     let mut fold = Fold::default();
@@ -202,10 +199,10 @@ pub async fn check(database: &Database, progress: impl Fn(Position)) -> anyhow::
     Ok(findings(&differing, &fold))
 }
 
-/// Replaces every live row that does not follow from the log. Log and rows are read while traffic goes
-/// on, which takes as long as it takes. Then the rows that differ are replaced, [`BATCH`] at a time, each
-/// time in one short transaction with the locks of an append of these satellites. An interrupted rebuild
-/// leaves rows that follow from the log and rows as they were, and can be run again.
+/// Replaces every live row that does not follow from the log. First it reads log and rows while traffic goes on, for
+/// as long as that takes. Then it replaces the rows that differ, [`BATCH`] at a time, each time in one short
+/// transaction with the locks of an append of these satellites. An interrupted rebuild leaves some rows replaced and
+/// the others unchanged, and can be run again.
 pub async fn rebuild(database: &Database, progress: impl Fn(Position)) -> anyhow::Result<Findings> {
     let mut client = database.get().await?;
     let mut fold = Fold::default();
@@ -280,7 +277,7 @@ async fn replace_when_free(
     batch: &[SatelliteId],
 ) -> anyhow::Result<()> {
     for attempt in 1..=LOCK_TRIES {
-        // All but the newest, while nothing is locked.
+        // Folds all but the newest transitions while nothing is locked.
         fold.catch_up(&*client, |_| {}).await?;
         match tokio::time::timeout(LOCKED, replace(client, fold, batch)).await {
             Ok(Ok(true)) => return Ok(()),
@@ -304,14 +301,14 @@ fn gave_up() -> String {
     )
 }
 
-/// Replaces those of these rows that still differ. False: too much has happened since they were folded.
+/// Replaces those of these rows that still differ. False: too many transitions came since they were folded.
 async fn replace(client: &mut Object, fold: &Fold, batch: &[SatelliteId]) -> anyhow::Result<bool> {
     let transaction = client.transaction().await?;
     transaction.batch_execute(BOUND).await?;
     let now = time(&transaction).await?;
     let ids: Vec<Uuid> = batch.iter().map(|id| id.0).collect();
-    // In the appender's order: the registry's rows, those of the projection, the log. After that nobody
-    // appends, and whoever did has committed.
+    // In the appender's order: the registry's rows, the projection's rows, the log. After that nothing is appended,
+    // and every earlier append has committed.
     transaction.execute(LOCK_SATELLITES, &[&ids]).await?;
     let mut live: HashMap<SatelliteId, Row> = HashMap::with_capacity(batch.len());
     for row in &transaction.query(LOCK_LIVE, &[&ids]).await? {
@@ -370,12 +367,11 @@ async fn write(
     transaction.execute(REPLACE, &parameters).await.map(drop)
 }
 
-/// A snapshot holds nobody up, but what is dropped or vacuumed meanwhile stays: not for ever.
+/// A snapshot holds nothing up, but it keeps what is dropped or vacuumed meanwhile, so its life is bounded.
 const PATIENT: &str = "set local idle_in_transaction_session_timeout = '60s'";
 
-/// How long the server lets a transaction hold its locks when the program stands still, or its
-/// connection does: an edge waits for so long at most. The last of these bounds all of it, where the
-/// server knows it.
+/// How long the server lets a transaction hold its locks when the program or its connection stands still. An edge
+/// waits this long at most. The last of these bounds the whole transaction, on servers that know the setting.
 const BOUND: &str = "
     set local lock_timeout = '2s';
     set local statement_timeout = '3s';
@@ -397,8 +393,7 @@ const LOCK_LIVE: &str = "
 
 const DELETE: &str = "delete from satellite_connections where satellite_id = any($1)";
 
-/// A session that was thought to be over, and had been taken from its pod, is one of which nobody knows
-/// who holds it.
+/// A session that was wrongly taken for ended had lost its pod in the row: which pod holds it is unknown.
 const REPLACE: &str = "
     insert into satellite_connections as c
            (satellite_id, session, revision, last_event, last_heartbeat_at)

@@ -1,4 +1,4 @@
-//! What is asked of the log, and what becomes of it.
+//! Requests to the log, and their outcomes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,11 +19,11 @@ pub(super) struct Request {
     pub actor: Actor,
     /// When it happened, by this pod's monotonic clock: no pod's wall clock decides anything.
     pub happened: Moment,
-    /// The trace it belongs to, where there is one.
+    /// The trace it belongs to, if any.
     pub traceparent: Option<Traceparent>,
-    /// An earlier try may have reached the log.
+    /// Whether an earlier try may have reached the log.
     pub tried: bool,
-    /// Set once it is taken back, see [`Connecting::withdraw`].
+    /// Set once the request is withdrawn, see [`Connecting::withdraw`].
     pub(super) withdrawn: Option<Arc<AtomicBool>>,
     reply: oneshot::Sender<Outcome>,
 }
@@ -51,16 +51,15 @@ impl Request {
         (request, outcome)
     }
 
-    /// Whether it has been taken back. One that an earlier try may have brought into the log has to
-    /// be looked for there first.
+    /// Whether it was withdrawn. If an earlier try may have reached the log, the log has to be searched for it first.
     pub(super) fn is_withdrawn(&self) -> bool {
         self.withdrawn.as_ref().is_some_and(|withdrawn| withdrawn.load(Ordering::Relaxed))
     }
 
-    /// Whoever asked may have gone; what was decided stays so.
+    /// The caller may have gone; the decision stands all the same.
     pub(super) fn answer(self, outcome: Outcome) {
         if self.reply.send(outcome).is_err() {
-            tracing::debug!(satellite = %self.satellite, "nobody waits for this outcome");
+            tracing::debug!(satellite = %self.satellite, "no caller waits for this outcome");
         }
     }
 }
@@ -72,13 +71,13 @@ pub struct Connecting {
 }
 
 impl Connecting {
-    /// Waits until it is decided. May be dropped and called again.
+    /// Waits for the outcome. May be dropped and called again.
     pub async fn outcome(&mut self) -> Result<Outcome, Closed> {
         (&mut self.outcome).await.map_err(|_| Closed)
     }
 
-    /// Takes it back: a session whose socket is gone is to take nothing over. Where it was in the log
-    /// already, or is on its way, that is its outcome all the same; else it never will be.
+    /// Withdraws the connect: a session whose socket is gone must not take over another. If the connect is in the log
+    /// already, or on its way there, that stays its outcome. Otherwise it never gets there.
     pub fn withdraw(&self) {
         self.withdrawn.store(true, Ordering::Relaxed);
     }
@@ -95,11 +94,11 @@ impl Drop for Connecting {
 pub enum Outcome {
     /// It is in the log, durably.
     Appended {
-        /// Where.
+        /// Its position.
         position: Position,
-        /// In which session; for a connect, the one it was given.
+        /// Its session; for a connect, the session it was given.
         session: Session,
-        /// Which event came of it.
+        /// The event that came of it.
         event: Event,
     },
     /// It changed nothing.
@@ -108,8 +107,8 @@ pub enum Outcome {
     UnknownSatellite,
     /// It could not happen; the appender has logged why.
     Refused,
-    /// Somebody else has the satellite's row locked, and this is no edge that waits for it: a loss is
-    /// found again, and of connects only so many wait.
+    /// Another transaction has the satellite's row locked, and this edge does not wait for it: a loss is found again,
+    /// and only so many connects of a satellite wait.
     Locked,
 }
 
@@ -118,11 +117,11 @@ pub enum Outcome {
 #[error("the log takes no more edges: the pod is shutting down")]
 pub struct Closed;
 
-/// What others are told of a committed batch, to make them look sooner.
+/// What others are told of a committed batch, so that they look sooner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Appended {
     /// The newest position of the batch.
     pub position: Position,
-    /// Satellites whose older session, on whichever pod, is over: taken over or removed.
+    /// Satellites whose older session, on any pod, has ended: taken over or removed.
     pub superseded: Vec<SatelliteId>,
 }

@@ -1,10 +1,9 @@
-//! Retention: whole partitions of the log go once they are old, oldest first, archived before.
+//! Retention: drops whole partitions of the log once they are old, oldest first, and archives them before.
 //!
-//! Owns the order of things: look, archive, check the archive, drop. Promises that nothing is
-//! dropped that is not in its archive (where one is asked for), that it can be stopped anywhere
-//! and run again, and that any number of pods may run it at once. What may be dropped is decided
-//! by the database alone (see [`partitions`]): nothing young, nothing younger than its own floor, nothing the
-//! relay has not published, never the newest.
+//! Owns the order of steps: look, archive, check the archive, drop. Promises that nothing is dropped that is not in
+//! its archive (where one is asked for), that it can be stopped anywhere and run again, and that any number of pods
+//! may run it at once. The database alone decides what may be dropped (see [`partitions`]): nothing young, nothing
+//! younger than its own floor, nothing that the relay has not published, never the newest.
 //!
 //! Must not touch: rows, the stream, the projection.
 
@@ -27,45 +26,45 @@ use archive::Draft;
 
 pub(crate) mod archive;
 
-/// How often a pod looks. Partitions live for days: nobody waits for this.
+/// How often a pod looks. Partitions live for days, so nothing waits for this.
 const LOOK_INTERVAL: Duration = Duration::from_secs(600);
 
-/// Tries to get the log's lock for the moment of a drop, and the pause between them, in which
-/// everybody who waited behind the last try gets through.
+/// Tries to get the log's lock for the moment of a drop. In the pause between them, the appends that waited behind
+/// the last try get through.
 const DROP_TRIES: u32 = 5;
 const DROP_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long giving the lead back may take: closing the session does the same a little later.
+/// How long giving the lead back may take. Closing the session does the same a little later.
 const STEP_DOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Partitions one dry run lists.
+/// Partitions that one dry run lists.
 const MAX_LISTED: i64 = 1_000;
 
 /// What is to be kept, and where the rest goes.
 pub struct Retention {
-    /// Where the log is.
+    /// The database that holds the log.
     pub database: Database,
     /// A partition goes when its newest transition is older than this.
     pub older_than: Duration,
-    /// The folder of the archives; without one, what is dropped is gone.
+    /// The folder of the archives. Without one, what is dropped is gone.
     pub archive: Option<PathBuf>,
 }
 
 /// A step that was taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// This partition is in its archive up to here.
+    /// This partition is in its archive up to a position.
     Archiving {
-        /// Which.
+        /// The partition.
         partition: Partition,
-        /// How far.
+        /// The position.
         through: Position,
     },
     /// This partition is gone.
     Dropped {
-        /// Which.
+        /// The partition.
         partition: Partition,
-        /// Where it can be read now.
+        /// The archive that holds it now.
         archive: Option<PathBuf>,
     },
 }
@@ -80,7 +79,7 @@ pub enum Run {
         /// The oldest that stays.
         oldest: Option<Partition>,
     },
-    /// Another pod is at it.
+    /// Another pod leads.
     SomebodyElse,
 }
 
@@ -95,14 +94,14 @@ impl Retention {
 
     /// Archives and drops everything that may go.
     pub async fn run(&self, mut tell: impl FnMut(Step)) -> anyhow::Result<Run> {
-        // The lead is the session's, so the session is nobody else's: both end with this.
+        // The lead belongs to the session, so the session is taken out of the pool: both end with this run.
         let leader = Object::take(self.database.get().await?);
         let lead = timeout(database::REPLY_TIMEOUT, partitions::take_the_lead(&leader)).await;
         if !lead.context("no answer from the database")?.map_err(Failed::from)? {
             return Ok(Run::SomebodyElse);
         }
         let done = self.drop_expired(&mut tell).await;
-        // Whoever comes next need not wait until the database has noticed that the session is over.
+        // The next leader then need not wait until the database has noticed that the session is over.
         if !matches!(timeout(STEP_DOWN_TIMEOUT, partitions::step_down(&leader)).await, Ok(Ok(()))) {
             debug!("the lead ends with its session");
         }
@@ -199,10 +198,10 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Looks now and then, until told to stop.
+    /// Looks every [`LOOK_INTERVAL`] until told to stop.
     pub async fn run(self, stop: CancellationToken) {
         if let Err(error) = self.compare_with_the_floor().await {
-            // The first look will tell what it comes to.
+            // The first look reports what follows from this.
             warn!(error = %format!("{error:#}"), "cannot read the retention floor");
         }
         let mut ticks = tokio::time::interval(LOOK_INTERVAL);
@@ -212,7 +211,7 @@ impl Keeper {
                 _ = ticks.tick() => {}
                 () = stop.cancelled() => return,
             }
-            // Stopping in the middle is safe anywhere.
+            // It is safe to stop anywhere in between.
             let looked = tokio::select! {
                 looked = self.look() => looked,
                 () = stop.cancelled() => return,

@@ -1,8 +1,8 @@
-//! What a pod could do in the database, were somebody else to use its password.
+//! What a stolen database password of a pod would allow.
 //!
-//! A pod takes the service's role in every session, and whoever has its password can give that role back.
-//! So what counts is the role that logs in: `deploy/postgres/roles.sql` makes one that can become the
-//! service and nobody else. Looks only; nothing depends on it.
+//! A pod takes the service's role in every session, and anybody with its password can reset that role. So the role
+//! that logs in counts: `deploy/postgres/roles.sql` makes one that can become the service and nothing else. Only
+//! reports; nothing depends on it.
 
 use deadpool_postgres::GenericClient;
 use tokio_postgres::Error;
@@ -18,7 +18,7 @@ const POWERS: &str = "
              then 'one that makes roles' end], null)
       from pg_class log where log.oid = to_regclass('entity_transitions')";
 
-/// In words, what a pod with this login could be beside the service's role; none is best.
+/// In words, what this login can become beside the service's role. An empty list is best.
 pub async fn beyond_the_service(client: &impl GenericClient) -> Result<Vec<String>, Error> {
     let row = client.query_opt(POWERS, &[]).await?;
     row.map_or(Ok(Vec::new()), |row| row.try_get(0))

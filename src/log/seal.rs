@@ -1,17 +1,17 @@
 //! Evidence against tampering: a chain of seals over the log.
 //!
-//! Owns the table `log_seals`. A seal covers the transitions that follow on the seal before it, in
-//! position order, and holds SHA-256 of the hash before, of what it says of itself, and of every
-//! row's canonical form ([`crate::log::canonical`]). Whoever changes, drops or swaps a sealed row,
-//! or a seal, breaks the chain, and [`chain::check`] names where. What was never sealed, and the
-//! newest seal together with all its rows, have no witness here: each seal's hash is also logged,
-//! and whoever keeps those lines elsewhere has one.
+//! Owns the table `log_seals`. A seal covers the transitions that follow on the seal before it, in position order. It
+//! holds the SHA-256 of the hash before, of its own fields, and of every row's canonical form
+//! ([`crate::log::canonical`]). A change, a drop or a swap of a sealed row or of a seal breaks the chain, and
+//! [`chain::check`] names the place. What was never sealed, and the newest seal together with all its rows, have no
+//! witness in the database. Each seal's hash is also logged, and operators who keep those lines elsewhere have a
+//! witness.
 //!
 //! [`registry`] does the same for the history of the registry.
 //!
-//! The [`Sealer`] runs on every pod; an advisory lock lets one at a time seal, and the table takes
-//! no second seal for the same place. Positions are dense in commit order, so what is below a
-//! visible position is complete. Must not touch: the log's rows, the stream.
+//! The [`Sealer`] runs on every pod. An advisory lock lets one pod seal at a time, and the table accepts no second
+//! seal for the same place. Positions are dense in commit order, so what is below a visible position is complete.
+//! Must not touch: the log's rows, the stream.
 
 use std::fmt;
 use std::time::Duration;
@@ -32,11 +32,11 @@ use crate::platform::metrics::Metrics;
 pub(crate) mod chain;
 pub(crate) mod registry;
 
-/// Transitions one seal covers at most; so many are sealed at once, fewer when the interval is
-/// over.
+/// Transitions that one seal covers at most. A seal is made as soon as there are this many, or with fewer when the
+/// interval is over.
 pub const MAX_ROWS: i64 = 1_000;
 
-/// In front of everything that is hashed, so that the hash of nothing else can be taken for one.
+/// Prefix of everything that is hashed, so that no hash made for another purpose can pass for a seal's.
 const DOMAIN: &[u8] = b"groundstation log seal 1\n";
 
 /// SHA-256 of a seal.
@@ -44,11 +44,11 @@ const DOMAIN: &[u8] = b"groundstation log seal 1\n";
 pub struct Hash(pub [u8; 32]);
 
 impl Hash {
-    /// What the first seal names as the one before it.
+    /// What the first seal names as the hash before it.
     pub const NONE: Hash = Hash([0; 32]);
 
     fn from_column(bytes: &[u8]) -> Hash {
-        // The table takes no other length; a hash that were one would match nothing.
+        // The table accepts no other length. Should one get through, this hash matches nothing.
         Hash(bytes.try_into().unwrap_or([0xff; 32]))
     }
 }
@@ -68,14 +68,14 @@ pub struct Seal {
     pub last: Position,
     /// The hash of the seal before it.
     pub previous: Hash,
-    /// Its own.
+    /// Its own hash.
     pub hash: Hash,
     /// When it was made.
     pub sealed_at: OffsetDateTime,
 }
 
 impl Seal {
-    /// Its hash over these rows, after that seal. They are to be the rows it covers.
+    /// Its hash over these rows, after the seal with the hash `previous`. The rows must be those it covers.
     pub fn hash_of(&self, previous: Hash, rows: &[Canonical]) -> Hash {
         let sealed_at = self.sealed_at.unix_timestamp_nanos() / 1_000;
         let mut hasher = Sha256::new();
@@ -104,9 +104,9 @@ impl Seal {
 
 /// The task.
 pub struct Sealer {
-    /// Where the log and the seals are.
+    /// The database that holds the log and the seals.
     pub database: Database,
-    /// Changes when there is news in the log.
+    /// Changes when the log grows.
     pub head: watch::Receiver<Position>,
     /// How long a transition waits for its seal at most, while the database answers.
     pub interval: Duration,
@@ -114,11 +114,11 @@ pub struct Sealer {
     pub metrics: Metrics,
 }
 
-/// What came of one attempt.
+/// The result of one attempt.
 enum Attempt {
-    /// This was sealed.
+    /// This seal was made.
     Sealed(Seal),
-    /// There are fewer transitions than were asked for.
+    /// There are fewer transitions than asked for.
     TooFew,
     /// Another pod is sealing.
     Busy,
@@ -146,7 +146,7 @@ impl Sealer {
                 () = stop.cancelled() => return,
             };
             let work = match work {
-                // The registry's history is short: the interval is often enough.
+                // The registry's history is short, so once an interval is often enough.
                 Ok(newest) if least == 1 => self.seal_registry().await.map(|()| newest),
                 work => work,
             };
@@ -177,8 +177,8 @@ impl Sealer {
         Ok(())
     }
 
-    /// Seals while there are `least` transitions to seal; returns the newest sealed position,
-    /// `None` if another pod is at it.
+    /// Seals while there are `least` transitions to seal. Returns the newest sealed position, or `None` if another
+    /// pod is sealing.
     async fn seal_all(&self, least: i64) -> Result<Option<Position>, Failed> {
         loop {
             match self.database.run(async |client| seal(client, least).await).await? {
@@ -208,15 +208,14 @@ const INSERT: &str = "
     insert into log_seals (first_position, last_position, transitions, previous_hash, hash, sealed_at)
     values ($1, $2, $3, $4, $5, $6)";
 
-/// One seal over what follows on the newest one, at most [`MAX_ROWS`] transitions, at least
-/// `least`.
+/// Makes one seal over what follows on the newest one: at least `least` transitions, at most [`MAX_ROWS`].
 async fn seal(client: &Object, least: i64) -> Result<Attempt, Error> {
     client.batch_execute("begin isolation level read committed").await?;
     if !client.query_one(LOCK, &[]).await?.try_get::<_, bool>("locked")? {
         client.batch_execute("rollback").await?;
         return Ok(Attempt::Busy);
     }
-    // In a later statement than the lock: the seal of whoever had it before is seen.
+    // In a later statement than the lock, so that it sees the seal of the previous holder.
     let before = newest(client).await?;
     let (after, previous) =
         before.map_or((Position::ZERO, Hash::NONE), |seal| (seal.last, seal.hash));
@@ -248,7 +247,7 @@ async fn seal(client: &Object, least: i64) -> Result<Attempt, Error> {
     Ok(Attempt::Sealed(seal))
 }
 
-/// How many rows follow on each other without a gap. There is none unless somebody took rows.
+/// How many rows follow on each other without a gap. A gap exists only if rows were removed by hand.
 fn dense(rows: &[Canonical]) -> usize {
     let gap = rows.windows(2).position(|pair| pair[1].position.0 != pair[0].position.0 + 1);
     gap.map_or(rows.len(), |before| before + 1)

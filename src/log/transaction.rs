@@ -1,7 +1,7 @@
 //! One batch of edges as one transaction: lock the rows, read, decide, project, lock the log, insert, commit.
 //!
-//! Owns the statements that write the log and the rows it projects to, and the log's lock. What it
-//! promises and why is told by [`super::append`], its only caller but for [`lock_head`].
+//! Owns the statements that write the log and its projected rows, and the log's lock. [`super::append`], the only
+//! caller except for [`lock_head`], says what this promises and why.
 
 use std::collections::HashMap;
 use std::str::FromStr;
@@ -29,19 +29,19 @@ use crate::log::watermark::PodNumber;
 use crate::platform::database_clock::{DatabaseClock, Moment};
 use crate::platform::failpoint::stand_still;
 
-/// What a pod decides its edges by.
+/// What a pod needs to decide edges.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules {
     /// The offline threshold of satellites without their own.
     pub default_threshold: Duration,
-    /// Which satellites flap.
+    /// When a satellite counts as flapping.
     pub flapping: flapping::Rules,
-    /// The pod that will hold the sessions it lets in, see [`crate::log::watermark`].
+    /// The pod that will hold the sessions it accepts, see [`crate::log::watermark`].
     pub pod: PodNumber,
 }
 
-/// Makes one transaction of a batch and commits it; the outcomes are in the order of the edges, and
-/// there is none where somebody else has the satellite's row locked. Says too when they were decided.
+/// Writes a batch in one transaction and commits it. The outcomes are in the order of the edges; there is none where
+/// another transaction has the satellite's row locked. Also returns when they were decided.
 pub(super) async fn transact(
     client: &Object,
     batch: &[Request],
@@ -56,13 +56,13 @@ pub(super) async fn transact(
     let mut transitions: Vec<Decided> = Vec::new();
     for request in batch {
         if request.is_withdrawn() && !request.tried {
-            // It never reached the log, so it need not wait for anybody's lock.
+            // It never reached the log, so it need not wait for any lock.
             outcomes.push(Some(Outcome::Nothing(Unchanged::Withdrawn)));
             continue;
         }
         let satellite = satellites.entry(request.satellite.0).or_default();
         if satellite.is_locked {
-            // Whoever has it may be the lost transaction of an earlier try: nothing is known yet.
+            // The holder may be the lost transaction of an earlier try: nothing is known yet.
             outcomes.push(None);
             continue;
         }
@@ -77,7 +77,7 @@ pub(super) async fn transact(
         let happened = Timestamp::new(clock.time_of(request.happened, now)).moment();
         match satellite.decide(request, happened, now, &watermark, rules) {
             Ok(transition) => {
-                // The position is known after the insert; until then it is the place in it.
+                // The insert tells the position; until then this is the place in the insert.
                 outcomes.push(Some(Outcome::Appended {
                     position: Position(transitions.len() as i64),
                     session: transition.session,
@@ -164,7 +164,7 @@ async fn lock_and_read(
     Ok((now, watermark, satellites))
 }
 
-/// Whose edges these are, in the order in which rows are locked.
+/// The satellites of these edges, in the order in which rows are locked.
 fn ids_of<'a>(requests: impl Iterator<Item = &'a Request>) -> Vec<Uuid> {
     let mut ids: Vec<Uuid> = requests.map(|request| request.satellite.0).collect();
     ids.sort_unstable();
@@ -181,10 +181,10 @@ fn profile(row: &Row, default: Duration) -> Result<Option<Profile>, Error> {
     }))
 }
 
-/// A satellite under its lock, as the transaction goes on.
+/// A satellite under its lock, as the transaction proceeds.
 #[derive(Default)]
 struct Satellite {
-    /// Not under ours: somebody else has one of its rows.
+    /// Not locked by this transaction: another one has one of its rows.
     is_locked: bool,
     profile: Option<Profile>,
     row: Option<Connection>,
@@ -192,7 +192,7 @@ struct Satellite {
 }
 
 impl Satellite {
-    /// Takes what its row says, if it has one.
+    /// Takes over what its row says, if it has one.
     fn stands(&mut self, row: &Row) -> Result<(), Error> {
         let Some(last_event) = row.try_get("last_event")? else { return Ok(()) };
         self.row = match Event::from_str(last_event).ok() {
@@ -250,13 +250,13 @@ impl Satellite {
     }
 }
 
-/// Planned once: for a batch of one edge Postgres would plan the statements anew each time, because
-/// an array of one costs less than one of unknown length, and that takes longer than they do.
+/// Planned once: for a batch of one edge Postgres would plan the statements anew each time, because an array of one
+/// costs less than one of unknown length, and the planning takes longer than the statements.
 const BEGIN: &str =
     "begin isolation level read committed; set local plan_cache_mode = force_generic_plan";
 
-/// A locking SELECT returns each row as it is once it is locked, whatever the statement saw when it
-/// began. It waits for no row: one that is there and was not had is somebody else's.
+/// A locking SELECT returns each row as it is once it is locked, whatever the statement saw at its start. It waits
+/// for no row: a row that exists and is not returned is locked by another transaction.
 const LOCK_SATELLITES: &str = "
     select i.id, s.name, s.region, s.offline_threshold_ms,
            s.name is null and exists (select from satellites where id = i.id) as is_locked
@@ -266,7 +266,7 @@ const LOCK_SATELLITES: &str = "
             from satellites where id = i.id for no key update skip locked
       ) s on true";
 
-/// After the satellites: whoever brought a row here for one of those that are ours has committed by now.
+/// After the satellites: a transaction that inserted a row here for one of our satellites has committed by now.
 const LOCK_ROWS: &str = "
     select i.id, c.session, c.revision, c.last_event, c.recent_edges, c.flapping_until,
            proven_heard_at(c.last_heartbeat_at, c.vouched, p.seen_at, p.vouch_window) as last_heartbeat_at,
@@ -279,8 +279,8 @@ const LOCK_ROWS: &str = "
       ) c on true
       left join pods p on p.number = c.pod and c.vouched";
 
-/// A removal deletes the registry's row and what belongs to it, under the log's lock: nobody may have
-/// any of it, not even its key.
+/// A removal deletes the registry's row and what belongs to it, under the log's lock. So no other transaction may
+/// hold any of these rows, not even a lock on a key.
 const LOCK_REMOVED: &str = "
     select i.id,
            s.id is null and exists (select from satellites where id = i.id)
@@ -296,9 +296,9 @@ const LOCK_REMOVED: &str = "
           select satellite_id from satellite_imports where satellite_id = i.id for update skip locked
       ) m on true";
 
-/// Which edges of an earlier try are in the log. The newest of what retention has dropped of a satellite is
-/// looked at too: a pod that was cut off for so long may ask after that. Whatever came behind it has moved
-/// the row on, and with it what the edge means.
+/// Which edges of an earlier try are in the log. The newest transition of a satellite that retention has dropped is
+/// searched too: a pod that was cut off for that long may ask after it. Any later transition has moved the row on,
+/// and with it what the edge means.
 const FIND_CHANGES: &str = "
     select change_id, position, session, event from entity_transitions where change_id = any($1)
      union all
@@ -329,7 +329,7 @@ async fn find_changes(
     Ok(known)
 }
 
-/// The log's lock, for a transaction that waits for it no longer than for any other.
+/// The log's lock, for a transaction that waits for it no longer than for any other lock.
 const LOCK_HEAD: &str =
     "select pg_advisory_xact_lock(hashtextextended('groundstation: entity_transitions', 0))";
 
@@ -338,9 +338,8 @@ const HEAD: &str = "
            greatest(max(newest.recorded_at), date_trunc('milliseconds', clock_timestamp()))
       from (select position, recorded_at from entity_transitions order by position desc limit 1) newest";
 
-/// Takes the log's lock for the rest of a transaction and says where its head is, and the moment
-/// at which whatever is written under the lock counts as done. Nothing is appended meanwhile, so
-/// be quick.
+/// Takes the log's lock for the rest of a transaction. Returns the head, and the moment at which everything written
+/// under the lock counts as done. Nothing is appended meanwhile, so the caller must be quick.
 pub async fn lock_head(
     transaction: &deadpool_postgres::Transaction<'_>,
 ) -> Result<(Position, OffsetDateTime), Error> {
@@ -351,8 +350,9 @@ pub async fn lock_head(
     Ok((row.try_get(0)?, row.try_get(1)?))
 }
 
-/// The rows after a batch: only a satellite's last transition of it reaches its row. They are ours already, or
-/// new. Without positions: those are known under the log's lock, and this comes before it.
+/// The rows after a batch: only a satellite's last transition of the batch reaches its row. The rows are locked by
+/// this transaction already, or new. They have no positions: those are known only under the log's lock, which is
+/// taken later.
 const PROJECT: &str = "
     insert into satellite_connections as c
            (satellite_id, session, revision, last_event, last_heartbeat_at,
@@ -366,11 +366,11 @@ const PROJECT: &str = "
            recent_edges = excluded.recent_edges, flapping_until = excluded.flapping_until,
            pod = case excluded.last_event when 'connected' then excluded.pod else c.pod end";
 
-/// The log's lock, for whoever appends: it has a time-out of its own.
+/// The log's lock for appends, which has its own time-out.
 const LOCK_LOG: &str = "select lock_log()";
 
-/// Positions follow the head, which the statement before made ours. `recorded_at` never goes back,
-/// whatever the server's clock does. Returns the first position.
+/// Positions follow the head, which the statement before locked. `recorded_at` never goes back, whatever the server's
+/// clock does. Returns the first position.
 const INSERT: &str = "
     with head as materialized (
         select coalesce(max(newest.position), 0) as position,
@@ -386,8 +386,8 @@ const INSERT: &str = "
     )
     select position + 1 from head";
 
-/// The registry forgets a removed satellite; what it was stays in `registry_changes`. How many of the batch are
-/// behind a removal says where it is: the newest position is the batch's last.
+/// The registry forgets a removed satellite; its description stays in `registry_changes`. A removal's position
+/// follows from how many transitions of the batch come after it: the newest position is the batch's last.
 const DELETE_REMOVED: &str = "
     with removed as (
         select * from {rows}
@@ -422,8 +422,8 @@ async fn insert_and_commit(
     let (rows, entries, removed) = (rows.parameters(), entries.parameters(), removed.parameters());
     let remove =
         async { if removals.is_empty() { Ok(0) } else { client.execute(&delete, &removed).await } };
-    // Each is sent behind the one before without waiting for it. If one of them fails, the server refuses
-    // those behind it and answers COMMIT with a rollback, and the failed statement's error is what counts.
+    // Each is sent after the one before without waiting for its answer. If one fails, the server refuses those after
+    // it and answers COMMIT with a rollback, and the failed statement's error counts.
     let statements = try_join4(
         client.execute(&project, &rows),
         client.execute(&lock, &[]),
@@ -438,7 +438,7 @@ async fn insert_and_commit(
     row.try_get(0)
 }
 
-/// What the log is to hold.
+/// What is inserted into the log.
 fn entries<'a>(transitions: &'a [Decided<'a>]) -> Columns<'a, Decided<'a>> {
     let state = |state: &Option<lifecycle::State>| state.as_ref().map(|s| Json(StateJson::from(s)));
     Columns::of(transitions)
@@ -458,8 +458,8 @@ fn entries<'a>(transitions: &'a [Decided<'a>]) -> Columns<'a, Decided<'a>> {
         .value("schema_version", "smallint", SCHEMA_VERSION)
 }
 
-/// A satellite's last transition of a batch. Everybody's recent edges are one array, because an array of
-/// arrays would have to be rectangular: where in it this one's begin and end, counted from 1.
+/// A satellite's last transition of a batch. The recent edges of all satellites are one array, because an array of
+/// arrays would have to be rectangular. Each satellite has the begin and end of its part, counted from 1.
 struct Last<'a> {
     decided: &'a Decided<'a>,
     recent_from: i32,
@@ -481,7 +481,7 @@ fn last_of_each<'a>(transitions: &'a [Decided<'a>]) -> Vec<Last<'a>> {
     in_turn.collect()
 }
 
-/// What the projection is to hold.
+/// What is written to the projection.
 fn rows<'a>(last: &'a [Last<'a>], pod: PodNumber) -> Columns<'a, Last<'a>> {
     let heartbeat = |next: &Option<lifecycle::State>| next.as_ref()?.last_seen_at;
     let recent = last.iter().flat_map(|it| &it.decided.flapping.recent);
@@ -499,7 +499,7 @@ fn rows<'a>(last: &'a [Last<'a>], pod: PodNumber) -> Columns<'a, Last<'a>> {
         .value("pod", "integer", pod)
 }
 
-/// A removal, and how many transitions of the batch are behind it.
+/// A removal, and how many transitions of the batch come after it.
 struct Removal<'a> {
     decided: &'a Decided<'a>,
     behind: i64,

@@ -1,14 +1,14 @@
-//! Who observes the satellites, and when nobody did.
+//! Which pods observe the satellites, and when none did.
 //!
-//! Owns the table `pods` (one row for each life of a pod) and `blind_spans`. A pod says again and
-//! again up to when it has written everything it heard ([`observe`]). The newest such moment of all
-//! pods is up to when satellites can be judged at all; where it lags behind by more than
-//! [`blind_after`], be it for an outage of the database or because no pod ran, the time in between
-//! is a blind span: stored once, never changed, and held against nobody (see [`crate::domain::liveness`]).
+//! Owns the tables `pods` (one row for each life of a pod) and `blind_spans`. A pod reports again and again up to
+//! when it has written everything it heard ([`observe`]). The newest such moment of all pods is the watermark:
+//! satellites can be judged up to there. If the watermark lags behind by more than [`blind_after`], because of an
+//! outage of the database or because no pod ran, the time in between is a blind span: stored once, never changed, and
+//! counted against no satellite (see [`crate::domain::liveness`]).
 //!
-//! Only the database's clock counts; a pod contributes the age of what it says. That clock can step.
-//! Ahead, a step is a blind span. Back, it leaves moments later than now: `observe`, in `schema/`, brings
-//! back what pods said and the spans, and notes by how much; [`bring_back`] does it for heartbeats.
+//! Only the database's clock counts; a pod contributes the age of what it reports. That clock can step. A step ahead
+//! is a blind span. A step back leaves moments later than now: `observe`, in `schema/`, brings back the pods' reports
+//! and the spans, and notes by how much; [`bring_back`] does it for heartbeats.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use tokio_postgres::Error;
 
 use crate::domain::liveness::{Resumption, Watermark};
 
-/// One life of a pod. In `satellite_connections`, 0 is nobody: the session is over.
+/// One life of a pod. In `satellite_connections`, 0 means unowned: the session has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, FromSql, ToSql)]
 #[postgres(transparent)]
 pub struct PodNumber(pub i32);
@@ -30,15 +30,15 @@ impl std::fmt::Display for PodNumber {
     }
 }
 
-/// The longest silence of all pods that is not blind time yet.
+/// The longest silence of all pods that is not yet blind time.
 const LONGEST_LAPSE: Duration = Duration::from_secs(2);
 
-/// A pod that has not said anything for this long does not hold its sessions any more, as far as
-/// others can tell. (`status_as_of`, in `schema/`, says what that means for a status.)
+/// A pod that has reported nothing for this long no longer holds its sessions, as far as others can tell.
+/// (`status_as_of`, in `schema/`, says what that means for a status.)
 pub const SILENT_AFTER: Duration = Duration::from_secs(2);
 
-/// A silence of all pods longer than this is blind time: short enough that what is left of a
-/// threshold is enough for the next heartbeat.
+/// A silence of all pods longer than this is blind time. It is short enough that the rest of a threshold suffices for
+/// the next heartbeat.
 pub fn blind_after(default_threshold: Duration) -> Duration {
     LONGEST_LAPSE.min(default_threshold / 3)
 }
@@ -54,7 +54,7 @@ const SIGN_ON: &str = "
     insert into pods (name, started_at, vouch_window)
     values ($1, clock_timestamp(), make_interval(secs => $2::float8)) returning number";
 
-/// Gives this life of a pod its number. `window` is for how long it vouches, if it does.
+/// Gives this life of a pod its number. `window` is its vouch window, if it vouches.
 pub async fn sign_on(
     client: &impl GenericClient,
     name: &str,
@@ -66,7 +66,7 @@ pub async fn sign_on(
 
 const SIGN_OFF: &str = "update pods set left_at = clock_timestamp() where number = $1";
 
-/// Says that the pod has ended as it should.
+/// Records that the pod has ended as it should.
 pub async fn sign_off(client: &impl GenericClient, pod: PodNumber) -> Result<(), Error> {
     client.execute(SIGN_OFF, &[&pod]).await.map(drop)
 }
@@ -76,7 +76,7 @@ const PROVE: &str = "
     values ($1, $2, clock_timestamp(), make_interval(secs => $3::float8))
     on conflict (number) do update set probed_at = clock_timestamp()";
 
-/// Proves the database writable, and the pod's row there (a restored database does not know it).
+/// Proves that the database is writable and has the pod's row (a restored database does not know it).
 pub async fn prove(
     client: &impl GenericClient,
     pod: PodNumber,
@@ -90,9 +90,9 @@ pub async fn prove(
 const OBSERVE: &str = "
     select observe($1, $2, $3, make_interval(secs => $4::float8), make_interval(secs => $5::float8))";
 
-/// Says that everything the pod had heard by `heard` is written, `since` after what it last said this of.
-/// A moment and not an age: a statement that is held up on its way would say too much. Returns the length
-/// of the blind time that ends with this, if there was any.
+/// Reports that everything the pod had heard by `heard` is written, `since` after its previous report. A moment and
+/// not an age: a statement that is held up on its way would claim too much. Returns the length of the blind time that
+/// ends with this report, if any.
 pub async fn observe(
     client: &impl GenericClient,
     pod: PodNumber,
@@ -110,10 +110,10 @@ pub async fn observe(
     Ok(blind.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()))
 }
 
-/// Rows that are brought back in one statement; the next one goes on.
+/// Rows that one statement brings back; the next statement goes on.
 pub const MAX_BROUGHT_BACK: u64 = 10_000;
 
-/// Waits for nobody: a row that is locked is looked at again.
+/// Waits for no row: a locked row is tried again.
 const BRING_BACK: &str = "
     with step as (
         select went_back from blind_spans where went_back is not null order by number desc limit 1
@@ -134,9 +134,9 @@ const BRING_BACK: &str = "
       from ahead, step, (select date_trunc('milliseconds', clock_timestamp()) as moment) now
      where c.satellite_id = ahead.satellite_id";
 
-/// Brings back the heartbeats of these pods' sessions, and of those that are nobody's, that are later
-/// than now because the database's clock has gone back. Who is silent would be online until the clock
-/// has come that far again. Returns how many, at most [`MAX_BROUGHT_BACK`].
+/// Brings back heartbeats that are later than now because the database's clock has gone back: those of these pods'
+/// sessions and of sessions whose pod is unknown. Otherwise a silent satellite would be online until the clock has
+/// come that far again. Returns how many, at most [`MAX_BROUGHT_BACK`].
 pub async fn bring_back(client: &impl GenericClient, pods: &[PodNumber]) -> Result<u64, Error> {
     let statement = client.prepare_cached(BRING_BACK).await?;
     let limit = i64::try_from(MAX_BROUGHT_BACK).unwrap_or(i64::MAX);
@@ -146,7 +146,7 @@ pub async fn bring_back(client: &impl GenericClient, pods: &[PodNumber]) -> Resu
 const WATERMARK: &str =
     "select clock_timestamp() as now, observed_at, judged_at, resumed_at from watermark";
 
-/// The database's time, and what could be seen up to it.
+/// The database's time, and the watermark at that time.
 pub async fn read(
     client: &impl GenericClient,
     default_threshold: Duration,
@@ -156,7 +156,7 @@ pub async fn read(
     Ok((row.try_get("now")?, from_row(&row, default_threshold)?))
 }
 
-/// The watermark in a row that has the columns of the view.
+/// Reads the watermark from a row with the columns of the view.
 pub fn from_row(
     row: &tokio_postgres::Row,
     default_threshold: Duration,
@@ -176,7 +176,7 @@ const BLIND: &str = "
     select greatest(observed_at, $1), $2 from watermark where observed_at < $2 - make_interval(secs => $3::float8)
      order by 1";
 
-/// The blind time within a window, oldest first; one that goes on is in it.
+/// The blind time within a window, oldest first, including a span that is still open.
 pub async fn blind_spans(
     client: &impl GenericClient,
     from: OffsetDateTime,

@@ -1,7 +1,7 @@
-//! What satellites are to check: the list of assignments of each, checked, stored and read.
+//! What satellites are to check: each one's list of assignments, checked, stored and read.
 //!
-//! Owns the table `satellite_assignments`. A list is replaced as a whole and has a version, the
-//! number of the change that made it: of two versions the greater is the newer, for ever.
+//! Owns the table `satellite_assignments`. A list is replaced as a whole. Its version is the number of the change
+//! that made it: of two versions the greater is always the newer.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -23,7 +23,7 @@ use crate::registry::satellites::{Invalid, MAX_CHARACTERS};
 /// The most assignments of one satellite.
 pub const MAX_ASSIGNMENTS: usize = 500;
 
-/// The most bytes of one satellite's list as JSON: it is sent whole, in one message.
+/// The most bytes of one satellite's list as JSON, because it is sent whole in one message.
 pub const MAX_BYTES: usize = 512 * 1024;
 
 /// The most collectors of one assignment.
@@ -32,7 +32,7 @@ const MAX_COLLECTORS: usize = 50;
 /// The longest interval: a week.
 const MAX_INTERVAL_SECONDS: i64 = 7 * 24 * 60 * 60;
 
-/// How the path of a field begins.
+/// The root of field paths.
 const ROOT: &str = "assignments";
 
 /// One thing a satellite is to check.
@@ -70,10 +70,10 @@ pub struct Assignment {
     system_name: Option<String>,
 }
 
-/// A list as it is in force for a session.
+/// A list that is in force for a session.
 #[derive(Debug, Clone)]
 pub struct Assigned {
-    /// The change that made it; 0 where nothing was ever assigned.
+    /// The change that made it; 0 if nothing was ever assigned.
     pub version: i64,
     /// The list itself, as it is sent.
     pub list: Box<RawValue>,
@@ -81,7 +81,7 @@ pub struct Assigned {
 }
 
 impl Assigned {
-    /// A list of this version.
+    /// Makes a list of this version.
     pub fn new(version: i64, list: Box<RawValue>) -> Result<Assigned, serde_json::Error> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -94,25 +94,25 @@ impl Assigned {
         Ok(Assigned { version, list, pairs })
     }
 
-    /// Of a satellite to which nothing was ever assigned.
+    /// The list of a satellite to which nothing was ever assigned.
     pub fn nothing() -> Result<Assigned, serde_json::Error> {
         Assigned::new(0, to_raw_value::<[Value; 0]>(&[])?)
     }
 
-    /// How many there are.
+    /// How many assignments there are.
     pub fn count(&self) -> usize {
         self.pairs.len()
     }
 
     /// Whether a result of this config on this system may be passed on.
     pub fn allows(&self, config_id: &str, system_id: &str) -> bool {
-        // Owned to be compared as a pair; results are rare.
+        // Copied to compare them as a pair; results are rare.
         self.pairs.contains(&(config_id.to_owned(), system_id.to_owned()))
     }
 }
 
-/// Takes the list out of what was sent: the list itself, or an object with the field
-/// `assignments`. Checks every limit; the error names the field by its path.
+/// Takes the list out of a request body: the list itself, or an object with the field `assignments`. Checks every
+/// limit. The error names the field by its path.
 pub fn check(sent: Value) -> Result<Value, Invalid> {
     let list = match sent {
         Value::Object(mut fields) => fields.remove(ROOT).unwrap_or_default(),
@@ -124,7 +124,7 @@ pub fn check(sent: Value) -> Result<Value, Invalid> {
     if assignments.len() > MAX_ASSIGNMENTS {
         return Err(invalid(ROOT, format!("must be at most {MAX_ASSIGNMENTS}")));
     }
-    // Sizes are compared as stored: without the sender's white space.
+    // Sizes are compared in the stored form, without the sender's white space.
     if list.to_string().len() > MAX_BYTES {
         return Err(invalid(ROOT, format!("must have at most {MAX_BYTES} bytes")));
     }
@@ -192,8 +192,8 @@ fn check_collectors(path: &str, collectors: &[Value]) -> Result<(), Invalid> {
     Ok(())
 }
 
-/// What it may declare is known to `run_secrets`; here only its shape, so that a run fails for
-/// what is missing and never for what was stored.
+/// Checks only the shape. `run_secrets` knows what a collector may declare, so a run fails for what is missing and
+/// never for what was stored.
 fn check_secret_env(path: &str, declared: &Value) -> Result<(), Invalid> {
     for (name, text) in object(path, declared)? {
         if !text.is_string() {
@@ -216,7 +216,7 @@ fn object<'a>(path: &str, value: &'a Value) -> Result<&'a Map<String, Value>, In
     value.as_object().ok_or_else(|| invalid(path, "must be an object"))
 }
 
-/// The database has no place for a NUL in a text.
+/// The database cannot store a NUL in a text.
 fn check_texts(path: &str, value: &Value) -> Result<(), Invalid> {
     match value {
         Value::String(text) if text.contains('\0') => {
@@ -237,7 +237,7 @@ fn check_texts(path: &str, value: &Value) -> Result<(), Invalid> {
     }
 }
 
-/// A name in a path: somebody else's text, cut and without control characters.
+/// A name in a path. It comes from the caller, so it is cut and loses its control characters.
 fn shown(name: &str) -> String {
     name.chars().filter(|c| !c.is_control()).take(MAX_CHARACTERS).collect()
 }
@@ -246,14 +246,13 @@ fn invalid(field: impl Into<String>, rule: impl Into<String>) -> Invalid {
     Invalid { field: field.into(), rule: rule.into() }
 }
 
-/// The satellite's own lock comes first, as for every writer of it: a removal waits, and nobody in a
-/// circle.
+/// Every writer locks the satellite's own row first: a removal waits, and there is no deadlock.
 const LOCK: &str = "select from satellites where id = $1 for no key update";
 
 /// In a statement after the one that waited for the row.
 const VERSION: &str = "select version from satellite_assignments where satellite_id = $1";
 
-/// Who assigned what is kept in the registry's history.
+/// The registry's history keeps who assigned what.
 const REPLACE: &str = "
     with assigned as (
         insert into satellite_assignments (satellite_id, version, assignments)
@@ -270,13 +269,13 @@ const REPLACE: &str = "
       from assigned
     returning (after ->> 'version')::bigint";
 
-/// What became of a list.
+/// What became of a replacement.
 pub enum Replaced {
     /// It is in force, with this version.
     By(i64),
     /// There is no such satellite.
     Unknown,
-    /// Another one than expected was there: nothing was replaced.
+    /// The list in force was not the expected one: nothing was replaced.
     Unexpected,
 }
 
@@ -297,15 +296,15 @@ pub async fn replace(
     if precondition.is_some_and(|precondition| !precondition.allows(before)) {
         return Ok(Replaced::Unexpected);
     }
-    // The log's lock before that of the changes: `change` of a description has them in this order.
+    // The log's lock before that of the changes: the change of a description takes them in this order.
     let head = log::transaction::lock_head(&transaction).await?;
     let version = put(&transaction, satellite, list, before, head, actor).await?;
     transaction.commit().await?;
     Ok(Replaced::By(version))
 }
 
-/// Puts a list that has passed [`check`] in the place of the one of version `before`, and returns its
-/// own. The satellite's row is locked, and the head of the log after it.
+/// Replaces the list of version `before` by one that has passed [`check`], and returns the new version. The caller
+/// has locked the satellite's row and then the head of the log.
 pub async fn put(
     transaction: &Transaction<'_>,
     satellite: SatelliteId,
@@ -340,15 +339,14 @@ pub async fn get(
     .transpose()
 }
 
-/// A session that has ended may stand in its pod a little longer; it is told nothing.
+/// A session that has ended may remain in its pod's table a little longer; it is told nothing.
 const OF_SESSION: &str = "
     select a.assignments
       from satellite_connections c join satellite_assignments a using (satellite_id)
      where c.satellite_id = $1 and c.session = $2
        and c.last_event not in ('disconnected', 'removed')";
 
-/// The list in force now, as far as it is the business of this session; `None` where nothing is
-/// assigned, or the session is over.
+/// The list in force for this session; `None` if nothing is assigned or the session has ended.
 pub async fn of_session(
     client: &impl GenericClient,
     of: SessionKey,
@@ -364,8 +362,8 @@ const CHANGED: &str = "
       left join satellite_assignments a on a.satellite_id = known.satellite_id
      where a.version is distinct from known.version";
 
-/// Of satellites and the versions known of them, those whose list is another one now: the place
-/// in `known`, and the list.
+/// Finds which of these satellites have another list than the version known of them. Returns the index in `known` and
+/// the list.
 pub async fn changed(
     client: &impl GenericClient,
     known: &[(SatelliteId, i64)],

@@ -1,9 +1,8 @@
-//! Whether a satellite is who it says: the token against what is stored.
+//! Checks a satellite's token against the stored digest.
 //!
-//! Tokens made here are random and have a fast digest. Those of satellites that were imported are
-//! stored as bcrypt made them, which is slow on purpose: they are verified off the runtime, a few at
-//! a time, and stored in the fast form on their first success. Beyond the bound nobody is told
-//! anything about a token: the door is busy.
+//! Tokens made here are random and have a fast digest. Imported satellites have bcrypt digests, which are slow on
+//! purpose. Those are verified off the runtime, a few at a time, and stored in the fast form after their first
+//! success. Beyond the bound the answer says nothing about a token, only that the door is busy.
 
 use std::sync::Arc;
 
@@ -18,29 +17,29 @@ use crate::platform::database::Database;
 use crate::platform::token;
 use crate::registry::satellites::{self, Credential};
 
-/// Slow verifications that run at once: they take a core each.
+/// Slow verifications that run at once. Each takes a core.
 const SLOW_AT_ONCE: usize = 2;
 
-/// Slow verifications that run or wait; more are turned away. Each waits for tens of milliseconds,
-/// so that all of them are done before an agent gives up.
+/// Slow verifications that run or wait; more are turned away. Each takes tens of milliseconds, so all of them are
+/// done before an agent gives up.
 const SLOW_WAITING: usize = 32;
 
-/// Digests that are replaced at once: each may wait for a satellite's row.
+/// Digests replaced at once. Each may wait for a satellite's row.
 const REPLACED_AT_ONCE: usize = 1;
 
-/// What became of a token.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is the satellite's, and this is which of its tokens.
+    /// The token is the satellite's.
     Right {
-        /// Its number.
+        /// Which of the satellite's tokens it is.
         token_version: i64,
         /// The satellite's newest session.
         session: Session,
     },
-    /// It is not, or there is no such satellite.
+    /// The token is not the satellite's, or there is no such satellite.
     Wrong,
-    /// Not looked at: too many slow ones at once.
+    /// The token was not checked: too many slow checks at once.
     Busy,
 }
 
@@ -52,7 +51,7 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// Against this database.
+    /// Checks tokens against this database.
     pub fn new(database: Database) -> Credentials {
         let (places, cores) = (Semaphore::new(SLOW_WAITING), Semaphore::new(SLOW_AT_ONCE));
         let stored = BatchLoader::new(&database);
@@ -86,7 +85,7 @@ impl Credentials {
         })
     }
 
-    /// The core is held by the work itself: who stops waiting for it does not free it.
+    /// The work itself holds the permit for a core: a caller that stops waiting does not free it.
     async fn verify_slowly(&self, stored: String, token: SecretString) -> anyhow::Result<bool> {
         let core = self.cores.clone().acquire_owned().await?;
         let verify = move || {
@@ -97,14 +96,14 @@ impl Credentials {
         Ok(tokio::task::spawn_blocking(verify).await?)
     }
 
-    /// Where this fails the next success tries again.
+    /// If this fails, the next success tries again.
     async fn store_fast(&self, id: SatelliteId, stored: &str, token: &SecretString) {
         let fast = token::Digest::of(token.expose_secret());
         let store =
             async |client: &mut Object| satellites::replace_digest(client, id, stored, &fast).await;
         match self.replacing.run(store).await {
             Ok(true) => info!(satellite = %id, "its token is stored in the fast form from now on"),
-            // Rotated meanwhile: that is what counts.
+            // The token was rotated meanwhile, and the new one counts.
             Ok(false) => {}
             Err(error) => {
                 warn!(satellite = %id, %error, "cannot store a token in the fast form");

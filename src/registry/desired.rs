@@ -1,5 +1,5 @@
-//! How a satellite stands with its administrators: is it registered, with which token, under which
-//! name, how long may it be silent, and what is it to check. Read in one statement, so that one change number covers all of it.
+//! The desired state of a satellite: whether it is registered, with which token and name, how long it may be silent,
+//! and what it is to check. One statement reads all of it, so one change number covers all of it.
 
 use deadpool_postgres::{GenericClient, Object};
 use serde_json::value::RawValue;
@@ -14,11 +14,11 @@ use crate::registry::assignments::Assigned;
 
 #[derive(Debug, Clone)]
 pub struct DesiredState {
-    /// The newest change of this satellite it takes in; of two standings the greater is the newer.
+    /// The newest change of this satellite that it contains; of two desired states the greater is the newer.
     pub change: i64,
-    /// Which of its tokens opens the door; none once it is removed.
+    /// Which of its tokens is valid; none once it is removed.
     pub token_version: Option<i64>,
-    /// "name (region)", for those who get its results.
+    /// "name (region)", for the receivers of its results.
     pub label: String,
     /// Its own offline threshold, if it has one.
     pub threshold_ms: Option<i64>,
@@ -34,7 +34,7 @@ const READ: &str = "
       left join satellites s on s.id = i.id
       left join satellite_assignments a on a.satellite_id = i.id";
 
-/// How these satellites stand now. One whose list cannot be read is left out, and nobody else.
+/// The desired states of these satellites. A satellite whose list cannot be read is left out; the others are not.
 pub async fn read(
     client: &impl GenericClient,
     satellites: &[SatelliteId],
@@ -79,7 +79,8 @@ impl Read for DesiredState {
 const AFTER: &str = "
     select satellite_id, change from satellite_changes where change > $1 order by change limit $2";
 
-/// The satellites changed after this change, in order, at most `limit`, each with its newest.
+/// The satellites changed after this change, at most `limit`, each with its newest change, in the order of the
+/// changes.
 pub async fn changed_after(
     client: &impl GenericClient,
     change: i64,
@@ -92,7 +93,7 @@ pub async fn changed_after(
 
 const NEWEST: &str = "select coalesce(max(change), 0) from satellite_changes";
 
-/// The newest change there is.
+/// The newest change of all satellites.
 pub async fn newest_change(client: &impl GenericClient) -> Result<i64, Error> {
     let statement = client.prepare_cached(NEWEST).await?;
     client.query_one(&statement, &[]).await?.try_get(0)

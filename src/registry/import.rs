@@ -1,12 +1,11 @@
-//! Satellites of another system, copied into the registry: who they are, what they authenticate with
-//! and what they are to check, so that their agents need no change.
+//! Copies satellites of another system into the registry: their descriptions, their credentials and their
+//! assignments, so that their agents need no change.
 //!
-//! Nothing goes into the log and nothing onto NATS. What the other system last knew of a
-//! connection is kept beside the registry, because it is no edge of ours; the first edge of an
-//! imported satellite is the one it makes here.
+//! Nothing goes into the log or onto NATS. What the other system last knew of a connection is kept beside the
+//! registry, because it is no edge of this system. The first edge of an imported satellite is its first connect here.
 //!
-//! May be run again. The other system has its say until a satellite has connected here or has
-//! been removed here; from then on it is ours.
+//! May be run again. The other system decides until a satellite has connected here or was removed here; from then on
+//! this system does.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -28,30 +27,29 @@ use crate::registry::satellites::NewSatellite;
 
 pub(crate) mod checkstack;
 
-/// Satellites in one transaction: the log waits while one is written.
+/// Satellites in one transaction. The log waits while one is written.
 const BATCH: usize = 200;
 
-/// A satellite of the other system, within the limits of ours.
+/// A satellite of the other system, within the limits of this one.
 #[derive(Debug, Clone)]
 pub struct Known {
-    /// Its id, which stays.
+    /// Its id, which stays the same.
     pub id: Uuid,
     /// Name, region, tags and threshold.
     pub described: NewSatellite,
     /// The bcrypt hash of its token.
     pub token_hash: TokenHash,
-    /// What its agent said it can do.
+    /// What its agent said that it can do.
     pub capabilities: Vec<String>,
     /// Its agent's version.
     pub version: Option<String>,
-    /// The last edge there.
+    /// The last edge in the other system.
     pub last_event: Option<Event>,
-    /// The last heartbeat there.
+    /// The last heartbeat in the other system.
     pub last_heartbeat_at: Option<OffsetDateTime>,
-    /// When it was registered there.
+    /// When it was registered in the other system.
     pub created_at: OffsetDateTime,
-    /// What it is to check, as [`assignments::check`] has taken it; none where that system's tables do
-    /// not say.
+    /// What it is to check, as [`assignments::check`] accepted it; none if the other system's tables do not say.
     pub assignments: Option<Value>,
 }
 
@@ -77,16 +75,16 @@ impl std::fmt::Debug for TokenHash {
     }
 }
 
-/// What became of one satellite.
+/// The result for one satellite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Done {
     /// It is registered now.
     Created,
-    /// What changed there is changed here.
+    /// It changed in the other system, and is changed here too.
     Updated,
-    /// Here already, just so.
+    /// It is here already, unchanged.
     Unchanged,
-    /// Left alone.
+    /// It was left alone, for this reason.
     Skipped(&'static str),
 }
 
@@ -94,7 +92,7 @@ const CONNECTED: &str = "it has connected here: it is this system's own now";
 const REMOVED: &str = "it was removed here";
 const NOT_IMPORTED: &str = "a satellite with its id was registered here";
 
-/// Copies them; `tell` hears of each what became of it, once that is certain.
+/// Copies them. Calls `tell` with the result of each once it is committed.
 pub async fn store(
     database: &Database,
     satellites: &[Known],
@@ -115,7 +113,7 @@ pub async fn store(
     Ok(())
 }
 
-/// Rows before the log's lock, in id order: as the appender takes them.
+/// Rows before the log's lock, in id order, as the appender takes them.
 const HERE: &str = "
     select s.id, s.name, s.region, s.tags, s.offline_threshold_ms, s.version, s.capabilities, s.created_at,
            i.satellite_id is not null as imported, i.last_event, i.last_heartbeat_at,
@@ -131,16 +129,16 @@ const CONNECTIONS: &str = "select satellite_id, last_event = 'removed' from sate
 /// In a statement after the one that waited for the rows.
 const ASSIGNED: &str = "select satellite_id, version, assignments from satellite_assignments where satellite_id = any($1)";
 
-/// A satellite as it is here.
+/// A satellite as it is registered here.
 struct Here {
     imported: bool,
     described: NewSatellite,
     about: (Option<String>, Vec<String>, OffsetDateTime),
     there: (Option<Word<Event>>, Option<OffsetDateTime>),
-    /// The token was not changed here since it was copied.
+    /// Whether its token is still the copied one.
     token_is_theirs: bool,
     imported_token_hash: Option<TokenHash>,
-    /// Its assignments and their version; the version 0 where it was never assigned anything.
+    /// Its assignments and their version; version 0 if nothing was ever assigned.
     assigned: (i64, Value),
     /// The version that was copied last.
     imported_version: Option<i64>,
@@ -195,7 +193,7 @@ async fn store_batch(
     Ok(decided)
 }
 
-/// What is to become of it: `here` if it is registered, `removed` if it ever had an edge here.
+/// Decides what becomes of a satellite: `here` if it is registered, `removed` if it ever had an edge here.
 fn decide(known: &Known, here: Option<&Here>, removed: Option<bool>) -> Done {
     match (here, removed) {
         (_, Some(true)) => Done::Skipped(REMOVED),
@@ -216,8 +214,7 @@ impl Here {
             && self.new_assignments(known).is_none()
     }
 
-    /// What it is to check from now on, if that is another list. One that was replaced here since it was
-    /// copied stays.
+    /// The list to copy, if it differs from the present one. A list that was replaced here after it was copied stays.
     fn new_assignments<'a>(&self, known: &'a Known) -> Option<&'a Value> {
         let (version, list) = &self.assigned;
         let is_theirs = *version == self.imported_version.unwrap_or(0);
@@ -299,7 +296,7 @@ async fn write(
             let version = assignments::put(transaction, id, list, version, head, &actor).await?;
             transaction.execute(NOTE_VERSION, &[&known.id, &version]).await?;
         }
-        // The registry's history is of names, tags and thresholds.
+        // The registry's history has names, tags and thresholds only.
         if before.is_some_and(|here| here.described == known.described) {
             continue;
         }
@@ -321,10 +318,10 @@ fn described(satellite: &NewSatellite) -> serde_json::Value {
     })
 }
 
-/// How long the other database may take for anything.
+/// How long any statement in the other database may take.
 pub(crate) const SOURCE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The other database, for reading alone. Blocking.
+/// Connects to the other database, for reads only. Blocking.
 pub(crate) fn connect(from: &str) -> anyhow::Result<postgres::Client> {
     let address = crate::platform::database::Address::parse("--from", from)?;
     let mut client = address.connect_blocking()?;

@@ -1,15 +1,15 @@
 //! What a writer expects to replace: the versions of a thing that it has seen.
 //!
-//! Two who change the same thing at once would otherwise undo each other unseen. Whoever says what
-//! it has seen is refused where it is another by now; whoever says nothing replaces whatever is there.
+//! Without it, two concurrent writers could undo each other's changes unnoticed. A writer that names the version it
+//! has seen is refused if another one is in force. A writer that names none replaces any version.
 
-/// The versions of which one must be the present one.
+/// Versions, of which one must be the present one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Precondition(Vec<i64>);
 
 impl Precondition {
-    /// Reads the header If-Match: entity tags with commas. `None` for `*`, which is whatever is there.
-    /// A tag that no version of ours has is kept as none: it matches nothing.
+    /// Parses the header If-Match: entity tags separated by commas. `None` for `*`, which matches any version. A tag
+    /// in no form of ours is left out: it matches nothing.
     pub fn parse(header: &str) -> Option<Precondition> {
         if header.trim() == "*" {
             return None;
@@ -22,7 +22,7 @@ impl Precondition {
         Some(Precondition(versions.collect()))
     }
 
-    /// Whether this version is one of them.
+    /// Whether this version is one of the expected ones.
     pub fn allows(&self, version: i64) -> bool {
         self.0.contains(&version)
     }

@@ -1,8 +1,8 @@
 //! A dropped partition as a file: gzip-compressed JSON lines, one transition a line.
 //!
-//! A line is a transition as the API shows it, with its `traceparent` where it has one. A file has
-//! its final name only when it is whole: it is written under another one, brought to the disk, read
-//! back, and then renamed. Blocking code; knows neither the database nor what is dropped when.
+//! A line is a transition as the API shows it, with its `traceparent` if it has one. A file gets its final name only
+//! when it is whole: it is written under another name, synced to disk, read back, and then renamed. Blocking code.
+//! Knows neither the database nor what is dropped when.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, BufWriter, Read, Write};
@@ -19,29 +19,29 @@ use crate::contract::wire::TransitionJson;
 use crate::domain::lifecycle::Position;
 use crate::log::Entry;
 
-/// A line longer than this is not ours.
+/// A longer line is not from an archive of ours.
 const MAX_LINE: u64 = 1024 * 1024;
 
-/// An archive on its way.
+/// An archive that is being written.
 pub struct Draft {
     folder: PathBuf,
     name: String,
-    /// Removed when this is dropped, unless it has been renamed by then.
+    /// Removed on drop, unless it was renamed before.
     unfinished: PathBuf,
     encoder: GzEncoder<BufWriter<File>>,
     digest: Sha256,
     first: Position,
     last: Position,
-    /// What it holds up to now.
+    /// The position up to which it is written.
     through: Position,
 }
 
-/// What a file holds; two with the same digest hold the same lines.
+/// What a file holds. Two files with the same digest hold the same lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Contents {
     /// The first position.
     pub first: Position,
-    /// The last position; between them, each one once and in order.
+    /// The last position. Between them every position is there once and in order.
     pub last: Position,
     digest: [u8; 32],
 }
@@ -59,14 +59,14 @@ struct Place {
     position: i64,
 }
 
-/// The name of the file that holds these positions; names sort as positions do.
+/// The name of the file that holds these positions. Names sort as positions do.
 pub fn name(first: Position, last: Position) -> String {
     format!("transitions-{:020}-{:020}.jsonl.gz", first.0, last.0)
 }
 
 impl Draft {
-    /// Begins the archive of these positions in `folder`, which is made if it is not there. What a
-    /// crash left of an earlier try is removed.
+    /// Begins the archive of these positions in `folder`, and makes the folder if needed. Removes what a crash left
+    /// of an earlier try.
     pub fn begin(folder: &Path, first: Position, last: Position) -> anyhow::Result<Draft> {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let name = name(first, last);
@@ -133,8 +133,7 @@ impl Draft {
         ensure!(found == expected, "{} reads back differently", self.unfinished.display());
 
         let file = self.folder.join(&self.name);
-        // An earlier run may have come this far and no further. Another installation's file is
-        // not to be written over.
+        // An earlier run may have stopped after this point. A file of another installation must not be overwritten.
         if file.exists() && read_back(&file).ok().as_ref() != Some(&expected) {
             bail!("{} is there and holds something else: use another folder", file.display());
         }
@@ -154,12 +153,12 @@ impl Draft {
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        // Gone already if all went well; the next try removes what cannot be removed now.
+        // Already gone if all went well. The next try removes what cannot be removed now.
         fs::remove_file(&self.unfinished).ok();
     }
 }
 
-/// Reads an archive to its end; an error if it is damaged, or its positions have a gap.
+/// Reads an archive to its end. Fails if it is damaged or its positions have a gap.
 pub fn read_back(file: &Path) -> anyhow::Result<Contents> {
     let read = || {
         let mut lines = BufReader::new(MultiGzDecoder::new(File::open(file)?));

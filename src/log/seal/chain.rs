@@ -10,27 +10,27 @@ use crate::domain::lifecycle::Position;
 use crate::log::{self, canonical, read};
 use crate::platform::database::Database;
 
-/// Seals read at once.
+/// Seals in one read.
 const PAGE: i64 = 200;
 
 /// Where the chain is broken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Break {
-    /// Rows that were sealed are gone.
+    /// Sealed rows are gone.
     Dropped {
         /// The first that is gone.
         first: Position,
-        /// The last in a row.
+        /// The last of the rows that are gone in a row.
         last: Position,
     },
-    /// The rows there are not the rows that were sealed.
+    /// The rows are not those that were sealed.
     Changed {
         /// The seal's first position.
         first: Position,
         /// Its last.
         last: Position,
     },
-    /// The seal is not what it was: the next one remembers another.
+    /// The seal was changed: the next one remembers another hash.
     SealEdited {
         /// Its first position.
         first: Position,
@@ -83,12 +83,12 @@ impl fmt::Display for Break {
     }
 }
 
-/// What checking the chain came to.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Checked {
     /// Seals whose rows were hashed again.
     pub seals: u64,
-    /// Seals whose rows, or some of them, were dropped by retention: they are believed.
+    /// Seals with rows that retention dropped, in part or all: their hashes are believed.
     pub believed: u64,
     /// Transitions hashed again.
     pub transitions: u64,
@@ -100,7 +100,7 @@ pub struct Checked {
     pub head: Position,
 }
 
-/// Checks the whole chain in constant memory; `found` is told every break.
+/// Checks the whole chain in constant memory. Calls `found` for every break.
 pub async fn check(database: &Database, mut found: impl FnMut(Break)) -> anyhow::Result<Checked> {
     let ends = async |client: &mut Object| {
         Ok::<_, Error>((log::horizon(client).await?, read::head(client).await?))
@@ -134,12 +134,12 @@ struct Check<'a> {
     before: Option<Before>,
 }
 
-/// The seal before the one that is looked at.
+/// The seal before the present one.
 struct Before {
     seal: Seal,
-    /// The hash its rows give now, where all of them are there.
+    /// The hash that its rows give now, if all of them are there.
     actual: Option<Hash>,
-    /// What is wrong with it, unless the next seal shows that it is the seal and not the rows.
+    /// What is wrong with it, unless the next seal shows that the seal was changed and not the rows.
     suspect: Option<Break>,
 }
 
@@ -154,7 +154,7 @@ impl Check<'_> {
             }
             Some(before) => {
                 breaks.extend(self.uncovered(before.seal.last.next(), first));
-                // The rows still give what the next seal remembers: only the seal was changed.
+                // The rows still give the hash that the next seal remembers: only the seal was changed.
                 let is_edited = before.actual == Some(seal.previous);
                 match before.suspect {
                     Some(_) if is_edited => breaks.push(Break::SealEdited {
@@ -182,8 +182,8 @@ impl Check<'_> {
         Ok(breaks)
     }
 
-    /// The positions from `expected` to before `first` have no seal, unless none of them is in the
-    /// log any more: retention drops what was recorded before there were seals.
+    /// The positions from `expected` to before `first` have no seal. This is no break if none of them is in the log
+    /// any more: retention drops what was recorded before there were seals.
     fn uncovered(&self, expected: Position, first: Position) -> Option<Break> {
         let expected = expected.max(self.horizon.next());
         let last = Position(first.0 - 1);
@@ -218,7 +218,7 @@ impl Check<'_> {
         }
         let mut actual = seal.hash_of(seal.previous, &rows);
         if actual != seal.hash && seal.hash_of(chained, &rows) == seal.hash {
-            // Only its memory of the seal before was changed, which is told already.
+            // Only its memory of the seal before was changed, which is reported already.
             actual = seal.hash;
         }
         let changed = Break::Changed { first: seal.first, last: seal.last };

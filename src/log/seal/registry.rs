@@ -1,14 +1,13 @@
 //! A chain of seals over the registry's history, and its check.
 //!
-//! Owns the table `registry_seals`. A seal covers the changes that follow on the seal before it, in the
-//! order of their numbers, and holds a digest of each and SHA-256 of all of that and of the hash before. So
-//! [`check`] names the very change that was altered, dropped or slipped in. Numbers are given out under the
-//! log's lock, so what is below a visible change is complete; they have gaps, because a change that failed
-//! has used one. What has no witness here is the same as for the log: what was never sealed, and the newest
-//! seal together with all its changes.
+//! Owns the table `registry_seals`. A seal covers the changes that follow on the seal before it, in the order of
+//! their numbers. It holds a digest of each change, and SHA-256 of all digests and of the hash before. So [`check`]
+//! names the very change that was altered, dropped or added. Numbers are given out under the log's lock, so what is
+//! below a visible change is complete. They have gaps, because a change that failed has used one. As for the log, two
+//! things have no witness here: what was never sealed, and the newest seal together with all its changes.
 //!
-//! The canonical form of a change is that of a row of the log ([`crate::log::canonical`]): every column, in
-//! the order of `COLUMNS`. It must never change; a column added later needs seals of another domain.
+//! The canonical form of a change is that of a row of the log ([`crate::log::canonical`]): every column, in the order
+//! of `COLUMNS`. It must never change; a column added later needs seals with another domain prefix.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,13 +22,13 @@ use super::{Hash, LOCK};
 use crate::log::canonical;
 use crate::platform::database::{self, Database};
 
-/// Changes one seal covers at most.
+/// Changes that one seal covers at most.
 const MAX_CHANGES: i64 = 1_000;
 
-/// Seals read at once: of up to 40 KB each.
+/// Seals in one read, each of up to 40 KB.
 const PAGE: i64 = 50;
 
-/// In front of everything that is hashed, so that the hash of nothing else can be taken for one.
+/// Prefix of everything that is hashed, so that no hash made for another purpose can pass for one of these.
 const SEAL_DOMAIN: &[u8] = b"groundstation registry seal 1\n";
 const CHANGE_DOMAIN: &[u8] = b"groundstation registry change 1\n";
 
@@ -92,7 +91,7 @@ fn digest(row: &Row) -> Result<(i64, Hash), Error> {
 pub struct Seal {
     /// Its number; they are dense.
     pub number: i64,
-    /// Which changes it covers, and the digest of each.
+    /// The changes it covers, each with its digest.
     changes: Vec<(i64, Hash)>,
     previous: Hash,
     /// Its hash.
@@ -130,7 +129,7 @@ impl Seal {
         let digests: &[u8] = row.try_get("digests")?;
         Ok(Seal {
             number: row.try_get("number")?,
-            // The table takes as many of the one as of the other.
+            // The table accepts only as many digests as numbers.
             changes: numbers.into_iter().zip(digests.chunks(32).map(Hash::from_column)).collect(),
             previous: Hash::from_column(row.try_get("previous_hash")?),
             hash: Hash::from_column(row.try_get("hash")?),
@@ -147,8 +146,8 @@ const INSERT: &str = "
     insert into registry_seals (number, changes, digests, previous_hash, hash, sealed_at)
     values ($1, $2, $3, $4, $5, $6)";
 
-/// Seals the changes that follow on the newest seal, at most [`MAX_CHANGES`]; `None` where there are none,
-/// or another pod is sealing.
+/// Seals the changes that follow on the newest seal, at most [`MAX_CHANGES`]. `None` if there are none, or if another
+/// pod is sealing.
 pub async fn seal(client: &Object) -> Result<Option<Seal>, Error> {
     client.batch_execute("begin isolation level read committed").await?;
     let sealed = seal_next(client).await?;
@@ -161,7 +160,7 @@ async fn seal_next(client: &Object) -> Result<Option<Seal>, Error> {
     if !client.query_one(LOCK, &[]).await?.try_get::<_, bool>("locked")? {
         return Ok(None);
     }
-    // In a later statement than the lock: the seal of whoever had it before is seen.
+    // In a later statement than the lock, so that it sees the seal of the previous holder.
     let statement = client.prepare_cached(NEWEST).await?;
     let before =
         client.query_opt(&statement, &[]).await?.as_ref().map(Seal::from_row).transpose()?;
@@ -188,11 +187,11 @@ async fn seal_next(client: &Object) -> Result<Option<Seal>, Error> {
 pub enum Break {
     /// A change that was sealed is gone.
     Dropped(i64),
-    /// A change is not what was sealed.
+    /// A change is not the one that was sealed.
     Changed(i64),
-    /// A change is there that was not when its neighbours were sealed.
+    /// A change appeared among changes that were already sealed.
     Added(i64),
-    /// The seal with this number is not what it was.
+    /// The seal with this number was changed.
     SealEdited(i64),
     /// The seal with this number does not follow on the one before it.
     NotChained(i64),
@@ -224,12 +223,12 @@ impl fmt::Display for Break {
     }
 }
 
-/// What checking came to.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Checked {
     /// Seals that were checked.
     pub seals: u64,
-    /// Changes whose digests were made again.
+    /// Changes whose digests were computed again.
     pub changes: u64,
     /// Changes behind the newest seal.
     pub unsealed: u64,
@@ -245,7 +244,7 @@ const AFTER: &str = "
 
 const UNSEALED: &str = "select count(*) from registry_changes where change > $1";
 
-/// Checks the whole chain, in bounded memory; `found` is told everything that is wrong.
+/// Checks the whole chain in bounded memory. Calls `found` for every break.
 pub async fn check(database: &Database, mut found: impl FnMut(Break)) -> anyhow::Result<Checked> {
     let described = |error: Error| anyhow::anyhow!(database::describe(&error));
     let client = database.get().await?;
@@ -285,7 +284,7 @@ pub async fn check(database: &Database, mut found: impl FnMut(Break)) -> anyhow:
     Ok(checked)
 }
 
-/// All digests between two changes, in pages: what was added may be more than a seal covers.
+/// All digests between two changes, in pages: with added changes there may be more than a seal covers.
 async fn digests_between(
     client: &impl GenericClient,
     mut after: i64,
@@ -318,7 +317,7 @@ fn differences(sealed: &[(i64, Hash)], actual: Vec<(i64, Hash)>) -> Vec<Break> {
 mod tests {
     use super::*;
 
-    /// A column that is not in the form could be changed unseen.
+    /// A column that is missing from the form could be changed unseen.
     #[test]
     fn every_column_of_the_table_is_in_the_form_in_order() {
         let table = include_str!("../../../schema/V2__registry.sql");

@@ -1,8 +1,8 @@
-//! The satellites of a Checkstack database and what they are to check. Each of its plugins has a schema.
+//! The satellites of a Checkstack database and their checks. Each of its plugins has a schema.
 //!
-//! Columns came over time (capabilities, last edge, threshold), so a row is read as JSON first and
-//! what is not there counts as null. Its times are in UTC without saying so. A check of a system names
-//! the satellites that run it; one that is turned off or whose configuration is paused is nobody's.
+//! Columns were added over time (capabilities, last edge, threshold), so a row is read as JSON first, and a missing
+//! column counts as null. Times have no zone there and are UTC. A check of a system names the satellites that run it.
+//! A check that is turned off or whose configuration is paused is assigned to no satellite.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -21,34 +21,35 @@ use crate::registry::satellites::NewSatellite;
 /// Where Checkstack's satellite plugin keeps its tables.
 const USUAL_SCHEMA: &str = "plugin_satellite";
 
-/// Where its plugins of health checks and of the catalogue keep theirs.
+/// Where its plugins for health checks and for the catalogue keep theirs.
 const USUAL_SCHEMA_OF_CHECKS: &str = "plugin_healthcheck";
 const SCHEMA_OF_SYSTEMS: &str = "plugin_catalog";
 
-/// Rows of one read.
+/// Rows in one read.
 const PAGE: i64 = 1_000;
 
-/// The most capabilities that are copied, and the most characters of each, and of a version.
+/// Limits of what is copied: capabilities of a satellite, and characters of each and of a version.
 const MAX_CAPABILITIES: usize = 64;
 const MAX_WORD: usize = 200;
 
-/// What was found.
+/// What the other database has.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// In which schema.
+    /// The schema with the satellites.
     pub schema: String,
-    /// In which schema what they are to check was found, if anywhere.
+    /// The schema with the checks, if there is one.
     pub checks: Option<String>,
     /// Satellites that can be copied, by id.
     pub satellites: Vec<Known>,
-    /// Those of them whose texts would not be taken of an administrator: id, name and which field breaks which
-    /// rule. They come as they are: their agents are in the field, and nobody else can say what is meant.
+    /// Those of them with texts that this system does not accept from an administrator: id, name, and which field
+    /// breaks which rule. They are copied unchanged: their agents are in the field, and nobody else can say what is
+    /// meant.
     pub odd: Vec<(Uuid, String, String)>,
-    /// Those that cannot: id, name as far as it can be shown, and which field breaks which rule.
+    /// Satellites that cannot be copied: id, name as far as it can be shown, and which field breaks which rule.
     pub refused: Vec<(Uuid, String, String)>,
 }
 
-/// Reads them all. Blocking: call it before any runtime starts. Writes nothing there.
+/// Reads all satellites. Blocking: call it before any runtime starts. Writes nothing to the other database.
 pub fn read(from: &str, schema: Option<&str>, checks: Option<&str>) -> anyhow::Result<Found> {
     let mut client = connect(from)?;
     let mut transaction = client
@@ -116,13 +117,13 @@ fn read_satellites(
     }
 }
 
-/// A name of the other system: cut.
+/// A name from the other system, cut to a bounded length.
 fn shown(name: &str) -> String {
     name.chars().take(60).collect()
 }
 
 impl Found {
-    /// Gives each satellite its list; refuses those whose list breaks a limit.
+    /// Gives each satellite its list. Refuses satellites whose list breaks a limit.
     fn assign(&mut self, mut lists: HashMap<Uuid, Vec<Value>>) {
         for mut known in std::mem::take(&mut self.satellites) {
             match assignments::check(Value::from(lists.remove(&known.id).unwrap_or_default())) {
@@ -148,7 +149,7 @@ const SCHEMAS_OF_CHECKS: &str = "
     having count(*) = 4
      order by table_schema";
 
-/// None where no check names satellites: in a Checkstack older than them.
+/// None if no check names satellites, as in a Checkstack older than they are.
 fn find_schema_of_checks(
     client: &mut impl postgres::GenericClient,
 ) -> anyhow::Result<Option<String>> {
@@ -168,7 +169,7 @@ fn find_schema_of_checks(
     }
 }
 
-/// Satellites are named as text.
+/// Checks name satellites by their ids as text.
 const CHECKS: &str = "
     select named.id::uuid as satellite, s.system_id, c.id::text as config_id, c.name, c.strategy_id,
            c.config, c.interval_seconds::bigint, to_jsonb(c) -> 'collectors' as collectors
@@ -180,7 +181,7 @@ const CHECKS: &str = "
 
 const SYSTEMS: &str = "select to_regclass($1) is not null";
 
-/// What each satellite is to check, in the words of an assignment.
+/// The list of each satellite, in the form of assignments.
 fn lists(
     transaction: &mut postgres::Transaction<'_>,
     schema: &str,
@@ -193,7 +194,7 @@ fn lists(
         let ids: Vec<String> = page.iter().map(|known| known.id.to_string()).collect();
         for row in transaction.query(CHECKS, &[&ids])? {
             let system: String = row.try_get("system_id")?;
-            // There, too, a system that the catalogue does not know is called by its id.
+            // Checkstack, too, shows the id of a system that its catalogue does not know.
             let system_name = names.get(&system).unwrap_or(&system);
             let mut assignment = json!({
                 "configId": row.try_get::<_, String>("config_id")?,
@@ -248,7 +249,7 @@ fn find_schema(client: &mut impl postgres::GenericClient) -> anyhow::Result<Stri
     }
 }
 
-/// As text where a column may be of several types or not be there at all.
+/// Columns that may have several types, or be missing, are read as text.
 const SATELLITES: &str = "
     select s.id, s.name, s.region, s.tags, s.token_hash, j.row ->> 'version' as version,
            j.row -> 'capabilities' as capabilities,
@@ -261,7 +262,7 @@ const SATELLITES: &str = "
      order by s.id
      limit $2";
 
-/// One satellite, or which field of it cannot be taken and why.
+/// One satellite, or the field that cannot be accepted, with the reason.
 fn satellite(row: &postgres::Row) -> Result<Result<Known, String>, postgres::Error> {
     let tags = serde_json::from_value::<BTreeMap<String, String>>(row.try_get("tags")?);
     let Ok(tags) = tags else {
@@ -272,7 +273,7 @@ fn satellite(row: &postgres::Row) -> Result<Result<Known, String>, postgres::Err
         name: row.try_get("name")?,
         region: row.try_get("region")?,
         tags,
-        // There, too, zero and less mean the default.
+        // Checkstack, too, takes zero and less for the default.
         offline_threshold_ms: threshold.filter(|ms| *ms > 0),
     };
     if let Err(invalid) = described.check_limits() {
@@ -298,7 +299,7 @@ fn satellite(row: &postgres::Row) -> Result<Result<Known, String>, postgres::Err
     }))
 }
 
-/// What an agent said of itself it says again when it connects: what does not fit is left out.
+/// An agent repeats what it says of itself when it connects, so values that do not fit are left out.
 fn words(value: Option<serde_json::Value>) -> Vec<String> {
     let words: Vec<String> =
         value.and_then(|value| serde_json::from_value(value).ok()).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Changing what the registry says of a satellite.
+//! Changes of what the registry says of a satellite.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,19 +14,19 @@ use crate::domain::lifecycle::SatelliteId;
 use crate::log;
 use crate::registry::precondition::Precondition;
 
-/// A change: what is absent stays as it is.
+/// A change of a satellite; absent fields stay as they are.
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Change {
-    /// Another name.
+    /// A new name.
     #[schema(min_length = 1, max_length = 200)]
     pub name: Option<String>,
-    /// Another region.
+    /// A new region.
     #[schema(min_length = 1, max_length = 200)]
     pub region: Option<String>,
-    /// All of the tags.
+    /// All tags, in place of the present ones.
     pub tags: Option<BTreeMap<String, String>>,
-    /// Another offline threshold of its own; null takes it away.
+    /// A new offline threshold of its own; null removes it.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<i64>, minimum = 1, maximum = 604_800_000)]
     pub offline_threshold_ms: Option<Option<i64>>,
@@ -38,10 +38,10 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<i
 }
 
 impl Change {
-    /// What can be changed.
+    /// The fields that can be changed.
     pub const FIELDS: [&str; 4] = ["name", "region", "tags", "offlineThresholdMs"];
 
-    /// Whether nothing is to change.
+    /// Whether the change names nothing.
     fn is_empty(&self) -> bool {
         let Change { name, region, tags, offline_threshold_ms } = self;
         name.is_none() && region.is_none() && tags.is_none() && offline_threshold_ms.is_none()
@@ -57,9 +57,9 @@ impl Change {
     }
 }
 
-/// What became of a change.
+/// The result of a change.
 pub enum Changed {
-    /// This is the satellite now.
+    /// The satellite after the change.
     To(Box<Shown>),
     /// The change breaks a limit: nothing was changed.
     Invalid(Invalid),
@@ -67,7 +67,7 @@ pub enum Changed {
     NothingNamed,
     /// There is no such satellite.
     Unknown,
-    /// Another one than expected was there: nothing was changed.
+    /// The present version was not the expected one: nothing was changed.
     Unexpected,
 }
 
@@ -75,12 +75,12 @@ const LOCK: &str = "
     select name, region, tags, offline_threshold_ms from satellites where id = $1
        for no key update";
 
-/// In a statement after the one that waited for the row: whoever held it has changed it by now.
+/// In a statement after the one that waited for the row: its last holder may have changed the version.
 const VERSION: &str = "
     select coalesce(max(change), 0) from registry_changes
      where satellite_id = $1 and action in ('created', 'updated')";
 
-/// What it was and what it is becomes part of the registry's history.
+/// The registry's history keeps the satellite as it was and as it is.
 const CHANGE: &str = "
     with before as (
         select jsonb_build_object('name', name, 'region', region, 'tags', tags,
@@ -97,8 +97,8 @@ const CHANGE: &str = "
                               'offlineThresholdMs', $5::bigint)
       from before";
 
-/// Changes a satellite. A changed threshold counts from now on in every read, and within a second for
-/// the session, whichever pod holds it.
+/// Changes a satellite. A new threshold counts at once in every read, and within a second for the session, on any
+/// pod.
 pub async fn change(
     client: &mut Object,
     id: SatelliteId,
@@ -109,7 +109,7 @@ pub async fn change(
 ) -> anyhow::Result<Changed> {
     let transaction = client.transaction().await?;
     let statement = transaction.prepare_cached(CHANGE).await?;
-    // The row before the log, as the appender does.
+    // The row before the log's lock, as in the appender.
     let Some(row) = transaction.query_opt(LOCK, &[&id]).await? else {
         return Ok(Changed::Unknown);
     };

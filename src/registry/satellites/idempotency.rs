@@ -1,7 +1,7 @@
-//! Registrations that may be asked for again.
+//! Idempotency keys: a registration may be sent again without a second satellite.
 //!
-//! Owns the table `idempotency_keys`. A key and the satellite it made are in one commit, so a key is
-//! known exactly if its satellite was made. Keys are kept for a day and at most [`MAX_KEYS`] of them.
+//! Owns the table `idempotency_keys`. A key and the satellite it made are in one commit, so a key is stored exactly
+//! if its satellite was made. Keys are kept for a day, at most [`MAX_KEYS`] of them.
 
 use deadpool_postgres::Transaction;
 use sha2::{Digest, Sha256};
@@ -13,10 +13,10 @@ use crate::domain::lifecycle::SatelliteId;
 /// The most characters of a key.
 const MAX_CHARACTERS: usize = 200;
 
-/// The most keys that are kept: a day of one registration a second.
+/// The most keys that are kept: one registration a second for a day.
 pub const MAX_KEYS: i64 = 100_000;
 
-/// What a caller named its request.
+/// The name that a caller gave its request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key(String);
 
@@ -33,15 +33,15 @@ impl Key {
     }
 }
 
-/// What a key is good for.
+/// The result of claiming a key.
 pub enum Claim {
-    /// It is new.
+    /// The key is new.
     New,
-    /// The same was asked for before, and made this satellite.
+    /// The same request came before, and made this satellite.
     Used(SatelliteId),
-    /// Something else was asked for with it.
+    /// The key came before with another request.
     OtherRequest,
-    /// No more keys are kept today.
+    /// No more keys can be kept today.
     Full,
 }
 
@@ -61,7 +61,7 @@ const CLAIM: &str = "
 
 const USED: &str = "select request_digest, satellite_id from idempotency_keys where key = $1";
 
-/// Takes the key for this satellite, unless it was taken.
+/// Claims the key for this satellite, unless it is taken.
 pub async fn claim(
     transaction: &Transaction<'_>,
     key: &Key,
@@ -75,7 +75,7 @@ pub async fn claim(
     if transaction.execute(&claim, &[&key.0, &digest, &id, &MAX_KEYS]).await? == 1 {
         return Ok(Claim::New);
     }
-    // In a later statement: what the insert waited for is seen.
+    // In a later statement, so that it sees the row that the insert waited for.
     let used = transaction.prepare_cached(USED).await?;
     let Some(row) = transaction.query_opt(&used, &[&key.0]).await? else {
         return Ok(Claim::Full);
@@ -87,8 +87,8 @@ pub async fn claim(
     }
 }
 
-/// Of what was asked for, not of how it was written. Every text is preceded by its length, so that no
-/// two requests read the same.
+/// A digest of the request's content, not of how it was written. Every text is preceded by its length, so no two
+/// requests have the same encoding.
 fn digest(new: &NewSatellite) -> String {
     let mut hash = Sha256::new();
     let mut add = |text: &str| {

@@ -15,8 +15,8 @@ pub const MAX_NAMED: usize = 1_000;
 
 const STATES: &str = "select * from satellites_now where id = any($1)";
 
-/// The present state of each of these satellites. Who has never connected has none and is left
-/// out, as is who is not registered.
+/// The present state of each of these satellites. Satellites that are not registered or have never connected are left
+/// out.
 pub async fn states(
     client: &impl GenericClient,
     satellites: &[SatelliteId],
