@@ -1,10 +1,10 @@
-//! Many faults at once, for minutes, with a checker beside them: what nobody thought of.
+//! Many faults at once, for minutes, with a checker beside them: it finds failures that no one expected.
 //!
-//! A seed gives the plan (`plan`): which fault (`fault`) begins when and how long it lasts. `inject` lets
-//! them happen to a `world` of three pods with stores of their own, while satellites (`cast`) live their
-//! lives (`life`) there. The checker (`checker`) reads log, stream and pods (`tails`, `facts`) and holds
-//! what it sees against what is promised; what it may say is decided by `verdict` from the satellites'
-//! lives and the `windows` of the faults. `docs/internals/nemesis.md` tells how to read a failure.
+//! A seed gives the plan (`plan`): which fault (`fault`) begins when and how long it lasts. `inject` injects
+//! them into a `world` of three pods with stores of their own, while satellites (`cast`) live their lives
+//! (`life`) there. The checker (`checker`) reads log, stream and pods (`tails`, `facts`) and holds what it
+//! sees against what is promised. `verdict` decides what it may say, from the satellites' lives and the
+//! `windows` of the faults. `docs/internals/nemesis.md` says how to read a failure.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,13 +41,13 @@ mod world;
 /// Satellites that come and go together.
 const CROWD: usize = 60;
 
-/// Before the first fault.
+/// Pause before the first fault.
 const WARM_UP: Duration = Duration::from_secs(4);
 
-/// How long everybody may take to come when nothing is wrong.
+/// How long all satellites may take to connect when nothing is wrong.
 const ARRIVAL: Duration = Duration::from_secs(60);
 
-/// So long faults go on, unless `GROUNDSTATION_NEMESIS_SECONDS` says otherwise (`make nemesis`).
+/// How long faults go on, unless `GROUNDSTATION_NEMESIS_SECONDS` says otherwise (`make nemesis`).
 const SECONDS: u64 = 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

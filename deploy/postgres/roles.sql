@@ -1,11 +1,11 @@
--- Who may do what in the database, least first. Run it once in the new database, as a superuser,
--- before the first `groundstation migrate`; it can be run again.
+-- The roles of the database and their rights, least first. Run it once in the new database, as a
+-- superuser, before the first `groundstation migrate`; it can be run again.
 --
 -- Passwords are not here:
 --   alter role groundstation_migrator password '…';   -- DATABASE_URL of the migration Job
 --   alter role groundstation_pod      password '…';   -- DATABASE_URL of the pods
 
--- What a pod may do: every right is granted by the migrations, table by table. Nobody logs in as it.
+-- What a pod may do: the migrations grant every right, table by table. No login uses this role itself.
 do $$
 begin
     create role groundstation_service nologin;
@@ -24,8 +24,8 @@ end
 $$;
 grant groundstation_service to groundstation_migrator;
 
--- The pods log in as this one. Each has at most 14 connections unless it is set otherwise, so these are
--- enough for 14 of them. It inherits nothing: each session takes the service's role, and without
+-- The pods log in as this role. A pod has at most 14 connections unless it is set otherwise, so 200 are
+-- enough for 14 pods. The role inherits nothing: each session takes the service's role, and without
 -- that it can read no table.
 do $$
 begin
@@ -36,8 +36,8 @@ end
 $$;
 grant groundstation_service to groundstation_pod;
 
--- The database is theirs alone. Its owner may make tables in the schema public; nobody else may, not even
--- temporary ones: with those a session can put names of its own before the schema's.
+-- The database belongs to these roles alone. Its owner may make tables in the schema public. Other roles may
+-- not, not even temporary ones: with those a session can put its own names before the schema's.
 do $$
 begin
     execute format('alter database %I owner to groundstation_migrator', current_database());

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""A durable consumer of the stream: each transition handled once, in order, whatever happens to the
-consumer, the stream or NATS. The same as consume.rs, whose first lines say what it does and why.
+"""A durable consumer of the stream: it handles each transition once, in order, whatever happens to the
+consumer, the stream or NATS. It is the same as consume.rs, whose first lines say what it does and why.
 
 Needs Python 3.9 and nats-py. Settings: NATS_URL, STATE (a file), DURABLE (the consumer's name), COUNT
 (end after so many).
@@ -19,8 +19,8 @@ PAGE = 1000
 
 
 class State:
-    """What survives a restart. Keep it where the effects of `handle` are, in the same transaction,
-    and each is there exactly once; in a file of its own, a crash between the two handles one again."""
+    """What survives a restart. Stored in one transaction with the effects of `handle`, each effect is
+    there exactly once. In a file of its own, as here, a crash between the two handles one again."""
 
     def __init__(self, file):
         self.file, self.position, self.change, self.epoch = file, 0, "", 1
@@ -37,7 +37,7 @@ class State:
         os.replace(self.file + ".new", self.file)
 
     async def fill(self, client, position):
-        """Asks the log for what lies before a position; how many it had."""
+        """Asks the log for the missing transitions before a position; returns how many it handled."""
         filled = 0
         while self.position + 1 < position:
             until = min(position - 1, self.position + PAGE)
@@ -53,14 +53,14 @@ class State:
                     self.take(entry["position"], entry["changeId"], entry["event"], entry["id"])
                     filled += 1
             if self.position < until:
-                break  # Nothing more of it is there: the log begins later.
+                break  # The rest is missing: the log begins later.
         if 0 < self.position < position - 1:
             print(f"positions up to {position - 1} were dropped: read the fleet", file=sys.stderr)
         return filled
 
 
 def handle(position, event, satellite):
-    """Here the work is done."""
+    """The work itself."""
     told = {"position": position, "event": event, "satelliteId": satellite}
     print(json.dumps(told), flush=True)
 
@@ -81,16 +81,16 @@ async def main():
             continue
         for message in messages:
             handled += await take(client, state, message)
-            # Acknowledged only now: what was not handled comes again.
+            # Acknowledged only now: an unhandled message comes again.
             await message.ack_sync()
     await client.close()
 
 
 async def take(client, state, message):
-    """Handles a message unless that was done before; how many transitions were handled."""
+    """Handles a message unless it was handled before; returns how many transitions were handled."""
     headers = message.headers or {}
     if "Groundstation-Position" not in headers:
-        return 0  # Somebody else's message.
+        return 0  # A foreign message.
     position, change = int(headers["Groundstation-Position"]), headers["Nats-Msg-Id"]
     epoch = int(headers.get("Groundstation-Epoch", "1"))
     if epoch > state.epoch:

@@ -1,15 +1,15 @@
-//! A durable consumer of the stream: each transition handled once, in order, whatever happens to
+//! A durable consumer of the stream: it handles each transition once, in order, whatever happens to
 //! the consumer, the stream or NATS. `consume.py` and `consume.ts` are the same in other languages.
 //!
 //! It remembers the last position it has handled, and its change id:
 //!
 //! - **A position up to that one** was handled before (redelivered, or the stream was built anew and
-//!   says so in `Groundstation-Epoch`): it is skipped.
+//!   says so in `Groundstation-Epoch`): the consumer skips it.
 //! - **The same position with another change id**: the log was restored to an earlier time and went
-//!   another way. Only a person can say what to make of what was handled; it stops.
-//! - **A gap**: what lies between is asked of the log, by `groundstation.v1.transitions.list`. What
-//!   is not there either was dropped by retention: read the fleet as it is now
-//!   (`groundstation.v1.satellites.list`).
+//!   another way. The consumer stops: only a person can decide about the transitions it handled.
+//! - **A gap**: the consumer asks the log for the missing positions, by
+//!   `groundstation.v1.transitions.list`. Retention has dropped those that are not there either: read
+//!   the fleet as it is now (`groundstation.v1.satellites.list`).
 //!
 //! Settings: `NATS_URL`, `STATE` (a file), `DURABLE` (the consumer's name), `COUNT` (end after so many).
 
@@ -21,11 +21,11 @@ use async_nats::{Client, ConnectOptions, HeaderMap, ServerAddr};
 use futures_util::TryStreamExt;
 use serde_json::{Value, json};
 
-/// How many transitions are asked for at once.
+/// Transitions in one question.
 const PAGE: i64 = 1_000;
 
-/// What survives a restart. Keep it where the effects of [`handle`] are, in the same transaction,
-/// and each is there exactly once; in a file of its own, a crash between the two handles one again.
+/// What survives a restart. Stored in one transaction with the effects of [`handle`], each effect is
+/// there exactly once. In a file of its own, as here, a crash between the two handles one again.
 struct State {
     file: String,
     position: i64,
@@ -55,7 +55,7 @@ impl State {
         Ok(())
     }
 
-    /// Asks the log for what lies before a position; how many it had.
+    /// Asks the log for the missing transitions before a position; returns how many it handled.
     async fn fill(&mut self, client: &Client, position: i64) -> anyhow::Result<u64> {
         let mut filled = 0;
         while self.position + 1 < position {
@@ -76,7 +76,7 @@ impl State {
                 self.take(at, word("changeId"), word("event"), word("id"))?;
                 filled += 1;
             }
-            // Nothing more of it is there: the log begins later.
+            // The rest is missing: the log begins later.
             if self.position < until {
                 break;
             }
@@ -88,7 +88,7 @@ impl State {
     }
 }
 
-/// Here the work is done.
+/// The work itself.
 fn handle(position: i64, event: &str, satellite: &str) {
     println!("{}", json!({"position": position, "event": event, "satelliteId": satellite}));
 }
@@ -108,7 +108,7 @@ async fn main() -> anyhow::Result<()> {
     let mut handled = 0;
     while let Some(message) = messages.try_next().await? {
         let headers = message.headers.clone().unwrap_or_default();
-        // Somebody else's message has no position.
+        // A foreign message has no position.
         if let Some(position) = number(&headers, "Groundstation-Position") {
             let change = headers.get("Nats-Msg-Id").map_or("", |value| value.as_str());
             let epoch = number(&headers, "Groundstation-Epoch").unwrap_or(1);
@@ -130,7 +130,7 @@ async fn main() -> anyhow::Result<()> {
                 eprintln!("position {position} was handled before");
             }
         }
-        // Acknowledged only now: what was not handled comes again.
+        // Acknowledged only now: an unhandled message comes again.
         message.double_ack().await.map_err(|error| anyhow::anyhow!(error))?;
         if count > 0 && handled >= count {
             break;

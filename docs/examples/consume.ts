@@ -1,5 +1,5 @@
-// A durable consumer of the stream: each transition handled once, in order, whatever happens to the
-// consumer, the stream or NATS. The same as consume.rs, whose first lines say what it does and why.
+// A durable consumer of the stream: it handles each transition once, in order, whatever happens to the
+// consumer, the stream or NATS. It is the same as consume.rs, whose first lines say what it does and why.
 //
 // Needs Node.js 22.18 or newer, which runs TypeScript as it is, @nats-io/transport-node and
 // @nats-io/jetstream. Settings: NATS_URL, STATE (a file), DURABLE (the consumer's name), COUNT (end after
@@ -18,12 +18,12 @@ const file = process.env.STATE ?? "consume.state";
 
 type Transition = { position: number; changeId: string; event: string; id: string };
 
-// What survives a restart. Keep it where the effects of `handle` are, in the same transaction, and
-// each is there exactly once; in a file of its own, a crash between the two handles one again.
+// What survives a restart. Stored in one transaction with the effects of `handle`, each effect is
+// there exactly once. In a file of its own, as here, a crash between the two handles one again.
 let state = { position: 0, change: "", epoch: 1 };
 if (existsSync(file)) state = JSON.parse(readFileSync(file, "utf8"));
 
-// Here the work is done.
+// The work itself.
 function handle({ position, event, id }: Transition): void {
   console.log(JSON.stringify({ position, event, satelliteId: id }));
 }
@@ -36,7 +36,7 @@ function take(transition: Transition): void {
   renameSync(`${file}.new`, file);
 }
 
-// Asks the log for what lies before a position; how many it had.
+// Asks the log for the missing transitions before a position; returns how many it handled.
 async function fill(client: NatsConnection, position: number): Promise<number> {
   let filled = 0;
   while (state.position + 1 < position) {
@@ -53,7 +53,7 @@ async function fill(client: NatsConnection, position: number): Promise<number> {
       take(transition);
       filled += 1;
     }
-    if (state.position < until) break; // Nothing more of it is there: the log begins later.
+    if (state.position < until) break; // The rest is missing: the log begins later.
   }
   if (state.position > 0 && state.position + 1 < position) {
     console.error(`positions up to ${position - 1} were dropped: read the fleet`);
@@ -61,10 +61,10 @@ async function fill(client: NatsConnection, position: number): Promise<number> {
   return filled;
 }
 
-// Handles a message unless that was done before; how many transitions were handled.
+// Handles a message unless it was handled before; returns how many transitions were handled.
 async function consume(client: NatsConnection, message: JsMsg): Promise<number> {
   const position = Number(message.headers?.get("Groundstation-Position") || "0");
-  if (position === 0) return 0; // Somebody else's message.
+  if (position === 0) return 0; // A foreign message.
   const changeId = message.headers?.get("Nats-Msg-Id") ?? "";
   const epoch = Number(message.headers?.get("Groundstation-Epoch") || "1");
   if (epoch > state.epoch) {
@@ -96,7 +96,7 @@ const consumer = await jetstream(client).consumers.get(STREAM, durable);
 let handled = 0;
 for await (const message of await consumer.consume()) {
   handled += await consume(client, message);
-  // Acknowledged only now: what was not handled comes again.
+  // Acknowledged only now: an unhandled message comes again.
   await message.ackAck();
   if (count > 0 && handled >= count) break;
 }

@@ -1,5 +1,5 @@
-//! Satellites as they are in the field: the project's own agent, which beats and comes back by
-//! itself. What they really did is known here, so that it can be held against what was said of them.
+//! Satellites as they are in the field: the project's own agent, which beats and reconnects by itself.
+//! The harness knows what they really did, so that tests can hold it against what pods said of them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ pub struct Agents {
     truth: Arc<Truth>,
 }
 
-/// What they did.
+/// What the agents did.
 #[derive(Default)]
 struct Truth {
     connected: AtomicI64,
@@ -30,8 +30,8 @@ struct Truth {
 }
 
 impl Agents {
-    /// Starts agents that connect to this address again and again. They come back sooner than those
-    /// in the field, as their fleet's threshold is shorter.
+    /// Starts agents that connect to this address again and again. They reconnect sooner than agents in the
+    /// field, because their fleet's threshold is shorter.
     pub fn start(fleet: &Fleet, address: SocketAddr, credentials: Vec<Credentials>) -> Agents {
         let truth = Arc::new(Truth::default());
         let longest_pause = agent::LONGEST_PAUSE.min(fleet.timing.threshold / 4);
@@ -71,12 +71,12 @@ impl Agents {
         .await;
     }
 
-    /// How often any of them was let in so far.
+    /// How often a pod has let any of them in so far.
     pub fn authenticated(&self) -> u64 {
         self.truth.authenticated.load(Ordering::SeqCst)
     }
 
-    /// Orders all of them at once.
+    /// Gives all agents an order at once.
     pub fn order(&self, order: Order) {
         for agent in &self.orders {
             agent.try_send(order).expect("an agent that has no other order");

@@ -1,4 +1,4 @@
-//! Backups of both stores as docs/operations.md has them taken, and the stores that are made of them.
+//! Backups of both stores by the steps of docs/operations.md, and stores made from them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ pub struct StreamBackup {
 }
 
 impl StreamBackup {
-    /// Takes it, whatever goes on meanwhile.
+    /// Takes the backup while everything goes on.
     pub async fn take(nats: &async_nats::Client) -> StreamBackup {
         let inbox = nats.new_inbox();
         let mut told = nats.subscribe(inbox.clone()).await.expect("a subscription");
@@ -35,7 +35,7 @@ impl StreamBackup {
         loop {
             let chunk = timeout(PATIENCE, told.next()).await.expect("a chunk in time");
             let chunk = chunk.expect("the subscription goes on");
-            // The end of it.
+            // The end of the backup.
             if chunk.payload.is_empty() {
                 return StreamBackup { config, state, chunks };
             }
@@ -46,12 +46,12 @@ impl StreamBackup {
         }
     }
 
-    /// The newest sequence it holds.
+    /// The newest sequence that the backup holds.
     pub fn last_sequence(&self) -> u64 {
         self.state["last_seq"].as_u64().expect("a sequence")
     }
 
-    /// Makes the stream of it in a server that has none.
+    /// Restores the stream in a server that has none.
     pub async fn restore(&self, nats: &async_nats::Client) {
         let asked = json!({"config": self.config, "state": self.state});
         let begun = ask(nats, format!("$JS.API.STREAM.RESTORE.{STREAM}"), &asked).await;
@@ -74,7 +74,7 @@ async fn ask(nats: &async_nats::Client, subject: String, body: &Value) -> Value 
     answer
 }
 
-/// A base backup of a Postgres and what was written after it.
+/// A base backup of a Postgres and the WAL written after it.
 pub struct PostgresBackup {
     folder: PathBuf,
     /// The URL of the database that was backed up.
@@ -84,7 +84,7 @@ pub struct PostgresBackup {
 }
 
 impl PostgresBackup {
-    /// Takes a base backup, whatever goes on meanwhile; from then on receives what is written.
+    /// Takes a base backup while everything goes on; receives the WAL from then on.
     pub async fn begin(url: &str) -> PostgresBackup {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(stores::random());
         let (wal, base) = (folder.join("wal"), folder.join("base"));
@@ -123,14 +123,14 @@ impl PostgresBackup {
         .await;
     }
 
-    /// Nothing that comes from now on is in the backup.
+    /// Ends the receiver: WAL from now on is not in the backup.
     pub fn end(&mut self) {
         if let Some(mut receiver) = self.receiver.take() {
             receiver.kill().and_then(|()| receiver.wait()).expect("pg_receivewal ends");
         }
     }
 
-    /// A fresh Postgres with what was backed up, and the database's URL in it. Blocking.
+    /// A fresh Postgres from the backup, and the URL of the database in it. Blocking.
     pub fn restore(&self) -> (Postgres, String) {
         stores::postgres_of(&self.folder.join("base"), &self.folder.join("wal"), &self.url)
     }

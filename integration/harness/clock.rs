@@ -1,4 +1,4 @@
-//! A wall clock that a test moves: it stands between a process and the system's.
+//! A wall clock that a test moves. It stands between a process and the system's clock.
 
 use std::fs;
 use std::path::PathBuf;
@@ -6,8 +6,8 @@ use std::process::Command;
 
 use super::stores;
 
-/// Adds the seconds that are in a file, or tells the microsecond that is there behind `=`. Allocates
-/// nothing: Postgres asks for the time in signal handlers.
+/// Adds the seconds in a file, or returns the microsecond behind `=` in it. Allocates nothing, because
+/// Postgres asks for the time in signal handlers.
 const SHIFTED_CLOCK: &str = r#"
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -52,15 +52,15 @@ int gettimeofday(struct timeval *now, void *zone) {
 }
 "#;
 
-/// Such a clock; dropping it leaves whoever has it with the right time.
+/// A clock that a test moves. After it is dropped its processes have the right time.
 pub struct Clock {
     folder: PathBuf,
 }
 
 impl Clock {
-    /// A clock that is right.
+    /// A clock that shows the right time.
     pub fn new() -> Clock {
-        // Where the account that runs Postgres can read it.
+        // In a folder that the account running Postgres can read.
         let folder = std::env::temp_dir().join(format!("groundstation-clock-{}", stores::random()));
         fs::create_dir(&folder).expect("a folder");
         fs::write(folder.join("clock.c"), SHIFTED_CLOCK).expect("the source");
@@ -74,23 +74,23 @@ impl Clock {
         clock
     }
 
-    /// What a process needs in its environment to have this clock.
+    /// The environment that gives a process this clock.
     pub fn environment(&self) -> [(&'static str, String); 2] {
         let path = |name| self.folder.join(name).to_str().expect("a path").to_owned();
         [("LD_PRELOAD", path("clock.so")), ("CLOCK_SHIFT_FILE", path("shift"))]
     }
 
-    /// Makes it this many seconds fast.
+    /// Makes the clock this many seconds fast.
     pub fn shift(&self, seconds: i64) {
         self.set(&seconds.to_string());
     }
 
-    /// Stops it at a moment, in microseconds since 1970.
+    /// Stops the clock at a moment, in microseconds since 1970.
     pub fn stop_at(&self, microseconds: i64) {
         self.set(&format!("={microseconds}"));
     }
 
-    /// Whole or not at all.
+    /// Writes the file whole or not at all.
     fn set(&self, text: &str) {
         fs::write(self.folder.join("next"), text).expect("the shift");
         fs::rename(self.folder.join("next"), self.folder.join("shift")).expect("the shift");

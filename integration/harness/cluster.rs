@@ -1,4 +1,4 @@
-//! Three nats-servers of one version as a cluster; what goes between them takes a while.
+//! Three nats-servers of one version as a cluster, with a delay between them.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -17,24 +17,24 @@ use super::relaying::{STREAM, subjects};
 use super::stores;
 use super::wait::{blocking, within};
 
-/// How long servers that have just started, or lost one of them, may take to agree on a leader.
+/// How long servers may take to agree on a leader after a start or the loss of one.
 const LONG: Duration = Duration::from_secs(120);
 
 /// How long bytes take from one server to another.
 const DELAY: Duration = Duration::from_millis(2);
 
-/// How often a start is tried, and how long the servers are given to find each other.
+/// How often a start is tried, and how long the servers may take to find each other.
 const STARTS: u32 = 5;
 const JOINING: Duration = Duration::from_secs(30);
 
-/// Which nats-server.
+/// The version of nats-server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {
-    /// The oldest supported.
+    /// The oldest supported version.
     V2_10,
-    /// The one that answers a retry with an error where 2.10 says sequence 0.
+    /// The version that answers a retry with an error where 2.10 says sequence 0.
     V2_11,
-    /// The one all other tests run against.
+    /// The version that all other tests run against.
     Newest,
 }
 
@@ -53,7 +53,7 @@ impl Version {
     }
 }
 
-/// See the module; dropping it stops the servers.
+/// Dropping it stops the servers.
 pub struct Cluster {
     servers: Vec<Nats>,
     monitors: [u16; 3],
@@ -61,8 +61,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts one and waits until it can hold streams. While 2.10 elects its first leader, a server
-    /// that joins in that moment may never hear of it: then all of it is started again.
+    /// Starts a cluster and waits until it can hold streams. A server that joins while 2.10 elects its first
+    /// leader may never hear of it: then the whole cluster is started again.
     pub async fn start(version: Version) -> Cluster {
         for _ in 0..STARTS {
             let cluster = Cluster::launch(version).await;
@@ -93,7 +93,7 @@ impl Cluster {
         let mut links = Vec::new();
         let mut configurations = Vec::new();
         for n in 0..3 {
-            // Each knows both others: from their number the servers tell how many they are.
+            // Each knows both others, because the servers count these to know the size of the cluster.
             let mut to = Vec::new();
             for other in (0..3).filter(|other| *other != n) {
                 let link = Proxy::to(([127, 0, 0, 1], routes[other]).into()).await;
@@ -123,17 +123,17 @@ impl Cluster {
         urls.join(",")
     }
 
-    /// A fleet that uses it.
+    /// A fleet that uses this cluster.
     pub async fn fleet(&self, timing: super::fleet::Timing) -> Fleet {
         Fleet::with_nats_at(timing, self.url()).await
     }
 
-    /// The stream as an operator makes it, on all three.
+    /// Makes the stream as an operator would, on all three servers.
     pub async fn make_stream(&self, fleet: &Fleet, duplicate_window: Duration) {
         self.make(fleet, STREAM, subjects(), duplicate_window).await;
     }
 
-    /// Any stream on all three; waits until the cluster can make it.
+    /// Makes any stream on all three servers; waits until the cluster can make it.
     pub async fn make(
         &self,
         fleet: &Fleet,
@@ -184,14 +184,14 @@ impl Cluster {
         .await
     }
 
-    /// Up to which sequence each server has the stream; of one that does not answer: nothing.
+    /// The newest sequence of the stream on each server; `None` where a server does not answer.
     pub async fn last_sequences(&self) -> Vec<Option<u64>> {
         let monitors = self.monitors;
         blocking(move || monitors.into_iter().map(last_sequence).collect()).await
     }
 }
 
-/// What a server tells of itself; nothing while it does not answer.
+/// What a server says of itself; `None` while it does not answer.
 fn look(port: u16, path: &str) -> Option<Value> {
     let url = format!("http://127.0.0.1:{port}/{path}");
     let text = ureq::get(url).call().ok()?.body_mut().read_to_string().ok()?;
@@ -205,8 +205,8 @@ fn last_sequence(port: u16) -> Option<u64> {
     stream["state"]["last_seq"].as_u64()
 }
 
-/// Nobody's at this moment: none that the system gives to connections, and none that another test of
-/// this run was given, because a server takes it later.
+/// A free port. It is none that the system gives to connections and none that another test of this run got,
+/// because a server takes it only later.
 fn free_ports() -> [u16; 3] {
     static BEGIN: OnceLock<u16> = OnceLock::new();
     static GIVEN: AtomicU16 = AtomicU16::new(0);

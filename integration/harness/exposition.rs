@@ -1,17 +1,17 @@
-//! What `/metrics` says, in either form.
+//! What `/metrics` says, in both forms.
 
 use std::collections::BTreeSet;
 
 use super::Pod;
 use super::wait::blocking;
 
-/// For whoever accepts it.
+/// The `Accept` of a client that takes OpenMetrics.
 pub const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// For everybody else.
+/// The `Accept` of other clients.
 pub const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// `/metrics` of a pod for this `Accept`: its media type and its text.
+/// Asks a pod for `/metrics` with this `Accept`; returns media type and text.
 pub async fn scrape(pod: &Pod, accept: &str) -> (String, String) {
     let request = ureq::get(format!("http://{}/metrics", pod.address)).header("Accept", accept);
     let answer = blocking(move || {
@@ -22,7 +22,7 @@ pub async fn scrape(pod: &Pod, accept: &str) -> (String, String) {
     answer.await.expect("/metrics")
 }
 
-/// Every name a query may use: of samples, and of families without one yet.
+/// Every name that a query may use: those of samples, and those of families without a sample yet.
 pub fn names(text: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for line in text.lines() {

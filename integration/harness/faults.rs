@@ -1,21 +1,21 @@
-//! How much of each fault a run injects, and where its chance comes from.
+//! How much of each fault a run injects, and the source of its randomness.
 //!
-//! `GROUNDSTATION_FAULTS=full` (`make test-faults`) injects all of it; any other run a little.
+//! `GROUNDSTATION_FAULTS=full` (`make test-faults`) injects every fault in full; other runs a little.
 //! `GROUNDSTATION_SEED` repeats the choices of an earlier run; each is printed with the test's output.
 
 use std::sync::OnceLock;
 
-/// Whether all of it is wanted.
+/// Whether this is a full run.
 pub fn full() -> bool {
     std::env::var("GROUNDSTATION_FAULTS").is_ok_and(|scale| scale == "full")
 }
 
-/// How often, in a plain run and in a full one.
+/// The count for this run, out of one for a plain and one for a full run.
 pub fn repetitions(few: u32, many: u32) -> u32 {
     if full() { many } else { few }
 }
 
-/// What all chance of this run comes from.
+/// The seed of all randomness of this run.
 pub fn seed() -> u64 {
     static SEED: OnceLock<u64> = OnceLock::new();
     *SEED.get_or_init(|| match std::env::var("GROUNDSTATION_SEED") {
@@ -24,7 +24,7 @@ pub fn seed() -> u64 {
     })
 }
 
-/// Chance for one test: the same for the same seed, whatever other tests do.
+/// Randomness for one test: the same for the same seed, whatever other tests do.
 pub fn chance(test: &str) -> fastrand::Rng {
     let seed = seed();
     println!("GROUNDSTATION_SEED={seed} ({test})");

@@ -19,10 +19,10 @@ use super::stores::{self, Rights, Share};
 use super::subscriber::Subscriber;
 use super::wait::{blocking, eventually, within};
 
-/// Where `deploy/nats` lets an operator hear answers, as which tests act.
+/// The inbox prefix of `deploy/nats`' operator, which is the account of tests.
 const OPERATORS_INBOX: &str = "_INBOX_operator";
 
-/// Heartbeats and what follows from their absence.
+/// How often satellites beat, and when a silent one is lost.
 #[derive(Clone, Copy)]
 pub struct Timing {
     pub heartbeat: Duration,
@@ -30,21 +30,21 @@ pub struct Timing {
     pub sweep: Duration,
 }
 
-/// Nobody is lost unless the test takes a minute.
+/// No satellite is lost unless the test takes a minute.
 pub const CALM: Timing = Timing {
     heartbeat: Duration::from_secs(1),
     threshold: Duration::from_secs(60),
     sweep: Duration::from_millis(100),
 };
 
-/// Who is silent is lost soon; who beats every 200 ms is not, even on a busy machine.
+/// A silent satellite is lost soon; one that beats every 200 ms is not, even on a busy machine.
 pub const BRISK: Timing = Timing {
     heartbeat: Duration::from_millis(200),
     threshold: Duration::from_secs(3),
     sweep: Duration::from_millis(100),
 };
 
-/// For faults that last longer than a threshold: as in the field in a full run, else much shorter.
+/// For faults that last longer than a threshold: the field's times in a full run, else much shorter ones.
 pub fn steady() -> Timing {
     let timing = |heartbeat, threshold, sweep| Timing {
         heartbeat: Duration::from_millis(heartbeat),
@@ -54,7 +54,6 @@ pub fn steady() -> Timing {
     if faults::full() { timing(15_000, 45_000, 1_000) } else { timing(300, 6_000, 100) }
 }
 
-/// See the module.
 pub struct Fleet {
     pub timing: Timing,
     pub database_url: String,
@@ -66,7 +65,7 @@ pub struct Fleet {
     /// Only where the test wants to kill it.
     nats: Option<Nats>,
     postgres: Option<Postgres>,
-    /// The addresses of database and NATS as the pods use them, where those are others.
+    /// The addresses that pods use for database and NATS, where the test uses others.
     pods_stores: Option<(String, String)>,
     reader: Mutex<Option<Arc<Client>>>,
 }
@@ -79,7 +78,7 @@ pub struct Plan<'a> {
 }
 
 impl Fleet {
-    /// A fleet with the shared servers.
+    /// A fleet on the shared servers.
     pub async fn new(timing: Timing) -> Fleet {
         Fleet::of(timing, blocking(stores::share).await, None)
     }
@@ -91,7 +90,7 @@ impl Fleet {
         Fleet::of(timing, share, Some(nats))
     }
 
-    /// A fleet whose NATS is there.
+    /// A fleet on this NATS.
     pub async fn with_nats_at(timing: Timing, nats_url: String) -> Fleet {
         let share = blocking(stores::share).await;
         Fleet::of(timing, Share { nats_url, ..share }, None)
@@ -104,7 +103,7 @@ impl Fleet {
         Fleet { postgres: Some(own.0), ..Fleet::of(timing, share, None) }
     }
 
-    /// A fleet whose Postgres has a clock of the test's.
+    /// A fleet whose Postgres has a clock that the test moves.
     pub async fn with_clock(timing: Timing) -> (Fleet, Clock) {
         let clock = Clock::new();
         let environment = clock.environment();
@@ -114,7 +113,7 @@ impl Fleet {
         (Fleet { postgres: Some(own.0), ..Fleet::of(timing, share, None) }, clock)
     }
 
-    /// A fleet with stores of its own, to be lost.
+    /// A fleet with stores of its own, which the test may lose.
     pub async fn with_own_stores(timing: Timing) -> Fleet {
         let own = blocking(|| (stores::own_postgres(), stores::own_nats())).await;
         let ((postgres, database_url), nats) = own;
@@ -122,37 +121,37 @@ impl Fleet {
         Fleet { postgres: Some(postgres), ..Fleet::of(timing, share, Some(nats)) }
     }
 
-    /// The Postgres of [`Fleet::with_own_stores`] is gone for good.
+    /// Ends the Postgres of [`Fleet::with_own_stores`] for good.
     pub fn lose_postgres(&mut self) {
         self.own_postgres_mut().kill();
         self.postgres = None;
     }
 
-    /// So is its nats-server.
+    /// Ends the nats-server of [`Fleet::with_own_stores`] for good.
     pub fn lose_nats(&mut self) {
         self.own_nats().kill();
         self.nats = None;
     }
 
-    /// There is another Postgres instead.
+    /// Puts another Postgres in its place.
     pub fn has_postgres(&mut self, (postgres, url): (Postgres, String)) {
         (self.postgres, self.database_url) = (Some(postgres), url);
     }
 
-    /// There is another nats-server instead, with nothing in it.
+    /// Puts another nats-server in its place, with nothing in it.
     pub async fn has_new_nats(&mut self) {
         let nats = blocking(stores::own_nats).await;
         (self.nats_url, self.nats) = (nats.url(), Some(nats));
     }
 
-    /// The stores of [`Fleet::with_own_stores`], for whoever stops and starts them beside other work.
+    /// The stores of [`Fleet::with_own_stores`], for a task that stops and starts them beside other work.
     pub fn take_stores(&mut self) -> (Postgres, Nats) {
         let stores = self.postgres.take().zip(self.nats.take());
         stores.expect("Fleet::with_own_stores")
     }
 
-    /// A fleet whose pods have only the rights of these files; the test looks as the superuser and as
-    /// the operator.
+    /// A fleet whose pods have only the rights of these files. The test acts as the superuser and the
+    /// operator.
     pub async fn with_rights(
         timing: Timing,
         nats: String,
@@ -171,8 +170,7 @@ impl Fleet {
         (fleet, rights)
     }
 
-    /// A fleet whose database has a synchronous standby; the first can be killed, the second
-    /// promoted.
+    /// A fleet whose database has a standby. The test can kill the primary and promote the standby.
     pub async fn with_standby(
         timing: Timing,
         synchronous: &'static str,
@@ -210,7 +208,7 @@ impl Fleet {
         self.plan(name).start().await
     }
 
-    /// A pod some of whose settings are its own.
+    /// A pod with settings of its own.
     pub fn plan(&self, name: &str) -> Plan<'_> {
         let ms = |duration: Duration| format!("{}ms", duration.as_millis());
         let window = if self.is_vouching() { self.timing.window() } else { Duration::ZERO };
@@ -228,7 +226,7 @@ impl Fleet {
             ("GROUNDSTATION_VOUCH_WINDOW", ms(window)),
             ("GROUNDSTATION_DRAIN_DELAY", "0s".to_owned()),
             ("GROUNDSTATION_DRAIN_SPREAD", "2s".to_owned()),
-            // Tests come and go faster than the field does; those of the door leave this out.
+            // Satellites of tests connect more often than those in the field; tests of the door leave this out.
             ("GROUNDSTATION_CONNECT_BURST", "1000000".to_owned()),
             ("DATABASE_URL", database_url),
             ("NATS_URL", nats_url),
@@ -247,7 +245,7 @@ impl Fleet {
         blocking(move || program::run(&["audit"], &environment)).await
     }
 
-    /// The database, as its owner.
+    /// A connection to the database, as its owner.
     pub async fn sql(&self) -> Client {
         let (client, connection) =
             tokio_postgres::connect(&self.database_url, tokio_postgres::NoTls)
@@ -276,7 +274,7 @@ impl Fleet {
         rows.iter().map(|row| row.get(0)).collect()
     }
 
-    /// Waits until the log holds exactly this of a satellite.
+    /// Waits until the log holds exactly these transitions of a satellite.
     pub async fn expect_history(&self, satellite: Uuid, expected: &[&str]) {
         eventually(&format!("the history of {satellite} to be {expected:?}"), async || {
             let history = self.history(satellite).await;
@@ -308,7 +306,7 @@ impl Fleet {
         address.connect("test").await.expect("a connection to NATS")
     }
 
-    /// Hears everything that is published from now on.
+    /// Subscribes to everything that is published from now on.
     pub async fn subscribe(&self) -> Subscriber {
         Subscriber::new(&self.nats().await).await
     }
@@ -323,12 +321,12 @@ impl Fleet {
         self.postgres.as_ref().expect("Fleet::with_own_postgres")
     }
 
-    /// The same, to be stopped and started again.
+    /// The same Postgres, for stopping and starting it again.
     pub fn own_postgres_mut(&mut self) -> &mut Postgres {
         self.postgres.as_mut().expect("Fleet::with_own_postgres")
     }
 
-    /// Registers satellites on a pod, with names that begin so.
+    /// Registers satellites on a pod, whose names have this prefix.
     pub async fn register(&self, pod: &Pod, prefix: &str, count: usize) -> Vec<Credentials> {
         let mut credentials = Vec::with_capacity(count);
         for n in 0..count {
@@ -351,8 +349,8 @@ impl Fleet {
         rows.iter().map(|row| Credentials { id: row.get(0), token: token.clone() }).collect()
     }
 
-    /// Waits until the log holds this many transitions with this event of satellites whose name
-    /// begins so.
+    /// Waits until the log holds this many transitions with this event of satellites whose names have this
+    /// prefix.
     pub async fn expect_edges(&self, prefix: &str, event: &str, expected: usize) {
         within(Duration::from_secs(240), &format!("{expected} {event}"), async || {
             let edges = self.edges(prefix, event).await;
@@ -361,7 +359,7 @@ impl Fleet {
         .await;
     }
 
-    /// How many transitions with this event the log holds of satellites whose name begins so.
+    /// How many transitions with this event the log holds of satellites whose names have this prefix.
     pub async fn edges(&self, prefix: &str, event: &str) -> i64 {
         const EDGES: &str = "
             select count(*) from entity_transitions
@@ -385,18 +383,18 @@ impl Plan<'_> {
         self
     }
 
-    /// Its environment, for a pod that is not to start.
+    /// The pod's environment, for tests that expect it not to start.
     pub fn environment(self) -> Vec<(String, String)> {
         self.environment
     }
 
     #[cfg(feature = "failpoints")]
-    /// Starts it and does not wait: it may die at once.
+    /// Starts the pod and does not wait: it may die at once.
     pub fn launch(self) -> Pod {
         Pod::launch(&self.name, &self.environment, &self.fleet.admin_token)
     }
 
-    /// Starts it and waits until it is ready.
+    /// Starts the pod and waits until it is ready.
     pub async fn start(self) -> Pod {
         Pod::start(&self.name, &self.environment, &self.fleet.admin_token).await
     }

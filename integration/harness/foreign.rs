@@ -22,12 +22,12 @@ pub fn python(program: &str) -> Command {
     command
 }
 
-/// A program in JavaScript or TypeScript of this repository, and the folder it runs in, which is
-/// removed when dropped.
+/// A program in JavaScript or TypeScript of this repository, and the folder it runs in, which is removed
+/// when dropped.
 pub fn node(program: &str) -> (Command, Folder) {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("node-{}", Uuid::new_v4()));
     std::fs::create_dir(&folder).expect("a folder");
-    // Packages are looked for beside a program, and they are not to be in the work tree.
+    // Node looks for packages beside a program, and they must not be in the work tree.
     let packages = brought("node/node_modules");
     std::os::unix::fs::symlink(packages, folder.join("node_modules")).expect("a link");
     std::fs::copy(root().join("tools/node/package.json"), folder.join("package.json"))

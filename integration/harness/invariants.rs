@@ -1,4 +1,4 @@
-//! What has to be true after every test, whatever it did.
+//! What must be true after every test, whatever it did.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -16,8 +16,7 @@ use super::log_and_stream::{differences, read_log, read_stream};
 use super::wait::as_long_as_it_gets_further;
 
 impl Fleet {
-    /// Checks everything that is always true. Needs a pod that relays, or a relay that has caught
-    /// up.
+    /// Checks all invariants. Needs a pod that relays, or a relay that has caught up.
     pub async fn check(&self) {
         let mut sql = self.sql().await;
         let nats = self.nats().await;

@@ -6,7 +6,7 @@ use std::process::Command;
 use serde::Deserialize;
 use serde_json::Value;
 
-/// The objects of a kustomization. Nothing where there is no kubectl. Blocking.
+/// The objects of a kustomization; `None` where there is no kubectl. Blocking.
 pub fn kustomize(folder: &Path) -> Option<Vec<Value>> {
     let built = match Command::new(program()).arg("kustomize").arg(folder).output() {
         Ok(built) => built,
@@ -17,7 +17,7 @@ pub fn kustomize(folder: &Path) -> Option<Vec<Value>> {
         Err(error) => panic!("kubectl does not run: {error}"),
     };
     let said = String::from_utf8(built.stderr).expect("text");
-    // Warnings too: what it warns of is not what was meant.
+    // Warnings count too: they point at something that was not meant.
     assert!(built.status.success() && said.is_empty(), "{said}");
     let text = String::from_utf8(built.stdout).expect("text");
     let documents = serde_yaml_ng::Deserializer::from_str(&text);

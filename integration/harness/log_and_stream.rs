@@ -1,6 +1,6 @@
 //! Holds the whole log against the whole stream: each transition once, in order, to the letter.
 //!
-//! Written from the contract alone. It uses nothing of the program but the table's columns.
+//! It is written from the contract alone and uses nothing of the program but the table's columns.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -38,7 +38,7 @@ pub struct StreamMessage {
 }
 
 impl StreamMessage {
-    /// The position it carries, if it is one of ours.
+    /// The position it carries, if it is a message of the service.
     pub fn position(&self) -> Option<i64> {
         self.headers.get("Groundstation-Position")?.parse().ok()
     }
@@ -99,13 +99,13 @@ pub async fn read_stream(nats: &async_nats::Client) -> Vec<StreamMessage> {
     messages
 }
 
-/// Everything in which the two differ, and everything in which the log breaks its own rules, one
-/// line each. Empty when all is well.
+/// All differences of the two, and all breaches of the log's own rules, one line each. Empty when all is
+/// well.
 pub fn differences(log: &[LogRow], stream: &[StreamMessage]) -> Vec<String> {
     differences_but(log, stream, &BTreeSet::new())
 }
 
-/// The same where somebody took messages with these positions from the stream: they may be missing.
+/// The same after messages with these positions were taken from the stream: they may be missing.
 pub fn differences_but(
     log: &[LogRow],
     stream: &[StreamMessage],
@@ -160,7 +160,7 @@ fn faults_of_the_log(log: &[LogRow]) -> Vec<String> {
 fn difference(row: &LogRow, message: &StreamMessage) -> Option<String> {
     let expected = expected_message(row);
     let mut seen = message.clone();
-    // Between the relay and the server, not part of the contract.
+    // These are between the relay and the server and not part of the contract.
     seen.headers.remove("Nats-Expected-Last-Sequence");
     seen.headers.remove("Nats-Expected-Last-Msg-Id");
     // The contract names this header but not its value.
@@ -247,7 +247,7 @@ mod tests {
         log.iter().map(with_source).collect()
     }
 
-    /// What is found when the good stream is spoilt.
+    /// The differences found when a change spoils the good stream.
     fn spoilt(spoil: impl FnOnce(&mut Vec<StreamMessage>)) -> Vec<String> {
         let log = log();
         let mut stream = stream_of(&log);

@@ -1,5 +1,5 @@
-//! What every test stands on: real stores, real pods, real sockets, and checks that look at the
-//! outcome from outside.
+//! The base of every test: real stores, real pods, real sockets, and checks that look at the outcome from
+//! outside.
 
 pub mod agents;
 pub mod backup;

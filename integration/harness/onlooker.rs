@@ -1,4 +1,4 @@
-//! Somebody who looks at the fleet all the time, and remembers whoever was said to be offline.
+//! A task that looks at the fleet all the time and remembers satellites that were shown offline.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -12,10 +12,10 @@ use tokio::task::JoinHandle;
 use super::fleet::Fleet;
 use super::wait::blocking;
 
-/// Between two looks at one pod.
+/// Pause between two looks at one pod.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Looks until asked what it has seen.
+/// It looks until it is asked what it has seen.
 pub struct Onlooker {
     stop: Arc<AtomicBool>,
     looking: Vec<JoinHandle<Sightings>>,
@@ -24,12 +24,12 @@ pub struct Onlooker {
 #[derive(Default)]
 struct Sightings {
     looks: u64,
-    /// How often each name was said to be offline.
+    /// How often each name was shown offline.
     offline: BTreeMap<String, u64>,
 }
 
 impl Onlooker {
-    /// Looks at these pods. Answers that cannot be had, or are none, are not counted.
+    /// Looks at these pods. Missing and invalid answers are not counted.
     pub fn at(fleet: &Fleet, pods: &[SocketAddr]) -> Onlooker {
         let stop = Arc::new(AtomicBool::new(false));
         let look = |address: &SocketAddr| {
@@ -49,7 +49,7 @@ impl Onlooker {
         Onlooker { stop, looking }
     }
 
-    /// Who, of those whose name begins so, was ever said to be offline, and how often.
+    /// The satellites with this prefix that were ever shown offline, and how often.
     pub async fn saw_offline(mut self, prefix: &str) -> Vec<String> {
         self.stop.store(true, Ordering::SeqCst);
         let mut seen = Vec::new();
@@ -64,7 +64,7 @@ impl Onlooker {
 }
 
 impl Drop for Onlooker {
-    /// A test that has failed does not wait for who still looks.
+    /// A failed test does not wait for tasks that still look.
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
     }

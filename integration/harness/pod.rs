@@ -13,10 +13,10 @@ use super::program;
 use super::satellite::Credentials;
 use super::wait::{blocking, eventually};
 
-/// What a call may take before the pod counts as dead.
+/// How long a call may take before the pod counts as dead.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// A pod that runs; dropping it kills it.
+/// A running pod. Dropping it kills it.
 pub struct Pod {
     pub name: String,
     pub address: SocketAddr,
@@ -65,7 +65,7 @@ impl Pod {
         pod
     }
 
-    /// Where it listens, once it has said so.
+    /// The address it listens on, once it has logged it.
     pub fn listening(&self) -> Result<SocketAddr, String> {
         let listening = self.logged("listening").ok_or("no line `listening`")?;
         let address = listening["address"].as_str().ok_or("no address")?;
@@ -79,7 +79,7 @@ impl Pod {
         lines.find(|line| line["message"].as_str().is_some_and(|m| m.contains(message)))
     }
 
-    /// How many log lines say this.
+    /// How many log lines have this message.
     pub fn told(&self, words: &str) -> usize {
         self.lines.all().iter().filter(|line| line.contains(words)).count()
     }
@@ -116,7 +116,7 @@ impl Pod {
         self.call("GET", path, Some(&self.admin_token), None).await
     }
 
-    /// A satellite as the API shows it.
+    /// Asks for a satellite as the API shows it.
     pub async fn show(&self, id: uuid::Uuid) -> Value {
         let answer = self.get(&format!("/v1/satellites/{id}")).await;
         assert_eq!(answer.status, 200, "{answer:?}");
@@ -133,7 +133,7 @@ impl Pod {
         self.call("PATCH", path, Some(&self.admin_token), Some(body.to_string())).await
     }
 
-    /// Replaces what a satellite is to check; the new version.
+    /// Replaces a satellite's assignments; returns the new version.
     pub async fn assign(&self, id: uuid::Uuid, list: &Value) -> i64 {
         let path = format!("/v1/satellites/{id}/assignments");
         let answer = self.put(&path, &json!({"assignments": list})).await;
@@ -173,7 +173,7 @@ impl Pod {
         answer.unwrap_or_else(|error| panic!("{called}: {error}"))
     }
 
-    /// Any call.
+    /// Makes any call.
     pub async fn call(
         &self,
         method: &str,
@@ -203,12 +203,12 @@ impl Pod {
         .await;
     }
 
-    /// Waits until this pod is connected to NATS: what was told before then it has not heard.
+    /// Waits until this pod is connected to NATS: it has not heard earlier announcements.
     pub async fn expect_nats(&self) {
         self.expect_metric("groundstation_nats_up", 1.0).await;
     }
 
-    /// Waits until this pod has looked for silent satellites `times` more.
+    /// Waits until this pod has made `times` more sweeps for silent satellites.
     pub async fn sweeps(&self, times: u32) {
         const SWEEPS: &str = "groundstation_sweep_seconds_count";
         let now = self.metric(SWEEPS).await;
@@ -228,12 +228,12 @@ impl Pod {
         said.trim().parse::<u64>().expect("a number of KiB") * 1024
     }
 
-    /// Dies as in a crash.
+    /// Kills it, as in a crash.
     pub fn kill(&mut self) {
         self.child.kill().and_then(|()| self.child.wait()).expect("the pod can be killed");
     }
 
-    /// Stops it in the middle of whatever it is doing, as a suspended machine would.
+    /// Stops the process wherever it is, like a suspended machine.
     pub fn suspend(&self) {
         signal(self.child.id(), "STOP");
     }
@@ -248,7 +248,7 @@ impl Pod {
         signal(self.child.id(), "TERM");
     }
 
-    /// How it ended, if it has.
+    /// The exit status, if it has ended.
     pub fn has_ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("a child")
     }
@@ -284,7 +284,7 @@ impl Lines {
     fn collect(stderr: ChildStderr) -> Lines {
         let lines = Lines::default();
         let collected = lines.clone();
-        // Ends with the process, whose death closes the pipe.
+        // The thread ends with the process, whose death closes the pipe.
         std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 collected.0.lock().expect("lines").push(line);

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use super::wait::blocking;
 
-/// How long a command that is to end may run.
+/// How long a command that must end may run.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The program with nothing of this process' environment but what it is given.
+/// The program with only the given environment, and nothing of this process' own.
 pub fn command<S: AsRef<OsStr>>(environment: &[(S, S)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_groundstation"));
     command.env_clear().stdin(Stdio::null());
@@ -24,7 +24,7 @@ pub fn run<S: AsRef<OsStr>>(arguments: &[&str], environment: &[(S, S)]) -> Outpu
     let mut command = command(environment);
     command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the program starts");
-    // Read while it runs: a full pipe would hold it up.
+    // The output is read while the command runs, because a full pipe would hold it up.
     let stdout = collect(child.stdout.take().expect("piped"));
     let stderr = collect(child.stderr.take().expect("piped"));
     let collected = |pipe: JoinHandle<Vec<u8>>| pipe.join().expect("what it wrote");
@@ -55,7 +55,7 @@ pub fn migrate(database_url: &str) -> Output {
     run(&["migrate"], &[("DATABASE_URL", database_url)])
 }
 
-/// Runs a command to its end: whether it succeeded, what it printed, what it said.
+/// Runs a command to its end; returns whether it succeeded, its standard output and its standard error.
 pub async fn ran(arguments: &[&str], environment: &[(String, String)]) -> (bool, String, String) {
     let arguments: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();
     let environment = environment.to_vec();

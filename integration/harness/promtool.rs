@@ -5,8 +5,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Runs it in the project's folder with `input` on standard input; what it said, good or bad. Nothing
-/// where there is none: not every system that can test the rest has a Prometheus. Blocking.
+/// Runs promtool in the project's folder with `input` on standard input; returns its output as success or
+/// failure. Returns at once where there is no promtool, because not every system that can test the rest
+/// has a Prometheus. Blocking.
 pub fn promtool<S: AsRef<OsStr>>(arguments: &[S], input: &str) -> Result<String, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut command = Command::new(program(root));

@@ -15,7 +15,7 @@ use uuid::Uuid;
 /// What PostgreSQL says when a COMMIT is done.
 const COMMITTED: &[u8] = b"COMMIT\0";
 
-/// What it says when no transaction is open (ReadyForQuery).
+/// What PostgreSQL says when no transaction is open (ReadyForQuery).
 const IDLE: &[u8] = b"Z\0\0\0\x05I";
 
 /// Forwards connections until dropped.
@@ -27,22 +27,22 @@ pub struct Proxy {
 
 struct Control {
     target: watch::Sender<SocketAddr>,
-    /// Bytes stay where they are while this is true.
+    /// Bytes are held back while this is true.
     stalled: watch::Sender<bool>,
-    /// How many microseconds all bytes take longer.
+    /// The delay of all bytes, in microseconds.
     delay: AtomicU64,
-    /// Counts up: connections older than the count end.
+    /// A counter: connections older than its value end.
     cuts: watch::Sender<u32>,
-    /// Counts up: what the server says on connections older than the count goes nowhere.
+    /// A counter: bytes of the server on connections older than its value are dropped.
     swallowed: watch::Sender<u32>,
     /// New connections end at once while this is true.
     refusing: watch::Sender<bool>,
-    /// The start-up parameter `options` does not get through while this is true.
+    /// The start-up parameter `options` is removed while this is true.
     strips_options: watch::Sender<bool>,
     /// Answers to COMMIT that are still to be lost, and how many were.
     commits_to_lose: AtomicU32,
     commits_lost: AtomicU32,
-    /// Only those of transactions that name this are lost.
+    /// Only answers to transactions that name this are lost.
     only_about: watch::Sender<Option<Uuid>>,
 }
 
@@ -77,17 +77,17 @@ impl Proxy {
         Proxy { address, control, accepting }
     }
 
-    /// Leads new connections there, as a load balancer does.
+    /// Leads new connections to another address, as a load balancer does.
     pub fn lead_to(&self, target: SocketAddr) {
         self.control.target.send_replace(target);
     }
 
-    /// Ends every connection there is.
+    /// Ends every open connection.
     pub fn cut(&self) {
         self.control.cuts.send_modify(|cuts| *cuts += 1);
     }
 
-    /// Ends every connection there is, and every new one at once.
+    /// Ends every open connection, and every new one at once.
     pub fn refuse(&self) {
         self.control.refusing.send_replace(true);
         self.cut();
@@ -98,40 +98,38 @@ impl Proxy {
         self.control.refusing.send_replace(false);
     }
 
-    /// Makes all bytes take so much longer.
+    /// Delays all bytes by this much.
     pub fn delay(&self, delay: Duration) {
         self.control.delay.store(delay.as_micros() as u64, Ordering::Relaxed);
     }
 
-    /// Holds all bytes back, of new connections too, and tells nobody.
+    /// Holds all bytes back, those of new connections too, without closing anything.
     pub fn stall(&self) {
         self.control.stalled.send_replace(true);
     }
 
-    /// Lets the bytes go on, those held back first.
+    /// Passes bytes on again, those held back first.
     pub fn resume(&self) {
         self.control.stalled.send_replace(false);
     }
 
-    /// Takes in all that the server says on the connections there are, and passes on none of it; new
-    /// connections are as before.
+    /// Reads and drops everything that the server says on open connections. New connections work as before.
     pub fn swallow(&self) {
         self.control.swallowed.send_modify(|swallowed| *swallowed += 1);
     }
 
-    /// From now on does not pass on what clients of Postgres ask for in `options`, as some poolers do.
+    /// Removes the start-up parameter `options` of Postgres' clients from now on, as some poolers do.
     pub fn strip_options(&self) {
         self.control.strips_options.send_replace(true);
     }
 
-    /// The next `count` times Postgres has committed, ends the connection instead of saying so.
+    /// Loses the next `count` answers to COMMIT: ends the connection instead.
     pub fn lose_commits(&self, count: u32) {
         self.control.only_about.send_replace(None);
         self.control.commits_to_lose.store(count, Ordering::SeqCst);
     }
 
-    /// The next time Postgres has committed a transaction that names this, ends the connection instead of
-    /// saying so.
+    /// Loses the answer to the next COMMIT of a transaction that names this: ends the connection instead.
     pub fn lose_commit_about(&self, id: Uuid) {
         self.control.only_about.send_replace(Some(id));
         self.control.commits_to_lose.store(1, Ordering::SeqCst);
@@ -169,7 +167,7 @@ async fn forward(client: TcpStream, control: Arc<Control>) {
     let (client_read, client_write) = client.into_split();
     let (server_read, server_write) = server.into_split();
     let born = *control.swallowed.borrow();
-    // Whether the transaction that is open names what a commit is to be lost for.
+    // Whether the open transaction names what a commit is to be lost for.
     let names_it = AtomicBool::new(false);
     let there = pump(client_read, server_write, &control, |bytes| {
         if control.only_about.borrow().is_some_and(|id| contains(bytes, id.as_bytes())) {
@@ -245,7 +243,7 @@ fn loses(control: &Control, bytes: &[u8]) -> bool {
     lost
 }
 
-/// A start-up message is its length, the protocol's version, and names and values that end with 0.
+/// A start-up message holds its length, the protocol's version, and names and values that end with 0.
 fn strip_options(message: &mut Vec<u8>) {
     const HEAD: usize = 8;
     const VERSION_3: [u8; 4] = [0, 3, 0, 0];

@@ -1,4 +1,4 @@
-//! A TCP connection on which a test writes whatever it likes, byte by byte.
+//! A TCP connection on which a test writes any bytes.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -8,11 +8,10 @@ use tokio::time::timeout;
 
 use super::wait::PATIENCE;
 
-/// What asks for the satellites' WebSocket, but for the empty line at its end.
+/// The request for the satellites' WebSocket, without the empty line at its end.
 pub const UPGRADE: &str = "GET /api/ws/satellite HTTP/1.1\r\nHost: pod\r\nConnection: Upgrade\r\n\
     Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
-/// See the module.
 pub struct Raw {
     stream: TcpStream,
     read: Vec<u8>,
@@ -31,7 +30,7 @@ impl Raw {
         Ok(Raw { stream: stream.expect("an answer in time")?, read: Vec::new() })
     }
 
-    /// Connects with a receive buffer so small that the other side soon has nowhere to write.
+    /// Connects with a receive buffer so small that the other side can soon write no more.
     pub async fn connect_narrow(address: SocketAddr, from: IpAddr) -> std::io::Result<Raw> {
         let socket = TcpSocket::new_v4()?;
         socket.set_recv_buffer_size(1)?;
@@ -39,7 +38,7 @@ impl Raw {
         Ok(Raw { stream: socket.connect(address).await?, read: Vec::new() })
     }
 
-    /// Writes what there is room for; false if the other side is gone.
+    /// Writes as many bytes as there is room for; returns false if the other side is gone.
     pub fn push(&mut self, bytes: &[u8]) -> bool {
         match self.stream.try_write(bytes) {
             Ok(_) => true,
@@ -47,12 +46,12 @@ impl Raw {
         }
     }
 
-    /// Writes these bytes; false if the other side is gone.
+    /// Writes these bytes; returns false if the other side is gone.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         self.stream.write_all(bytes.as_ref()).await.is_ok()
     }
 
-    /// Reads until this has come, and returns everything up to there.
+    /// Reads until these bytes have come; returns everything up to there.
     pub async fn read_until(&mut self, end: &[u8]) -> Vec<u8> {
         loop {
             if let Some(at) = self.read.windows(end.len()).position(|window| window == end) {
@@ -62,32 +61,32 @@ impl Raw {
         }
     }
 
-    /// The head of an HTTP answer.
+    /// Reads the head of an HTTP answer.
     pub async fn head(&mut self) -> String {
         let head = self.read_until(b"\r\n\r\n").await;
         String::from_utf8(head).expect("an answer in text")
     }
 
-    /// Reads until the other side ends the connection; what it said before that.
+    /// Reads until the other side ends the connection; returns what it said before.
     pub async fn ended(&mut self) -> Vec<u8> {
         while self.read_some().await {}
         std::mem::take(&mut self.read)
     }
 
-    /// Says that nothing more will come, and reads to the end; what the other side said.
+    /// Closes the writing side and reads to the end; returns what the other side said.
     pub async fn finish(&mut self) -> Vec<u8> {
-        // Fails only if the connection has ended.
+        // This fails only if the connection has ended.
         self.stream.shutdown().await.ok();
         self.ended().await
     }
 
-    /// Whether this came, once the other side has ended the connection.
+    /// Whether these bytes came before the other side ended the connection.
     pub async fn ended_after(&mut self, said: &[u8]) -> bool {
         let heard = self.ended().await;
         heard.windows(said.len()).any(|window| window == said)
     }
 
-    /// Reads until the other side has said this, or ended the connection.
+    /// Reads until these bytes have come or the other side has ended the connection.
     pub async fn ended_or_said(&mut self, said: &[u8]) {
         while !self.read.windows(said.len()).any(|window| window == said) {
             if !self.read_some().await {

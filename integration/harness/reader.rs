@@ -1,5 +1,5 @@
-//! A reader of the live stream that shares no line with the program: HTTP/1.0, so that the answer is
-//! the events and nothing else, and the rules of server-sent events by hand.
+//! A reader of the live stream that shares no line with the program. It speaks HTTP/1.0, so that the answer
+//! is the events and nothing else, and applies the rules of server-sent events by hand.
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,7 @@ use tokio::net::{TcpSocket, TcpStream};
 /// An open stream.
 pub struct Reader {
     lines: BufReader<TcpStream>,
-    /// What the next request would say in Last-Event-ID.
+    /// The Last-Event-ID of the next request.
     pub last: Option<String>,
     /// Comments read so far.
     pub comments: u32,
@@ -34,7 +34,7 @@ impl Reader {
         Reader::over(TcpStream::connect(address).await?, token, query, last).await
     }
 
-    /// Opens a stream of which little fits between the pod and whoever does not read.
+    /// Opens a stream with small buffers, so that a reader that does not read soon stops the pod.
     pub async fn open_narrow(address: SocketAddr, token: &str, query: &str) -> Reader {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(16 * 1024).expect("a small buffer");
@@ -74,7 +74,7 @@ impl Reader {
         Ok(Opened::Refused(status, body))
     }
 
-    /// Opens a stream that is not refused.
+    /// Opens a stream that must not be refused.
     pub async fn open(address: SocketAddr, token: &str, query: &str, last: Option<&str>) -> Reader {
         match Reader::try_open(address, token, query, last).await.expect("an answer") {
             Opened::Stream(reader) => reader,
@@ -82,13 +82,13 @@ impl Reader {
         }
     }
 
-    /// The next event that has data; `None` at the end, however it came.
+    /// The next event that has data; `None` at the end, however the stream ended.
     pub async fn next(&mut self) -> Option<Value> {
         let mut data = String::new();
         loop {
             let mut line = String::new();
             let read = self.lines.read_line(&mut line).await.unwrap_or(0);
-            // A block that is cut off counts for nothing.
+            // A block that is cut off does not count.
             if read == 0 || !line.ends_with('\n') {
                 return None;
             }

@@ -1,5 +1,5 @@
-//! A database that takes nothing for a while: what satellites and callers are told meanwhile, and
-//! what becomes of it afterwards. For whatever makes it so.
+//! A database that takes no writes for a while, for any reason: what satellites and callers are told
+//! meanwhile, and what becomes of it afterwards.
 
 use std::time::{Duration, Instant};
 
@@ -10,10 +10,10 @@ use super::pod::Pod;
 use super::satellite::{Credentials, Heard, Satellite};
 use super::wait::eventually;
 
-/// Longer than the pauses between two tries and between two looks, and not by much.
+/// A little longer than the pauses between two tries and between two looks.
 const SOON: Duration = Duration::from_secs(10);
 
-/// Waits until `/readyz` answers so.
+/// Waits until `/readyz` answers with this status.
 pub async fn expect_readiness(pod: &Pod, status: u16) {
     eventually(&format!("/readyz to be {status}"), async || {
         let answer = pod.get("/readyz").await;
@@ -22,8 +22,8 @@ pub async fn expect_readiness(pod: &Pod, status: u16) {
     .await
 }
 
-/// One that stays, one that leaves, one that comes and one that is removed, while nothing can be
-/// written.
+/// Four satellites for the time in which nothing can be written: one stays, one leaves, one comes and one
+/// is removed.
 pub struct Refused<'a> {
     fleet: &'a Fleet,
     pod: &'a Pod,
@@ -35,7 +35,7 @@ pub struct Refused<'a> {
 }
 
 impl<'a> Refused<'a> {
-    /// Everybody is registered, and some are connected.
+    /// Registers all four and connects some of them.
     pub async fn prepare(fleet: &'a Fleet, pod: &'a Pod) -> Refused<'a> {
         let stays = pod.register("stays", "eu").await;
         let leaves = pod.register("leaves", "eu").await;
@@ -53,13 +53,13 @@ impl<'a> Refused<'a> {
         }
     }
 
-    /// Now nothing can be written any more: the pod says so, and acknowledges nothing.
+    /// Called when nothing can be written: checks that the pod says so and acknowledges nothing.
     pub async fn nothing_is_acknowledged(&mut self) {
         self.leaves.1.take().expect("it is connected").close().await;
         let coming = Satellite::open(self.pod.address).await;
         coming.authenticate(&self.comes.0);
         expect_readiness(self.pod, 503).await;
-        // The removal answers when the pod has lost its patience: all else has failed by then.
+        // The removal is answered when the pod gives up; everything else has failed by then.
         let description = json!({"name": "too late", "region": "eu"});
         let (removed, registered) = tokio::join!(
             self.pod.remove(self.goes.id),
@@ -76,13 +76,13 @@ impl<'a> Refused<'a> {
         self.comes.1 = Some(coming);
     }
 
-    /// Now it can be written again: everything taken in the meantime is made up for, and nothing
-    /// goes wrong any more.
+    /// Called when the database takes writes again: checks that everything taken meanwhile is made up for and
+    /// that nothing fails any more.
     pub async fn everything_is_made_up_for(self) {
         let begun = Instant::now();
         expect_readiness(self.pod, 200).await;
         assert!(begun.elapsed() < SOON, "ready only after {:?}", begun.elapsed());
-        // Those that had begun before are over.
+        // Tries that had begun before are over by now.
         self.pod.sweeps(3).await;
         let (pod, failures) = (self.pod, failures(self.pod).await);
         let (credentials, coming) = self.comes;

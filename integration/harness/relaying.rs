@@ -1,4 +1,4 @@
-//! Pods as relays: who leads, who waits, and edges for them to publish.
+//! Pods as relays: which one leads, which waits, and edges for them to publish.
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +15,7 @@ use super::wait::{blocking, eventually};
 /// The stream's name.
 pub const STREAM: &str = "SATELLITE_TRANSITIONS";
 
-/// What a pod's relay says of itself.
+/// The state that a pod's relay reports.
 pub async fn relay_state(pod: &Pod) -> Value {
     pod.get("/readyz").await.json()["relay"].clone()
 }
@@ -29,14 +29,14 @@ pub async fn expect_relay(pod: &Pod, state: &str) -> Value {
     .await
 }
 
-/// A pod that relays, and then one that does not.
+/// Starts two pods; returns the one that relays first.
 pub async fn leader_and_standby(fleet: &Fleet) -> (Pod, Pod) {
     let leader = fleet.pod("leader").await;
     expect_relay(&leader, "leading").await;
     (leader, fleet.pod("standby").await)
 }
 
-/// The satellite comes and goes: two transitions.
+/// Lets the satellite come and go, which makes two transitions.
 pub async fn come_and_go(pod: &Pod, credentials: &Credentials) {
     Satellite::connect(pod.address, credentials).await.close().await;
 }
@@ -50,13 +50,12 @@ pub fn subjects() -> Vec<String> {
     events.map(|event| format!("satellite.{event}")).to_vec()
 }
 
-/// A stream that forgets message ids at once: what keeps it free of doubles is the expected
-/// sequence alone.
+/// Makes a stream that forgets message ids at once: only the expected sequence keeps doubles out.
 pub async fn forgetful_stream(fleet: &Fleet) {
     stream_that_knows_for(fleet, SHORT_MEMORY).await;
 }
 
-/// A stream that knows a message id again for so long.
+/// Makes a stream that remembers a message id for this long.
 pub async fn stream_that_knows_for(fleet: &Fleet, duplicate_window: Duration) {
     let config = Config {
         name: STREAM.to_owned(),
@@ -79,7 +78,7 @@ pub async fn expect_checkpoint(fleet: &Fleet, position: i64) {
     .await;
 }
 
-/// Stops NATS, does this to its folder of streams, and starts it again.
+/// Stops NATS, applies a change to its folder of streams, and starts it again.
 pub async fn with_nats_stopped(
     mut fleet: Fleet,
     change: impl FnOnce(&Path) + Send + 'static,

@@ -1,4 +1,4 @@
-//! A command of the program that runs until it is told to end, and what it prints meanwhile.
+//! A command of the program that runs until it is told to end, and its output.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -9,14 +9,14 @@ use std::thread::JoinHandle;
 use super::program;
 use super::wait::{PATIENCE, eventually, within};
 
-/// See the module; dropping it kills it.
+/// Dropping it kills the command.
 pub struct Running {
     child: Child,
     out: Output,
     err: Output,
 }
 
-/// What came out of a pipe so far, line by line, and the thread that takes it.
+/// The lines that came out of a pipe so far, and the thread that reads them.
 struct Output {
     lines: Arc<Mutex<Vec<String>>>,
     reader: JoinHandle<()>,
@@ -55,13 +55,13 @@ impl Running {
         .await
     }
 
-    /// All it printed, for people.
+    /// All output so far, for messages of failed tests.
     pub fn everything(&self) -> String {
         let lines = |output: &Output| output.lines.lock().expect("lines").join("\n");
         format!("{}\n--- standard error:\n{}", lines(&self.out), lines(&self.err))
     }
 
-    /// Ctrl-C, without a terminal.
+    /// Sends the signal of Ctrl-C, without a terminal.
     pub fn interrupt(&self) {
         let kill = std::process::Command::new("kill")
             .args(["-s", "INT", &self.child.id().to_string()])
@@ -69,7 +69,7 @@ impl Running {
         assert!(kill.expect("kill runs").success());
     }
 
-    /// Waits until it has ended by itself and all it printed was taken.
+    /// Waits until the command has ended by itself and all its output was read.
     pub async fn ends(&mut self) -> ExitStatus {
         let Running { child, out, err } = self;
         within(3 * PATIENCE, "the command to end", async || {
@@ -83,7 +83,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Fails only if it has ended.
+        // This fails only if the command has ended.
         self.child.kill().and_then(|()| self.child.wait()).ok();
     }
 }

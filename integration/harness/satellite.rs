@@ -1,4 +1,4 @@
-//! A satellite: a real WebSocket that does as it is told, good or bad.
+//! A satellite: a real WebSocket that does what the test orders, valid or not.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use super::raw;
 use super::schemas;
 use super::wait::PATIENCE;
 
-/// What a satellite authenticates with.
+/// The credentials of a satellite.
 #[derive(Debug, Clone)]
 pub struct Credentials {
     pub id: Uuid,
@@ -29,9 +29,9 @@ pub struct Credentials {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Heard {
     Message(Value),
-    /// It said goodbye with this code.
+    /// The connection was closed with this code.
     Closed(u16),
-    /// The connection ended without a goodbye.
+    /// The connection ended without a close frame.
     Dropped,
 }
 
@@ -43,7 +43,7 @@ enum Order {
     Tell(oneshot::Sender<()>),
 }
 
-/// A socket; dropping it breaks the connection without a goodbye.
+/// A socket. Dropping it breaks the connection without a close frame.
 #[derive(Debug)]
 pub struct Satellite {
     orders: mpsc::UnboundedSender<Order>,
@@ -87,7 +87,7 @@ impl Satellite {
         Ok(Satellite::over(socket))
     }
 
-    /// Lives on a WebSocket that is open.
+    /// Makes a satellite of an open WebSocket.
     pub fn over(socket: WebSocketStream<MaybeTlsStream<TcpStream>>) -> Satellite {
         let (orders, ordered) = mpsc::unbounded_channel();
         let (tell, heard) = mpsc::unbounded_channel();
@@ -104,7 +104,7 @@ impl Satellite {
         satellite
     }
 
-    /// Opens a socket and authenticates on it; with what it was told then.
+    /// Opens a socket and authenticates on it; returns the answer too.
     pub async fn welcomed(address: SocketAddr, credentials: &Credentials) -> (Satellite, Value) {
         let mut satellite = Satellite::open(address).await;
         satellite.authenticate(credentials);
@@ -143,7 +143,7 @@ impl Satellite {
         self.order(Order::Send(frame));
     }
 
-    /// What the other side says next.
+    /// The next thing that the other side says.
     pub async fn hear(&mut self) -> Heard {
         let heard = timeout(PATIENCE, self.heard.recv()).await;
         heard.expect("the pod says something in time").unwrap_or(Heard::Dropped)
@@ -157,24 +157,24 @@ impl Satellite {
         }
     }
 
-    /// Waits until everything ordered so far has left this process.
+    /// Waits until all earlier orders have left this process.
     pub async fn expect_sent(&self) {
         let (tell, sent) = oneshot::channel();
         self.order(Order::Tell(tell));
         timeout(PATIENCE, sent).await.expect("the socket takes it").expect("the socket is open");
     }
 
-    /// Says goodbye and waits for the answer, which has to be a goodbye too.
+    /// Sends a close frame and waits for the answer, which must be a close frame too.
     pub async fn close(mut self) {
         self.send_frame(Message::Close(None));
         assert!(matches!(self.hear().await, Heard::Closed(_)), "a goodbye was not answered");
     }
 
-    /// Breaks the connection without a goodbye.
+    /// Breaks the connection without a close frame.
     pub fn vanish(self) {}
 
     fn order(&self, order: Order) {
-        // The task has ended only if the connection has: nobody is there to hear it.
+        // The task ends only with the connection, and then the order has no effect.
         self.orders.send(order).ok();
     }
 }
@@ -242,7 +242,7 @@ async fn live(
             }
         };
         if let Some(frame) = frame {
-            // A broken connection shows in what is heard, which may still hold a goodbye.
+            // A broken connection shows when reading, where a close frame may still be waiting.
             socket.send(frame).await.ok();
         }
     }

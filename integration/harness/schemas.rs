@@ -1,5 +1,5 @@
-//! Messages held against what is published of them: the schemas of `schema/events/` and the headers
-//! of `/asyncapi.json`.
+//! Holds messages against what is published of them: the schemas of `schema/events/` and the headers of
+//! `/asyncapi.json`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
@@ -31,9 +31,9 @@ static HEADERS: LazyLock<(Value, Validator)> = LazyLock::new(|| {
     (schema, validator)
 });
 
-/// Of a schema of draft 7.
+/// The validator of a schema of draft 7.
 pub fn validator(schema: &Value) -> Validator {
-    // Draft 7 does not know `uuid`; others do.
+    // Draft 7 does not know the format `uuid`; later drafts do.
     let is_uuid = |text: &str| text.len() == 36 && Uuid::try_parse(text).is_ok();
     let options = jsonschema::draft7::options();
     let options = options.should_validate_formats(true).with_format("uuid", is_uuid);
@@ -43,13 +43,13 @@ pub fn validator(schema: &Value) -> Validator {
 static TOLD: LazyLock<Validator> =
     LazyLock::new(|| validator(&groundstation::gateway::message_schemas::to_satellite()));
 
-/// What is wrong with what a pod says to a satellite, by its schema.
+/// The faults of a pod's message to a satellite, by its schema.
 pub fn fault_of_told(message: &Value) -> Option<String> {
     let error = TOLD.validate(message).err()?;
     Some(format!("{} is not in schema/agents: {error}", message["type"]))
 }
 
-/// What is wrong with a message, by its schemas.
+/// The faults of a message, by its schemas.
 pub fn fault(subject: &str, headers: &BTreeMap<String, String>, body: &Value) -> Option<String> {
     let Some(schema) = BODIES.get(subject) else {
         return Some(format!("{subject} has no schema"));

@@ -15,13 +15,13 @@ use groundstation::dev::tools::Tools;
 
 use super::program;
 
-/// Tests that one run may have.
+/// How many tests one run may have.
 const ACCOUNTS: usize = 1_000;
 
 /// A database with the schema in it, of which every test gets a copy.
 const TEMPLATE: &str = "migrated";
 
-/// Fast rather than durable: nothing here survives a power cut anyway.
+/// Settings that make Postgres fast rather than durable: nothing here survives a power cut anyway.
 const POSTGRES_SETTINGS: [(&str, &str); 5] = [
     ("max_connections", "500"),
     ("fsync", "off"),
@@ -38,15 +38,15 @@ struct Stores {
     password: String,
     folder: PathBuf,
     given: AtomicUsize,
-    /// Says to other runs that this one lives.
+    /// The lock that tells other runs that this one lives.
     _lock: File,
 }
 
-/// What one test gets.
+/// One test's share of the servers.
 pub struct Share {
-    /// Of a database nobody else uses, as its owner.
+    /// The URL of a database of this test alone, as its owner.
     pub database_url: String,
-    /// Of an account nobody else uses.
+    /// The URL of a NATS account of this test alone.
     pub nats_url: String,
 }
 
@@ -60,19 +60,19 @@ pub fn share_without_schema() -> Share {
     take(None)
 }
 
-/// A nats-server that one test may kill. Blocking.
+/// Starts a nats-server that one test may kill. Blocking.
 pub fn own_nats() -> Nats {
     own_nats_with("")
 }
 
-/// A nats-server with some configuration of one test's own. Blocking.
+/// Starts a nats-server with a configuration of the test. Blocking.
 pub fn own_nats_with(configuration: &str) -> Nats {
     let stores = stores();
     let n = stores.given.fetch_add(1, Ordering::Relaxed);
     start_nats(&stores.folder.join(format!("nats-{n}")), configuration)
 }
 
-/// A nats-server of some version with some configuration. Blocking.
+/// Starts a nats-server of any version with any configuration. Blocking.
 pub fn nats_of(tools: &Tools, configuration: &str) -> Nats {
     let stores = stores();
     let n = stores.given.fetch_add(1, Ordering::Relaxed);
@@ -80,12 +80,12 @@ pub fn nats_of(tools: &Tools, configuration: &str) -> Nats {
     Nats::start(tools, &folder, configuration).expect("a private nats-server")
 }
 
-/// A Postgres that one test may spoil, and the URL of the database with the schema in it. Blocking.
+/// Starts a Postgres that one test may spoil; returns the URL of a database with the schema too. Blocking.
 pub fn own_postgres() -> (Postgres, String) {
     own_postgres_in(&[])
 }
 
-/// The same with variables of its own in its environment. Blocking.
+/// The same with extra environment variables. Blocking.
 pub fn own_postgres_in(environment: &[(&str, String)]) -> (Postgres, String) {
     let stores = stores();
     let n = stores.given.fetch_add(1, Ordering::Relaxed);
@@ -99,17 +99,17 @@ pub fn own_postgres_in(environment: &[(&str, String)]) -> (Postgres, String) {
     (postgres, url)
 }
 
-/// A program that comes with PostgreSQL, with what it needs to run.
+/// A program that comes with PostgreSQL, with the environment it needs.
 pub fn postgres_program(name: &str) -> Command {
-    // What is on PATH may be links to some of them.
+    // PATH may have links to some of them only.
     let postgres = tools().postgres_bin.join("postgres").canonicalize().expect("PostgreSQL");
     let mut command = Command::new(postgres.with_file_name(name));
     command.env("LC_ALL", "C");
     command
 }
 
-/// A fresh Postgres that gets a base backup instead of its own data, and the segments of WAL that were
-/// received after it, whole or not; and the URL in it of the database that had `url`. Blocking.
+/// Starts a fresh Postgres on a base backup and the segments of WAL received after it, whole or not;
+/// returns the URL in it of the database that had `url` too. Blocking.
 pub fn postgres_of(base: &Path, wal: &Path, url: &str) -> (Postgres, String) {
     const COPY: &str = r#"
         owner=$(ls -ldn "$3" | awk '{ print $3 ":" $4 }')
@@ -137,24 +137,24 @@ pub fn postgres_of(base: &Path, wal: &Path, url: &str) -> (Postgres, String) {
     (restored, url)
 }
 
-/// Stores in which everybody has the rights of files such as those in `deploy/`.
+/// Stores whose users have the rights of files such as those in `deploy/`.
 pub struct Rights {
-    /// The database, as the pods log in.
+    /// The database's URL as the pods' login.
     pub pod_database_url: String,
-    /// The same, as whoever migrates.
+    /// The same as the migrator.
     pub migrator_database_url: String,
-    /// The same, as its superuser.
+    /// The same as the superuser.
     pub superuser_url: String,
     /// Host and port of the nats-server.
     pub nats_address: String,
-    /// Of every user of both.
+    /// The password of every user of both.
     pub password: String,
-    /// Lives as long as these.
+    /// The server lives as long as these stores.
     _postgres: Postgres,
 }
 
-/// A nats-server with this configuration, and a Postgres in which `roles` has been run before a role of
-/// its own migrated the schema. Blocking.
+/// Starts a nats-server with this configuration, and a Postgres in which `roles` ran before the migrator's
+/// role migrated the schema. Blocking.
 pub fn with_rights(nats: &str, roles: &str, password: String) -> (Nats, Rights) {
     let stores = stores();
     let n = stores.given.fetch_add(1, Ordering::Relaxed);
@@ -191,8 +191,8 @@ pub fn with_rights(nats: &str, roles: &str, password: String) -> (Nats, Rights) 
     (nats, rights)
 }
 
-/// A Postgres, a standby of it, whose commits are waited for where `synchronous` is `*`, and the URL that
-/// names both and means whichever takes writes. Blocking.
+/// Starts a Postgres and a standby of it. Commits wait for the standby where `synchronous` is `*`. The URL
+/// names both and means the one that takes writes. Blocking.
 pub fn replicated_postgres(synchronous: &str) -> (Postgres, Postgres, String) {
     let stores = stores();
     let n = stores.given.fetch_add(1, Ordering::Relaxed);
@@ -206,7 +206,7 @@ pub fn replicated_postgres(synchronous: &str) -> (Postgres, Postgres, String) {
     create_database(&primary, TEMPLATE, None);
     let migrated = program::migrate(&primary.url(TEMPLATE));
     assert!(migrated.status.success(), "{migrated:?}");
-    // A stopped server's data is a base backup.
+    // The data of a stopped server is a base backup.
     primary.stop();
     let mut standby = start(&standby_folder, &[]);
     standby.stop();
@@ -229,7 +229,7 @@ pub fn replicated_postgres(synchronous: &str) -> (Postgres, Postgres, String) {
     (primary, standby, format!("{url}?target_session_attrs=read-write"))
 }
 
-/// Makes a standby take writes. Blocking.
+/// Promotes a standby, so that it takes writes. Blocking.
 pub fn promote(standby: &Postgres, url_of_both: &str) {
     let password = url_of_both.split(['@', ':']).nth(2).expect("a password");
     let url = format!("postgres://postgres:{password}@127.0.0.1:{}/{TEMPLATE}", standby.port());
@@ -293,13 +293,13 @@ fn create_database(postgres: &Postgres, name: &str, template: Option<&str>) {
         .expect("a database for the test");
 }
 
-/// A folder for this run, locked while this process lives. Those of runs that have ended go.
+/// Makes a folder for this run, locked while this process lives. Folders of ended runs are removed.
 fn run_folder() -> (PathBuf, File) {
     let all = Path::new(env!("CARGO_TARGET_TMPDIR")).join("integration");
     fs::create_dir_all(&all).expect("a folder for the runs");
     for entry in all.read_dir().expect("the runs").flatten() {
         let lock = File::open(entry.path().join("lock"));
-        // One that cannot be removed (its servers are still ending) is left to the next run.
+        // A folder that cannot be removed (its servers are still ending) is left to the next run.
         if lock.is_ok_and(|lock| lock.try_lock().is_ok()) {
             remove_all(&entry.path()).ok();
         }
@@ -311,7 +311,7 @@ fn run_folder() -> (PathBuf, File) {
     (folder, lock)
 }
 
-/// Hexadecimal digits nobody guesses. Starts with a letter: NATS takes `1e5` for a number.
+/// Random hexadecimal digits. They start with a letter, because NATS takes `1e5` for a number.
 pub fn random() -> String {
     format!("r{}", uuid::Uuid::new_v4().simple())
 }

@@ -1,4 +1,4 @@
-//! A subscriber as anybody would write one: core NATS on `satellite.>`, and the contract.
+//! A subscriber as an outsider would write it: core NATS on `satellite.>`, and the contract.
 
 use std::collections::BTreeMap;
 
@@ -18,10 +18,10 @@ pub struct Subscriber {
 }
 
 impl Subscriber {
-    /// Hears everything from now on.
+    /// Subscribes to everything from now on.
     pub async fn new(client: &Client) -> Subscriber {
         let subscription = client.subscribe("satellite.>").await.expect("a subscription");
-        // The server has it when it has answered.
+        // The server has the subscription when it has answered.
         client.flush().await.expect("NATS answers");
         Subscriber { subscription, waiting: Vec::new() }
     }
@@ -52,7 +52,7 @@ impl Subscriber {
 }
 
 impl Subscriber {
-    /// Waits, as long as the caller does, for the next message on this subject; whom it is about.
+    /// Waits, as long as the caller does, for the next message on this subject; returns its satellite.
     pub async fn next(&mut self, subject: &str) -> Uuid {
         loop {
             let message = match self.waiting.pop() {
@@ -71,7 +71,7 @@ impl Subscriber {
     }
 }
 
-/// Holds a transition's message against what is published of it; other messages are not ours.
+/// Holds a transition's message against what is published of it; foreign messages are left alone.
 fn check(message: &Message) {
     let Some(headers) = &message.headers else { return };
     let each = headers.iter().map(|(name, values)| (name.to_string(), values[0].to_string()));

@@ -1,15 +1,15 @@
-//! Waiting on what can be observed, never on the clock alone.
+//! Waiting for observations, never for the clock alone.
 
 use std::time::{Duration, Instant};
 
-/// How long something may take that takes milliseconds on an idle machine. Not a promise: tests of
-/// promised times measure them.
+/// How long work of milliseconds on an idle machine may take. This is no promise: tests of promised times
+/// measure them.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Between two looks.
+/// Pause between two looks.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Looks until it finds what the test waits for; gives up after [`PATIENCE`] with what it saw last.
+/// Looks until it finds what the test waits for; gives up after [`PATIENCE`] and shows what it saw last.
 pub async fn eventually<T>(what: &str, look: impl AsyncFnMut() -> Result<T, String>) -> T {
     within(PATIENCE, what, look).await
 }
@@ -23,8 +23,8 @@ pub async fn within<T>(
     waiting(patience, what, async || look().await.map_err(|seen| (0, seen))).await
 }
 
-/// Like [`eventually`] for what takes as long as there is much of it: goes on as long as it gets
-/// further. A look that fails says how far it is.
+/// Like [`eventually`] for work whose time grows with its amount: goes on as long as it makes progress. A
+/// look that fails says how far it is.
 pub async fn as_long_as_it_gets_further<T>(
     what: &str,
     look: impl AsyncFnMut() -> Result<T, (usize, String)>,
@@ -48,12 +48,12 @@ async fn waiting<T>(
             }
             Err(_) => {}
         }
-        // A look that takes long leaves as much to what it looks at.
+        // After a long look, the thing looked at gets as much time.
         tokio::time::sleep(PAUSE.max(looked.elapsed())).await;
     }
 }
 
-/// Like [`eventually`] for work that blocks: its own thread, so that the test's own tasks go on.
+/// Like [`eventually`] for work that blocks. It runs on a thread of its own, so that the test's tasks go on.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.expect("blocking work panicked")
 }

@@ -1,5 +1,5 @@
-//! A log that nobody lived through: written by the table's owner, old, as long as the test wants,
-//! and known by heart.
+//! A log that no pod appended: the table's owner writes it, as old and as long as the test wants, and the
+//! test knows every row of it.
 //!
 //! Ten satellites take turns: position p is of satellite (p - 1) % 10, each comes and goes, and p was
 //! recorded p seconds after 2020-01-01T00:00:00Z.
@@ -32,14 +32,14 @@ pub async fn narrow(sql: &Client, width: i64) {
     sql.batch_execute(&narrow).await.expect("partitions of another width");
 }
 
-/// Writes these positions, both included, and what they project to. Makes room for them.
+/// Writes these positions, both included, and the rows they fold to. Makes partitions for them.
 pub async fn write(sql: &Client, first: i64, last: i64) {
     let room = "select extend_transition_log(min(past_position - first_position), greatest(0,
                    least($1 - (select coalesce(max(position), 0) from entity_transitions),
                          20 * min(past_position - first_position))))
                   from transition_partitions";
     sql.query(room, &[&last]).await.expect("room");
-    // These may be older than what is there, which the database would refuse.
+    // The rows may be older than those that are there, which the database would refuse.
     let role = async |role: &str| {
         let set = format!("set session_replication_role = {role}");
         sql.batch_execute(&set).await.expect("a superuser");

@@ -1,5 +1,5 @@
-//! The satellites whose lives are judged: of several kinds, each drawn from the seed, each noting what
-//! it really does.
+//! The satellites whose lives are judged. They are of several kinds, drawn from the seed, and each notes
+//! what it really does.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -16,13 +16,13 @@ use super::life::{End, Life};
 use super::world::TIMING;
 use crate::harness::{Credentials, Heard, Satellite};
 
-/// How long opening a connection, and the answer to `authenticate`, may take: as with real agents.
+/// How long opening a connection, and the answer to `authenticate`, may take, as with real agents.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// The pauses before it comes back, doubled from the first to the longest.
+/// The pauses before it reconnects, doubled from the first to the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(3));
 
-/// What a newer connection makes the pod say to an older one.
+/// The reason a pod gives an older connection when a newer one replaces it.
 pub const REPLACED: &str = "took over";
 
 /// What a satellite does.
@@ -38,7 +38,7 @@ pub enum Kind {
     Wanderer,
     /// Has a long threshold of its own and says nothing for most of it.
     Patient,
-    /// Has a short one.
+    /// Has a short threshold of its own.
     Brisk,
 }
 
@@ -63,7 +63,6 @@ impl Kind {
     }
 }
 
-/// A satellite.
 pub struct Member {
     pub number: usize,
     pub kind: Kind,
@@ -72,10 +71,10 @@ pub struct Member {
 }
 
 pub struct State {
-    /// None while it is not registered.
+    /// `None` while it is not registered.
     pub credentials: Option<Credentials>,
     pub life: Life,
-    /// The list that was assigned last, once it is.
+    /// The list that was assigned last.
     pub assigned: Option<Value>,
 }
 
@@ -96,19 +95,19 @@ impl Member {
         self.state().credentials.as_ref().map(|credentials| credentials.id)
     }
 
-    /// It is another satellite from now on.
+    /// The member is another satellite from now on.
     pub fn becomes(&self, credentials: Option<Credentials>) {
         let life = Life::new(self.kind.threshold());
         *self.state() = State { credentials, life, assigned: None };
     }
 }
 
-/// What the satellites are told by whoever runs the show.
+/// What the run tells the satellites to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mood {
-    /// Each according to its kind.
+    /// Each satellite acts according to its kind.
     Lively,
-    /// All of them steady.
+    /// All of them are steady.
     Calm,
 }
 
@@ -118,16 +117,16 @@ pub struct Stage {
     pub lines: [SocketAddr; PODS],
     pub mood: watch::Receiver<Mood>,
     pub seed: u64,
-    /// Told when a live connection was replaced though there was nothing newer.
+    /// Gets a verdict when a live connection was replaced though there was nothing newer.
     pub usurped: Arc<dyn Fn(&Member) + Send + Sync>,
 }
 
-/// How a connection ends by the satellite's own will.
+/// How a satellite ends its own connection.
 #[derive(Clone, Copy)]
 enum Ending {
     Goodbye,
     Vanish,
-    /// Says nothing for so long on an open connection.
+    /// Says nothing for this long on an open connection.
     Silence(Duration),
     /// Connects to another pod.
     Wander,
@@ -136,7 +135,7 @@ enum Ending {
 /// What became of a connection.
 enum Left {
     ComeBack,
-    /// It stays away so long.
+    /// It stays away for this long.
     Away(Duration),
     /// There is a newer connection.
     Wandered(Connection),
@@ -150,7 +149,7 @@ struct Connection {
     attempt: usize,
 }
 
-/// Lives for ever.
+/// Lives until it is cancelled.
 pub async fn live(member: Arc<Member>, mut stage: Stage) {
     let mut rng = Rng::with_seed(stage.seed.wrapping_add(member.number as u64));
     let mut home = member.number % PODS;
@@ -169,7 +168,7 @@ pub async fn live(member: Arc<Member>, mut stage: Stage) {
                 sleep(away).await;
             }
             None => {
-                // Like a load balancer: sooner or later another one.
+                // As behind a load balancer, it reaches another pod sooner or later.
                 home = rng.usize(..PODS);
                 sleep(pause.mul_f64(0.75 + rng.f64() / 2.0)).await;
                 pause = (pause * 2).min(PAUSES.1);
@@ -178,7 +177,7 @@ pub async fn live(member: Arc<Member>, mut stage: Stage) {
     }
 }
 
-/// Tries once.
+/// Tries to connect once.
 async fn connect(member: &Member, stage: &Stage, pod: usize) -> Option<Connection> {
     let (credentials, attempt) = {
         let mut state = member.state();
@@ -242,7 +241,7 @@ fn after(time: Duration) -> tokio::time::Instant {
     tokio::time::Instant::now() + time
 }
 
-/// What it does next on a connection, and when; for ever steady where that is nothing.
+/// What the satellite does next on a connection, and when; `None` if it stays steady for ever.
 fn draw(rng: &mut Rng, kind: Kind, mood: Mood) -> (tokio::time::Instant, Option<Ending>) {
     let mut seconds = |from: f64, to: f64| Duration::from_secs_f64(from + (to - from) * rng.f64());
     let stay = match kind {

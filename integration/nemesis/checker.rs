@@ -1,4 +1,4 @@
-//! The checker: holds what is seen against what is promised, while it goes on and at the end.
+//! The checker: holds what it sees against what is promised, during the run and at its end.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -19,19 +19,19 @@ use super::world::World;
 use crate::harness::Credentials;
 use crate::harness::program;
 
-/// Between two looks.
+/// Pause between two looks.
 const TICK: Duration = Duration::from_millis(500);
 
-/// Between two looks of an onlooker at a pod.
+/// Pause between two looks of an onlooker at a pod.
 const LOOK: Duration = Duration::from_millis(300);
 
-/// A task of this process that wakes so much too late means that the machine is busy.
+/// A task of this process that wakes this much too late means that the machine is busy.
 const LATE: Duration = Duration::from_millis(500);
 
-/// How long after that it may still be.
+/// How long after that the machine may still be busy.
 const BUSY: Duration = Duration::from_secs(3);
 
-/// Everything a run consists of.
+/// All parts of a run.
 pub struct Run {
     pub seed: u64,
     pub world: World,
@@ -41,10 +41,10 @@ pub struct Run {
     pub windows: Windows,
     pub timeline: Arc<Timeline>,
     pub verdicts: Arc<Verdicts>,
-    /// No fault begins any more, and those that last end.
+    /// Cancelled when no fault may begin any more and those that last must end.
     pub stop: CancellationToken,
     facts: Mutex<Facts>,
-    /// When the newest look at the log that came to an end began.
+    /// When the newest finished look at the log began.
     polled: Mutex<Instant>,
     follows: AtomicI64,
 }
@@ -75,7 +75,7 @@ impl Run {
         self.follows.store(position, Ordering::SeqCst);
     }
 
-    /// How far it was.
+    /// The position up to which the live stream was read.
     pub fn followed(&self) -> i64 {
         self.follows.load(Ordering::SeqCst)
     }
@@ -84,7 +84,7 @@ impl Run {
         self.cast.iter().find(|member| member.id() == Some(id))
     }
 
-    /// A row of the log that came between these moments.
+    /// Takes a row of the log that came between these moments.
     pub fn row(&self, row: &Row, from: Instant, to: Instant) {
         let fault = self.facts().row(row, to);
         self.verdicts.judge(Promise::LogIsDense, fault);
@@ -160,7 +160,7 @@ pub async fn onlooker(run: Arc<Run>, pod: usize) {
     }
 }
 
-/// Looks at what has to have happened by now, again and again.
+/// Checks again and again what must have happened by now.
 pub async fn watch(run: Arc<Run>) {
     let mut judged = HashMap::new();
     loop {
@@ -173,16 +173,16 @@ pub async fn watch(run: Arc<Run>) {
     }
 }
 
-/// What was judged of each satellite.
+/// What was judged of a satellite.
 type Judged = HashMap<uuid::Uuid, Progress>;
 
 #[derive(Default)]
 struct Progress {
-    /// The first attempt of which it is not decided whether it was answered well.
+    /// The first attempt whose answer is not judged yet.
     begun: usize,
-    /// The first of which it is not decided whether it ended well.
+    /// The first attempt whose end is not judged yet.
     ended: usize,
-    /// The attempts there were when an end or a death was found overdue: once is enough.
+    /// The number of attempts when an end or a death was found overdue, so that it is reported once.
     overdue: Option<usize>,
 }
 
@@ -253,8 +253,8 @@ fn watch_feed(run: &Run) {
     run.verdicts.broken(missing.promise(), &how);
 }
 
-/// Looks after the pods as whoever runs them: starts one that ended by itself, which none may, and
-/// repairs the stream where a relay halts because somebody spoilt it.
+/// Looks after the pods as an operator: starts a pod that ended by itself, which none may, and repairs
+/// the stream where a relay halts because a fault spoilt it.
 pub async fn operator(run: Arc<Run>) {
     loop {
         sleep(2 * TICK).await;

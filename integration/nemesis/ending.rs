@@ -1,4 +1,4 @@
-//! When everything has healed: whether all is as if nothing had been wrong.
+//! The end of a run: when all faults are over, checks that everything is as if nothing had been wrong.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,22 +23,22 @@ const BACK: Duration = Duration::from_secs(60);
 /// How long the stream may take to be the log again once nothing happens any more.
 const FEED: Duration = Duration::from_secs(45);
 
-/// How much of a difference is shown.
+/// How many lines of a difference are shown.
 const LONGEST: usize = 300;
 
-/// Nothing more comes of a fault once the log has been quiet for so long.
+/// Once the log has been quiet for this long, a fault has no more effect.
 fn quiet() -> Duration {
     TIMING.threshold + HOLD
 }
 
-/// Waits until all satellites are connected, or says which are not, if that counts.
+/// Waits until all satellites are connected. Reports those that are not, if that counts.
 pub async fn everybody_is_there(run: &Run, patience: Duration, counts: bool) {
     let until = Instant::now() + patience;
     let is_away = |member: &&Arc<Member>| !member.state().life.is_connected();
     loop {
         let away: Vec<&str> =
             run.cast.iter().filter(is_away).map(|member| member.name.as_str()).collect();
-        // As long as each does as it likes, some are always away.
+        // While each acts according to its kind, some are always away.
         if away.is_empty() || (!counts && away.len() < run.cast.len() / 3) {
             return run.verdicts.kept(Promise::EverybodyComesBack);
         }
@@ -50,7 +50,7 @@ pub async fn everybody_is_there(run: &Run, patience: Duration, counts: bool) {
     }
 }
 
-/// Checks everything that can only be checked when it is quiet. Ends the other tasks on the way.
+/// Checks what can only be checked when the world is quiet. Ends the other tasks on the way.
 pub async fn check(run: &Arc<Run>, tasks: &mut JoinSet<()>) {
     if let Err(why) = run.world.expect_ready(BACK).await {
         run.verdicts.broken(Promise::EverybodyComesBack, &why);
@@ -98,7 +98,7 @@ async fn wait_for_the_feed(run: &Run) {
     }
 }
 
-/// A satellite that beats is online, on every pod.
+/// Checks that every satellite that beats is online on every pod.
 async fn statuses(run: &Run) -> Option<String> {
     for pod in 0..PODS {
         let page = run.world.posts[pod].call("GET", "/v1/satellites?limit=1000", None).await;
@@ -160,7 +160,7 @@ async fn log_and_stream(run: &Run) -> Option<String> {
     ))
 }
 
-/// By the harness' own fold and by the program's.
+/// Checks the rows by the harness' own fold and by the program's.
 async fn rows(run: &Arc<Run>) -> Option<String> {
     let folding = {
         let run = run.clone();

@@ -1,4 +1,4 @@
-//! What was seen of log and stream so far.
+//! What the run has seen of log and stream so far.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
@@ -18,7 +18,7 @@ pub struct Latest {
     pub seen: Instant,
 }
 
-/// So many transitions a second a relay publishes again at least, on a machine as busy as a run makes it.
+/// A relay publishes at least this many transitions a second again, on a machine as busy as a run makes it.
 const AGAIN_A_SECOND: u64 = 2_000;
 
 /// A row of the log, as far as the checker looks at it.
@@ -35,18 +35,17 @@ pub struct Row {
 #[derive(Debug, Clone, Copy)]
 pub struct Missing {
     pub since: Instant,
-    /// How long it may.
+    /// How long the stream may lack it.
     pub bound: Duration,
 }
 
 impl Missing {
-    /// What is promised of it.
+    /// Which promise it breaks if it stays away.
     pub fn promise(self) -> Promise {
         if self.bound >= TAKEN { Promise::TakenComesBack } else { Promise::FeedDoesNotWait }
     }
 }
 
-/// See the module.
 #[derive(Default)]
 pub struct Facts {
     /// The newest position of the log.
@@ -55,28 +54,28 @@ pub struct Facts {
     pub missing: BTreeMap<i64, Missing>,
     /// What was read of the stream: position by sequence.
     by_sequence: BTreeMap<u64, i64>,
-    /// The positions in it.
+    /// The positions in `by_sequence`.
     there: HashSet<i64>,
     /// Up to where the stream was read.
     pub sequence: u64,
     /// The newest position read since the stream was last built.
     newest: Option<i64>,
-    /// Positions somebody took from the stream, which it may skip.
+    /// Positions that a fault took from the stream, which it may skip.
     taken: BTreeSet<i64>,
-    /// Those that may stay away: something newer was on top of them, or everything was purged.
+    /// Taken positions that may stay away: something newer was on top of them, or everything was purged.
     pub given_up: BTreeSet<i64>,
-    /// The whole log may be published again, and what is new comes behind it.
+    /// The whole log may be published again, and new transitions come behind it.
     is_catching_up: bool,
     /// Something was taken from the stream since it was last built.
     pub is_tampered: bool,
-    /// It was built anew.
+    /// The stream was built anew.
     pub is_rebuilt: bool,
-    /// It is being built anew: what is read of it now means nothing.
+    /// The stream is being built anew: what is read of it now means nothing.
     pub is_paused: bool,
 }
 
 impl Facts {
-    /// A row that was read between these moments; what is wrong with it.
+    /// Takes a row that was read between these moments; returns what is wrong with it.
     pub fn row(&mut self, row: &Row, seen: Instant) -> Option<String> {
         let expected = self.head + 1;
         let before = self.latest.get(&row.satellite);
@@ -93,15 +92,15 @@ impl Facts {
         self.head = row.position;
         let latest = Latest { event: row.event.clone(), revision: row.revision, seen };
         self.latest.insert(row.satellite, latest);
-        // The stream may have been read before the log, and what came may be gone for good by now.
+        // The stream may have been read before the log, and this message may be gone for good by now.
         if !self.there.contains(&row.position) && !self.given_up.contains(&row.position) {
             self.missing.insert(row.position, Missing { since: seen, bound: self.bound() });
         }
         fault
     }
 
-    /// One of ours that was read at a sequence of the stream: whether the stream lacked it so far, and
-    /// what is wrong with it.
+    /// Takes a message of the service that was read at a sequence of the stream. Returns whether the stream
+    /// lacked it so far, and what is wrong with it.
     pub fn message(&mut self, sequence: u64, position: i64) -> (Option<Missing>, Option<String>) {
         let newest = self.newest.unwrap_or(position - 1);
         let is_excused = |p: &i64| self.taken.contains(p) || self.given_up.contains(p);
@@ -121,18 +120,17 @@ impl Facts {
         (missing, fault)
     }
 
-    /// How many of ours were read at these sequences.
+    /// How many messages of the service were read at these sequences.
     pub fn are_on_the_stream(&self, sequences: Range<u64>) -> usize {
         if sequences.is_empty() { 0 } else { self.by_sequence.range(sequences).count() }
     }
 
-    /// A position is about to be deleted from the stream, or was not after all: nobody need miss it.
+    /// A position is about to be deleted from the stream, or was not after all: the stream may lack it.
     pub fn may_go(&mut self, position: i64) {
         self.given_up.insert(position);
     }
 
-    /// Positions were deleted from the stream, the newest it had; or `is_for_good`, so that nobody
-    /// need notice.
+    /// The newest positions of the stream were deleted; with `is_for_good` they need not come back.
     pub fn took(&mut self, positions: &[i64], is_for_good: bool) {
         self.is_tampered = true;
         let taken: HashSet<i64> = positions.iter().copied().collect();
@@ -159,8 +157,8 @@ impl Facts {
         TAKEN + Duration::from_secs(self.head.unsigned_abs() / AGAIN_A_SECOND)
     }
 
-    /// The stream was emptied, as its limits might have done: what was on it up to this position, or was
-    /// to come back to it, need not come any more. It may all the same, and what follows waits for it.
+    /// The stream was emptied, as its limits might have done. What was on it up to this position, or was to
+    /// come back to it, need not come any more. It may come all the same, and what follows waits for it.
     pub fn emptied(&mut self, newest: i64) {
         let pending = self.missing.iter().filter(|(_, missing)| missing.bound >= TAKEN);
         let newest = pending.map(|(position, _)| *position).max().map_or(newest, |p| p.max(newest));
@@ -182,7 +180,7 @@ impl Facts {
         self.newest = self.by_sequence.values().max().copied();
     }
 
-    /// The stream was built anew: everything is there once more.
+    /// The stream was built anew: every transition is there once more.
     pub fn rebuilt(&mut self) {
         let since = Instant::now();
         self.missing = (1..=self.head).map(|p| (p, Missing { since, bound: TAKEN })).collect();

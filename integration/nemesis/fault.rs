@@ -1,9 +1,9 @@
-//! What can go wrong. Pure: what each fault is called, what it takes hold of, and what it hampers.
+//! The faults. Pure: the name of each, the resource it takes hold of, and what it hampers.
 //!
-//! To add a fault: a variant here, a [`Kind`] and its draw in `plan`, its two halves in `inject`. What
-//! is not here yet and has its place: a full disk (hampers [`Hampered::Postgres`]), the leader of a
-//! cluster of nats-servers that steps down (hampers [`Hampered::NatsServer`]), steps of the database's
-//! own clock (which the checker's verdicts do not depend on: it uses no time that Postgres told).
+//! To add a fault: a variant here, a topic with its draw in `plan`, its two halves in `inject`. Still
+//! missing are a full disk (hampers [`Hampered::Postgres`]), the leader of a cluster of nats-servers that
+//! steps down (hampers [`Hampered::NatsServer`]), and steps of the database's own clock. (The checker's
+//! verdicts do not depend on that clock: they use no time that Postgres told.)
 
 use std::fmt;
 
@@ -15,18 +15,18 @@ pub const PODS: usize = 3;
 /// Satellites whose lives are judged.
 pub const MEMBERS: usize = 40;
 
-/// A fault and what it is done to; a pod and a satellite are named by their numbers.
+/// A fault and its target; a pod and a satellite are named by their numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// A crash; the pod comes back afterwards.
+    /// The pod crashes and is started afterwards.
     KillPod(usize),
-    /// The pod ends in order and comes back.
+    /// The pod drains and is started afterwards.
     EndPod(usize),
-    /// The process stands still and goes on.
+    /// The pod's process is stopped and goes on afterwards.
     StopPod(usize),
     /// No connection between pod and database.
     CutDatabase(usize),
-    /// No byte between them, and nobody is told.
+    /// No byte passes between pod and database; the connections stay open.
     StallDatabase(usize),
     /// The answers to some commits are lost.
     LoseCommits(usize),
@@ -37,16 +37,16 @@ pub enum Fault {
     StallLine(usize),
     KillPostgres,
     RestartPostgres,
-    /// All of its processes stand still.
+    /// All processes of Postgres are stopped.
     StopPostgres,
     KillNats,
     RestartNats,
     StopNats,
-    /// It comes back with the streams it had when this began.
+    /// The nats-server comes back with the streams it had when the fault began.
     RestoreNats,
-    /// Somebody else publishes on our subjects.
+    /// A foreign program publishes on the service's subjects.
     Foreign,
-    /// Somebody publishes copies of our newest messages.
+    /// A foreign program publishes copies of the newest messages.
     Copies,
     /// A crowd of satellites comes and goes, again and again.
     Burst,
@@ -54,22 +54,22 @@ pub enum Fault {
     LockSatellite(usize),
     /// An outside transaction holds a row of the projection.
     LockConnection(usize),
-    /// The relay's lease is somebody else's.
+    /// The relay's lease belongs to an unknown holder.
     StealLease,
     /// The newest messages are deleted from the stream: this many.
     LoseTail(u64),
-    /// All messages are.
+    /// All messages are deleted from the stream.
     Purge,
-    /// A pod's wall clock is this many seconds off.
+    /// The pod's wall clock is this many seconds off.
     Clock(usize, i64),
     /// Readers of a pod's live stream that do not read.
     SlowReaders(usize),
     RotateToken(usize),
     /// The satellite is removed, and another takes its place.
     Remove(usize),
-    /// It gets this threshold, or none of its own.
+    /// The satellite gets this threshold, or none of its own.
     Threshold(usize, Option<u64>),
-    /// It gets a list of assignments.
+    /// The satellite gets a list of assignments.
     Assign(usize),
 }
 
@@ -112,8 +112,8 @@ impl Fault {
         }
     }
 
-    /// What cannot be expected of the world while this lasts. A fault that hampers nothing has to be
-    /// without any consequence at all.
+    /// What cannot be expected of the world while the fault lasts. A fault that hampers nothing must have no
+    /// consequence at all.
     pub fn hampers(self) -> Option<Hampered> {
         use Fault::*;
         match self {

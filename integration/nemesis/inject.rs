@@ -23,19 +23,19 @@ use super::world::signal_all;
 use crate::harness::relaying::STREAM;
 use crate::harness::{Credentials, Heard, Pod, Satellite};
 
-/// What one step of a fault may take where it depends on somebody else.
+/// How long one step of a fault may take where it depends on a server.
 const STEP: Duration = Duration::from_secs(5);
 
-/// Between two tries of an administrator.
+/// Pause between two tries of an administrator.
 const AGAIN: Duration = Duration::from_millis(400);
 
-/// How long it takes until everybody knows what an administrator has changed.
+/// How long it takes until all pods know an administrator's change.
 const KNOWN: Duration = Duration::from_secs(3);
 
-/// Between two foreign messages.
+/// Pause between two foreign messages.
 const FOREIGN_PAUSE: Duration = Duration::from_millis(12);
 
-/// What cannot be taken hold of twice.
+/// The things a fault takes hold of, each by one fault at a time.
 #[derive(Default)]
 struct Held(Mutex<HashMap<Resource, Arc<tokio::sync::Mutex<()>>>>);
 
@@ -45,8 +45,8 @@ impl Held {
     }
 }
 
-/// Lets the plan happen, until it is over or the run is stopped; returns when every fault has ended.
-/// A fault whose hands were not there (the server it needs is away) is said to be so.
+/// Injects the plan's faults until the plan is over or the run is stopped; returns when every fault has
+/// ended. A fault that could not be injected (the server it needs is away) is reported.
 pub async fn all(run: &Arc<Run>, plan: &[Planned], length: Duration) {
     let (began, held) = (Instant::now(), Arc::new(Held::default()));
     let mut faults = JoinSet::new();
@@ -101,7 +101,7 @@ async fn inject(run: &Run, Planned { fault, lasts, .. }: Planned) -> Result<(), 
                         sleep(Duration::from_millis(50)).await;
                     }
                 };
-                // Longer than a drain may take.
+                // This is longer than a drain may take.
                 timeout(Duration::from_secs(30), ended).await.ok();
             }
             kill(&mut pod);
@@ -180,7 +180,7 @@ async fn inject(run: &Run, Planned { fault, lasts, .. }: Planned) -> Result<(), 
     Ok(())
 }
 
-/// Fails for a process that has ended, which is as good.
+/// Fails for a process that has ended, which is no problem.
 fn kill(pod: &mut Pod) {
     if pod.has_ended().is_none() {
         pod.kill();
@@ -232,7 +232,7 @@ async fn restore_nats(run: &Run, lasts: Duration) -> Result<(), String> {
     Ok(())
 }
 
-/// Makes a folder the copy of another.
+/// Makes a folder a copy of another.
 fn replace(from: &Path, to: &Path) {
     let copy = r#"rm -rf "$2" && cp -R "$1" "$2""#;
     let mut command = std::process::Command::new("/bin/sh");
@@ -255,7 +255,7 @@ async fn foreign(run: &Run, lasts: Duration) -> Result<(), String> {
     Ok(())
 }
 
-/// Copies of the newest messages, as a program would publish that forwards what it hears.
+/// Publishes copies of the newest messages, as a program would that forwards what it hears.
 async fn copies(run: &Run) -> Result<(), String> {
     let (nats, stream) = the_stream(run).await?;
     let last = stream.cached_info().state.last_sequence;
@@ -277,7 +277,7 @@ async fn copies(run: &Run) -> Result<(), String> {
     Ok(())
 }
 
-/// All of the crowd connect and say goodbye, again and again, each time to another pod.
+/// The whole crowd connects and says goodbye, again and again, each time to another pod.
 async fn burst(run: &Run, lasts: Duration) {
     let until = Instant::now() + lasts;
     let mut rounds = 0;
@@ -334,13 +334,13 @@ async fn steal_lease(run: &Run, lasts: Duration) -> Result<(), String> {
     Ok(())
 }
 
-/// Deletes the newest messages, one by one from the end. Where something came on top meanwhile they
-/// are no longer the newest: the relay may go on, and only an audit names them.
+/// Deletes the newest messages, one by one from the end. If a message came on top meanwhile they are no
+/// longer the newest: the relay may go on, and only an audit names them.
 async fn lose_tail(run: &Run, count: u64) -> Result<(), String> {
     let (_nats, mut stream) = the_stream(run).await?;
     let state = stream.cached_info().state.clone();
     let (first, last) = (state.first_sequence, state.last_sequence);
-    // Some of ours are left: a stream without any is taken for one whose limits removed them.
+    // Some messages of the service are left: a stream without any looks as if its limits removed them.
     if run.facts().are_on_the_stream(first..last.saturating_sub(count)) < 3 {
         return Err("there is too little on it".to_owned());
     }
@@ -353,7 +353,7 @@ async fn lose_tail(run: &Run, count: u64) -> Result<(), String> {
         let position = message.headers.get("Groundstation-Position");
         let position = position.and_then(|position| position.as_str().parse::<i64>().ok());
         let position = position.filter(|_| message.headers.get(FOREIGN).is_none());
-        // Before it is: whoever reads meanwhile must not miss it.
+        // Noted before the deletion, because a task that reads meanwhile must not report the gap.
         position.inspect(|position| run.facts().may_go(*position));
         let deleted = timeout(STEP, stream.delete_message(sequence)).await;
         if deleted.is_ok_and(|deleted| deleted.is_ok()) {
@@ -370,8 +370,8 @@ async fn lose_tail(run: &Run, count: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// Deletes everything. What has been on the stream need not come again: it looks as if the stream's own
-/// limits had removed it.
+/// Deletes all messages. They need not come again, because the stream looks as if its own limits had
+/// removed them.
 async fn purge(run: &Run) -> Result<(), String> {
     let (_nats, stream) = the_stream(run).await?;
     let state = stream.cached_info().state.clone();
@@ -413,7 +413,7 @@ async fn slow_readers(run: &Run, pod: usize, lasts: Duration) -> Result<(), Stri
     Ok(())
 }
 
-/// Calls until a pod says that it is done; the answer.
+/// Calls until a pod answers that it is done; returns the answer.
 async fn insist(run: &Run, method: &str, path: &str, body: Option<&Value>, done: &[u16]) -> Value {
     let mut pod = fastrand::usize(..PODS);
     loop {
@@ -431,7 +431,7 @@ async fn insist(run: &Run, method: &str, path: &str, body: Option<&Value>, done:
 async fn rotate(run: &Run, member: &Member) {
     let Some(id) = member.id() else { return };
     let path = format!("/v1/satellites/{id}/token");
-    // Where an answer was lost, the next token is another one.
+    // After a lost answer the next token is another one.
     let rotated = insist(run, "POST", &path, None, &[200, 201]).await;
     let token = rotated["token"].as_str().expect("a token").to_owned();
     member.state().credentials = Some(Credentials { id, token });
@@ -446,7 +446,7 @@ async fn remove(run: &Run, member: &Member) {
     sleep(KNOWN).await;
 }
 
-/// Registers a member. Where an answer was lost there is one more satellite, of which nobody knows.
+/// Registers a member. After a lost answer there is one more satellite, which no member uses.
 pub async fn register(run: &Run, member: &Member) {
     let threshold = member.kind.threshold().map(|threshold| threshold.as_millis() as u64);
     let mut description = json!({"name": member.name, "region": "eu"});

@@ -10,19 +10,19 @@ pub enum End {
     Goodbye,
     /// The satellite broke it without a word.
     Vanished,
-    /// It was told so, and why.
+    /// The pod said `shutdown`, with this reason.
     Shutdown(String),
     /// The pod closed it with this code.
     Closed(u16),
-    /// It broke.
+    /// The connection broke.
     Dropped,
     /// `auth_failed`.
     Refused,
-    /// It could not be opened, or nothing was said for too long.
+    /// The connection could not be opened, or the pod said nothing for too long.
     Unanswered(String),
 }
 
-/// One connection, or the try.
+/// One connection, or the try to make one.
 #[derive(Debug, Clone)]
 pub struct Attempt {
     pub pod: usize,
@@ -32,13 +32,12 @@ pub struct Attempt {
     pub over: Option<(Instant, End)>,
 }
 
-/// See the module.
 #[derive(Debug)]
 pub struct Life {
     pub attempts: Vec<Attempt>,
-    /// Its own threshold from this moment on, which is when the change began; none: the default.
+    /// The satellite's own threshold from this moment on, when the change began; `None` is the default.
     thresholds: Vec<(Instant, Option<Duration>)>,
-    /// The newest assignments it was told.
+    /// The newest assignments the satellite was told.
     pub told: Option<Value>,
 }
 
@@ -58,8 +57,8 @@ impl Life {
         self.thresholds.push((Instant::now(), threshold));
     }
 
-    /// The least and the greatest threshold that may have been in force between. A change counts
-    /// from its begin and the one before for a while longer.
+    /// The least and the greatest threshold that may have been in force between. A change counts from its
+    /// begin, and the one before it for a while longer.
     pub fn thresholds(&self, from: Instant, default: Duration) -> (Duration, Duration) {
         const OVERLAP: Duration = Duration::from_secs(30);
         let ends = self.thresholds[1..].iter().map(|(at, _)| Some(*at + OVERLAP)).chain([None]);
@@ -70,14 +69,13 @@ impl Life {
         (*least.expect("a threshold"), *greatest.expect("a threshold"))
     }
 
-    /// Whether it has a connection.
+    /// Whether the satellite has a connection.
     pub fn is_connected(&self) -> bool {
         let is_open = |attempt: &Attempt| attempt.welcomed.is_some() && attempt.over.is_none();
         self.attempts.iter().rev().any(is_open)
     }
 
-    /// The connection that was there all the time between, with no later try that might have
-    /// replaced it.
+    /// The connection that lasted all the time between, with no later try that might have replaced it.
     pub fn held(&self, from: Instant, to: Instant) -> Option<&Attempt> {
         let attempt = self.attempts.iter().rev().find(|attempt| attempt.began <= to)?;
         let was_there = attempt.welcomed.is_some_and(|at| at <= from)
@@ -85,7 +83,7 @@ impl Life {
         was_there.then_some(attempt)
     }
 
-    /// The last moment at which anything of it can have been heard; none while a try is under way.
+    /// The last moment at which a pod can have heard the satellite; `None` while a try is under way.
     pub fn last_sign(&self) -> Option<Instant> {
         let last = self.attempts.last()?;
         if last.welcomed.is_none() && last.over.is_none() {
@@ -101,8 +99,8 @@ impl Life {
 }
 
 impl Attempt {
-    /// The longest time without a sign of life that includes a moment between. The first sign is its
-    /// coming, however long that took to be in the log.
+    /// The longest time without a sign of life that includes a moment between. The first sign is the try to
+    /// connect, however long its edge took to be in the log.
     pub fn longest_silence(&self, from: Instant, to: Instant) -> Duration {
         let signs = self.beats.iter().chain([&self.began]).copied();
         let before = signs.clone().filter(|sign| *sign <= from).max();

@@ -1,9 +1,9 @@
-//! What goes wrong when: drawn from a seed, and from nothing else.
+//! The plan: which fault begins when. It is drawn from a seed, and from nothing else.
 //!
-//! A run is a row of phases. Each has a few topics and draws its faults from these only: what two faults
-//! do to each other is seen more clearly than when everything is drawn all the time. Every other phase
-//! leaves pods, stores and links alone and spoils what should matter to nobody: what has a bound in time
-//! can be judged there. Topics are dealt from shuffled decks, so each comes up before any comes up again.
+//! A run is a row of phases. Each has a few topics and draws its faults from these only: the effect of two
+//! faults on each other shows more clearly than when all are drawn all the time. Every other phase leaves
+//! pods, stores and links alone and draws faults that should affect no one else, so bounds in time can be
+//! judged there. Topics are dealt from shuffled decks, so each comes up before any comes up again.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -16,7 +16,7 @@ use super::fault::{Fault, MEMBERS, PODS, Resource};
 /// A fault of the plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Planned {
-    /// Since the plan's begin.
+    /// The time since the plan's begin.
     pub at: Duration,
     pub lasts: Duration,
     pub fault: Fault,
@@ -41,13 +41,13 @@ pub enum Topic {
 }
 
 impl Topic {
-    /// The inverse of its name in this file.
+    /// The inverse of a topic's name in this file.
     pub fn parse(name: &str) -> Option<Topic> {
         HARD.into_iter().chain(SOFT).find(|topic| format!("{topic:?}") == name)
     }
 }
 
-/// What breaks pods, stores and what is between them. What finds more is there more than once.
+/// Topics that break pods, stores and links. A topic that finds more is there more than once.
 const HARD: [Topic; 9] = [
     Topic::Pods,
     Topic::Pods,
@@ -60,7 +60,7 @@ const HARD: [Topic; 9] = [
     Topic::Lease,
 ];
 
-/// What others do beside.
+/// Topics that leave pods, stores and links alone.
 const SOFT: [Topic; 9] = [
     Topic::Subjects,
     Topic::Subjects,
@@ -73,16 +73,16 @@ const SOFT: [Topic; 9] = [
     Topic::Administrators,
 ];
 
-/// How long a phase is in which pods, stores or links break, in milliseconds.
+/// The length of a hard phase, in which pods, stores or links break, in milliseconds.
 const HARD_PHASE: Range<u64> = 10_000..18_000;
 
-/// How long one is in which they do not.
+/// The length of a soft phase.
 const SOFT_PHASE: Range<u64> = 16_000..30_000;
 
-/// Between two beginnings, in milliseconds.
+/// Pause between the beginnings of two faults, in milliseconds.
 const GAP: Range<u64> = 200..2_200;
 
-/// One in so many draws is a burst of edges, whatever the phase is about: a quiet log shows nothing.
+/// One in this many draws is a burst of edges, in any phase, because a quiet log shows nothing.
 const BURSTS: u32 = 4;
 
 /// Satellites that come and go by themselves.
@@ -100,7 +100,7 @@ impl Deck {
         Deck { cards: cards.iter().filter(wanted).copied().collect(), left: Vec::new() }
     }
 
-    /// So many topics; fewer only where there are none.
+    /// Deals this many topics; fewer only if there are none left.
     fn deal(&mut self, rng: &mut Rng, number: usize) -> Vec<Topic> {
         let mut topics = Vec::with_capacity(number);
         while topics.len() < number && !self.cards.is_empty() {
@@ -114,8 +114,8 @@ impl Deck {
     }
 }
 
-/// The plan of a seed; with these topics only, where any are named. A longer plan of the same seed
-/// begins like a shorter one.
+/// The plan of a seed, with these topics only if any are named. A longer plan of the same seed begins
+/// like a shorter one.
 pub fn draw(seed: u64, length: Duration, only: &[Topic]) -> Vec<Planned> {
     let mut rng = Rng::with_seed(seed);
     let (mut hard, mut soft) = (Deck::of(&HARD, only), Deck::of(&SOFT, only));
@@ -190,7 +190,7 @@ fn fault(rng: &mut Rng, topic: Topic) -> (Fault, Duration) {
             _ => (Fault::Foreign, 500..5_000),
         },
         Topic::Rows => match choice % 2 {
-            // Only its edges lock it: one that makes some.
+            // Only a satellite's edges need the row, so this is one that makes some.
             0 => (Fault::LockSatellite(rng.usize(LIVELY)), 6_000..16_000),
             _ => (Fault::LockConnection(member), 6_000..16_000),
         },

@@ -1,4 +1,4 @@
-//! What goes on is read as it comes, past all proxies: the log, the stream, and a live stream as any
+//! Reads the log, the stream and a live stream as they grow, past all proxies; the live stream as any
 //! reader has it.
 
 use std::sync::Arc;
@@ -14,23 +14,23 @@ use super::windows::Hampered;
 use crate::harness::reader::{Opened, Reader};
 use crate::harness::relaying::STREAM;
 
-/// What a look at a server may take.
+/// How long a look at a server may take.
 const LOOK: Duration = Duration::from_secs(4);
 
-/// Between two looks.
+/// Pause between two looks.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// A look that takes longer while the server is there means that this machine is busy.
 const SLOW: Duration = Duration::from_secs(1);
 
-/// Of what somebody else publishes in our name.
+/// The header that marks a foreign message of the nemesis itself, which carries a position like the service's.
 pub const FOREIGN: &str = "Nemesis";
 
 const LOG: &str = "
     select position, entity_id, revision, event, reason from entity_transitions
      where position > $1 order by position limit 2000";
 
-/// Reads the log for ever.
+/// Reads the log until the run ends.
 pub async fn log(run: Arc<Run>) {
     let mut before = Instant::now();
     let mut client = None;
@@ -65,7 +65,7 @@ pub async fn log(run: Arc<Run>) {
     }
 }
 
-/// Reads the stream for ever.
+/// Reads the stream until the run ends.
 pub async fn stream(run: Arc<Run>) {
     let mut client = None;
     loop {
@@ -96,7 +96,7 @@ async fn read_on(run: &Run, jetstream: &jetstream::Context) {
             Err(_) => return,
         };
         let mut facts = run.facts();
-        // Somebody took something back meanwhile, and has said from where to read.
+        // A fault took messages back meanwhile, and says from where to read.
         if facts.is_paused || facts.sequence != known {
             return;
         }
@@ -112,7 +112,7 @@ async fn read_on(run: &Run, jetstream: &jetstream::Context) {
     }
 }
 
-/// Follows the log as server-sent events for ever, on whichever pod there is.
+/// Follows the log as server-sent events until the run ends, on any pod.
 pub async fn live_stream(run: Arc<Run>) {
     let mut rng = fastrand::Rng::with_seed(run.seed);
     let mut last = 0;
@@ -122,7 +122,7 @@ pub async fn live_stream(run: Arc<Run>) {
         let (id, token) = (last.to_string(), &run.world.fleet.read_token);
         let open = Reader::try_open(post.address(), token, "", Some(&id));
         let Ok(Ok(Opened::Stream(mut reader))) = timeout(LOOK, open).await else { continue };
-        // One that says nothing may be stuck with its pod.
+        // A stream that says nothing may be stuck with its pod.
         while let Ok(Some(event)) = timeout(2 * LOOK, reader.next()).await {
             let position = event["position"].as_i64().expect("a position");
             let fault =

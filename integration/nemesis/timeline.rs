@@ -1,5 +1,5 @@
-//! What happened, line by line: on standard output and in a file, so that a failure can be understood
-//! and repeated.
+//! The events of a run, line by line, on standard output and in a file, so that a failure can be
+//! understood and repeated.
 
 use std::fs::File;
 use std::io::Write;
@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// See the module.
 pub struct Timeline {
     begun: Instant,
     file: Mutex<File>,
@@ -15,7 +14,7 @@ pub struct Timeline {
 }
 
 impl Timeline {
-    /// Begins with the seed.
+    /// Starts a timeline, whose first line is the seed.
     pub fn begin(seed: u64, length: Duration) -> Timeline {
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("nemesis-{seed}"));
         std::fs::create_dir_all(&folder).expect("a folder for the timeline");
@@ -34,7 +33,7 @@ impl Timeline {
         self.say_of(Instant::now(), line);
     }
 
-    /// What was so at another moment.
+    /// Notes an event of another moment.
     pub fn say_of(&self, moment: Instant, line: &str) {
         let at = moment.saturating_duration_since(self.begun).as_secs_f64();
         println!("{at:9.3} {line}");

@@ -1,4 +1,4 @@
-//! What may be said of a satellite, given what it did and what was hampered when. Pure.
+//! The verdicts on a satellite, given what it did and what was hampered when. Pure.
 //!
 //! Each verdict is sound rather than complete: where a fault, or what the world needs to settle after
 //! one, leaves a doubt, there is no verdict.
@@ -10,7 +10,7 @@ use super::life::{Attempt, End, Life};
 use super::windows::{Hampered, Windows};
 use super::world::{HOLD, TIMING};
 
-/// Between a heartbeat and the database: the pod writes four times a second.
+/// Time between a heartbeat and the database: the pod writes four times a second.
 const SLACK: Duration = Duration::from_secs(2);
 
 /// How long the world takes after a fault until everything is in time again: the longest pause
@@ -32,8 +32,8 @@ const RESUMING: Duration = Duration::from_secs(5);
 /// What is promised of a loss beside threshold and hold, a sweep and a second; and a busy machine.
 const FINDING: Duration = TIMING.sweep.saturating_add(Duration::from_secs(1)).saturating_add(SLACK);
 
-/// Whether the satellite was heard, all of the time between, so lately that nobody may take it for
-/// offline. (Time in which Postgres was away is blind time and no excuse.)
+/// Whether the satellite was heard so lately, all the time between, that no pod may take it for offline.
+/// (Time in which Postgres was away is blind time and no excuse.)
 pub fn was_heard(
     number: usize,
     life: &Life,
@@ -44,7 +44,7 @@ pub fn was_heard(
     let Some(attempt) = life.held(from, to) else { return false };
     let welcomed = attempt.welcomed.unwrap_or(attempt.began);
     let (least, _) = life.thresholds(from, TIMING.threshold);
-    // One that was silent before may have been lost rightly, and its recovery is an edge.
+    // A satellite that was silent before may have been lost rightly, and its recovery is an edge.
     let settled = from.checked_sub(EDGE).unwrap_or(from).max(welcomed);
     if attempt.longest_silence(settled, to) + SLACK >= least {
         return false;
@@ -55,7 +55,7 @@ pub fn was_heard(
         Hampered::Pod(p) | Hampered::Database(p) | Hampered::Line(p) => p == pod,
         Hampered::Satellite(n) => n == number,
         Hampered::Machine => true,
-        // Less than a lapse of two seconds is no blind time, and too much of a short threshold.
+        // A lapse of less than two seconds is no blind time, yet too much of a short threshold.
         Hampered::Postgres => least < TIMING.threshold,
         _ => false,
     };
@@ -134,7 +134,7 @@ fn in_the_way(what: Hampered, number: usize, pod: usize) -> bool {
         || matches!(what, Hampered::Postgres | Hampered::Machine)
 }
 
-/// What is wrong with how a try to connect was answered, or not answered, by now.
+/// What is wrong with the answer to a try to connect, or with its absence by now.
 pub fn fault_of_attempt(
     number: usize,
     attempt: &Attempt,
@@ -158,8 +158,8 @@ pub fn fault_of_attempt(
     is_clear.then(|| format!("{how} after {:.1} s", waited.as_secs_f64()))
 }
 
-/// What is wrong with how a pod ended a connection: it closes none that is within its threshold, unless
-/// it says why.
+/// What is wrong with how a pod ended a connection. It closes no connection that is within its threshold
+/// without saying why.
 pub fn fault_of_end(
     number: usize,
     life: &Life,
@@ -170,15 +170,15 @@ pub fn fault_of_end(
     let (welcomed, End::Dropped | End::Closed(_)) = (attempt.welcomed?, end) else { return None };
     let began = at.checked_sub(SETTLE).unwrap_or(*at).max(welcomed);
     let (least, _) = life.thresholds(began, TIMING.threshold);
-    // A beat that comes while the pod gives it up is not heard in time.
+    // A beat that comes while the pod declares the loss is not heard in time.
     let silence = attempt.longest_silence(at.checked_sub(SLACK).unwrap_or(*at), *at);
     let is_clear = windows.clear(|what| in_the_way(what, number, attempt.pod), began, *at + SLACK);
     let seconds = silence.as_secs_f64();
     (silence + SLACK < least && is_clear).then(|| format!("{end:?}, silent for {seconds:.1} s"))
 }
 
-/// Whether every pod that was tried lately can know what became of that try: where its line was
-/// hampered, a pod may take a connection for newer that is long over.
+/// Whether every pod that was tried lately can know what became of that try. A pod whose line was
+/// hampered may take an ended connection for a newer one.
 pub fn older_tries_are_known(life: &Life, windows: &Windows, now: Instant) -> bool {
     let since = now.checked_sub(SETTLE * 2).unwrap_or(now);
     let lately = life.attempts.iter().rev().take_while(|attempt| {
@@ -214,7 +214,7 @@ pub fn is_too_old_to_recover(
     let (_, greatest) = life.thresholds(sign, TIMING.threshold);
     let age = from.saturating_duration_since(sign);
     let may_be_late = |what| match what {
-        // What a pod that stood still finds in its sockets looks new to it.
+        // A heartbeat that a stopped pod finds in its sockets looks new to it.
         Hampered::Pod(p) | Hampered::Line(p) => p == attempt.pod,
         Hampered::Postgres | Hampered::Machine => true,
         _ => false,
@@ -235,7 +235,7 @@ mod tests {
         base + Duration::from_secs(seconds)
     }
 
-    /// Beats every second on pod 0 from the second second to `until`.
+    /// A life that beats every second on pod 0 from second 2 to `until`.
     fn beating(base: Instant, until: u64) -> Life {
         let mut life = Life::new(None);
         life.attempts.push(Attempt {
@@ -275,7 +275,7 @@ mod tests {
         assert!(fault(20, 22, &windows) && !fault(20, 26, &windows));
         windows.note(Hampered::Line(0), at(base, 22), at(base, 23));
         assert!(!fault(20, 22, &windows));
-        // One beat, in the moment in which it was given up.
+        // One beat, at the moment of the loss.
         let mut life = beating(base, 20);
         life.attempts[0].beats.push(at(base, 44));
         life.attempts[0].over = Some((at(base, 44), End::Dropped));

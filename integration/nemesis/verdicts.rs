@@ -1,4 +1,4 @@
-//! What was judged, and what was found.
+//! The verdicts so far: how often each promise was judged, and what broke it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -7,10 +7,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::timeline::Timeline;
 
-/// Of each broken promise so many are told; the rest is counted.
+/// This many breaches of each promise are printed; the rest are counted.
 const TOLD: u64 = 10;
 
-/// What has to be so. The words are those of the report.
+/// The promises. The words are those of the report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Promise {
     LogIsDense,
@@ -35,10 +35,9 @@ pub enum Promise {
     AssignmentsAreTold,
 }
 
-/// See the module.
 pub struct Verdicts {
     timeline: Arc<Timeline>,
-    /// Cancelled by the first broken promise, unless all of them are wanted.
+    /// Cancelled by the first broken promise, unless the run goes on to find all.
     stop: Option<CancellationToken>,
     judged: Mutex<BTreeMap<Promise, (u64, u64)>>,
 }
@@ -48,12 +47,12 @@ impl Verdicts {
         Verdicts { timeline, stop, judged: Mutex::default() }
     }
 
-    /// It was as promised.
+    /// Counts a promise as kept.
     pub fn kept(&self, promise: Promise) {
         self.judged.lock().expect("verdicts").entry(promise).or_default().0 += 1;
     }
 
-    /// It was not, in these words.
+    /// Reports a promise as broken, in these words.
     pub fn broken(&self, promise: Promise, how: &str) {
         let times = {
             let mut judged = self.judged.lock().expect("verdicts");
@@ -76,7 +75,7 @@ impl Verdicts {
         }
     }
 
-    /// One line for each promise that was judged; whether none is broken.
+    /// Prints one line for each promise that was judged; returns whether none is broken.
     pub fn report(&self) -> (bool, String) {
         let judged = self.judged.lock().expect("verdicts");
         let lines = judged.iter().map(|(promise, (kept, broken))| {

@@ -1,26 +1,27 @@
-//! What could be expected when: the faults as they really began and ended. Pure but for the lock.
+//! The windows of the faults, as they really began and ended: what could be expected when. Pure but for the
+//! lock.
 //!
 //! A fault's window begins before anything is done and ends after everything is undone, so that it is
-//! never shorter than its effect. How long the world takes to settle afterwards is the asker's to add.
+//! never shorter than its effect. The caller adds the time the world takes to settle afterwards.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// What is hampered.
+/// What a fault hampers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Hampered {
     /// The pod does not run, or not freely.
     Pod(usize),
-    /// Its way to the database.
+    /// The pod's way to the database.
     Database(usize),
-    /// Its way to NATS.
+    /// The pod's way to NATS.
     Nats(usize),
-    /// The satellites' way to it.
+    /// The satellites' way to the pod.
     Line(usize),
     Postgres,
     NatsServer,
     Lease,
-    /// Somebody holds the satellite's rows, or changes its identity.
+    /// A fault holds the satellite's rows, or changes its identity.
     Satellite(usize),
     /// This machine is too busy to be judged.
     Machine,
@@ -30,11 +31,10 @@ pub enum Hampered {
 struct Window {
     what: Hampered,
     from: Instant,
-    /// None while it lasts.
+    /// `None` while it lasts.
     to: Option<Instant>,
 }
 
-/// See the module.
 #[derive(Default)]
 pub struct Windows(Mutex<Vec<Window>>);
 
@@ -52,7 +52,7 @@ impl Windows {
         self.0.lock().expect("windows")[open.0].to = Some(Instant::now());
     }
 
-    /// A window that was found afterwards.
+    /// Adds a window that was found afterwards.
     pub fn note(&self, what: Hampered, from: Instant, to: Instant) {
         self.0.lock().expect("windows").push(Window { what, from, to: Some(to) });
     }

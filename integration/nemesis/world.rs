@@ -1,5 +1,5 @@
-//! The world that is spoilt: a Postgres and a nats-server of its own, three pods behind proxies, and
-//! the hands that take hold of them.
+//! The world of a run: a Postgres and a nats-server of its own, three pods behind proxies, and the means
+//! to break them.
 
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
@@ -28,10 +28,9 @@ pub const TIMING: Timing = Timing {
 /// How long pods hold losses in a brown-out.
 pub const HOLD: Duration = Duration::from_secs(4);
 
-/// What a call of an administrator or an onlooker may take.
+/// How long a call of an administrator or an onlooker may take.
 pub const CALL: Duration = Duration::from_secs(8);
 
-/// See the module.
 pub struct World {
     pub fleet: Fleet,
     pub posts: Vec<Post>,
@@ -39,7 +38,7 @@ pub struct World {
     pub nats: Arc<Mutex<Nats>>,
 }
 
-/// Where a pod is: its ways to everybody else, and the pod itself, which comes and goes.
+/// A pod's place: its links to satellites and stores, and the pod itself, which comes and goes.
 pub struct Post {
     name: &'static str,
     environment: Vec<(String, String)>,
@@ -116,7 +115,7 @@ impl World {
         Ok(())
     }
 
-    /// Keeps what the pods said beside the timeline.
+    /// Keeps the pods' logs beside the timeline.
     pub async fn keep_logs(&self, timeline: &Timeline) {
         for post in &self.posts {
             post.keep_log(timeline).await;
@@ -160,8 +159,8 @@ impl Post {
         try_call(self.address(), method, path, Some(&self.admin_token), body, CALL).await
     }
 
-    /// Starts the pod again until it is ready, as whoever runs it would: one that finds no database
-    /// ends and is started anew.
+    /// Starts the pod again until it is ready, as an operator would: a pod that finds no database ends and is
+    /// started anew.
     pub async fn start_again(&self, pod: &mut Pod, timeline: &Timeline) {
         keep(pod, timeline);
         loop {
@@ -187,7 +186,7 @@ impl Post {
     }
 }
 
-/// Adds what a life of a pod said to the file of its name.
+/// Adds the log of one life of a pod to the file of its name.
 fn keep(pod: &Pod, timeline: &Timeline) {
     use std::io::Write;
     let path = timeline.folder.join(format!("pod-{}.log", pod.name));
@@ -203,7 +202,7 @@ impl Clock {
         Clock(clock)
     }
 
-    /// Puts the clock so many seconds off.
+    /// Sets the clock this many seconds off.
     pub fn shift(&self, seconds: i64) {
         self.0.shift(seconds);
     }
@@ -218,8 +217,8 @@ impl Clock {
     pub fn shift(&self, _: i64) {}
 }
 
-/// Sends a signal to a process and to those it has started, the children last. A child that has just
-/// ended needs none.
+/// Sends a signal to a process and to its children, the children last. A child that has just ended needs
+/// none.
 pub fn signal_all(pid: u32, signal: &str) {
     let list = Command::new("ps").args(["-A", "-o", "pid=,ppid="]).output().expect("ps runs");
     let list = String::from_utf8(list.stdout).expect("text");
