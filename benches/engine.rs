@@ -37,15 +37,7 @@ impl Engine {
         pod: PodNumber,
     ) -> Engine {
         let (metrics, health) = (Metrics::new(), Arc::new(Health::default()));
-        let (head, head_watch) = watch::channel(Position::ZERO);
-        let (announce, mut announcements) = mpsc::channel(16);
-        let rules = Rules {
-            default_threshold: DEFAULT_OFFLINE_THRESHOLD,
-            flapping: flapping::Rules::default(),
-            pod,
-        };
-        let (log, appender) =
-            appender(database.clone(), rules, head, announce, health.clone(), metrics.clone());
+        let (log, head_watch, mut tasks) = append(database, pod, &health, &metrics);
         let relay = Relay {
             pod: name.to_owned(),
             database: database.clone(),
@@ -55,11 +47,7 @@ impl Engine {
             metrics: metrics.clone(),
         };
         let stop = CancellationToken::new();
-        let tasks = vec![
-            tokio::spawn(appender.run()),
-            tokio::spawn(relay.run(stop.clone())),
-            tokio::spawn(async move { while announcements.recv().await.is_some() {} }),
-        ];
+        tasks.push(tokio::spawn(relay.run(stop.clone())));
         Engine { log, metrics, health, stop, tasks }
     }
 
@@ -71,6 +59,30 @@ impl Engine {
             task.await.expect("a task");
         }
     }
+}
+
+/// A pod's appender alone: the way to it, the head of the log it tells, and its tasks, which end once nobody has
+/// the way to it any more.
+pub fn append(
+    database: &Database,
+    pod: PodNumber,
+    health: &Arc<Health>,
+    metrics: &Metrics,
+) -> (Log, watch::Receiver<Position>, Vec<JoinHandle<()>>) {
+    let (head, head_watch) = watch::channel(Position::ZERO);
+    let (announce, mut announcements) = mpsc::channel(16);
+    let rules = Rules {
+        default_threshold: DEFAULT_OFFLINE_THRESHOLD,
+        flapping: flapping::Rules::default(),
+        pod,
+    };
+    let (log, appender) =
+        appender(database.clone(), rules, head, announce, health.clone(), metrics.clone());
+    let tasks = vec![
+        tokio::spawn(appender.run()),
+        tokio::spawn(async move { while announcements.recv().await.is_some() {} }),
+    ];
+    (log, head_watch, tasks)
 }
 
 /// Messages on the stream.

@@ -50,11 +50,25 @@ pub fn compare(stores: &Stores, ids: &[Uuid], aim: &str) {
 /// How many satellites the pod lists, page by page. Their JSON is not parsed: that would be this
 /// program's cost and not the pod's.
 fn list(pod: &Pod) -> usize {
-    let (mut seen, mut cursor) = (0, String::new());
+    pages(pod, "", |page| page.matches("\"createdAt\":").count()).iter().sum()
+}
+
+/// How many of those that the pod lists with this filter it says are online, and how many it lists.
+pub fn online(pod: &Pod, filter: &str) -> (usize, usize) {
+    let of_page = |page: &str| {
+        (page.matches("\"status\":\"online\"").count(), page.matches("\"createdAt\":").count())
+    };
+    let pages = pages(pod, filter, of_page);
+    pages.into_iter().fold((0, 0), |sum, page| (sum.0 + page.0, sum.1 + page.1))
+}
+
+/// What is found on each page of a list.
+fn pages<T>(pod: &Pod, filter: &str, find: impl Fn(&str) -> T) -> Vec<T> {
+    let (mut found, mut cursor) = (Vec::new(), String::new());
     loop {
-        let page = pod.get(&format!("/v1/satellites?limit=1000{cursor}")).expect("a page");
-        seen += page.matches("\"createdAt\":").count();
-        let Some((_, rest)) = page.rsplit_once("\"nextCursor\":\"") else { return seen };
+        let page = pod.get(&format!("/v1/satellites?limit=1000{filter}{cursor}")).expect("a page");
+        found.push(find(&page));
+        let Some((_, rest)) = page.rsplit_once("\"nextCursor\":\"") else { return found };
         cursor = format!("&cursor={}", rest.split('"').next().expect("a cursor"));
     }
 }

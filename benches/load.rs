@@ -1,5 +1,5 @@
-//! A real pod under load over real sockets: how soon it is ready and what it costs idle, connects,
-//! and heartbeats from frame to stored row.
+//! A real pod under load over real sockets: how soon it is ready and what it costs idle, connects, and heartbeats:
+//! from frame to a right status on another pod, and, where none is vouched for, from frame to stored row.
 
 use std::time::{Duration, Instant};
 
@@ -7,6 +7,7 @@ use groundstation::clients::simulate::cost::Cost;
 use uuid::Uuid;
 
 use crate::Scale;
+use crate::fleet;
 use crate::pod::{Pod, Simulator, percentile, sockets_allowed};
 use crate::stores::Stores;
 use crate::table::{self, compared, figure, mib, note, seconds};
@@ -21,7 +22,8 @@ pub fn measure(scale: Scale) {
     std::thread::sleep(scale.choose(Duration::from_secs(5), Duration::from_millis(100)));
     figure("memory of a pod without satellites", mib(pod.cost().resident_bytes), "30 MB");
     connects(scale, &pod);
-    heartbeats(scale, &stores, pod);
+    drop((pod, stores));
+    heartbeats(scale);
 }
 
 fn starts(scale: Scale, stores: &Stores) {
@@ -56,43 +58,127 @@ fn connects(scale: Scale, pod: &Pod) {
     note(&shares);
 }
 
-/// About as many as can be stored. Of a session only the newest heartbeat is: where more come than there
-/// is time for, frames are read and never stored.
-fn heartbeats(scale: Scale, stores: &Stores, pod: Pod) {
+/// What a pod takes of heartbeats. With window 0 it writes them: of a session only the newest, so where more come than
+/// there is time for, frames are read and never stored. Where it vouches none is written, and what counts is that a read
+/// on another pod is right: online while frames come, offline once they do not.
+struct Taken {
+    /// Frames a second.
+    received: f64,
+    /// Rows a second.
+    stored: f64,
+    /// Cores of Postgres.
+    cores: f64,
+    shares: String,
+    /// Reads of a satellite on the other pod, before its threshold was over, and how many of them said offline.
+    reads: (usize, usize),
+    /// From the last frame until all of them were offline there.
+    offline: f64,
+    hot: f64,
+    /// Rows a second of the bare UPDATE.
+    bare: f64,
+}
+
+fn heartbeats(scale: Scale) {
     let satellites = scale.choose(19_000.min(sockets_allowed()), 100);
-    let interval = Duration::from_millis(scale.choose(400, 350));
-    let simulator = Simulator::start(&pod, "beat", satellites, &format!("{interval:?}"));
-    pod.reached("groundstation_sessions", satellites as f64);
-    std::thread::sleep(scale.choose(Duration::from_secs(3), Duration::from_millis(500)));
-    let heartbeats = || {
-        let received = pod.metric("groundstation_heartbeats_received_total");
-        (received, pod.metric("groundstation_heartbeats_flushed_total"))
-    };
-    let (before, began) = ((heartbeats(), costs(&pod, &simulator)), Instant::now());
-    std::thread::sleep(scale.choose(Duration::from_secs(15), Duration::from_secs(1)));
-    let after = heartbeats();
-    let took = began.elapsed().as_secs_f64();
-    let shares = shares(before.1, costs(&pod, &simulator), took);
-    let (received, stored) = ((after.0 - before.0.0) / took, (after.1 - before.0.1) / took);
-    let hot = hot_ratio(stores);
-    drop(simulator);
-    // Nobody else is to write the rows.
-    drop(pod);
-    let bare =
-        bare_updates(stores, scale.choose(Duration::from_secs(5), Duration::from_millis(200)));
+    // More than can be taken, and about as many as can be stored.
+    let often = scale.choose(Duration::from_millis(200), Duration::from_millis(350));
+    let seldom = scale.choose(Duration::from_millis(400), Duration::from_millis(350));
+    let vouching = taken(scale, satellites, often, &[]);
+    let writing = taken(scale, satellites, seldom, &[("GROUNDSTATION_VOUCH_WINDOW", "0")]);
 
     table::section(&format!(
-        "The same pod: {satellites} satellites, a heartbeat every {interval:?}"
+        "A pod under heartbeats: {satellites} satellites; bare: a batched UPDATE of their rows"
     ));
+    let rate = |n: f64| format!("{n:.0}/s");
     compared(
-        "heartbeats, from frame to stored row",
-        format!("{stored:.0}/s"),
-        format!("{bare:.0}/s"),
-        stored / bare,
+        "from frame to a right status on another pod",
+        rate(vouching.received),
+        rate(vouching.bare),
+        vouching.received / vouching.bare,
+        "0.35, 70,000/s",
+    );
+    figure("cores of Postgres meanwhile", format!("{:.3}", vouching.cores), "0.05");
+    let (reads, wrong) = vouching.reads;
+    note(&format!("a heartbeat every {often:?}; {}", vouching.shares));
+    note(&format!(
+        "{wrong} of {reads} reads on the other pod said offline before the threshold was over"
+    ));
+    let offline = seconds(vouching.offline);
+    figure("from the last frame until all are offline there", offline, "the threshold");
+    compared(
+        "window 0: from frame to stored row",
+        rate(writing.stored),
+        rate(writing.bare),
+        writing.stored / writing.bare,
         "0.3, 40,000/s",
     );
-    note(&format!("{received:.0} frames/s were read; {shares}"));
-    figure("updates of satellites' rows that were HOT", format!("{:.1} %", hot * 100.0), "");
+    figure("window 0: cores of Postgres meanwhile", format!("{:.3}", writing.cores), "");
+    note(&format!(
+        "a heartbeat every {seldom:?}; {:.0} frames/s were read; {}",
+        writing.received, writing.shares
+    ));
+    figure(
+        "updates of satellites' rows that were HOT",
+        format!("{:.1} %", writing.hot * 100.0),
+        "",
+    );
+}
+
+fn taken(scale: Scale, satellites: usize, interval: Duration, settings: &[(&str, &str)]) -> Taken {
+    let stores = Stores::start();
+    let threshold = scale.choose(Duration::from_secs(45), Duration::from_secs(1));
+    let times = [("GROUNDSTATION_HEARTBEAT_INTERVAL", scale.choose("15s", "300ms"))];
+    let shown = format!("{threshold:?}");
+    let settings = [settings, &times, &[("GROUNDSTATION_OFFLINE_THRESHOLD", &shown)]].concat();
+    let (pod, _) = Pod::start_with(&stores, "bench", &settings);
+    let (other, _) = Pod::start_with(&stores, "other", &settings);
+    let simulator = Simulator::start(&pod, "beat", satellites, &format!("{interval:?}"));
+    pod.reached("groundstation_sessions", satellites as f64);
+    std::thread::sleep(scale.choose(Duration::from_secs(3), Duration::from_millis(800)));
+    let mut reads = (0, 0);
+    let mut read = |filter: &str| {
+        let (online, all) = fleet::online(&other, filter);
+        reads = (reads.0 + all, reads.1 + all - online);
+    };
+    read("");
+    let so_far = || {
+        let received = pod.metric("groundstation_heartbeats_received_total");
+        let stored = pod.metric("groundstation_heartbeats_flushed_total");
+        (received, stored, stores.postgres_cpu(), costs(&pod, &simulator))
+    };
+    let (before, began) = (so_far(), Instant::now());
+    for _ in 0..scale.choose(15, 2) {
+        std::thread::sleep(scale.choose(Duration::from_secs(1), Duration::from_millis(500)));
+        // The reads are to cost next to nothing.
+        read("&q=beat-000");
+    }
+    let (after, took) = (so_far(), began.elapsed().as_secs_f64());
+    read("");
+    let hot = hot_ratio(&stores);
+    simulator.fall_silent();
+    let silent_at = Instant::now();
+    std::thread::sleep(threshold * 4 / 5);
+    read("");
+    std::thread::sleep(threshold.saturating_sub(silent_at.elapsed()));
+    while fleet::online(&other, "&status=online").1 > 0 {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let offline = silent_at.elapsed().as_secs_f64();
+    drop(simulator);
+    // Nobody else is to write the rows.
+    drop((pod, other));
+    let bare =
+        bare_updates(&stores, scale.choose(Duration::from_secs(5), Duration::from_millis(200)));
+    Taken {
+        received: (after.0 - before.0) / took,
+        stored: (after.1 - before.1) / took,
+        cores: (after.2 - before.2) / took,
+        shares: shares(before.3, after.3, took),
+        reads,
+        offline,
+        hot,
+        bare,
+    }
 }
 
 fn costs(pod: &Pod, simulator: &Simulator) -> (Cost, Cost) {

@@ -12,15 +12,19 @@
 
 mod bare;
 mod cpu;
+mod death;
 mod edges;
 mod engine;
 mod fleet;
 mod growth;
 mod history;
+mod hundred;
 mod idle;
 mod latency;
 mod load;
 mod pod;
+mod rest;
+mod silence;
 mod stores;
 mod sweep;
 mod table;
@@ -29,12 +33,16 @@ mod timing;
 /// A section's name and the function that measures it.
 type Section = (&'static str, fn(Scale));
 
-const SECTIONS: [Section; 7] = [
+const SECTIONS: [Section; 11] = [
     ("edges", edges::measure),
     ("load", load::measure),
+    ("rest", rest::measure),
+    ("hundred", hundred::measure),
     ("latency", latency::measure),
+    ("silence", silence::measure),
     ("idle", idle::measure),
     ("sweep", sweep::measure),
+    ("death", death::measure),
     ("history", history::measure),
     ("growth", growth::measure),
 ];

@@ -21,6 +21,11 @@ pub struct Pod {
 impl Pod {
     /// Starts a pod and waits until it is ready; also returns the seconds it took.
     pub fn start(stores: &Stores, name: &str) -> (Pod, f64) {
+        Pod::start_with(stores, name, &[])
+    }
+
+    /// The same, with more settings.
+    pub fn start_with(stores: &Stores, name: &str, more: &[(&str, &str)]) -> (Pod, f64) {
         let began = Instant::now();
         let mut child = Command::new(PROGRAM)
             .arg("serve")
@@ -37,6 +42,7 @@ impl Pod {
             .env("GROUNDSTATION_CONNECT_BURST", "1000000")
             .env("GROUNDSTATION_MAX_HANDSHAKES_PER_ADDRESS", "100000")
             .env("GROUNDSTATION_MAX_CONNECTIONS_PER_ADDRESS", "100000")
+            .envs(more.iter().copied())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -113,10 +119,19 @@ impl Simulator {
         cost::of(self.child.id()).expect("/proc")
     }
 
+    /// Stops it where it stands: its sockets stay open, and nobody says anything any more.
+    pub fn fall_silent(&self) {
+        self.signal("-STOP");
+    }
+
+    fn signal(&self, signal: &str) {
+        let arguments = [signal, &self.child.id().to_string()].map(str::to_owned);
+        assert!(Command::new("kill").args(arguments).status().expect("kill").success());
+    }
+
     /// Says goodbye for all of them; its summary.
     pub fn end(mut self) -> Value {
-        let interrupt = ["-INT", &self.child.id().to_string()].map(str::to_owned);
-        assert!(Command::new("kill").args(interrupt).status().expect("kill").success());
+        self.signal("-INT");
         let summary = self.child.stdout.take().expect("piped");
         serde_json::from_reader(summary).expect("a summary")
     }

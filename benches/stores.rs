@@ -9,6 +9,8 @@ use groundstation::platform::database::{Address, Database};
 use groundstation::platform::migrations;
 use uuid::Uuid;
 
+use crate::cpu;
+
 /// Every satellite's token.
 pub const TOKEN: &str = "csat_bench_0123456789abcdefghijklmnop";
 
@@ -24,6 +26,11 @@ pub struct Stores {
 impl Stores {
     /// Starts them and makes the schema.
     pub fn start() -> Stores {
+        Stores::start_with(&[])
+    }
+
+    /// The same, with more settings of Postgres.
+    pub fn start_with(more: &[(&str, &str)]) -> Stores {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let here = std::env::current_dir().expect("a folder");
         let tools = Tools::find(&here).expect("run `make tools`");
@@ -31,7 +38,7 @@ impl Stores {
         let name = format!("groundstation-bench-{}-{number}", std::process::id());
         let folder = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&folder).expect("a folder");
-        let settings = [("shared_buffers", "1GB"), ("max_wal_size", "8GB")];
+        let settings = [&[("shared_buffers", "1GB"), ("max_wal_size", "8GB")], more].concat();
         let postgres =
             Postgres::start(&tools, &folder.join("postgres"), &settings).expect("Postgres");
         let nats = Nats::start(&tools, &folder.join("nats"), "").expect("nats-server");
@@ -53,6 +60,17 @@ impl Stores {
     /// A connection to the stream's server.
     pub async fn nats(&self) -> async_nats::Client {
         async_nats::connect(self.nats_url()).await.expect("NATS")
+    }
+
+    /// Seconds of CPU that Postgres has used so far, all its processes together.
+    pub fn postgres_cpu(&self) -> f64 {
+        cpu::seconds_of(self.postgres.pid())
+    }
+
+    /// What Postgres has written so far.
+    pub fn written(&self) -> Written {
+        let row = self.sql().query_one(WRITTEN, &[]).expect("statistics");
+        Written { rows: row.get("rows"), wal: row.get("wal") }
     }
 
     fn address(&self) -> Address {
@@ -95,6 +113,26 @@ impl Stores {
         ids
     }
 }
+
+/// What Postgres has written.
+#[derive(Clone, Copy)]
+pub struct Written {
+    /// Updates of rows of satellites' connections and of pods.
+    pub rows: f64,
+    /// Bytes of write-ahead log.
+    pub wal: f64,
+}
+
+impl Written {
+    /// Since then.
+    pub fn since(self, before: Written) -> Written {
+        Written { rows: self.rows - before.rows, wal: self.wal - before.wal }
+    }
+}
+
+const WRITTEN: &str = "
+    select sum(n_tup_upd)::float8 as rows, (pg_current_wal_lsn() - '0/0')::float8 as wal
+      from pg_stat_user_tables where relname in ('satellite_connections', 'pods')";
 
 impl Drop for Stores {
     fn drop(&mut self) {

@@ -78,19 +78,7 @@ async fn sweeps_and_losses(scale: Scale, stores: &Stores) -> Due {
     let observers = tokio::spawn(observers(database.clone(), vec![own, other], stop.clone()));
     let dying = CancellationToken::new();
     let observer = tokio::spawn(self::observers(database.clone(), vec![dead], dying.clone()));
-    let monitor = Monitor {
-        pod: own,
-        database: database.clone(),
-        sessions: sessions.clone(),
-        log: engine.log.clone(),
-        interval: Duration::from_millis(200),
-        default_threshold: DEFAULT_OFFLINE_THRESHOLD,
-        heartbeat_interval: DEFAULT_HEARTBEAT_INTERVAL,
-        // A pod whose satellites all fall due would be guarded.
-        brown_out: brown_out::Rules { floor: u64::MAX, ..brown_out::Rules::default() },
-        health: engine.health.clone(),
-        metrics: engine.metrics.clone(),
-    };
+    let monitor = monitor(&engine, own, &database, &sessions, Duration::from_millis(200));
     let monitor = tokio::spawn(monitor.run(stop.clone()));
 
     let (mut there, mut held) = (0, Vec::new());
@@ -137,6 +125,28 @@ async fn sweeps_and_losses(scale: Scale, stores: &Stores) -> Due {
     Due { count: due, took, wal, append, plan }
 }
 
+/// The monitor of this pod. It holds no loss back: a pod whose satellites all fall due would be guarded.
+pub fn monitor(
+    engine: &Engine,
+    pod: PodNumber,
+    database: &Database,
+    sessions: &Arc<SessionTable>,
+    interval: Duration,
+) -> Monitor {
+    Monitor {
+        pod,
+        database: database.clone(),
+        sessions: sessions.clone(),
+        log: engine.log.clone(),
+        interval,
+        default_threshold: DEFAULT_OFFLINE_THRESHOLD,
+        heartbeat_interval: DEFAULT_HEARTBEAT_INTERVAL,
+        brown_out: brown_out::Rules { floor: u64::MAX, ..brown_out::Rules::default() },
+        health: engine.health.clone(),
+        metrics: engine.metrics.clone(),
+    }
+}
+
 const LET_DIE: &str = "
     with dying as (
         update satellite_connections set pod = $1, last_heartbeat_at = now() - interval '1 minute'
@@ -145,7 +155,7 @@ const LET_DIE: &str = "
     update pods set seen_at = now() - interval '1 minute' where number = $1";
 
 /// Pods that write all they hear.
-async fn observers(database: Database, pods: Vec<PodNumber>, stop: CancellationToken) {
+pub async fn observers(database: Database, pods: Vec<PodNumber>, stop: CancellationToken) {
     let client = database.get().await.expect("connection");
     while !stop.is_cancelled() {
         for pod in &pods {
@@ -204,7 +214,7 @@ async fn wal(client: &deadpool_postgres::Object) -> f64 {
 }
 
 /// How many of a histogram there were, and how many seconds all of them took.
-fn observed(metrics: &Metrics, name: &str) -> (u64, f64) {
+pub fn observed(metrics: &Metrics, name: &str) -> (u64, f64) {
     let text = metrics.encode(Form::Text).expect("metrics");
     let value = |part: &str| {
         let name = format!("groundstation_{name}_{part} ");

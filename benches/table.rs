@@ -33,7 +33,10 @@ pub fn compared(
     ratio: f64,
     aim: &str,
 ) {
-    println!("{}", format!("{what:<58} {measured:>14} {bare:>14} {ratio:>6.2}   {aim}").trim_end());
+    // What is a hundredth of its baseline is not nothing.
+    let digits = if ratio < 0.1 { 4 } else { 2 };
+    let line = format!("{what:<58} {measured:>14} {bare:>14} {ratio:>6.digits$}   {aim}");
+    println!("{}", line.trim_end());
 }
 
 /// This many a second.
