@@ -21,8 +21,8 @@ use groundstation::platform::metrics::Metrics;
 use groundstation::presence::flusher::Flusher;
 use groundstation::presence::monitor::Monitor;
 use groundstation::registry::assignments::Assigned;
-use groundstation::registry::desired::Standing;
-use groundstation::registry::satellites::About;
+use groundstation::registry::desired::DesiredState;
+use groundstation::registry::satellites::AgentInfo;
 use groundstation::sessions::heartbeats::Heartbeats;
 use groundstation::sessions::table::{Inbox, SessionGuard, SessionTable};
 use groundstation::sessions::vouching::Recorded;
@@ -227,14 +227,14 @@ impl Virtual {
         let keys: Vec<SessionKey> = ids.iter().map(key).collect();
         for key in &keys {
             self.held.push(self.sessions.enter(*key).expect("entered"));
-            let standing = Standing {
+            let desired_state = DesiredState {
                 change: 1,
                 token_version: Some(1),
                 label: String::new(),
                 threshold_ms: None,
                 assigned: assigned.clone(),
             };
-            self.sessions.tell(key.satellite, standing);
+            self.sessions.tell(key.satellite, desired_state);
         }
         if vouched {
             self.sessions.recorded(keys.iter().map(|key| (*key, Recorded::Vouched)));
@@ -261,7 +261,7 @@ impl Virtual {
                 for key in part.iter().filter(|_| fastrand::usize(..MISSED) > 0) {
                     let now = Moment::now();
                     if sessions.heard(*key, now) {
-                        heartbeats.beat(*key, now, About::default());
+                        heartbeats.beat(*key, now, AgentInfo::default());
                     }
                     heard.fetch_add(1, Ordering::Relaxed);
                 }

@@ -4,7 +4,7 @@
 pub mod batch_loader;
 pub(crate) mod client_tls;
 pub mod database;
-pub(crate) mod database_clock;
+pub mod database_clock;
 pub(crate) mod failpoint;
 pub mod health;
 pub(crate) mod logging;

@@ -1,8 +1,8 @@
 //! The satellites: which there are, what they are to do, and their credentials.
 
-pub(crate) mod assignments;
+pub mod assignments;
 pub(crate) mod credentials;
-pub(crate) mod desired;
+pub mod desired;
 pub(crate) mod import;
 pub(crate) mod precondition;
 pub mod satellites;

@@ -2,7 +2,7 @@
 
 pub(crate) mod budgets;
 pub(crate) mod changes;
-pub(crate) mod heartbeats;
+pub mod heartbeats;
 pub(crate) mod peers;
 pub mod table;
-pub(crate) mod vouching;
+pub mod vouching;

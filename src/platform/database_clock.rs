@@ -53,6 +53,7 @@ impl Moment {
     }
 }
 
+/// What a pod knows of the database clock, by its own.
 #[derive(Default)]
 pub struct DatabaseClock {
     known: Mutex<Option<Bounds>>,

@@ -12,6 +12,7 @@ use crate::domain::lifecycle::SatelliteId;
 use crate::platform::batch_loader::Read;
 use crate::registry::assignments::Assigned;
 
+/// What administrators want of a satellite, as of one change of it.
 #[derive(Debug, Clone)]
 pub struct DesiredState {
     /// The newest change of this satellite that it contains; of two desired states the greater is the newer.
