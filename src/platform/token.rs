@@ -120,7 +120,7 @@ pub fn verify(stored: Option<&str>, token: &str) -> bool {
 const BCRYPT_PREFIXES: [&str; 3] = ["$2a$", "$2b$", "$2y$"];
 
 /// The highest cost that is verified: each step doubles the work, and this is half a second or so.
-const MAX_BCRYPT_COST: u32 = 14;
+pub const MAX_BCRYPT_COST: u32 = 14;
 
 /// Whether a stored digest is one of bcrypt's.
 pub fn is_bcrypt(stored: &str) -> bool {
