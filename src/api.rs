@@ -18,10 +18,10 @@ use tracing::warn;
 
 use crate::ingress::arrival::Arrival;
 use crate::ingress::listener::Door;
-use crate::ingress::log_gate::LogGate;
 use crate::log::append::Log;
 use crate::platform::database::Database;
 use crate::platform::health::Health;
+use crate::platform::log_gate::LogGate;
 use crate::platform::metrics::Metrics;
 use crate::sessions::changes::Changed;
 

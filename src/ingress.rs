@@ -3,9 +3,7 @@
 pub(crate) mod access_log;
 pub(crate) mod admission;
 pub(crate) mod arrival;
-pub(crate) mod bucket;
 pub mod listener;
-pub(crate) mod log_gate;
 mod patient;
 pub(crate) mod proxies;
 pub(crate) mod proxy_protocol;

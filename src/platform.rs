@@ -2,11 +2,13 @@
 //! NATS, migrations, metrics, traces, logging, health, tokens, units.
 
 pub mod batch_loader;
+pub(crate) mod bucket;
 pub(crate) mod client_tls;
 pub mod database;
 pub mod database_clock;
 pub(crate) mod failpoint;
 pub mod health;
+pub(crate) mod log_gate;
 pub(crate) mod logging;
 pub mod metrics;
 pub mod migrations;

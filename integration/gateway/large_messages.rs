@@ -345,6 +345,29 @@ async fn who_says_other_things_in_a_large_message_keeps_others_waiting_no_longer
     fleet.check().await;
 }
 
+/// More of them than there is room for in the part for such as theirs, each at the pace it must have.
+#[tokio::test]
+async fn who_sends_a_megabyte_slowly_keeps_no_other_waiting_while_there_is_room() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.plan("a").with("GROUNDSTATION_LARGE_MESSAGE_TIMEOUT", "30m").start().await;
+    let mut others = Vec::new();
+    let begun = frame(TEXT, padded(MIB).as_bytes())[..512 * KIB].to_vec();
+    for credentials in fleet.register_many("other", 24).await {
+        let mut other = raw(&pod, &credentials).await;
+        other.send(&begun).await;
+        others.push(other);
+    }
+    pod.expect_metric("groundstation_large_message_bytes", (24 * MIB) as f64).await;
+    let (_, satellite) = assigned(&pod, "edge").await;
+    satellite.send(&page("c", 300 * KIB));
+    satellite.send(&page("c", 3 * MIB));
+    delivered(&fleet, 2).await;
+    assert_eq!(pod.metric("groundstation_held_back_total{by=\"room\"}").await, 0.0);
+    assert_eq!(pod.metric(GIVEN_UP).await, 0.0);
+    drop(others);
+    fleet.check().await;
+}
+
 #[tokio::test]
 async fn who_waits_for_room_for_long_is_not_cut_off_by_the_pod_that_does_not_read_it() {
     let fleet = Fleet::new(BRISK).await;

@@ -278,7 +278,9 @@ async fn what_breaks_a_limit_is_refused_by_field_and_the_others_come_all_the_sam
             r#"insert into plugin_satellite.satellites (name, region, tags, token_hash) values
                ('', 'eu', '{{}}', '{HASH}'),
                ('numbers', 'eu', '{{"rack": 7}}', '{HASH}'),
-               ('hash', 'eu', '{{}}', '$argon2id$v=19$secret')"#
+               ('hash', 'eu', '{{}}', '$argon2id$v=19$secret'),
+               ('dear', 'eu', '{{}}', '$2b$15${}')"#,
+            &HASH[7..]
         ))
         .await;
     let output = checkstack.import(&fleet, &[]).await;
@@ -288,14 +290,16 @@ async fn what_breaks_a_limit_is_refused_by_field_and_the_others_come_all_the_sam
         &format!("created {good} good"),
         "\"\": name must have 1 to 200 characters",
         "\"numbers\": tags must be an object of texts",
-        "\"hash\": token_hash must be a bcrypt hash",
-        "1 created, 0 updated, 0 unchanged, 0 skipped, 3 refused",
+        "\"hash\": token_hash must be a bcrypt hash ($2a$, $2b$ or $2y$, cost 04 to 14)",
+        "\"dear\": token_hash must be a bcrypt hash ($2a$, $2b$ or $2y$, cost 04 to 14)",
+        "1 created, 0 updated, 0 unchanged, 0 skipped, 4 refused",
     ] {
         assert!(printed.contains(expected), "{expected:?} in {printed}");
     }
     let said = String::from_utf8(output.stderr).expect("text");
-    assert!(said.contains("3 satellites break a limit"), "{said}");
+    assert!(said.contains("4 satellites break a limit"), "{said}");
     assert!(!printed.contains("argon2") && !said.contains("argon2"));
+    assert!(!printed.contains(&HASH[7..]) && !said.contains(&HASH[7..]));
 }
 
 #[tokio::test]

@@ -12,9 +12,9 @@ use tracing::error;
 use utoipa::ToSchema;
 
 use crate::ingress::listener::REFUSALS_TOLD;
-use crate::ingress::log_gate::LogGate;
 use crate::log::history::NoAnswer;
 use crate::platform::database::Failed;
+use crate::platform::log_gate::LogGate;
 use crate::registry::satellites::Invalid;
 
 /// The media type of a problem.

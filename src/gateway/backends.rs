@@ -12,8 +12,8 @@ use crate::gateway::backends::results::Results;
 use crate::gateway::backends::sandbox::Sandbox;
 use crate::gateway::backends::secrets::Provider;
 use crate::gateway::backends::wanted::Wanted;
-use crate::ingress::log_gate::LogGate;
 use crate::platform::database::Database;
+use crate::platform::log_gate::LogGate;
 use crate::platform::metrics::{Counted, Metrics};
 
 pub(crate) mod body;

@@ -2,6 +2,7 @@
 //! took much, and within each group to the one that has waited longest.
 //!
 //! If the first in line does not fit, those behind it wait as well; otherwise it would never fit.
+//! Guests, which have a lane of their own elsewhere, come after all others, and nothing waits for a guest.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,6 +16,8 @@ struct State {
     free: u64,
     /// Those that took little lately, and the others.
     waiting: [VecDeque<Waiting>; 2],
+    /// The same of guests.
+    guests: [VecDeque<Waiting>; 2],
 }
 
 struct Waiting {
@@ -41,7 +44,7 @@ impl Lane {
         Arc::new(Lane(Mutex::new(State { free: count, ..State::default() })))
     }
 
-    /// Whether anything waits.
+    /// Whether anything but guests waits.
     pub fn is_waited_for(&self) -> bool {
         self.lock().is_waited_for()
     }
@@ -60,6 +63,18 @@ impl Lane {
     pub fn take(self: &Arc<Self>, count: u64, took_much: bool) -> oneshot::Receiver<Given> {
         let (to, given) = oneshot::channel();
         self.lock().waiting[usize::from(took_much)].push_back(Waiting { count, to });
+        self.give();
+        given
+    }
+
+    /// The same for a guest: it is served when nothing else waits.
+    pub fn take_as_guest(
+        self: &Arc<Self>,
+        count: u64,
+        took_much: bool,
+    ) -> oneshot::Receiver<Given> {
+        let (to, given) = oneshot::channel();
+        self.lock().guests[usize::from(took_much)].push_back(Waiting { count, to });
         self.give();
         given
     }
@@ -91,7 +106,7 @@ impl State {
     }
 
     fn next(&mut self) -> Option<Waiting> {
-        for waiting in &mut self.waiting {
+        for waiting in self.waiting.iter_mut().chain(&mut self.guests) {
             while waiting.front().is_some_and(|first| first.to.is_closed()) {
                 waiting.pop_front();
             }
@@ -126,6 +141,23 @@ mod tests {
         assert!(!lane.is_waited_for());
         drop((second, much));
         assert!(lane.try_take(10).is_some());
+    }
+
+    #[test]
+    fn a_guest_comes_last_and_keeps_nobody_waiting() {
+        let lane = Lane::of(10);
+        let all = lane.try_take(10).expect("free");
+        let mut guest = lane.take_as_guest(10, false);
+        let mut greedy_guest = lane.take_as_guest(1, true);
+        assert!(!lane.is_waited_for());
+        let mut much = lane.take(4, true);
+        drop(all);
+        let much = much.try_recv().expect("its turn");
+        assert!(guest.try_recv().is_err() && greedy_guest.try_recv().is_err());
+        let other = lane.try_take(6).expect("whatever guests wait for");
+        drop((much, other));
+        drop(guest.try_recv().expect("its turn"));
+        assert!(greedy_guest.try_recv().is_ok());
     }
 
     #[test]

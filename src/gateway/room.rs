@@ -8,6 +8,12 @@
 //! room to themselves and never wait for larger ones. A fragmented message, whose size is unknown, counts
 //! among these until it exceeds a megabyte; then it changes over.
 //!
+//! A smaller message that finds its part full is a guest in the other part, while there is room and no larger
+//! message waits; otherwise it would wait beside room that nothing uses. It is never the other way round, because the
+//! larger messages would soon have all. A guest keeps no larger message from completing: once one waits, no more guests
+//! come in, and those that are there have all they need and are held to their pace. A message in fragments that turns
+//! out to be larger waits as a larger one does.
+//!
 //! Messages that each hold some room and wait for more could wait for each other for ever. So one place is
 //! kept for a whole message of the largest size. It goes to the message that has waited longest. That message
 //! needs nothing more: it completes, or it is given up. It is given up if others wait and it arrives more
@@ -17,6 +23,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::OptionFuture;
 use tokio::time::{Instant, interval};
 
 use super::lane::{Given, Lane};
@@ -69,9 +76,18 @@ pub struct Share {
     satellite: Option<SatelliteId>,
     bytes: u64,
     given: Vec<Given>,
+    /// Whether what it has is of the larger ones' part: it is one, or a guest.
+    is_in_larger: bool,
     has_whole: bool,
     /// Up to when its use is charged to its satellite.
     charged: Instant,
+}
+
+/// What a message is to have, how much of that is to be given, and of which part.
+struct Ask {
+    total: u64,
+    step: u64,
+    of_larger: bool,
 }
 
 impl Room {
@@ -104,14 +120,10 @@ impl Room {
             satellite,
             bytes: 0,
             given: Vec::new(),
+            is_in_larger: announced.is_some_and(|bytes| bytes > SMALLER_BYTES),
             has_whole: false,
             charged: Instant::now(),
         }
-    }
-
-    /// The part of the room for a message of this many bytes.
-    fn lane(&self, bytes: u64) -> &Arc<Lane> {
-        if bytes <= SMALLER_BYTES { &self.smaller } else { &self.larger }
     }
 
     /// Charges a satellite, and returns whether it took much lately.
@@ -143,10 +155,14 @@ impl Share {
     /// Whether others wait for the room of this message.
     pub fn is_waited_for(&self) -> bool {
         let Room { smaller, larger, .. } = &*self.room;
-        if self.has_whole {
-            return smaller.is_waited_for() || larger.is_waited_for();
-        }
-        self.room.lane(self.announced.unwrap_or(self.bytes)).is_waited_for()
+        // What a guest has the next guest could have.
+        let by_smaller = self.has_whole || self.is_guest() || !self.is_in_larger;
+        let by_larger = self.has_whole || self.is_in_larger;
+        by_smaller && smaller.is_waited_for() || by_larger && larger.is_waited_for()
+    }
+
+    fn is_guest(&self) -> bool {
+        self.is_in_larger && self.announced.unwrap_or(self.bytes) <= SMALLER_BYTES
     }
 
     /// The least that must arrive of the message while others wait: bytes, and the time for them.
@@ -156,20 +172,21 @@ impl Share {
 
     /// Takes room for this many bytes of the message and some ahead, if there is room and nothing waits.
     pub fn try_grow(&mut self, bytes: u64) -> bool {
-        let total = self.total(bytes);
-        let step = self.step(total);
+        let ask = self.ask(bytes);
         let Room { smaller, larger, whole, .. } = &*self.room.clone();
-        let lane = self.room.lane(self.announced.unwrap_or(total));
-        let given = match lane.is_waited_for() {
-            true => None,
-            false => lane.try_take(step),
-        };
-        if let Some(given) = given {
-            self.add(total, given);
+        let lane = if ask.of_larger { larger } else { smaller };
+        if let Some(given) = lane.try_take(ask.step) {
+            self.add(&ask, given);
             return true;
         }
         if smaller.is_waited_for() || larger.is_waited_for() {
             return false;
+        }
+        if let Some(ask) = self.ask_as_guest(&ask)
+            && let Some(given) = larger.try_take(ask.step)
+        {
+            self.add(&ask, given);
+            return true;
         }
         match whole.try_take(1) {
             Some(whole) => {
@@ -183,34 +200,56 @@ impl Share {
     /// The same, when it is this message's turn. None if the message is given up: it must change over, and
     /// others wait for the room it holds.
     pub async fn grow(mut self, bytes: u64) -> Option<Share> {
-        let total = self.total(bytes);
-        let step = self.step(total);
+        let ask = self.ask(bytes);
+        let as_guest = self.ask_as_guest(&ask);
         let room = self.room.clone();
         room.metrics.held_back("room");
-        let lane = room.lane(self.announced.unwrap_or(total));
         let took_much = self.charge();
         let _waiting = Counted::on(&room.metrics.large_messages_waiting);
         let mut looks = interval(room.patience / LOOKS);
         looks.reset();
-        let (mut given, mut whole) = (lane.take(step, took_much), room.whole.take(1, took_much));
+        let lane = if ask.of_larger { &room.larger } else { &room.smaller };
+        let (mut given, mut whole) =
+            (lane.take(ask.step, took_much), room.whole.take(1, took_much));
+        let guest = |ask: &Ask| room.larger.take_as_guest(ask.step, took_much);
+        let mut beside = OptionFuture::from(as_guest.as_ref().map(guest));
         loop {
             tokio::select! {
                 biased;
                 Ok(given) = &mut given => {
-                    self.add(total, given);
+                    self.add(&ask, given);
+                    return Some(self);
+                }
+                Some(Ok(given)) = &mut beside => {
+                    self.add(as_guest.as_ref().unwrap_or(&ask), given);
                     return Some(self);
                 }
                 Ok(whole) = &mut whole => {
                     self.add_whole(whole);
                     return Some(self);
                 }
-                _ = looks.tick(), if self.changes_over(total) => {
+                _ = looks.tick(), if self.changes_over(&ask) => {
                     if room.smaller.is_waited_for() {
                         return None;
                     }
                 }
             }
         }
+    }
+
+    /// What is to be given for so many bytes of the message: all of it to one that changes over.
+    fn ask(&self, bytes: u64) -> Ask {
+        let total = self.total(bytes);
+        let of_larger = self.is_in_larger || total > SMALLER_BYTES;
+        let step = if of_larger == self.is_in_larger { total - self.bytes } else { total };
+        Ask { total, step, of_larger }
+    }
+
+    /// What a smaller one asks the larger ones' part for: all that it can need, or it would wait again while it has
+    /// room that larger ones wait for.
+    fn ask_as_guest(&self, ask: &Ask) -> Option<Ask> {
+        let total = self.announced.unwrap_or(SMALLER_BYTES);
+        (!ask.of_larger).then_some(Ask { total, step: total, of_larger: true })
     }
 
     /// How much room the message is to have: twice what has arrived, because the layer above allocates that
@@ -227,13 +266,8 @@ impl Share {
         ahead.min(most).max(bytes)
     }
 
-    /// How much of that is still to be taken: all of it for a message that changes over.
-    fn step(&self, total: u64) -> u64 {
-        if self.changes_over(total) { total } else { total - self.bytes }
-    }
-
-    fn changes_over(&self, total: u64) -> bool {
-        self.announced.is_none() && self.bytes <= SMALLER_BYTES && total > SMALLER_BYTES
+    fn changes_over(&self, ask: &Ask) -> bool {
+        ask.of_larger && !self.is_in_larger
     }
 
     /// Charges the use until now to its satellite, and returns whether that satellite took much lately.
@@ -244,13 +278,14 @@ impl Share {
         self.satellite.is_some_and(|satellite| self.room.charge(satellite, megabytes * seconds))
     }
 
-    fn add(&mut self, total: u64, given: Given) {
+    fn add(&mut self, ask: &Ask, given: Given) {
         self.charge();
-        if self.changes_over(total) {
+        if self.changes_over(ask) {
             self.given.clear();
         }
+        self.is_in_larger = ask.of_larger;
         self.given.push(given);
-        self.set(total);
+        self.set(ask.total);
     }
 
     fn add_whole(&mut self, whole: Given) {
@@ -309,10 +344,11 @@ mod tests {
         fn all_messages_come_to_their_end_within_the_room(
             beyond in 0u32..64 * 1024 * 1024,
             messages in prop::collection::vec(
-                (65_536u64..u64::from(LARGEST), any::<bool>(), 16_384u64..2_000_000), 1..40),
+                (sizes(), any::<bool>(), 16_384u64..2_000_000), 1..60),
         ) {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
             let room = room(LARGEST + beyond);
+            let before = free(&room);
             runtime.expect("a runtime").block_on(async {
                 let all: Vec<_> = messages.into_iter().map(|(bytes, is_announced, piece)| {
                     let announced = is_announced.then_some(bytes);
@@ -325,7 +361,18 @@ mod tests {
             });
             prop_assert_eq!(room.metrics.large_message_bytes.get(), 0);
             prop_assert_eq!(room.metrics.large_messages_waiting.get(), 0);
+            prop_assert_eq!(free(&room), before);
         }
+    }
+
+    /// As many smaller ones as larger ones.
+    fn sizes() -> impl Strategy<Value = u64> {
+        prop_oneof![65_536..=SMALLER_BYTES, SMALLER_BYTES..u64::from(LARGEST)]
+    }
+
+    /// What is free of the part for smaller ones, and of the other.
+    fn free(room: &Room) -> (u64, u64) {
+        (room.smaller.free(), room.larger.free())
     }
 
     #[test]
@@ -353,10 +400,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_message_in_fragments_is_a_smaller_one_until_it_is_not() {
         let room = room(4 * LARGEST);
-        let free = || {
-            let Room { smaller, larger, .. } = &*room;
-            (smaller.free(), larger.free())
-        };
+        let free = || free(&room);
         let (smaller, larger) = free();
         let mut share = room.share(None, None);
         assert!(share.try_grow(100_000));
@@ -398,6 +442,106 @@ mod tests {
         assert_eq!(large.len(), 3, "two, and the one that there is always room for");
         assert!(room.share(None, Some(SMALLER_BYTES)).try_grow(1));
         assert!(!room.share(None, Some(SMALLER_BYTES + 1)).try_grow(1));
+    }
+
+    /// So many bytes for a smaller one, if there is room.
+    fn smaller_one(room: &Arc<Room>) -> Option<Share> {
+        let mut share = room.share(None, Some(SMALLER_BYTES));
+        share.try_grow(1).then_some(share)
+    }
+
+    /// As many smaller ones as there are in all the room of four of the largest: those that have the part for them,
+    /// those that have of the other, and the one that there is always room for.
+    fn smaller_ones(room: &Arc<Room>) -> (Vec<Share>, Vec<Share>, Share) {
+        let mut all: Vec<Share> = std::iter::from_fn(|| smaller_one(room)).collect();
+        assert_eq!(all.len(), 16 + 32 + 1, "all the room there is");
+        assert_eq!(free(room), (0, 0));
+        let whole = all.pop().expect("one");
+        let others = all.split_off(16);
+        (all, others, whole)
+    }
+
+    #[test]
+    fn smaller_ones_take_what_larger_ones_leave_and_larger_ones_nothing_of_theirs() {
+        let room = room(4 * LARGEST);
+        drop(smaller_ones(&room));
+        let large = larger_ones(&room);
+        assert_eq!(free(&room), (16 * SMALLER_BYTES, 0));
+        drop(large);
+        assert_eq!(free(&room), (16 * SMALLER_BYTES, 32 * SMALLER_BYTES));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_room_of_larger_ones_has_it_before_any_more_smaller_ones() {
+        let room = room(4 * LARGEST);
+        let (own, mut others, _whole) = smaller_ones(&room);
+        let small = tokio::spawn(room.share(None, Some(SMALLER_BYTES)).grow(1));
+        tokio::task::yield_now().await;
+        // Whoever is in the way of smaller ones has to hurry, wherever its room is.
+        assert!(own.iter().chain(&others).all(Share::is_waited_for));
+        let large = tokio::spawn(room.share(None, Some(u64::from(LARGEST))).grow(1));
+        tokio::task::yield_now().await;
+        drop(others.pop());
+        let large = large.await.expect("its turn");
+        assert!(large.is_some() && !small.is_finished());
+        // Where no larger one waits, it is the smaller one's turn.
+        drop(others.pop());
+        let small = small.await.expect("its turn").expect("room");
+        assert_eq!(free(&room), (0, 0));
+        assert!(!others.iter().chain([&small]).any(Share::is_waited_for));
+        let mut large = room.share(None, Some(u64::from(LARGEST)));
+        assert!(!large.try_grow(1));
+        let large = tokio::spawn(large.grow(1));
+        tokio::task::yield_now().await;
+        assert!(others.iter().chain([&small]).all(Share::is_waited_for), "a larger one waits");
+        assert!(!own.iter().any(Share::is_waited_for), "not for what is for smaller ones alone");
+        drop(small);
+        assert!(large.await.expect("its turn").is_some());
+    }
+
+    /// Smaller ones come without an end, more than there is room for, and each takes a second.
+    #[tokio::test(start_paused = true)]
+    async fn a_larger_one_comes_to_its_end_however_many_smaller_ones_come() {
+        let room = room(4 * LARGEST);
+        let _crowd: tokio::task::JoinSet<()> = (0..100)
+            .map(|_| {
+                let room = room.clone();
+                async move {
+                    loop {
+                        let mut share = room.share(None, Some(SMALLER_BYTES));
+                        if !share.try_grow(1) {
+                            share = share.grow(1).await.expect("room");
+                        }
+                        tokio::time::sleep(Duration::from_secs(1)).await;
+                        drop(share);
+                        tokio::task::yield_now().await;
+                    }
+                }
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let began = Instant::now();
+        take_in(room.clone(), u64::from(LARGEST), Some(u64::from(LARGEST)), SMALLER_BYTES).await;
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    }
+
+    /// In fragments, too: with all that it can need as a smaller one, so that it waits no more.
+    #[test]
+    fn a_message_in_fragments_that_goes_to_the_larger_ones_keeps_nothing_of_the_smaller_part() {
+        let room = room(4 * LARGEST);
+        let mut share = room.share(None, None);
+        assert!(share.try_grow(100_000));
+        let rest = room.smaller.free() / SMALLER_BYTES;
+        let _own: Vec<Share> = (0..rest).filter_map(|_| smaller_one(&room)).collect();
+        let mut short = room.share(None, Some(100_000));
+        assert!(short.try_grow(1));
+        assert!(share.try_grow(SMALLER_BYTES));
+        let left = SMALLER_BYTES - 100_000;
+        assert_eq!(free(&room), (left, 31 * SMALLER_BYTES));
+        assert!(share.try_grow(SMALLER_BYTES + 1));
+        assert_eq!(free(&room), (left, 30 * SMALLER_BYTES));
+        drop(share);
+        assert_eq!(free(&room), (left, 32 * SMALLER_BYTES));
     }
 
     #[tokio::test(start_paused = true)]

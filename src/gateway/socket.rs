@@ -29,9 +29,9 @@ use tracing::debug;
 use super::intake::{Intake, Refused, SMALL_BYTES, Sizes};
 use super::room::Room;
 use crate::domain::lifecycle::SatelliteId;
-use crate::ingress::bucket::{Bucket, Rate};
 use crate::ingress::refusal::Refusal;
 use crate::ingress::settings::SocketLimits;
+use crate::platform::bucket::{Bucket, Rate};
 use crate::platform::metrics::Metrics;
 
 /// Allocated for every socket (the default is 128 KiB), beside what [`Intake`] reads at once. A heartbeat has

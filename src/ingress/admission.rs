@@ -34,9 +34,9 @@ use ipnet::IpNet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::bucket::{Bucket, Rate};
 use super::recent::Recent;
 use super::refusal::Refusal;
+use crate::platform::bucket::{Bucket, Rate};
 
 /// A wider network, by the length of its prefix: how many times an origin's share of a room it has, and how
 /// many times its failures.

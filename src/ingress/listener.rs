@@ -34,12 +34,12 @@ use tracing::{debug, warn};
 use super::access_log::Access;
 use super::admission::{Addresses, Place};
 use super::arrival::{Arrival, ConnectionAbort};
-use super::bucket::Rate;
 use super::patient::Patient;
 use super::proxy_protocol::{self, ProxyProtocol};
 use super::refusal::Refusal;
 use super::settings::Settings;
 use super::tls::Tls;
+use crate::platform::bucket::Rate;
 use crate::platform::metrics::{Counted, Metrics};
 
 /// Connections that the system completes before they are accepted. Beyond them a client gets no answer and

@@ -9,10 +9,10 @@ use ipnet::IpNet;
 
 use super::access_log::AccessLog;
 use super::admission::Bounds;
-use super::bucket::Rate;
 use super::proxies::{ForwardedHeader, Proxies};
 use super::proxy_protocol::ProxyProtocol;
 use super::tls::Files;
+use crate::platform::bucket::Rate;
 use crate::platform::units::duration;
 
 /// A place without a word can be taken after one part in this many of the authentication time-out. That is

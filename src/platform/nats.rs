@@ -6,9 +6,12 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use async_nats::{ConnectOptions, Event, ServerAddr};
 use secrecy::{ExposeSecret, SecretString};
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
+use crate::platform::bucket::Rate;
 use crate::platform::client_tls::{Roots, is_this_machine};
+use crate::platform::log_gate::LogGate;
 use crate::platform::metrics::Metrics;
 
 /// How long one attempt to connect may take.
@@ -19,6 +22,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// How often the connection is checked. After two pings without an answer it is dead.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Lines about what the server complains of, and as many about what else happens: so many at once, then one every
+/// six seconds. A question on NATS whose answer may not be published causes one each time.
+const COMPLAINTS_TOLD: Rate = Rate { burst: 20.0, per_second: 1.0 / 6.0 };
 
 /// A client's credentials, beside those in the address.
 #[derive(Clone)]
@@ -149,10 +156,10 @@ impl Address {
         name: &str,
         metrics: Metrics,
     ) -> anyhow::Result<async_nats::Client> {
-        let address = self.display();
+        let notes = Notes::new(metrics, self.display());
         let callback = move |event| {
-            let (metrics, address) = (metrics.clone(), address.clone());
-            async move { note(&event, &metrics, &address) }
+            notes.note(&event);
+            std::future::ready(())
         };
         self.options(name)?
             .event_callback(callback)
@@ -205,24 +212,52 @@ fn decoded(part: &str) -> String {
     percent_encoding::percent_decode_str(part).decode_utf8_lossy().into_owned()
 }
 
-fn note(event: &Event, metrics: &Metrics, address: &str) {
-    match event {
-        Event::Connected => {
-            metrics.nats_up.set(1);
-            info!(%address, "connected to NATS");
+/// What a pod notes of its connection.
+struct Notes {
+    metrics: Metrics,
+    address: String,
+    errors: LogGate,
+    others: LogGate,
+}
+
+impl Notes {
+    fn new(metrics: Metrics, address: String) -> Notes {
+        let (errors, others) = (LogGate::new(COMPLAINTS_TOLD), LogGate::new(COMPLAINTS_TOLD));
+        Notes { metrics, address, errors, others }
+    }
+
+    fn note(&self, event: &Event) {
+        let address = &self.address;
+        match event {
+            Event::Connected => {
+                self.metrics.nats_up.set(1);
+                info!(%address, "connected to NATS");
+            }
+            Event::Disconnected | Event::Closed => {
+                self.metrics.nats_up.set(0);
+                warn!(%address, "NATS is away: edges wait in the log");
+            }
+            Event::ServerError(error) => {
+                if let Some(left_out) = self.errors.pass(Instant::now()) {
+                    error!(%address, %error, left_out, "NATS reports an error");
+                }
+            }
+            Event::ClientError(error) => warn!(%address, %error, "cannot reach NATS"),
+            event => {
+                if let Some(left_out) = self.others.pass(Instant::now()) {
+                    info!(%address, %event, left_out, "NATS");
+                }
+            }
         }
-        Event::Disconnected | Event::Closed => {
-            metrics.nats_up.set(0);
-            warn!(%address, "NATS is away: edges wait in the log");
-        }
-        Event::ServerError(error) => error!(%address, %error, "NATS reports an error"),
-        Event::ClientError(error) => warn!(%address, %error, "cannot reach NATS"),
-        event => info!(%address, %event, "NATS"),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use async_nats::ServerError;
+
     use super::*;
 
     #[test]
@@ -266,5 +301,57 @@ mod tests {
             let refused = Identity::nkey(&text.into()).err().expect("refused").to_string();
             assert!(refused.starts_with("NATS_NKEY holds no seed"), "{refused}");
         }
+    }
+
+    /// What is logged, line by line.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Lines {
+        fn lock(&self) -> std::sync::MutexGuard<'_, Vec<u8>> {
+            self.0.lock().expect("not poisoned")
+        }
+
+        fn take(&self) -> Vec<String> {
+            let text = String::from_utf8(std::mem::take(&mut *self.lock())).expect("text");
+            text.lines().map(str::to_owned).collect()
+        }
+    }
+
+    impl std::io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.lock().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_server_complains_of_is_logged_a_few_times_and_hides_nothing_else() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
+        let _logged = tracing::subscriber::set_default(log.finish());
+        let notes = Notes::new(Metrics::new(), "nats.example:4222".to_owned());
+        let refused = || ServerError::Other("Permissions Violation for Publish".to_owned());
+        for _ in 0..10_000 {
+            notes.note(&Event::ServerError(refused()));
+            notes.note(&Event::SlowConsumer(7));
+        }
+        let told = lines.take();
+        let are = |what: &str| told.iter().filter(|line| line.contains(what)).count();
+        assert_eq!((are("NATS reports an error"), are("slow consumers")), (20, 20), "{}", told[0]);
+        notes.note(&Event::Disconnected);
+        notes.note(&Event::Connected);
+        assert_eq!(lines.take().len(), 2);
+        tokio::time::advance(Duration::from_secs(7)).await;
+        for _ in 0..100 {
+            notes.note(&Event::ServerError(refused()));
+        }
+        let told = lines.take();
+        assert_eq!(told.len(), 1);
+        assert!(told[0].contains("left_out=9980"), "{}", told[0]);
     }
 }

@@ -123,7 +123,7 @@ const BCRYPT_PREFIXES: [&str; 3] = ["$2a$", "$2b$", "$2y$"];
 
 /// The highest cost that is verified: each step doubles the work, and this one takes about half a
 /// second.
-const MAX_BCRYPT_COST: u32 = 14;
+pub const MAX_BCRYPT_COST: u32 = 14;
 
 /// Whether a stored digest is a bcrypt hash.
 pub fn is_bcrypt(stored: &str) -> bool {

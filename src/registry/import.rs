@@ -22,6 +22,7 @@ use crate::contract::word::Word;
 use crate::domain::lifecycle::{Event, SatelliteId};
 use crate::log;
 use crate::platform::database::Database;
+use crate::platform::token::MAX_BCRYPT_COST;
 use crate::registry::assignments;
 use crate::registry::satellites::NewSatellite;
 
@@ -58,11 +59,13 @@ pub struct Known {
 pub struct TokenHash(String);
 
 impl TokenHash {
-    /// The accepted forms: `$2a$`, `$2b$` and `$2y$`, a cost from 04 to 31, and 53 characters.
+    /// The accepted forms: `$2a$`, `$2b$` and `$2y$`, a cost from 04 to the highest that is verified here, and 53
+    /// characters.
     pub fn parse(text: &str) -> Option<TokenHash> {
         let rest = ["$2a$", "$2b$", "$2y$"].iter().find_map(|form| text.strip_prefix(form))?;
         let (cost, hash) = rest.split_once('$')?;
-        let cost_fits = cost.len() == 2 && (4..=31).contains(&cost.parse::<u8>().ok()?);
+        let is_number = cost.len() == 2 && cost.bytes().all(|digit| digit.is_ascii_digit());
+        let cost_fits = is_number && (4..=MAX_BCRYPT_COST).contains(&cost.parse().ok()?);
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '/';
         let fits = cost_fits && hash.len() == 53 && hash.chars().all(plain);
         fits.then(|| TokenHash(text.to_owned()))
@@ -344,13 +347,16 @@ mod tests {
         for form in ["2a", "2b", "2y"] {
             assert!(TokenHash::parse(&format!("${form}$10${tail}")).is_some(), "{form}");
         }
+        assert!(TokenHash::parse(&format!("$2b$14${tail}")).is_some());
         let refused = [
             "",
             "$2b$",
             &format!("$2x$10${tail}"),
             &format!("$2b$03${tail}"),
+            &format!("$2b$15${tail}"),
             &format!("$2b$32${tail}"),
             &format!("$2b$1${tail}"),
+            &format!("$2b$+5${tail}"),
             &format!("$2b$10${}", &tail[1..]),
             &format!("$2b$10${tail}x"),
             &format!("$2b$10$-{}", &tail[1..]),

@@ -10,7 +10,7 @@ use std::collections::hash_map::Entry;
 use tokio::time::Instant;
 
 use crate::domain::lifecycle::{SatelliteId, Session};
-use crate::ingress::bucket::Rate;
+use crate::platform::bucket::Rate;
 
 /// Accounts of one kind: more than a pod has sessions, at some 60 bytes each.
 const MAX_ACCOUNTS: usize = 262_144;

@@ -22,7 +22,7 @@ use tracing::{debug, warn};
 
 use blobs::{Blob, Blobs, Part};
 
-use crate::ingress::log_gate::LogGate;
+use crate::platform::log_gate::LogGate;
 use crate::platform::metrics::Metrics;
 
 pub(crate) mod blobs;

@@ -15,6 +15,7 @@ use super::{Known, SOURCE_TIMEOUT, TokenHash, connect};
 use crate::contract::word::Word;
 use crate::domain::lifecycle::Event;
 use crate::platform::database::describe;
+use crate::platform::token::MAX_BCRYPT_COST;
 use crate::registry::assignments;
 use crate::registry::satellites::NewSatellite;
 
@@ -280,8 +281,9 @@ fn satellite(row: &postgres::Row) -> Result<Result<Known, String>, postgres::Err
         return Ok(Err(invalid.to_string()));
     }
     let Some(token_hash) = TokenHash::parse(row.try_get("token_hash")?) else {
-        let forms = "token_hash must be a bcrypt hash ($2a$, $2b$ or $2y$, cost 04 to 31)";
-        return Ok(Err(forms.to_owned()));
+        return Ok(Err(format!(
+            "token_hash must be a bcrypt hash ($2a$, $2b$ or $2y$, cost 04 to {MAX_BCRYPT_COST})"
+        )));
     };
     let last_event: Option<Word<Event>> = row.try_get("last_event")?;
     let last_event = last_event.and_then(|event| event.known());
