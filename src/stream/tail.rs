@@ -317,9 +317,13 @@ impl Search<'_> {
         match seen {
             Seen::Gone => None,
             Seen::Ours(mark) if mark.epoch < self.checkpoint.epoch => Some(Newest::EarlierEpoch),
-            // Our messages behind the checkpoint have higher positions: this is a copy of an old
-            // one.
-            Seen::Ours(mark) if is_new && mark.position <= known.position => {
+            // Our messages behind the checkpoint have higher positions: this is a copy of an old one. A message of
+            // a later epoch is no copy: a repair began anew, and this database does not know of it.
+            Seen::Ours(mark)
+                if is_new
+                    && mark.epoch == self.checkpoint.epoch
+                    && mark.position <= known.position =>
+            {
                 self.foreign += 1;
                 None
             }
