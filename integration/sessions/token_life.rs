@@ -223,3 +223,44 @@ async fn slow_tokens_are_verified_a_few_at_a_time_and_hold_nobody_else_up() {
     assert!(busy > 0 && refused > 0, "{busy} busy, {refused} refused");
     fleet.check().await;
 }
+
+#[tokio::test]
+async fn strangers_with_the_id_of_one_imported_satellite_keep_no_other_imported_one_out() {
+    const CROWD: usize = 60;
+    /// What the pod has for the slow tokens of all satellites.
+    const WAITING: usize = 32;
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let known = imported(&fleet, &pod, "csat_imported", "$2b$", 12).await;
+    let other = imported(&fleet, &pod, "csat_of_another", "$2b$", 6).await;
+    let wrong = Credentials { token: "csat_wrong".to_owned(), ..known };
+    let mut crowd = JoinSet::new();
+    for _ in 0..CROWD {
+        let (address, wrong) = (pod.address, wrong.clone());
+        crowd.spawn(async move {
+            let mut satellite = Satellite::open(address).await;
+            satellite.authenticate(&wrong);
+            satellite.hear().await
+        });
+    }
+    pod.expect_metric("groundstation_authentications_total{result=\"unavailable\"}", 1.0).await;
+    // On a busy machine the cores are not soon enough there for everybody: it comes back, as agents do.
+    eventually("another imported satellite to come in", async || {
+        let mut satellite = Satellite::open(pod.address).await;
+        satellite.authenticate(&other);
+        match satellite.hear().await {
+            Heard::Message(message) if message["type"] == "authenticated" => Ok(()),
+            heard => Err(format!("{heard:?}")),
+        }
+    })
+    .await;
+    let mut busy = 0;
+    while let Some(heard) = crowd.join_next().await {
+        busy += usize::from(matches!(heard.expect("a satellite"), Heard::Closed(1013)));
+    }
+    assert!(
+        busy > CROWD - WAITING,
+        "{busy} were turned away: the others took more than their places"
+    );
+    fleet.check().await;
+}
