@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
 
+use crate::harness::faults::repetitions;
 use crate::harness::relaying::come_and_go;
 use crate::harness::{CALM, Fleet, Satellite, eventually, written_log};
 
@@ -98,7 +99,7 @@ async fn a_row_that_somebody_is_about_to_bring_holds_up_no_other_pod() {
     coming.authenticate(&held);
     expect_somebody_waits(&sql, "insert into satellite_connections").await;
     let begun = Instant::now();
-    for _ in 0..5 {
+    for _ in 0..repetitions(2, 5) {
         come_and_go(&b, &other).await;
     }
     assert!(begun.elapsed() < PROMPTLY, "held up: {:?}", begun.elapsed());
