@@ -55,16 +55,12 @@ async fn try_from(pod: SocketAddr, from: IpAddr, who: &Credentials) -> Result<Sa
     }
 }
 
-<<<<<<< HEAD:integration/ingress/door_crowd.rs
-/// Acts as an agent: tries until it is let in, with growing pauses. Returns the number of tries.
-=======
 /// How many of twenty get in at once, at least; a busy machine may be late with some answers.
 fn at_their_first_try() -> usize {
     if full() { 20 } else { 16 }
 }
 
 /// Acts as an agent: tries until it is let in, with growing pauses. Returns the number of tries.
->>>>>>> 729ff4b (A rolling restart runs with heartbeats written too; tests of the door and of clocks are fair to a busy machine in a plain run):integration/door_crowd.rs
 async fn come_back(pod: SocketAddr, from: IpAddr, who: Credentials) -> (Satellite, u32) {
     for tried in 0..8 {
         match try_from(pod, from, &who).await {
@@ -164,15 +160,8 @@ fn hold_with(
                     raw.send(says).await;
                     raw.ended_or_said(TRY_AGAIN_LATER).await;
                 }
-<<<<<<< HEAD:integration/ingress/door_crowd.rs
-                // Each at its own time: in waves they would leave quiet spells. Thousands a second would take the
-                // whole of a machine that runs other tests as well.
-                let longest = if full() { 200 } else { 1_000 };
-                tokio::time::sleep(Duration::from_millis(fastrand::u64(..longest))).await;
-=======
                 // Each at its own time: in waves they would leave quiet between them.
                 tokio::time::sleep(Duration::from_millis(fastrand::u64(..pause))).await;
->>>>>>> 729ff4b (A rolling restart runs with heartbeats written too; tests of the door and of clocks are fair to a busy machine in a plain run):integration/door_crowd.rs
             }
         });
     }
@@ -217,18 +206,12 @@ async fn four_come_into(
         true => Some(try_from(pod.address, from, &first).await.expect("it is let in")),
         false => None,
     };
-<<<<<<< HEAD:integration/ingress/door_crowd.rs
-    let _silent: Vec<JoinSet<()>> =
-        crowd.iter().map(|(count, says)| hold(pod.address, from, *count, says)).collect();
-    // A client that comes in the first second is refused: none was silent for longer than a slow line is.
-=======
     // Most are turned away at once: thousands a second would take all of a machine that runs other tests too.
     let pause = if full() { 200 } else { 1_000 };
     let hold =
         |(count, says): &(usize, &'static [u8])| hold_with(pod.address, from, *count, says, pause);
     let _silent: Vec<JoinSet<()>> = crowd.iter().map(hold).collect();
     // A client that comes in the first second is refused: none was silent for longer than a slow line is.
->>>>>>> 729ff4b (A rolling restart runs with heartbeats written too; tests of the door and of clocks are fair to a busy machine in a plain run):integration/door_crowd.rs
     eventually("them to make room for each other", async || {
         let mut shed = 0.0;
         for kind in ["connection_shed", "handshake_shed"] {
