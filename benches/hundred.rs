@@ -100,7 +100,7 @@ pub fn measure(scale: Scale) {
     ));
     let bare = writing.cores / writing.heartbeats * vouching.heartbeats;
     let cores = |cores: f64| format!("{cores:.3}");
-    let what = "cores of Postgres: what they hear, and whom they vouch for";
+    let what = "cores of Postgres: heartbeats and vouching";
     compared(what, cores(vouching.cores), cores(bare), vouching.cores / bare, "0.2");
     if let Some(sweeping) = sweeping {
         figure("the same with their sweeps", cores(sweeping.cores), "");

@@ -11,13 +11,13 @@ use uuid::Uuid;
 
 use super::clock::Clock;
 use super::faults;
-use super::heartbeats;
 use super::pod::Pod;
 use super::program;
 use super::satellite::Credentials;
 use super::stores::{self, Rights, Share};
 use super::subscriber::Subscriber;
 use super::wait::{blocking, eventually, within};
+use super::written;
 
 /// The inbox prefix of `deploy/nats`' operator, which is the account of tests.
 const OPERATORS_INBOX: &str = "_INBOX_operator";
@@ -28,6 +28,15 @@ pub struct Timing {
     pub heartbeat: Duration,
     pub threshold: Duration,
     pub sweep: Duration,
+}
+
+impl Timing {
+    /// For how long pods of tests vouch: longer than by default, so that a heartbeat that a busy machine
+    /// holds up is no exception, and short enough that the threshold is.
+    pub fn window(self) -> Duration {
+        let window = (self.threshold / 4).min(Duration::from_millis(1_500));
+        window.max(self.heartbeat * 4 / 3)
+    }
 }
 
 /// No satellite is lost unless the test takes a minute.
@@ -190,7 +199,7 @@ impl Fleet {
             nats_url,
             admin_token,
             read_token,
-            writes_heartbeats: heartbeats::are_written(),
+            writes_heartbeats: written::are_written(),
             nats,
             postgres: None,
             pods_stores: None,

@@ -1,67 +1,9 @@
-//! What becomes of the heartbeats of satellites that are fine: pods vouch for them, or write each.
-//!
-//! In every test pods vouch, as in the field. A test of what has to hold either way is named once more in
-//! [`written`], which runs it with `GROUNDSTATION_VOUCH_WINDOW=0`.
+//! What becomes of the heartbeats of satellites that are fine: pods vouch for them, or write each ([`super::written`]).
 
-use std::cell::Cell;
-use std::time::Duration;
-
-use super::fleet::{Fleet, Timing};
+use super::fleet::Fleet;
 use super::pod::Pod;
 use super::satellite::{Credentials, Satellite};
 use super::wait::eventually;
-
-thread_local! {
-    /// A test makes its fleets on its own thread.
-    static ARE_WRITTEN: Cell<bool> = const { Cell::new(false) };
-    static FLEETS: Cell<u32> = const { Cell::new(0) };
-}
-
-/// Whether the fleet that is made now writes every heartbeat.
-pub(super) fn are_written() -> bool {
-    FLEETS.set(FLEETS.get() + 1);
-    ARE_WRITTEN.get()
-}
-
-/// Runs a test whose fleets write every heartbeat.
-pub fn run_written(test: fn()) {
-    /// The next test may run on the same thread.
-    struct Reset;
-    impl Drop for Reset {
-        fn drop(&mut self) {
-            ARE_WRITTEN.set(false);
-        }
-    }
-    let _reset = Reset;
-    ARE_WRITTEN.set(true);
-    FLEETS.set(0);
-    test();
-    assert!(FLEETS.get() > 0, "its fleet was made elsewhere: it is the same test twice");
-}
-
-/// Runs these tests of this file once more, with every heartbeat written.
-macro_rules! written {
-    ($($test:ident),+ $(,)?) => {
-        mod written {
-            $(
-                #[test]
-                fn $test() {
-                    crate::harness::heartbeats::run_written(super::$test);
-                }
-            )+
-        }
-    };
-}
-pub(crate) use written;
-
-impl Timing {
-    /// For how long pods of tests vouch: longer than by default, so that a heartbeat that a busy machine
-    /// holds up is no exception, and short enough that the threshold is.
-    pub fn window(self) -> Duration {
-        let window = (self.threshold / 4).min(Duration::from_millis(1_500));
-        window.max(self.heartbeat * 4 / 3)
-    }
-}
 
 impl Fleet {
     /// A satellite that beats on this pod, and the pod has done with its heartbeats what it does from now

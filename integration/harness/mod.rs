@@ -28,6 +28,7 @@ pub mod schemas;
 pub mod stores;
 pub mod subscriber;
 pub mod wait;
+pub mod written;
 pub mod written_log;
 
 pub use agents::Agents;

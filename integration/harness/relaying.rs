@@ -92,6 +92,20 @@ pub async fn with_nats_stopped(
     .await
 }
 
+/// Keeps a copy of the streams as they are now, for [`older_copy_back`].
+pub async fn copy_kept(fleet: Fleet) -> Fleet {
+    with_nats_stopped(fleet, |streams| copy(streams, &streams.with_extension("old"))).await
+}
+
+/// Puts the copy in the place of the streams.
+pub async fn older_copy_back(fleet: Fleet) -> Fleet {
+    with_nats_stopped(fleet, |streams| {
+        fs::remove_dir_all(streams).expect("the streams are gone");
+        fs::rename(streams.with_extension("old"), streams).expect("the copy is there");
+    })
+    .await
+}
+
 /// Copies a folder.
 pub fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("a folder");

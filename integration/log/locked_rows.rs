@@ -7,8 +7,8 @@ use tokio::time::sleep;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use crate::harness::heartbeats::written;
 use crate::harness::relaying::come_and_go;
+use crate::harness::written::written;
 use crate::harness::{
     BRISK, CALM, Credentials, Fleet, Onlooker, Pod, Satellite, eventually, within,
 };

@@ -1,6 +1,6 @@
 //! While the database is away nothing is lost: sockets stay, edges wait, and `/readyz` says so.
 
-use crate::harness::heartbeats::written;
+use crate::harness::written::written;
 use crate::harness::{CALM, Fleet, Heard, Pod, Proxy, Satellite, eventually};
 
 async fn readiness(pod: &Pod, status: u16) -> serde_json::Value {

@@ -6,7 +6,7 @@ use serde_json::Value;
 use tokio::time::sleep;
 
 use crate::harness::faults::full;
-use crate::harness::heartbeats::written;
+use crate::harness::written::written;
 use crate::harness::{Agents, Credentials, Fleet, Onlooker, Pod, Satellite, steady, within};
 
 const BLIND: &str = "groundstation_blind_seconds_total";

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use crate::harness::fleet::Plan;
-use crate::harness::heartbeats::written;
+use crate::harness::written::written;
 use crate::harness::{BRISK, Credentials, Fleet, Pod, Satellite, eventually};
 
 const HOLDING: &str = "groundstation_brown_out";

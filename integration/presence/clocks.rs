@@ -9,9 +9,9 @@ use time::OffsetDateTime;
 use tokio::time::sleep;
 
 use crate::harness::fleet::Plan;
-use crate::harness::heartbeats::written;
 use crate::harness::program;
 use crate::harness::wait::blocking;
+use crate::harness::written::written;
 use crate::harness::{
     Agents, CALM, Clock, Credentials, Fleet, Onlooker, Pod, Satellite, steady, within,
 };

@@ -9,7 +9,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 
 use crate::harness::faults::full;
-use crate::harness::heartbeats::written;
+use crate::harness::written::written;
 use crate::harness::{Fleet, Pod, Proxy, Satellite, steady};
 
 const DETECTED: &str = "groundstation_detection_delay_seconds_count";

@@ -6,8 +6,8 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::harness::fleet::Timing;
-use crate::harness::heartbeats::written;
 use crate::harness::subscriber::body;
+use crate::harness::written::written;
 use crate::harness::{BRISK, CALM, Credentials, Fleet, Heard, Satellite, eventually};
 
 const POD_LOST: &str = "groundstation_edges_total{event=\"heartbeat_lost\",reason=\"pod_lost\"}";

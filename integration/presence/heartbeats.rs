@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::heartbeats::written;
+use crate::harness::written::written;
 use crate::harness::{CALM, Fleet, Pod, Satellite, eventually};
 
 /// Waits until the satellite was heard later than `before`.

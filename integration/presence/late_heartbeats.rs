@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use crate::harness::heartbeats::written;
+use crate::harness::written::written;
 use crate::harness::{BRISK, CALM, Fleet, Pod, Proxy, Satellite, eventually, within};
 
 const RECEIVED: &str = "groundstation_heartbeats_received_total";

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::fleet::Timing;
-use crate::harness::heartbeats::written;
+use crate::harness::written::written;
 use crate::harness::{CALM, Credentials, Fleet, Pod, Proxy, Satellite, eventually};
 
 const DAY_MS: i64 = 86_400_000;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::harness::faults::{full, repetitions};
 use crate::harness::fleet::{Plan, Timing};
-use crate::harness::heartbeats::written;
+use crate::harness::written::written;
 use crate::harness::{Agents, Fleet, Heard, Onlooker, Pod, Proxy, Satellite, eventually, steady};
 
 /// How long goodbyes are spread: enough that the satellites do not come back all at once.

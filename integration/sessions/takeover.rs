@@ -2,7 +2,7 @@
 
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::harness::heartbeats::written;
+use crate::harness::written::written;
 use crate::harness::{CALM, Credentials, Fleet, Heard, Pod, Proxy, Satellite, eventually};
 
 const STALE: &str = "groundstation_unchanged_edges_total{reason=\"stale_session\"}";

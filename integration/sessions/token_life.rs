@@ -183,25 +183,33 @@ async fn an_imported_token_opens_the_door_and_is_stored_in_the_fast_form_from_th
     fleet.check().await;
 }
 
+/// Satellites that come at once with a wrong token: more than a pod verifies.
+const CROWD: usize = 60;
+
+/// What each of a crowd with these credentials hears, once the pod has turned the first away.
+async fn crowd_with(pod: &Pod, credentials: &Credentials) -> JoinSet<Heard> {
+    let mut crowd = JoinSet::new();
+    for _ in 0..CROWD {
+        let (address, credentials) = (pod.address, credentials.clone());
+        crowd.spawn(async move {
+            let mut satellite = Satellite::open(address).await;
+            satellite.authenticate(&credentials);
+            satellite.hear().await
+        });
+    }
+    pod.expect_metric("groundstation_authentications_total{result=\"unavailable\"}", 1.0).await;
+    crowd
+}
+
 #[tokio::test]
 async fn slow_tokens_are_verified_a_few_at_a_time_and_hold_nobody_else_up() {
-    const CROWD: usize = 60;
     let fleet = Fleet::new(CALM).await;
     let pod = fleet.pod("a").await;
     // So slow that all of them together take longer than they may wait.
     let slow = imported(&fleet, &pod, "csat_imported", "$2b$", 12).await;
     let fast = pod.register("fast", "eu").await;
     let wrong = Credentials { token: "csat_wrong".to_owned(), ..slow.clone() };
-    let mut crowd = JoinSet::new();
-    for _ in 0..CROWD {
-        let (address, wrong) = (pod.address, wrong.clone());
-        crowd.spawn(async move {
-            let mut satellite = Satellite::open(address).await;
-            satellite.authenticate(&wrong);
-            satellite.hear().await
-        });
-    }
-    pod.expect_metric("groundstation_authentications_total{result=\"unavailable\"}", 1.0).await;
+    let mut crowd = crowd_with(&pod, &wrong).await;
     // Other satellites come in meanwhile, and the pod answers.
     let begun = Instant::now();
     let satellite = Satellite::connect(pod.address, &fast).await;
@@ -226,7 +234,6 @@ async fn slow_tokens_are_verified_a_few_at_a_time_and_hold_nobody_else_up() {
 
 #[tokio::test]
 async fn strangers_with_the_id_of_one_imported_satellite_keep_no_other_imported_one_out() {
-    const CROWD: usize = 60;
     /// What the pod has for the slow tokens of all satellites.
     const WAITING: usize = 32;
     let fleet = Fleet::new(CALM).await;
@@ -234,16 +241,7 @@ async fn strangers_with_the_id_of_one_imported_satellite_keep_no_other_imported_
     let known = imported(&fleet, &pod, "csat_imported", "$2b$", 12).await;
     let other = imported(&fleet, &pod, "csat_of_another", "$2b$", 6).await;
     let wrong = Credentials { token: "csat_wrong".to_owned(), ..known };
-    let mut crowd = JoinSet::new();
-    for _ in 0..CROWD {
-        let (address, wrong) = (pod.address, wrong.clone());
-        crowd.spawn(async move {
-            let mut satellite = Satellite::open(address).await;
-            satellite.authenticate(&wrong);
-            satellite.hear().await
-        });
-    }
-    pod.expect_metric("groundstation_authentications_total{result=\"unavailable\"}", 1.0).await;
+    let mut crowd = crowd_with(&pod, &wrong).await;
     // On a busy machine the cores are not soon enough there for everybody: it comes back, as agents do.
     eventually("another imported satellite to come in", async || {
         let mut satellite = Satellite::open(pod.address).await;

@@ -7,7 +7,9 @@ use async_nats::HeaderMap;
 use async_nats::jetstream;
 
 use crate::harness::log_and_stream::{StreamMessage, read_stream};
-use crate::harness::relaying::{copy, expect_checkpoint, relay_state, with_nats_stopped};
+use crate::harness::relaying::{
+    copy_kept, expect_checkpoint, older_copy_back, relay_state, with_nats_stopped,
+};
 use crate::harness::{CALM, Credentials, Fleet, Pod, eventually};
 use crate::stream::audit::{STREAM, audit, connect_times, forgetful_stream, store};
 
@@ -34,15 +36,10 @@ async fn a_wiped_store_gets_the_whole_log_again() {
 async fn an_older_copy_of_the_store_gets_what_it_lacks() {
     let fleet = Fleet::with_own_nats(CALM).await;
     let (pod, credentials) = published(&fleet, 4).await;
-    let fleet =
-        with_nats_stopped(fleet, |streams| copy(streams, &streams.with_extension("old"))).await;
+    let fleet = copy_kept(fleet).await;
     connect_times(&pod, &credentials, 4).await;
     fleet.check().await;
-    let fleet = with_nats_stopped(fleet, |streams| {
-        fs::remove_dir_all(streams).unwrap();
-        fs::rename(streams.with_extension("old"), streams).unwrap();
-    })
-    .await;
+    let fleet = older_copy_back(fleet).await;
     connect_times(&pod, &credentials, 1).await;
     assert_eq!(fleet.log_length().await, 9);
     fleet.check().await;

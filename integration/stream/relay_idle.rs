@@ -5,7 +5,9 @@ use std::fs;
 
 use async_nats::jetstream;
 
-use crate::harness::relaying::{copy, expect_checkpoint, expect_relay, with_nats_stopped};
+use crate::harness::relaying::{
+    copy_kept, expect_checkpoint, expect_relay, older_copy_back, with_nats_stopped,
+};
 use crate::harness::{CALM, Credentials, Fleet, Pod};
 use crate::stream::audit::{STREAM, audit, connect_times};
 
@@ -25,15 +27,10 @@ async fn relayed(fleet: &Fleet, times: i64) -> (Pod, Credentials) {
 async fn an_older_copy_of_the_store_gets_what_it_lacks_without_an_edge() {
     let fleet = Fleet::with_own_nats(CALM).await;
     let (pod, credentials) = relayed(&fleet, 4).await;
-    let fleet =
-        with_nats_stopped(fleet, |streams| copy(streams, &streams.with_extension("old"))).await;
+    let fleet = copy_kept(fleet).await;
     connect_times(&pod, &credentials, 4).await;
     fleet.check().await;
-    let fleet = with_nats_stopped(fleet, |streams| {
-        fs::remove_dir_all(streams).unwrap();
-        fs::rename(streams.with_extension("old"), streams).unwrap();
-    })
-    .await;
+    let fleet = older_copy_back(fleet).await;
     fleet.check().await;
     assert_eq!(fleet.log_length().await, 8);
 }

@@ -80,12 +80,12 @@ struct Locked {
 impl Locked {
     /// The part of a heartbeat that could not be written.
     fn part_of(&self, satellite: SatelliteId, beat: Beat) -> Option<Beat> {
-        let heartbeat = self.connections.contains(&satellite);
-        let agent_info = self.registry.contains(&satellite);
-        (heartbeat || agent_info).then(|| Beat {
+        let connection = self.connections.contains(&satellite);
+        let registry = self.registry.contains(&satellite);
+        (connection || registry).then(|| Beat {
             session: beat.session,
-            at: beat.at.filter(|_| heartbeat),
-            agent_info: if agent_info { beat.agent_info } else { AgentInfo::default() },
+            at: beat.at.filter(|_| connection),
+            agent_info: if registry { beat.agent_info } else { AgentInfo::default() },
         })
     }
 }

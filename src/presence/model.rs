@@ -35,8 +35,8 @@ const NOW: u8 = 10;
 const WINDOW: u8 = 2;
 /// How long the satellite may be silent.
 const THRESHOLD: u8 = 4;
-/// A pod whose watermark lags by more is silent to the other. A longer gap between its own flushes tells the
-/// pod so.
+/// A pod whose watermark lags by more is silent to the other. After a longer gap between its own flushes a pod reads its
+/// rows at once; after one as long as the window it also writes what it vouches for.
 const SILENT: u8 = 1;
 /// The interval at which a pod reads its rows.
 const LOOK: u8 = 2;

@@ -233,7 +233,7 @@ impl Monitor {
         let own = Lateness { sessions: look.sessions, late: look.late };
         let mut found = Found::default();
         if now >= memory.deaf_until {
-            found.due = self.own(look.due.clone(), &mut memory.turns.own);
+            found.due = self.own(&look.due, &mut memory.turns.own);
         }
         let silent = self.account(client, own, &mut found.lateness).await?;
         if !silent.is_empty() {
@@ -320,11 +320,15 @@ impl Monitor {
     }
 
     /// The due sessions of this pod that are declared now.
-    fn own(&self, mut sessions: Vec<SessionKey>, turn: &mut Option<SatelliteId>) -> Vec<Due> {
-        sessions.sort_unstable();
-        let after = |key: &SessionKey| Some(key.satellite) > *turn;
-        let due = |key| Due { key, reason: Reason::HeartbeatTimeout, pod: Some(self.pod) };
-        let mut due: Vec<Due> = sessions.into_iter().filter(after).map(due).collect();
+    fn own(&self, sessions: &[SessionKey], turn: &mut Option<SatelliteId>) -> Vec<Due> {
+        let after = |key: &&SessionKey| Some(key.satellite) > *turn;
+        let due = |key: &SessionKey| Due {
+            key: *key,
+            reason: Reason::HeartbeatTimeout,
+            pod: Some(self.pod),
+        };
+        let mut due: Vec<Due> = sessions.iter().filter(after).map(due).collect();
+        due.sort_unstable_by_key(|due| due.key);
         cut(&mut due, turn, max_due());
         due
     }

@@ -2,8 +2,8 @@
 //!
 //! Tokens made here are random and have a fast digest. Imported satellites have bcrypt digests, which are slow on
 //! purpose. Those are verified off the runtime, a few at a time, and stored in the fast form after their first
-//! success. Beyond the bounds, one for all and one for
-//! each satellite, the answer says nothing about a token, only that the door is busy.
+//! success. Beyond the bounds, one for all and one for each satellite, the answer says nothing about a token, only that
+//! the door is busy.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
