@@ -39,6 +39,9 @@ const MAX_DUE: usize = 10_000;
 /// A loss is found so much later.
 const READING: Duration = Duration::from_millis(100);
 
+/// The most such pauses before one look counts, so that a pod that is always slow finds its losses too.
+const MAX_READINGS: u32 = 20;
+
 /// Ended sessions taken from silent pods at a time.
 const MAX_LET_GO: u64 = 1_000;
 
@@ -215,11 +218,20 @@ impl Monitor {
         if first.due.is_empty() {
             return first;
         }
-        let due: HashSet<SessionKey> = first.due.into_iter().collect();
-        tokio::time::sleep(READING).await;
-        let mut second = look();
-        second.due.retain(|key| due.contains(key));
-        second
+        let mut due: HashSet<SessionKey> = first.due.into_iter().collect();
+        let mut rounds = 1..MAX_READINGS;
+        loop {
+            let began = Instant::now();
+            tokio::time::sleep(READING).await;
+            let mut again = look();
+            again.due.retain(|key| due.contains(key));
+            // A pause that found heartbeats may find more; one that took too long was another stand-still.
+            let is_read = again.due.len() == due.len() && began.elapsed() < READING * 2;
+            if is_read || again.due.is_empty() || rounds.next().is_none() {
+                return again;
+            }
+            due = again.due.into_iter().collect();
+        }
     }
 
     /// Reads every source.
