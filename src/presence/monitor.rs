@@ -195,7 +195,7 @@ impl Monitor {
         }
         memory.swept_at = started;
 
-        let look = self.look_twice().await;
+        let look = self.look_until_read().await;
         let find = async |client: &mut Object| self.find(client, memory, &look, started).await;
         let found = self.database.run(find).await?;
         self.metrics.sweep_seconds.observe(started.elapsed().as_secs_f64());
@@ -209,9 +209,9 @@ impl Monitor {
     }
 
     /// The state of this pod's sessions. A process that stood still finds heartbeats of that time in its sockets,
-    /// and its timers run out before it has read them. So a session is due only if it still is after a pause in which
+    /// and its timers run out before it has read them. So a session is due only if it still is after pauses in which
     /// the sockets are read.
-    async fn look_twice(&self) -> Look {
+    async fn look_until_read(&self) -> Look {
         let look =
             || self.sessions.look(Instant::now(), self.default_threshold, self.heartbeat_interval);
         let first = look();
