@@ -6,3 +6,4 @@ pub mod brown_out;
 pub mod flapping;
 pub mod lifecycle;
 pub mod liveness;
+pub mod selection;

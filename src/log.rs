@@ -24,8 +24,11 @@ pub mod append;
 pub mod canonical;
 mod columns;
 pub mod continuity;
+pub mod fleet_then;
 mod held;
 pub mod history;
+pub mod intervals;
+pub mod listed;
 pub mod locked_rows;
 pub mod partitions;
 pub mod past;
@@ -35,8 +38,10 @@ pub mod request;
 pub mod retention;
 pub mod rights;
 pub mod seal;
+pub mod timeline;
 pub mod transaction;
 pub mod watermark;
+pub mod window;
 
 pub use partitions::horizon;
 
