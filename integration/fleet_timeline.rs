@@ -244,9 +244,8 @@ async fn what_retention_has_dropped_is_unknown_in_a_timeline_and_refused_elsewhe
         }
     }
     let satellite = written_log::satellite(0);
-    let refused =
-        pod.get(&format!("/v1/intervals?ids={satellite}&since={}&until={}", at(2_000), at(2_040)));
-    let refused = refused.await;
+    let asked = format!("/v1/intervals?ids={satellite}&since={}&until={}", at(2_000), at(2_040));
+    let refused = pod.get(&asked).await;
     assert_eq!(
         (refused.status, &refused.json()["type"]),
         (410, &json!("urn:groundstation:problem:dropped"))

@@ -11,7 +11,6 @@ use deadpool_postgres::Object;
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
-use uuid::Uuid;
 
 use super::conditions::{self, Tag, tag};
 use super::page::Page;

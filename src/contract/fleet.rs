@@ -148,7 +148,6 @@ pub struct Interval {
 /// The words of a state.
 #[derive(ToSchema)]
 #[schema(as = IntervalState, rename_all = "snake_case")]
-#[expect(dead_code, reason = "a shape for the API's description; `RunState` is what is sent")]
 pub enum RunStateWord {
     /// Online.
     Up,
