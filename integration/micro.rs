@@ -288,7 +288,7 @@ async fn an_error_says_in_its_headers_what_is_wrong_and_harms_nobody() {
         ),
         (question("satellites.list", json!({"flapping": "yes"})), "422", "invalid", "boolean"),
         (
-            question("satellites.intervals", json!({"ids": many})),
+            question("satellites.intervals", json!({"ids": many[..201]})),
             "422",
             "invalid",
             "ids must be 1 to 200",

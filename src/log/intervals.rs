@@ -45,7 +45,8 @@ const WITHIN: &str = "
          where entity_id = asked.id and position > $2 and position <= $3
          order by position
          limit $4
-    ) inside";
+    ) inside
+     limit $4";
 
 /// How these satellites were. Of one that never was nothing is known.
 pub async fn intervals(
