@@ -57,7 +57,7 @@ deb: ## A Debian package in target/debian; needs cargo-deb
 fmt: ## Format the code
 	$(CARGO) fmt
 
-schemas: ## Write the schemas of the stream's and the satellites' messages from the types
+schemas: ## Write the schemas of the stream's and the satellites' messages and of the HTTP API from the types
 	$(CARGO) run --locked --example schemas
 
 examples: test-tools ## Run the examples of docs/examples against real servers

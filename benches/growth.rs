@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use groundstation::domain::lifecycle::SatelliteId;
 use groundstation::domain::liveness::DEFAULT_OFFLINE_THRESHOLD;
+use groundstation::domain::selection::{Order, Place};
 use groundstation::registry::satellites::{self, ListFilter, states};
 use tokio::runtime::Runtime;
 use uuid::Uuid;
@@ -64,10 +65,11 @@ async fn reads(stores: &Stores, ids: &[Uuid]) -> (f64, f64) {
     let (mut page, mut states) = (f64::MAX, f64::MAX);
     for id in &ids[..20] {
         // Names have a common prefix and end in the id: this one is somewhere in the middle.
-        let after = Some((format!("bench-{id}"), *id));
-        let filter = ListFilter { after, ..ListFilter::default() };
+        let after = Place { key: None, name: format!("bench-{id}"), id: *id };
+        let (filter, order) = (ListFilter::default(), Order::default());
         let began = Instant::now();
-        let listed = satellites::list(&client, &filter, 1_000, DEFAULT_OFFLINE_THRESHOLD).await;
+        let default = DEFAULT_OFFLINE_THRESHOLD;
+        let listed = satellites::list(&client, &filter, order, Some(&after), 1_000, default).await;
         listed.expect("a page");
         page = page.min(began.elapsed().as_secs_f64());
         let began = Instant::now();

@@ -3,8 +3,12 @@
 mod administrators_tokens;
 mod conditions;
 mod cursors;
+mod fleet_filters;
+mod fleet_timeline;
 mod http_api;
 mod http_manners;
 mod live_stream;
 mod micro;
+mod newest_first;
 mod openapi;
+mod openapi_stays;

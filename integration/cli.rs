@@ -2,3 +2,4 @@
 
 mod asking_commands;
 mod commands;
+mod fleet_commands;

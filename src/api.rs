@@ -29,13 +29,16 @@ pub(crate) mod access;
 mod assignments;
 pub mod asyncapi;
 mod conditions;
+mod fleet;
 pub(crate) mod micro;
-mod openapi;
+pub mod openapi;
+mod page;
 mod parameters;
 mod past;
 mod problem;
 mod query;
 mod satellites;
+mod selection;
 mod status;
 pub(crate) mod stream;
 mod token;
@@ -116,6 +119,9 @@ pub fn routes(api: Arc<Api>) -> Router {
         .route("/satellites/{id}/transitions", get(transitions::of_satellite))
         .route("/transitions", get(transitions::all))
         .route("/transitions/stream", get(stream::follow))
+        .route("/fleet", get(fleet::count))
+        .route("/fleet/timeline", get(fleet::show_timeline))
+        .route("/intervals", get(fleet::show_intervals))
         .route("/triggers", get(triggers::list))
         .route_layer(middleware::from_fn(traced::follow))
         .route_layer(middleware::from_fn(query::check))

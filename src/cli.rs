@@ -32,10 +32,12 @@ use crate::pod::config::{DatabaseArgs, MigrateArgs, NatsArgs, ServeArgs};
 
 mod api;
 mod audit;
+mod fleet;
 mod import;
 mod replay;
 mod retention;
 mod satellite;
+mod selection;
 mod start_agent;
 mod status;
 mod table;
@@ -44,6 +46,7 @@ mod triggers;
 
 use api::ApiArgs;
 use audit::AuditArgs;
+use fleet::FleetArgs;
 use import::ImportArgs;
 use replay::ReplayArgs;
 use retention::RetentionArgs;
@@ -81,6 +84,8 @@ enum Command {
     Dev(DevArgs),
     /// Register satellites, list and change them, say what they check, replace their tokens, remove them; over a pod's HTTP API
     Satellite(SatelliteArgs),
+    /// Count the fleet by region, as it is or was, and show how it was over a while; over a pod's HTTP API
+    Fleet(Box<FleetArgs>),
     /// Print transitions of the log, and follow it as it grows; over a pod's HTTP API
     Transitions(TransitionsArgs),
     /// Print what an automation can subscribe to; over a pod's HTTP API
@@ -269,6 +274,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Migrate(args) => migrate(&args),
         Command::Dev(args) => dev::run(&args),
         Command::Satellite(args) => satellite::run(args),
+        Command::Fleet(args) => fleet::run(*args),
         Command::Transitions(args) => transitions::run(args),
         Command::Triggers(args) => triggers::run(args),
         Command::Status(args) => status::run(args),

@@ -2,6 +2,7 @@
 //! schemas of events.
 
 pub mod event_schemas;
+pub(crate) mod fleet;
 pub(crate) mod triggers;
 pub mod wire;
 pub mod word;

@@ -7,3 +7,4 @@ pub mod brown_out;
 pub mod flapping;
 pub mod lifecycle;
 pub mod liveness;
+pub mod selection;

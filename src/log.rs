@@ -24,8 +24,11 @@ pub mod append;
 pub(crate) mod canonical;
 mod columns;
 pub(crate) mod continuity;
+pub(crate) mod fleet_then;
 mod held;
 pub mod history;
+pub(crate) mod intervals;
+pub(crate) mod listed;
 pub(crate) mod locked_rows;
 pub(crate) mod partitions;
 pub(crate) mod past;
@@ -35,8 +38,10 @@ pub mod request;
 pub(crate) mod retention;
 pub(crate) mod rights;
 pub(crate) mod seal;
+pub(crate) mod timeline;
 pub mod transaction;
 pub mod watermark;
+pub mod window;
 
 pub use partitions::horizon;
 

@@ -256,7 +256,6 @@ async fn a_satellite_is_listed_for_several_tags_if_it_has_all_of_them() {
         ("tag=tier:gold&tag=rack", "written name:value"),
         ("tag=tier:gold&tag=a:%00", "NUL"),
         (&many, "at most"),
-        ("tag=tier:gold&tag=rack:7&position=1", "limit and cursor only"),
     ] {
         let answer = pod.get(&format!("/v1/satellites?{query}")).await;
         assert_eq!(answer.status, 422, "{query}: {answer:?}");

@@ -309,3 +309,54 @@ async fn open_streams_are_told_and_one_too_many_is_told_when_to_come_back() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_stream_with_filters_has_what_passes_them_and_goes_on_behind_what_does_not() {
+    let fleet = Fleet::new(CALM).await;
+    let (a, b) = (fleet.pod("a").await, fleet.pod("b").await);
+    let (eu, us) = (a.register("eu", "eu").await, a.register("us", "us").await);
+    for credentials in [&eu, &us, &eu] {
+        come_and_go(&a, credentials).await;
+    }
+    fleet.expect_log_length(6).await;
+    let of = async |query: String| Reader::open(b.address, &fleet.read_token, &query, None).await;
+    let log = whole_log(&a).await;
+    for (query, expected) in [
+        ("region=eu".to_owned(), &[1, 2, 5, 6][..]),
+        ("event=disconnected".to_owned(), &[2, 4, 6]),
+        (format!("satellite={}", us.id), &[3, 4]),
+        (format!("satellite={}&event=connected&region=eu", eu.id), &[1, 5]),
+    ] {
+        let mut reader = of(format!("?after=0&{query}")).await;
+        for position in expected {
+            assert_eq!(next(&mut reader).await, log[*position - 1], "{query}");
+        }
+    }
+
+    // Nothing passes for a while: its reader is told how far the log was looked through all the same.
+    let mut reader = of("?after=0&region=nowhere".to_owned()).await;
+    reader.begun().await;
+    while reader.last.as_deref() != Some("6") {
+        let moved = tokio::time::timeout(Duration::from_secs(30), reader.mark()).await;
+        moved.expect("a mark in time");
+    }
+    let last = reader.last.clone();
+    drop(reader);
+    come_and_go(&a, &us).await;
+    // Whoever comes back from there, to any pod and with other filters, has what followed.
+    let query = "?after=0&region=us";
+    let mut reader = Reader::open(a.address, &fleet.read_token, query, last.as_deref()).await;
+    assert_eq!(next(&mut reader).await["position"], 7);
+    assert_eq!(next(&mut reader).await["position"], 8);
+
+    for (query, words) in [
+        ("?event=moved", "event must be one of"),
+        ("?satellite=edge", "satellite must be"),
+        ("?region=%00", "region must not contain a NUL"),
+        ("?regio=eu", "nearest it knows is"),
+    ] {
+        let opened = Reader::try_open(a.address, &fleet.read_token, query, None).await;
+        let Opened::Refused(_, body) = opened.expect("an answer") else { panic!("{query}") };
+        assert!(body.contains(words), "{query}: {body}");
+    }
+}

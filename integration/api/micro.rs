@@ -11,12 +11,15 @@ use crate::harness::relaying::come_and_go;
 use crate::harness::running::Running;
 use crate::harness::{CALM, Fleet, Satellite};
 
-const ENDPOINTS: [&str; 7] = [
+const ENDPOINTS: [&str; 10] = [
     "satellites.list",
     "satellites.get",
     "satellites.online",
     "satellites.states",
     "satellites.stats",
+    "satellites.intervals",
+    "fleet.counts",
+    "fleet.timeline",
     "transitions.list",
     "triggers.list",
 ];
@@ -71,7 +74,7 @@ async fn a_foreign_client_discovers_the_service_on_every_pod() {
         .iter()
         .filter(|answer| answer["answers"][0]["headers"]["Nats-Service-Error"].is_string());
     // The endpoints that need an id.
-    assert_eq!(errors.count(), 2, "{ended:?}");
+    assert_eq!(errors.count(), 3, "{ended:?}");
 
     let found = ask(
         &fleet,
@@ -102,7 +105,7 @@ async fn a_foreign_client_discovers_the_service_on_every_pod() {
         let endpoints = each(2).flat_map(|stats| stats["body"]["endpoints"].as_array());
         endpoints.flatten().filter_map(|endpoint| endpoint[field].as_u64()).sum()
     };
-    assert_eq!((sum("num_requests"), sum("num_errors")), (7, 2), "{:?}", found[2]);
+    assert_eq!((sum("num_requests"), sum("num_errors")), (10, 3), "{:?}", found[2]);
 }
 
 #[tokio::test]
@@ -140,6 +143,35 @@ async fn every_endpoint_says_what_its_route_says() {
         ),
         ("transitions.list", json!({"id": gone}), format!("/v1/satellites/{gone}/transitions")),
         ("triggers.list", json!({}), "/v1/triggers".into()),
+        (
+            "satellites.list",
+            json!({"sort": "-createdAt", "neverConnected": false, "flapping": false}),
+            "/v1/satellites?sort=-createdAt&neverConnected=false&flapping=false".into(),
+        ),
+        (
+            "transitions.list",
+            json!({"order": "desc", "before": 3, "region": "eu"}),
+            "/v1/transitions?order=desc&before=3&region=eu".into(),
+        ),
+        (
+            "fleet.counts",
+            json!({"tag": "tier:gold", "status": "offline"}),
+            "/v1/fleet?tag=tier:gold&status=offline".into(),
+        ),
+        ("fleet.counts", json!({"position": 2}), "/v1/fleet?position=2".into()),
+        (
+            "fleet.timeline",
+            json!({"since": "2026-03-01T12:00:00Z", "until": "2026-03-01T13:00:00Z", "step": "5m"}),
+            "/v1/fleet/timeline?since=2026-03-01T12:00:00Z&until=2026-03-01T13:00:00Z&step=5m"
+                .into(),
+        ),
+        (
+            "satellites.intervals",
+            json!({"ids": [here, gone], "since": "2026-03-01T12:00:00Z", "until": "2026-03-01T13:00:00Z"}),
+            format!(
+                "/v1/intervals?ids={here},{gone}&since=2026-03-01T12:00:00Z&until=2026-03-01T13:00:00Z"
+            ),
+        ),
         (
             "satellites.list",
             json!({"tag": ["tier:gold", "rack:7"]}),
@@ -248,6 +280,25 @@ async fn an_error_says_in_its_headers_what_is_wrong_and_harms_nobody() {
             "event must be",
         ),
         (question("satellites.list", json!({"position": 9})), "422", "future", "not happened"),
+        (
+            question("satellites.list", json!({"position": 0, "version": "1"})),
+            "400",
+            "not-of-the-past",
+            "version does not go with",
+        ),
+        (question("satellites.list", json!({"flapping": "yes"})), "422", "invalid", "boolean"),
+        (
+            question("satellites.intervals", json!({"ids": many[..201]})),
+            "422",
+            "invalid",
+            "ids must be 1 to 200",
+        ),
+        (
+            question("fleet.timeline", json!({"step": "1s"})),
+            "422",
+            "invalid",
+            "at most 1000 points",
+        ),
         (raw("satellites.list", "{"), "400", "not-json", "object"),
         (raw("satellites.list", &" ".repeat(70_000)), "413", "too-large", "65536"),
     ];
@@ -315,7 +366,7 @@ async fn with_one_of_two_pods_killed_every_question_is_still_answered() {
     client.prints("{\"n\": 60,").await;
     first.kill();
     let said = answers(client).await;
-    assert_eq!(said.len(), 6 * 50 + 1);
+    assert_eq!(said.len(), 9 * 50 + 1);
     for answer in &said {
         let is_stats = answer["subject"] == "groundstation.v1.satellites.stats";
         let error = &answer["answers"][0]["headers"]["Nats-Service-Error-Code"];

@@ -36,6 +36,9 @@ async fn the_document_is_open_and_says_of_each_operation_what_it_takes_and_answe
         ("/v1/satellites/{id}/transitions", "get"),
         ("/v1/transitions", "get"),
         ("/v1/transitions/stream", "get"),
+        ("/v1/fleet", "get"),
+        ("/v1/fleet/timeline", "get"),
+        ("/v1/intervals", "get"),
     ];
     let mut ids = std::collections::BTreeSet::new();
     for (path, method) in routes {

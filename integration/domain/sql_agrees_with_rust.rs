@@ -5,6 +5,7 @@ use std::time::Duration;
 use groundstation::contract::word::Word;
 use groundstation::domain::lifecycle::SatelliteId;
 use groundstation::domain::liveness::{self, Resumption, Status, Watermark};
+use groundstation::domain::selection::{Order, Selection};
 use groundstation::platform::database::Address;
 use groundstation::registry::satellites::{self, ListFilter, states};
 use time::OffsetDateTime;
@@ -100,8 +101,11 @@ async fn all_reads_judge_a_session_by_the_same_moment() {
     let default = liveness::DEFAULT_OFFLINE_THRESHOLD;
 
     let named = async |status| {
-        let filter = ListFilter { status, ..ListFilter::default() };
-        let page = satellites::list(&client, &filter, 1_000, default).await.expect("a page");
+        let selection = Selection { status, ..Selection::default() };
+        let filter = ListFilter { selection, ..ListFilter::default() };
+        let order = Order::default();
+        let page = satellites::list(&client, &filter, order, None, 1_000, default).await;
+        let page = page.expect("a page");
         page.into_iter().map(|satellite| (satellite.id, satellite.status)).collect::<Vec<_>>()
     };
     let all = named(None).await;

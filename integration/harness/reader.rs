@@ -119,8 +119,14 @@ impl Reader {
 
     /// Reads the event without data with which every stream begins.
     pub async fn begun(&mut self) {
-        let mut line = String::new();
-        while line.trim_end() != "" || self.last.is_none() {
+        self.last = None;
+        self.mark().await;
+    }
+
+    /// Reads on to the end of an event that says a position, with or without data.
+    pub async fn mark(&mut self) {
+        let (mut line, before) = (String::from("…"), self.last.clone());
+        while line.trim_end() != "" || self.last == before {
             line.clear();
             assert!(self.lines.read_line(&mut line).await.expect("a line") > 0);
             if let Some(id) = line.strip_prefix("id:") {

@@ -27,6 +27,7 @@ use tracing::{debug, error, warn};
 use super::problem::Problem;
 use super::{Api, MAX_BODY_BYTES};
 
+mod fleet;
 mod satellites;
 mod transitions;
 mod triggers;
@@ -72,6 +73,12 @@ enum Question {
     SatellitesStates,
     #[strum(serialize = "satellites.stats")]
     SatellitesStats,
+    #[strum(serialize = "satellites.intervals")]
+    SatellitesIntervals,
+    #[strum(serialize = "fleet.counts")]
+    FleetCounts,
+    #[strum(serialize = "fleet.timeline")]
+    FleetTimeline,
     #[strum(serialize = "transitions.list")]
     TransitionsList,
     #[strum(serialize = "triggers.list")]
@@ -87,16 +94,27 @@ impl Question {
     /// What it takes, for whoever discovers it.
     fn takes(self) -> &'static str {
         match self {
-            Question::SatellitesList => {
-                r#"{"status"?,"region"?,"tag"?:"n:v"|["n:v",…],"q"?,"limit"?,"cursor"?,"at"?,"position"?}"#
-            }
+            Question::SatellitesList => concat!(
+                r#"{"status"?,"region"?,"tag"?:"n:v"|["n:v",…],"q"?,"lastEvent"?,"flapping"?,"version"?,"#,
+                r#""neverConnected"?,"inactiveFor"?,"at"?,"position"?,"sort"?,"limit"?,"cursor"?}"#
+            ),
             Question::SatellitesGet => r#"{"id"}"#,
-            Question::SatellitesOnline => {
-                r#"{"region"?,"tag"?:"n:v"|["n:v",…],"q"?,"limit"?,"cursor"?}"#
-            }
+            Question::SatellitesOnline => concat!(
+                r#"{"region"?,"tag"?:"n:v"|["n:v",…],"q"?,"flapping"?,"version"?,"sort"?,"limit"?,"#,
+                r#""cursor"?}"#
+            ),
             Question::SatellitesStates => r#"{"ids":["…"]}"#,
             Question::SatellitesStats => r#"{"id","field"?,"window"?}"#,
-            Question::TransitionsList => r#"{"id"?,"after"?,"limit"?,"event"?,"since"?,"until"?}"#,
+            Question::SatellitesIntervals => r#"{"ids":["…"],"since"?,"until"?}"#,
+            Question::FleetCounts => concat!(
+                r#"{"status"?,"region"?,"tag"?:"n:v"|["n:v",…],"q"?,"lastEvent"?,"flapping"?,"version"?,"#,
+                r#""neverConnected"?,"inactiveFor"?,"at"?,"position"?}"#
+            ),
+            Question::FleetTimeline => r#"{"since"?,"until"?,"step"?}"#,
+            Question::TransitionsList => concat!(
+                r#"{"id"?,"after"?,"order"?,"before"?,"limit"?,"event"?,"region"?,"since"?,"#,
+                r#""until"?}"#
+            ),
             Question::TriggersList => "{}",
         }
     }
@@ -268,6 +286,9 @@ impl Answers {
             Question::SatellitesOnline => json(&satellites::online(api, asked(body)?).await?),
             Question::SatellitesStates => json(&satellites::states(api, asked(body)?).await?),
             Question::SatellitesStats => json(&satellites::stats(api, asked(body)?).await?),
+            Question::SatellitesIntervals => json(&satellites::intervals(api, asked(body)?).await?),
+            Question::FleetCounts => json(&fleet::counts(api, asked(body)?).await?),
+            Question::FleetTimeline => json(&fleet::timeline(api, asked(body)?).await?),
             Question::TransitionsList => json(&transitions::list(api, asked(body)?).await?),
             Question::TriggersList => json(triggers::list()),
         }

@@ -15,7 +15,7 @@ use utoipa::{Modify, OpenApi};
 
 use super::problem::{PROBLEM_JSON, ProblemJson};
 use super::{
-    assignments, asyncapi, past, satellites, status, stream, token, transitions, triggers,
+    assignments, asyncapi, fleet, past, satellites, status, stream, token, transitions, triggers,
 };
 use crate::contract::wire::TransitionJson;
 
@@ -39,6 +39,9 @@ use crate::contract::wire::TransitionJson;
         assignments::get,
         assignments::replace,
         past::stats,
+        fleet::count,
+        fleet::show_timeline,
+        fleet::show_intervals,
         transitions::of_satellite,
         transitions::all,
         stream::follow,
@@ -65,6 +68,12 @@ static DOCUMENT: LazyLock<Bytes> =
 /// What `/openapi.json` says.
 pub fn api() -> utoipa::openapi::OpenApi {
     Document::openapi()
+}
+
+/// The file that is checked in, by its name in `schema/`, with its text.
+pub fn file() -> (&'static str, String) {
+    let text = api().to_pretty_json().unwrap_or_default();
+    ("openapi.json", text + "\n")
 }
 
 /// What any route under `/v1` may answer.

@@ -1,12 +1,17 @@
 //! What several routes take: ids, page sizes, times.
 
+use std::str::FromStr;
+use std::time::Duration;
+
 use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
+use strum::IntoEnumIterator;
 use uuid::Uuid;
 
 use super::problem::Problem;
 use crate::contract::wire::Timestamp;
-use crate::domain::lifecycle::SatelliteId;
+use crate::domain::lifecycle::{Event, Position, SatelliteId};
+use crate::log::history::At;
 
 /// A page's size, within its bounds.
 pub fn limit(asked: Option<i64>, default: i64, most: i64) -> Result<i64, Problem> {
@@ -33,5 +38,32 @@ pub fn satellite_named(text: &str) -> Result<SatelliteId, Problem> {
 pub fn time(name: &str, text: &str) -> Result<Timestamp, Problem> {
     text.parse().map_err(|_| {
         Problem::invalid(format!("{name} must be a time such as 2026-03-01T12:00:00Z."))
+    })
+}
+
+/// A length of time such as `24h`, for the parameter of this name.
+pub fn span(name: &str, text: &str, longest: Duration) -> Result<Duration, Problem> {
+    let span = humantime::parse_duration(text).ok();
+    span.filter(|span| *span <= longest && *span >= Duration::from_millis(1)).ok_or_else(|| {
+        let days = longest.as_secs() / (24 * 60 * 60);
+        Problem::invalid(format!("{name} must be a duration such as 24h, at most {days} days."))
+    })
+}
+
+/// The place in the past that the parameters `at` and `position` name; one of them is there.
+pub fn place(at: Option<String>, position: Option<i64>) -> Result<At, Problem> {
+    match (at, position) {
+        (Some(text), None) => Ok(At::Moment(time("at", &text)?)),
+        (None, Some(position)) if position >= 0 => Ok(At::Position(Position(position))),
+        (None, _) => Err(Problem::invalid("position must be 0 or more.")),
+        (Some(_), Some(_)) => Err(Problem::invalid("Give at or position, not both.")),
+    }
+}
+
+/// The event that the parameter `event` names.
+pub fn event(word: &str) -> Result<Event, Problem> {
+    Event::from_str(word).map_err(|_| {
+        let words: Vec<&str> = Event::iter().map(Event::as_str).collect();
+        Problem::invalid(format!("event must be one of {}.", words.join(", ")))
     })
 }

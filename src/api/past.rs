@@ -15,51 +15,76 @@ use utoipa::IntoParams;
 use uuid::Uuid;
 
 use super::Api;
-use super::parameters::{satellite_id, time};
+use super::page::Page;
+use super::parameters::{satellite_id, span};
 use super::problem::Problem;
-use crate::contract::wire::SatelliteJson;
-use crate::domain::lifecycle::{Position, SatelliteId};
+use super::selection::place_of;
+use crate::domain::lifecycle::SatelliteId;
+use crate::domain::selection::{Order, Selection};
+use crate::log::fleet_then::{self, Begin};
 use crate::log::history::{self, At, Field, NoAnswer, Stats};
+use crate::log::read::MAX_LIMIT;
 
 /// The longest window of a question about the past.
-const MAX_WINDOW: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+pub const MAX_WINDOW: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
-/// The place in the past that the parameters `at` and `position` name; one of them is there.
-pub fn place(at: Option<String>, position: Option<i64>) -> Result<At, Problem> {
-    match (at, position) {
-        (Some(text), None) => Ok(At::Moment(time("at", &text)?)),
-        (None, Some(position)) if position >= 0 => Ok(At::Position(Position(position))),
-        (None, _) => Err(Problem::invalid("position must be 0 or more.")),
-        (Some(_), Some(_)) => Err(Problem::invalid("Give at or position, not both.")),
-    }
-}
-
-/// A page of the fleet as it was, by id; the id the next page begins behind; the position it is
-/// as of.
-pub async fn fleet(
+/// A page of the fleet as it was: by id where no order is asked for.
+pub async fn page(
     api: &Api,
     at: At,
+    selection: &Selection,
+    order: Option<Order>,
     cursor: Option<String>,
     limit: i64,
-) -> Result<(Vec<SatelliteJson>, Option<Uuid>, Position), Problem> {
-    let after = match cursor {
-        None => Uuid::nil(),
-        Some(cursor) => Uuid::try_parse(&cursor)
-            .map_err(|_| Problem::invalid("cursor must be a nextCursor of an earlier page."))?,
-    };
-    let fleet = async |client: &mut Object| {
-        let fleet = async {
+) -> Result<Page, Problem> {
+    let Some(order) = order else { return page_by_id(api, at, selection, cursor, limit).await };
+    let after = cursor.map(|cursor| place_of(&cursor, order)).transpose()?;
+    let begin = Begin::Place(order, after);
+    let page = async |client: &mut Object| {
+        let page = async {
             let as_of = history::resolve(client, at).await?;
-            let (satellites, next) = history::fleet(client, as_of, after, limit).await?;
-            Ok((satellites, next, as_of.position))
+            let most = (limit + 1).min(MAX_LIMIT);
+            let found = fleet_then::page(client, as_of, selection, &begin, most).await?;
+            Ok(Page::of(found, order, limit).as_of(as_of.position))
         };
-        told(fleet.await)
+        told(page.await)
     };
-    Ok(api.scans.run(fleet).await??)
+    Ok(api.scans.run(page).await??)
+}
+
+async fn page_by_id(
+    api: &Api,
+    at: At,
+    selection: &Selection,
+    cursor: Option<String>,
+    limit: i64,
+) -> Result<Page, Problem> {
+    let after = cursor.map(|cursor| {
+        Uuid::try_parse(&cursor)
+            .map_err(|_| Problem::invalid("cursor must be a nextCursor of an earlier page."))
+    });
+    let after = after.transpose()?;
+    let page = async |client: &mut Object| {
+        let page = async {
+            let as_of = history::resolve(client, at).await?;
+            let (satellites, next) = if *selection == Selection::default() {
+                history::fleet(client, as_of, after.unwrap_or(Uuid::nil()), limit).await?
+            } else {
+                let begin = Begin::Id(after);
+                let found = fleet_then::page(client, as_of, selection, &begin, limit).await?;
+                let last = found.last().filter(|_| found.len() as i64 >= limit);
+                let next = last.map(|last| last.id);
+                (found, next)
+            };
+            Ok(Page::by_id(satellites, next).as_of(as_of.position))
+        };
+        told(page.await)
+    };
+    Ok(api.scans.run(page).await??)
 }
 
 /// That the past cannot be told is an answer too: the database did nothing wrong.
-fn told<T>(answer: Result<T, NoAnswer>) -> Result<Result<T, NoAnswer>, tokio_postgres::Error> {
+pub fn told<T>(answer: Result<T, NoAnswer>) -> Result<Result<T, NoAnswer>, tokio_postgres::Error> {
     match answer {
         Err(NoAnswer::Database(error)) => Err(error),
         answer => Ok(answer),
@@ -108,12 +133,7 @@ pub async fn answer(api: &Api, id: SatelliteId, query: StatsQuery) -> Result<Sta
         let words = words.join(", ");
         Problem::invalid(format!("field must be one of {words}."))
     })?;
-    let window = query.window.as_deref().unwrap_or("24h");
-    let window =
-        humantime::parse_duration(window).ok().filter(|w| *w <= MAX_WINDOW && !w.is_zero());
-    let window = window.ok_or_else(|| {
-        Problem::invalid("window must be a duration such as 24h, at most 366 days.")
-    })?;
+    let window = span("window", query.window.as_deref().unwrap_or("24h"), MAX_WINDOW)?;
     let stats = async |client: &mut Object| {
         told(history::stats(client, id, field, window, api.default_threshold).await)
     };

@@ -155,6 +155,14 @@ impl Problem {
         Problem { path: Some(name.to_owned()), ..problem }
     }
 
+    /// 400, for a parameter that the route knows of the present only.
+    pub fn not_of_the_past(name: &str, why: &str) -> Problem {
+        let detail = format!("{name} does not go with at and position: {why}.");
+        let (status, kind) = (StatusCode::BAD_REQUEST, "not-of-the-past");
+        let problem = Problem::new(status, kind, "Not known of the past", detail);
+        Problem { path: Some(name.to_owned()), ..problem }
+    }
+
     /// 400, for a parameter that comes more than once.
     pub fn parameter_twice(name: &str) -> Problem {
         let detail = format!("The parameter {name:?} comes more than once: send it once.");
@@ -251,6 +259,7 @@ impl From<NoAnswer> for Problem {
             NoAnswer::Dropped(_) => {
                 Problem::new(StatusCode::GONE, "dropped", "No longer known", format!("{reason}."))
             }
+            NoAnswer::Refused(rule) => Problem::invalid(format!("{rule}.")),
             NoAnswer::Database(error) => Failed::from(error).into(),
         }
     }

@@ -24,11 +24,13 @@ use tokio_postgres::Error;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
 
 use super::Api;
 use super::conditions::one;
+use super::parameters::event;
 use super::problem::Problem;
-use crate::domain::lifecycle::Position;
+use crate::domain::lifecycle::{self, Position, SatelliteId};
 use crate::ingress::arrival::ConnectionAbort;
 use crate::ingress::refusal::Refusal;
 use crate::log::history::NoAnswer;
@@ -115,6 +117,49 @@ pub struct StreamQuery {
     /// happens from now on
     #[param(minimum = 0)]
     after: Option<i64>,
+    /// Only `connected`, `disconnected`, `heartbeat_lost` or `removed`
+    #[param(pattern = "^(connected|disconnected|heartbeat_lost|removed)$")]
+    event: Option<String>,
+    /// Only of satellites that were in this region
+    region: Option<String>,
+    /// Only of this satellite
+    #[param(format = Uuid)]
+    satellite: Option<String>,
+}
+
+/// Which transitions a reader wants. All of them are read: what is passed over moves its position on too.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Wanted {
+    event: Option<lifecycle::Event>,
+    region: Option<String>,
+    satellite: Option<SatelliteId>,
+}
+
+impl Wanted {
+    fn check(query: StreamQuery) -> Result<Wanted, Problem> {
+        let satellite = query.satellite.map(|text| {
+            let rule = "satellite must be a satellite's id, a UUID.";
+            Uuid::try_parse(&text).map(SatelliteId).map_err(|_| Problem::invalid(rule))
+        });
+        if query.region.as_ref().is_some_and(|region| region.contains('\0')) {
+            return Err(Problem::invalid("region must not contain a NUL character."));
+        }
+        Ok(Wanted {
+            event: query.event.as_deref().map(event).transpose()?,
+            region: query.region,
+            satellite: satellite.transpose()?,
+        })
+    }
+
+    fn takes(&self, entry: &Entry) -> bool {
+        let region = || {
+            let state = entry.next.as_ref().or(entry.prev.as_ref());
+            state.map(|state| &state.region)
+        };
+        self.event.is_none_or(|event| entry.event == event)
+            && self.satellite.is_none_or(|satellite| entry.satellite == satellite)
+            && (self.region.is_none() || self.region.as_ref() == region())
+    }
 }
 
 /// One event of the stream.
@@ -132,7 +177,8 @@ pub struct StreamEvent {
 ///
 /// Server-sent events: `id` is the position, `data` a transition as JSON. The header Last-Event-ID,
 /// which a browser sends by itself when it comes back, goes before `after`. The first event has an id
-/// and no data: it tells a reader of the present where it begins. A stream ends after a while, when
+/// and no data: it tells a reader of the present where it begins. With filters such events come later too: they tell,
+/// once a second at most, how far the log has been looked through. A stream ends after a while, when
 /// its pod does, or when its reader does not read: come back with the last id.
 #[utoipa::path(
     get, operation_id = "followTransitions",
@@ -157,13 +203,15 @@ pub async fn follow(
 ) -> Result<Response, Problem> {
     let Query(query) = query?;
     let asked = after(&headers, query.after)?;
+    let wanted = Wanted::check(query)?;
     let streams = api.streams.clone();
     let place = streams.places.clone().try_acquire_owned();
     let place = place.map_err(|_| Problem::too_many_streams())?;
     let position = begin(&streams.database, asked).await?;
     let open = Open::new(place, streams.metrics.clone());
     let (events, waiting) = mpsc::channel(QUEUE);
-    let follower = Follower { streams, position, newest: None, events, abort };
+    let told = Told { position, at: Instant::now() };
+    let follower = Follower { streams, wanted, position, told, newest: None, events, abort };
     tokio::spawn(follower.run(open));
     let events = stream::unfold(waiting, |mut waiting: mpsc::Receiver<Event>| async move {
         let event = waiting.recv().await?;
@@ -232,12 +280,20 @@ impl Drop for Open {
 /// One stream, from the log to its reader.
 struct Follower {
     streams: Arc<Streams>,
-    /// Everything up to this is sent.
+    wanted: Wanted,
+    /// Everything up to this is sent or passed over.
     position: Position,
+    told: Told,
     /// Which change that was, once known.
     newest: Option<ChangeId>,
     events: mpsc::Sender<Event>,
     abort: ConnectionAbort,
+}
+
+/// What its reader knows of how far it is.
+struct Told {
+    position: Position,
+    at: Instant,
 }
 
 /// Why a stream ends: in any case its reader may come back.
@@ -299,6 +355,9 @@ impl Follower {
                     return end;
                 }
             }
+            if let Err(end) = self.tell_how_far().await {
+                return end;
+            }
             if entries.len() < PAGE as usize {
                 tokio::select! {
                     changed = head.changed() => match changed {
@@ -316,6 +375,10 @@ impl Follower {
         if entry.position.0 != self.position.0 + 1 {
             return Err(End::Over);
         }
+        if !self.wanted.takes(entry) {
+            (self.position, self.newest) = (entry.position, Some(entry.change));
+            return Ok(());
+        }
         let event = Event::default().id(entry.position.0.to_string()).json_data(entry.to_json());
         let event = event.map_err(|error| {
             tracing::error!(%error, position = entry.position.0, "a transition is no JSON");
@@ -323,6 +386,18 @@ impl Follower {
         })?;
         self.send(event).await?;
         (self.position, self.newest) = (entry.position, Some(entry.change));
+        self.told = Told { position: self.position, at: Instant::now() };
+        Ok(())
+    }
+
+    /// Moves its reader past what it does not want, so that it comes back from here and not from what it saw last:
+    /// that may be long ago, and dropped by then.
+    async fn tell_how_far(&mut self) -> Result<(), End> {
+        if self.told.position == self.position || self.told.at.elapsed() < POLL {
+            return Ok(());
+        }
+        self.send(Event::default().id(self.position.0.to_string())).await?;
+        self.told = Told { position: self.position, at: Instant::now() };
         Ok(())
     }
 
@@ -330,6 +405,46 @@ impl Follower {
         match timeout(self.streams.write_timeout, self.events.send(event)).await {
             Ok(sent) => sent.map_err(|_| End::Over),
             Err(_) => Err(End::Slow),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::history::runs::tests::life;
+
+    #[test]
+    fn a_transition_is_wanted_where_all_that_was_asked_for_holds() {
+        use lifecycle::Event::{Connected, Removed};
+        let lived = life(7, &[(1, Connected), (2, Removed)]);
+        let wants = |json: serde_json::Value| {
+            let query = serde_json::from_value(json).expect("a query");
+            let wanted = Wanted::check(query).map_err(|problem| problem.detail().to_owned())?;
+            Ok::<_, String>([0, 1].map(|n| wanted.takes(&lived[n])))
+        };
+        let (here, other) = (Uuid::from_u128(7), Uuid::from_u128(8));
+        for (asked, taken) in [
+            (serde_json::json!({}), [true, true]),
+            (serde_json::json!({"event": "removed"}), [false, true]),
+            // What was removed was in the region it was in.
+            (serde_json::json!({"region": "eu"}), [true, true]),
+            (serde_json::json!({"region": "us"}), [false, false]),
+            (serde_json::json!({"satellite": here}), [true, true]),
+            (serde_json::json!({"satellite": other}), [false, false]),
+            (
+                serde_json::json!({"satellite": here, "event": "connected", "region": "eu"}),
+                [true, false],
+            ),
+        ] {
+            assert_eq!(wants(asked.clone()), Ok(taken), "{asked}");
+        }
+        for (asked, word) in [
+            (serde_json::json!({"event": "moved"}), "event must be one of"),
+            (serde_json::json!({"satellite": "edge"}), "satellite must be"),
+        ] {
+            let why = wants(asked).expect_err("a problem");
+            assert!(why.contains(word), "{why}");
         }
     }
 }

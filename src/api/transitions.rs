@@ -1,6 +1,5 @@
 //! `/v1/transitions` and `/v1/satellites/{id}/transitions`.
 
-use std::str::FromStr;
 use std::sync::Arc;
 
 use axum::Json;
@@ -8,14 +7,13 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use deadpool_postgres::Object;
 use serde::{Deserialize, Serialize};
-use strum::IntoEnumIterator;
 use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
-use super::parameters::{limit, satellite_id, time};
+use super::parameters::{event, limit, satellite_id, time};
 use super::problem::Problem;
 use crate::contract::wire::TransitionJson;
-use crate::domain::lifecycle::{Event, Position, SatelliteId};
+use crate::domain::lifecycle::{Position, SatelliteId};
 use crate::log::read::{self, Filter, MAX_LIMIT};
 
 /// How many transitions a page has unless told otherwise.
@@ -28,12 +26,20 @@ pub struct TransitionsQuery {
     /// Behind this position; 0 is the beginning
     #[param(minimum = 0)]
     after: Option<i64>,
+    /// `asc`, the order of the log (the default), or `desc`, the newest first
+    #[param(pattern = "^(asc|desc)$")]
+    order: Option<String>,
+    /// With `order=desc`: only before this position; without it from the newest on
+    #[param(minimum = 1)]
+    before: Option<i64>,
     /// How many on a page
     #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<i64>,
     /// Only `connected`, `disconnected`, `heartbeat_lost` or `removed`
     #[param(pattern = "^(connected|disconnected|heartbeat_lost|removed)$")]
     event: Option<String>,
+    /// Only of satellites that were in this region
+    region: Option<String>,
     /// Recorded at or after this time
     #[param(format = DateTime)]
     since: Option<String>,
@@ -47,11 +53,14 @@ pub struct TransitionsQuery {
 #[serde(rename_all = "camelCase")]
 #[schema(as = TransitionPage)]
 pub struct Page {
-    /// In the order of the log.
+    /// In the order of the log, or, with `order=desc`, the newest first.
     transitions: Vec<TransitionJson>,
-    /// What to pass as `after` for the transitions behind these: the last one's position, or the
-    /// `after` asked with where there is none. It never passes what was not shown.
+    /// What to pass as `after` for the transitions behind these: the newest one's position, or the
+    /// `after` asked with where there is none (0 with `order=desc`). It never passes what was not shown.
     next_after: i64,
+    /// With `order=desc`, what to pass as `before` for the transitions before these; absent where there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_before: Option<i64>,
 }
 
 /// Read the log
@@ -88,29 +97,50 @@ pub async fn page(
     satellite: Option<SatelliteId>,
 ) -> Result<Page, Problem> {
     let limit = limit(query.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
+    let is_newest_first = match query.order.as_deref() {
+        None | Some("asc") => false,
+        Some("desc") => true,
+        Some(_) => return Err(Problem::invalid("order must be asc or desc.")),
+    };
     let after = Position(query.after.unwrap_or(0));
     if after < Position::ZERO {
         return Err(Problem::invalid("after must be a position, 0 or more."));
     }
-    let event = query
-        .event
-        .map(|word| {
-            Event::from_str(&word).map_err(|_| {
-                let words: Vec<&str> = Event::iter().map(Event::as_str).collect();
-                Problem::invalid(format!("event must be one of {}.", words.join(", ")))
-            })
-        })
-        .transpose()?;
+    if query.before.is_some_and(|before| before < 1) {
+        return Err(Problem::invalid("before must be a position, 1 or more."));
+    }
+    match is_newest_first {
+        true if query.after.is_some() => {
+            return Err(Problem::invalid("after goes with order=asc; with order=desc use before."));
+        }
+        false if query.before.is_some() => {
+            return Err(Problem::invalid("before goes with order=desc."));
+        }
+        _ => {}
+    }
+    if query.region.as_ref().is_some_and(|region| region.contains('\0')) {
+        return Err(Problem::invalid("region must not contain a NUL character."));
+    }
+    let event = query.event.as_deref().map(event).transpose()?;
     let filter = Filter {
         satellite,
         event,
+        region: query.region,
         since: query.since.as_deref().map(|text| time("since", text)).transpose()?,
         until: query.until.as_deref().map(|text| time("until", text)).transpose()?,
     };
-    let read = async |client: &mut Object| read::filtered(client, after, limit, &filter).await;
+    let before = query.before.map(Position);
+    let read = async |client: &mut Object| match is_newest_first {
+        true => read::newest(client, before, limit, &filter).await,
+        false => read::filtered(client, after, limit, &filter).await,
+    };
     let entries = api.scans.run(read).await?;
+    let newest = if is_newest_first { entries.first() } else { entries.last() };
+    // One that is not full is the last; behind position 1 there is none either.
+    let oldest = entries.last().filter(|_| is_newest_first && entries.len() as i64 == limit);
     Ok(Page {
-        next_after: entries.last().map_or(after.0, |entry| entry.position.0),
+        next_after: newest.map_or(after.0, |entry| entry.position.0),
+        next_before: oldest.map(|entry| entry.position.0).filter(|position| *position > 1),
         transitions: entries.iter().map(crate::log::Entry::to_json).collect(),
     })
 }

@@ -10,8 +10,10 @@ use clap::{Args, Subcommand};
 use uuid::Uuid;
 
 use super::api::ApiArgs;
+use super::selection::SelectionArgs;
 use super::{start_agent, table};
 use crate::clients::client::{Create, Update};
+use crate::contract::fleet::Intervals;
 use crate::contract::wire::SatelliteJson;
 use crate::contract::word::Word;
 use crate::platform::units;
@@ -52,24 +54,24 @@ enum SatelliteCommand {
     },
     /// List satellites and how each one stands
     List {
-        /// online or offline
-        #[arg(long)]
-        status: Option<String>,
-        /// Only this region
-        #[arg(long)]
-        region: Option<String>,
-        /// Only with this tag; may be given several times, for those with all of them
-        #[arg(long = "tag", value_name = "NAME:VALUE")]
-        tags: Vec<String>,
-        /// Only names that contain this
-        #[arg(long, value_name = "TEXT")]
-        q: Option<String>,
-        /// The fleet as it was at this moment, such as 2026-03-01T12:00:00Z
-        #[arg(long, value_name = "TIME", conflicts_with_all = ["status", "region", "tags", "q"])]
-        at: Option<String>,
-        /// The fleet as it was right after this position of the log
-        #[arg(long, value_name = "N", conflicts_with_all = ["status", "region", "tags", "q", "at"])]
-        position: Option<u64>,
+        #[command(flatten)]
+        selection: Box<SelectionArgs>,
+        /// In the order of name, region, createdAt or lastSeenAt; with a minus in front the other way round
+        /// [default: name]
+        #[arg(long, allow_hyphen_values = true, value_name = "WORD")]
+        sort: Option<String>,
+    },
+    /// Show how satellites were: since when up, down or unknown, and why
+    Intervals {
+        /// The satellites' ids, 200 at most
+        #[arg(required = true, num_args = 1..=200)]
+        ids: Vec<Uuid>,
+        /// From when, such as 2026-03-01T12:00:00Z [default: 24 hours before --until]
+        #[arg(long, value_name = "TIME")]
+        since: Option<String>,
+        /// Until when [default: now]
+        #[arg(long, value_name = "TIME")]
+        until: Option<String>,
     },
     /// Show one satellite
     Show {
@@ -153,27 +155,30 @@ pub fn run(args: SatelliteArgs) -> anyhow::Result<()> {
                 None => println!("token  was shown before; rotate-token makes a new one"),
             }
         }
-        SatelliteCommand::List { status, region, tags, q, at, position } => {
-            let position = position.map(|position| position.to_string());
-            let filters = [
-                ("status", status),
-                ("region", region),
-                ("q", q),
-                ("at", at),
-                ("position", position),
-            ];
-            let once = filters
-                .iter()
-                .filter_map(|(name, value)| value.as_deref().map(|value| (*name, value)));
-            let filters: Vec<(&str, &str)> =
-                once.chain(tags.iter().map(|tag| ("tag", tag.as_str()))).collect();
-            let mut satellites = client.list(&filters)?;
-            // As-of pages come by id.
-            satellites.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
+        SatelliteCommand::List { selection, sort } => {
+            let mut parameters = selection.parameters();
+            let is_by_name = sort.is_none();
+            parameters.extend(sort.map(|sort| ("sort", sort)));
+            let mut satellites = client.list(&parameters)?;
+            // As-of pages come by id, which costs least.
+            if is_by_name {
+                satellites.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
+            }
             if args.json {
                 return print_json(&satellites);
             }
             println!("{}", listing(&satellites));
+        }
+        SatelliteCommand::Intervals { ids, since, until } => {
+            let ids: Vec<String> = ids.iter().map(Uuid::to_string).collect();
+            let mut parameters = vec![("ids", ids.join(","))];
+            let bounds = [("since", since), ("until", until)];
+            parameters.extend(bounds.into_iter().filter_map(|(n, v)| Some((n, v?))));
+            let intervals = client.intervals(&parameters)?;
+            if args.json {
+                return print_json(&intervals);
+            }
+            println!("{}", intervals_shown(&intervals));
         }
         SatelliteCommand::Show { id } => {
             let satellite = client.get(id)?;
@@ -271,6 +276,24 @@ fn listing(satellites: &[SatelliteJson]) -> String {
         .collect();
     let head = ["ID", "NAME", "REGION", "STATUS", "LAST EVENT", "LAST SEEN", "TAGS"];
     table::render(head, &rows)
+}
+
+fn intervals_shown(intervals: &Intervals) -> String {
+    let of_each = intervals.intervals.iter();
+    let rows = of_each.flat_map(|(id, intervals)| intervals.iter().map(move |run| (id, run)));
+    let word = |word: Option<String>| word.unwrap_or_else(|| "-".to_owned());
+    let rows = rows.map(|(id, run)| {
+        [
+            id.to_string(),
+            run.from.to_string(),
+            run.to.to_string(),
+            run.state.to_string(),
+            word(run.event.as_ref().map(Word::to_string)),
+            word(run.reason.as_ref().map(Word::to_string)),
+        ]
+    });
+    let head = ["ID", "FROM", "TO", "STATE", "EVENT", "REASON"];
+    table::render(head, &rows.collect::<Vec<_>>())
 }
 
 pub(super) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {

@@ -7,6 +7,7 @@ use super::api::ApiArgs;
 use super::satellite::print_json;
 use super::table;
 use crate::clients::client;
+use crate::contract::fleet::Counts;
 
 #[derive(Args)]
 pub struct StatusArgs {
@@ -46,8 +47,10 @@ pub fn run(args: StatusArgs) -> anyhow::Result<()> {
 }
 
 fn fleet(api: &ApiArgs) -> anyhow::Result<Value> {
-    let satellites = api.client()?.list(&[])?;
-    let online = satellites.iter().filter(|satellite| satellite.is_online()).count();
-    let flapping = satellites.iter().filter(|satellite| satellite.flapping).count();
-    Ok(json!({"satellites": satellites.len(), "online": online, "flapping": flapping}))
+    let Counts { total, online, offline, never_connected, flapping, .. } =
+        api.client()?.fleet(&[])?.counts;
+    Ok(json!({
+        "satellites": total, "online": online, "offline": offline, "neverConnected": never_connected,
+        "flapping": flapping,
+    }))
 }

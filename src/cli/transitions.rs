@@ -27,18 +27,29 @@ pub struct TransitionsArgs {
     json: bool,
 
     /// Only this satellite's; it may have been removed
-    #[arg(long, value_name = "UUID", conflicts_with = "follow")]
+    #[arg(long, value_name = "UUID")]
     satellite: Option<Uuid>,
     /// Behind this position [default: the beginning, or now with --follow]
-    #[arg(long, value_name = "POSITION", value_parser = clap::value_parser!(i64).range(0..))]
+    #[arg(long, value_name = "POSITION", conflicts_with = "newest_first",
+          value_parser = clap::value_parser!(i64).range(0..))]
     after: Option<i64>,
+    /// The newest first
+    #[arg(long, conflicts_with = "follow")]
+    newest_first: bool,
+    /// With --newest-first: only before this position
+    #[arg(long, value_name = "POSITION", requires = "newest_first",
+          value_parser = clap::value_parser!(i64).range(1..))]
+    before: Option<i64>,
     /// How many
     #[arg(long, default_value_t = 100, conflicts_with = "follow",
           value_parser = clap::value_parser!(i64).range(1..=1000))]
     limit: i64,
     /// Only this event: connected, disconnected, heartbeat_lost or removed
-    #[arg(long, value_name = "EVENT", conflicts_with = "follow")]
+    #[arg(long, value_name = "EVENT")]
     event: Option<String>,
+    /// Only of satellites that were in this region
+    #[arg(long)]
+    region: Option<String>,
     /// Recorded at or after this time, such as 2026-03-01T12:00:00Z
     #[arg(long, value_name = "TIME", conflicts_with = "follow")]
     since: Option<String>,
@@ -54,17 +65,25 @@ pub struct TransitionsArgs {
 /// Runs `groundstation transitions`.
 pub fn run(args: TransitionsArgs) -> anyhow::Result<()> {
     let client = args.api.client()?;
+    let given = |filters: Vec<(&'static str, Option<String>)>| -> Vec<(&'static str, String)> {
+        filters.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+    };
     if args.follow {
-        return follow(&client, args.after, args.json);
+        let satellite = args.satellite.map(|satellite| satellite.to_string());
+        let filters =
+            given(vec![("event", args.event), ("region", args.region), ("satellite", satellite)]);
+        return follow(&client, args.after, &filters, args.json);
     }
-    let filters = [
+    let filters = given(vec![
         ("after", args.after.map(|after| after.to_string())),
+        ("order", args.newest_first.then(|| "desc".to_owned())),
+        ("before", args.before.map(|before| before.to_string())),
         ("limit", Some(args.limit.to_string())),
         ("event", args.event),
+        ("region", args.region),
         ("since", args.since),
         ("until", args.until),
-    ];
-    let filters: Vec<_> = filters.into_iter().filter_map(|(n, v)| Some((n, v?))).collect();
+    ]);
     let page = client.transitions(args.satellite, &filters)?;
     if args.json {
         return print_json(&page);
@@ -89,19 +108,24 @@ fn row(transition: &TransitionJson) -> [String; 7] {
 }
 
 /// Prints what comes; comes back with the last position it printed.
-fn follow(client: &Client, after: Option<i64>, json: bool) -> anyhow::Result<()> {
+fn follow(
+    client: &Client,
+    after: Option<i64>,
+    filters: &[(&str, String)],
+    json: bool,
+) -> anyhow::Result<()> {
     let mut last = after;
     // The first try may fail for good: a wrong address, a wrong token.
-    let mut stream = client.stream(last)?;
+    let mut stream = client.stream(last, filters)?;
     eprintln!("following; Ctrl-C ends");
     loop {
-        match print(BufReader::new(stream), &mut last, json) {
+        match print(BufReader::new(stream), &mut last, filters.is_empty(), json) {
             Ok(()) => {}
             Err(error) if is_closed(&error) => return Ok(()),
             Err(error) => eprintln!("groundstation: the stream broke: {error:#}; trying again"),
         }
         stream = loop {
-            match client.stream(last) {
+            match client.stream(last, filters) {
                 Ok(stream) => break stream,
                 // What follows is gone, or is of another log: nobody may pass over that unseen.
                 Err(error) if is_final(&error) => return Err(error),
@@ -125,25 +149,37 @@ fn is_closed(error: &anyhow::Error) -> bool {
     io.is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
-/// Prints the events of one stream until it ends.
-fn print(stream: impl BufRead, last: &mut Option<i64>, json: bool) -> anyhow::Result<()> {
+/// Prints the events of one stream until it ends. Where all of them are asked for, none may be missing.
+fn print(
+    stream: impl BufRead,
+    last: &mut Option<i64>,
+    is_whole: bool,
+    json: bool,
+) -> anyhow::Result<()> {
+    let mut passed = None;
     for line in stream.lines() {
         let line = line.map_err(|error| anyhow::anyhow!("{error}"))?;
         let field = |name: &str| line.strip_prefix(name).map(str::trim_start);
         if let Some(id) = field("id:") {
-            // An id without data tells where a stream of the present begins.
-            if last.is_none() {
-                *last = Some(id.parse().context("an id is no position")?);
-            }
+            passed = Some(id.parse().context("an id is no position")?);
         } else if let Some(data) = field("data:") {
             let transition: TransitionJson =
                 serde_json::from_str(data).context("an event is no transition")?;
-            if last.is_some_and(|last| transition.position != last + 1) {
-                bail!("position {} came out of turn", transition.position);
+            let position = transition.position;
+            let follows = |last: i64| position == last + 1 || (!is_whole && position > last);
+            if last.is_some_and(|last| !follows(last)) {
+                bail!("position {position} came out of turn");
             }
             let text = if json { data.to_owned() } else { row(&transition).join("  ") };
             writeln!(std::io::stdout(), "{text}")?;
-            *last = Some(transition.position);
+            (*last, passed) = (Some(position), None);
+        } else if line.is_empty()
+            && let Some(position) = passed.take()
+        {
+            // An id without data tells where a stream of the present begins, or how far one with filters is.
+            if last.is_none() || !is_whole {
+                *last = Some(position);
+            }
         }
     }
     Ok(())

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use uuid::Uuid;
 
+use crate::contract::fleet::{FleetCounts, Intervals, Timeline};
 use crate::contract::wire::{SatelliteJson, TransitionJson};
 
 /// How long a call may take.
@@ -90,6 +91,9 @@ pub struct Transitions {
     pub transitions: Vec<TransitionJson>,
     /// Where the next page begins.
     pub next_after: i64,
+    /// Where it begins with the newest first; none where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_before: Option<i64>,
 }
 
 /// A satellite's assignments.
@@ -212,10 +216,15 @@ impl Client {
         self.read(request.header("authorization", self.bearer()).call())
     }
 
-    /// Opens the live stream after a position, or at the present.
-    pub fn stream(&self, after: Option<i64>) -> anyhow::Result<impl Read + use<>> {
+    /// Opens the live stream after a position, or at the present; the filters are query parameters.
+    pub fn stream(
+        &self,
+        after: Option<i64>,
+        filters: &[(&str, String)],
+    ) -> anyhow::Result<impl Read + use<>> {
         let request = self.agent.get(format!("{}/v1/transitions/stream", self.base));
-        let request = request.header("authorization", self.bearer());
+        let filters = filters.iter().map(|(name, value)| (*name, value));
+        let request = request.query_pairs(filters).header("authorization", self.bearer());
         let request = match after {
             Some(after) => request.header("last-event-id", after.to_string()),
             None => request,
@@ -224,8 +233,33 @@ impl Client {
         Ok(self.answer(unending.build().call())?.into_body().into_reader())
     }
 
+    /// How many satellites that pass the filters are how.
+    pub fn fleet(&self, filters: &[(&str, String)]) -> anyhow::Result<FleetCounts> {
+        self.ask("/v1/fleet", filters)
+    }
+
+    /// The fleet over a while.
+    pub fn timeline(&self, parameters: &[(&str, String)]) -> anyhow::Result<Timeline> {
+        self.ask("/v1/fleet/timeline", parameters)
+    }
+
+    /// How some satellites were.
+    pub fn intervals(&self, parameters: &[(&str, String)]) -> anyhow::Result<Intervals> {
+        self.ask("/v1/intervals", parameters)
+    }
+
+    fn ask<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        parameters: &[(&str, String)],
+    ) -> anyhow::Result<T> {
+        let request = self.agent.get(format!("{}{path}", self.base));
+        let request = request.query_pairs(parameters.iter().map(|(name, value)| (*name, value)));
+        self.read(request.header("authorization", self.bearer()).call())
+    }
+
     /// All satellites that pass the filters, which are query parameters of the API.
-    pub fn list(&self, filters: &[(&str, &str)]) -> anyhow::Result<Vec<SatelliteJson>> {
+    pub fn list(&self, filters: &[(&str, String)]) -> anyhow::Result<Vec<SatelliteJson>> {
         let mut satellites = Vec::new();
         let mut cursor: Option<String> = None;
         loop {
@@ -234,7 +268,7 @@ impl Client {
                 .get(format!("{}/v1/satellites", self.base))
                 .header("authorization", self.bearer())
                 .query("limit", "1000")
-                .query_pairs(filters.iter().copied());
+                .query_pairs(filters.iter().map(|(name, value)| (*name, value)));
             if let Some(cursor) = &cursor {
                 request = request.query("cursor", cursor);
             }

@@ -18,6 +18,7 @@ use tokio_postgres::types::Json;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::contract::fleet::RunState;
 use crate::contract::wire::{SatelliteJson, StateJson, Timestamp};
 use crate::contract::word::Word;
 use crate::domain::lifecycle::{Event, Position, SatelliteId};
@@ -25,6 +26,10 @@ use crate::domain::liveness::{self, Status};
 use crate::log::read::Filter;
 use crate::log::watermark;
 use crate::log::{Entry, partitions, past, read};
+
+pub mod runs;
+
+use runs::Window;
 
 /// A place in the past.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +49,9 @@ pub enum NoAnswer {
     /// Retention has dropped it.
     #[error("history begins at position {0}: what was before has been dropped")]
     Dropped(i64),
+    /// It breaks a limit, which this says.
+    #[error("{0}")]
+    Refused(String),
     /// The database did not answer.
     #[error(transparent)]
     Database(#[from] tokio_postgres::Error),
@@ -60,7 +68,7 @@ pub struct AsOf {
 
 /// What is read at a place is whole only if it has not been dropped by then: asked after reading, since
 /// what is dropped stays dropped.
-async fn still_there(client: &impl GenericClient, as_of: AsOf) -> Result<(), NoAnswer> {
+pub(super) async fn still_there(client: &impl GenericClient, as_of: AsOf) -> Result<(), NoAnswer> {
     let horizon = partitions::horizon(client).await?;
     if as_of.position < horizon {
         return Err(NoAnswer::Dropped(horizon.0 + 1));
@@ -153,10 +161,10 @@ pub async fn fleet(
 }
 
 /// A satellite as the registry knew it then.
-struct Record {
-    id: Uuid,
-    created_at: OffsetDateTime,
-    after: Value,
+pub(super) struct Record {
+    pub(super) id: Uuid,
+    pub(super) created_at: OffsetDateTime,
+    pub(super) after: Value,
 }
 
 const REGISTERED: &str = "
@@ -184,7 +192,7 @@ async fn registered(
 }
 
 /// What agents say of themselves (version, capabilities) has no history and is left out.
-fn satellite_then(entry: Entry, record: Option<&Record>) -> Option<SatelliteJson> {
+pub(super) fn satellite_then(entry: Entry, record: Option<&Record>) -> Option<SatelliteJson> {
     let state = entry.next?;
     let after = record.map(|record| &record.after);
     let text = |field: &str, otherwise: &str| {
@@ -270,15 +278,16 @@ pub struct Stats {
 
 /// The transitions one answer looks at, at most: a satellite that has more in its window flaps
 /// more than once a second for a day.
-const MAX_TRANSITIONS: usize = 100_000;
+pub(super) const MAX_TRANSITIONS: usize = 100_000;
 
-const PRESENT: &str = "
-    select clock_timestamp() as now, c.last_event, s.offline_threshold_ms,
+/// How satellites stand now, those that are not there included.
+pub(super) const PRESENT: &str = "
+    select asked.id, clock_timestamp() as now, c.last_event, s.offline_threshold_ms,
            heard_at(c.last_heartbeat_at, c.vouched, p.seen_at) as heard_at,
            status_as_of(watermark.observed_at, p.seen_at) as observed_at, watermark.judged_at, watermark.resumed_at
-      from watermark
-      left join satellites s on s.id = $1
-      left join satellite_connections c on c.satellite_id = $1
+      from watermark cross join unnest($1::uuid[]) asked (id)
+      left join satellites s on s.id = asked.id
+      left join satellite_connections c on c.satellite_id = asked.id
       left join pods p on p.number = c.pod";
 
 /// Answers for one satellite, or `None` where there is none and never was.
@@ -289,7 +298,7 @@ pub async fn stats(
     window: Duration,
     default_threshold: Duration,
 ) -> Result<Option<Stats>, NoAnswer> {
-    let row = client.query_one(PRESENT, &[&satellite]).await?;
+    let row = client.query_one(PRESENT, &[&vec![satellite.0]]).await?;
     let now = Timestamp::new(row.try_get("now")?).moment();
     let from = now - window;
     // Before anything is read for nothing.
@@ -327,7 +336,7 @@ pub async fn stats(
 
 /// Since when a satellite whose last edge is `connected` has been offline all the same, because
 /// its heartbeat is too old and nobody has declared it lost yet.
-fn lapsed(
+pub(super) fn lapsed(
     row: &tokio_postgres::Row,
     default_threshold: Duration,
 ) -> Result<Option<OffsetDateTime>, tokio_postgres::Error> {
@@ -373,34 +382,19 @@ fn answer(known: &Known) -> Stats {
         .iter()
         .filter(|entry| known.field.of(entry.prev.as_ref()) != known.field.of(entry.next.as_ref()));
 
-    let (mut up, mut down, mut unknown) = (0, 0, 0);
-    let mut add = |status: Option<&Word<Status>>, from: OffsetDateTime, to: OffsetDateTime| {
-        let span = milliseconds(to - from);
-        let blind = known.blind.iter().map(|(begin, end)| *end.min(&to) - *begin.max(&from));
-        let blind = match status {
-            Some(_) => blind.map(|span| milliseconds(span).max(0)).sum::<i64>().min(span),
-            None => span,
-        };
-        unknown += blind;
-        match status {
-            Some(status) if *status == Status::Online => up += span - blind,
-            _ => down += span - blind,
-        }
+    let window = Window {
+        from: known.from,
+        to: known.now,
+        before: known.before.as_ref(),
+        within: &known.within,
+        lapsed: known.lapsed,
+        blind: &known.blind,
     };
-    fn status(state: Option<&StateJson>) -> Option<&Word<Status>> {
-        state.map(|state| &state.status)
-    }
-    let mut state = known.before.as_ref().and_then(|entry| entry.next.as_ref());
-    let mut reached = known.from;
-    for entry in &known.within {
-        let at = entry.occurred_at.clamp(reached, known.now);
-        add(status(state), reached, at);
-        (state, reached) = (entry.next.as_ref(), at);
-    }
-    // An undeclared loss is known by now: the rest is down.
-    let until = known.lapsed.map_or(known.now, |lapsed| lapsed.clamp(reached, known.now));
-    add(status(state), reached, until);
-    add(Some(&Status::Offline.into()), until, known.now);
+    let runs = runs::runs(&window);
+    let time_in = |state: RunState| {
+        let runs = runs.iter().filter(|run| run.state == state);
+        runs.map(|run| milliseconds(run.to - run.from)).sum()
+    };
 
     Stats {
         field: known.field.as_str(),
@@ -410,9 +404,9 @@ fn answer(known: &Known) -> Stats {
         transition_count: changes.count() as u64,
         from: Timestamp::new(known.from),
         to: Timestamp::new(known.now),
-        up_ms: up,
-        down_ms: down,
-        unknown_ms: unknown,
+        up_ms: time_in(RunState::Up),
+        down_ms: time_in(RunState::Down),
+        unknown_ms: time_in(RunState::Unknown),
     }
 }
 

@@ -100,6 +100,11 @@ pub async fn last_of(
     row.map(|row| Entry::from_row(&row)).transpose()
 }
 
+/// When the newest edge of the satellite `s.id` happened, for statements about the present that need it of few.
+pub const LAST_EDGE_AT: &str = "
+    (select t.occurred_at from remembered_transitions t
+      where t.entity_id = s.id order by t.position desc limit 1)";
+
 const LAST_CHANGE: &str = "
     select position, revision, change_id, entity_id, event, reason, session, prev, next,
            actor_type, actor_id, traceparent, occurred_at, recorded_at

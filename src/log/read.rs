@@ -4,6 +4,7 @@
 
 use deadpool_postgres::GenericClient;
 use tokio_postgres::Error;
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::Entry;
@@ -14,12 +15,14 @@ use crate::domain::lifecycle::{Event, Position, SatelliteId};
 pub const MAX_LIMIT: i64 = 1_000;
 
 /// Which entries to read; everything by default.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Only this satellite's.
     pub satellite: Option<SatelliteId>,
     /// Only this event.
     pub event: Option<Event>,
+    /// Only of satellites that were in this region after it, or, where they were removed, before it.
+    pub region: Option<String>,
     /// Recorded at or after.
     pub since: Option<Timestamp>,
     /// Recorded before.
@@ -88,7 +91,21 @@ const FILTERED: &str = "
        and ($4::text is null or event = $4)
        and ($5::timestamptz is null or recorded_at >= $5)
        and ($6::timestamptz is null or recorded_at < $6)
+       and ($7::text is null or coalesce(next, prev)->>'region' = $7)
      order by position
+     limit $2";
+
+const NEWEST: &str = "
+    select position, revision, change_id, entity_id, event, reason, session, prev, next,
+           actor_type, actor_id, traceparent, occurred_at, recorded_at
+      from entity_transitions
+     where ($1::bigint is null or position < $1)
+       and ($3::uuid is null or entity_id = $3)
+       and ($4::text is null or event = $4)
+       and ($5::timestamptz is null or recorded_at >= $5)
+       and ($6::timestamptz is null or recorded_at < $6)
+       and ($7::text is null or coalesce(next, prev)->>'region' = $7)
+     order by position desc
      limit $2";
 
 /// The entries after `after` that pass the filter, at most `limit` of them (bounded by
@@ -99,14 +116,36 @@ pub async fn filtered(
     limit: i64,
     filter: &Filter,
 ) -> Result<Vec<Entry>, Error> {
+    selected(client, FILTERED, &after, limit, filter).await
+}
+
+/// The newest entries before `before`, or of all, that pass the filter, from the newest on; at most `limit` of them
+/// (bounded by [`MAX_LIMIT`]).
+pub async fn newest(
+    client: &impl GenericClient,
+    before: Option<Position>,
+    limit: i64,
+    filter: &Filter,
+) -> Result<Vec<Entry>, Error> {
+    selected(client, NEWEST, &before, limit, filter).await
+}
+
+async fn selected(
+    client: &impl GenericClient,
+    statement: &str,
+    place: &(dyn ToSql + Sync),
+    limit: i64,
+    filter: &Filter,
+) -> Result<Vec<Entry>, Error> {
     let satellite: Option<Uuid> = filter.satellite.map(|satellite| satellite.0);
     let event = filter.event.map(Event::as_str);
     let since = filter.since.map(Timestamp::moment);
     let until = filter.until.map(Timestamp::moment);
+    let limit = limit.clamp(1, MAX_LIMIT);
+    let parameters: [&(dyn ToSql + Sync); 7] =
+        [place, &limit, &satellite, &event, &since, &until, &filter.region];
     // Not cached: the plan is to fit the filters that are there.
-    let rows = client
-        .query(FILTERED, &[&after, &limit.clamp(1, MAX_LIMIT), &satellite, &event, &since, &until])
-        .await?;
+    let rows = client.query(statement, &parameters).await?;
     rows.iter().map(Entry::from_row).collect()
 }
 

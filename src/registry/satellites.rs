@@ -18,11 +18,14 @@ use tokio_postgres::types::{Json, ToSql};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::contract::fleet::{Counts, RegionCounts};
 use crate::contract::wire::{Actor, ImportedJson, SatelliteJson, Timestamp};
 use crate::contract::word::Word;
 use crate::domain::lifecycle::{Event, SatelliteId, Session};
 use crate::domain::liveness::{self, Status};
+use crate::domain::selection::{Order, Place, Selection};
 use crate::log;
+use crate::log::listed::{self, Behind};
 use crate::log::watermark;
 use crate::platform::batch_loader::Read;
 use crate::platform::token;
@@ -184,19 +187,15 @@ fn is_unseen(c: char) -> bool {
         | '\u{2028}' | '\u{2029}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0001}')
 }
 
-/// Which satellites to list.
+/// Which satellites of the present a question is about.
 #[derive(Debug, Clone, Default)]
 pub struct ListFilter {
-    /// Only with this status, now.
-    pub status: Option<Status>,
-    /// Only in this region.
-    pub region: Option<String>,
-    /// Only with all of these tags, which may name one twice.
-    pub tags: Vec<(String, String)>,
-    /// Only whose name contains this, whatever the case.
-    pub text: Option<String>,
-    /// Only after this name and id, in that order.
-    pub after: Option<(String, Uuid)>,
+    /// What may be asked of the past too.
+    pub selection: Selection,
+    /// Only whose agent said that it is of this version.
+    pub version: Option<String>,
+    /// Only those that have never connected, or only the others.
+    pub never_connected: Option<bool>,
 }
 
 const CREATE: &str = "
@@ -317,38 +316,152 @@ pub async fn shown(
     .transpose()
 }
 
+/// Whether a satellite is online: the rule of `liveness.rs`.
+const ONLINE: &str = "
+    coalesce(s.last_event = 'connected' and s.observed_at <= online_until(
+        s.heard_at, s.offline_threshold_ms, $5, s.judged_at, s.resumed_at), false)";
+
+/// The filters, the same for a page and for counts; [`Selected`] has their parameters.
+const SELECTED: &str = "
+    ($1::text is null or s.region = $1)
+    and s.tags @> all ($2::jsonb[])
+    and ($3::text is null or strpos(lower(s.name), lower($3)) > 0)
+    and ($4::bool is null or $4 = {online})
+    and ($5::bigint is not null)
+    and ($6::text is null or s.last_event = $6)
+    and ($7::bool is null or s.flapping = $7)
+    and ($8::text is null or s.version = $8)
+    and ($9::bool is null or $9 = {never_connected})
+    and ($10::float8 is null or (not {online}
+         and {active_at} <= statement_timestamp() - make_interval(secs => $10)))";
+
+/// A tombstone's edges are those of an earlier registration.
+const NEVER_CONNECTED: &str = "(coalesce(s.last_event, 'removed') = 'removed')";
+
+/// When a satellite that is offline was active last. After a clean end there is no heartbeat: then the newest of its
+/// edges says it, which is in its row, unless that was rebuilt; then it is in the log.
+const ACTIVE_AT: &str = "
+    case when {never_connected} then s.created_at
+         else coalesce(s.last_heartbeat_at,
+                       (select c.recent_edges[cardinality(c.recent_edges)]
+                          from satellite_connections c where c.satellite_id = s.id),
+                       {last_edge_at}, s.created_at) end";
+
+/// The statement with the filters in it.
+fn with_filters(statement: &str) -> String {
+    statement
+        .replace("{selected}", SELECTED)
+        .replace("{active_at}", ACTIVE_AT)
+        .replace("{last_edge_at}", log::past::LAST_EDGE_AT)
+        .replace("{never_connected}", NEVER_CONNECTED)
+        .replace("{online}", ONLINE)
+}
+
+/// The parameters $1 to $10 of [`SELECTED`], as they are sent.
+struct Selected<'a> {
+    filter: &'a ListFilter,
+    tags: Vec<Json<BTreeMap<&'a str, &'a str>>>,
+    online: Option<bool>,
+    default_ms: i64,
+    last_event: Option<&'static str>,
+    inactive: Option<f64>,
+}
+
+impl<'a> Selected<'a> {
+    fn new(filter: &'a ListFilter, default: Duration) -> Selected<'a> {
+        let selection = &filter.selection;
+        Selected {
+            filter,
+            tags: listed::tags(selection),
+            online: selection.status.map(|status| status == Status::Online),
+            default_ms: i64::try_from(default.as_millis()).unwrap_or(i64::MAX),
+            last_event: selection.last_event.map(Event::as_str),
+            inactive: selection.inactive_for.map(|span| span.as_secs_f64()),
+        }
+    }
+
+    fn parameters(&self) -> [&(dyn ToSql + Sync); 10] {
+        let selection = &self.filter.selection;
+        [
+            &selection.region,
+            &self.tags,
+            &selection.text,
+            &self.online,
+            &self.default_ms,
+            &self.last_event,
+            &selection.flapping,
+            &self.filter.version,
+            &self.filter.never_connected,
+            &self.inactive,
+        ]
+    }
+}
+
 const LIST: &str = "
     select s.* from satellites_now s
-     where ($2::text is null or s.region = $2)
-       and s.tags @> all ($3::jsonb[])
-       and ($4::text is null or strpos(lower(s.name), lower($4)) > 0)
-       and ($5::text is null or (s.name, s.id) > ($5, $6))
-       and ($7::bool is null or $7 = coalesce(
-               s.last_event = 'connected' and s.observed_at <= online_until(
-                   s.heard_at, s.offline_threshold_ms, $8, s.judged_at, s.resumed_at), false))
-     order by s.name, s.id
-     limit $1";
+     where {selected} and {behind}
+     order by {order}
+     limit $11";
 
-/// The satellites that pass the filter, by name and id, at most `limit` (bounded by
+const COLUMNS: listed::Columns = listed::Columns {
+    name: "s.name",
+    id: "s.id",
+    region: "s.region",
+    created_at: "date_trunc('milliseconds', s.created_at)",
+    last_seen_at: "coalesce(date_trunc('milliseconds', s.last_heartbeat_at), '-infinity')",
+};
+
+/// The satellites that pass the filter, in this order behind a place, at most `limit` (bounded by
 /// [`MAX_LIMIT`]).
 pub async fn list(
     client: &impl GenericClient,
     filter: &ListFilter,
+    order: Order,
+    after: Option<&Place>,
     limit: i64,
     default: Duration,
 ) -> Result<Vec<SatelliteJson>, tokio_postgres::Error> {
-    // An object for each: one for all of them would hold one value of a name.
-    let tags = filter.tags.iter().map(|(name, value)| Json(BTreeMap::from([(name, value)])));
-    let tags: Vec<_> = tags.collect();
-    let (after_name, after_id) = filter.after.clone().unzip();
-    let online = filter.status.map(|status| status == Status::Online);
-    let default_ms = i64::try_from(default.as_millis()).unwrap_or(i64::MAX);
-    let limit = limit.clamp(1, MAX_LIMIT);
-    let parameters: [&(dyn ToSql + Sync); 8] =
-        [&limit, &filter.region, &tags, &filter.text, &after_name, &after_id, &online, &default_ms];
+    let (selected, limit) = (Selected::new(filter, default), limit.clamp(1, MAX_LIMIT));
+    let behind = Behind::new(after, order);
+    let mut parameters = selected.parameters().to_vec();
+    parameters.push(&limit);
+    parameters.extend(behind.parameters());
+    let statement = listed::in_order(&with_filters(LIST), order, &COLUMNS, 12);
     // Row by row: what has come is read while Postgres looks for the rest.
-    let rows = client.query_raw(LIST, parameters).await?;
+    let rows = client.query_raw(&statement, parameters).await?;
     rows.map(|row| from_row(&row?, default)).try_collect().await
+}
+
+const COUNT: &str = "
+    select counted.region, count(*) as total, count(*) filter (where is_online) as online,
+           count(*) filter (where never_connected) as never_connected,
+           count(*) filter (where flapping) as flapping
+      from (select s.region, s.flapping, {online} as is_online, {never_connected} as never_connected
+              from satellites_now s where {selected}) counted
+     group by counted.region";
+
+/// Counts those that pass the filter, by region, in one statement.
+pub async fn count(
+    client: &impl GenericClient,
+    filter: &ListFilter,
+    default: Duration,
+) -> Result<Vec<RegionCounts>, tokio_postgres::Error> {
+    let selected = Selected::new(filter, default);
+    let rows = client.query(&with_filters(COUNT), &selected.parameters()).await?;
+    rows.iter()
+        .map(|row| {
+            let (total, online) = (row.try_get("total")?, row.try_get("online")?);
+            let counts = Counts {
+                total,
+                online,
+                offline: total - online,
+                never_connected: row.try_get("never_connected")?,
+                flapping: row.try_get("flapping")?,
+                in_maintenance: 0,
+            };
+            Ok(RegionCounts { region: row.try_get("region")?, counts })
+        })
+        .collect()
 }
 
 fn from_row(row: &Row, default: Duration) -> Result<SatelliteJson, tokio_postgres::Error> {

@@ -1,4 +1,4 @@
-//! `satellites.list`, `.get`, `.online`, `.states` and `.stats`.
+//! `satellites.list`, `.get`, `.online`, `.states`, `.stats` and `.intervals`.
 
 use std::collections::BTreeMap;
 
@@ -7,10 +7,14 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::api::Api;
+use crate::api::fleet::{self, IdsQuery, IntervalsQuery};
+use crate::api::page::Page;
 use crate::api::parameters::satellite_named;
 use crate::api::past::{self, StatsQuery};
 use crate::api::problem::Problem;
-use crate::api::satellites::{self, ListQuery, Page, TagQuery};
+use crate::api::satellites::{self, PageQuery};
+use crate::api::selection::{SelectionQuery, TagQuery};
+use crate::contract::fleet::Intervals;
 use crate::contract::wire::{SatelliteJson, StateJson};
 use crate::domain::lifecycle::SatelliteId;
 use crate::log::history::Stats;
@@ -20,19 +24,21 @@ use crate::registry::satellites::states::{self, MAX_NAMED};
 #[derive(Deserialize)]
 pub struct Listed {
     #[serde(flatten)]
-    query: ListQuery,
+    query: SelectionQuery,
     #[serde(flatten)]
     tags: TagQuery,
+    #[serde(flatten)]
+    page: PageQuery,
 }
 
 /// As `GET /v1/satellites`.
 pub async fn list(api: &Api, asked: Listed) -> Result<Page, Problem> {
-    satellites::page(api, asked.query, asked.tags).await
+    satellites::page(api, asked.query, asked.tags, asked.page).await
 }
 
 /// As `GET /v1/satellites?status=online`.
 pub async fn online(api: &Api, asked: Listed) -> Result<Page, Problem> {
-    satellites::page(api, asked.query.online(), asked.tags).await
+    satellites::page(api, asked.query.online(), asked.tags, asked.page).await
 }
 
 /// Which satellite.
@@ -82,4 +88,18 @@ pub struct OnesStats {
 /// As `GET /v1/satellites/{id}/stats`.
 pub async fn stats(api: &Api, asked: OnesStats) -> Result<Stats, Problem> {
     past::answer(api, satellite_named(&asked.id)?, asked.query).await
+}
+
+/// Which satellites, and when.
+#[derive(Deserialize)]
+pub struct Over {
+    #[serde(flatten)]
+    ids: IdsQuery,
+    #[serde(flatten)]
+    query: IntervalsQuery,
+}
+
+/// As `GET /v1/intervals`.
+pub async fn intervals(api: &Api, asked: Over) -> Result<Intervals, Problem> {
+    fleet::intervals(api, asked.ids, asked.query).await
 }

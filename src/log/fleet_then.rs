@@ -1,0 +1,189 @@
+//! The fleet as it was, selected by the words that the present is selected by: a page of it, and its counts.
+//!
+//! Of each satellite its newest transition then, and the description in force then. The projection has a row for each
+//! satellite that ever had an edge: it says which there are, and nothing else is taken from it.
+
+use deadpool_postgres::GenericClient;
+use tokio_postgres::Error;
+use tokio_postgres::types::{Json, ToSql};
+
+use super::Entry;
+use super::history::{AsOf, NoAnswer, Record, satellite_then, still_there};
+use super::listed::{self, Behind};
+use super::read::MAX_LIMIT;
+use crate::contract::fleet::{Counts, RegionCounts};
+use crate::contract::wire::SatelliteJson;
+use crate::domain::lifecycle::Event;
+use crate::domain::selection::{Order, Place, Selection};
+
+/// The satellites there were, as `s`, those that are selected. Its parameters are $1 to $9.
+const THEN: &str = "
+    with past as (
+        select t.*, c.satellite_id as id, t.next->>'status' as status,
+               coalesce(r.after->>'name', t.next->>'name') as name,
+               coalesce(r.after->>'region', t.next->>'region') as region,
+               coalesce(r.after->'tags', '{}') as tags,
+               coalesce((t.next->>'flapping')::boolean, false) as flapping,
+               coalesce((t.next->>'lastSeenAt')::timestamptz, '-infinity') as last_seen_at,
+               r.after, registered.at as registered_at
+          from satellite_connections c
+          cross join lateral (
+              select * from (
+                  (select e.* from entity_transitions e
+                    where e.entity_id = c.satellite_id and e.position <= $1
+                    order by e.position desc limit 1)
+                  union all
+                  select h.* from transitions_at_horizon h where h.entity_id = c.satellite_id
+              ) last order by last.position desc limit 1
+          ) t
+          left join lateral (
+              select r.after from registry_changes r
+               where r.satellite_id = c.satellite_id and r.action in ('created', 'updated')
+                 and r.position <= $1 and r.changed_at <= $2
+               order by r.change desc limit 1
+          ) r on true
+          left join lateral (
+              select min(r.changed_at) as at from registry_changes r
+               where r.satellite_id = c.satellite_id and r.action = 'created'
+          ) registered on true
+         where t.next is not null
+    ), s as (
+        select * from past
+         where ($3::text is null or region = $3)
+           and tags @> all ($4::jsonb[])
+           and ($5::text is null or strpos(lower(name), lower($5)) > 0)
+           and ($6::text is null or status = $6)
+           and ($7::text is null or next->>'lastEvent' = $7)
+           and ($8::bool is null or flapping = $8)
+           and ($9::float8 is null or (status <> 'online'
+                and coalesce((next->>'lastSeenAt')::timestamptz, occurred_at)
+                    <= $2 - make_interval(secs => $9)))
+    )";
+
+const LIST: &str = "
+    {then}
+    select s.* from s where {behind} order by {order} limit $10";
+
+const BY_ID: &str = "
+    {then}
+    select s.* from s where ($11::uuid is null or s.id > $11) order by s.id limit $10";
+
+const COUNT: &str = "
+    {then}
+    select s.region, count(*) as total, count(*) filter (where s.status = 'online') as online,
+           count(*) filter (where s.flapping) as flapping
+      from s group by s.region";
+
+const COLUMNS: listed::Columns = listed::Columns {
+    name: "s.name",
+    id: "s.id",
+    region: "s.region",
+    created_at: "date_trunc('milliseconds', coalesce(s.registered_at, s.occurred_at))",
+    last_seen_at: "date_trunc('milliseconds', s.last_seen_at)",
+};
+
+/// The parameters $1 to $9.
+struct Parameters<'a> {
+    as_of: AsOf,
+    selection: &'a Selection,
+    tags: Vec<Json<std::collections::BTreeMap<&'a str, &'a str>>>,
+    status: Option<&'static str>,
+    last_event: Option<&'static str>,
+    inactive: Option<f64>,
+}
+
+impl<'a> Parameters<'a> {
+    fn new(as_of: AsOf, selection: &'a Selection) -> Parameters<'a> {
+        Parameters {
+            as_of,
+            selection,
+            tags: listed::tags(selection),
+            status: selection.status.map(|status| status.as_str()),
+            last_event: selection.last_event.map(Event::as_str),
+            inactive: selection.inactive_for.map(|span| span.as_secs_f64()),
+        }
+    }
+
+    fn all(&self) -> Vec<&(dyn ToSql + Sync)> {
+        vec![
+            &self.as_of.position,
+            &self.as_of.moment,
+            &self.selection.region,
+            &self.tags,
+            &self.selection.text,
+            &self.status,
+            &self.last_event,
+            &self.selection.flapping,
+            &self.inactive,
+        ]
+    }
+}
+
+/// In which order a page is, and behind what it begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Begin {
+    /// By id, behind this one.
+    Id(Option<uuid::Uuid>),
+    /// In another order, behind this place.
+    Place(Order, Option<Place>),
+}
+
+/// A page of the fleet then, of those that are selected; at most `limit` (bounded by [`MAX_LIMIT`]).
+pub async fn page(
+    client: &impl GenericClient,
+    as_of: AsOf,
+    selection: &Selection,
+    begin: &Begin,
+    limit: i64,
+) -> Result<Vec<SatelliteJson>, NoAnswer> {
+    let (selected, limit) = (Parameters::new(as_of, selection), limit.clamp(1, MAX_LIMIT));
+    let mut parameters = selected.all();
+    parameters.push(&limit);
+    let rows = match begin {
+        Begin::Id(after) => {
+            parameters.push(after);
+            client.query(&BY_ID.replace("{then}", THEN), &parameters).await?
+        }
+        Begin::Place(order, after) => {
+            let behind = Behind::new(after.as_ref(), *order);
+            parameters.extend(behind.parameters());
+            let statement = LIST.replace("{then}", THEN);
+            let statement = listed::in_order(&statement, *order, &COLUMNS, 11);
+            client.query(&statement, &parameters).await?
+        }
+    };
+    still_there(client, as_of).await?;
+    let satellites = rows.iter().map(satellite).collect::<Result<Vec<_>, Error>>()?;
+    Ok(satellites.into_iter().flatten().collect())
+}
+
+fn satellite(row: &tokio_postgres::Row) -> Result<Option<SatelliteJson>, Error> {
+    let entry = Entry::from_row(row)?;
+    let after: Option<Json<serde_json::Value>> = row.try_get("after")?;
+    let registered_at: Option<time::OffsetDateTime> = row.try_get("registered_at")?;
+    let record = after.zip(registered_at).map(|(Json(after), created_at)| Record {
+        id: entry.satellite.0,
+        created_at,
+        after,
+    });
+    Ok(satellite_then(entry, record.as_ref()))
+}
+
+/// Counts those that are selected then, by region.
+pub async fn count(
+    client: &impl GenericClient,
+    as_of: AsOf,
+    selection: &Selection,
+) -> Result<Vec<RegionCounts>, NoAnswer> {
+    let selected = Parameters::new(as_of, selection);
+    let rows = client.query(&COUNT.replace("{then}", THEN), &selected.all()).await?;
+    still_there(client, as_of).await?;
+    let counted = rows.iter().map(|row| {
+        let (total, online): (i64, i64) = (row.try_get("total")?, row.try_get("online")?);
+        let flapping = row.try_get("flapping")?;
+        let offline = total - online;
+        let counts = Counts { total, online, offline, flapping, ..Counts::default() };
+        Ok(RegionCounts { region: row.try_get("region")?, counts })
+    });
+    Ok(counted.collect::<Result<_, Error>>()?)
+}
