@@ -10,6 +10,9 @@ use tokio_util::sync::CancellationToken;
 use crate::harness::faults::{chance, repetitions};
 use crate::harness::{CALM, Credentials, Fleet, Heard, Pod, Proxy, Satellite, eventually};
 
+/// How many batches the pod has appended.
+const APPENDED: &str = "groundstation_append_seconds_count";
+
 /// Comes and goes until told to stop; returns how often it was let in.
 async fn live(address: SocketAddr, credentials: Credentials, stop: CancellationToken) -> usize {
     let mut lives = 0;
@@ -76,8 +79,11 @@ async fn connections_that_break_at_any_moment_lose_and_double_no_edge() {
     let mut chance = chance("connections that break");
     every_edge_is_there_once(4, async |pod, database| {
         while pod.metric("groundstation_append_failures_total").await < failures {
+            // A pod that has no time to connect again refuses satellites after their first edge.
+            let appended = pod.metric(APPENDED).await;
+            pod.expect_metric(APPENDED, appended + 4.0).await;
             // Spread over an append's milliseconds: each time it hits a different one.
-            tokio::time::sleep(Duration::from_micros(chance.u64(100_000..250_000))).await;
+            tokio::time::sleep(Duration::from_micros(chance.u64(0..150_000))).await;
             database.cut();
         }
     })

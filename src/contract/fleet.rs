@@ -111,8 +111,9 @@ pub struct Timeline {
 }
 
 /// How a satellite was for a while.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumString, IntoStaticStr)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumString, IntoStaticStr, ToSchema)]
 #[strum(serialize_all = "snake_case")]
+#[schema(as = IntervalState, rename_all = "snake_case")]
 pub enum RunState {
     /// Online.
     Up,
@@ -132,7 +133,7 @@ pub struct Interval {
     /// When the next begins, or the window ends.
     pub to: Timestamp,
     /// How it was.
-    #[schema(value_type = RunStateWord)]
+    #[schema(value_type = RunState)]
     pub state: Word<RunState>,
     /// The transition that the state follows from, where it follows from one: while nobody could observe it does
     /// not, nor in a loss that nobody has declared yet.
@@ -143,20 +144,6 @@ pub struct Interval {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub reason: Option<Word<Reason>>,
-}
-
-/// The words of a state.
-#[derive(ToSchema)]
-#[schema(as = IntervalState, rename_all = "snake_case")]
-pub enum RunStateWord {
-    /// Online.
-    Up,
-    /// Offline.
-    Down,
-    /// Nothing is known.
-    Unknown,
-    /// Within a maintenance window; there are none yet.
-    Maintenance,
 }
 
 /// How some satellites were within a window.
