@@ -80,6 +80,12 @@ fn systemd_waits_for_as_long_as_a_pod_drains() {
 }
 
 #[test]
+fn systemd_starts_a_pod_again_for_as_long_as_postgres_is_away() {
+    assert_eq!(directive("Restart"), "on-failure");
+    assert_eq!(directive("StartLimitIntervalSec"), "0", "no limit to the number of starts");
+}
+
+#[test]
 fn the_settings_of_the_package_are_settings_of_the_program() {
     let command = ServeArgs::augment_args(clap::Command::new("serve"));
     let known: BTreeSet<&str> =
