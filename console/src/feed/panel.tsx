@@ -74,7 +74,7 @@ function FeedEdge({ edge, isNew, place }: { edge: Transition; isNew: boolean; pl
           type="button"
           class="position tabular"
           title="Show the fleet right after this edge"
-          aria-label={`Show the fleet as of position ${edge.position}`}
+          aria-label={`Show the fleet as of position ${count(edge.position)}`}
           onClick={() => change({ route: { page: "fleet" }, position: edge.position, at: undefined })}
         >
           {count(edge.position)}
