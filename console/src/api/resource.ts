@@ -32,6 +32,9 @@ export interface Options {
 /** How much longer than a request the pause behind it is. */
 const PAUSE_FACTOR = 4;
 
+/** The longest pause behind a request that was answered: the machine was busy, not the server. */
+const LONGEST_PACE_MS = 4000;
+
 /** The longest pause before a request that failed is repeated. */
 const LONGEST_PAUSE_MS = 30_000;
 
@@ -95,7 +98,7 @@ export function useResource<T>(
         if (!gone.signal.aborted) {
           setLoading(false);
           const cost = performance.now() - begun;
-          nextAt = performance.now() + Math.max(paceMs, PAUSE_FACTOR * cost);
+          nextAt = performance.now() + Math.max(paceMs, Math.min(LONGEST_PACE_MS, PAUSE_FACTOR * cost));
           if (wanted) later(nextAt - performance.now());
           else if (pause !== undefined) later(Math.max(pause, nextAt - performance.now()));
         }

@@ -57,37 +57,36 @@ function FeedEdge({ edge, isNew, place }: { edge: Transition; isNew: boolean; pl
   return (
     <li class={isNew ? "feed-edge is-new" : "feed-edge"} data-position={edge.position}>
       <span class="feed-line">
-        <EdgeWord edge={edge} />
+        <Link to={satellitePlace(place, edge.id)} class={edge.next ? "feed-name" : "feed-name is-removed"}>
+          {state?.name ?? edge.id}
+        </Link>
+        <span class="muted feed-region">{state?.region}</span>
         <span class="filler" />
         <span class="tabular muted">
           <Clock at={edge.recordedAt} />
         </span>
       </span>
       <span class="feed-line">
-        {edge.next ? (
-          <Link to={satellitePlace(place, edge.id)} class="feed-name">
-            {state?.name ?? edge.id}
-          </Link>
-        ) : (
-          <Link to={satellitePlace(place, edge.id)} class="feed-name is-removed">
-            {state?.name ?? edge.id}
-          </Link>
-        )}
-        <span class="muted feed-region">{state?.region}</span>
+        <EdgeWord edge={edge} />
+        {reasonSays(edge) ? <span class="feed-reason muted">{reasonWords(edge.reason)}</span> : null}
         <span class="filler" />
         <button
           type="button"
           class="position tabular"
           title="Show the fleet right after this edge"
-          aria-label={`Show the fleet as of position ${edge.position}`}
+          aria-label={`Show the fleet as of position ${count(edge.position)}`}
           onClick={() => change({ route: { page: "fleet" }, position: edge.position, at: undefined })}
         >
           {count(edge.position)}
         </button>
       </span>
-      <span class="feed-reason muted">{reasonWords(edge.reason)}</span>
     </li>
   );
+}
+
+/** Whether the reason says more than the edge. */
+function reasonSays(edge: Transition): boolean {
+  return !["connect", "heartbeat_timeout", "removed"].includes(edge.reason);
 }
 
 export function regionOf(edge: Transition): string | undefined {

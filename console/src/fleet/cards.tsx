@@ -8,7 +8,7 @@ import { ConditionWord } from "../parts/glyph.tsx";
 import { Link } from "../shell/link.tsx";
 import type { IntervalsInView } from "./intervals.ts";
 import type { SatelliteList } from "./list.ts";
-import { Tags, satellitePlace } from "./rows.tsx";
+import { satellitePlace } from "./rows.tsx";
 import { Strip } from "./strip.tsx";
 import { arrowKeys } from "./arrow_keys.ts";
 
@@ -38,7 +38,6 @@ export function Cards({ place, list, view, at }: Props) {
             <Strip id={satellite.id} name={satellite.name} view={view} playhead={at} />
             <div class="card-foot">
               <ConditionWord of={of} flapping={satellite.flapping} />
-              <Tags tags={satellite.tags} />
               <span class="muted tabular card-seen">{satellite.lastSeenAt ? <Ago at={satellite.lastSeenAt} least={of === "online"} /> : ""}</span>
             </div>
           </li>

@@ -2,6 +2,7 @@
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import { change } from "../place/router.ts";
+import { focusSatellites } from "./focus.ts";
 import { FILTER_NAMES, filterCount, isPast, type FilterName, type Filters, type Place, type View } from "../place/place.ts";
 
 /** A pause in typing after which the list follows. */
@@ -126,7 +127,7 @@ function Chips({ place }: { place: Place }) {
       {FILTER_NAMES.map((name) =>
         filters[name] === undefined ? null : (
           <li key={name}>
-            <button type="button" class="chip" onClick={() => without(name)} aria-label={`Remove the filter ${LABELS[name]} ${filters[name]}`}>
+            <button type="button" class="chip" onClick={() => without(name)} aria-label={`Remove the filter ${LABELS[name]} ${filters[name]?.replaceAll("_", " ")}`}>
               <span class="muted">{LABELS[name]}</span> {filters[name]?.replaceAll("_", " ")} <Cross />
             </button>
           </li>
@@ -173,6 +174,13 @@ function Search({ value, onChange }: { value: string; onChange: (value: string) 
       aria-label="Search by name"
       aria-keyshortcuts="/"
       value={typed}
+      onKeyDown={(event) => {
+        if (event.key !== "Escape" && event.key !== "ArrowDown") return;
+        // Escape would empty the field; it leads out of it, and down leads to what was found.
+        event.preventDefault();
+        event.currentTarget.blur();
+        if (event.key === "ArrowDown") focusSatellites();
+      }}
       onInput={(event) => {
         const text = event.currentTarget.value;
         type(text);

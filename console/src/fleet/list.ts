@@ -74,6 +74,11 @@ export class SatelliteList {
     return this.#front.satellites.length + this.#back.satellites.length;
   }
 
+  /** Whether something in view is not read yet. */
+  get isWaitedFor(): boolean {
+    return this.isRead && this.#next() !== undefined;
+  }
+
   get(index: number): Satellite | undefined {
     return this.#front.satellites[index] ?? this.#back.satellites[this.length - 1 - index];
   }

@@ -1,6 +1,6 @@
 /** The fleet: counts, the timeline with its slider, filters, the satellites, and the feed beside them. */
 
-import { useEffect, useMemo, useState } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { get } from "../api/client.ts";
 import type { Problem } from "../api/problem.ts";
 import { useResource } from "../api/resource.ts";
@@ -43,7 +43,7 @@ export function FleetPage({ place }: { place: Place }) {
   const exact = useCounts(place, [], isNarrower);
   const selected = isNarrower ? exact : facets;
   const total = selected.data && selected.isCurrent ? selected.data.total : undefined;
-  const view = viewFor(place, total ?? selected.data?.total);
+  const view = useView(place, total ?? selected.data?.total);
   const order = view === "cells" ? "region" : (place.sort ?? "name");
   const list = useList(place, order, total);
   const window = useWindow(place);
@@ -187,11 +187,28 @@ function ListState({ list, past }: { list: SatelliteList; past: boolean }) {
       </button>
     );
   }
+  if (list.isRead && list.isWaitedFor) {
+    return (
+      <span class="muted tabular" role="status">
+        reading on: {count(list.loaded)} of {count(list.length)}
+      </span>
+    );
+  }
   return null;
 }
 
 function viewsFor(total: number | undefined): View[] {
   return (["cards", "cells", "table"] as const).filter((view) => total === undefined || total <= VIEW_LIMITS[view].most);
+}
+
+/** The view: as chosen, or as the size of the fleet has it. It does not turn while one goes through time. */
+function useView(place: Place, total: number | undefined): View {
+  const before = useRef<View | undefined>(undefined);
+  const fitting = viewFor(place, total);
+  const kept = before.current;
+  if (isPast(place) && place.view === undefined && kept !== undefined && (total ?? 0) <= VIEW_LIMITS[kept].most) return kept;
+  before.current = total === undefined ? kept : fitting;
+  return fitting;
 }
 
 function viewFor(place: Place, total: number | undefined): View {

@@ -46,7 +46,8 @@ export function PlainStrip({ list, from, to, label, playhead }: { list: Run[] | 
     if (element) paintStrip(element, list, from, to, playhead);
   }, [drawn, list, from, to, playhead, paint]);
   useResize(canvas, () => draw((n) => n + 1));
-  return <canvas ref={canvas} class="strip" role="img" aria-label={label} />;
+  // Where a word stands beside it, it is a picture of that word and says nothing.
+  return label === "" ? <canvas ref={canvas} class="strip" aria-hidden="true" /> : <canvas ref={canvas} class="strip" role="img" aria-label={label} />;
 }
 
 const sizes = typeof ResizeObserver === "function" ? new ResizeObserver((entries) => entries.forEach(({ target }) => resized.get(target)?.())) : undefined;

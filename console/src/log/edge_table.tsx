@@ -60,7 +60,7 @@ export function EdgeTable({ pages, place, isOfOne }: { pages: EdgePages; place: 
                       type="button"
                       class="position tabular"
                       title="Show the fleet right after this edge"
-                      aria-label={`Show the fleet as of position ${edge.position}`}
+                      aria-label={`Show the fleet as of position ${count(edge.position)}`}
                       onClick={() => change({ route: { page: "fleet" }, position: edge.position, at: undefined, event: undefined })}
                     >
                       {count(edge.position)}

@@ -76,7 +76,7 @@ export function Help() {
             {SAMPLES.map(([state, what]) => (
               <div key={state}>
                 <dt>
-                  <PlainStrip list={[{ from: 0, to: HOUR, state }]} from={0} to={HOUR} label={state} />
+                  <PlainStrip list={[{ from: 0, to: HOUR, state }]} from={0} to={HOUR} label="" />
                 </dt>
                 <dd class="muted">{what}</dd>
               </div>

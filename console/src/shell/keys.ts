@@ -2,6 +2,7 @@
 
 import { useEffect } from "preact/hooks";
 import { mayChange, session } from "../api/session.ts";
+import { focusSatellites } from "../fleet/focus.ts";
 import { openRegister } from "../actions/register.tsx";
 import { feed } from "../feed/feed.ts";
 import { Store } from "../parts/store.ts";
@@ -77,14 +78,13 @@ function act(keys: string): boolean {
       go(changed(place.value, { route: { page: "log" } }));
       return true;
     case "g s":
-      return focus("table.rows a[tabindex='0'], .cards a, .cells a[tabindex='0']");
+    case "j":
+    case "k":
+      return focusSatellites();
     case "g t":
       return focus(".slider input");
     case "g e":
       return focus(".feed-list");
-    case "j":
-    case "k":
-      return focus("table.rows a[tabindex='0'], .cards a, .cells a[tabindex='0']");
     case "t":
       nextTheme();
       return true;
