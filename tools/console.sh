@@ -7,14 +7,15 @@ cd "$(dirname "$0")/.."
 built=console/dist/index.html
 sources="console/src console/build.mjs console/package.json console/package-lock.json console/tsconfig.json"
 
-# The lock is copied beside the packages once all of them are there.
+# The lock is copied beside the packages once all of them are there. (`set -e` does not hold in a
+# condition, and this runs in one.)
 bring_packages() {
-    sh tools/find-or-install.sh nodejs
+    sh tools/find-or-install.sh nodejs || return 1
     cmp -s console/package-lock.json console/node_modules/.installed && return
     # Where the registry is out of reach, that is known soon.
     npm_config_fetch_retries=1 npm_config_fetch_retry_mintimeout=2000 \
-        sh tools/npm.sh console ci --ignore-scripts --no-audit --no-fund --silent
-    cp console/package-lock.json console/node_modules/.installed
+        sh tools/npm.sh console ci --ignore-scripts --no-audit --no-fund --loglevel=error &&
+        cp console/package-lock.json console/node_modules/.installed
 }
 
 build() {
@@ -34,8 +35,7 @@ esac
 echo "make console: building the page"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-# A function in a condition ignores `set -e`: it runs in a shell of its own.
-if (set -e; build) >"$log" 2>&1; then
+if build >"$log" 2>&1; then
     exit
 elif [ "${1:-}" = where-possible ]; then
     echo "make console: the page cannot be built (are the registries of Python and npm out of reach?): going on without it"

@@ -4,18 +4,41 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::harness::browser::drive;
-use crate::harness::{Agents, BRISK, Fleet};
+use crate::harness::{BRISK, Fleet};
 
 /// The scripts that are run here.
-const SCRIPTS: [&str; 0] = [];
+const SCRIPTS: [&str; 5] = ["actions", "fleet", "keyboard", "signing_in", "states"];
 
-/// Runs a script over a fleet of six satellites that are there.
-async fn run(name: &str) {
+/// Runs a script over a pod. It registers and plays the satellites it wants.
+async fn run(script: &str) {
     let fleet = Fleet::new(BRISK).await;
     let pod = fleet.pod("a").await;
-    let agents = Agents::start(&fleet, pod.address, fleet.register(&pod, "edge", 6).await);
-    agents.expect_all().await;
-    drive(&fleet, &pod, name).await;
+    drive(&fleet, &pod, script).await;
+}
+
+#[tokio::test]
+async fn whoever_has_a_token_gets_in_and_sees_what_it_allows() {
+    run("signing_in").await;
+}
+
+#[tokio::test]
+async fn the_fleet_is_shown_as_it_is_and_as_it_was() {
+    run("fleet").await;
+}
+
+#[tokio::test]
+async fn every_state_can_be_told_from_the_others() {
+    run("states").await;
+}
+
+#[tokio::test]
+async fn an_administrator_changes_satellites_on_the_page() {
+    run("actions").await;
+}
+
+#[tokio::test]
+async fn everything_can_be_done_with_the_keyboard() {
+    run("keyboard").await;
 }
 
 #[test]

@@ -73,7 +73,6 @@ pub async fn drive(fleet: &Fleet, pod: &Pod, name: &str) {
         .env("GROUNDSTATION_URL", format!("http://{}", pod.address))
         .env("GROUNDSTATION_ADMIN_TOKEN", &fleet.admin_token)
         .env("GROUNDSTATION_READ_TOKEN", &fleet.read_token)
-        .env("GROUNDSTATION_BROWSER", root().join("tools/browser/launch.mjs"))
         .env("GROUNDSTATION_SCREENSHOTS", screenshots());
     let _alone = ONE_AT_A_TIME.lock().await;
     // Ending Node.js ends the browser: the pipe between them closes.
