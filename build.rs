@@ -12,10 +12,8 @@ fn main() -> io::Result<()> {
     let dist = console.join("dist");
     // Cargo takes a missing path for one that changed. Where there is no page yet, the folder that will hold it is
     // watched.
-    let watched = [&dist, console].into_iter().find(|path| path.is_dir());
-    if let Some(watched) = watched {
-        println!("cargo::rerun-if-changed={}", watched.display());
-    }
+    let watched = if dist.is_dir() { &dist } else { console };
+    println!("cargo::rerun-if-changed={}", watched.display());
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
     let mut table = String::new();
     // A page without its first file is half built: there is none.

@@ -80,6 +80,15 @@ fn position(line: &str) -> i64 {
     position.trim().parse().expect("a number")
 }
 
+/// Waits until each satellite has connected.
+async fn all_connect(dev: &Running) {
+    eventually("all to connect", async || {
+        let said = dev.everything();
+        if said.matches(" connect  ").count() >= 12 { Ok(()) } else { Err(said) }
+    })
+    .await;
+}
+
 /// What a command of a shell would be called with, if its program only said that.
 fn arguments(line: &str, program: &str) -> Vec<String> {
     let script = format!("{program}() {{ printf '%s\\n' \"$@\"; }}\n{line}");
@@ -122,8 +131,7 @@ async fn dev_shows_edges_arriving_on_nats_ends_clean_keeps_its_data_and_starts_o
     let mut first = place.dev(&[]);
     first.prints("pod listens on http://127.0.0.1:").await;
     // All twelve connect, and sooner or later one of them does something.
-    first.prints("12 of 12 online").await;
-    first.prints("connected  ").await;
+    all_connect(&first).await;
     let edge = first.prints("disconnected  ").await;
     first.interrupt();
     assert!(first.ends().await.success(), "{}", first.everything());
@@ -133,7 +141,7 @@ async fn dev_shows_edges_arriving_on_nats_ends_clean_keeps_its_data_and_starts_o
 
     // The next run goes on where the first one stopped.
     let mut second = place.dev(&[]);
-    second.prints("12 of 12 online").await;
+    all_connect(&second).await;
     let later = position(&second.prints("position ").await);
     assert!(later > position(&edge), "{later} after {edge}");
     second.interrupt();
@@ -206,7 +214,7 @@ fn stores(folder: &Path) -> (Postgres, Nats, Vec<(String, String)>) {
 async fn the_demonstration_has_hours_of_past_in_which_audits_find_nothing_wrong() {
     let place = Place::new();
     let mut dev = place.dev(&[]);
-    dev.prints("12 of 12 online").await;
+    all_connect(&dev).await;
     let curl = arguments(&command(&dev, "fleet").await, "curl");
     let get = async |path: &str| {
         let mut curl = curl.clone();
