@@ -13,7 +13,7 @@ claim("filters select the same satellites as the API, and are in the address", a
   }
   const page = await visit.page(`/console/?view=table&tag=mark:${mark}`);
   await until("all three are there", async () => (await names(page)).length === 3);
-  await page.getByLabel("Region").selectOption("eu-west");
+  await page.getByLabel("Region", { exact: true }).selectOption("eu-west");
   await until("two are left", async () => (await names(page)).length === 2);
   await page.getByRole("button", { name: "More filters" }).click();
   await page.getByLabel("Tag, name:value").fill("tier:gold");

@@ -2,7 +2,7 @@
 
 export function Brand() {
   return (
-    <a class="brand" href="/console/">
+    <a class="brand" href="/console/" aria-label="Groundstation">
       <svg viewBox="0 0 32 32" width="22" height="22" aria-hidden="true">
         <g fill="none" stroke="currentColor" stroke-width="2.600" stroke-linecap="round">
           <path d="M6 9a14 14 0 0 0 17 17" />
