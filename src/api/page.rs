@@ -37,7 +37,7 @@ impl Page {
     }
 
     /// As of a position.
-    pub fn as_of(self, position: Position) -> Page {
+    pub fn at_position(self, position: Position) -> Page {
         Page { position: Some(position.0), ..self }
     }
 

@@ -45,7 +45,7 @@ pub async fn page(
             let as_of = history::resolve(client, at).await?;
             let most = (limit + 1).min(MAX_LIMIT);
             let found = fleet_then::page(client, as_of, selection, &begin, most).await?;
-            Ok(Page::of(found, order, limit).as_of(as_of.position))
+            Ok(Page::of(found, order, limit).at_position(as_of.position))
         };
         told(page.await)
     };
@@ -76,7 +76,7 @@ async fn page_by_id(
                 let next = last.map(|last| last.id);
                 (found, next)
             };
-            Ok(Page::by_id(satellites, next).as_of(as_of.position))
+            Ok(Page::by_id(satellites, next).at_position(as_of.position))
         };
         told(page.await)
     };

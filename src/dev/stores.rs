@@ -62,13 +62,40 @@ impl Postgres {
         settings: &[(&str, &str)],
         environment: &[(&str, String)],
     ) -> Result<Self> {
+        Self::start_filled(tools, dir, settings, environment, initdb)
+    }
+
+    /// The same, but a new one begins as a copy of `original`, which must have been stopped in order.
+    pub fn start_copy(
+        tools: &Tools,
+        original: &Self,
+        dir: &Path,
+        settings: &[(&str, &str)],
+        environment: &[(&str, String)],
+    ) -> Result<Self> {
+        fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        if !dir.join("password").exists() {
+            keep_password(dir, &original.password)?;
+        }
+        let copy = |place: &Place, _: &str| copy_data(original.data(), place);
+        Self::start_filled(tools, dir, settings, environment, copy)
+    }
+
+    /// `fill` makes the data folder, if there is none.
+    fn start_filled(
+        tools: &Tools,
+        dir: &Path,
+        settings: &[(&str, &str)],
+        environment: &[(&str, String)],
+        fill: impl FnOnce(&Place, &str) -> Result<()>,
+    ) -> Result<Self> {
         fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let dir = dir.canonicalize()?;
         let place = Place::settle(tools, &dir)?;
         let password = password(&dir)?;
         match fs::read_to_string(place.data.join("PG_VERSION")) {
             Ok(major) => check_major(major.trim(), tools, &dir)?,
-            Err(_) => initdb(&place, &password)?,
+            Err(_) => fill(&place, &password)?,
         }
         let own = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
         let settings: Vec<_> = settings.iter().map(own).collect();
@@ -323,10 +350,14 @@ fn password(dir: &Path) -> Result<String> {
     let mut random = [0; 16];
     File::open("/dev/urandom")?.read_exact(&mut random)?;
     let password: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    let mut options = File::options();
-    let mut created = options.write(true).create(true).truncate(true).mode(0o600).open(&file)?;
-    created.write_all(password.as_bytes())?;
+    keep_password(dir, &password)?;
     Ok(password)
+}
+
+fn keep_password(dir: &Path, password: &str) -> Result<()> {
+    let mut options = File::options();
+    let options = options.write(true).create(true).truncate(true).mode(0o600);
+    Ok(options.open(dir.join("password"))?.write_all(password.as_bytes())?)
 }
 
 fn check_major(major: &str, tools: &Tools, dir: &Path) -> Result<()> {
@@ -362,6 +393,22 @@ fn initdb(place: &Place, password: &str) -> Result<()> {
         bail!("initdb failed: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     written.transpose().context("initdb took no password")?;
+    fs::rename(&unfinished, &place.data)?;
+    Ok(())
+}
+
+/// Copies the data folder of a stopped server, completely or not at all.
+fn copy_data(original: &Path, place: &Place) -> Result<()> {
+    let unfinished = place.folder_for_initdb()?;
+    let mut command = Command::new("cp");
+    command.arg("-R").arg(original.join(".")).arg(&unfinished).current_dir("/");
+    if let Some(account) = place.account {
+        account.apply(&mut command);
+    }
+    let output = command.stdin(Stdio::null()).output().context("cannot run cp")?;
+    if !output.status.success() {
+        bail!("the data was not copied: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
     fs::rename(&unfinished, &place.data)?;
     Ok(())
 }

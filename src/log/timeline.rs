@@ -84,7 +84,7 @@ impl Points {
     }
 
     /// The first that is not before this moment.
-    fn from_on(&self, at: OffsetDateTime) -> usize {
+    fn first_not_before(&self, at: OffsetDateTime) -> usize {
         let at = Timestamp::new(at).moment();
         let step = i128::try_from(self.step.as_millis()).unwrap_or(i128::MAX).max(1);
         let since = (at - self.from).whole_milliseconds().max(0);
@@ -157,7 +157,7 @@ impl Counting {
     }
 
     fn step(&mut self, at: OffsetDateTime, before: Counted, after: Counted) {
-        if let Some((online, offline)) = self.steps.get_mut(self.points.from_on(at)) {
+        if let Some((online, offline)) = self.steps.get_mut(self.points.first_not_before(at)) {
             *online += after.online() - before.online();
             *offline += after.offline() - before.offline();
         }
@@ -329,7 +329,7 @@ mod tests {
         }
         let points = points(120, 60);
         for (at, n) in [(-5, 0), (0, 0), (1, 1), (60, 1), (61, 2), (121, 3)] {
-            assert_eq!(points.from_on(second(at)), n, "{at}");
+            assert_eq!(points.first_not_before(second(at)), n, "{at}");
         }
         assert_eq!(points.at(2), second(120));
     }
