@@ -24,6 +24,7 @@ part "lints" make --no-print-directory lint
 [ $status = 0 ] || exit $status
 part "the page by itself" sh tools/console.sh check
 [ $status = 0 ] || exit $status
+rm -rf target/screenshots
 part "compiling" tests --no-run
 [ $status = 0 ] || exit $status
 part "the rules alone" tests --lib --bins
