@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::harness::browser::drive;
+use crate::harness::browser::{Turn, drive};
 use crate::harness::{BRISK, Fleet};
 
 /// The scripts that are run here.
@@ -11,9 +11,10 @@ const SCRIPTS: [&str; 5] = ["actions", "fleet", "keyboard", "signing_in", "state
 
 /// Runs a script over a pod. It registers and plays the satellites it wants.
 async fn run(script: &str) {
+    let turn = Turn::take().await;
     let fleet = Fleet::new(BRISK).await;
     let pod = fleet.pod("a").await;
-    drive(&fleet, &pod, script).await;
+    drive(&turn, &fleet, &pod, script).await;
 }
 
 #[tokio::test]

@@ -7,19 +7,43 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 
 use super::running::Running;
+use super::stores::random;
 use super::wait::{blocking, within};
 use super::{Fleet, Pod};
 
-/// How long one script may take.
-const LIMIT: Duration = Duration::from_secs(120);
+/// How long one script may take: ten times as long as on an idle machine.
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// The exit status of `tools/browser/launch.mjs` where there is no browser.
 const NO_BROWSER: i32 = 77;
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+
+/// The turn of a test that drives a browser.
+pub struct Turn {
+    /// What the browser writes; it goes with the turn, however the browser ends.
+    folder: PathBuf,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Turn {
+    /// Waits for the turn.
+    pub async fn take() -> Turn {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("browser-{}", random()));
+        std::fs::create_dir(&folder).expect("a folder");
+        Turn { folder, _alone }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // A browser that is just ending may still write.
+        std::fs::remove_dir_all(&self.folder).ok();
+    }
+}
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -32,7 +56,7 @@ fn node() -> Command {
     let mut command = Command::new(node);
     // Only what scripts and the browser need of this process' environment.
     command.env_clear().current_dir(root().join("console"));
-    for name in ["PATH", "HOME", "TMPDIR", "GROUNDSTATION_BROWSER_PROGRAM"] {
+    for name in ["PATH", "GROUNDSTATION_BROWSER_PROGRAM"] {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);
         }
@@ -61,7 +85,7 @@ fn screenshots() -> PathBuf {
 }
 
 /// Runs `console/tests/NAME.test.mjs` over this pod's page. Fails with all that the script said if it fails.
-pub async fn drive(fleet: &Fleet, pod: &Pod, name: &str) {
+pub async fn drive(turn: &Turn, fleet: &Fleet, pod: &Pod, name: &str) {
     if let Some(why) = missing().await {
         assert!(std::env::var_os("CI").is_none(), "{why}");
         eprintln!("NOT CHECKED, {name}: {why}");
@@ -70,6 +94,7 @@ pub async fn drive(fleet: &Fleet, pod: &Pod, name: &str) {
     let mut command = node();
     command
         .arg(root().join("console/tests").join(format!("{name}.test.mjs")))
+        .envs([("HOME", &turn.folder), ("TMPDIR", &turn.folder)])
         .env("GROUNDSTATION_URL", format!("http://{}", pod.address))
         .env("GROUNDSTATION_ADMIN_TOKEN", &fleet.admin_token)
         .env("GROUNDSTATION_READ_TOKEN", &fleet.read_token)
