@@ -37,7 +37,7 @@ function satellite(n, now) {
   return { ...unheard, status: "offline", lastSeenAt: null };
 }
 
-function intervals(id, from, to, blind) {
+function intervals(id, from, to, blind, isUp) {
   const roll = dice(Number(id.slice(-12)) * 31 + 5);
   const list = [];
   let at = from;
@@ -56,6 +56,7 @@ function intervals(id, from, to, blind) {
     }
     const long = state === "up" ? (0.2 + roll()) * (to - from) * 0.6 : (0.004 + roll() * 0.03) * (to - from);
     put(at + long, state);
+    if (at >= to && (state === "up") !== isUp) list.at(-1).state = isUp ? "up" : "down";
     state = state === "up" ? (roll() < 0.1 ? "maintenance" : "down") : "up";
   }
   return list;
@@ -94,7 +95,7 @@ export function madeUp(size, { blind = false } = {}) {
       const from = Date.parse(asked.searchParams.get("since"));
       const to = Date.parse(asked.searchParams.get("until") ?? new Date().toISOString());
       const ids = asked.searchParams.get("ids").split(",");
-      return { from: new Date(from).toISOString(), to: new Date(to).toISOString(), intervals: Object.fromEntries(ids.map((id) => [id, intervals(id, from, to, blindIn(from, to))])) };
+      return { from: new Date(from).toISOString(), to: new Date(to).toISOString(), intervals: Object.fromEntries(ids.map((id) => [id, intervals(id, from, to, blindIn(from, to), all[Number(id.slice(-12)) - 1]?.status === "online")])) };
     }),
     "/v1/fleet/timeline": instead((asked) => {
       const from = Date.parse(asked.searchParams.get("since"));

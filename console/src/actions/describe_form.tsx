@@ -45,7 +45,7 @@ export function DescribeForm({ begun, action, problem, isBusy, onSave, onCancel,
   return (
     <form class="form" onSubmit={save}>
       <Field id="name" label="Name" error={errors.name}>
-        <input id="name" required maxLength={200} value={name} aria-invalid={errors.name !== undefined} aria-describedby="name-error" onInput={(event) => setName(event.currentTarget.value)} />
+        <input id="name" autofocus required maxLength={200} value={name} aria-invalid={errors.name !== undefined} aria-describedby="name-error" onInput={(event) => setName(event.currentTarget.value)} />
       </Field>
       <Field id="region" label="Region" error={errors.region}>
         <input id="region" required maxLength={200} value={region} aria-invalid={errors.region !== undefined} aria-describedby="region-error" onInput={(event) => setRegion(event.currentTarget.value)} />

@@ -19,32 +19,17 @@ export function openRegister(): void {
 }
 
 export function RegisterButton({ isPrimary }: { isPrimary?: boolean }) {
-  const who = useStore(session);
-  const open = useStore(isOpen);
-  const [mine, setMine] = useState(false);
-  if (!mayChange(who)) return null;
+  if (!mayChange(useStore(session))) return null;
   return (
-    <>
-      <button
-        type="button"
-        class={isPrimary ? "primary" : ""}
-        onClick={() => {
-          setMine(true);
-          openRegister();
-        }}
-      >
-        Register a satellite
-      </button>
-      {open && (mine || !isPrimary) ? (
-        <Register
-          onClose={() => {
-            setMine(false);
-            isOpen.set(false);
-          }}
-        />
-      ) : null}
-    </>
+    <button type="button" class={isPrimary ? "primary" : ""} onClick={openRegister}>
+      Register a satellite
+    </button>
   );
+}
+
+/** The dialog, while it is open: one for the whole page, whatever opened it. */
+export function RegisterDialog() {
+  return useStore(isOpen) ? <Register onClose={() => isOpen.set(false)} /> : null;
 }
 
 function Register({ onClose }: { onClose: () => void }) {

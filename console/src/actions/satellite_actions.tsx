@@ -159,7 +159,7 @@ function Remove({ satellite, onClose }: { satellite: Satellite; onClose: () => v
           <label for="confirm">
             Type its name, <strong>{satellite.name}</strong>
           </label>
-          <input id="confirm" autocomplete="off" value={typed} onInput={(event) => type(event.currentTarget.value)} />
+          <input id="confirm" autofocus autocomplete="off" value={typed} onInput={(event) => type(event.currentTarget.value)} />
         </div>
         {problem ? <ProblemNote problem={problem} /> : null}
         <div class="form-actions">

@@ -74,7 +74,7 @@ export function FleetPage({ place }: { place: Place }) {
             </h2>
             <ListState list={list} past={past} />
             <span class="filler" />
-            {past ? null : <RegisterButton />}
+            {past || isEmpty ? null : <RegisterButton />}
           </header>
           <FilterBar place={place} regions={regions} view={view} views={viewsFor(total)} />
           {problem && !list.problem ? <ProblemNote problem={problem} of="States" /> : null}

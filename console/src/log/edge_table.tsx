@@ -32,7 +32,7 @@ export function EdgeTable({ pages, place, isOfOne }: { pages: EdgePages; place: 
   return (
     <>
       {pages.problem ? <ProblemNote problem={pages.problem} of="Log" onRetry={pages.reload} /> : null}
-      {pages.isRead && pages.edges.length === 0 ? <p class="muted empty">The log has nothing of this kind.</p> : null}
+      {pages.isRead && pages.edges.length === 0 ? <p class="muted empty">{isOfOne ? "Nothing has happened to it yet." : "The log has nothing of this kind."}</p> : null}
       {!pages.isRead && !pages.problem ? <div class="table-space is-loading" aria-busy="true" /> : null}
       {pages.edges.length > 0 ? (
         <div class="table-scroll" tabIndex={0} role="region" aria-label="Edges, the newest first">

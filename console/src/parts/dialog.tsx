@@ -18,6 +18,7 @@ export function Dialog({ title, onClose, children, wide, isHeld }: Props) {
     const element = dialog.current;
     const before = document.activeElement;
     element?.showModal();
+    element?.querySelector<HTMLElement>("[autofocus]")?.focus();
     return () => {
       element?.close();
       if (before instanceof HTMLElement && before.isConnected) before.focus();

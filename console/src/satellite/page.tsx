@@ -209,7 +209,7 @@ function RunWord({ state }: { state: Run["state"] }) {
 
 function StatsLine({ stats, place }: { stats: Resource<Stats>; place: Place }) {
   const { data, problem } = stats;
-  if (problem && problem.type.endsWith(":no-history")) return <p class="muted">{problem.detail}</p>;
+  if (problem && problem.type.endsWith(":no-history")) return <p class="muted no-stats">It has never connected: there is nothing to sum up yet.</p>;
   if (problem && !stats.isCurrent) return <ProblemNote problem={problem} of="Stats" onRetry={stats.reload} />;
   const all = data ? data.upMs + data.downMs + data.unknownMs : 0;
   const known = data ? data.upMs + data.downMs : 0;

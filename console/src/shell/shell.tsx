@@ -6,6 +6,7 @@ import { session, signOut } from "../api/session.ts";
 import { asProblem } from "../api/client.ts";
 import type { Problem } from "../api/problem.ts";
 import { startFeed, stopFeed } from "../feed/feed.ts";
+import { RegisterDialog } from "../actions/register.tsx";
 import { StatePill } from "../feed/state_pill.tsx";
 import { FleetPage } from "../fleet/page.tsx";
 import { LogPage } from "../log/page.tsx";
@@ -56,6 +57,7 @@ export function Shell() {
         <Page place={place} />
       </main>
       {isHelp ? <Help /> : null}
+      <RegisterDialog />
     </div>
   );
 }
