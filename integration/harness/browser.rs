@@ -32,9 +32,10 @@ pub struct Turn {
 impl Turn {
     /// Waits for the turn.
     pub async fn take() -> Turn {
+        let alone = ONE_AT_A_TIME.lock().await;
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("browser-{}", random()));
         std::fs::create_dir(&folder).expect("a folder");
-        Turn { folder, _alone }
+        Turn { folder, _alone: alone }
     }
 }
 
@@ -99,7 +100,6 @@ pub async fn drive(turn: &Turn, fleet: &Fleet, pod: &Pod, name: &str) {
         .env("GROUNDSTATION_ADMIN_TOKEN", &fleet.admin_token)
         .env("GROUNDSTATION_READ_TOKEN", &fleet.read_token)
         .env("GROUNDSTATION_SCREENSHOTS", screenshots());
-    let _alone = ONE_AT_A_TIME.lock().await;
     // Ending Node.js ends the browser: the pipe between them closes.
     let mut script = Running::of(command);
     let ended = within(LIMIT, name, async || script.has_ended().ok_or_else(|| script.everything()));

@@ -213,7 +213,7 @@ mod tests {
             (body.as_slice(), &plain[header::CACHE_CONTROL]),
             (SCRIPT, &IMMUTABLE.parse().expect("a value"))
         );
-        let (_, zipped, body) = ask(&files, path, &[gzip.clone()]).await;
+        let (_, zipped, body) = ask(&files, path, std::slice::from_ref(&gzip)).await;
         assert_eq!(zipped[header::CONTENT_ENCODING], "gzip");
         assert_eq!(zipped[header::VARY], "accept-encoding");
         let mut text = Vec::new();

@@ -129,7 +129,8 @@ impl Digests {
     /// The one that is the digest of `token`. All are compared, whichever matches, so that the time reveals nothing.
     pub fn find(&self, token: &str) -> Option<&Digest> {
         let digest = Digest::of(token);
-        self.0.iter().filter(|known| known.0.ct_eq(&digest.0).into()).last()
+        let is_it = |known: &Digest| bool::from(known.0.ct_eq(&digest.0));
+        self.0.iter().fold(None, |found, known| if is_it(known) { Some(known) } else { found })
     }
 
     /// Whether one of them made this signature, see [`Digest::sign`].
