@@ -4,22 +4,26 @@ CARGO := $(shell command -v cargo || echo "$$HOME/.cargo/bin/cargo")
 SEED = $(or $(GROUNDSTATION_SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults nemesis conformance fuzz lint deny deb fmt schemas examples bench tools test-tools clean docker-up
+.PHONY: help run console test test-faults nemesis conformance fuzz lint deny deb fmt schemas examples bench tools test-tools clean docker-up
 
 help: ## Show what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1#\2/p' $(MAKEFILE_LIST) | awk -F'#' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
-run: tools ## A private Postgres and NATS, one pod and some satellites; Ctrl-C ends it all
+run: tools ## A private Postgres and NATS, one pod, its page and some satellites; Ctrl-C ends it all
+	@sh tools/console.sh where-possible
 	@exec $(CARGO) run --locked -- dev
 
-test: test-tools ## Lint, then all tests against real servers; says which part took how long
+console: ## Build the page into console/dist, which the next build of the program embeds
+	@sh tools/console.sh
+
+test: test-tools console ## Lint, then all tests against real servers; says which part took how long
 	@CARGO=$(CARGO) sh tools/test.sh
 
 # Tests that open as many sockets as a process may have, or measure a pod's times, run last, one by
 # one.
 ONE_BY_ONE = storm:: rolling_restart:: reads::edges_are_in_time
 
-test-faults: test-tools ## The same tests with every fault injected; GROUNDSTATION_SEED=n repeats a run
+test-faults: test-tools console ## The same tests with every fault injected; GROUNDSTATION_SEED=n repeats a run
 	@seed=$(SEED); echo "GROUNDSTATION_SEED=$$seed"; status=0; \
 	export GROUNDSTATION_FAULTS=full GROUNDSTATION_SEED=$$seed; \
 	$(CARGO) test --locked --features failpoints --no-fail-fast -- $(ONE_BY_ONE:%=--skip %) || status=$$?; \
@@ -50,7 +54,7 @@ lint: ## Check format, lints and the code's documentation
 deny: ## Check licences, sources and advisories of all that is built in; needs cargo-deny
 	cargo deny --locked check
 
-deb: ## A Debian package in target/debian; needs cargo-deb
+deb: console ## A Debian package in target/debian; needs cargo-deb
 	$(CARGO) build --locked --release --bin groundstation
 	cargo deb --locked --no-build
 
@@ -75,7 +79,7 @@ test-tools: ## The same, and what only tests need
 
 clean: ## Remove all that was built, brought or stored here
 	$(CARGO) clean
-	rm -rf .tools
+	rm -rf .tools console/dist console/node_modules
 	@for data in .groundstation/*/data; do \
 		case "$$(readlink "$$data")" in /var/tmp/groundstation-*/data) rm -rf "$$(dirname "$$(readlink "$$data")")" ;; esac; \
 	done

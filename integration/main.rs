@@ -5,6 +5,7 @@
 mod api;
 mod cli;
 mod clients;
+mod console;
 mod contract;
 mod dev;
 mod domain;

@@ -1,22 +1,20 @@
 //! Reads and administration over HTTP, and the same reads over NATS ([`micro`]), by the same functions.
 //!
 //! `/livez`, `/readyz`, `/metrics`, `/openapi.json` and `/asyncapi.json` are open ([`ops_routes`]). Everything under
-//! `/v1` wants a bearer token: the admin token may do everything, the read token only GET and HEAD. A route refuses
-//! parameters that it does not describe ([`query`]). Errors are RFC 9457 problems.
+//! `/v1` wants a bearer token, or the cookie of a session of the page ([`authorization`]): the admin token may do
+//! everything, the read token only GET and HEAD. A route refuses parameters that it does not describe ([`query`]).
+//! Errors are RFC 9457 problems.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Extension, MatchedPath, Request, State};
-use axum::http::{HeaderValue, Method, header};
-use axum::middleware::{self, Next};
+use axum::extract::DefaultBodyLimit;
+use axum::http::{HeaderValue, header};
+use axum::middleware;
 use axum::response::Response;
 use axum::routing::{get, post};
-use tokio::time::{Instant, sleep};
-use tracing::warn;
 
-use crate::ingress::arrival::Arrival;
 use crate::ingress::listener::Door;
 use crate::log::append::Log;
 use crate::platform::database::Database;
@@ -28,14 +26,16 @@ use crate::sessions::changes::Changed;
 pub(crate) mod access;
 mod assignments;
 pub mod asyncapi;
+pub(crate) mod authorization;
 mod conditions;
+pub(crate) mod cookie;
 mod fleet;
 pub(crate) mod micro;
 pub mod openapi;
 mod page;
 mod parameters;
 mod past;
-mod problem;
+pub(crate) mod problem;
 mod query;
 mod satellites;
 mod selection;
@@ -47,7 +47,6 @@ mod transitions;
 mod triggers;
 
 use access::Access;
-use problem::Problem;
 pub use problem::no_route;
 use stream::Streams;
 
@@ -125,7 +124,7 @@ pub fn routes(api: Arc<Api>) -> Router {
         .route("/triggers", get(triggers::list))
         .route_layer(middleware::from_fn(traced::follow))
         .route_layer(middleware::from_fn(query::check))
-        .route_layer(middleware::from_fn_with_state(api.clone(), authorize))
+        .route_layer(middleware::from_fn_with_state(api.clone(), authorization::authorize))
         .layer(middleware::map_response(not_to_be_stored));
     Router::new()
         .nest("/v1", v1)
@@ -136,53 +135,8 @@ pub fn routes(api: Arc<Api>) -> Router {
 }
 
 /// Forbids storing an answer: it is true at this moment and for this caller only.
-async fn not_to_be_stored(mut response: Response) -> Response {
+pub(crate) async fn not_to_be_stored(mut response: Response) -> Response {
     let no_store = HeaderValue::from_static("no-store");
     response.headers_mut().insert(header::CACHE_CONTROL, no_store);
     response
-}
-
-/// Lets a request through if its token allows the method.
-async fn authorize(
-    State(api): State<Arc<Api>>,
-    Extension(arrival): Extension<Arrival>,
-    path: MatchedPath,
-    request: Request,
-    next: Next,
-) -> Result<Response, Problem> {
-    let mut given = request.headers().get_all(header::AUTHORIZATION).iter();
-    let (first, second) = (given.next(), given.next());
-    if second.is_some() {
-        // Nobody knows which of them a proxy has looked at.
-        return Err(Problem::header_twice("Authorization"));
-    }
-    let token = first
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.split_once(' '))
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-        .map(|(_, token)| token.trim());
-    let Some(token) = token else {
-        return Err(Problem::unauthorized("Send the header Authorization: Bearer <token>."));
-    };
-    // Every token is compared in any case, so the time reveals nothing.
-    let (admin, read) = (api.access.admin.matches(token), api.access.read.matches(token));
-    if admin || (read && [Method::GET, Method::HEAD].contains(request.method())) {
-        return Ok(next.run(request).await);
-    }
-    if read {
-        return Err(Problem::forbidden("The read token may only GET; use the admin token."));
-    }
-    api.metrics.wrong_tokens.inc();
-    let address = arrival.client;
-    if let Some(left_out) = api.wrong_tokens.pass(Instant::now()) {
-        let (method, path) = (request.method(), path.as_str());
-        warn!(%address, %method, path, left_out, "a token came that is not valid here");
-    }
-    if !api.door.wrong_token(address) {
-        sleep(SLOWED).await;
-    }
-    Err(Problem::unauthorized(
-        "The token is not valid here: send one of those in this pod's GROUNDSTATION_ADMIN_TOKEN or, \
-         to read, in its GROUNDSTATION_READ_TOKEN.",
-    ))
 }

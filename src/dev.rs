@@ -1,9 +1,10 @@
 //! `groundstation dev`: everything on one machine, to see that it works.
 //!
 //! It runs a private Postgres and nats-server under `.groundstation/` ([`stores`]), migrations, one
-//! pod, and a dozen demonstration satellites over real WebSockets. Now and then they leave, drop
-//! the connection or fall silent. The terminal shows which are online, and the edges as they arrive
-//! on NATS. Ctrl-C leaves no process behind and keeps the data.
+//! pod, and a dozen demonstration satellites over real WebSockets. They have a past that is made up
+//! ([`past`]). Now and then they leave, drop the connection or fall silent. The terminal shows which
+//! are online, the edges as they arrive on NATS, and how to go on ([`welcome`]). Ctrl-C leaves no
+//! process behind and keeps the data.
 
 use std::fs::OpenOptions;
 use std::net::SocketAddr;
@@ -22,19 +23,24 @@ use uuid::Uuid;
 
 use crate::clients::agent::{self, Identity, Order};
 use crate::clients::client::{Client, Create};
+use crate::console::code::Code;
 use crate::platform::migrations;
 use crate::platform::token;
 use crate::pod;
 use crate::pod::config::{Config, ServeArgs};
+use crate::registry::satellites::NewSatellite;
 
+mod past;
 mod staging;
 pub mod stores;
 mod supervised;
 pub mod tools;
 mod view;
+mod welcome;
 
 use stores::{Nats, Postgres};
 use tools::Tools;
+use welcome::Welcome;
 
 /// The folder of all private data.
 const FOLDER: &str = ".groundstation";
@@ -60,7 +66,7 @@ const SATELLITES: [(&str, &str); 12] = [
 
 /// The demonstration is faster than the field, so that silence shows within seconds.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
-const OFFLINE_THRESHOLD: &str = "4s";
+const THRESHOLD: Duration = Duration::from_secs(4);
 
 /// How long a satellite of the demonstration is silent: longer than the threshold.
 const SILENCE: Duration = Duration::from_secs(9);
@@ -132,10 +138,19 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
     eprintln!("the schema is at version {}", migrated.version);
     crate::platform::logging::start_file(&folder.join("pod.log"))?;
 
-    let demonstration = Demonstration::load(&folder)?;
-    let config = config(args, &postgres, &nats, &demonstration)?;
+    let mut demonstration = Demonstration::load(&folder)?;
+    if demonstration.satellites.is_empty() {
+        demonstration.satellites = new_members()?;
+        // Before the past: a satellite whose token nobody knows could never connect.
+        demonstration.save(&folder)?;
+        past::make(&address, &demonstration.satellites)?;
+    }
+    let (code, text) = Code::make()?;
+    let config = Config { sign_in: Some(code), ..config(args, &postgres, &nats, &demonstration)? };
+    let welcome = Welcome::new(&folder, nats.url(), &demonstration.admin_token, text)?;
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
-    let ended = runtime.block_on(demonstrate(folder.clone(), config, demonstration, duration));
+    let ended =
+        runtime.block_on(demonstrate(folder.clone(), config, demonstration, welcome, duration));
     runtime.shutdown_timeout(Duration::from_secs(1));
     nats.stop();
     postgres.stop();
@@ -174,6 +189,7 @@ fn config(
     let database = postgres.url(DATABASE);
     let nats = nats.url();
     let interval = format!("{}ms", HEARTBEAT_INTERVAL.as_millis());
+    let threshold = format!("{}ms", THRESHOLD.as_millis());
     let arguments = [
         ("--database-url", database.as_str()),
         ("--nats-url", nats.as_str()),
@@ -181,7 +197,7 @@ fn config(
         ("--admin-token", demonstration.admin_token.as_str()),
         ("--pod", "dev"),
         ("--heartbeat-interval", interval.as_str()),
-        ("--offline-threshold", OFFLINE_THRESHOLD),
+        ("--offline-threshold", threshold.as_str()),
         ("--sweep-interval", "500ms"),
         // No other satellites connect here.
         ("--drain-delay", "0s"),
@@ -199,6 +215,25 @@ fn free_address(asked: SocketAddr) -> anyhow::Result<SocketAddr> {
             Ok(SocketAddr::new(asked.ip(), 0))
         }
         Err(error) => bail!("cannot listen on {asked}: {error}"),
+    }
+}
+
+/// Ids and tokens for all satellites.
+fn new_members() -> anyhow::Result<Vec<Member>> {
+    let member = |_: &_| {
+        let token = token::generate()?.expose_secret().to_owned();
+        Ok(Member { id: Uuid::new_v4(), token })
+    };
+    SATELLITES.iter().map(member).collect()
+}
+
+/// A satellite of the demonstration, by which tag it is known.
+fn new_satellite(name: &str, region: &str) -> NewSatellite {
+    NewSatellite {
+        name: name.to_owned(),
+        region: region.to_owned(),
+        tags: [("demonstration".to_owned(), "yes".to_owned())].into(),
+        offline_threshold_ms: None,
     }
 }
 
@@ -232,12 +267,9 @@ impl Demonstration {
         let known: Vec<Uuid> = client.list(&[])?.iter().map(|satellite| satellite.id).collect();
         self.satellites.retain(|member| known.contains(&member.id));
         for (name, region) in SATELLITES.iter().skip(self.satellites.len()) {
-            let created = client.create(&Create {
-                name,
-                region,
-                tags: [("demonstration".to_owned(), "yes".to_owned())].into(),
-                offline_threshold_ms: None,
-            })?;
+            let tags = new_satellite(name, region).tags;
+            let created =
+                client.create(&Create { name, region, tags, offline_threshold_ms: None })?;
             self.satellites.push(Member { id: created.satellite.id, token: created.token });
         }
         Ok(())
@@ -248,6 +280,7 @@ async fn demonstrate(
     folder: PathBuf,
     config: Config,
     mut demonstration: Demonstration,
+    welcome: Welcome,
     duration: Option<Duration>,
 ) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
@@ -283,8 +316,9 @@ async fn demonstrate(
             None => std::future::pending().await,
         }
     };
+    let welcome = welcome.lines(address);
     let shown = tokio::select! {
-        shown = view::show(address, client, triggers) => shown,
+        shown = view::show(&welcome, address, client, triggers) => shown,
         () = act(&orders) => Ok(()),
         () = interrupted => Ok(()),
         () = over => Ok(()),

@@ -17,6 +17,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 pub mod api;
 pub mod cli;
 pub mod clients;
+pub mod console;
 pub mod contract;
 pub mod dev;
 pub mod domain;

@@ -1,6 +1,6 @@
 //! The log of transitions: the only module that names `entity_transitions` in SQL.
 //!
-//! [`append`] is the only writer; [`read`] reads, and [`canonical`] for seals; [`partitions`] makes
+//! [`append`] is the only writer (but for [`made_past`], before the first pod); [`read`] reads, and [`canonical`] for seals; [`partitions`] makes
 //! room ahead and drops what is old, whole partitions at a time. What they promise:
 //!
 //! * A transition and its projected row are in one commit, or neither is.
@@ -30,6 +30,7 @@ pub mod history;
 pub(crate) mod intervals;
 pub(crate) mod listed;
 pub(crate) mod locked_rows;
+pub(crate) mod made_past;
 pub(crate) mod partitions;
 pub(crate) mod past;
 pub(crate) mod read;

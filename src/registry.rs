@@ -4,5 +4,6 @@ pub mod assignments;
 pub(crate) mod credentials;
 pub mod desired;
 pub(crate) mod import;
+pub(crate) mod made_past;
 pub(crate) mod precondition;
 pub mod satellites;

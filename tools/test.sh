@@ -22,11 +22,15 @@ tests() {
 
 part "lints" make --no-print-directory lint
 [ $status = 0 ] || exit $status
+part "the page by itself" sh tools/console.sh check
+[ $status = 0 ] || exit $status
+rm -rf target/screenshots
 part "compiling" tests --no-run
 [ $status = 0 ] || exit $status
 part "the rules alone" tests --lib --bins
 part "against real servers" tests --test integration
 part "benchmarks, in their smoke form" tests --bench benchmarks
 part "examples in the documentation" tests --doc
+[ -d target/screenshots ] && echo "Screenshots of the page: target/screenshots"
 printf 'What took how long:\n%s' "$told"
 exit $status

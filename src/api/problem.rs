@@ -62,6 +62,17 @@ impl Problem {
         Problem::new(StatusCode::FORBIDDEN, "forbidden", "Not allowed", detail)
     }
 
+    /// 403, for a request with a session's cookie that another page may have made.
+    pub fn foreign_page(detail: &str) -> Problem {
+        Problem::new(StatusCode::FORBIDDEN, "foreign-page", "Not from this page", detail)
+    }
+
+    /// 404, for a path that does not exist.
+    pub fn no_route() -> Problem {
+        let detail = "There is no such route; /openapi.json names those there are.";
+        Problem::new(StatusCode::NOT_FOUND, "not-found", "Not found", detail)
+    }
+
     /// 404, for a satellite.
     pub fn no_satellite(id: &str) -> Problem {
         let detail =
@@ -314,8 +325,7 @@ impl From<Failed> for Problem {
 
 /// Answers a path that does not exist.
 pub async fn no_route() -> Problem {
-    let detail = "There is no such route; /openapi.json names those there are.";
-    Problem::new(StatusCode::NOT_FOUND, "not-found", "Not found", detail)
+    Problem::no_route()
 }
 
 /// Answers a method that a path does not know.

@@ -167,6 +167,11 @@ impl Actor {
         Actor::of(ActorKind::System, "import checkstack")
     }
 
+    /// `groundstation dev`, which makes up a past.
+    pub fn demonstration() -> Actor {
+        Actor::of(ActorKind::System, "demonstration")
+    }
+
     /// The holder of the admin token.
     pub fn admin() -> Actor {
         Actor::of(ActorKind::Token, "admin")

@@ -31,6 +31,7 @@ const MAX_EDGES: usize = 200;
 
 /// Shows the fleet until it fails.
 pub async fn show(
+    welcome: &[String],
     address: SocketAddr,
     client: Client,
     triggers: impl Stream<Item = anyhow::Result<Seen>>,
@@ -38,6 +39,9 @@ pub async fn show(
     let terminal = std::io::stdout().is_terminal();
     let _screen = terminal.then(Screen::enter).transpose()?;
     if !terminal {
+        for line in welcome {
+            println!("{line}");
+        }
         println!("pod listens on http://{address}; edges as they arrive on NATS:");
     }
     let mut ticks = interval(if terminal { REFRESH } else { PLAIN_REFRESH });
@@ -60,7 +64,7 @@ pub async fn show(
                 let client = client.clone();
                 let fleet = tokio::task::spawn_blocking(move || client.list(&[])).await??;
                 if terminal {
-                    draw(&screen(address, &fleet, &edges, received)?)?;
+                    draw(&screen(welcome, address, &fleet, &edges, received)?)?;
                 } else {
                     println!("{}", summary(&fleet, received));
                 }
@@ -105,12 +109,17 @@ fn summary(fleet: &[SatelliteJson], received: u64) -> String {
 
 /// The screen's lines, as many as fit on the terminal.
 fn screen(
+    welcome: &[String],
     address: SocketAddr,
     fleet: &[SatelliteJson],
     edges: &VecDeque<Seen>,
     received: u64,
 ) -> anyhow::Result<Vec<String>> {
     let (width, height) = crossterm::terminal::size().context("the terminal's size")?;
+    // Lines of the welcome are copied: they are not cut, and may take several rows.
+    let rows = |line: &String| line.chars().count().div_ceil(usize::from(width).max(1));
+    let folded = welcome.iter().map(rows).sum::<usize>().saturating_sub(welcome.len());
+    let height = usize::from(height).saturating_sub(folded);
     let mut lines = vec![
         format!(
             "\x1b[1mGroundstation\x1b[0m  http://{address}  ·  {}  ·  Ctrl-C ends",
@@ -118,15 +127,17 @@ fn screen(
         ),
         String::new(),
     ];
+    lines.extend_from_slice(welcome);
+    lines.push(String::new());
     lines.extend(fleet_lines(fleet, width.into()));
     lines.push(String::new());
     lines.push("\x1b[1mEdges as they arrive on NATS\x1b[0m, newest first".to_owned());
     if edges.is_empty() {
         lines.push("  (none yet: the satellites are connecting)".to_owned());
     }
-    let room = usize::from(height).saturating_sub(lines.len() + 1);
+    let room = height.saturating_sub(lines.len() + 1);
     lines.extend(edges.iter().take(room).map(|seen| cut(&seen.line(true), width.into())));
-    lines.truncate(usize::from(height).saturating_sub(1));
+    lines.truncate(height.saturating_sub(1));
     Ok(lines)
 }
 

@@ -12,6 +12,8 @@ pub struct Arrival {
     pub peer: IpAddr,
     /// The client: the peer, or the address that its proxies name.
     pub client: IpAddr,
+    /// Whether the client spoke TLS, with this door or with its proxies. A proxy that says nothing counts as none.
+    pub is_https: bool,
     /// When a client that stays must have authenticated. It counts from the connection's acceptance for the
     /// first request, and from the request's own beginning for a later one.
     pub deadline: Instant,

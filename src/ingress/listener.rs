@@ -169,7 +169,8 @@ impl Door {
                         self.metrics.refused(Refusal::ConnectionShed);
                     }
                     let deadline = now + self.settings.authentication_timeout;
-                    let arrival = Arrival { peer, client: peer, deadline };
+                    let is_https = self.tls.is_some();
+                    let arrival = Arrival { peer, client: peer, is_https, deadline };
                     let (door, routes) = (self.clone(), routes.clone());
                     connections.spawn(door.connection(
                         stream,
@@ -284,7 +285,9 @@ impl Door {
             if asked.swap(true, Ordering::Relaxed) {
                 arrival.deadline = Instant::now() + limit;
             }
-            arrival.client = self.settings.proxies.client(arrival.peer, request.headers());
+            let proxies = &self.settings.proxies;
+            arrival.client = proxies.client(arrival.peer, request.headers());
+            arrival.is_https |= proxies.say_https(arrival.peer, request.headers());
             let access =
                 self.settings.access_log.is_on().then(|| Access::begin(&request, &arrival));
             request.extensions_mut().insert(arrival);

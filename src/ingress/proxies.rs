@@ -60,6 +60,25 @@ impl Proxies {
         }
         client
     }
+
+    /// Whether one of the proxies says that the client spoke TLS with it. What a client wrote itself only makes its
+    /// own answers stricter.
+    pub fn say_https(&self, peer: IpAddr, headers: &HeaderMap) -> bool {
+        let is_https = |text: &str| text.trim().trim_matches('"').eq_ignore_ascii_case("https");
+        let of = |name| headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
+        self.trust(peer)
+            && match self.header {
+                ForwardedHeader::XForwardedFor => {
+                    of("x-forwarded-proto").flat_map(|line| line.split(',')).any(is_https)
+                }
+                ForwardedHeader::Forwarded => of("forwarded")
+                    .flat_map(|line| line.split([',', ';']))
+                    .filter_map(|pair| pair.split_once('='))
+                    .any(|(name, value)| {
+                        name.trim().eq_ignore_ascii_case("proto") && is_https(value)
+                    }),
+            }
+    }
 }
 
 /// The node of `for=` in one element of `Forwarded`.
@@ -139,6 +158,25 @@ mod tests {
             assert_eq!(client, ip(expected), "{line}");
             let other = proxies(ForwardedHeader::XForwardedFor).client(ip("10.0.0.1"), &headers);
             assert_eq!(other, ip("10.0.0.1"), "{line}");
+        }
+    }
+
+    #[test]
+    fn only_proxies_say_that_a_client_spoke_tls() {
+        use ForwardedHeader::{Forwarded, XForwardedFor};
+        let cases = [
+            (XForwardedFor, "10.0.0.1", "x-forwarded-proto", "https", true),
+            (XForwardedFor, "10.0.0.1", "x-forwarded-proto", "HTTPS, http", true),
+            (XForwardedFor, "10.0.0.1", "x-forwarded-proto", "http", false),
+            (XForwardedFor, "192.0.2.9", "x-forwarded-proto", "https", false),
+            (XForwardedFor, "10.0.0.1", "forwarded", "proto=https", false),
+            (Forwarded, "10.0.0.1", "forwarded", "for=192.0.2.9; Proto=\"https\"", true),
+            (Forwarded, "10.0.0.1", "forwarded", "for=192.0.2.9;proto=http", false),
+            (Forwarded, "10.0.0.1", "x-forwarded-proto", "https", false),
+        ];
+        for (header, peer, name, line, expected) in cases {
+            let said = proxies(header).say_https(ip(peer), &headers(name, &[line]));
+            assert_eq!(said, expected, "{peer} {name}: {line}");
         }
     }
 

@@ -5,6 +5,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit, Mac};
 use secrecy::SecretString;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq;
@@ -83,6 +84,21 @@ impl Digest {
     pub fn matches(&self, token: &str) -> bool {
         self.0.ct_eq(&Digest::of(token).0).into()
     }
+
+    /// Signs a text with a key for this purpose that only holders of the token, or of this digest, can derive.
+    pub fn sign(&self, purpose: &str, text: &str) -> [u8; 32] {
+        mac(&mac(&self.0, purpose), text)
+    }
+}
+
+/// HMAC-SHA-256.
+fn mac(key: &[u8; 32], text: &str) -> [u8; 32] {
+    // A key is filled up with zeros to the hash's block (RFC 2104).
+    let mut block = [0; 64];
+    block[..32].copy_from_slice(key);
+    let mut mac = Hmac::<Sha256>::new(&block.into());
+    mac.update(text.as_bytes());
+    mac.finalize().into_bytes().into()
 }
 
 /// The digests of several tokens that give the same access.
@@ -100,12 +116,26 @@ impl Digests {
         self.0.is_empty()
     }
 
-    /// Whether one of them is the digest of `token`. All are compared, whichever matches, so that
-    /// the time reveals nothing.
+    /// The first of them.
+    pub fn first(&self) -> Option<&Digest> {
+        self.0.first()
+    }
+
+    /// Whether one of them is the digest of `token`.
     pub fn matches(&self, token: &str) -> bool {
+        self.find(token).is_some()
+    }
+
+    /// The one that is the digest of `token`. All are compared, whichever matches, so that the time reveals nothing.
+    pub fn find(&self, token: &str) -> Option<&Digest> {
         let digest = Digest::of(token);
-        let matches = |known: &Digest| known.0.ct_eq(&digest.0);
-        self.0.iter().fold(subtle::Choice::from(0), |any, known| any | matches(known)).into()
+        let is_it = |known: &Digest| bool::from(known.0.ct_eq(&digest.0));
+        self.0.iter().fold(None, |found, known| if is_it(known) { Some(known) } else { found })
+    }
+
+    /// Whether one of them made this signature, see [`Digest::sign`].
+    pub fn signed(&self, purpose: &str, text: &str, signature: &[u8]) -> bool {
+        self.0.iter().any(|known| known.sign(purpose, text).ct_eq(signature).into())
     }
 }
 
@@ -183,6 +213,21 @@ mod tests {
         assert!(!verify(Some("sha256:short"), token));
         assert!(!verify(Some(""), token));
         assert!(!verify(None, token));
+    }
+
+    #[test]
+    fn a_signature_is_of_one_token_one_purpose_and_one_text() {
+        let digests =
+            |tokens: &[&str]| Digests::new(tokens.iter().map(|t| Digest::of(t)).collect());
+        let signature = Digest::of("new").sign("purpose", "text");
+        assert!(digests(&["old", "new"]).signed("purpose", "text", &signature));
+        assert!(!digests(&["old"]).signed("purpose", "text", &signature));
+        assert!(!digests(&[]).signed("purpose", "text", &signature));
+        assert!(!digests(&["new"]).signed("other", "text", &signature));
+        assert!(!digests(&["new"]).signed("purpose", "texts", &signature));
+        for broken in [&signature[..31], &[0; 32], &[]] {
+            assert!(!digests(&["new"]).signed("purpose", "text", broken));
+        }
     }
 
     #[test]

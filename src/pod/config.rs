@@ -14,6 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::api::access::Access;
 use crate::api::stream;
+use crate::console::code::Code;
 use crate::domain::brown_out;
 use crate::domain::flapping;
 use crate::gateway::backends::secrets;
@@ -209,6 +210,8 @@ pub struct Config {
     pub streams: stream::Limits,
     /// The door's limits.
     pub door: Settings,
+    /// Signs in at the page once; only `groundstation dev` makes one.
+    pub sign_in: Option<Code>,
 }
 
 impl ServeArgs {
@@ -286,6 +289,7 @@ impl ServeArgs {
             reads: self.reads.check()?,
             streams: self.streams.check(door.socket.write_timeout)?,
             door,
+            sign_in: None,
         })
     }
 }

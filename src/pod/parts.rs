@@ -13,6 +13,7 @@ use super::stores::Stores;
 use crate::api::micro::Micro;
 use crate::api::stream::Streams;
 use crate::api::{self, Api};
+use crate::console;
 use crate::domain::lifecycle::Position;
 use crate::gateway::backends::Backends;
 use crate::gateway::backends::packages::Packages;
@@ -146,7 +147,8 @@ impl<'a> Pod<'a> {
             Micro { api: api.clone(), nats: self.nats.clone(), pod: self.config.pod.clone() };
         parts.spawn(micro.run(self.signals.stop.clone()));
         let sockets = gateway.sockets.clone();
-        let routes = api::routes(api.clone()).merge(gateway::routes(gateway));
+        let page = console::routes(api.clone(), self.config.sign_in.clone());
+        let routes = api::routes(api.clone()).merge(page).merge(gateway::routes(gateway));
         let requests = doors.serve(routes, api::ops_routes(api), &self.signals.stop_http);
         let (signals, health) = (self.signals, self.health);
         Ok(Running { signals, health, sockets, requests, parts, appender, past })

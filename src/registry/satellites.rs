@@ -198,7 +198,7 @@ pub struct ListFilter {
     pub never_connected: Option<bool>,
 }
 
-const CREATE: &str = "
+pub(super) const CREATE: &str = "
     with created as (
         insert into satellites (id, name, region, tags, token_hash, offline_threshold_ms, created_at)
         values ($1, $2, $3, $4, $5, $6, $8)

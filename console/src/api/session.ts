@@ -1,0 +1,45 @@
+/** Who is signed in, by the cookie that the server gave; the page never sees the cookie and keeps no token. */
+
+import { Store } from "../parts/store.ts";
+import { ask, asProblem, get, signedOut } from "./client.ts";
+import { Problem } from "./problem.ts";
+import type { Role, SessionAnswer } from "./types.ts";
+
+export type Session =
+  | { is: "unknown"; problem?: Problem }
+  | { is: "nobody"; why?: "ended" }
+  | { is: "somebody"; role: Role };
+
+export const session = new Store<Session>({ is: "unknown" });
+
+signedOut.follow(() => {
+  if (session.value.is === "somebody") session.set({ is: "nobody", why: "ended" });
+});
+
+/** Asks the server who this browser is. */
+export async function findSession(): Promise<void> {
+  try {
+    const { role } = await get<SessionAnswer>("/console/session");
+    session.set({ is: "somebody", role });
+  } catch (error) {
+    const problem = asProblem(error);
+    session.set(problem.status === 401 ? { is: "nobody" } : { is: "unknown", problem });
+  }
+}
+
+/** Signs in with a token, or with the code of a sign-in link. */
+export async function signIn(with_: { token: string } | { code: string }): Promise<void> {
+  await ask("/console/session", { method: "POST", body: with_ });
+  await findSession();
+}
+
+/** Ends the session of this browser. */
+export async function signOut(): Promise<void> {
+  await ask("/console/session", { method: "DELETE" });
+  session.set({ is: "nobody" });
+}
+
+/** Whether the signed-in role may change anything. */
+export function mayChange(session: Session): boolean {
+  return session.is === "somebody" && session.role === "admin";
+}

@@ -1,0 +1,97 @@
+/** Signing in, with a token or with the code of a sign-in link. */
+
+import { useEffect, useState } from "preact/hooks";
+import { asProblem } from "../api/client.ts";
+import type { Problem } from "../api/problem.ts";
+import { signIn } from "../api/session.ts";
+import { length } from "../parts/format.ts";
+import { go, place } from "../place/router.ts";
+import { read } from "../place/place.ts";
+import { Brand } from "./brand.tsx";
+
+interface Props {
+  /** Whether somebody was signed in until now. */
+  hasEnded: boolean;
+}
+
+export function SignIn({ hasEnded }: Props) {
+  const [token, setToken] = useState("");
+  const [problem, setProblem] = useState<Problem>();
+  const [isBusy, setBusy] = useState(false);
+  const [isShown, show] = useState(false);
+  const enter = async (with_: { token: string } | { code: string }) => {
+    setBusy(true);
+    setProblem(undefined);
+    try {
+      await signIn(with_);
+      if (place.value.route.page === "sign-in") go(read("/console/", ""), "replace");
+    } catch (error) {
+      setProblem(asProblem(error));
+      setBusy(false);
+    }
+  };
+  useEffect(() => {
+    const code = location.pathname.endsWith("/sign-in") ? location.hash.slice(1) : "";
+    if (code === "") return;
+    // The code counts once: it does not stay in the address.
+    history.replaceState(null, "", location.pathname);
+    void enter({ code: decodeURIComponent(code) });
+  }, []);
+  return (
+    <div class="sign-in">
+      <main class="sign-in-box">
+        <Brand />
+        <h1>Sign in</h1>
+        {hasEnded && !problem ? <p class="note is-passing">Your session has ended. Sign in again; the page goes on where it was.</p> : null}
+        <form
+          onSubmit={(event) => {
+            event.preventDefault();
+            if (token.trim() !== "") void enter({ token: token.trim() });
+          }}
+        >
+          <label for="token">Token</label>
+          <div class="with-button">
+            <input
+              id="token"
+              name="token"
+              {...(isShown ? { type: "text" as const } : { type: "password" as const })}
+              autocomplete="current-password"
+              spellcheck={false}
+              required
+              value={token}
+              aria-describedby="token-help"
+              aria-invalid={problem?.status === 401}
+              onInput={(event) => setToken(event.currentTarget.value)}
+              ref={(input) => {
+                if (input && document.activeElement === document.body) input.focus();
+              }}
+            />
+            <button type="button" class="ghost" aria-pressed={isShown} onClick={() => show(!isShown)}>
+              {isShown ? "Hide" : "Show"}
+            </button>
+          </div>
+          <p id="token-help" class="muted small-text">
+            One of <code>GROUNDSTATION_ADMIN_TOKEN</code> or, to read, <code>GROUNDSTATION_READ_TOKEN</code> of the pod. The page keeps no token: it gets a cookie that it cannot read.
+          </p>
+          {problem ? <SignInProblem problem={problem} /> : null}
+          <button type="submit" class="primary" disabled={isBusy}>
+            {isBusy ? "Signing in…" : "Sign in"}
+          </button>
+        </form>
+      </main>
+    </div>
+  );
+}
+
+function SignInProblem({ problem }: { problem: Problem }) {
+  const wait = problem.retryAfterMs === undefined ? "" : ` Try again in ${length(problem.retryAfterMs)}.`;
+  return (
+    <div class="note is-wrong" role="alert">
+      <p class="note-title">{problem.status === 401 ? "Not signed in" : problem.title}</p>
+      <p>
+        {problem.detail}
+        {wait}
+      </p>
+    </div>
+  );
+}

@@ -1,0 +1,3 @@
+/** Style sheets are bundled; they export nothing. */
+
+declare module "*.css" {}

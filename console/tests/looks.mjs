@@ -1,0 +1,37 @@
+// How pages look: both themes and three widths, seen one after the other on one page.
+
+import { DESK, PHONE, TABLET, assert, holds, shoot, until } from "./page.mjs";
+
+const LOOKS = [
+  ["desk-light", DESK, "light"],
+  ["desk-dark", DESK, "dark"],
+  ["tablet-dark", TABLET, "dark"],
+  ["phone-light", PHONE, "light"],
+];
+
+/** What axe sees at the tablet's width it has seen before. */
+const SEEN = ["tablet-dark"];
+
+/** The page neither scrolls sideways, nor has anything beyond its edge. */
+async function fits(page, where) {
+  const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+  assert.ok(wide <= 0, `${where} is ${wide} pixels too wide`);
+}
+
+/** Waits for the strips in view. */
+export const strips = (page) => until("the strips are drawn", async () => (await page.locator(".strip[aria-label*='not read yet']").count()) === 0);
+
+/** Holds the page against all looks, and pictures each. */
+export async function inAllLooks(page, name, settled = async () => {}) {
+  for (const [look, size, scheme] of LOOKS) {
+    await page.emulateMedia({ colorScheme: scheme, reducedMotion: "reduce" });
+    await page.setViewportSize(size);
+    await settled();
+    await strips(page);
+    await fits(page, `${name} at ${look}`);
+    if (!SEEN.includes(look)) await holds(page, `${name}, ${look}`);
+    await shoot(page, `${name}-${look}`);
+  }
+  await page.emulateMedia({ colorScheme: "light", reducedMotion: "reduce" });
+  await page.setViewportSize(DESK);
+}

@@ -1,0 +1,5 @@
+//! The page: its files, its sessions, and what a person does with it.
+
+mod files;
+mod page;
+mod session;

@@ -1,0 +1,53 @@
+//! What a person does with the page, in a real browser: one script of `console/tests/` a test.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::harness::browser::{Turn, drive};
+use crate::harness::{BRISK, Fleet};
+
+/// The scripts that are run here.
+const SCRIPTS: [&str; 5] = ["actions", "fleet", "keyboard", "signing_in", "states"];
+
+/// Runs a script over a pod. It registers and plays the satellites it wants.
+async fn run(script: &str) {
+    let turn = Turn::take().await;
+    let fleet = Fleet::new(BRISK).await;
+    let pod = fleet.pod("a").await;
+    drive(&turn, &fleet, &pod, script).await;
+}
+
+#[tokio::test]
+async fn whoever_has_a_token_gets_in_and_sees_what_it_allows() {
+    run("signing_in").await;
+}
+
+#[tokio::test]
+async fn the_fleet_is_shown_as_it_is_and_as_it_was() {
+    run("fleet").await;
+}
+
+#[tokio::test]
+async fn every_state_can_be_told_from_the_others() {
+    run("states").await;
+}
+
+#[tokio::test]
+async fn an_administrator_changes_satellites_on_the_page() {
+    run("actions").await;
+}
+
+#[tokio::test]
+async fn everything_can_be_done_with_the_keyboard() {
+    run("keyboard").await;
+}
+
+#[test]
+fn every_script_is_run() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("console/tests");
+    let files = std::fs::read_dir(folder).into_iter().flatten();
+    let names = files.map(|file| file.expect("a file").file_name().to_string_lossy().into_owned());
+    let there: BTreeSet<String> =
+        names.filter_map(|name| Some(name.strip_suffix(".test.mjs")?.to_owned())).collect();
+    assert_eq!(there, SCRIPTS.map(str::to_owned).into());
+}

