@@ -34,6 +34,7 @@ mod api;
 mod audit;
 mod fleet;
 mod import;
+mod output;
 mod replay;
 mod retention;
 mod satellite;
@@ -43,6 +44,8 @@ mod status;
 mod table;
 mod transitions;
 mod triggers;
+
+use output::print_line;
 
 use api::ApiArgs;
 use audit::AuditArgs;
@@ -316,7 +319,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             import::run(args)
         }
         Command::Health(args) => {
-            println!("{}", client::ready(&args.url()?)?);
+            print_line!("{}", client::ready(&args.url()?)?);
             Ok(())
         }
     }
@@ -326,9 +329,9 @@ fn run(command: Command) -> anyhow::Result<()> {
 fn migrate(args: &MigrateArgs) -> anyhow::Result<()> {
     let migrated = migrations::migrate(&args.address()?, args.retention_floor()?)?;
     for migration in &migrated.applied {
-        println!("applied {migration}");
+        print_line!("applied {migration}");
     }
-    println!("the schema is at version {}", migrated.version);
+    print_line!("the schema is at version {}", migrated.version);
     for warning in &migrated.warnings {
         eprintln!("groundstation: {warning}");
     }
@@ -390,9 +393,9 @@ async fn run_simulation(args: SimulateArgs) -> anyhow::Result<()> {
         eprintln!();
     }
     if args.json {
-        println!("{}", serde_json::to_string(&summary)?);
+        print_line!("{}", serde_json::to_string(&summary)?);
     } else {
-        println!("{summary}");
+        print_line!("{summary}");
     }
     Ok(())
 }
@@ -447,10 +450,10 @@ async fn run_rebuild(args: RebuildArgs) -> anyhow::Result<()> {
         eprintln!();
     }
     for difference in &findings.named {
-        println!("{difference}");
+        print_line!("{difference}");
     }
     let (rows, position, differing) = (findings.rows, findings.position.0, findings.differing);
-    println!("{rows} rows from {position} transitions; {differing} differed");
+    print_line!("{rows} rows from {position} transitions; {differing} differed");
     match (args.check, differing) {
         (true, 1..) => {
             bail!("the rows do not follow from the log: `groundstation rebuild` mends them")

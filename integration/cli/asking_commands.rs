@@ -1,9 +1,12 @@
 //! What the HTTP API tells, on the command line: tables for people, JSON for programs.
 
+use std::process::Stdio;
+
 use serde_json::Value;
 
-use crate::harness::program::ran;
+use crate::harness::program::{self, ran};
 use crate::harness::running::Running;
+use crate::harness::wait::blocking;
 use crate::harness::{CALM, Fleet, Pod, Proxy, Satellite};
 
 fn api(fleet: &Fleet, pod: &Pod) -> Vec<(String, String)> {
@@ -169,4 +172,33 @@ async fn completions_know_every_command() {
     let (_, script, _) = ran(&["completions", "bash"], &[]).await;
     let checked = std::process::Command::new("bash").args(["-n", "-c", &script]).status();
     assert!(checked.expect("bash runs").success());
+}
+
+#[tokio::test]
+async fn whoever_has_read_enough_may_close_the_pipe_of_any_command_that_tells_something() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let api = api(&fleet, &pod);
+    let edge = pod.register("edge", "eu").await;
+    Satellite::connect(pod.address, &edge).await.close().await;
+    fleet.expect_log_length(2).await;
+    let id = edge.id.to_string();
+    for arguments in [
+        &["satellite", "list"][..],
+        &["satellite", "show", &id],
+        &["satellite", "intervals", &id],
+        &["fleet"],
+        &["fleet", "timeline"],
+        &["transitions"],
+        &["status"],
+        &["triggers"],
+    ] {
+        let mut command = program::command(&api);
+        command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program starts");
+        drop(child.stdout.take());
+        let ended = blocking(move || child.wait_with_output()).await.expect("it ends");
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert!(ended.status.success(), "{arguments:?}: {} {said}", ended.status);
+    }
 }

@@ -45,7 +45,7 @@ pub struct PageQuery {
 /// List satellites
 ///
 /// A cursor is a place, not a copy: a satellite that is there all the while is on exactly one page, or
-/// on none if what they are listed by is changed past the place meanwhile; others come and go without moving it.
+/// on none or two if what they are listed by is changed past the place meanwhile; others come and go without moving it.
 #[utoipa::path(get, operation_id = "listSatellites", path = "/v1/satellites", tag = "satellites",
     params(SelectionQuery, TagQuery, PageQuery), responses(
     (status = 200, description = "A page of them", body = Page),

@@ -185,6 +185,7 @@ pub fn cursor_behind(satellite: &SatelliteJson, order: Order) -> String {
         Sort::Name => None,
         Sort::Region => Some(satellite.region.clone()),
         Sort::CreatedAt => Some(satellite.created_at.to_string()),
+        Sort::LastSeenAt if satellite.status == Status::Online => Some("infinity".to_owned()),
         // Who was never heard comes before everybody else.
         Sort::LastSeenAt => {
             Some(satellite.last_seen_at.map_or_else(|| "-infinity".to_owned(), |at| at.to_string()))
@@ -208,9 +209,14 @@ pub fn place_of(cursor: &str, order: Order) -> Result<Place, Problem> {
             let read = serde_json::from_slice::<(String, String, String, Uuid)>(&json).ok()?;
             let (word, key, name, id) = read;
             (word == order.to_string()).then_some(())?;
-            let is_moment =
-                || key == "-infinity" || key.parse::<crate::contract::wire::Timestamp>().is_ok();
-            (order.by == Sort::Region || is_moment()).then_some(())?;
+            let is_moment = || key.parse::<crate::contract::wire::Timestamp>().is_ok();
+            let is_endless = || ["-infinity", "infinity"].contains(&key.as_str());
+            let is_key = match order.by {
+                Sort::Name | Sort::Region => true,
+                Sort::CreatedAt => is_moment(),
+                Sort::LastSeenAt => is_moment() || is_endless(),
+            };
+            is_key.then_some(())?;
             Place { key: Some(key), name, id }
         };
         let has_nul = |text: &String| text.contains('\0');

@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 use async_nats::jetstream;
 use clap::Args;
 
+use super::output::print_line;
 use crate::log::seal::{chain, registry};
 use crate::platform::database::Database;
 use crate::platform::migrations;
@@ -82,7 +83,7 @@ pub async fn run(args: AuditArgs) -> anyhow::Result<()> {
     let repair = Repair { database, nats, jetstream: audit.jetstream.clone(), holder, at_least };
     let rebuilt = repair.run(|line| eprintln!("{line}")).await?;
     let after = compare(&audit).await?;
-    println!("{}", advice(&summary, &rebuilt, args.new_epoch.is_some()));
+    print_line!("{}", advice(&summary, &rebuilt, args.new_epoch.is_some()));
     if !after.agrees() {
         bail!("log and stream still differ");
     }
@@ -103,7 +104,7 @@ async fn compare(audit: &Audit) -> anyhow::Result<Summary> {
         eprint!("\r\x1b[K");
     }
     printed.rest();
-    println!("{}", describe(&summary));
+    print_line!("{}", describe(&summary));
     Ok(summary)
 }
 
@@ -179,7 +180,7 @@ fn confirm(args: &AuditArgs) -> anyhow::Result<()> {
     if !std::io::stdin().is_terminal() {
         bail!("--repair asks before it begins, and there is no terminal to ask at: pass --yes");
     }
-    println!(
+    print_line!(
         "This purges the stream {NAME} (somebody else's messages too) and publishes the whole log \
          again under a new epoch.\nEvery consumer receives every transition again."
     );
@@ -199,7 +200,7 @@ async fn check_chain(database: &Database) -> anyhow::Result<()> {
     let registry = registry::check(database, |broken| printed.line(&broken.to_string())).await?;
     printed.rest();
     if checked.believed > 0 {
-        println!(
+        print_line!(
             "{} seals cover rows that retention dropped: the chain is checked from the first seal \
              after them, whose memory of the one before is believed",
             checked.believed
@@ -209,18 +210,21 @@ async fn check_chain(database: &Database) -> anyhow::Result<()> {
         Some((last, hash)) => {
             // Pods go on sealing while the chain is read.
             let open = (checked.head.0 - last.0).max(0);
-            println!("sealed up to position {}, newest hash {hash}", last.0);
-            println!(
+            print_line!("sealed up to position {}, newest hash {hash}", last.0);
+            print_line!(
                 "{} transitions under {} seals, {open} not sealed yet",
-                checked.transitions, checked.seals
+                checked.transitions,
+                checked.seals
             );
         }
-        None => println!("nothing is sealed yet"),
+        None => print_line!("nothing is sealed yet"),
     }
     if let Some(hash) = registry.newest {
-        println!(
+        print_line!(
             "{} changes of the registry under {} seals, {} not sealed yet, newest hash {hash}",
-            registry.changes, registry.seals, registry.unsealed
+            registry.changes,
+            registry.seals,
+            registry.unsealed
         );
     }
     match checked.breaks + registry.breaks {
@@ -238,13 +242,13 @@ impl Printed {
     fn line(&mut self, line: &str) {
         self.0 += 1;
         if self.0 <= MAX_PRINTED {
-            println!("{line}");
+            print_line!("{line}");
         }
     }
 
     fn rest(&self) {
         if self.0 > MAX_PRINTED {
-            println!("… and {} more", self.0 - MAX_PRINTED);
+            print_line!("… and {} more", self.0 - MAX_PRINTED);
         }
     }
 }

@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::api::ApiArgs;
+use super::output::print_line;
 use super::satellite::print_json;
 use super::selection::SelectionArgs;
 use super::table;
@@ -50,7 +51,7 @@ pub fn run(args: FleetArgs) -> anyhow::Result<()> {
             if args.json {
                 return print_json(&counts);
             }
-            println!("{}", shown(&counts));
+            print_line!("{}", shown(&counts));
         }
         Some(FleetCommand::Timeline { since, until, step }) => {
             let parameters = [("since", since), ("until", until), ("step", step)];
@@ -59,7 +60,7 @@ pub fn run(args: FleetArgs) -> anyhow::Result<()> {
             if args.json {
                 return print_json(&timeline);
             }
-            println!("{}", points(&timeline));
+            print_line!("{}", points(&timeline));
         }
     }
     Ok(())

@@ -4,6 +4,7 @@ use anyhow::bail;
 use clap::{Args, Subcommand};
 use secrecy::{ExposeSecret, SecretString};
 
+use super::output::print_line;
 use crate::platform::migrations;
 use crate::pod::config::DatabaseArgs;
 use crate::registry::import::checkstack::Found;
@@ -75,16 +76,16 @@ async fn write(database: DatabaseArgs, found: Found) -> anyhow::Result<()> {
         match done {
             Done::Created => {
                 created += 1;
-                println!("created {id} {name}{assigned}");
+                print_line!("created {id} {name}{assigned}");
             }
             Done::Updated => {
                 updated += 1;
-                println!("updated {id} {name}{assigned}");
+                print_line!("updated {id} {name}{assigned}");
             }
             Done::Unchanged => unchanged += 1,
             Done::Skipped(why) => {
                 skipped += 1;
-                println!("skipped {id} {name}: {why}");
+                print_line!("skipped {id} {name}: {why}");
             }
         }
     })
@@ -93,10 +94,10 @@ async fn write(database: DatabaseArgs, found: Found) -> anyhow::Result<()> {
         eprintln!("{id} {name:?}: {why}; it is kept as it is: change it where you can");
     }
     for (id, name, why) in &found.refused {
-        println!("refused {id} {name:?}: {why}");
+        print_line!("refused {id} {name:?}: {why}");
     }
     let (schema, refused) = (&found.schema, found.refused.len());
-    println!(
+    print_line!(
         "{schema}: {created} created, {updated} updated, {unchanged} unchanged, {skipped} skipped, {refused} refused"
     );
     if refused > 0 {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::bail;
 use clap::Args;
 
+use super::output::print_line;
 use crate::contract::wire::Timestamp;
 use crate::log::partitions::Partition;
 use crate::log::retention::{Retention, Run, Step, range};
@@ -47,8 +48,8 @@ pub async fn run(args: RetentionArgs) -> anyhow::Result<()> {
     if args.dry_run {
         for partition in retention.outlook().await? {
             match stays(&partition) {
-                Some(stays) => println!("{stays}"),
-                None => println!("positions {} would be dropped", described(&partition)),
+                Some(stays) => print_line!("{stays}"),
+                None => print_line!("positions {} would be dropped", described(&partition)),
             }
         }
         return Ok(());
@@ -62,16 +63,16 @@ pub async fn run(args: RetentionArgs) -> anyhow::Result<()> {
             progress.clear();
             let archived =
                 archive.map_or(String::new(), |file| format!(", archived in {}", file.display()));
-            println!("positions {} dropped{archived}", described(&partition));
+            print_line!("positions {} dropped{archived}", described(&partition));
         }
     });
     match run.await? {
         Run::SomebodyElse => bail!("another retention is under way: let it finish"),
         Run::Done { dropped: 0, oldest } => {
-            println!("nothing to drop: {}", oldest.as_ref().and_then(stays).unwrap_or_default());
+            print_line!("nothing to drop: {}", oldest.as_ref().and_then(stays).unwrap_or_default());
         }
         Run::Done { oldest, .. } => {
-            println!("{}", oldest.as_ref().and_then(stays).unwrap_or_default());
+            print_line!("{}", oldest.as_ref().and_then(stays).unwrap_or_default());
         }
     }
     Ok(())

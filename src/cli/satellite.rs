@@ -10,6 +10,7 @@ use clap::{Args, Subcommand};
 use uuid::Uuid;
 
 use super::api::ApiArgs;
+use super::output::print_line;
 use super::selection::SelectionArgs;
 use super::{start_agent, table};
 use crate::clients::client::{Create, Update};
@@ -143,16 +144,16 @@ pub fn run(args: SatelliteArgs) -> anyhow::Result<()> {
             if args.json {
                 return print_json(&registered);
             }
-            println!("id     {}", registered.satellite.id);
+            print_line!("id     {}", registered.satellite.id);
             match registered.token {
                 Some(token) => {
-                    println!("token  {token}  (shown this once)\n");
-                    println!(
+                    print_line!("token  {token}  (shown this once)\n");
+                    print_line!(
                         "{}",
                         start_agent::lines(args.api.url(), registered.satellite.id, &token)
                     );
                 }
-                None => println!("token  was shown before; rotate-token makes a new one"),
+                None => print_line!("token  was shown before; rotate-token makes a new one"),
             }
         }
         SatelliteCommand::List { selection, sort } => {
@@ -167,7 +168,7 @@ pub fn run(args: SatelliteArgs) -> anyhow::Result<()> {
             if args.json {
                 return print_json(&satellites);
             }
-            println!("{}", listing(&satellites));
+            print_line!("{}", listing(&satellites));
         }
         SatelliteCommand::Intervals { ids, since, until } => {
             let ids: Vec<String> = ids.iter().map(Uuid::to_string).collect();
@@ -178,14 +179,14 @@ pub fn run(args: SatelliteArgs) -> anyhow::Result<()> {
             if args.json {
                 return print_json(&intervals);
             }
-            println!("{}", intervals_shown(&intervals));
+            print_line!("{}", intervals_shown(&intervals));
         }
         SatelliteCommand::Show { id } => {
             let satellite = client.get(id)?;
             if args.json {
                 return print_json(&satellite);
             }
-            println!("{}", listing(std::slice::from_ref(&satellite)));
+            print_line!("{}", listing(std::slice::from_ref(&satellite)));
         }
         SatelliteCommand::Update {
             id,
@@ -213,21 +214,21 @@ pub fn run(args: SatelliteArgs) -> anyhow::Result<()> {
             if args.json {
                 return print_json(&satellite);
             }
-            println!("{}", listing(std::slice::from_ref(&satellite)));
+            print_line!("{}", listing(std::slice::from_ref(&satellite)));
         }
         SatelliteCommand::RotateToken { id } => {
             let rotated = client.rotate_token(id)?;
             if args.json {
                 return print_json(&rotated);
             }
-            println!("token  {}  (shown this once)", rotated.token);
+            print_line!("token  {}  (shown this once)", rotated.token);
         }
         SatelliteCommand::Assign { id, file } => {
             let assigned = client.assign(id, &read_json(&file)?)?;
             if args.json {
                 return print_json(&assigned);
             }
-            println!("version {}: {} assigned", assigned.version, assigned.assignments.len());
+            print_line!("version {}: {} assigned", assigned.version, assigned.assignments.len());
         }
         SatelliteCommand::Assignments { id } => return print_json(&client.assignments(id)?),
         SatelliteCommand::Remove { id } => {
@@ -235,7 +236,7 @@ pub fn run(args: SatelliteArgs) -> anyhow::Result<()> {
             if args.json {
                 return print_json(&serde_json::json!({"removed": id}));
             }
-            println!("removed {id}");
+            print_line!("removed {id}");
         }
     }
     Ok(())
@@ -297,7 +298,7 @@ fn intervals_shown(intervals: &Intervals) -> String {
 }
 
 pub(super) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string_pretty(value)?);
+    print_line!("{}", serde_json::to_string_pretty(value)?);
     Ok(())
 }
 

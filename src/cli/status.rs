@@ -4,6 +4,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::api::ApiArgs;
+use super::output::print_line;
 use super::satellite::print_json;
 use super::table;
 use crate::clients::client;
@@ -34,7 +35,7 @@ pub fn run(args: StatusArgs) -> anyhow::Result<()> {
     for (name, value) in fleet.iter().flat_map(|fleet| fleet.as_object()).flatten() {
         rows.push([name.clone(), word(value)]);
     }
-    println!("{}", table::render([args.api.url(), ""], &rows));
+    print_line!("{}", table::render([args.api.url(), ""], &rows));
     if report.is_none() {
         eprintln!(
             "how the pod is it says where its GROUNDSTATION_OPS_LISTEN is: `groundstation health --url …`"

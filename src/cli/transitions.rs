@@ -9,6 +9,7 @@ use clap::Args;
 use uuid::Uuid;
 
 use super::api::ApiArgs;
+use super::output::print_line;
 use super::satellite::print_json;
 use super::table;
 use crate::clients::client::{Client, Refused};
@@ -90,7 +91,7 @@ pub fn run(args: TransitionsArgs) -> anyhow::Result<()> {
     }
     let rows: Vec<_> = page.transitions.iter().map(row).collect();
     let head = ["POSITION", "TIME", "EVENT", "REASON", "SESSION", "SATELLITE", "ID"];
-    println!("{}", table::render(head, &rows));
+    print_line!("{}", table::render(head, &rows));
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::api::ApiArgs;
+use super::output::print_line;
 use super::satellite::print_json;
 use super::table;
 
@@ -27,6 +28,6 @@ pub fn run(args: TriggersArgs) -> anyhow::Result<()> {
         .iter()
         .map(|trigger| ["id", "displayName", "description"].map(|name| text(trigger, name)))
         .collect();
-    println!("{}", table::render(["ID", "NAME", "DESCRIPTION"], &rows));
+    print_line!("{}", table::render(["ID", "NAME", "DESCRIPTION"], &rows));
     Ok(())
 }

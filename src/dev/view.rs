@@ -62,7 +62,17 @@ pub async fn show(
             }
             _ = ticks.tick() => {
                 let client = client.clone();
-                let fleet = tokio::task::spawn_blocking(move || client.list(&[])).await??;
+                let asked = tokio::task::spawn_blocking(move || client.list(&[])).await?;
+                let fleet = match asked {
+                    Ok(fleet) => fleet,
+                    // A pod that ends tells so itself; one that is busy answers later.
+                    Err(error) => {
+                        if !terminal {
+                            eprintln!("groundstation: {error:#}; asking again");
+                        }
+                        continue;
+                    }
+                };
                 if terminal {
                     draw(&screen(welcome, address, &fleet, &edges, received)?)?;
                 } else {

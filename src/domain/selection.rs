@@ -40,7 +40,8 @@ pub enum Sort {
     Region,
     /// By when they were registered.
     CreatedAt,
-    /// By when they were heard last; those of which that is not known are the oldest.
+    /// By when they were heard last. Those that are online are heard now, all alike; those of which it is not known are
+    /// the oldest.
     LastSeenAt,
 }
 

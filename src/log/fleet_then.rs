@@ -79,7 +79,8 @@ const COLUMNS: listed::Columns = listed::Columns {
     id: "s.id",
     region: "s.region",
     created_at: "date_trunc('milliseconds', coalesce(s.registered_at, s.occurred_at))",
-    last_seen_at: "date_trunc('milliseconds', s.last_seen_at)",
+    last_seen_at: "case when s.status = 'online' then timestamptz 'infinity'
+                        else date_trunc('milliseconds', s.last_seen_at) end",
 };
 
 /// The parameters $1 to $9.

@@ -19,7 +19,7 @@ pub struct Columns {
     pub region: &'static str,
     /// When it was registered.
     pub created_at: &'static str,
-    /// When it was heard last; never null.
+    /// When it was heard last; never null. Those that are online are heard now, all alike: `infinity`.
     pub last_seen_at: &'static str,
 }
 

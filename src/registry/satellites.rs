@@ -408,7 +408,9 @@ const COLUMNS: listed::Columns = listed::Columns {
     id: "s.id",
     region: "s.region",
     created_at: "date_trunc('milliseconds', s.created_at)",
-    last_seen_at: "coalesce(date_trunc('milliseconds', s.last_heartbeat_at), '-infinity')",
+    // Heartbeats must not move a satellite while somebody reads page after page.
+    last_seen_at: "case when {online} then timestamptz 'infinity'
+                        else coalesce(date_trunc('milliseconds', s.last_heartbeat_at), '-infinity') end",
 };
 
 /// The satellites that pass the filter, in this order behind a place, at most `limit` (bounded by
@@ -426,7 +428,7 @@ pub async fn list(
     let mut parameters = selected.parameters().to_vec();
     parameters.push(&limit);
     parameters.extend(behind.parameters());
-    let statement = listed::in_order(&with_filters(LIST), order, &COLUMNS, 12);
+    let statement = with_filters(&listed::in_order(LIST, order, &COLUMNS, 12));
     // Row by row: what has come is read while Postgres looks for the rest.
     let rows = client.query_raw(&statement, parameters).await?;
     rows.map(|row| from_row(&row?, default)).try_collect().await
