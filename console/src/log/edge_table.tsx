@@ -41,9 +41,9 @@ export function EdgeTable({ pages, place, isOfOne }: { pages: EdgePages; place: 
             <tr>
               <th scope="col" class="edge-position">Position</th>
               <th scope="col" class="edge-time">Happened</th>
-              <th scope="col" class="edge-event">Edge</th>
               {isOfOne ? null : <th scope="col">Satellite</th>}
               {isOfOne ? null : <th scope="col" class="edge-region">Region</th>}
+              <th scope="col" class="edge-event">Edge</th>
               <th scope="col">Reason</th>
               <th scope="col" class="edge-session">Session</th>
               <th scope="col" class="edge-by">By</th>
@@ -70,16 +70,16 @@ export function EdgeTable({ pages, place, isOfOne }: { pages: EdgePages; place: 
                     <At at={edge.occurredAt} />
                     {late > LATE_MS ? <span class="muted late" title={`Recorded at ${edge.recordedAt}`}> found {length(late)} later</span> : null}
                   </td>
-                  <td>
-                    <EdgeWord edge={edge} />
-                    {edge.next?.flapping ? <Flapping /> : null}
-                  </td>
                   {isOfOne ? null : (
                     <td class="edge-name">
                       <Link to={satellitePlace(place, edge.id)}>{state?.name ?? edge.id}</Link>
                     </td>
                   )}
                   {isOfOne ? null : <td class="muted edge-region">{state?.region}</td>}
+                  <td>
+                    <EdgeWord edge={edge} />
+                    {edge.next?.flapping ? <Flapping /> : null}
+                  </td>
                   <td class="muted">{reasonWords(edge.reason)}</td>
                   <td class="muted tabular edge-session">{edge.session}</td>
                   <td class="muted edge-by">{edge.actor.type === "system" ? edge.actor.id : `${edge.actor.id} token`}</td>

@@ -45,18 +45,18 @@ export function draw(into: HTMLElement, height: number, hover: (at: Hover) => vo
         { ...axis, size: 24, values: (_, at) => labels(at) },
         { ...axis, size: LEFT, values: (_, values) => values.map((value) => (Number.isInteger(value) ? count(value) : "")) },
       ],
-      // Stacked: the whole, then what is left of it without the unknown, then what is online.
+      // Stacked: what is known, and of that what is online. Of the rest nothing is known: it is hatched, and has no line.
       series: [
         {},
-        { label: "unknown", width: 0, fill: (chart) => hatch(chart.ctx, colour.unknown, scale) as CanvasRenderingContext2D["fillStyle"], points: { show: false } },
+        { label: "unknown", show: true, width: 0, points: { show: false } },
         { label: "offline", width: 1.5, stroke: colour.down, fill: mix(colour.down, 0.85), points: { show: false } },
         { label: "online", width: 1.5, stroke: colour.up, fill: mix(colour.up, 0.28), points: { show: false } },
       ],
       bands: [
-        { series: [1, 2], fill: (chart: uPlot) => hatch(chart.ctx, colour.unknown, scale) as CanvasRenderingContext2D["fillStyle"] },
         { series: [2, 3], fill: mix(colour.down, 0.8) },
       ],
       hooks: {
+        drawAxes: [(chart) => hatchUnknown(chart, points, hatch(chart.ctx, colour.unknown, scale))],
         setCursor: [
           (chart) => {
             const i = chart.cursor.idx;
@@ -79,8 +79,8 @@ export function draw(into: HTMLElement, height: number, hover: (at: Hover) => vo
       chart.setData([
         next.map((point) => Date.parse(point.at)),
         next.map((point) => point.online + point.offline + point.unknown),
-        next.map((point) => point.online + point.offline),
-        next.map((point) => point.online),
+        next.map((point) => (isBlind(point) ? null : point.online + point.offline)),
+        next.map((point) => (isBlind(point) ? null : point.online)),
       ]);
     },
     resize() {
@@ -89,6 +89,28 @@ export function draw(into: HTMLElement, height: number, hover: (at: Hover) => vo
     },
     end: () => chart.destroy(),
   };
+}
+
+/** Whether nothing is known of anybody. */
+function isBlind(point: TimelinePoint): boolean {
+  return point.unknown > 0 && point.online + point.offline === 0;
+}
+
+/** Fills what is unknown, from one point half-way to its neighbours. */
+function hatchUnknown(chart: uPlot, points: readonly TimelinePoint[], pattern: CanvasPattern | string): void {
+  const { ctx } = chart;
+  ctx.save();
+  ctx.fillStyle = pattern;
+  const x = (i: number) => chart.valToPos(Date.parse(points[Math.max(0, Math.min(points.length - 1, i))]?.at ?? ""), "x", true);
+  const y = (n: number) => chart.valToPos(n, "y", true);
+  points.forEach((point, i) => {
+    if (point.unknown === 0) return;
+    const [left, right] = [(x(i - 1) + x(i)) / 2, (x(i) + x(i + 1)) / 2];
+    const known = point.online + point.offline;
+    const top = y(known + point.unknown);
+    ctx.fillRect(left, top, right - left, y(known) - top);
+  });
+  ctx.restore();
 }
 
 function labels(at: readonly number[]): string[] {
