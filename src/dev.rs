@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, Parser};
+use futures_util::StreamExt;
+use futures_util::future::ready;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
@@ -23,6 +25,7 @@ use uuid::Uuid;
 
 use crate::clients::agent::{self, Identity, Order};
 use crate::clients::client::{Client, Create};
+use crate::clients::watch::Seen;
 use crate::console::code::Code;
 use crate::platform::migrations;
 use crate::platform::token;
@@ -139,18 +142,25 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
     crate::platform::logging::start_file(&folder.join("pod.log"))?;
 
     let mut demonstration = Demonstration::load(&folder)?;
+    let mut past = 0;
     if demonstration.satellites.is_empty() {
         demonstration.satellites = new_members()?;
         // Before the past: a satellite whose token nobody knows could never connect.
         demonstration.save(&folder)?;
-        past::make(&address, &demonstration.satellites)?;
+        past = past::make(&address, &demonstration.satellites)?;
     }
     let (code, text) = Code::make()?;
     let config = Config { sign_in: Some(code), ..config(args, &postgres, &nats, &demonstration)? };
     let welcome = Welcome::new(&folder, nats.url(), &demonstration.admin_token, text)?;
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
-    let ended =
-        runtime.block_on(demonstrate(folder.clone(), config, demonstration, welcome, duration));
+    let ended = runtime.block_on(demonstrate(
+        folder.clone(),
+        config,
+        demonstration,
+        past,
+        welcome,
+        duration,
+    ));
     runtime.shutdown_timeout(Duration::from_secs(1));
     nats.stop();
     postgres.stop();
@@ -280,6 +290,7 @@ async fn demonstrate(
     folder: PathBuf,
     config: Config,
     mut demonstration: Demonstration,
+    past: i64,
     welcome: Welcome,
     duration: Option<Duration>,
 ) -> anyhow::Result<()> {
@@ -307,6 +318,11 @@ async fn demonstrate(
 
     let triggers =
         crate::clients::watch::triggers(nats.connect("groundstation dev").await?).await?;
+    // The past arrives there too, as the relay publishes it.
+    let is_of_now = move |seen: &anyhow::Result<Seen>| {
+        ready(!matches!(seen, Ok(seen) if seen.position <= past))
+    };
+    let triggers = triggers.filter(is_of_now);
     let mut flight = JoinSet::new();
     let orders = launch(&mut flight, &members, address);
     let interrupted = crate::platform::shutdown::signal()?;

@@ -7,7 +7,8 @@ use crate::harness::browser::{Turn, drive};
 use crate::harness::{BRISK, Fleet};
 
 /// The scripts that are run here.
-const SCRIPTS: [&str; 5] = ["actions", "fleet", "keyboard", "signing_in", "states"];
+const SCRIPTS: [&str; 7] =
+    ["actions", "errors", "fleet", "fleet_sizes", "keyboard", "satellite_and_log", "signing_in"];
 
 /// Runs a script over a pod. It registers and plays the satellites it wants.
 async fn run(script: &str) {
@@ -28,8 +29,18 @@ async fn the_fleet_is_shown_as_it_is_and_as_it_was() {
 }
 
 #[tokio::test]
-async fn every_state_can_be_told_from_the_others() {
-    run("states").await;
+async fn a_fleet_of_any_size_can_be_looked_at() {
+    run("fleet_sizes").await;
+}
+
+#[tokio::test]
+async fn one_satellite_and_the_log_can_be_read_in_both_themes_and_at_each_width() {
+    run("satellite_and_log").await;
+}
+
+#[tokio::test]
+async fn whatever_goes_wrong_is_said_with_a_way_out() {
+    run("errors").await;
 }
 
 #[tokio::test]

@@ -45,11 +45,12 @@ struct Incident {
 }
 
 /// Makes the past of these members, which are those of [`SATELLITES`] in order; nothing if the database is not empty.
-pub fn make(address: &Address, members: &[Member]) -> anyhow::Result<()> {
+/// Returns its last position.
+pub fn make(address: &Address, members: &[Member]) -> anyhow::Result<i64> {
     let mut client = address.connect_blocking()?;
     let mut transaction = client.transaction()?;
     if !made_past::is_empty(&mut transaction)? {
-        return Ok(());
+        return Ok(0);
     }
     let now = "select date_trunc('milliseconds', clock_timestamp())";
     let now: OffsetDateTime = transaction.query_one(now, &[])?.try_get(0)?;
@@ -62,9 +63,10 @@ pub fn make(address: &Address, members: &[Member]) -> anyhow::Result<()> {
         profiles.insert(id, Profile { name: new.name, region: new.region, threshold: THRESHOLD });
     }
     let ids: Vec<SatelliteId> = members.iter().map(|member| SatelliteId(member.id)).collect();
-    made_past::write(&mut transaction, &profiles, &edges(&ids, began))?;
+    let edges = edges(&ids, began);
+    made_past::write(&mut transaction, &profiles, &edges)?;
     transaction.commit()?;
-    Ok(())
+    Ok(edges.len() as i64)
 }
 
 /// The edges of all satellites, in the order of their times.

@@ -23,7 +23,9 @@ export async function findSession(): Promise<void> {
     session.set({ is: "somebody", role });
   } catch (error) {
     const problem = asProblem(error);
-    session.set(problem.status === 401 ? { is: "nobody" } : { is: "unknown", problem });
+    if (problem.status === 401) session.set(session.value.is === "somebody" ? { is: "nobody", why: "ended" } : { is: "nobody" });
+    // Whoever is signed in stays so while nobody can say.
+    else if (session.value.is !== "somebody") session.set({ is: "unknown", problem });
   }
 }
 

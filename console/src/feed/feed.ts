@@ -5,6 +5,7 @@
  * missing between them shows, and is read from the log.
  */
 
+import { findSession } from "../api/session.ts";
 import { ask, asProblem } from "../api/client.ts";
 import { Store } from "../parts/store.ts";
 import type { Problem } from "../api/problem.ts";
@@ -33,6 +34,8 @@ export interface Feed {
   /** The positions that came live, to be marked as new. */
   liveFrom: number;
   problem: Problem | undefined;
+  /** Whether the log's newest page has come. */
+  isRead: boolean;
 }
 
 export const feed = new Store<Feed>({
@@ -41,6 +44,7 @@ export const feed = new Store<Feed>({
   edges: [],
   liveFrom: Number.POSITIVE_INFINITY,
   problem: undefined,
+  isRead: false,
 });
 
 type Listener = (edges: readonly Transition[]) => void;
@@ -71,7 +75,7 @@ export function startFeed(): void {
 /** Leaves it, for all tabs: the session ended. */
 export function stopFeed(): void {
   send?.({ kind: "stop" });
-  feed.set({ state: { is: "signed-out" }, position: undefined, edges: [], liveFrom: Number.POSITIVE_INFINITY, problem: undefined });
+  feed.set({ state: { is: "signed-out" }, position: undefined, edges: [], liveFrom: Number.POSITIVE_INFINITY, problem: undefined, isRead: false });
 }
 
 /** Connects again at once. */
@@ -107,6 +111,8 @@ function take(message: FromFeed): void {
   switch (message.kind) {
     case "state":
       feed.set({ ...feed.value, state: message.state, position: newest(feed.value.position, message.position) });
+      // The stream was refused, or somebody signed out in another tab.
+      if (message.state.is === "signed-out") void findSession();
       break;
     case "edges":
       takeEdges(message.edges, true);
@@ -138,7 +144,7 @@ function takeEdges(edges: readonly Transition[], isLive: boolean): void {
 async function readNewest(): Promise<void> {
   try {
     const { body } = await ask<TransitionPage>(`/v1/transitions?order=desc&limit=${FIRST_PAGE}`);
-    feed.set({ ...feed.value, problem: undefined });
+    feed.set({ ...feed.value, problem: undefined, isRead: true });
     takeEdges([...body.transitions].reverse(), false);
   } catch (error) {
     feed.set({ ...feed.value, problem: asProblem(error) });

@@ -18,7 +18,7 @@ import { feed } from "./feed.ts";
 const SHOWN = 80;
 
 export function FeedPanel({ place }: { place: Place }) {
-  const { edges, state, liveFrom, problem } = useStore(feed);
+  const { edges, state, liveFrom, problem, isRead } = useStore(feed);
   const [event, setEvent] = useState("");
   const region = place.filters.region;
   const wanted = edges.filter((edge) => (event === "" || edge.event === event) && (region === undefined || regionOf(edge) === region)).slice(0, SHOWN);
@@ -39,12 +39,12 @@ export function FeedPanel({ place }: { place: Place }) {
       </header>
       {state.is === "reconnecting" ? <p class="feed-broken">What happens now is shown when the feed is back; nothing is missing then.</p> : null}
       {problem && edges.length === 0 ? <ProblemNote problem={problem} of="Feed" /> : null}
+      {wanted.length === 0 && isRead ? <p class="muted empty">{edges.length === 0 ? "Nothing has happened yet." : "None of the newest edges is of this kind."}</p> : null}
       <ol class="feed-list" aria-label="Newest edges" tabIndex={0}>
         {wanted.map((edge) => (
           <FeedEdge key={edge.position} edge={edge} isNew={edge.position >= liveFrom} place={place} />
         ))}
       </ol>
-      {wanted.length === 0 && !problem ? <p class="muted empty">{edges.length === 0 ? "Nothing has happened yet." : "None of the newest edges is of this kind."}</p> : null}
       <footer class="feed-foot">
         <Link to={write(changed(place, { route: { page: "log" } }))}>The whole log</Link>
       </footer>

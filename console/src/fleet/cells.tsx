@@ -28,19 +28,20 @@ export function Cells({ place, list, view, at }: Props) {
   const [told, tell] = useState<string>();
   const regions = new Map<string, Satellite[]>();
   let missing = 0;
-  let first: string | undefined;
   let shown: Satellite | undefined;
   for (let i = 0; i < list.length; i += 1) {
     const satellite = list.get(i);
     if (!satellite) missing += 1;
     else {
-      first ??= satellite.id;
       if (satellite.id === told) shown = satellite;
+      // All of them are read, so they are grouped here: no other order is asked for than in the other views.
       const region = regions.get(satellite.region);
       if (region) region.push(satellite);
       else regions.set(satellite.region, [satellite]);
     }
   }
+  const ordered = [...regions].sort(([a], [b]) => a.localeCompare(b));
+  const first = ordered[0]?.[1][0]?.id;
   const idOf = (event: Event) => (event.target instanceof Element ? event.target.closest<HTMLElement>("[data-id]")?.dataset["id"] : undefined);
   const follow = (event: Event) => {
     const id = idOf(event);
@@ -66,7 +67,7 @@ export function Cells({ place, list, view, at }: Props) {
         onPointerOver={follow}
         onFocusCapture={follow}
       >
-        {[...regions].map(([region, satellites]) => (
+        {ordered.map(([region, satellites]) => (
           <Region key={region} region={region} satellites={satellites} place={place} tabStop={told ?? first} removed={list.removed} />
         ))}
         {missing > 0 ? <p class="muted">{count(missing)} more are being read.</p> : null}

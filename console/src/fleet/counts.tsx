@@ -47,6 +47,15 @@ export function Numbers({ counts, place }: { counts: FleetCounts | undefined; pl
   );
 }
 
+/** How many are offline that were there before: of those that never connected nothing went wrong. */
+function gone(counts: Counts): number {
+  return Math.max(0, counts.offline - counts.neverConnected);
+}
+
+function percent(part: number, whole: number): string {
+  return `${whole > 0 ? (100 * part) / whole : 0}%`;
+}
+
 const nobody: Counts = { total: 0, online: 0, offline: 0, neverConnected: 0, flapping: 0, inMaintenance: 0 };
 
 export function Regions({ counts, place }: { counts: FleetCounts | undefined; place: Place }) {
@@ -54,7 +63,7 @@ export function Regions({ counts, place }: { counts: FleetCounts | undefined; pl
   const regions = counts?.regions ?? [];
   const chosen = place.filters.region;
   // Those with most offline first: that is where one looks.
-  const ordered = [...regions].sort((a, b) => b.offline - a.offline || b.total - a.total || a.region.localeCompare(b.region));
+  const ordered = [...regions].sort((a, b) => gone(b) - gone(a) || b.total - a.total || a.region.localeCompare(b.region));
   let shown = isAll ? ordered : ordered.slice(0, REGIONS_AT_FIRST);
   const selected = ordered.find((each) => each.region === chosen);
   if (selected && !shown.includes(selected)) shown = [...shown, selected];
@@ -80,19 +89,20 @@ export function Regions({ counts, place }: { counts: FleetCounts | undefined; pl
             <button type="button" class="region" aria-pressed={each.region === chosen} onClick={() => toggle(each.region)} title={`${each.region}: ${share(each.online, each.total)} online`}>
               <span class="region-name">{each.region}</span>
               <span class="region-bar" aria-hidden="true">
-                <span class="region-up" style={{ width: `${each.total > 0 ? (100 * each.online) / each.total : 0}%` }} />
+                <span class="region-up" style={{ width: percent(each.online, each.total) }} />
+                <span class="region-down" style={{ width: percent(gone(each), each.total) }} />
               </span>
               <span class="region-count tabular">
                 {count(each.online)}
                 <span class="muted">/{count(each.total)}</span>
                 <span class="sr"> online</span>
               </span>
-              <span class={each.offline > 0 ? "region-off tabular is-lost" : "region-off tabular muted"}>
-                {each.offline > 0 ? (
+              <span class={gone(each) > 0 ? "region-off tabular is-lost" : "region-off tabular muted"}>
+                {gone(each) > 0 ? (
                   <>
                     <Glyph of="lost" />
-                    {count(each.offline)}
-                    <span class="sr"> offline</span>
+                    {count(gone(each))}
+                    <span class="sr"> offline that were connected before</span>
                   </>
                 ) : (
                   <span class="sr">none offline</span>

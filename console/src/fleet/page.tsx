@@ -44,7 +44,7 @@ export function FleetPage({ place }: { place: Place }) {
   const selected = isNarrower ? exact : facets;
   const total = selected.data && selected.isCurrent ? selected.data.total : undefined;
   const view = useView(place, total ?? selected.data?.total);
-  const order = view === "cells" ? "region" : (place.sort ?? "name");
+  const order = place.sort ?? "name";
   const list = useList(place, order, total);
   const window = useWindow(place);
   const position = selected.data && selected.isCurrent ? selected.data.position : undefined;

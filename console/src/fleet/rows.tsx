@@ -28,23 +28,24 @@ export function Rows({ place, list, view, order, at }: Props) {
   const body = useRef<HTMLTableSectionElement>(null);
   const rows = useRowsInView(body, list.length, ROW_HEIGHT);
   const [active, setActive] = useState(0);
-  const wantsFocus = useRef(false);
+  /** The row that gets the focus as soon as it is drawn. */
+  const wanted = useRef<number | undefined>(undefined);
   useEffect(() => list.want(rows.from, rows.to), [list, rows.from, rows.to]);
-  useEffect(() => {
-    if (!wantsFocus.current) return;
-    const link = body.current?.querySelector<HTMLElement>(`[data-row="${active}"] a`);
-    if (link) {
-      wantsFocus.current = false;
-      link.focus({ preventScroll: true });
-    }
-  });
+  const focusWanted = () => {
+    const link = wanted.current === undefined ? null : body.current?.querySelector<HTMLElement>(`[data-row="${wanted.current}"] a`);
+    if (!link) return;
+    wanted.current = undefined;
+    link.focus({ preventScroll: true });
+  };
+  useEffect(focusWanted);
   const moveTo = (index: number) => {
     const next = Math.max(0, Math.min(list.length - 1, index));
     setActive(next);
-    wantsFocus.current = true;
+    wanted.current = next;
     const top = (body.current?.getBoundingClientRect().top ?? 0) + next * ROW_HEIGHT;
     if (top < 140) scrollBy(0, top - 140);
     else if (top + ROW_HEIGHT > innerHeight - 20) scrollBy(0, top + ROW_HEIGHT - innerHeight + 20);
+    focusWanted();
   };
   const onKeyDown = (event: KeyboardEvent) => {
     const page = Math.max(1, Math.floor(innerHeight / ROW_HEIGHT) - 6);

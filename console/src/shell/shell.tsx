@@ -35,7 +35,6 @@ export function Shell() {
   useEffect(() => {
     startFeed();
     void findOffers();
-    return stopFeed;
   }, []);
   useEffect(() => {
     document.title = title(place);
@@ -113,6 +112,7 @@ function Tools({ role }: { role: string | undefined }) {
   const leave = async () => {
     try {
       await signOut();
+      stopFeed();
     } catch (error) {
       setProblem(asProblem(error));
     }
