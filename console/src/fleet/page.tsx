@@ -78,7 +78,7 @@ export function FleetPage({ place }: { place: Place }) {
           </header>
           <FilterBar place={place} regions={regions} view={view} views={viewsFor(total)} />
           {problem && !list.problem ? <ProblemNote problem={problem} of="States" /> : null}
-          <Satellites {...{ place, list, view, intervals, order, at, isEmpty }} />
+          <Satellites {...{ place, list, view, intervals, order, at, isEmpty }} isSized={place.view !== undefined || selected.data !== undefined || selected.problem !== undefined} />
         </section>
       </div>
       <FeedPanel place={place} />
@@ -94,9 +94,11 @@ interface SatellitesProps {
   order: string;
   at: number | undefined;
   isEmpty: boolean;
+  /** Whether it is known how many there are, and so how they are shown. */
+  isSized: boolean;
 }
 
-function Satellites({ place, list, view, intervals, order, at, isEmpty }: SatellitesProps) {
+function Satellites({ place, list, view, intervals, order, at, isEmpty, isSized }: SatellitesProps) {
   if (list.problem && !list.isRead) {
     return (
       <ProblemNote problem={list.problem} of="Satellites" onRetry={() => list.retry()}>
@@ -104,7 +106,7 @@ function Satellites({ place, list, view, intervals, order, at, isEmpty }: Satell
       </ProblemNote>
     );
   }
-  if (!list.isRead) return <div class="list-space is-loading" aria-busy="true" />;
+  if (!list.isRead || !isSized) return <div class="list-space is-loading" aria-busy="true" />;
   if (list.length === 0) return <Nobody place={place} isEmpty={isEmpty} />;
   return (
     <>
@@ -212,8 +214,8 @@ function useView(place: Place, total: number | undefined): View {
 }
 
 function viewFor(place: Place, total: number | undefined): View {
-  const size = total ?? 0;
-  if (place.view && size <= VIEW_LIMITS[place.view].most) return place.view;
+  const size = total ?? Number.POSITIVE_INFINITY;
+  if (place.view && (total === undefined || size <= VIEW_LIMITS[place.view].most)) return place.view;
   return (["cards", "cells", "table"] as const).find((view) => size <= VIEW_LIMITS[view].byItself) ?? "table";
 }
 
