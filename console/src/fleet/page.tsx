@@ -66,7 +66,7 @@ export function FleetPage({ place }: { place: Place }) {
           <Timeline place={place} window={window} at={at} />
           <Regions counts={facets.data} place={place} />
         </div>
-        {facets.problem ? <CountsProblem problem={facets.problem} onRetry={facets.reload} /> : null}
+        {facets.problem && !(isSaidAbove(facets.problem) && facets.data) ? <ProblemNote problem={facets.problem} of="Counts" onRetry={facets.reload} /> : null}
         <section aria-labelledby="satellites-title" class="satellites">
           <header class="satellites-head">
             <h2 id="satellites-title">
@@ -77,7 +77,7 @@ export function FleetPage({ place }: { place: Place }) {
             {past || isEmpty ? null : <RegisterButton />}
           </header>
           <FilterBar place={place} regions={regions} view={view} views={viewsFor(total)} />
-          {problem && !list.problem ? <ProblemNote problem={problem} of="States" /> : null}
+          {problem && !isSaidAbove(problem) && !list.problem ? <ProblemNote problem={problem} of="States" /> : null}
           <Satellites {...{ place, list, view, intervals, order, at, isEmpty }} isSized={place.view !== undefined || selected.data !== undefined || selected.problem !== undefined} />
         </section>
       </div>
@@ -110,7 +110,7 @@ function Satellites({ place, list, view, intervals, order, at, isEmpty, isSized 
   if (list.length === 0) return <Nobody place={place} isEmpty={isEmpty} />;
   return (
     <>
-      {list.problem ? <ProblemNote problem={list.problem} of="Satellites" onRetry={() => list.retry()} /> : null}
+      {list.problem && !isSaidAbove(list.problem) ? <ProblemNote problem={list.problem} of="Satellites" onRetry={() => list.retry()} /> : null}
       {view === "cards" ? (
         <Cards {...{ place, list, at }} view={intervals} />
       ) : view === "cells" ? (
@@ -141,8 +141,9 @@ function WaysOut({ problem, place }: { problem: Problem; place: Place }) {
   );
 }
 
-function CountsProblem({ problem, onRetry }: { problem: Problem; onRetry: () => void }) {
-  return <ProblemNote problem={problem} of="Counts" onRetry={onRetry} />;
+/** Whether the banner over the page says it: nothing answers, and what is there stays. */
+function isSaidAbove(problem: Problem): boolean {
+  return problem.status === 0;
 }
 
 function withoutFilter(place: Place, name: FilterName) {
