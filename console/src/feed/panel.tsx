@@ -15,7 +15,7 @@ import { Link } from "../shell/link.tsx";
 import { feed } from "./feed.ts";
 
 /** How many are drawn. */
-const SHOWN = 80;
+const SHOWN = 50;
 
 export function FeedPanel({ place }: { place: Place }) {
   const { edges, state, liveFrom, problem, isRead } = useStore(feed);

@@ -54,11 +54,11 @@ export function Cells({ place, list, view, at }: Props) {
           <>
             <ConditionWord of={condition(shown)} flapping={shown.flapping} />
             <strong class="peek-name">{shown.name}</strong>
-            <span class="muted peek-seen">{shown.lastSeenAt ? <>heard <Ago at={shown.lastSeenAt} /></> : WORDS[condition(shown)]}</span>
+            <span class="muted peek-seen">{shown.lastSeenAt ? <>heard <Ago at={shown.lastSeenAt} /></> : null}</span>
             <Strip key={shown.id} id={shown.id} name={shown.name} view={view} playhead={at} />
           </>
         ) : (
-          <span class="muted">Point at a cell, or move through them with the arrow keys.</span>
+          <span class="muted">Point at a cell, or use the arrow keys.</span>
         )}
       </div>
       <div

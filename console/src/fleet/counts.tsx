@@ -26,7 +26,7 @@ export function Numbers({ counts, place }: { counts: FleetCounts | undefined; pl
     };
     return (
       <button type="button" class={`number ${glyph ? `is-${glyph}` : ""}`} aria-pressed={isSet} onClick={toggle}>
-        <span class="number-value tabular">{n === undefined ? " " : count(n)}</span>
+        <span class="number-value tabular">{n === undefined ? <span class="muted">–</span> : count(n)}</span>
         <span class="number-label">
           {glyph ? <Glyph of={glyph} /> : null}
           {label}

@@ -66,7 +66,7 @@ export function FleetPage({ place }: { place: Place }) {
           <Timeline place={place} window={window} at={at} />
           <Regions counts={facets.data} place={place} />
         </div>
-        {facets.problem ? <CountsProblem problem={facets.problem} onRetry={facets.reload} /> : null}
+        {facets.problem && !(isSaidAbove(facets.problem) && facets.data) ? <ProblemNote problem={facets.problem} of="Counts" onRetry={facets.reload} /> : null}
         <section aria-labelledby="satellites-title" class="satellites">
           <header class="satellites-head">
             <h2 id="satellites-title">
@@ -77,8 +77,8 @@ export function FleetPage({ place }: { place: Place }) {
             {past || isEmpty ? null : <RegisterButton />}
           </header>
           <FilterBar place={place} regions={regions} view={view} views={viewsFor(total)} />
-          {problem && !list.problem ? <ProblemNote problem={problem} of="States" /> : null}
-          <Satellites {...{ place, list, view, intervals, order, at, isEmpty }} />
+          {problem && !isSaidAbove(problem) && !list.problem ? <ProblemNote problem={problem} of="States" /> : null}
+          <Satellites {...{ place, list, view, intervals, order, at, isEmpty }} isSized={place.view !== undefined || selected.data !== undefined || selected.problem !== undefined} />
         </section>
       </div>
       <FeedPanel place={place} />
@@ -94,9 +94,11 @@ interface SatellitesProps {
   order: string;
   at: number | undefined;
   isEmpty: boolean;
+  /** Whether it is known how many there are, and so how they are shown. */
+  isSized: boolean;
 }
 
-function Satellites({ place, list, view, intervals, order, at, isEmpty }: SatellitesProps) {
+function Satellites({ place, list, view, intervals, order, at, isEmpty, isSized }: SatellitesProps) {
   if (list.problem && !list.isRead) {
     return (
       <ProblemNote problem={list.problem} of="Satellites" onRetry={() => list.retry()}>
@@ -104,11 +106,11 @@ function Satellites({ place, list, view, intervals, order, at, isEmpty }: Satell
       </ProblemNote>
     );
   }
-  if (!list.isRead) return <div class="list-space is-loading" aria-busy="true" />;
+  if (!list.isRead || !isSized) return <div class="list-space is-loading" aria-busy="true" />;
   if (list.length === 0) return <Nobody place={place} isEmpty={isEmpty} />;
   return (
     <>
-      {list.problem ? <ProblemNote problem={list.problem} of="Satellites" onRetry={() => list.retry()} /> : null}
+      {list.problem && !isSaidAbove(list.problem) ? <ProblemNote problem={list.problem} of="Satellites" onRetry={() => list.retry()} /> : null}
       {view === "cards" ? (
         <Cards {...{ place, list, at }} view={intervals} />
       ) : view === "cells" ? (
@@ -139,8 +141,9 @@ function WaysOut({ problem, place }: { problem: Problem; place: Place }) {
   );
 }
 
-function CountsProblem({ problem, onRetry }: { problem: Problem; onRetry: () => void }) {
-  return <ProblemNote problem={problem} of="Counts" onRetry={onRetry} />;
+/** Whether the banner over the page says it: nothing answers, and what is there stays. */
+function isSaidAbove(problem: Problem): boolean {
+  return problem.status === 0;
 }
 
 function withoutFilter(place: Place, name: FilterName) {
@@ -212,8 +215,8 @@ function useView(place: Place, total: number | undefined): View {
 }
 
 function viewFor(place: Place, total: number | undefined): View {
-  const size = total ?? 0;
-  if (place.view && size <= VIEW_LIMITS[place.view].most) return place.view;
+  const size = total ?? Number.POSITIVE_INFINITY;
+  if (place.view && (total === undefined || size <= VIEW_LIMITS[place.view].most)) return place.view;
   return (["cards", "cells", "table"] as const).find((view) => size <= VIEW_LIMITS[view].byItself) ?? "table";
 }
 

@@ -24,7 +24,8 @@ export function Strip({ id, name, view, playhead }: Props) {
   const canvas = useRef<HTMLCanvasElement>(null);
   const [drawn, draw] = useState(0);
   const paint = useStore(paints);
-  useEffect(() => view.show(id, () => draw((n) => n + 1)), [view, id]);
+  const isInView = useInView(canvas);
+  useEffect(() => (isInView ? view.show(id, () => draw((n) => n + 1)) : undefined), [view, id, isInView]);
   const { from, to, isLive } = view.window;
   const intervals = view.of(id);
   const list = intervals ? runs(intervals, from, to, isLive) : undefined;
@@ -48,6 +49,28 @@ export function PlainStrip({ list, from, to, label, playhead }: { list: Run[] | 
   useResize(canvas, () => draw((n) => n + 1));
   // Where a word stands beside it, it is a picture of that word and says nothing.
   return label === "" ? <canvas ref={canvas} class="strip" aria-hidden="true" /> : <canvas ref={canvas} class="strip" role="img" aria-label={label} />;
+}
+
+/** How far from the screen a strip is asked for already. */
+const NEAR = "300px";
+
+const nearing = new WeakMap<Element, (isNear: boolean) => void>();
+const near =
+  typeof IntersectionObserver === "function"
+    ? new IntersectionObserver((entries) => entries.forEach(({ target, isIntersecting }) => nearing.get(target)?.(isIntersecting)), { rootMargin: NEAR })
+    : undefined;
+
+/** Whether the strip is on the screen, or nearly. */
+function useInView(canvas: { current: HTMLCanvasElement | null }): boolean {
+  const [isNear, setNear] = useState(near === undefined);
+  useEffect(() => {
+    const element = canvas.current;
+    if (!element || !near) return;
+    nearing.set(element, setNear);
+    near.observe(element);
+    return () => near.unobserve(element);
+  }, []);
+  return isNear;
 }
 
 const sizes = typeof ResizeObserver === "function" ? new ResizeObserver((entries) => entries.forEach(({ target }) => resized.get(target)?.())) : undefined;

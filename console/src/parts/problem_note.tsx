@@ -13,7 +13,7 @@ interface Props {
 }
 
 export function ProblemNote({ problem, of, onRetry, children }: Props) {
-  const retry = problem.isPassing
+  const retry = problem.isPassing && problem.status !== 0
     ? problem.retryAfterMs !== undefined && problem.retryAfterMs > 0
       ? `Asked again in ${length(problem.retryAfterMs)}.`
       : "Asked again by itself."
@@ -32,7 +32,7 @@ export function ProblemNote({ problem, of, onRetry, children }: Props) {
         {problem.detail} {retry}
       </p>
       <div class="note-actions">
-        {onRetry ? (
+        {onRetry && problem.isPassing ? (
           <button type="button" class="small" onClick={onRetry}>
             Try now
           </button>

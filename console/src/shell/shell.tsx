@@ -34,7 +34,8 @@ export function Shell() {
   useKeys();
   useEffect(() => {
     startFeed();
-    void findOffers();
+    // What is seen first goes first.
+    whenIdle(() => void findOffers());
   }, []);
   useEffect(() => {
     document.title = title(place);
@@ -166,6 +167,11 @@ export function Waiting({ problem, onRetry }: { problem: Problem | undefined; on
       </main>
     </div>
   );
+}
+
+function whenIdle(then: () => void): void {
+  if (typeof requestIdleCallback === "function") requestIdleCallback(then, { timeout: 3000 });
+  else setTimeout(then, 500);
 }
 
 function title(place: Place): string {

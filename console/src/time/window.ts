@@ -6,7 +6,8 @@
  */
 
 import { SPANS, type Place } from "../place/place.ts";
-import { useNow } from "../parts/clock.ts";
+import { useEffect, useMemo, useReducer } from "preact/hooks";
+import { now } from "../parts/clock.ts";
 
 export interface Window {
   from: number;
@@ -31,8 +32,18 @@ export function windowOf(place: Pick<Place, "span" | "until">, now: number): Win
   return { from: to - span, to, isLive: true, stepMs };
 }
 
-export function useWindow(place: Pick<Place, "span" | "until">): Window {
-  return windowOf(place, useNow());
+/** The window now; the same object until it moves on. */
+export function useWindow({ span, until }: Pick<Place, "span" | "until">): Window {
+  const [moved, move] = useReducer((n: number) => n + 1, 0);
+  const window = useMemo(() => windowOf(until === undefined ? { span } : { span, until }, Date.now()), [span, until, moved]);
+  useEffect(
+    () =>
+      now.follow((present) => {
+        if (window.isLive && present > window.to) move(undefined as never);
+      }),
+    [window],
+  );
+  return window;
 }
 
 /** The window as parameters: without an end it ends at the database's present. */
