@@ -124,8 +124,6 @@ export interface Timeline {
   points: TimelinePoint[];
 }
 
-export type RunState = "up" | "down" | "unknown" | "maintenance";
-
 export interface Interval {
   from: Timestamp;
   to: Timestamp;

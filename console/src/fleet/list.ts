@@ -28,8 +28,6 @@ interface End {
 const emptyEnd = (): End => ({ satellites: [], cursor: undefined, isDone: false });
 
 export class SatelliteList {
-  /** Of the past: the position that the pages are as of. */
-  position: number | undefined;
   problem: Problem | undefined;
   /** Whether something happened that can have changed who is on the list, and in which order. */
   isOld = false;
@@ -114,13 +112,6 @@ export class SatelliteList {
       if (canMove || !next) this.isOld = true;
     }
     if (isTouched || this.isOld) this.#changed();
-  }
-
-  /** A satellite as an administrator just changed it. */
-  put(satellite: Satellite): void {
-    const at = this.#find(satellite.id);
-    if (at) at[0].satellites[at[1]] = satellite;
-    this.#changed();
   }
 
   old(): void {
@@ -241,9 +232,7 @@ export class SatelliteList {
     query.set("sort", order);
     query.set("limit", String(limit));
     if (cursor !== undefined) query.set("cursor", cursor);
-    const page = await get<SatellitePage>(`/v1/satellites?${query}`, signal);
-    this.position = page.position;
-    return page;
+    return await get<SatellitePage>(`/v1/satellites?${query}`, signal);
   }
 }
 

@@ -8,6 +8,7 @@ import { Ago } from "../parts/moment.tsx";
 import { condition } from "../parts/condition.ts";
 import { ConditionWord } from "../parts/glyph.tsx";
 import { count } from "../parts/format.ts";
+import { memo } from "../parts/memo.ts";
 import { useRowsInView } from "../parts/windowed.ts";
 import { Link } from "../shell/link.tsx";
 import type { IntervalsInView } from "./intervals.ts";
@@ -97,7 +98,7 @@ export function Rows({ place, list, view, order, at }: Props) {
         {indices.map((index) => {
           const satellite = list.get(index);
           return satellite ? (
-            <Row key={satellite.id} {...{ place, satellite, index, view, at }} isActive={index === active} isRemoved={list.removed.has(satellite.id)} onFocus={() => setActive(index)} />
+            <Row key={satellite.id} {...{ place, satellite, index, view, at }} isActive={index === active} isRemoved={list.removed.has(satellite.id)} onFocus={setActive} />
           ) : (
             <tr key={`row ${index}`} class="is-missing" aria-rowindex={index + 2} data-row={index}>
               <td colSpan={6}>
@@ -146,13 +147,14 @@ interface RowProps {
   at: number | undefined;
   isActive: boolean;
   isRemoved: boolean;
-  onFocus: () => void;
+  onFocus: (index: number) => void;
 }
 
-function Row({ place, satellite, index, view, at, isActive, isRemoved, onFocus }: RowProps) {
+/** Drawn again only when something of its own changes: while one scrolls, rows come and go and the others stay. */
+const Row = memo(function Row({ place, satellite, index, view, at, isActive, isRemoved, onFocus }: RowProps) {
   const of = condition(satellite);
   return (
-    <tr aria-rowindex={index + 2} data-row={index} class={isRemoved ? "is-removed" : undefined} onFocus={onFocus}>
+    <tr aria-rowindex={index + 2} data-row={index} class={isRemoved ? "is-removed" : undefined} onFocus={() => onFocus(index)}>
       <td class="col-condition">{isRemoved ? <span class="muted">removed</span> : <ConditionWord of={of} flapping={satellite.flapping} />}</td>
       <td class="col-name">
         <Link to={satellitePlace(place, satellite.id)} tabIndex={isActive ? 0 : -1} class="row-link">
@@ -168,7 +170,7 @@ function Row({ place, satellite, index, view, at, isActive, isRemoved, onFocus }
       <td class="col-version tabular muted">{satellite.version ?? "–"}</td>
     </tr>
   );
-}
+});
 
 export function satellitePlace(place: Place, id: string): string {
   return write(changed(place, { route: { page: "satellite", id }, filters: { tag: [] }, sort: undefined, view: undefined, event: undefined }));

@@ -59,14 +59,3 @@ export function spoken(list: readonly Run[]): string {
   const losses = sum.losses === 0 ? "" : `; went down ${sum.losses === 1 ? "once" : `${sum.losses} times`}`;
   return `${parts.join(", ")} of ${length(all)}${losses}`;
 }
-
-/** The share of the time that is known in which it was up. */
-export function uptime(list: readonly Run[]): string {
-  const sum = sums(list);
-  return share(sum.up, sum.up + sum.down);
-}
-
-/** What was at a moment. */
-export function runAt(list: readonly Run[], at: number): Run | undefined {
-  return list.find((run) => run.from <= at && at < run.to);
-}

@@ -51,8 +51,8 @@ export function PlainStrip({ list, from, to, label, playhead }: { list: Run[] | 
   return label === "" ? <canvas ref={canvas} class="strip" aria-hidden="true" /> : <canvas ref={canvas} class="strip" role="img" aria-label={label} />;
 }
 
-/** How far from the screen a strip is asked for already. */
-const NEAR = "300px";
+/** How far from the screen a strip is asked for already: farther than the table draws rows. */
+const NEAR = "600px";
 
 const nearing = new WeakMap<Element, (isNear: boolean) => void>();
 const near =
