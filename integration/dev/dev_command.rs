@@ -84,7 +84,7 @@ fn position(line: &str) -> i64 {
 async fn all_connect(dev: &Running) {
     eventually("all to connect", async || {
         let said = dev.everything();
-        if said.matches(" connect  ").count() >= 12 { Ok(()) } else { Err(said) }
+        if said.matches("  connected  ").count() >= 12 { Ok(()) } else { Err(said) }
     })
     .await;
 }
