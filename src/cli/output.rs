@@ -15,7 +15,7 @@ pub(super) fn line(text: fmt::Arguments<'_>) {
     }
 }
 
-/// `println!` for commands; see [`line`].
+/// `println!` for commands; see [`line()`].
 macro_rules! print_line {
     ($($text:tt)*) => {
         $crate::cli::output::line(format_args!($($text)*))

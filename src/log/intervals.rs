@@ -1,6 +1,6 @@
 //! How some satellites were within a window, their states run together: `GET /v1/intervals`.
 //!
-//! By the rule of [`runs`](super::history::runs), which stats sum up.
+//! By the rule of [`runs`], which stats sum up.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;

@@ -23,7 +23,7 @@ pub struct Columns {
     pub last_seen_at: &'static str,
 }
 
-/// Fills `{behind}` and `{order}` in a statement. Its parameters from `$first` on are those of [`place`].
+/// Fills `{behind}` and `{order}` in a statement. Its parameters from `$first` on are those of [`Behind::parameters`].
 pub fn in_order(statement: &str, order: Order, columns: &Columns, first: usize) -> String {
     let (name, id, key) = (first, first + 1, first + 2);
     let by = match order.by {
