@@ -8,6 +8,8 @@ use std::{env, fs, io};
 
 fn main() -> io::Result<()> {
     println!("cargo::rerun-if-changed=build.rs");
+    // A new migration is compiled in (`src/platform/migrations.rs`).
+    println!("cargo::rerun-if-changed=schema");
     let console = Path::new("console");
     let dist = console.join("dist");
     // Cargo takes a missing path for one that changed. Where there is no page yet, the folder that will hold it is

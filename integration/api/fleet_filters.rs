@@ -257,7 +257,12 @@ async fn the_inactive_are_those_offline_since_before_the_time_that_is_asked_for(
 /// By what a satellite stands where it is.
 fn key(satellite: &Value, word: &str) -> (String, String, String) {
     let of = |name: &str| satellite[name].as_str().unwrap_or_default().to_owned();
-    let first = if word == "name" { String::new() } else { of(word) };
+    let first = match word {
+        "name" => String::new(),
+        // Those that are online are heard now: behind every moment.
+        "lastSeenAt" if satellite["status"] == "online" => "now".to_owned(),
+        word => of(word),
+    };
     (first, of("name"), of("id"))
 }
 

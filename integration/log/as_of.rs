@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::harness::program::run;
 use crate::harness::wait::{blocking, eventually};
-use crate::harness::{CALM, Credentials, Fleet, Pod, Satellite};
+use crate::harness::{CALM, Credentials, Fleet, Pod, Satellite, written_log};
 
 /// A few satellites come, go, are taken over and removed; returns all transitions, and the
 /// satellites that stay.
@@ -196,4 +196,33 @@ async fn a_moment_is_past_when_its_millisecond_is_over() {
     clock.stop_at((millisecond + 1) * 1_000);
     let asked = pod.get(&question).await;
     assert_eq!((asked.status, &asked.json()["position"]), (200, &json!(1)), "{asked:?}");
+}
+
+#[tokio::test]
+async fn the_past_of_satellites_that_have_been_quiet_is_found_without_reading_the_log() {
+    // In a log of a few that come and go all the time.
+    const QUIET: &str = "
+        insert into satellite_connections (satellite_id, session, revision, last_event)
+        select md5('quiet ' || n)::uuid, 1, 2, 'disconnected' from generate_series(1, 1000) n;
+        analyze entity_transitions;
+        analyze satellite_connections";
+    const READ: &str = "
+        select coalesce(sum(idx_tup_read) filter (where indexrelname like '%pkey'), 0)::bigint,
+               coalesce(sum(idx_scan) filter (where indexrelname like '%entity_id_position%'), 0)::bigint
+          from pg_stat_user_indexes where relname like 'entity_transitions_from_%'";
+    let fleet = Fleet::new(CALM).await;
+    let sql = fleet.sql().await;
+    written_log::write(&sql, 1, 3_000).await;
+    sql.batch_execute(QUIET).await.expect("quiet satellites");
+    let pod = fleet.pod("a").await;
+    let then = pod.get("/v1/fleet?position=3000").await;
+    assert_eq!((then.status, &then.json()["total"]), (200, &json!(10)), "{then:?}");
+    eventually("the server to tell what was looked up", async || {
+        let row = sql.query_one(READ, &[]).await.map_err(|error| error.to_string())?;
+        let (positions, lookups): (i64, i64) = (row.get(0), row.get(1));
+        // All of it for each would be three millions.
+        assert!(positions < 100_000, "{positions} read by position");
+        if lookups >= 1_000 { Ok(()) } else { Err(format!("{lookups}")) }
+    })
+    .await;
 }
