@@ -68,6 +68,8 @@ async fn a_changed_threshold_counts_at_once_whichever_pod_was_told() {
     assert_eq!(changed["offlineThresholdMs"], 1);
     let lost = ["1 connected connect", "1 heartbeat_lost heartbeat_timeout"];
     fleet.expect_history(edge.id, &lost).await;
+    // Its last heartbeat may still wait for its row. By a longer threshold it would be young enough to bring it back.
+    a.sweeps(10).await;
     // Longer: a lost satellite stays lost until it is heard, and then has the new threshold.
     change(&b, &edge, json!({"offlineThresholdMs": DAY_MS})).await;
     assert_eq!(b.show(edge.id).await["status"], "offline");
