@@ -584,6 +584,11 @@ async fn asked_while_dropped(
     answer
 }
 
+/// A pod whose reads wait for as long as a busy machine takes to drop a partition.
+async fn patient(fleet: &Fleet) -> Pod {
+    fleet.plan("a").with("GROUNDSTATION_READ_TIMEOUT", "60s").start().await
+}
+
 fn expect_gone(answer: &Answer) {
     assert_eq!(answer.status, 410, "{answer:?}");
     assert!(answer.text.contains("1001"), "{answer:?}");
@@ -593,7 +598,7 @@ fn expect_gone(answer: &Answer) {
 async fn a_moment_that_is_dropped_while_it_is_looked_for_is_gone() {
     let (fleet, sql) = with_a_log(2_500).await;
     publish(&sql, 0).await;
-    let pod = fleet.pod("a").await;
+    let pod = patient(&fleet).await;
     published(&sql, 2_500).await;
     let lock =
         "select pg_advisory_xact_lock(hashtextextended('groundstation: entity_transitions', 0))";
@@ -609,7 +614,7 @@ async fn stats_whose_window_is_dropped_while_they_are_made_are_gone() {
     publish(&sql, 0).await;
     // Old enough to go, and young enough to be asked about.
     make_younger(&sql, 200).await;
-    let pod = fleet.pod("a").await;
+    let pod = patient(&fleet).await;
     published(&sql, 2_500).await;
     let path = format!("/v1/satellites/{}/stats?window=300d", written_log::satellite(0));
     let asked = pod.get(&path).await;
