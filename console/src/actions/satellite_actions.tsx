@@ -7,7 +7,7 @@ import type { NewToken, Satellite } from "../api/types.ts";
 import { Dialog } from "../parts/dialog.tsx";
 import { ProblemNote } from "../parts/problem_note.tsx";
 import { change } from "../place/router.ts";
-import type { Described } from "../satellite/page.tsx";
+import type { Described } from "../satellite/described.ts";
 import { registryChanged } from "../fleet/use_list.ts";
 import { DescribeForm, type Description } from "./describe_form.tsx";
 import { TokenShown } from "./token_shown.tsx";

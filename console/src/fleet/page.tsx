@@ -11,7 +11,7 @@ import { asOf, filterCount, isPast, selection, type FilterName, type Place, type
 import { change } from "../place/router.ts";
 import { count } from "../parts/format.ts";
 import { ProblemNote } from "../parts/problem_note.tsx";
-import { AsOf, toNow } from "../time/as_of.tsx";
+import { AsOf, shownPosition, toNow } from "../time/as_of.tsx";
 import { usePastMoment } from "../time/past.ts";
 import { Timeline } from "../time/timeline.tsx";
 import { useWindow, type Window } from "../time/window.ts";
@@ -22,7 +22,6 @@ import { Numbers, Regions } from "./counts.tsx";
 import { FilterBar } from "./filter_bar.tsx";
 import { IntervalsInView } from "./intervals.ts";
 import type { SatelliteList } from "./list.ts";
-import { shownPosition } from "../shell/keys.ts";
 import { Rows } from "./rows.tsx";
 import { onRegistryChange, useList } from "./use_list.ts";
 

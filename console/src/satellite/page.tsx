@@ -23,13 +23,8 @@ import { PlainStrip } from "../fleet/strip.tsx";
 import { useRegistryChange } from "../fleet/use_list.ts";
 import { SatelliteActions } from "../actions/satellite_actions.tsx";
 import { Assignments } from "./assignments.tsx";
+import type { Described } from "./described.ts";
 import { History } from "./history.tsx";
-
-/** A satellite with the version of its description, for changes that must not undo somebody else's. */
-export interface Described {
-  satellite: Satellite;
-  etag: string | undefined;
-}
 
 export function SatellitePage({ id, place }: { id: string; place: Place }) {
   const who = useStore(session);

@@ -6,7 +6,7 @@ import { Glyph } from "../parts/glyph.tsx";
 import { Store, useStore } from "../parts/store.ts";
 import { PlainStrip } from "../fleet/strip.tsx";
 import type { Run } from "../fleet/runs.ts";
-import { singleKeys } from "./keys.ts";
+import { singleKeys } from "./single_keys.ts";
 
 export const isHelpOpen = new Store(false);
 

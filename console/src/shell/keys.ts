@@ -5,36 +5,12 @@ import { mayChange, session } from "../api/session.ts";
 import { focusSatellites } from "../fleet/focus.ts";
 import { openRegister } from "../actions/register.tsx";
 import { feed } from "../feed/feed.ts";
-import { Store } from "../parts/store.ts";
 import { isPast } from "../place/place.ts";
 import { change, changed, go, place } from "../place/router.ts";
 import { nextTheme } from "../theme/theme.ts";
-import { stepBy, toNow } from "../time/as_of.tsx";
+import { shownPosition, stepBy, toNow } from "../time/as_of.tsx";
 import { isHelpOpen } from "./help.tsx";
-
-const KEPT = "single-keys";
-
-function kept(): boolean {
-  try {
-    return localStorage.getItem(KEPT) !== "off";
-  } catch {
-    return true;
-  }
-}
-
-/** Whether single letters do anything. */
-export const singleKeys = new Store(kept());
-
-singleKeys.follow((on) => {
-  try {
-    localStorage.setItem(KEPT, on ? "on" : "off");
-  } catch {
-    // It holds for as long as the page is open.
-  }
-});
-
-/** The position that the answers on the page are as of; the fleet page says it. */
-export const shownPosition = new Store<number | undefined>(undefined);
+import { singleKeys } from "./single_keys.ts";
 
 /** How long the second letter of a pair may take. */
 const PAIR_MS = 1200;

@@ -5,7 +5,7 @@ import { feed } from "../feed/feed.ts";
 import { isPast, type Place } from "../place/place.ts";
 import { ago, count, moment } from "../parts/format.ts";
 import { useNow } from "../parts/clock.ts";
-import { useStore } from "../parts/store.ts";
+import { Store, useStore } from "../parts/store.ts";
 
 interface Props {
   place: Place;
@@ -13,6 +13,9 @@ interface Props {
   position: number | undefined;
   at: number | undefined;
 }
+
+/** The position that the answers on the page are as of; the fleet page says it. */
+export const shownPosition = new Store<number | undefined>(undefined);
 
 export function AsOf({ place, position, at }: Props) {
   const now = useNow();
