@@ -155,14 +155,14 @@ pub fn postgres_of(base: &Path, wal: &Path, url: &str) -> (Postgres, String) {
     let stores = stores();
     let n = stores.given.fetch_add(1, Ordering::Relaxed);
     let folder = stores.folder.join(format!("postgres-{n}"));
-    let start = || Postgres::start(&tools(), &folder, &POSTGRES_SETTINGS);
-    let mut fresh = start().expect("a private Postgres");
+    let start = || copy_of(empty(), &folder, &[], &[]);
+    let mut fresh = start();
     fresh.stop();
     let copied =
         Command::new("/bin/sh").args(["-c", COPY, "copy"]).args([base, wal, fresh.data()]).status();
     assert!(copied.expect("/bin/sh").success(), "the backup can be copied");
     drop(fresh);
-    let restored = start().expect("a restored Postgres");
+    let restored = start();
     // Roles and their passwords are those of the backup.
     let (server, database) = url.rsplit_once('/').expect("a database");
     let (account, _) = server.rsplit_once(':').expect("a port");
