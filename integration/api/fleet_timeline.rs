@@ -9,7 +9,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::harness::relaying::come_and_go;
-use crate::harness::{CALM, Credentials, Fleet, Pod, Satellite, eventually, faults, written_log};
+use crate::harness::written_log::{self, Turns};
+use crate::harness::{CALM, Credentials, Fleet, Pod, Satellite, eventually, faults};
 
 fn moment(value: &Value) -> OffsetDateTime {
     let text = value.as_str().expect("a time");
@@ -301,43 +302,16 @@ async fn a_window_that_cannot_be_told_is_refused_by_name_and_limit() {
 }
 
 /// A hundred thousand satellites in a full run, each with two edges within the day and some before it.
-const WRITE: &str = r#"
-    with place as (
-        select p, (p - 1) / $2 + 1 as r, lpad(to_hex((p - 1) % $2 + 1), 32, '0')::uuid as id,
-               date_trunc('milliseconds', clock_timestamp() - interval '2 days' + p * interval '2 days' / ($1 + 1)) as at
-          from generate_series(1, $1::bigint) p
-    ), state as (
-        select place.*,
-               jsonb_build_object('status', 'online', 'name', 'edge-' || id, 'region', 'eu', 'lastSeenAt',
-                   to_char(at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'), 'lastEvent', 'connected') as here,
-               jsonb_build_object('status', 'offline', 'name', 'edge-' || id, 'region', 'eu', 'lastSeenAt',
-                   null, 'lastEvent', 'disconnected') as gone
-          from place
-    )
-    insert into entity_transitions
-           (position, revision, change_id, kind, entity_id, event, reason, session, prev, next,
-            actor_type, actor_id, schema_version, occurred_at, recorded_at)
-    select p, r, md5('change ' || p)::uuid, 'satellite-connection', id,
-           case r % 2 when 1 then 'connected' else 'disconnected' end,
-           case r % 2 when 1 then 'connect' else 'client_close' end, (r + 1) / 2,
-           case when r = 1 then null when r % 2 = 1 then gone else here end,
-           case r % 2 when 1 then here else gone end, 'system', 'system', 1, at, at
-      from state order by p"#;
-
-const PROJECT: &str = "
-    insert into satellite_connections (satellite_id, session, revision, last_event)
-    select distinct on (entity_id) entity_id, session, revision, event
-      from entity_transitions order by entity_id, position desc";
-
 #[tokio::test]
 async fn a_day_of_a_large_fleet_is_told_in_about_a_second() {
     let fleet = Fleet::new(CALM).await;
     let sql = fleet.sql().await;
     let satellites: i64 = if faults::full() { 100_000 } else { 2_000 };
     let transitions = 4 * satellites;
-    sql.batch_execute("set session_replication_role = replica").await.expect("a superuser");
-    sql.execute(WRITE, &[&transitions, &satellites]).await.expect("a log");
-    sql.batch_execute(PROJECT).await.expect("a projection");
+    let days = std::time::Duration::from_secs(2 * 24 * 60 * 60);
+    let step = days.div_f64(transitions as f64 + 1.0);
+    let turns = Turns { satellites, begin: now(&fleet).await - days, step };
+    written_log::write_turns(&sql, &turns, 1, transitions).await;
     sql.batch_execute("vacuum analyze").await.expect("vacuum");
     let pod = fleet.pod("a").await;
     let mut best = std::time::Duration::MAX;

@@ -4,7 +4,11 @@
 //! Ten satellites take turns: position p is of satellite (p - 1) % 10, each comes and goes, and p was
 //! recorded p seconds after 2020-01-01T00:00:00Z.
 
+use std::time::Duration;
+
+use time::OffsetDateTime;
 use tokio_postgres::Client;
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 /// How many satellites take turns.
@@ -34,6 +38,23 @@ pub async fn narrow(sql: &Client, width: i64) {
 
 /// Writes these positions, both included, and the rows they fold to. Makes partitions for them.
 pub async fn write(sql: &Client, first: i64, last: i64) {
+    let begin = time::macros::datetime!(2020-01-01 00:00:00 UTC);
+    let turns = Turns { satellites: SATELLITES, begin, step: Duration::from_secs(1) };
+    write_turns(sql, &turns, first, last).await;
+}
+
+/// Which satellites take turns, and when.
+pub struct Turns {
+    /// How many they are.
+    pub satellites: i64,
+    /// One step before position 1.
+    pub begin: OffsetDateTime,
+    /// From each position to the next.
+    pub step: Duration,
+}
+
+/// The same with other satellites at another time.
+pub async fn write_turns(sql: &Client, turns: &Turns, first: i64, last: i64) {
     let room = "select extend_transition_log(min(past_position - first_position), greatest(0,
                    least($1 - (select coalesce(max(position), 0) from entity_transitions),
                          20 * min(past_position - first_position))))
@@ -45,16 +66,20 @@ pub async fn write(sql: &Client, first: i64, last: i64) {
         sql.batch_execute(&set).await.expect("a superuser");
     };
     role("replica").await;
-    sql.execute(WRITE, &[&first, &last]).await.expect("the log can be written");
+    let Turns { satellites, begin, step } = turns;
+    let parameters: [&(dyn ToSql + Sync); 5] =
+        [&first, &last, satellites, begin, &step.as_secs_f64()];
+    sql.execute(WRITE, &parameters).await.expect("the log can be written");
     role("origin").await;
     sql.batch_execute(PROJECT).await.expect("the projection can be written");
 }
 
 const WRITE: &str = r#"
     with place as (
-        select p, (p - 1) / 10 + 1 as r,
-               lpad(to_hex((p - 1) % 10 + 1), 32, '0')::uuid as id,
-               timestamptz '2020-01-01T00:00:00Z' + p * interval '1 second' as at
+        select p, (p - 1) / $3::bigint + 1 as r,
+               lpad(to_hex((p - 1) % $3 + 1), 32, '0')::uuid as id,
+               date_trunc('milliseconds', $4::timestamptz + p * make_interval(secs => $5)) as at,
+               $3 * make_interval(secs => $5) as turn
           from generate_series($1::bigint, $2::bigint) p
     ), state as (
         select place.*,
@@ -72,7 +97,7 @@ const WRITE: &str = r#"
            case r % 2 when 1 then 'connect' else 'client_close' end, (r + 1) / 2,
            case when r = 1 then null when r % 2 = 1 then gone
                 else here || jsonb_build_object('lastSeenAt',
-                     to_char((at - interval '10 seconds') at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')) end,
+                     to_char((at - turn) at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')) end,
            case r % 2 when 1 then here else gone end,
            'system', 'system',
            case when p % 100 = 0 then '00-' || md5('trace ' || p) || '-' || left(md5('span ' || p), 16) || '-01' end,
