@@ -163,6 +163,7 @@ impl Address {
             pool: "writes",
             name: format!("groundstation {pod}"),
             connections: WRITE_CONNECTIONS,
+            lock_timeout: LOCK_TIMEOUT,
             statement_timeout: STATEMENT_TIMEOUT,
             wait: CONNECT_TIMEOUT,
             limit: REPLY_TIMEOUT,
@@ -178,6 +179,8 @@ impl Address {
             pool: "reads",
             name: format!("groundstation {pod} reads"),
             connections: reads.connections,
+            // Nobody tries a read again, so it waits for a lock as long as it may take.
+            lock_timeout: reads.timeout,
             statement_timeout: reads.timeout,
             wait: reads.wait,
             limit: reads.timeout + READ_MARGIN,
@@ -192,7 +195,7 @@ impl Address {
         let mut config = self.config.clone();
         config.application_name(&sessions.name);
         let timeouts = [
-            ("lock_timeout", LOCK_TIMEOUT.min(sessions.statement_timeout)),
+            ("lock_timeout", sessions.lock_timeout),
             ("statement_timeout", sessions.statement_timeout),
             ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_TIMEOUT),
         ]
@@ -234,6 +237,7 @@ struct Sessions {
     /// The sessions' name in the database.
     name: String,
     connections: usize,
+    lock_timeout: Duration,
     statement_timeout: Duration,
     /// How long a caller waits for a connection.
     wait: Duration,
