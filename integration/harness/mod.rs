@@ -14,6 +14,7 @@ pub mod foreign;
 pub mod heartbeats;
 pub mod invariants;
 pub mod kubectl;
+mod lines;
 pub mod log_and_stream;
 pub mod onlooker;
 pub mod pod;

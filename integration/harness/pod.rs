@@ -1,14 +1,13 @@
 //! A pod: `groundstation serve` as a process of its own.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::lines::Lines;
 use super::program;
 use super::satellite::Credentials;
 use super::wait::{blocking, eventually};
@@ -21,13 +20,10 @@ pub struct Pod {
     pub name: String,
     pub address: SocketAddr,
     child: Child,
+    /// What it has written to standard error.
     lines: Lines,
     admin_token: String,
 }
-
-/// What a pod has written to standard error so far.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<String>>>);
 
 /// An answer over HTTP.
 #[derive(Debug)]
@@ -43,7 +39,7 @@ impl Pod {
         let mut command = program::command(environment);
         command.arg("serve").stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("a pod starts");
-        let lines = Lines::collect(child.stderr.take().expect("piped"));
+        let lines = Lines::of(child.stderr.take().expect("piped"));
         Pod {
             name: name.to_owned(),
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -248,18 +244,16 @@ impl Pod {
         signal(self.child.id(), "TERM");
     }
 
-    /// The exit status, if it has ended.
+    /// The exit status, if it has ended and its whole log was read.
     pub fn has_ended(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().expect("a child")
+        let ended = self.child.try_wait().expect("a child");
+        ended.filter(|_| self.lines.are_complete())
     }
 
-    /// Waits until the process has ended.
+    /// Waits until the process has ended and its whole log was read.
     pub async fn exit(&mut self) -> ExitStatus {
-        let (child, lines) = (&mut self.child, &self.lines);
-        eventually("the pod to end", async || {
-            child.try_wait().expect("a child").ok_or_else(|| lines.tail())
-        })
-        .await
+        eventually("the pod to end", async || self.has_ended().ok_or_else(|| self.lines.tail()))
+            .await
     }
 }
 
@@ -277,29 +271,6 @@ impl Answer {
     /// The body as JSON.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("not JSON: {self:?}"))
-    }
-}
-
-impl Lines {
-    fn collect(stderr: ChildStderr) -> Lines {
-        let lines = Lines::default();
-        let collected = lines.clone();
-        // The thread ends with the process, whose death closes the pipe.
-        std::thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                collected.0.lock().expect("lines").push(line);
-            }
-        });
-        lines
-    }
-
-    fn all(&self) -> Vec<String> {
-        self.0.lock().expect("lines").clone()
-    }
-
-    fn tail(&self) -> String {
-        let lines = self.all();
-        lines[lines.len().saturating_sub(30)..].join("\n")
     }
 }
 

@@ -1,25 +1,17 @@
 //! A command of the program that runs until it is told to end, and its output.
 
-use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 
+use super::lines::Lines;
 use super::program;
 use super::wait::{PATIENCE, eventually, within};
 
 /// Dropping it kills the command.
 pub struct Running {
     child: Child,
-    out: Output,
-    err: Output,
-}
-
-/// The lines that came out of a pipe so far, and the thread that reads them.
-struct Output {
-    lines: Arc<Mutex<Vec<String>>>,
-    reader: JoinHandle<()>,
+    out: Lines,
+    err: Lines,
 }
 
 impl Running {
@@ -34,15 +26,15 @@ impl Running {
     pub fn of(mut command: Command) -> Running {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program starts");
-        let out = collect(child.stdout.take().expect("piped"));
-        let err = collect(child.stderr.take().expect("piped"));
+        let out = Lines::of(child.stdout.take().expect("piped"));
+        let err = Lines::of(child.stderr.take().expect("piped"));
         Running { child, out, err }
     }
 
     /// Waits for a line on standard output that contains this; returns it.
     pub async fn prints(&self, text: &str) -> String {
         eventually(&format!("{text:?} on standard output"), async || {
-            find(&self.out, text).ok_or_else(|| self.everything())
+            self.out.find(text).ok_or_else(|| self.everything())
         })
         .await
     }
@@ -50,15 +42,15 @@ impl Running {
     /// Waits for a line on standard error that contains this; returns it.
     pub async fn says(&self, text: &str) -> String {
         eventually(&format!("{text:?} on standard error"), async || {
-            find(&self.err, text).ok_or_else(|| self.everything())
+            self.err.find(text).ok_or_else(|| self.everything())
         })
         .await
     }
 
     /// All output so far, for messages of failed tests.
     pub fn everything(&self) -> String {
-        let lines = |output: &Output| output.lines.lock().expect("lines").join("\n");
-        format!("{}\n--- standard error:\n{}", lines(&self.out), lines(&self.err))
+        let (out, err) = (self.out.all().join("\n"), self.err.all().join("\n"));
+        format!("{out}\n--- standard error:\n{err}")
     }
 
     /// Sends the signal of Ctrl-C, without a terminal.
@@ -72,7 +64,7 @@ impl Running {
     /// Its exit status, once it has ended and all its output was read.
     pub fn has_ended(&mut self) -> Option<ExitStatus> {
         let ended = self.child.try_wait().expect("the program is a child");
-        ended.filter(|_| self.out.reader.is_finished() && self.err.reader.is_finished())
+        ended.filter(|_| self.out.are_complete() && self.err.are_complete())
     }
 
     /// Waits until the command has ended by itself and all its output was read.
@@ -89,19 +81,4 @@ impl Drop for Running {
         // This fails only if the command has ended.
         self.child.kill().and_then(|()| self.child.wait()).ok();
     }
-}
-
-fn find(output: &Output, text: &str) -> Option<String> {
-    output.lines.lock().expect("lines").iter().find(|line| line.contains(text)).cloned()
-}
-
-fn collect(pipe: impl Read + Send + 'static) -> Output {
-    let lines = Arc::new(Mutex::new(Vec::new()));
-    let collected = lines.clone();
-    let reader = std::thread::spawn(move || {
-        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
-            collected.lock().expect("lines").push(line);
-        }
-    });
-    Output { lines, reader }
 }
