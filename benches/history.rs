@@ -19,7 +19,7 @@ pub fn measure(scale: Scale) {
     let (transitions, satellites) = scale.choose((1_000_000, 100_000), (5_000, 500));
     let stores = Stores::start();
     let ids = stores.register(satellites);
-    write(&stores, &ids, transitions);
+    write(&stores, &ids[..WITH_HISTORY.min(satellites)], transitions, 1.0);
 
     table::section(&format!("The past: {transitions} transitions"));
     let mut sql = stores.sql();
@@ -67,13 +67,13 @@ fn program(stores: &Stores, arguments: &[&str]) -> Command {
     command
 }
 
-/// Writes a log of this many transitions, and its projection.
-fn write(stores: &Stores, ids: &[Uuid], transitions: usize) {
+/// Writes a log of this many transitions of these satellites, so many seconds from one to the next up to now, and
+/// its projection.
+pub fn write(stores: &Stores, ids: &[Uuid], transitions: usize, step: f64) {
     let mut sql = stores.sql();
     sql.batch_execute("select extend_transition_log(1000000, 1000001)").expect("room");
-    let with_history = ids[..WITH_HISTORY.min(ids.len())].to_vec();
-    let (count, satellites) = (transitions as i64, with_history.len() as i64);
-    let wrote = sql.execute(WRITE, &[&with_history, &count, &satellites]).expect("the log");
+    let (count, satellites) = (transitions as i64, ids.len() as i64);
+    let wrote = sql.execute(WRITE, &[&ids, &count, &satellites, &step]).expect("the log");
     assert_eq!(wrote as usize, transitions);
     sql.batch_execute(PROJECT).expect("the projection");
     sql.batch_execute("vacuum analyze").expect("vacuum");
@@ -83,7 +83,7 @@ fn write(stores: &Stores, ids: &[Uuid], transitions: usize) {
 const WRITE: &str = r#"
     with place as (
         select p, (p - 1) / $3 + 1 as r, ($1::uuid[])[(p - 1) % $3 + 1] as id,
-               timestamptz '2026-01-01T00:00:00Z' + p * interval '1 second' as at
+               now() - ($2 - p + 1) * $4::float8 * interval '1 second' as at
           from generate_series(1, $2::bigint) p
     ), state as (
         select place.*,

@@ -12,6 +12,7 @@
 
 mod bare;
 mod cpu;
+mod day;
 mod death;
 mod edges;
 mod engine;
@@ -33,7 +34,7 @@ mod timing;
 /// A section's name and the function that measures it.
 type Section = (&'static str, fn(Scale));
 
-const SECTIONS: [Section; 11] = [
+const SECTIONS: [Section; 12] = [
     ("edges", edges::measure),
     ("load", load::measure),
     ("rest", rest::measure),
@@ -44,6 +45,7 @@ const SECTIONS: [Section; 11] = [
     ("sweep", sweep::measure),
     ("death", death::measure),
     ("history", history::measure),
+    ("day", day::measure),
     ("growth", growth::measure),
 ];
 
