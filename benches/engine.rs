@@ -13,6 +13,7 @@ use groundstation::log::watermark::PodNumber;
 use groundstation::platform::database::Database;
 use groundstation::platform::health::Health;
 use groundstation::platform::metrics::Metrics;
+use groundstation::platform::replicas::{Replicas, Replication};
 use groundstation::stream::relay::Relay;
 use groundstation::stream::tail;
 use tokio::sync::{mpsc, watch};
@@ -44,6 +45,7 @@ impl Engine {
             nats: nats.clone(),
             head: head_watch,
             health: health.clone(),
+            replication: Replication::of(tail::NAME, Replicas::AsManyAsThereAre),
             metrics: metrics.clone(),
         };
         let stop = CancellationToken::new();

@@ -11,6 +11,7 @@ mod relay_idle;
 #[cfg(feature = "failpoints")]
 mod relay_killed;
 mod replay;
+mod replicas;
 mod restore_drill;
 #[cfg(feature = "failpoints")]
 mod stale_relay;

@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod migrations;
 pub mod nats;
 pub(crate) mod progress;
+pub mod replicas;
 pub(crate) mod shutdown;
 pub mod token;
 pub(crate) mod trace;

@@ -22,12 +22,14 @@ const ACCOUNTS: usize = 1_000;
 const TEMPLATE: &str = "migrated";
 
 /// Settings that make Postgres fast rather than durable: nothing here survives a power cut anyway.
-const POSTGRES_SETTINGS: [(&str, &str); 5] = [
+const POSTGRES_SETTINGS: [(&str, &str); 6] = [
     ("max_connections", "500"),
     ("fsync", "off"),
     ("full_page_writes", "off"),
     ("max_wal_size", "4GB"),
     ("autovacuum_naptime", "60min"),
+    // As for the sessions of pods: to compile a query of a test costs more than to run it.
+    ("jit", "off"),
 ];
 
 static STORES: OnceLock<Stores> = OnceLock::new();

@@ -51,6 +51,7 @@ async fn settings_that_are_wrong_are_named_with_what_is_wrong() {
         ("GROUNDSTATION_HEARTBEAT_INTERVAL", "soon", "GROUNDSTATION_HEARTBEAT_INTERVAL"),
         ("GROUNDSTATION_OFFLINE_THRESHOLD", "1ms", "GROUNDSTATION_OFFLINE_THRESHOLD"),
         ("GROUNDSTATION_LOG_FORMAT", "xml", "GROUNDSTATION_LOG_FORMAT"),
+        ("GROUNDSTATION_STREAM_REPLICAS", "many", "it must be auto or a number from 1 to 5"),
         ("GROUNDSTATION_ADMIN_TOKEN_FILE", "/does/not/exist", "GROUNDSTATION_ADMIN_TOKEN"),
     ];
     for (name, value, expected) in cases {

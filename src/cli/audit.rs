@@ -11,7 +11,7 @@ use crate::log::seal::{chain, registry};
 use crate::platform::database::Database;
 use crate::platform::migrations;
 use crate::platform::units;
-use crate::pod::config::{DatabaseArgs, NatsArgs};
+use crate::pod::config::{DatabaseArgs, NatsArgs, ReplicasArgs};
 use crate::stream::audit::repair::{Rebuilt, Repair};
 use crate::stream::audit::{Audit, Summary};
 use crate::stream::message::Epoch;
@@ -28,6 +28,9 @@ pub struct AuditArgs {
 
     #[command(flatten)]
     nats: NatsArgs,
+
+    #[command(flatten)]
+    replicas: ReplicasArgs,
 
     /// How long to wait for the stream to reach the log's head before the rest counts as missing
     #[arg(long, default_value = "10s", value_name = "DURATION")]
@@ -80,7 +83,9 @@ pub async fn run(args: AuditArgs) -> anyhow::Result<()> {
     confirm(&args)?;
     let holder = format!("{name}-{}", gethostname::gethostname().to_string_lossy());
     let at_least = Epoch(args.new_epoch.unwrap_or(0));
-    let repair = Repair { database, nats, jetstream: audit.jetstream.clone(), holder, at_least };
+    let replicas = args.replicas.replicas()?;
+    let jetstream = audit.jetstream.clone();
+    let repair = Repair { database, nats, jetstream, replicas, holder, at_least };
     let rebuilt = repair.run(|line| eprintln!("{line}")).await?;
     let after = compare(&audit).await?;
     print_line!("{}", advice(&summary, &rebuilt, args.new_epoch.is_some()));

@@ -100,6 +100,7 @@ pub struct Numbers {
     pub relay_halted: Gauge,
     /// The stream's duplicate window, while this pod relays.
     pub relay_duplicate_window: Gauge<f64, AtomicU64>,
+    stream_replicas: Gauges<1>,
     /// Messages this pod put on the stream.
     pub relay_published: Counter,
     /// Publishes that the stream did not take as expected; the tail was read again after each.
@@ -197,6 +198,7 @@ impl Metrics {
             relay_leader: Gauge::default(),
             relay_halted: Gauge::default(),
             relay_duplicate_window: Gauge::default(),
+            stream_replicas: Family::default(),
             relay_published: Counter::default(),
             relay_rejected: Counter::default(),
             relay_foreign: Counter::default(),
@@ -410,6 +412,11 @@ impl Numbers {
             self.relay_duplicate_window.clone(),
         );
         r.register(
+            "stream_replicas",
+            "Servers that a stream is kept on, as this pod last saw it",
+            self.stream_replicas.clone(),
+        );
+        r.register(
             "relay_published_messages",
             "Messages put on the stream",
             self.relay_published.clone(),
@@ -540,6 +547,12 @@ impl Numbers {
         let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.database_connections.get_or_create(&[("pool", pool)]).set(number(in_use));
         self.database_connections_max.get_or_create(&[("pool", pool)]).set(number(max));
+    }
+
+    /// Sets how many servers a stream is kept on.
+    pub fn stream_replicas(&self, stream: &'static str, replicas: usize) {
+        let number = i64::try_from(replicas).unwrap_or(i64::MAX);
+        self.stream_replicas.get_or_create(&[("stream", stream)]).set(number);
     }
 
     /// Counts a caller that waits for a connection of a pool, until dropped.

@@ -22,6 +22,7 @@ use crate::ingress::settings::{DoorArgs, Settings};
 use crate::log::partitions;
 use crate::platform::database::{Address, Reads};
 use crate::platform::nats;
+use crate::platform::replicas::Replicas;
 use crate::platform::token;
 use crate::platform::units::{duration, span};
 
@@ -29,10 +30,12 @@ mod drain;
 mod guards;
 pub(crate) mod plain_text;
 mod reads;
+mod replicas;
 mod stores;
 mod streams;
 
 pub use drain::Drain;
+pub use replicas::ReplicasArgs;
 pub use stores::{DatabaseArgs, MigrateArgs, NatsArgs};
 
 /// The options of `groundstation serve`; every setting is also a variable of the environment.
@@ -160,6 +163,9 @@ pub struct ServeArgs {
     streams: streams::StreamArgs,
 
     #[command(flatten)]
+    replicas: ReplicasArgs,
+
+    #[command(flatten)]
     door: DoorArgs,
 }
 
@@ -208,6 +214,8 @@ pub struct Config {
     pub reads: Reads,
     /// The bounds of live streams.
     pub streams: stream::Limits,
+    /// On how many servers the pod makes its streams.
+    pub replicas: Replicas,
     /// The door's limits.
     pub door: Settings,
     /// Signs in at the page once; only `groundstation dev` makes one.
@@ -288,6 +296,7 @@ impl ServeArgs {
             drain: self.drain.check()?,
             reads: self.reads.check()?,
             streams: self.streams.check(door.socket.write_timeout)?,
+            replicas: self.replicas.replicas()?,
             door,
             sign_in: None,
         })

@@ -32,6 +32,7 @@ use crate::platform::batch_loader::BatchLoader;
 use crate::platform::health::Health;
 use crate::platform::log_gate::LogGate;
 use crate::platform::metrics::Metrics;
+use crate::platform::replicas::Replication;
 use crate::presence::flusher::Flusher;
 use crate::presence::monitor::Monitor;
 use crate::presence::probe::Probe;
@@ -42,6 +43,7 @@ use crate::sessions::heartbeats::Heartbeats;
 use crate::sessions::peers::{self, Peers};
 use crate::sessions::table::SessionTable;
 use crate::stream::relay::Relay;
+use crate::stream::tail;
 
 /// Administrators' changes that have a connection at once: each may wait for a satellite's row, and
 /// the log's own work needs the other connections.
@@ -267,6 +269,7 @@ impl<'a> Pod<'a> {
             nats: self.nats.clone(),
             head: self.head.subscribe(),
             health: self.health.clone(),
+            replication: Replication::of(tail::NAME, self.config.replicas),
             metrics: self.metrics.clone(),
         };
         let sealer = Sealer {
@@ -304,6 +307,7 @@ impl<'a> Pod<'a> {
             nats: self.nats.clone(),
             database: self.stores.database.clone(),
             complaints: self.complaints.clone(),
+            replicas: self.config.replicas,
             metrics: self.metrics.clone(),
         };
         parts.spawn(publisher.run(self.signals.stop.clone()));

@@ -51,6 +51,7 @@ use crate::log::{ChangeId, Entry, read};
 use crate::platform::database::Database;
 use crate::platform::health::{Health, RelayState};
 use crate::platform::metrics::{Disagreement, Metrics};
+use crate::platform::replicas::Replication;
 use crate::platform::trace;
 
 use super::checkpoint::{self, Checkpoint, LEASE, Tail};
@@ -105,6 +106,8 @@ pub struct Relay {
     pub head: watch::Receiver<Position>,
     /// Where it reports its state.
     pub health: Arc<Health>,
+    /// Makes the stream.
+    pub replication: Replication,
     /// Where it counts.
     pub metrics: Metrics,
 }
@@ -212,8 +215,9 @@ impl Relay {
         stop: &CancellationToken,
     ) -> Result<Ended, Interruption> {
         let connects = self.connects();
-        let stream = tail::ensure(jetstream).await?;
+        let stream = tail::ensure(jetstream, &mut self.replication).await?;
         let info = stream.cached_info();
+        self.replication.look(info, &self.metrics);
         self.tell_of_the_window(info, told);
         let is_replicated = tail::is_replicated(info);
         let checkpoint = self.checkpoint().await?;

@@ -23,6 +23,7 @@ use super::message::{Epoch, Mark};
 use crate::domain::lifecycle::{Position, REMOVED_SUBJECT, Trigger};
 use crate::log::{self, Entry};
 use crate::platform::database::Database;
+use crate::platform::replicas::Replication;
 
 /// The stream's name.
 pub const NAME: &str = "SATELLITE_TRANSITIONS";
@@ -58,20 +59,18 @@ pub enum Found {
 
 /// The stream; it is created if it does not exist. One that an operator made (with replicas,
 /// limits, a placement) is taken as it is, as long as it has the subjects.
-pub async fn ensure(jetstream: &Context) -> anyhow::Result<Stream> {
+pub async fn ensure(jetstream: &Context, replication: &mut Replication) -> anyhow::Result<Stream> {
     if let Some(stream) = find(jetstream).await? {
         return Ok(stream);
     }
     let config = Config {
-        name: NAME.to_owned(),
         subjects: subjects(),
         description: Some("Every transition of every satellite, once, in order".to_owned()),
         discard: DiscardPolicy::New,
         duplicate_window: DUPLICATE_WINDOW,
         ..Config::default()
     };
-    let create = jetstream.create_stream(config).await;
-    create.with_context(|| format!("cannot create the stream {NAME}"))
+    replication.make(jetstream, config).await
 }
 
 /// The stream, if it exists; an error if it lacks one of the subjects.

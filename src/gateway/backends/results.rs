@@ -21,7 +21,7 @@ use std::time::Duration;
 use async_nats::connection::State;
 use async_nats::jetstream::context::{GetStreamErrorKind, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
-use async_nats::jetstream::stream::{Config, DiscardPolicy};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, Info};
 use async_nats::jetstream::{self, Context, ErrorCode};
 use bytes::Bytes;
 use deadpool_postgres::Object;
@@ -39,6 +39,7 @@ use crate::platform::bucket::Rate;
 use crate::platform::database::{Database, Failed};
 use crate::platform::log_gate::LogGate;
 use crate::platform::metrics::Metrics;
+use crate::platform::replicas::{Replicas, Replication};
 use crate::registry::assignments;
 use crate::sessions::budgets::Budgets;
 
@@ -343,6 +344,8 @@ pub struct Publisher {
     pub database: Database,
     /// Bounds the log lines about results that are not passed on.
     pub complaints: Arc<LogGate>,
+    /// On how many servers the stream is made.
+    pub replicas: Replicas,
     /// The pod's metrics.
     pub metrics: Metrics,
 }
@@ -366,11 +369,12 @@ impl Publisher {
         let mut jetstream = jetstream::new(self.nats.clone());
         jetstream.set_timeout(ACK_TIMEOUT);
         let mut stream = None;
+        let mut replication = Replication::of(STREAM, self.replicas);
         let mut held = false;
         let mut told_at = Instant::now();
         let mut last_effort = None;
         loop {
-            let delivered = self.deliver(&jetstream, &mut stream).await;
+            let delivered = self.deliver(&jetstream, &mut stream, &mut replication).await;
             let mut tell = told_at.elapsed() > TELL_INTERVAL;
             match &delivered {
                 // Nothing waits, so what was dropped so far is all of it.
@@ -429,6 +433,7 @@ impl Publisher {
         &self,
         jetstream: &Context,
         stream: &mut Option<usize>,
+        replication: &mut Replication,
     ) -> Result<usize, Held> {
         if self.nats.connection_state() != State::Connected {
             *stream = None;
@@ -436,7 +441,12 @@ impl Publisher {
         }
         let carries = match *stream {
             Some(carries) => carries,
-            None => ensure(jetstream).await.map_err(|error| Held::Stream(format!("{error:#}")))?,
+            None => {
+                let info = ensure(jetstream, replication).await;
+                let info = info.map_err(|error| Held::Stream(format!("{error:#}")))?;
+                replication.look(&info, &self.metrics);
+                largest_message(&info)
+            }
         };
         *stream = Some(carries);
         let largest = self.nats.max_payload().min(carries).saturating_sub(HEADER_BYTES);
@@ -565,18 +575,16 @@ impl Drop for Publisher {
 }
 
 /// Makes the stream if it does not exist. A stream made by an operator is used as it is, if it has the
-/// subject. Returns the largest message that the stream takes.
-async fn ensure(jetstream: &Context) -> anyhow::Result<usize> {
+/// subject.
+async fn ensure(jetstream: &Context, replication: &mut Replication) -> anyhow::Result<Info> {
     match jetstream.get_stream(STREAM).await {
         Ok(stream) => {
-            let config = &stream.cached_info().config;
+            let info = stream.cached_info();
             anyhow::ensure!(
-                config.subjects.iter().any(|subject| subject == SUBJECT),
+                info.config.subjects.iter().any(|subject| subject == SUBJECT),
                 "it exists without the subject {SUBJECT}: add it"
             );
-            // None and -1 both mean no limit.
-            let largest = usize::try_from(config.max_message_size).unwrap_or(0);
-            return Ok(if largest == 0 { usize::MAX } else { largest });
+            return Ok(info.clone());
         }
         Err(error)
             if !matches!(error.kind(), GetStreamErrorKind::JetStream(error)
@@ -587,7 +595,6 @@ async fn ensure(jetstream: &Context) -> anyhow::Result<usize> {
         Err(_) => {}
     }
     let config = Config {
-        name: STREAM.to_owned(),
         subjects: vec![SUBJECT.to_owned()],
         description: Some("Results of checks, as satellites reported them".to_owned()),
         max_age: MAX_AGE,
@@ -596,9 +603,18 @@ async fn ensure(jetstream: &Context) -> anyhow::Result<usize> {
         duplicate_window: DUPLICATE_WINDOW,
         ..Config::default()
     };
-    jetstream.create_stream(config).await?;
+    let stream = replication.make(jetstream, config).await?;
     info!("made the stream {STREAM}");
-    Ok(usize::MAX)
+    Ok(stream.cached_info().clone())
+}
+
+/// The largest message that the stream takes.
+fn largest_message(stream: &Info) -> usize {
+    // None and -1 both mean no limit.
+    match usize::try_from(stream.config.max_message_size) {
+        Ok(0) | Err(_) => usize::MAX,
+        Ok(largest) => largest,
+    }
 }
 
 #[cfg(test)]

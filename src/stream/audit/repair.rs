@@ -28,6 +28,7 @@ use crate::log::{self, read};
 use crate::platform::database::Database;
 use crate::platform::health::{Health, RelayState};
 use crate::platform::metrics::Metrics;
+use crate::platform::replicas::{Replicas, Replication};
 use crate::stream::checkpoint::{self, Checkpoint};
 use crate::stream::checkpoint::{LEASE, Tail};
 use crate::stream::message::{Epoch, Mark};
@@ -55,6 +56,8 @@ pub struct Repair {
     pub nats: async_nats::Client,
     /// The same, for its streams.
     pub jetstream: Context,
+    /// On how many servers the stream is made, if it does not exist.
+    pub replicas: Replicas,
     /// The name under which it holds the lease.
     pub holder: String,
     /// The lowest new epoch; the new one is higher if log or stream know this one already.
@@ -77,7 +80,8 @@ pub struct Rebuilt {
 impl Repair {
     /// Rebuilds the stream. Calls `tell` with each step, in words for operators.
     pub async fn run(&self, mut tell: impl FnMut(&str)) -> anyhow::Result<Rebuilt> {
-        let stream = tail::ensure(&self.jetstream).await?;
+        let mut replication = Replication::of(tail::NAME, self.replicas);
+        let stream = tail::ensure(&self.jetstream, &mut replication).await?;
         if stream.cached_info().config.deny_purge {
             bail!("the stream {} may not be purged (deny_purge)", tail::NAME);
         }
@@ -173,6 +177,7 @@ impl Repair {
             nats: self.nats.clone(),
             head: watched,
             health: health.clone(),
+            replication: Replication::of(tail::NAME, self.replicas),
             metrics: Metrics::new(),
         };
         let relay = tokio::spawn(relay.run(stop.clone()));
