@@ -93,7 +93,11 @@ pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake
             let end = match welcome {
                 Ok(Ok(mut active)) => {
                     let held = AssertUnwindSafe(active.hold(socket, &mut commands)).catch_unwind();
-                    held.await.unwrap_or(End::Panicked)
+                    let end = held.await.unwrap_or(End::Panicked);
+                    if end == End::Drain {
+                        Box::pin(active.leave(socket, RESTARTING, "pod is restarting")).await;
+                    }
+                    end
                 }
                 Ok(Err(end)) => end,
                 Err(_) => End::Panicked,
@@ -383,10 +387,10 @@ async fn say_goodbye(mut socket: Socket, end: End) {
     let (code, words) = match end {
         End::ClientClose => return socket.answer_close().await,
         // A message that was being written when the session panicked cannot be followed by a goodbye.
-        End::Dropped | End::Silent | End::Stuck | End::Panicked => return,
+        // The goodbye of a drain is said before, by the session.
+        End::Dropped | End::Silent | End::Stuck | End::Panicked | End::Drain => return,
         End::Violation(code) => (code, ""),
         End::Unavailable => (TRY_AGAIN_LATER, ""),
-        End::Drain => (RESTARTING, "pod is restarting"),
         End::Told(command) => {
             let reason = match command {
                 Command::Superseded => "A newer connection of this satellite took over",

@@ -359,21 +359,52 @@ impl Socket {
 
     /// Sends a close frame and waits a moment for the answer.
     pub async fn close(mut self, code: u16, reason: &'static str) {
+        self.close_and_hear(code, reason, drop).await;
+    }
+
+    /// The same, for a caller that wants what the other side sends before its answer. It is read at once,
+    /// whatever its rate.
+    pub async fn close_and_hear(
+        &mut self,
+        code: u16,
+        reason: &'static str,
+        hear: impl FnMut(Message),
+    ) {
+        let frame = CloseFrame { code: code.into(), reason: reason.into() };
         let farewell = async {
-            let frame = CloseFrame { code: code.into(), reason: reason.into() };
-            // The protocol allows a close frame in the middle of a message.
-            self.inner.send(Message::Close(Some(frame))).await?;
-            while let Some(Ok(_)) = self.inner.next().await {}
+            self.say_and_hear(Message::Close(Some(frame)), hear).await;
             // A client that was cut off while it sends receives the goodbye only if its data is read: the
             // system resets a connection that is closed with unread data.
             while self.cut_off && timeout(QUIET, self.discard()).await.is_ok_and(|more| more) {}
-            Ok::<_, tungstenite::Error>(())
         };
-        match timeout(CLOSE_TIMEOUT, farewell).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => debug!(%error, "the socket was gone before its goodbye"),
-            Err(_) => debug!("the other side did not answer the goodbye"),
+        if timeout(CLOSE_TIMEOUT, farewell).await.is_err() {
+            debug!("the other side did not answer the goodbye");
         }
+    }
+
+    /// Writes the last message while it reads all that comes: a client that does not read is heard too.
+    async fn say_and_hear(&mut self, goodbye: Message, mut hear: impl FnMut(Message)) {
+        // The protocol allows a close frame in the middle of a message.
+        self.rest = None;
+        let mut goodbye = Some(goodbye);
+        let (mut written, mut ended) = (false, false);
+        poll_fn(|cx| {
+            if !written && let Poll::Ready(result) = self.try_write(cx, &mut goodbye) {
+                written = true;
+                if let Err(error) = result {
+                    debug!(%error, "the socket was gone before its goodbye");
+                }
+            }
+            while !ended {
+                self.done();
+                match ready!(self.inner.poll_next_unpin(cx)) {
+                    Some(Ok(message)) => hear(message),
+                    Some(Err(_)) | None => ended = true,
+                }
+            }
+            if written { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 
     /// After a close frame was received: the answer is queued in the socket, and reading on sends it. Nothing
