@@ -29,6 +29,7 @@ use tracing::debug;
 use super::intake::{Intake, Refused, SMALL_BYTES, Sizes};
 use super::room::Room;
 use crate::domain::lifecycle::SatelliteId;
+use crate::ingress::problem::ProblemJson;
 use crate::ingress::refusal::Refusal;
 use crate::ingress::settings::SocketLimits;
 use crate::platform::bucket::{Bucket, Rate};
@@ -117,14 +118,37 @@ impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
         let on_upgrade = parts.extensions.get::<OnUpgrade>().cloned();
         // Checks the request only: axum's own socket exposes neither its stream nor its limits.
         let asked = WebSocketUpgrade::from_request_parts(parts, state).await;
-        drop(asked.map_err(WebSocketUpgradeRejection::into_response)?);
+        drop(asked.map_err(|why| no_upgrade(&why))?);
         let key = parts.headers.get(header::SEC_WEBSOCKET_KEY).cloned();
         match on_upgrade.zip(key) {
             Some((on_upgrade, key)) => Ok(Upgrade { key, on_upgrade }),
             // The request does not come over HTTP/1.1.
-            None => Err(StatusCode::UPGRADE_REQUIRED.into_response()),
+            None => Err(upgrade_required("The connection cannot be upgraded: come over HTTP/1.1.")),
         }
     }
+}
+
+/// The answer to a request that is not for a WebSocket as it is spoken here.
+fn no_upgrade(why: &WebSocketUpgradeRejection) -> Response {
+    match why {
+        WebSocketUpgradeRejection::WebSocketKeyHeaderMissing(_) => {
+            let (status, kind) = (StatusCode::BAD_REQUEST, "no-websocket-key");
+            let detail = "The header Sec-WebSocket-Key must be there.";
+            ProblemJson::new(status, kind, "No WebSocket key", detail).into_response()
+        }
+        why => upgrade_required(format!("This route speaks WebSocket only. {}.", why.body_text())),
+    }
+}
+
+/// 426, with what to upgrade to (RFC 9110, 15.5.22, and RFC 6455, 4.4).
+fn upgrade_required(detail: impl Into<String>) -> Response {
+    let (status, kind) = (StatusCode::UPGRADE_REQUIRED, "websocket-only");
+    let headers = [
+        (header::CONNECTION, "upgrade"),
+        (header::UPGRADE, "websocket"),
+        (header::SEC_WEBSOCKET_VERSION, "13"),
+    ];
+    (headers, ProblemJson::new(status, kind, "WebSocket only", detail)).into_response()
 }
 
 /// Why the socket can be neither read nor written any more.

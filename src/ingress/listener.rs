@@ -35,6 +35,7 @@ use super::access_log::Access;
 use super::admission::{Addresses, Place};
 use super::arrival::{Arrival, ConnectionAbort};
 use super::patient::Patient;
+use super::problem::ProblemJson;
 use super::proxy_protocol::{self, ProxyProtocol};
 use super::refusal::Refusal;
 use super::settings::Settings;
@@ -58,7 +59,7 @@ const READ_AHEAD_BYTES: usize = 8 * 1024;
 pub const REFUSALS_TOLD: Rate = Rate { burst: 20.0, per_second: 1.0 / 6.0 };
 
 /// The answer to a request without a single host.
-const NO_HOST: &str = "the header Host must be there once";
+const NO_HOST: &str = "The header Host must be there once.";
 
 /// How long a browser that was here once uses only TLS with this host: two years.
 const STRICT_TRANSPORT: &str = "max-age=63072000";
@@ -298,7 +299,7 @@ impl Door {
             async move {
                 let mut answer: Response = match is_for_a_host {
                     true => answer.await?,
-                    false => (StatusCode::BAD_REQUEST, NO_HOST).into_response(),
+                    false => no_host().into_response(),
                 };
                 let headers = answer.headers_mut();
                 headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -354,6 +355,10 @@ impl Door {
 fn has_its_host<B>(request: &Request<B>) -> bool {
     let hosts = request.headers().get_all(header::HOST).iter().count();
     hosts == 1 || (hosts == 0 && request.version() < Version::HTTP_11)
+}
+
+fn no_host() -> ProblemJson {
+    ProblemJson::new(StatusCode::BAD_REQUEST, "no-host", "No host", NO_HOST)
 }
 
 /// While this exists, a request of the place's connection is served.
