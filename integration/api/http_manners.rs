@@ -97,6 +97,17 @@ async fn a_request_says_once_for_which_host_it_is() {
     }
 }
 
+/// A load balancer or a collector may add some, and a probe that is refused takes the pod out of service.
+#[tokio::test]
+async fn probes_and_metrics_answer_whatever_parameters_come_with_the_question() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    for path in ["/livez", "/readyz", "/metrics", "/openapi.json", "/asyncapi.json"] {
+        let answer = pod.call("GET", &format!("{path}?from=balancer&x=1&x=2"), None, None).await;
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_change_that_names_nothing_that_can_be_changed_is_refused() {
     let fleet = Fleet::new(CALM).await;
