@@ -29,6 +29,7 @@ use crate::platform::log_gate::Share;
 use crate::platform::metrics::Counted;
 use crate::registry::credentials::Verdict;
 use crate::registry::satellites::AgentInfo;
+use crate::registry::slow_checks::Asker;
 use crate::sessions::table::{Command, Inbox};
 
 /// How long a connect may wait for the log. This is longer than the database lets it wait for another pod
@@ -266,7 +267,9 @@ async fn authenticate(
     let claimed = Uuid::try_parse(&client_id).ok().map(SatelliteId);
     // A malformed id has no row. It is looked up like any other.
     let id = claimed.unwrap_or(SatelliteId(Uuid::nil()));
-    match timeout_at(deadline, gateway.credentials.check(id, &token)).await {
+    let (origin, is_suspect) = gateway.door.suspicion(handshake.client);
+    let asker = Asker { origin, is_suspect };
+    match timeout_at(deadline, gateway.credentials.check(id, &token, asker)).await {
         Ok(Ok(Verdict::Right { token_version, session })) => {
             let mut connects = gateway.connects.lock().unwrap_or_else(PoisonError::into_inner);
             if !connects.connect(id, session, Instant::now()) {

@@ -23,6 +23,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use ipnet::IpNet;
 use strum::IntoEnumIterator;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -129,6 +130,12 @@ impl Door {
     /// Remembers a wrong administrator's token from there; false if there were too many lately.
     pub fn wrong_token(&self, client: IpAddr) -> bool {
         self.addresses.wrong_token(client, Instant::now())
+    }
+
+    /// What is charged for failures of this client, and whether an authentication from there failed lately and
+    /// none succeeded.
+    pub fn suspicion(&self, client: IpAddr) -> (IpNet, bool) {
+        self.addresses.suspicion(client, Instant::now())
     }
 
     /// Remembers that an authentication from there failed.
