@@ -2,7 +2,7 @@
 //!
 //! `/livez`, `/readyz`, `/metrics`, `/openapi.json` and `/asyncapi.json` are open ([`ops_routes`]). Everything under
 //! `/v1` wants a bearer token, or the cookie of a session of the page ([`authorization`]): the admin token may do
-//! everything, the read token only GET and HEAD. A route refuses parameters that it does not describe ([`query`]).
+//! everything, the read token only GET and HEAD. A route of `/v1` refuses parameters that it does not describe ([`query`]).
 //! Errors are RFC 9457 problems.
 
 use std::sync::Arc;
@@ -87,7 +87,8 @@ pub struct Api {
     pub streams: Arc<Streams>,
 }
 
-/// The open routes, for operators.
+/// The open routes, for operators. They ignore all parameters: a load balancer or a collector may add some, no parameter
+/// could change the answer, and a pod whose probe is refused is taken out of service.
 pub fn ops_routes(api: Arc<Api>) -> Router {
     Router::new()
         .route("/livez", get(status::live))

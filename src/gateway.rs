@@ -24,6 +24,7 @@ use crate::domain::lifecycle::SatelliteId;
 use crate::ingress::admission::Place;
 use crate::ingress::arrival::Arrival;
 use crate::ingress::listener::Door;
+use crate::ingress::problem::{self, ProblemJson};
 use crate::ingress::refusal::Refusal;
 use crate::log::append::Log;
 use crate::platform::batch_loader::BatchLoader;
@@ -58,6 +59,9 @@ pub mod socket;
 
 /// Rate of log lines about dropped messages and about satellites' complaints: a burst, then one a second.
 pub const COMPLAINTS_TOLD: Rate = Rate { burst: 50.0, per_second: 1.0 };
+
+/// The title of what may work again in a moment.
+const NOT_NOW: &str = "Not now";
 
 /// The part of that rate that one session may take.
 const COMPLAINTS_OF_A_SESSION: Rate = Rate { burst: 10.0, per_second: 0.1 };
@@ -142,7 +146,10 @@ pub struct Handshake {
 
 /// The gateway's only route.
 pub fn routes(gateway: Arc<Gateway>) -> Router {
-    Router::new().route("/api/ws/satellite", get(accept)).with_state(gateway)
+    Router::new()
+        .route("/api/ws/satellite", get(accept))
+        .method_not_allowed_fallback(problem::no_method)
+        .with_state(gateway)
 }
 
 async fn accept(
@@ -152,8 +159,10 @@ async fn accept(
     upgrade: Upgrade,
 ) -> Response {
     if gateway.health.is_draining() {
-        let retry = [(header::RETRY_AFTER, "1".to_owned())];
-        return (StatusCode::SERVICE_UNAVAILABLE, retry, "draining").into_response();
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        let detail = "This pod is about to end; connect to another.";
+        let problem = ProblemJson::new(status, "draining", NOT_NOW, detail);
+        return ([(header::RETRY_AFTER, "1")], problem).into_response();
     }
     let handshake = match admit(&gateway.door, &arrival, &headers) {
         Ok(handshake) => handshake,
@@ -178,26 +187,35 @@ fn admit(door: &Door, arrival: &Arrival, headers: &HeaderMap) -> Result<Handshak
 }
 
 fn refuse(refusal: Refusal) -> Response {
-    let (status, words) = match refusal {
-        Refusal::Origin => return (StatusCode::FORBIDDEN, "origin not allowed").into_response(),
-        Refusal::HandshakesPerAddress => (
-            StatusCode::TOO_MANY_REQUESTS,
-            "too many sockets of this address are not authenticated",
-        ),
-        Refusal::HandshakesPerNetwork => (
-            StatusCode::TOO_MANY_REQUESTS,
-            "too many sockets of this network are not authenticated",
-        ),
-        Refusal::FailedAuthenticationsPerNetwork => (
-            StatusCode::TOO_MANY_REQUESTS,
-            "too many authentications from this network have failed",
-        ),
-        Refusal::FailedAuthenticationsPerAddress => (
-            StatusCode::TOO_MANY_REQUESTS,
-            "too many authentications from this address have failed",
-        ),
-        _ => (StatusCode::SERVICE_UNAVAILABLE, "too many satellites are connecting at once"),
+    let many = StatusCode::TOO_MANY_REQUESTS;
+    let (status, title, detail) = match refusal {
+        Refusal::Origin => {
+            let detail = "This pod does not take sockets of this origin; an agent sends no Origin.";
+            return problem_of(refusal, StatusCode::FORBIDDEN, "Not allowed", detail)
+                .into_response();
+        }
+        Refusal::HandshakesPerAddress => {
+            (many, "Too many", "Too many sockets of this address are not authenticated.")
+        }
+        Refusal::HandshakesPerNetwork => {
+            (many, "Too many", "Too many sockets of this network are not authenticated.")
+        }
+        Refusal::FailedAuthenticationsPerNetwork => {
+            (many, "Too many", "Too many authentications from this network have failed.")
+        }
+        Refusal::FailedAuthenticationsPerAddress => {
+            (many, "Too many", "Too many authentications from this address have failed.")
+        }
+        _ => {
+            let detail = "Too many satellites are connecting at once.";
+            (StatusCode::SERVICE_UNAVAILABLE, NOT_NOW, detail)
+        }
     };
     let retry = [(header::RETRY_AFTER, refusal.retry_after().as_secs().to_string())];
-    (status, retry, words).into_response()
+    (retry, problem_of(refusal, status, title, detail)).into_response()
+}
+
+/// Its type is the word that the metric and the settings have for it.
+fn problem_of(refusal: Refusal, status: StatusCode, title: &str, detail: &str) -> ProblemJson {
+    ProblemJson::new(status, &refusal.as_str().replace('_', "-"), title, detail)
 }

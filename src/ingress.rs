@@ -5,6 +5,7 @@ pub(crate) mod admission;
 pub(crate) mod arrival;
 pub mod listener;
 mod patient;
+pub mod problem;
 pub(crate) mod proxies;
 pub(crate) mod proxy_protocol;
 pub(crate) mod recent;

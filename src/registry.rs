@@ -7,3 +7,4 @@ pub(crate) mod import;
 pub(crate) mod made_past;
 pub(crate) mod precondition;
 pub mod satellites;
+pub(crate) mod slow_checks;

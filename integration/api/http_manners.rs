@@ -97,6 +97,98 @@ async fn a_request_says_once_for_which_host_it_is() {
     }
 }
 
+/// A load balancer or a collector may add some, and a probe that is refused takes the pod out of service.
+#[tokio::test]
+async fn probes_and_metrics_answer_whatever_parameters_come_with_the_question() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    for path in ["/livez", "/readyz", "/metrics", "/openapi.json", "/asyncapi.json"] {
+        let answer = pod.call("GET", &format!("{path}?from=balancer&x=1&x=2"), None, None).await;
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn whatever_is_refused_over_http_is_told_as_a_problem() {
+    let fleet = Fleet::new(CALM).await;
+    let pod =
+        fleet.plan("a").with("GROUNDSTATION_ALLOWED_ORIGINS", "https://ops.example").start().await;
+    let websocket = "/api/ws/satellite HTTP/1.1\r\nHost: pod\r\n";
+    let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
+    let key = "Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n";
+    let token = format!("Host: pod\r\nAuthorization: Bearer {}\r\n", fleet.admin_token);
+    let json = "Content-Type: application/json\r\n";
+    for (request, expected) in [
+        (format!("POST {websocket}Content-Length: 0\r\n"), "405 method-not-allowed"),
+        (format!("DELETE {websocket}"), "405 method-not-allowed"),
+        (format!("GET {websocket}"), "426 websocket-only"),
+        (
+            format!("GET {websocket}{upgrade}{key}Sec-WebSocket-Version: 12\r\n"),
+            "426 websocket-only",
+        ),
+        (format!("GET {websocket}{upgrade}Sec-WebSocket-Version: 13\r\n"), "400 no-websocket-key"),
+        (
+            format!(
+                "GET {websocket}{upgrade}{key}Sec-WebSocket-Version: 13\r\nOrigin: https://else\r\n"
+            ),
+            "403 origin",
+        ),
+        ("GET /api/ws/satellite HTTP/1.1\r\n".to_owned(), "400 no-host"),
+        ("GET /livez HTTP/1.1\r\nHost: a\r\nHost: b\r\n".to_owned(), "400 no-host"),
+        ("GET /api/ws/satellites HTTP/1.1\r\nHost: pod\r\n".to_owned(), "404 not-found"),
+        ("GET /nothing HTTP/1.1\r\nHost: pod\r\n".to_owned(), "404 not-found"),
+        ("OPTIONS * HTTP/1.1\r\nHost: pod\r\n".to_owned(), "404 not-found"),
+        (format!("GET /v1/nothing HTTP/1.1\r\n{token}"), "404 not-found"),
+        (format!("GET /v1 HTTP/1.1\r\n{token}"), "404 not-found"),
+        (format!("GET /v1/ HTTP/1.1\r\n{token}"), "404 not-found"),
+        (format!("GET http://pod/v1/nothing HTTP/1.1\r\n{token}"), "404 not-found"),
+        (format!("GET /v1/satellites/%FF HTTP/1.1\r\n{token}"), "404 not-found"),
+        (format!("TRACE /v1/satellites HTTP/1.1\r\n{token}"), "405 method-not-allowed"),
+        (
+            "PUT /readyz HTTP/1.1\r\nHost: pod\r\nContent-Length: 0\r\n".to_owned(),
+            "405 method-not-allowed",
+        ),
+        (
+            format!("POST /v1/satellites HTTP/1.1\r\n{token}{json}Content-Length: 99999999\r\n"),
+            "413 too-large",
+        ),
+        (format!("POST /v1/satellites HTTP/1.1\r\n{token}Content-Length: 0\r\n"), "415 not-json"),
+    ] {
+        let mut raw = Raw::connect(pod.address).await;
+        // More than a body may have.
+        let body = if expected == "413 too-large" { " ".repeat(70_000) } else { String::new() };
+        raw.send(format!("{request}\r\n{body}")).await;
+        let head = raw.head().await;
+        assert!(head.contains("content-type: application/problem+json\r\n"), "{request}{head}");
+        let problem = raw.read_until(b"}").await;
+        let problem: Value = serde_json::from_slice(&problem).expect("JSON");
+        let kind = problem["type"].as_str().expect("a type");
+        let kind = kind.strip_prefix("urn:groundstation:problem:").expect("one of ours");
+        assert_eq!(format!("{} {kind}", problem["status"]), expected, "{request}{problem}");
+        assert!(head.starts_with(&format!("HTTP/1.1 {} ", problem["status"])), "{request}{head}");
+        assert!(problem["detail"].is_string() && problem["title"].is_string(), "{problem}");
+        if problem["status"] == 405 {
+            assert!(head.contains("allow: "), "{request}{head}");
+        }
+        if problem["status"] == 426 {
+            assert!(head.contains("upgrade: websocket\r\n"), "{request}{head}");
+            assert!(head.contains("sec-websocket-version: 13\r\n"), "{request}{head}");
+        }
+    }
+    // What is no HTTP, or has no end, has a status and nothing more.
+    for (request, status) in [
+        ("no HTTP\r\n\r\n".to_owned(), "400"),
+        (format!("GET /livez HTTP/1.1\r\nHost: pod\r\nX: {}\r\n\r\n", "x".repeat(40_000)), "431"),
+        (format!("GET /{} HTTP/1.1\r\nHost: pod\r\n\r\n", "x".repeat(40_000)), "431"),
+    ] {
+        let mut raw = Raw::connect(pod.address).await;
+        raw.send(&request).await;
+        let head = raw.head().await;
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+        assert!(head.contains("content-length: 0\r\n"), "{head}");
+    }
+}
+
 #[tokio::test]
 async fn a_change_that_names_nothing_that_can_be_changed_is_refused() {
     let fleet = Fleet::new(CALM).await;

@@ -1,13 +1,14 @@
 //! A result may be as large as a page: it is accepted, its status arrives whatever the bus carries, and the memory
 //! for large messages of a pod is bounded without turning any satellite away.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use crate::harness::raw::{Raw, UPGRADE, frame};
@@ -466,4 +467,57 @@ async fn who_keeps_room_that_others_wait_for_and_sends_nothing_is_closed() {
     let ended = ["1 connected connect", "1 disconnected connection_dropped"];
     fleet.expect_history(holder.id, &ended).await;
     fleet.check().await;
+}
+
+/// Each socket sends messages of this many bytes without end, as slowly as it may.
+async fn slow_ones(
+    fleet: &Fleet,
+    pod: &Pod,
+    count: usize,
+    bytes: usize,
+    may_take: Duration,
+) -> JoinSet<()> {
+    const PIECES: u32 = 24;
+    let whole: Arc<Vec<u8>> = Arc::new(frame(TEXT, padded(bytes).as_bytes()));
+    let mut all = JoinSet::new();
+    for credentials in fleet.register_many("slow", count).await {
+        let (mut slow, whole) = (raw(pod, &credentials).await, whole.clone());
+        all.spawn(async move {
+            loop {
+                for piece in whole.chunks(whole.len() / PIECES as usize) {
+                    if !slow.send(piece).await {
+                        return;
+                    }
+                    tokio::time::sleep(may_take * 9 / 10 / PIECES).await;
+                }
+            }
+        });
+    }
+    pod.expect_metric("groundstation_held_back_total{by=\"room\"}", 1.0).await;
+    all
+}
+
+/// How long a page of this many bytes of somebody else takes at most, of some.
+async fn longest(fleet: &Fleet, pod: &Pod, bytes: usize) -> Duration {
+    let (_, satellite) = assigned(pod, "edge").await;
+    let mut longest = Duration::ZERO;
+    for n in 1..=4 {
+        let sent_at = Instant::now();
+        satellite.send(&page("c", bytes + n));
+        delivered(fleet, n as u64).await;
+        println!("{n}: {:?}", sent_at.elapsed());
+        longest = longest.max(sent_at.elapsed());
+    }
+    longest
+}
+
+#[tokio::test]
+async fn fifty_that_send_a_megabyte_as_slowly_as_they_may_keep_another_no_longer_than_one_may_take()
+{
+    const MAY_TAKE: Duration = Duration::from_secs(6);
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.plan("a").with("GROUNDSTATION_LARGE_MESSAGE_TIMEOUT", "6s").start().await;
+    let _slow = slow_ones(&fleet, &pod, 50, MIB, MAY_TAKE).await;
+    let longest = longest(&fleet, &pod, 300 * KIB).await;
+    assert!(longest < MAY_TAKE + Duration::from_secs(1), "{longest:?}");
 }

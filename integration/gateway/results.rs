@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::harness::cluster::{Cluster, Version};
 use crate::harness::wait::{blocking, eventually};
-use crate::harness::{CALM, Credentials, Fleet, Pod, Proxy, Satellite};
+use crate::harness::{CALM, Credentials, Fleet, Heard, Pod, Proxy, Satellite};
 
 const STREAM: &str = "SATELLITE_RESULTS";
 
@@ -134,6 +134,29 @@ async fn a_revoked_assignment_stops_its_results_at_once_on_every_pod() {
     let stopped = b.metric(&outcome("revoked")).await + b.metric(&outcome("not_assigned")).await;
     assert_eq!(stopped, f64::from(ROUNDS));
     fleet.check().await;
+}
+
+#[tokio::test]
+async fn what_was_sent_before_a_pod_that_ends_said_goodbye_is_on_the_stream() {
+    const SENT: u32 = 60;
+    let fleet = Fleet::new(CALM).await;
+    // So low a rate that most of them are not read by then.
+    let slow = fleet.plan("a").with("GROUNDSTATION_MESSAGE_RATE", "1");
+    let mut pod = slow.with("GROUNDSTATION_MESSAGE_BURST", "1").start().await;
+    let credentials = pod.register("edge", "eu").await;
+    pod.assign(credentials.id, &json!([assignment("c")])).await;
+    let (mut satellite, _) = Satellite::welcomed(pod.address, &credentials).await;
+    for n in 0..SENT {
+        satellite.send(&result("c", n));
+    }
+    satellite.expect_sent().await;
+    pod.terminate();
+    assert_eq!(satellite.hear().await, Heard::Closed(1012));
+    assert_eq!(pod.exit().await.code(), Some(0), "{}", pod.log());
+    let found = delivered(&fleet).await;
+    let found: Vec<Value> = found.into_iter().map(|(body, _)| body["latencyMs"].clone()).collect();
+    assert_eq!(found, (0..SENT).map(|n| json!(n)).collect::<Vec<Value>>());
+    assert_eq!(fleet.history(credentials.id).await, ["1 connected connect"]);
 }
 
 #[tokio::test]

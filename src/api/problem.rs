@@ -2,42 +2,19 @@
 
 use std::sync::LazyLock;
 
-use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
 use tokio::time::Instant;
 use tracing::error;
-use utoipa::ToSchema;
 
 use crate::ingress::listener::REFUSALS_TOLD;
+use crate::ingress::problem;
+pub use crate::ingress::problem::{PROBLEM_JSON, ProblemJson, no_method};
 use crate::log::history::NoAnswer;
 use crate::platform::database::Failed;
 use crate::platform::log_gate::LogGate;
 use crate::registry::satellites::Invalid;
-
-/// The media type of a problem.
-pub const PROBLEM_JSON: &str = "application/problem+json";
-
-/// A problem, as RFC 9457 has it.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Problem)]
-pub struct ProblemJson {
-    /// Stable; callers branch on it.
-    #[serde(rename = "type")]
-    #[schema(example = "urn:groundstation:problem:unknown-satellite")]
-    kind: String,
-    /// The same for every problem of this type.
-    title: String,
-    /// The status of the answer.
-    status: u16,
-    /// What is wrong this time, and what to do.
-    detail: String,
-    /// Which field of the body, or which parameter, is wrong, where one is.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    path: Option<String>,
-}
 
 /// What went wrong, for the caller.
 #[derive(Debug)]
@@ -205,7 +182,7 @@ impl Problem {
 
     /// The stable type.
     pub fn urn(&self) -> String {
-        format!("urn:groundstation:problem:{}", self.kind)
+        problem::urn(self.kind)
     }
 
     /// What to do about it.
@@ -230,17 +207,9 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let body = ProblemJson {
-            kind: self.urn(),
-            title: self.title.to_owned(),
-            status: self.status.as_u16(),
-            detail: self.detail,
-            path: self.path,
-        };
-        let mut response = (self.status, Json(body)).into_response();
+        let problem = ProblemJson::new(self.status, self.kind, self.title, self.detail);
+        let mut response = problem.about(self.path).into_response();
         let headers = response.headers_mut();
-        let json = HeaderValue::from_static(PROBLEM_JSON);
-        headers.insert(header::CONTENT_TYPE, json);
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
@@ -326,10 +295,4 @@ impl From<Failed> for Problem {
 /// Answers a path that does not exist.
 pub async fn no_route() -> Problem {
     Problem::no_route()
-}
-
-/// Answers a method that a path does not know.
-pub async fn no_method() -> Problem {
-    let detail = "This route does not know this method; the header Allow names those it knows.";
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed", detail)
 }

@@ -135,6 +135,15 @@ impl<'a> ActiveSession<'a> {
         self.try_hold(socket, orders).await.unwrap_or_else(|end| end)
     }
 
+    /// Says goodbye and hears on until the satellite answers it. What it had sent by then was not read, perhaps;
+    /// to the satellite it is sent, and it does not send it again to another pod.
+    pub async fn leave(&mut self, socket: &mut DuplexSocket, code: u16, words: &'static str) {
+        let hear = |frame| {
+            self.hear(frame);
+        };
+        socket.close(code, words, hear).await;
+    }
+
     async fn try_hold(
         &mut self,
         socket: &mut DuplexSocket,

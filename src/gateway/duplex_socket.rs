@@ -132,6 +132,12 @@ impl DuplexSocket {
         poll_fn(|cx| self.poll_over(cx)).await
     }
 
+    /// Closes the connection. Whatever the satellite sent before it answers is heard, however fast it was.
+    pub async fn close(&mut self, code: u16, reason: &'static str, mut hear: impl FnMut(Message)) {
+        self.early.drain(..).for_each(&mut hear);
+        self.socket.close_and_hear(code, reason, hear).await;
+    }
+
     /// The socket. A message under way may be written only in part.
     pub fn into_socket(self) -> Socket {
         self.socket

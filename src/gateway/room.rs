@@ -204,15 +204,17 @@ impl Share {
         let as_guest = self.ask_as_guest(&ask);
         let room = self.room.clone();
         room.metrics.held_back("room");
-        let took_much = self.charge();
+        let mut took_much = self.charge();
         let _waiting = Counted::on(&room.metrics.large_messages_waiting);
         let mut looks = interval(room.patience / LOOKS);
         looks.reset();
         let lane = if ask.of_larger { &room.larger } else { &room.smaller };
-        let (mut given, mut whole) =
-            (lane.take(ask.step, took_much), room.whole.take(1, took_much));
-        let guest = |ask: &Ask| room.larger.take_as_guest(ask.step, took_much);
-        let mut beside = OptionFuture::from(as_guest.as_ref().map(guest));
+        let wait = |took_much| {
+            let guest = |ask: &Ask| room.larger.take_as_guest(ask.step, took_much);
+            let beside = OptionFuture::from(as_guest.as_ref().map(guest));
+            (lane.take(ask.step, took_much), room.whole.take(1, took_much), beside)
+        };
+        let (mut given, mut whole, mut beside) = wait(took_much);
         loop {
             tokio::select! {
                 biased;
@@ -228,9 +230,14 @@ impl Share {
                     self.add_whole(whole);
                     return Some(self);
                 }
-                _ = looks.tick(), if self.changes_over(&ask) => {
-                    if room.smaller.is_waited_for() {
+                _ = looks.tick() => {
+                    if self.changes_over(&ask) && room.smaller.is_waited_for() {
                         return None;
+                    }
+                    // It keeps what it has while it waits for more.
+                    if !took_much && self.charge() {
+                        took_much = true;
+                        (given, whole, beside) = wait(took_much);
                     }
                 }
             }
@@ -542,6 +549,30 @@ mod tests {
         assert_eq!(free(&room), (left, 30 * SMALLER_BYTES));
         drop(share);
         assert_eq!(free(&room), (left, 32 * SMALLER_BYTES));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_keeps_much_while_it_waits_for_more_is_behind_somebody_who_comes_later() {
+        let room = room(4 * LARGEST);
+        let id = |n| Some(SatelliteId(uuid::Uuid::from_u128(n)));
+        let mut crowd: Vec<Share> = (0..32)
+            .map(|n| {
+                let mut share = room.share(id(n), Some(u64::from(LARGEST)));
+                assert!(share.try_grow(SMALLER_BYTES));
+                share
+            })
+            .collect();
+        assert_eq!(room.larger.free(), 0, "each has a megabyte, and together they have all");
+        let mut first = crowd.pop().expect("one");
+        assert!(first.try_grow(2 * SMALLER_BYTES), "by the place for a whole one");
+        let grow = |share: Share| tokio::spawn(share.grow(2 * SMALLER_BYTES));
+        let _crowd: Vec<_> = crowd.into_iter().map(grow).collect();
+        tokio::time::sleep(Duration::from_secs(80)).await;
+        let other = tokio::spawn(room.share(id(100), Some(3 * SMALLER_BYTES)).grow(1));
+        tokio::task::yield_now().await;
+        drop(first);
+        let other = tokio::time::timeout(Duration::from_secs(1), other).await;
+        assert!(other.expect("its turn").expect("it ends").is_some());
     }
 
     #[tokio::test(start_paused = true)]

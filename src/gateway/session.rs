@@ -29,6 +29,7 @@ use crate::platform::log_gate::Share;
 use crate::platform::metrics::Counted;
 use crate::registry::credentials::Verdict;
 use crate::registry::satellites::AgentInfo;
+use crate::registry::slow_checks::Asker;
 use crate::sessions::table::{Command, Inbox};
 
 /// How long a connect may wait for the log. This is longer than the database lets it wait for another pod
@@ -93,7 +94,11 @@ pub async fn run(mut socket: Socket, gateway: Arc<Gateway>, handshake: Handshake
             let end = match welcome {
                 Ok(Ok(mut active)) => {
                     let held = AssertUnwindSafe(active.hold(socket, &mut commands)).catch_unwind();
-                    held.await.unwrap_or(End::Panicked)
+                    let end = held.await.unwrap_or(End::Panicked);
+                    if end == End::Drain {
+                        Box::pin(active.leave(socket, RESTARTING, "pod is restarting")).await;
+                    }
+                    end
                 }
                 Ok(Err(end)) => end,
                 Err(_) => End::Panicked,
@@ -262,7 +267,9 @@ async fn authenticate(
     let claimed = Uuid::try_parse(&client_id).ok().map(SatelliteId);
     // A malformed id has no row. It is looked up like any other.
     let id = claimed.unwrap_or(SatelliteId(Uuid::nil()));
-    match timeout_at(deadline, gateway.credentials.check(id, &token)).await {
+    let (origin, is_suspect) = gateway.door.suspicion(handshake.client);
+    let asker = Asker { origin, is_suspect };
+    match timeout_at(deadline, gateway.credentials.check(id, &token, asker)).await {
         Ok(Ok(Verdict::Right { token_version, session })) => {
             let mut connects = gateway.connects.lock().unwrap_or_else(PoisonError::into_inner);
             if !connects.connect(id, session, Instant::now()) {
@@ -383,10 +390,10 @@ async fn say_goodbye(mut socket: Socket, end: End) {
     let (code, words) = match end {
         End::ClientClose => return socket.answer_close().await,
         // A message that was being written when the session panicked cannot be followed by a goodbye.
-        End::Dropped | End::Silent | End::Stuck | End::Panicked => return,
+        // The goodbye of a drain is said before, by the session.
+        End::Dropped | End::Silent | End::Stuck | End::Panicked | End::Drain => return,
         End::Violation(code) => (code, ""),
         End::Unavailable => (TRY_AGAIN_LATER, ""),
-        End::Drain => (RESTARTING, "pod is restarting"),
         End::Told(command) => {
             let reason = match command {
                 Command::Superseded => "A newer connection of this satellite took over",

@@ -29,6 +29,7 @@ use tracing::debug;
 use super::intake::{Intake, Refused, SMALL_BYTES, Sizes};
 use super::room::Room;
 use crate::domain::lifecycle::SatelliteId;
+use crate::ingress::problem::ProblemJson;
 use crate::ingress::refusal::Refusal;
 use crate::ingress::settings::SocketLimits;
 use crate::platform::bucket::{Bucket, Rate};
@@ -117,14 +118,37 @@ impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
         let on_upgrade = parts.extensions.get::<OnUpgrade>().cloned();
         // Checks the request only: axum's own socket exposes neither its stream nor its limits.
         let asked = WebSocketUpgrade::from_request_parts(parts, state).await;
-        drop(asked.map_err(WebSocketUpgradeRejection::into_response)?);
+        drop(asked.map_err(|why| no_upgrade(&why))?);
         let key = parts.headers.get(header::SEC_WEBSOCKET_KEY).cloned();
         match on_upgrade.zip(key) {
             Some((on_upgrade, key)) => Ok(Upgrade { key, on_upgrade }),
             // The request does not come over HTTP/1.1.
-            None => Err(StatusCode::UPGRADE_REQUIRED.into_response()),
+            None => Err(upgrade_required("The connection cannot be upgraded: come over HTTP/1.1.")),
         }
     }
+}
+
+/// The answer to a request that is not for a WebSocket as it is spoken here.
+fn no_upgrade(why: &WebSocketUpgradeRejection) -> Response {
+    match why {
+        WebSocketUpgradeRejection::WebSocketKeyHeaderMissing(_) => {
+            let (status, kind) = (StatusCode::BAD_REQUEST, "no-websocket-key");
+            let detail = "The header Sec-WebSocket-Key must be there.";
+            ProblemJson::new(status, kind, "No WebSocket key", detail).into_response()
+        }
+        why => upgrade_required(format!("This route speaks WebSocket only. {}.", why.body_text())),
+    }
+}
+
+/// 426, with what to upgrade to (RFC 9110, 15.5.22, and RFC 6455, 4.4).
+fn upgrade_required(detail: impl Into<String>) -> Response {
+    let (status, kind) = (StatusCode::UPGRADE_REQUIRED, "websocket-only");
+    let headers = [
+        (header::CONNECTION, "upgrade"),
+        (header::UPGRADE, "websocket"),
+        (header::SEC_WEBSOCKET_VERSION, "13"),
+    ];
+    (headers, ProblemJson::new(status, kind, "WebSocket only", detail)).into_response()
 }
 
 /// Why the socket can be neither read nor written any more.
@@ -359,21 +383,52 @@ impl Socket {
 
     /// Sends a close frame and waits a moment for the answer.
     pub async fn close(mut self, code: u16, reason: &'static str) {
+        self.close_and_hear(code, reason, drop).await;
+    }
+
+    /// The same, for a caller that wants what the other side sends before its answer. It is read at once,
+    /// whatever its rate.
+    pub async fn close_and_hear(
+        &mut self,
+        code: u16,
+        reason: &'static str,
+        hear: impl FnMut(Message),
+    ) {
+        let frame = CloseFrame { code: code.into(), reason: reason.into() };
         let farewell = async {
-            let frame = CloseFrame { code: code.into(), reason: reason.into() };
-            // The protocol allows a close frame in the middle of a message.
-            self.inner.send(Message::Close(Some(frame))).await?;
-            while let Some(Ok(_)) = self.inner.next().await {}
+            self.say_and_hear(Message::Close(Some(frame)), hear).await;
             // A client that was cut off while it sends receives the goodbye only if its data is read: the
             // system resets a connection that is closed with unread data.
             while self.cut_off && timeout(QUIET, self.discard()).await.is_ok_and(|more| more) {}
-            Ok::<_, tungstenite::Error>(())
         };
-        match timeout(CLOSE_TIMEOUT, farewell).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => debug!(%error, "the socket was gone before its goodbye"),
-            Err(_) => debug!("the other side did not answer the goodbye"),
+        if timeout(CLOSE_TIMEOUT, farewell).await.is_err() {
+            debug!("the other side did not answer the goodbye");
         }
+    }
+
+    /// Writes the last message while it reads all that comes: a client that does not read is heard too.
+    async fn say_and_hear(&mut self, goodbye: Message, mut hear: impl FnMut(Message)) {
+        // The protocol allows a close frame in the middle of a message.
+        self.rest = None;
+        let mut goodbye = Some(goodbye);
+        let (mut written, mut ended) = (false, false);
+        poll_fn(|cx| {
+            if !written && let Poll::Ready(result) = self.try_write(cx, &mut goodbye) {
+                written = true;
+                if let Err(error) = result {
+                    debug!(%error, "the socket was gone before its goodbye");
+                }
+            }
+            while !ended {
+                self.done();
+                match ready!(self.inner.poll_next_unpin(cx)) {
+                    Some(Ok(message)) => hear(message),
+                    Some(Err(_)) | None => ended = true,
+                }
+            }
+            if written { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 
     /// After a close frame was received: the answer is queued in the socket, and reading on sends it. Nothing

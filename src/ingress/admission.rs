@@ -463,6 +463,13 @@ impl Addresses {
         account.proven.add(SUCCESSES_FADE, now);
     }
 
+    /// What is charged for failures of this address, and whether an authentication from there failed lately and
+    /// none succeeded.
+    pub fn suspicion(&self, address: IpAddr, now: Instant) -> (IpNet, bool) {
+        let origin = Origin::from(address);
+        (origin.own, self.lock().standing(origin, now).is_suspect)
+    }
+
     /// Charges a wrong administrator's token to the address; false if there were too many lately.
     pub fn wrong_token(&self, address: IpAddr, now: Instant) -> bool {
         let mut state = self.lock();

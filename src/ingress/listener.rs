@@ -23,6 +23,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use ipnet::IpNet;
 use strum::IntoEnumIterator;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -35,6 +36,7 @@ use super::access_log::Access;
 use super::admission::{Addresses, Place};
 use super::arrival::{Arrival, ConnectionAbort};
 use super::patient::Patient;
+use super::problem::ProblemJson;
 use super::proxy_protocol::{self, ProxyProtocol};
 use super::refusal::Refusal;
 use super::settings::Settings;
@@ -58,7 +60,7 @@ const READ_AHEAD_BYTES: usize = 8 * 1024;
 pub const REFUSALS_TOLD: Rate = Rate { burst: 20.0, per_second: 1.0 / 6.0 };
 
 /// The answer to a request without a single host.
-const NO_HOST: &str = "the header Host must be there once";
+const NO_HOST: &str = "The header Host must be there once.";
 
 /// How long a browser that was here once uses only TLS with this host: two years.
 const STRICT_TRANSPORT: &str = "max-age=63072000";
@@ -128,6 +130,12 @@ impl Door {
     /// Remembers a wrong administrator's token from there; false if there were too many lately.
     pub fn wrong_token(&self, client: IpAddr) -> bool {
         self.addresses.wrong_token(client, Instant::now())
+    }
+
+    /// What is charged for failures of this client, and whether an authentication from there failed lately and
+    /// none succeeded.
+    pub fn suspicion(&self, client: IpAddr) -> (IpNet, bool) {
+        self.addresses.suspicion(client, Instant::now())
     }
 
     /// Remembers that an authentication from there failed.
@@ -298,7 +306,7 @@ impl Door {
             async move {
                 let mut answer: Response = match is_for_a_host {
                     true => answer.await?,
-                    false => (StatusCode::BAD_REQUEST, NO_HOST).into_response(),
+                    false => no_host().into_response(),
                 };
                 let headers = answer.headers_mut();
                 headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -354,6 +362,10 @@ impl Door {
 fn has_its_host<B>(request: &Request<B>) -> bool {
     let hosts = request.headers().get_all(header::HOST).iter().count();
     hosts == 1 || (hosts == 0 && request.version() < Version::HTTP_11)
+}
+
+fn no_host() -> ProblemJson {
+    ProblemJson::new(StatusCode::BAD_REQUEST, "no-host", "No host", NO_HOST)
 }
 
 /// While this exists, a request of the place's connection is served.
