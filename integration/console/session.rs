@@ -217,6 +217,7 @@ async fn two_services_on_one_host_keep_a_session_each_and_a_new_role_takes_the_o
     let here = fleet.pod("here").await;
     let other_token = stores::random();
     let there = fleet.plan("there").with("GROUNDSTATION_ADMIN_TOKEN", &other_token);
+    let there = there.with("GROUNDSTATION_READ_TOKEN", &stores::random());
     let there = Pod::start("there", &there.environment(), &other_token).await;
     // A browser replaces a cookie by one of its name, whatever the port.
     let mut jar = BTreeMap::new();
