@@ -7,12 +7,14 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{DefaultBodyLimit, Path};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::middleware;
-use axum::response::{Redirect, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 
+use crate::api::problem::Problem;
 use crate::api::{self, Api, problem};
 
 pub mod code;
@@ -76,6 +78,10 @@ async fn index(headers: HeaderMap) -> Response {
     Files::embedded().answer("", &headers)
 }
 
-async fn file(Path(path): Path<String>, headers: HeaderMap) -> Response {
-    Files::embedded().answer(&path, &headers)
+async fn file(path: Result<Path<String>, PathRejection>, headers: HeaderMap) -> Response {
+    match path {
+        Ok(Path(path)) => Files::embedded().answer(&path, &headers),
+        // Bytes that are no text name nothing.
+        Err(_) => Problem::no_route().into_response(),
+    }
 }

@@ -31,6 +31,26 @@ claim("filters select the same satellites as the API, and are in the address", a
   for (const satellite of some) await satellite.remove();
 });
 
+claim("a computer whose clock is wrong sees the same span, and the same ages", async (visit) => {
+  const satellite = await Satellite.register("clock");
+  await satellite.connect();
+  for (const skew of [3_600_000, -3_600_000]) {
+    const page = await visit.page("/console/sign-in");
+    await page.addInitScript((skew) => {
+      const real = Date.now.bind(Date);
+      Date.now = () => real() + skew;
+    }, skew);
+    const asked = page.waitForRequest((request) => request.url().includes("/v1/fleet/timeline"));
+    await page.goto(`/console/?view=cards&span=15m&q=${satellite.name}`);
+    const since = Date.parse(new URL((await asked).url()).searchParams.get("since"));
+    const off = Math.abs(Date.now() - 15 * 60_000 - since);
+    assert.ok(off < 60_000, `the span begins ${off} ms off`);
+    await ready(page);
+    await until("it was heard just now", async () => /now|\d s ago/.test(await page.locator("a.card, .card", { hasText: satellite.name }).first().textContent()));
+  }
+  await satellite.remove();
+});
+
 claim("an edge of a real satellite is in the feed of every tab within a second, and its row follows", async (visit) => {
   const satellite = await Satellite.register("followed");
   const page = await visit.page(`/console/?view=table&q=${satellite.name}`);

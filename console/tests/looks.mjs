@@ -13,7 +13,7 @@ const LOOKS = [
 const BOTH_THEMES = ["desk-light", "desk-dark"];
 
 /** The page neither scrolls sideways, nor has anything beyond its edge. The chart takes its new width a moment later. */
-async function fits(page, where) {
+export async function fits(page, where) {
   await until(`${where} is not too wide`, () => page.evaluate(() => document.documentElement.scrollWidth <= innerWidth));
 }
 

@@ -29,6 +29,8 @@ export const PATIENCE = 30_000;
 export const DESK = { width: 1440, height: 900 };
 export const TABLET = { width: 1024, height: 768 };
 export const PHONE = { width: 390, height: 844 };
+/** The narrowest screen, and any other at a zoom of 400 %. */
+export const NARROW = { width: 320, height: 640 };
 
 const claims = [];
 

@@ -1,7 +1,7 @@
 // One satellite, the log and the help, in both themes and at three widths.
 
-import { Satellite, claim, prove, until } from "./page.mjs";
-import { inAllLooks } from "./looks.mjs";
+import { NARROW, Satellite, assert, claim, prove, until } from "./page.mjs";
+import { fits, inAllLooks } from "./looks.mjs";
 
 let satellite;
 
@@ -17,6 +17,24 @@ claim("one satellite holds in both themes and at each width", async (visit) => {
   await page.getByRole("heading", { name: satellite.name }).waitFor();
   await page.locator("table.edges tbody tr").first().waitFor();
   await inAllLooks(page, "satellite", { axe: ["desk-light", "desk-dark", "phone-light"] });
+});
+
+claim("long words and a narrow screen move nothing over anything else", async (visit) => {
+  const long = await Satellite.register("W".repeat(120), { region: "R".repeat(60), tags: { [`k${"-long".repeat(9)}`]: "v".repeat(150) } });
+  await long.connect();
+  const page = await visit.page(`/console/satellites/${long.id}?span=1h`);
+  await page.locator("table.edges tbody tr").first().waitFor();
+  await page.locator(".stat dd", { hasText: "%)" }).waitFor();
+  await fits(page, "a satellite of long words");
+  for (const address of [`/console/satellites/${long.id}?span=1h`, "/console/log", "/console/"]) {
+    await page.setViewportSize(NARROW);
+    await page.goto(address);
+    await page.locator("table.edges tbody tr, .card-link, .cell, .row-link").first().waitFor();
+    await fits(page, `${address} on a narrow screen`);
+    const over = await page.locator(".stat dd").evaluateAll((all) => all.filter((one) => one.scrollWidth > one.clientWidth).map((one) => one.textContent));
+    assert.deepEqual(over, [], "no number runs into the next");
+  }
+  await long.remove();
 });
 
 claim("the log holds, and so does the help", async (visit) => {

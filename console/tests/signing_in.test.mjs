@@ -47,6 +47,36 @@ claim("a sign-in link that was used already says so, and its code does not stay 
   assert.ok(!page.url().includes("was-used-before"));
 });
 
+claim("a sign-in link that is pasted into the open sign-in page is followed, and its code does not stay in the address", async (visit) => {
+  const page = await (await visit.stranger()).newPage();
+  await page.goto("/console/sign-in#was-used-before");
+  assert.match(await page.getByRole("alert").textContent(), /link was used before/);
+  const asked = page.waitForRequest((request) => request.method() === "POST" && request.url().endsWith("/console/session"));
+  await page.goto("/console/sign-in#the-next-one");
+  assert.deepEqual((await asked).postDataJSON(), { code: "the-next-one" });
+  await until("the code has left the address", () => !page.url().includes("#"));
+});
+
+claim("a sign-in link that is clicked again leads to the session that it began", async (visit) => {
+  const page = await visit.page("/console/sign-in#was-used-before");
+  await ready(page);
+  assert.match(page.url(), /\/console\/$/);
+});
+
+claim("a browser that keeps no cookie is told so", async (visit) => {
+  const context = await visit.stranger();
+  const page = await context.newPage();
+  await page.route("**/console/session", async (route) => {
+    if (route.request().method() !== "POST") return route.continue();
+    await route.fulfill({ status: 204 });
+  });
+  await page.goto("/console/");
+  await page.getByLabel("Token", { exact: true }).fill(tokens.admin);
+  await page.keyboard.press("Enter");
+  assert.match(await page.getByRole("alert").textContent(), /keeps no cookie/);
+  await page.getByRole("button", { name: "Sign in" }).waitFor();
+});
+
 claim("the read token is offered nothing that it may not do", async (visit) => {
   const satellite = await Satellite.register("offered");
   const page = await visit.page("/console/", { role: "read" });

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { ago, count, duration, length, parseDuration, share, when } from "../src/parts/format.ts";
+import { ago, count, duration, length, parseDuration, seen, share, when } from "../src/parts/format.ts";
 
 test("lengths of time are told in their two largest units", () => {
   for (const [ms, text] of [[0, "0 s"], [12, "12 ms"], [1000, "1 s"], [61_000, "1 min 1 s"], [3_600_000, "1 h"], [90_061_000, "1 d 1 h"]]) {
@@ -27,4 +27,10 @@ test("a moment of today has no day", () => {
   assert.equal(when(now - 3_600_000, now), "11:00:00");
   assert.equal(when(now - 86_400_000, now), "2026-02-28 12:00:00");
   assert.equal(count(1_234_567), "1,234,567");
+});
+
+test("what makes a text look like another one is marked, and scripts that need joiners stay", () => {
+  assert.equal(seen("1.0\u202e0.9"), "1.0\ufffd0.9");
+  assert.equal(seen("a\u0000b\u200bc\n"), "a\ufffdb\ufffdc\ufffd");
+  for (const kept of ["1.2.3-rc.1+build", "نسخه\u200cها", "👩\u200d👧", "</script>"]) assert.equal(seen(kept), kept);
 });

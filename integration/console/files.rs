@@ -54,6 +54,7 @@ async fn every_way_to_the_page_leads_to_it_and_nowhere_else() {
         "/console/..%2fCargo.toml",
         "/console/%2Fetc%2Fhosts.conf",
         "/console/assets/../index.htm",
+        "/console/%ff",
         "/favicon.ico",
     ] {
         let answer = get(&pod, nowhere, &[]).await;

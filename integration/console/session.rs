@@ -1,5 +1,6 @@
 //! A person signs in to the page with a token; the cookie opens what the token opens, for the page and for no other.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -61,7 +62,7 @@ async fn a_token_signs_in_and_its_cookie_opens_every_pod_as_the_token_does() {
         assert!(head.starts_with("HTTP/1.1 200"), "{head}");
     }
     assert_eq!(get(&a, SESSION, "").await.status, 401);
-    assert_eq!(get(&a, "/v1/fleet", "groundstation_session=").await.status, 401);
+    assert_eq!(get(&a, "/v1/fleet", "groundstation_session_AAAAAAAA=").await.status, 401);
 }
 
 #[tokio::test]
@@ -199,7 +200,8 @@ async fn signing_out_takes_the_cookie_away_and_no_other_page_can_do_it() {
     let headers = [("Cookie", cookie.as_str()), ("Origin", own.as_str())];
     let answer = ask(&pod, "DELETE", SESSION, &headers, "").await;
     assert_eq!(answer.status, 204);
-    let cleared = "groundstation_session=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict";
+    let (name, _) = cookie.split_once('=').expect("a pair");
+    let cleared = format!("{name}=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict");
     assert_eq!(answer.headers["set-cookie"], cleared);
     // Another page cannot sign a person in either, as somebody else.
     let body = json!({"token": fleet.read_token}).to_string();
@@ -210,6 +212,35 @@ async fn signing_out_takes_the_cookie_away_and_no_other_page_can_do_it() {
 }
 
 #[tokio::test]
+async fn two_services_on_one_host_keep_a_session_each_and_a_new_role_takes_the_old_ones_place() {
+    let fleet = Fleet::new(CALM).await;
+    let here = fleet.pod("here").await;
+    let other_token = stores::random();
+    let there = fleet.plan("there").with("GROUNDSTATION_ADMIN_TOKEN", &other_token);
+    let there = there.with("GROUNDSTATION_READ_TOKEN", &stores::random());
+    let there = Pod::start("there", &there.environment(), &other_token).await;
+    // A browser replaces a cookie by one of its name, whatever the port.
+    let mut jar = BTreeMap::new();
+    let mut keep = |cookie: String| {
+        let (name, value) = cookie.split_once('=').expect("a pair");
+        jar.insert(name.to_owned(), value.to_owned());
+        jar.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("; ")
+    };
+    keep(signed_in(&here, &fleet.read_token).await);
+    let all = keep(signed_in(&there, &other_token).await);
+    assert_eq!(get(&here, SESSION, &all).await.json(), json!({"role": "read"}));
+    assert_eq!(get(&there, SESSION, &all).await.json(), json!({"role": "admin"}));
+
+    let body = json!({"token": fleet.admin_token}).to_string();
+    let mut raw = Raw::connect(here.address).await;
+    raw.send(written(&here, "POST", SESSION, &[JSON, ("Cookie", &all)], &body)).await;
+    let head = raw.head().await.to_lowercase();
+    let set: Vec<_> = head.lines().filter(|line| line.starts_with("set-cookie")).collect();
+    assert_eq!(set.len(), 2, "{set:?}");
+    assert!(set[0].contains("max-age=0") && set[1].contains("=v1.admin."), "{set:?}");
+}
+
+#[tokio::test]
 async fn over_tls_the_cookie_is_for_tls_alone() {
     let fleet = Fleet::new(CALM).await;
     let pod = fleet.plan("a").with("GROUNDSTATION_TRUSTED_PROXIES", "127.0.0.0/8").start().await;
@@ -217,7 +248,7 @@ async fn over_tls_the_cookie_is_for_tls_alone() {
     let body = json!({"token": fleet.admin_token}).to_string();
     let answer = ask(&pod, "POST", SESSION, &[JSON, tls], &body).await;
     let set = &answer.headers["set-cookie"];
-    assert!(set.starts_with("__Host-groundstation_session=") && set.ends_with("; Secure"), "{set}");
+    assert!(set.starts_with("__Host-groundstation_session_") && set.ends_with("; Secure"), "{set}");
     let cookie = answer.cookie();
     let over_tls = [("Cookie", cookie.as_str()), tls];
     assert_eq!(ask(&pod, "GET", "/v1/fleet", &over_tls, "").await.status, 200);

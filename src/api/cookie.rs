@@ -2,6 +2,9 @@
 //!
 //! Nothing is stored. Any pod with that token verifies it, and a token that is taken away takes its cookies along. It
 //! never holds the token.
+//!
+//! Browsers send a cookie to every port of its host. So its name has a mark of its token: services on one host, each
+//! with tokens of its own, leave each other's sessions alone, and what else comes under such a name changes nothing.
 
 use std::str::FromStr;
 
@@ -16,15 +19,26 @@ use crate::platform::token::Digest;
 /// How long a session lasts: a working day.
 const LIFETIME: Duration = Duration::hours(12);
 
-/// The cookie's name. Over TLS the prefix makes browsers refuse one that another host, or a page without TLS, has set.
-const NAME: &str = "groundstation_session";
-const NAME_OVER_TLS: &str = "__Host-groundstation_session";
+/// How a cookie's name begins. Over TLS the prefix makes browsers refuse one that another host, or a page without TLS, has set.
+const NAME: &str = "groundstation_session_";
+const NAME_OVER_TLS: &str = "__Host-groundstation_session_";
 
 /// The form of the value. Another form would get another word.
 const FORM: &str = "v1";
 
+/// How a name goes on: with a mark of this many bytes.
+const MARK_BYTES: usize = 6;
+const MARK_LENGTH: usize = MARK_BYTES / 3 * 4;
+
 fn name(is_https: bool) -> &'static str {
     if is_https { NAME_OVER_TLS } else { NAME }
+}
+
+fn is_name(given: &str, is_https: bool) -> bool {
+    given.strip_prefix(name(is_https)).is_some_and(|mark| {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+        mark.len() == MARK_LENGTH && mark.bytes().all(fits)
+    })
 }
 
 /// The key's purpose: a key for one role signs nothing of the other.
@@ -40,16 +54,24 @@ pub fn issue(role: Role, token: &Digest, now: OffsetDateTime, is_https: bool) ->
     let ends_at = (now + LIFETIME).unix_timestamp();
     let content = format!("{FORM}.{}.{ends_at}", role.as_str());
     let signature = URL_SAFE_NO_PAD.encode(token.sign(purpose(role), &content));
-    set(&format!("{content}.{signature}"), LIFETIME, is_https)
+    let mark = URL_SAFE_NO_PAD.encode(&token.sign(purpose(role), "name")[..MARK_BYTES]);
+    let name = format!("{}{mark}", name(is_https));
+    set(&name, &format!("{content}.{signature}"), LIFETIME, is_https)
 }
 
-/// Takes the cookie away.
-pub fn clear(is_https: bool) -> String {
-    set("", Duration::ZERO, is_https)
+/// Takes the cookies of a request away that open anything here; those of other services on this host stay.
+pub fn clear(
+    headers: &HeaderMap,
+    access: &Access,
+    now: OffsetDateTime,
+    is_https: bool,
+) -> Vec<String> {
+    let here = valid(headers, access, now, is_https);
+    here.map(|(name, _)| set(name, "", Duration::ZERO, is_https)).collect()
 }
 
-fn set(value: &str, age: Duration, is_https: bool) -> String {
-    let (name, age) = (name(is_https), age.whole_seconds());
+fn set(name: &str, value: &str, age: Duration, is_https: bool) -> String {
+    let age = age.whole_seconds();
     let secure = if is_https { "; Secure" } else { "" };
     format!("{name}={value}; Path=/; Max-Age={age}; HttpOnly; SameSite=Strict{secure}")
 }
@@ -61,10 +83,22 @@ pub fn role(
     now: OffsetDateTime,
     is_https: bool,
 ) -> Option<Role> {
+    valid(headers, access, now, is_https).next().map(|(_, role)| role)
+}
+
+/// The name and the role of each cookie of a request that opens something here now.
+fn valid<'a>(
+    headers: &'a HeaderMap,
+    access: &'a Access,
+    now: OffsetDateTime,
+    is_https: bool,
+) -> impl Iterator<Item = (&'a str, Role)> {
     let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
-    let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.split_once('='));
-    let (_, value) = pairs.find(|(given, _)| given.trim() == name(is_https))?;
-    verify(value.trim(), access, now)
+    let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.split_once('='));
+    let named = pairs.map(|(name, value)| (name.trim(), value.trim()));
+    named
+        .filter(move |(name, _)| is_name(name, is_https))
+        .filter_map(move |(name, value)| Some((name, verify(value, access, now)?)))
 }
 
 fn verify(value: &str, access: &Access, now: OffsetDateTime) -> Option<Role> {
@@ -135,6 +169,39 @@ mod tests {
         ];
         for changed in changed {
             assert_eq!(verify(&changed, &here, NOW), None, "{changed}");
+        }
+    }
+
+    #[test]
+    fn services_on_one_host_leave_each_others_sessions_alone() {
+        let (here, there) = (access(&["boss"], &["reader"]), access(&["chief"], &[]));
+        let cookie = |role, token| issue(role, &Digest::of(token), NOW, false);
+        let pair = |cookie: &str| cookie.split(';').next().expect("a pair").to_owned();
+        let (ours, theirs) = (cookie(Role::Read, "reader"), cookie(Role::Admin, "chief"));
+        let (name, _) = ours.split_once('=').expect("a pair");
+        // A path of its own puts a cookie before others of its name.
+        let line = format!("{name}=nonsense; {}; {}", pair(&theirs), pair(&ours));
+        let mut headers = HeaderMap::new();
+        headers.insert(header::COOKIE, HeaderValue::from_str(&line).expect("a value"));
+        assert_eq!(role(&headers, &here, NOW, false), Some(Role::Read));
+        assert_eq!(role(&headers, &there, NOW, false), Some(Role::Admin));
+        let gone = format!("{name}=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict");
+        assert_eq!(clear(&headers, &here, NOW, false), [gone]);
+        assert!(!theirs.starts_with(&format!("{name}=")));
+    }
+
+    #[test]
+    fn what_is_not_named_as_a_session_is_none() {
+        for (given, expected) in [
+            ("groundstation_session_AZaz09-_", true),
+            ("groundstation_session", false),
+            ("groundstation_session_", false),
+            ("groundstation_session_AZaz09-", false),
+            ("groundstation_session_AZaz 9-_", false),
+            ("groundstation_session_AZaz09-_A", false),
+            ("__Host-groundstation_session_AZaz09-_", false),
+        ] {
+            assert_eq!(is_name(given, false), expected, "{given}");
         }
     }
 

@@ -8,7 +8,7 @@ use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::{AppendHeaders, IntoResponse, Response};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -66,8 +66,14 @@ pub(super) async fn begin(
         return Err(console.api.refuse_token(&arrival, &Method::POST, PATH).await);
     };
     info!(address = %arrival.client, role = role.as_str(), "somebody signed in at the page");
-    let cookie = cookie::issue(role, token, OffsetDateTime::now_utc(), arrival.is_https);
-    Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie)]).into_response())
+    let now = OffsetDateTime::now_utc();
+    let new = cookie::issue(role, token, now, arrival.is_https);
+    let is_other = |old: &String| old.split('=').next() != new.split('=').next();
+    // One session at a time: it would be open which of them counts.
+    let mut cookies = cookie::clear(&headers, access, now, arrival.is_https);
+    cookies.retain(is_other);
+    cookies.push(new);
+    Ok(with_cookies(cookies))
 }
 
 /// GET: the role of the session.
@@ -83,10 +89,16 @@ pub(super) async fn show(
 
 /// DELETE: takes the cookie away.
 pub(super) async fn end(
+    State(console): State<Arc<Console>>,
     Extension(arrival): Extension<Arrival>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     authorization::check_page(&headers, &Method::DELETE, &arrival)?;
-    let cookie = cookie::clear(arrival.is_https);
-    Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie)]).into_response())
+    let now = OffsetDateTime::now_utc();
+    Ok(with_cookies(cookie::clear(&headers, &console.api.access, now, arrival.is_https)))
+}
+
+fn with_cookies(cookies: Vec<String>) -> Response {
+    let set = cookies.into_iter().map(|cookie| (header::SET_COOKIE, cookie));
+    (StatusCode::NO_CONTENT, AppendHeaders(set)).into_response()
 }

@@ -5,6 +5,7 @@
  * ends the session on this page, whoever asked.
  */
 
+import { heardTime } from "../parts/clock.ts";
 import { Store } from "../parts/store.ts";
 import { Problem, away, problemOf, retryAfter } from "./problem.ts";
 
@@ -44,10 +45,12 @@ export async function ask<T>(path: string, { method = "GET", body, headers = {},
     init.body = JSON.stringify(body);
     init.headers = { ...init.headers, "content-type": "application/json" };
   }
+  const sentAt = Date.now();
   let response: Response;
   let text: string;
   try {
     response = await fetch(path, init);
+    heardTime(response.headers.get("date"), sentAt);
     text = await response.text();
   } catch (error) {
     if (signal?.aborted) throw error;

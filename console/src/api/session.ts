@@ -2,7 +2,7 @@
 
 import { Store } from "../parts/store.ts";
 import { ask, asProblem, get, signedOut } from "./client.ts";
-import { Problem } from "./problem.ts";
+import { away, Problem } from "./problem.ts";
 import type { Role, SessionAnswer } from "./types.ts";
 
 export type Session =
@@ -15,6 +15,14 @@ export const session = new Store<Session>({ is: "unknown" });
 signedOut.follow(() => {
   if (session.value.is === "somebody") session.set({ is: "nobody", why: "ended" });
 });
+
+/** The server gave a cookie, and the next request came without it. */
+const NO_COOKIE = {
+  type: "about:blank",
+  status: -1,
+  title: "Your browser keeps no cookie of this page",
+  detail: "The token is right, and a session needs a cookie. Allow cookies for this address, then sign in again.",
+};
 
 /** Asks the server who this browser is. */
 export async function findSession(): Promise<void> {
@@ -33,6 +41,8 @@ export async function findSession(): Promise<void> {
 export async function signIn(with_: { token: string } | { code: string }): Promise<void> {
   await ask("/console/session", { method: "POST", body: with_ });
   await findSession();
+  if (session.value.is === "unknown") throw session.value.problem ?? away();
+  if (session.value.is === "nobody") throw new Problem(NO_COOKIE);
 }
 
 /** Ends the session of this browser. */

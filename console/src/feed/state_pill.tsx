@@ -1,7 +1,7 @@
 /** How the live feed stands, in the bar of every page. */
 
 import { length } from "../parts/format.ts";
-import { useNow } from "../parts/clock.ts";
+import { useOwnNow } from "../parts/clock.ts";
 import { useStore } from "../parts/store.ts";
 import { awaySince } from "../api/client.ts";
 import { feed, hurryFeed } from "./feed.ts";
@@ -9,7 +9,7 @@ import { feed, hurryFeed } from "./feed.ts";
 export function StatePill() {
   const { state } = useStore(feed);
   const away = useStore(awaySince);
-  const now = useNow();
+  const now = useOwnNow();
   const is = state.is === "live" && away !== undefined ? "reconnecting" : state.is;
   const words = is === "live" ? "live" : is === "connecting" ? "connecting" : is === "signed-out" ? "signed out" : "reconnecting";
   const since = state.is === "reconnecting" ? state.sinceMs : away;

@@ -7,7 +7,7 @@ import { write, type Place } from "../place/place.ts";
 import { Ago } from "../parts/moment.tsx";
 import { condition } from "../parts/condition.ts";
 import { ConditionWord } from "../parts/glyph.tsx";
-import { count } from "../parts/format.ts";
+import { count, seen } from "../parts/format.ts";
 import { memo } from "../parts/memo.ts";
 import { useRowsInView } from "../parts/windowed.ts";
 import { Link } from "../shell/link.tsx";
@@ -167,7 +167,7 @@ const Row = memo(function Row({ place, satellite, index, view, at, isActive, isR
         <Strip id={satellite.id} name={satellite.name} view={view} playhead={at} />
       </td>
       <td class="col-seen tabular muted">{satellite.lastSeenAt ? <Ago at={satellite.lastSeenAt} least={of === "online"} /> : "–"}</td>
-      <td class="col-version tabular muted">{satellite.version ?? "–"}</td>
+      <td class="col-version tabular muted">{satellite.version ? seen(satellite.version) : "–"}</td>
     </tr>
   );
 });

@@ -10,7 +10,7 @@ import type { Place } from "../place/place.ts";
 import { At } from "../parts/moment.tsx";
 import { length, parseDuration } from "../parts/format.ts";
 import { ProblemNote } from "../parts/problem_note.tsx";
-import { useNow } from "../parts/clock.ts";
+import { present, useNow } from "../parts/clock.ts";
 import { useStore } from "../parts/store.ts";
 
 export function MaintenancePage(_: { place: Place }) {
@@ -94,7 +94,7 @@ function Plan({ onPlanned }: { onPlanned: () => void }) {
         const given = new FormData(form);
         const text = (name: string) => String(given.get(name) ?? "").trim();
         const span = parseDuration(text("span"));
-        const from = new Date();
+        const from = new Date(present());
         if (span === undefined) return;
         const body = { selector: { region: text("region") }, from: from.toISOString(), to: new Date(from.getTime() + span).toISOString(), reason: text("reason") };
         try {

@@ -12,6 +12,14 @@ export function count(n: number): string {
   return grouping.format(n);
 }
 
+/** A text of an agent or of a backend, with a mark in place of what makes it look like another one. */
+export function seen(text: string): string {
+  return text.replace(UNSEEN, "\ufffd");
+}
+
+/** As the server has it for names. Joiners are not among them: scripts and emoji need them. */
+const UNSEEN = /[\p{Cc}\u200e\u200f\u061c\u202a-\u202e\u00ad\u200b\u2028\u2029\u2060-\u206f\ufeff\ufff9-\ufffb\u{e0001}]/gu;
+
 /** A length of time in its two largest units: `3 d 4 h`, `12 s`. */
 export function length(ms: number): string {
   if (ms < SECOND) return ms <= 0 ? "0 s" : `${Math.round(ms)} ms`;

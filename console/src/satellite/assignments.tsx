@@ -5,7 +5,7 @@ import { ask, asProblem } from "../api/client.ts";
 import type { Problem } from "../api/problem.ts";
 import { useResource } from "../api/resource.ts";
 import type { AssignmentList, Json } from "../api/types.ts";
-import { count } from "../parts/format.ts";
+import { count, seen } from "../parts/format.ts";
 import { ProblemNote } from "../parts/problem_note.tsx";
 import { lineOf } from "./json_line.ts";
 
@@ -180,7 +180,7 @@ function Editor({ path, begun, onClose, onReload }: { path: string; begun: Versi
 function text(value: Json, name: string): string | undefined {
   if (typeof value !== "object" || value === null || Array.isArray(value)) return undefined;
   const field = value[name];
-  return typeof field === "string" || typeof field === "number" ? String(field) : undefined;
+  return typeof field === "string" || typeof field === "number" ? seen(String(field)) : undefined;
 }
 
 function collectors(value: Json): number {

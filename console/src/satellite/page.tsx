@@ -12,7 +12,7 @@ import { Ago, At } from "../parts/moment.tsx";
 import { CopyButton } from "../parts/copy.tsx";
 import { condition, reasonWords } from "../parts/condition.ts";
 import { ConditionWord } from "../parts/glyph.tsx";
-import { count, duration, length, share } from "../parts/format.ts";
+import { count, duration, length, seen, share } from "../parts/format.ts";
 import { ProblemNote } from "../parts/problem_note.tsx";
 import { useStore } from "../parts/store.ts";
 import { Link } from "../shell/link.tsx";
@@ -218,7 +218,7 @@ function StatsLine({ stats, place }: { stats: Resource<Stats>; place: Place }) {
     <dl class="stats">
       {number("up", data ? share(data.upMs, known) : " ", "Of the time of which something is known")}
       {number("down", data ? length(data.downMs) : " ")}
-      {number("unknown", data ? (data.unknownMs === 0 ? "none" : `${length(data.unknownMs)} (${share(data.unknownMs, all)})`) : " ")}
+      {number("unknown", data ? (data.unknownMs === 0 ? "none" : `${length(data.unknownMs)} (${share(data.unknownMs, all).replace(" ", "\u00a0")})`) : " ")}
       {number("changes", data ? count(data.transitionCount) : " ", `How often its status changed in the last ${place.span}`)}
       {number(data?.value ? `${data.value} for` : "so for", data?.inStateForMs == null ? "–" : length(data.inStateForMs))}
     </dl>
@@ -258,8 +258,8 @@ function Facts({ satellite }: { satellite: Satellite }) {
         {fact("Last heard", satellite.lastSeenAt ? <><Ago at={satellite.lastSeenAt} least={isOnline} />{isOnline ? <span class="muted"> or later</span> : null}</> : <span class="muted">{satellite.lastEvent ? "it said goodbye" : "never"}</span>)}
         {satellite.connectedSince ? fact("Connected since", <At at={satellite.connectedSince} />) : null}
         {fact("Threshold", satellite.offlineThresholdMs ? length(satellite.offlineThresholdMs) : <span class="muted">the pods' own</span>)}
-        {fact("Version", satellite.version ?? <span class="muted">not said</span>)}
-        {fact("Can do", satellite.capabilities.length > 0 ? satellite.capabilities.join(", ") : <span class="muted">not said</span>)}
+        {fact("Version", satellite.version ? seen(satellite.version) : <span class="muted">not said</span>)}
+        {fact("Can do", satellite.capabilities.length > 0 ? seen(satellite.capabilities.join(", ")) : <span class="muted">not said</span>)}
         {satellite.pod ? fact("Pod", <span class="mono">{satellite.pod}</span>) : null}
         {satellite.address ? fact("Address", <span class="mono">{satellite.address}</span>) : null}
         {fact("Registered", <At at={satellite.createdAt} />)}

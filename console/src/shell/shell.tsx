@@ -14,7 +14,7 @@ import { SatellitePage } from "../satellite/page.tsx";
 import { changed, followLinks, place as here } from "../place/router.ts";
 import { write, type Place } from "../place/place.ts";
 import { length } from "../parts/format.ts";
-import { useNow } from "../parts/clock.ts";
+import { useOwnNow } from "../parts/clock.ts";
 import { ProblemNote } from "../parts/problem_note.tsx";
 import { useStore } from "../parts/store.ts";
 import { nextTheme, theme } from "../theme/theme.ts";
@@ -142,7 +142,7 @@ function Tools({ role }: { role: string | undefined }) {
 /** Nothing answers: said once for the whole page. */
 function AwayBanner() {
   const since = useStore(awaySince);
-  const now = useNow();
+  const now = useOwnNow();
   if (since === undefined) return null;
   return (
     <div class="banner" role="status">

@@ -2,12 +2,20 @@
 
 import { useEffect, useState } from "preact/hooks";
 import { asProblem } from "../api/client.ts";
-import type { Problem } from "../api/problem.ts";
-import { signIn } from "../api/session.ts";
+import { Problem } from "../api/problem.ts";
+import { findSession, session, signIn } from "../api/session.ts";
 import { length } from "../parts/format.ts";
 import { go, place } from "../place/router.ts";
 import { read } from "../place/place.ts";
 import { Brand } from "./brand.tsx";
+
+/** A link that does not count, or no longer. */
+const OLD_LINK = {
+  type: "about:blank",
+  status: 401,
+  title: "Not signed in",
+  detail: "This link was used before, or is older than 15 minutes. Sign in with a token, or start `groundstation dev` again for a new link.",
+};
 
 interface Props {
   /** Whether somebody was signed in until now. */
@@ -24,18 +32,29 @@ export function SignIn({ hasEnded }: Props) {
     setProblem(undefined);
     try {
       await signIn(with_);
-      if (place.value.route.page === "sign-in") go(read("/console/", ""), "replace");
+      enterFleet();
     } catch (error) {
-      setProblem(asProblem(error));
+      const problem = asProblem(error);
+      const isOldLink = "code" in with_ && problem.status === 401;
+      // A link that is clicked a second time leads to the session that the first time began.
+      if (isOldLink) await findSession();
+      if (isOldLink && session.value.is === "somebody") return enterFleet();
+      setProblem(isOldLink ? new Problem(OLD_LINK) : problem);
       setBusy(false);
     }
   };
   useEffect(() => {
-    const code = location.pathname.endsWith("/sign-in") ? location.hash.slice(1) : "";
-    if (code === "") return;
-    // The code counts once: it does not stay in the address.
-    history.replaceState(null, "", location.pathname);
-    void enter({ code: decodeURIComponent(code) });
+    const follow = () => {
+      const code = location.pathname.endsWith("/sign-in") ? location.hash.slice(1) : "";
+      if (code === "") return;
+      // The code counts once: it does not stay in the address.
+      history.replaceState(null, "", location.pathname);
+      void enter({ code });
+    };
+    follow();
+    // A link that is pasted into this very page changes the hash and loads nothing.
+    addEventListener("hashchange", follow);
+    return () => removeEventListener("hashchange", follow);
   }, []);
   return (
     <div class="sign-in">
@@ -81,6 +100,10 @@ export function SignIn({ hasEnded }: Props) {
       </main>
     </div>
   );
+}
+
+function enterFleet(): void {
+  if (place.value.route.page === "sign-in") go(read("/console/", ""), "replace");
 }
 
 function SignInProblem({ problem }: { problem: Problem }) {

@@ -8,7 +8,7 @@ import type { Timeline as Answer } from "../api/types.ts";
 import { change } from "../place/router.ts";
 import { SPANS, isPast, type Place, type Span } from "../place/place.ts";
 import { count, moment, when } from "../parts/format.ts";
-import { useNow } from "../parts/clock.ts";
+import { present, useNow } from "../parts/clock.ts";
 import { ProblemNote } from "../parts/problem_note.tsx";
 import { useStore } from "../parts/store.ts";
 import { paints } from "../theme/theme.ts";
@@ -44,7 +44,7 @@ export function Timeline({ place, window, at }: Props) {
         <p class="hover-line tabular" aria-hidden="true">
           {hover ? (
             <>
-              {when(Date.parse(hover.at), Date.now())} · <span class="is-online">{count(hover.online)} online</span> ·{" "}
+              {when(Date.parse(hover.at), present())} · <span class="is-online">{count(hover.online)} online</span> ·{" "}
               <span class="is-lost">{count(hover.offline)} offline</span> · <span>{count(hover.unknown)} unknown</span>
             </>
           ) : (
@@ -168,7 +168,7 @@ export function Spans({ place, window }: { place: Place; window: Window }) {
   const span = SPANS[place.span];
   const shift = (by: number) => {
     const until = window.to + by;
-    change({ until: until >= Date.now() ? undefined : new Date(until).toISOString() });
+    change({ until: until >= present() ? undefined : new Date(until).toISOString() });
   };
   return (
     <div class="spans">

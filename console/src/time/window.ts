@@ -7,7 +7,7 @@
 
 import { SPANS, type Place } from "../place/place.ts";
 import { useEffect, useMemo, useReducer } from "preact/hooks";
-import { now } from "../parts/clock.ts";
+import { now, present } from "../parts/clock.ts";
 
 export interface Window {
   from: number;
@@ -35,11 +35,11 @@ export function windowOf(place: Pick<Place, "span" | "until">, now: number): Win
 /** The window now; the same object until it moves on. */
 export function useWindow({ span, until }: Pick<Place, "span" | "until">): Window {
   const [moved, move] = useReducer((n: number) => n + 1, 0);
-  const window = useMemo(() => windowOf(until === undefined ? { span } : { span, until }, Date.now()), [span, until, moved]);
+  const window = useMemo(() => windowOf(until === undefined ? { span } : { span, until }, present()), [span, until, moved]);
   useEffect(
     () =>
-      now.follow((present) => {
-        if (window.isLive && present > window.to) move(undefined as never);
+      now.follow((moment) => {
+        if (window.isLive && (moment > window.to || moment < window.to - 2 * window.stepMs)) move(undefined as never);
       }),
     [window],
   );
