@@ -179,16 +179,33 @@ export class SatelliteList {
   #go(): void {
     // What is asked for is waited for, also where the view has moved on: the server would finish it all the same.
     if (this.#ended || this.#asked || this.#timer !== undefined || (this.problem && !this.problem.isPassing)) return;
-    const blocks = this.#missing(0) ?? this.#missing(1);
+    const blocks = this.#next();
     if (blocks) void this.#read(blocks);
+  }
+
+  /** What to read next: what is in view, with what is beside it in the same request, and else what is beside it. */
+  #next(): Blocks | undefined {
+    const inView = this.#missing(0);
+    if (!inView) return this.#missing(1);
+    let { from, to } = inView;
+    // The first one is there sooner alone.
+    if (!this.isRead) return { from, to };
+    const isMissing = (index: number) => index >= 0 && index < this.#known && !this.#blocks.has(index);
+    if (to - from < MOST_BLOCKS && isMissing(to)) to += 1;
+    if (to - from < MOST_BLOCKS && isMissing(from - 1)) from -= 1;
+    return { from, to };
+  }
+
+  /** How many blocks there are, with one more where the list goes on behind them. */
+  get #known(): number {
+    const isOpen = this.#end === undefined && this.#reach >= this.length;
+    return Math.ceil(this.length / BLOCK) + (isOpen ? 1 : 0);
   }
 
   /** The blocks in view, and so many more on both sides. */
   #inView(more: number): Blocks {
     const [from, to] = this.#wanted;
-    const isOpen = this.#end === undefined && this.#reach >= this.length;
-    const known = Math.ceil(this.length / BLOCK) + (isOpen ? 1 : 0);
-    const last = Math.max(1, Math.min(known, Math.ceil(to / BLOCK) + more));
+    const last = Math.max(1, Math.min(this.#known, Math.ceil(to / BLOCK) + more));
     return { from: Math.max(0, Math.min(Math.floor(from / BLOCK) - more, last - 1)), to: last };
   }
 
