@@ -304,7 +304,7 @@ async fn expect_the_same_by_offset(pod: &Pod, query: &str) {
         let rest: Vec<Value> = all.iter().skip(offset).cloned().collect();
         assert_eq!(found, rest[..rest.len().min(2)], "{path}");
         if let Some(cursor) = page["nextCursor"].as_str() {
-            found.extend(ids(&listed(pod, &format!("{query}&cursor={cursor}"), 2).await));
+            found.extend(ids(&listed(pod, &format!("{query}&cursor={cursor}"), 100).await));
         }
         assert_eq!(found, rest, "{path}, and on by cursor");
     }
