@@ -69,7 +69,8 @@ async fn reads(stores: &Stores, ids: &[Uuid]) -> (f64, f64) {
         let (filter, order) = (ListFilter::default(), Order::default());
         let began = Instant::now();
         let default = DEFAULT_OFFLINE_THRESHOLD;
-        let listed = satellites::list(&client, &filter, order, Some(&after), 1_000, default).await;
+        let listed =
+            satellites::list(&client, &filter, order, Some(&after), 0, 1_000, default).await;
         listed.expect("a page");
         page = page.min(began.elapsed().as_secs_f64());
         let began = Instant::now();

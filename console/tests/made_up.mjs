@@ -87,7 +87,7 @@ export function madeUp(size, { blind = false } = {}) {
     "/v1/satellites": instead((asked) => {
       const sort = asked.searchParams.get("sort") ?? "name";
       if (!orders.has(sort)) orders.set(sort, order(sort));
-      const begin = Number(asked.searchParams.get("cursor") ?? 0);
+      const begin = Number(asked.searchParams.get("cursor") ?? asked.searchParams.get("offset") ?? 0);
       const end = begin + Number(asked.searchParams.get("limit") ?? 100);
       return { satellites: orders.get(sort).slice(begin, end), ...(end < size ? { nextCursor: String(end) } : {}) };
     }),

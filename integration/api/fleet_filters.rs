@@ -291,6 +291,49 @@ async fn pages_in_every_order_hold_everybody_once_now_and_then() {
     assert_eq!(found, ["flaps", "gone"]);
 }
 
+/// From every offset on, a page and those behind it by cursor are the rest of the list.
+async fn expect_the_same_by_offset(pod: &Pod, query: &str) {
+    let ids = |list: &[Value]| list.iter().map(|s| s["id"].clone()).collect::<Vec<_>>();
+    let all = ids(&listed(pod, query, 100).await);
+    for offset in 0..all.len() + 2 {
+        let path = format!("/v1/satellites?limit=2&offset={offset}&{query}");
+        let answer = pod.get(&path).await;
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+        let page = answer.json();
+        let mut found = ids(page["satellites"].as_array().expect("a list"));
+        let rest: Vec<Value> = all.iter().skip(offset).cloned().collect();
+        assert_eq!(found, rest[..rest.len().min(2)], "{path}");
+        if let Some(cursor) = page["nextCursor"].as_str() {
+            found.extend(ids(&listed(pod, &format!("{query}&cursor={cursor}"), 100).await));
+        }
+        assert_eq!(found, rest, "{path}, and on by cursor");
+    }
+}
+
+#[tokio::test]
+async fn a_page_at_an_offset_is_what_a_reader_by_cursor_finds_there_now_and_then() {
+    let fleet = Fleet::new(CALM).await;
+    let (pod, _open) = every_kind(&fleet).await;
+    for place in ["", "&position=13", "&position=9"] {
+        expect_the_same_by_offset(&pod, place.trim_start_matches('&')).await;
+        for word in ["name", "region", "createdAt", "lastSeenAt"] {
+            for minus in ["", "-"] {
+                expect_the_same_by_offset(&pod, &format!("sort={minus}{word}{place}")).await;
+            }
+        }
+        for query in OF_BOTH {
+            let asked = format!("{}{place}", text(query));
+            expect_the_same_by_offset(&pod, asked.trim_start_matches('&')).await;
+        }
+    }
+    for query in OF_THE_PRESENT {
+        expect_the_same_by_offset(&pod, &text(query)).await;
+        expect_the_same_by_offset(&pod, &format!("sort=-region&{}", text(query))).await;
+    }
+    expect_the_same_by_offset(&pod, "sort=lastSeenAt&status=offline&flapping=false").await;
+    expect_the_same_by_offset(&pod, "sort=region&q=e&inactiveFor=1ms").await;
+}
+
 #[tokio::test]
 async fn what_cannot_be_asked_is_refused_by_its_name_and_its_limit() {
     let fleet = Fleet::new(CALM).await;
@@ -303,6 +346,8 @@ async fn what_cannot_be_asked_is_refused_by_its_name_and_its_limit() {
     let cursor = page["nextCursor"].as_str().expect("a second page");
     let other_order = format!("sort=createdAt&cursor={cursor}");
     let not_sorted = format!("limit=1&cursor={cursor}");
+    let both = format!("sort=region&offset=1&cursor={cursor}");
+    let both_then = format!("{both}&position=1");
     for (route, query, status, words) in [
         (
             "satellites",
@@ -329,6 +374,11 @@ async fn what_cannot_be_asked_is_refused_by_its_name_and_its_limit() {
         ),
         ("satellites", &other_order, 422, "cursor must be"),
         ("satellites", &not_sorted, 422, "cursor must be"),
+        ("satellites", &both, 422, "cursor or offset, not both"),
+        ("satellites", &both_then, 422, "cursor or offset, not both"),
+        ("satellites", "offset=-1", 422, "offset must be from 0 to 10000000"),
+        ("satellites", "offset=10000001&position=1", 422, "offset must be from 0 to 10000000"),
+        ("satellites", "offset=many", 422, "offset"),
         ("satellites", "version=1&position=1", 400, "version does not go with at and position"),
         (
             "satellites",
@@ -340,6 +390,8 @@ async fn what_cannot_be_asked_is_refused_by_its_name_and_its_limit() {
         ("fleet", "version=1&position=1", 400, "version does not go with at and position"),
         ("fleet", "status=away", 422, "status must be online or offline"),
         ("fleet", "limit=1", 400, "no parameter \"limit\""),
+        ("fleet", "offset=1", 400, "no parameter \"offset\""),
+        ("transitions", "offset=1", 400, "no parameter \"offset\""),
         ("fleet", "sort=name", 400, "no parameter \"sort\""),
         ("fleet", "position=9", 422, "not happened"),
         ("fleet", "at=2020-01-01T00:00:00Z&position=1", 422, "not both"),

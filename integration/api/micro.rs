@@ -134,6 +134,11 @@ async fn every_endpoint_says_what_its_route_says() {
         ),
         ("satellites.list", json!({"position": 2}), "/v1/satellites?position=2".into()),
         ("satellites.online", json!({}), "/v1/satellites?status=online".into()),
+        (
+            "satellites.list",
+            json!({"limit": 1, "offset": 1, "sort": "-name"}),
+            "/v1/satellites?limit=1&offset=1&sort=-name".into(),
+        ),
         ("satellites.get", json!({"id": gone}), format!("/v1/satellites/{gone}")),
         ("transitions.list", json!({}), "/v1/transitions".into()),
         (

@@ -30,7 +30,11 @@ async fn the_fleet_is_shown_as_it_is_and_as_it_was() {
 
 #[tokio::test]
 async fn a_fleet_of_any_size_can_be_looked_at() {
-    run("fleet_sizes").await;
+    let turn = Turn::take().await;
+    let fleet = Fleet::new(BRISK).await;
+    let pod = fleet.pod("a").await;
+    fleet.register_many("site", 100_000).await;
+    drive(&turn, &fleet, &pod, "fleet_sizes").await;
 }
 
 #[tokio::test]

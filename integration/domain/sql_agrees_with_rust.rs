@@ -104,7 +104,7 @@ async fn all_reads_judge_a_session_by_the_same_moment() {
         let selection = Selection { status, ..Selection::default() };
         let filter = ListFilter { selection, ..ListFilter::default() };
         let order = Order::default();
-        let page = satellites::list(&client, &filter, order, None, 1_000, default).await;
+        let page = satellites::list(&client, &filter, order, None, 0, 1_000, default).await;
         let page = page.expect("a page");
         page.into_iter().map(|satellite| (satellite.id, satellite.status)).collect::<Vec<_>>()
     };

@@ -633,7 +633,7 @@ async fn a_page_of_a_fleet_that_is_dropped_before_it_is_read_is_gone() {
         history::resolve(&client, At::Position(Position(position))).await.expect("a place")
     };
     let (dropped, left_over) = (as_of(600).await, as_of(1_000).await);
-    let page = async |at| history::fleet(&client, at, Uuid::nil(), 100).await;
+    let page = async |at| history::fleet(&client, at, Uuid::nil(), 0, 100).await;
     assert_eq!(page(dropped).await.expect("a page").0.len(), 10);
     sql.batch_execute("select drop_transition_partition(1, interval '90 days')")
         .await

@@ -96,12 +96,12 @@ impl Question {
         match self {
             Question::SatellitesList => concat!(
                 r#"{"status"?,"region"?,"tag"?:"n:v"|["n:v",…],"q"?,"lastEvent"?,"flapping"?,"version"?,"#,
-                r#""neverConnected"?,"inactiveFor"?,"at"?,"position"?,"sort"?,"limit"?,"cursor"?}"#
+                r#""neverConnected"?,"inactiveFor"?,"at"?,"position"?,"sort"?,"limit"?,"cursor"?,"offset"?}"#
             ),
             Question::SatellitesGet => r#"{"id"}"#,
             Question::SatellitesOnline => concat!(
                 r#"{"region"?,"tag"?:"n:v"|["n:v",…],"q"?,"flapping"?,"version"?,"sort"?,"limit"?,"#,
-                r#""cursor"?}"#
+                r#""cursor"?,"offset"?}"#
             ),
             Question::SatellitesStates => r#"{"ids":["…"]}"#,
             Question::SatellitesStats => r#"{"id","field"?,"window"?}"#,

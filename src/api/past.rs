@@ -35,16 +35,19 @@ pub async fn page(
     selection: &Selection,
     order: Option<Order>,
     cursor: Option<String>,
+    skip: i64,
     limit: i64,
 ) -> Result<Page, Problem> {
-    let Some(order) = order else { return page_by_id(api, at, selection, cursor, limit).await };
+    let Some(order) = order else {
+        return page_by_id(api, at, selection, cursor, skip, limit).await;
+    };
     let after = cursor.map(|cursor| place_of(&cursor, order)).transpose()?;
     let begin = Begin::Place(order, after);
     let page = async |client: &mut Object| {
         let page = async {
             let as_of = history::resolve(client, at).await?;
             let most = (limit + 1).min(MAX_LIMIT);
-            let found = fleet_then::page(client, as_of, selection, &begin, most).await?;
+            let found = fleet_then::page(client, as_of, selection, &begin, skip, most).await?;
             Ok(Page::of(found, order, limit).at_position(as_of.position))
         };
         told(page.await)
@@ -57,6 +60,7 @@ async fn page_by_id(
     at: At,
     selection: &Selection,
     cursor: Option<String>,
+    skip: i64,
     limit: i64,
 ) -> Result<Page, Problem> {
     let after = cursor.map(|cursor| {
@@ -68,10 +72,10 @@ async fn page_by_id(
         let page = async {
             let as_of = history::resolve(client, at).await?;
             let (satellites, next) = if *selection == Selection::default() {
-                history::fleet(client, as_of, after.unwrap_or(Uuid::nil()), limit).await?
+                history::fleet(client, as_of, after.unwrap_or(Uuid::nil()), skip, limit).await?
             } else {
                 let begin = Begin::Id(after);
-                let found = fleet_then::page(client, as_of, selection, &begin, limit).await?;
+                let found = fleet_then::page(client, as_of, selection, &begin, skip, limit).await?;
                 let last = found.last().filter(|_| found.len() as i64 >= limit);
                 let next = last.map(|last| last.id);
                 (found, next)

@@ -27,6 +27,9 @@ use crate::registry::satellites::{self, Created, MAX_LIMIT, NewSatellite, Shown}
 /// How many satellites a page has unless told otherwise.
 const DEFAULT_LIMIT: i64 = 100;
 
+/// How many may be skipped: more than any fleet has. Each that is there costs a look.
+const MAX_OFFSET: i64 = 10_000_000;
+
 /// Which page of them.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -40,12 +43,31 @@ pub struct PageQuery {
     limit: Option<i64>,
     /// The `nextCursor` of the page before
     cursor: Option<String>,
+    /// Begin behind so many of them, instead of behind a cursor: for a window into a long list. What is skipped is
+    /// looked at each time, and whoever comes or goes before the place moves it
+    #[param(minimum = 0, maximum = 10_000_000)]
+    offset: Option<i64>,
+}
+
+impl PageQuery {
+    /// How many are skipped.
+    fn skip(&self) -> Result<i64, Problem> {
+        match self.offset {
+            None => Ok(0),
+            Some(_) if self.cursor.is_some() => {
+                Err(Problem::invalid("Give cursor or offset, not both."))
+            }
+            Some(offset) if (0..=MAX_OFFSET).contains(&offset) => Ok(offset),
+            Some(_) => Err(Problem::invalid(format!("offset must be from 0 to {MAX_OFFSET}."))),
+        }
+    }
 }
 
 /// List satellites
 ///
 /// A cursor is a place, not a copy: a satellite that is there all the while is on exactly one page, or
 /// on none or two if what they are listed by is changed past the place meanwhile; others come and go without moving it.
+/// Whoever reads all of them reads by cursors; `offset` is for whoever looks into the middle.
 #[utoipa::path(get, operation_id = "listSatellites", path = "/v1/satellites", tag = "satellites",
     params(SelectionQuery, TagQuery, PageQuery), responses(
     (status = 200, description = "A page of them", body = Page),
@@ -67,14 +89,16 @@ pub async fn page(
     api: &Api,
     query: SelectionQuery,
     tags: TagQuery,
-    PageQuery { sort, limit: asked, cursor }: PageQuery,
+    wanted: PageQuery,
 ) -> Result<Page, Problem> {
+    let skip = wanted.skip()?;
+    let PageQuery { sort, limit: asked, cursor, offset: _ } = wanted;
     let limit = limit(asked, DEFAULT_LIMIT, MAX_LIMIT)?;
     let order = sort.as_deref().map(order).transpose()?;
     let filter = match query.check(tags)? {
         Asked::Now(filter) => filter,
         Asked::Then(at, selection) => {
-            return past::page(api, at, &selection, order, cursor, limit).await;
+            return past::page(api, at, &selection, order, cursor, skip, limit).await;
         }
     };
     let order = order.unwrap_or_default();
@@ -82,7 +106,8 @@ pub async fn page(
     // One more than asked for tells whether there is a next page.
     let list = async |client: &mut Object| {
         let (after, default) = (after.as_ref(), api.default_threshold);
-        satellites::list(client, &filter, order, after, (limit + 1).min(MAX_LIMIT), default).await
+        let most = (limit + 1).min(MAX_LIMIT);
+        satellites::list(client, &filter, order, after, skip, most, default).await
     };
     Ok(Page::of(api.scans.run(list).await?, order, limit))
 }

@@ -60,13 +60,21 @@ const THEN: &str = "
                     <= $2 - make_interval(secs => $9)))
     )";
 
+/// Which they are is found first, and then what they were: a sort of whole states goes to the disk.
 const LIST: &str = "
-    {then}
-    select s.* from s where {behind} order by {order} limit $10";
+    with found as materialized (
+        {then}
+        select s.id from s where {behind} order by {order} limit $10 offset $11
+    )
+    select s.* from (
+        {then}
+        select s.* from s where s.id = any (array(select found.id from found))
+    ) s
+    order by {order}";
 
 const BY_ID: &str = "
     {then}
-    select s.* from s where ($11::uuid is null or s.id > $11) order by s.id limit $10";
+    select s.* from s where ($12::uuid is null or s.id > $12) order by s.id limit $10 offset $11";
 
 const COUNT: &str = "
     {then}
@@ -129,17 +137,20 @@ pub enum Begin {
     Place(Order, Option<Place>),
 }
 
-/// A page of the fleet then, of those that are selected; at most `limit` (bounded by [`MAX_LIMIT`]).
+/// A page of the fleet then, of those that are selected, `skip` of them behind where it begins; at most `limit`
+/// (bounded by [`MAX_LIMIT`]).
 pub async fn page(
     client: &impl GenericClient,
     as_of: AsOf,
     selection: &Selection,
     begin: &Begin,
+    skip: i64,
     limit: i64,
 ) -> Result<Vec<SatelliteJson>, NoAnswer> {
     let (selected, limit) = (Parameters::new(as_of, selection), limit.clamp(1, MAX_LIMIT));
     let mut parameters = selected.all();
-    parameters.push(&limit);
+    let bounds: [&(dyn ToSql + Sync); 2] = [&limit, &skip];
+    parameters.extend(bounds);
     let rows = match begin {
         Begin::Id(after) => {
             parameters.push(after);
@@ -149,7 +160,7 @@ pub async fn page(
             let behind = Behind::new(after.as_ref(), *order);
             parameters.extend(behind.parameters());
             let statement = LIST.replace("{then}", THEN);
-            let statement = listed::in_order(&statement, *order, &COLUMNS, 11);
+            let statement = listed::in_order(&statement, *order, &COLUMNS, 12);
             client.query(&statement, &parameters).await?
         }
     };

@@ -138,14 +138,16 @@ pub async fn state(
     Ok(last.and_then(|entry| entry.next))
 }
 
-/// A page of the fleet then, by id; and the id after which the next page begins, if there is one.
+/// A page of the fleet then, by id, `skip` of them behind a place; and the id after which the next page begins, if
+/// there is one.
 pub async fn fleet(
     client: &impl GenericClient,
     as_of: AsOf,
     after: Uuid,
+    skip: i64,
     limit: i64,
 ) -> Result<(Vec<SatelliteJson>, Option<Uuid>), NoAnswer> {
-    let entries = past::last_of_each(client, as_of.position, after, limit).await?;
+    let entries = past::last_of_each(client, as_of.position, after, skip, limit).await?;
     let next = entries.last().filter(|_| entries.len() as i64 >= limit).map(|e| e.satellite.0);
     let ids: Vec<Uuid> = entries.iter().map(|entry| entry.satellite.0).collect();
     let records = registered(client, &ids, as_of).await?;

@@ -67,18 +67,19 @@ const LAST_OF_EACH: &str = "
     ) newest
      where next is not null
      order by entity_id
-     limit $3";
+     limit $3 offset $4";
 
-/// The last entry at or before `position` of each satellite that was there then, by id after
-/// `after`, at most `limit` (bounded by [`MAX_LIMIT`]).
+/// The last entry at or before `position` of each satellite that was there then, by id, `skip` of
+/// them after `after`, at most `limit` (bounded by [`MAX_LIMIT`]).
 pub async fn last_of_each(
     client: &impl GenericClient,
     position: Position,
     after: Uuid,
+    skip: i64,
     limit: i64,
 ) -> Result<Vec<Entry>, Error> {
-    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 3] =
-        [&position, &after, &limit.clamp(1, MAX_LIMIT)];
+    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
+        [&position, &after, &limit.clamp(1, MAX_LIMIT), &skip];
     client.query(LAST_OF_EACH, &parameters).await?.iter().map(Entry::from_row).collect()
 }
 

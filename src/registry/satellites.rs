@@ -23,7 +23,7 @@ use crate::contract::wire::{Actor, ImportedJson, SatelliteJson, Timestamp};
 use crate::contract::word::Word;
 use crate::domain::lifecycle::{Event, SatelliteId, Session};
 use crate::domain::liveness::{self, Status};
-use crate::domain::selection::{Order, Place, Selection};
+use crate::domain::selection::{Order, Place, Selection, Sort};
 use crate::log;
 use crate::log::listed::{self, Behind};
 use crate::log::watermark;
@@ -401,7 +401,22 @@ const LIST: &str = "
     select s.* from satellites_now s
      where {selected} and {behind}
      order by {order}
-     limit $11";
+     limit $11 offset $12";
+
+/// The same where no index gives the order, or some are skipped. Which they are is found first, so that whole rows are
+/// neither sorted nor skipped. Of two columns with one name the first is read.
+const FIND: &str = "
+    with found as materialized (
+        select s.id, {moment} from satellites_now s
+         where {selected} and {behind}
+         order by {order}
+         limit $11 offset $12
+    )
+    select coalesce(found.observed_at, s.observed_at) as observed_at,
+           coalesce(found.flapping, s.flapping) as flapping, s.*
+      from (select found.*, row_number() over () as place from found) found
+      join satellites_now s on s.id = found.id
+     order by found.place";
 
 const COLUMNS: listed::Columns = listed::Columns {
     name: "s.name",
@@ -413,22 +428,45 @@ const COLUMNS: listed::Columns = listed::Columns {
                         else coalesce(date_trunc('milliseconds', s.last_heartbeat_at), '-infinity') end",
 };
 
-/// The satellites that pass the filter, in this order behind a place, at most `limit` (bounded by
+/// What time alone changes is shown as it was when the page was found, or an online satellite could be listed among
+/// those that are offline.
+const MOMENT: &str = "s.observed_at, s.flapping";
+
+/// Where it is not asked for it is not looked up.
+const NO_MOMENT: &str = "null::timestamptz as observed_at, null::boolean as flapping";
+
+/// The statement for a page of these.
+fn statement(filter: &ListFilter, order: Order, skip: i64) -> String {
+    if order.by == Sort::Name && skip == 0 {
+        return LIST.to_owned();
+    }
+    let Selection { status, flapping, inactive_for, .. } = &filter.selection;
+    let is_of_a_moment = order.by == Sort::LastSeenAt
+        || status.is_some()
+        || flapping.is_some()
+        || inactive_for.is_some();
+    FIND.replace("{moment}", if is_of_a_moment { MOMENT } else { NO_MOMENT })
+}
+
+/// The satellites that pass the filter, in this order, `skip` of them behind a place, at most `limit` (bounded by
 /// [`MAX_LIMIT`]).
 pub async fn list(
     client: &impl GenericClient,
     filter: &ListFilter,
     order: Order,
     after: Option<&Place>,
+    skip: i64,
     limit: i64,
     default: Duration,
 ) -> Result<Vec<SatelliteJson>, tokio_postgres::Error> {
     let (selected, limit) = (Selected::new(filter, default), limit.clamp(1, MAX_LIMIT));
     let behind = Behind::new(after, order);
     let mut parameters = selected.parameters().to_vec();
-    parameters.push(&limit);
+    let bounds: [&(dyn ToSql + Sync); 2] = [&limit, &skip];
+    parameters.extend(bounds);
     parameters.extend(behind.parameters());
-    let statement = with_filters(&listed::in_order(LIST, order, &COLUMNS, 12));
+    let statement =
+        with_filters(&listed::in_order(&statement(filter, order, skip), order, &COLUMNS, 13));
     // Row by row: what has come is read while Postgres looks for the rest.
     let rows = client.query_raw(&statement, parameters).await?;
     rows.map(|row| from_row(&row?, default)).try_collect().await

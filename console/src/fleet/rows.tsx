@@ -33,8 +33,13 @@ export function Rows({ place, list, view, order, at }: Props) {
   const wanted = useRef<number | undefined>(undefined);
   useEffect(() => list.want(rows.from, rows.to), [list, rows.from, rows.to]);
   const focusWanted = () => {
-    const link = wanted.current === undefined ? null : body.current?.querySelector<HTMLElement>(`[data-row="${wanted.current}"] a`);
-    if (!link) return;
+    if (wanted.current === undefined) return;
+    const link = body.current?.querySelector<HTMLElement>(`[data-row="${wanted.current}"] a`);
+    if (!link) {
+      // The row that had the focus may go: a key that is held down goes on moving.
+      if (body.current?.contains(document.activeElement)) body.current.focus({ preventScroll: true });
+      return;
+    }
     wanted.current = undefined;
     link.focus({ preventScroll: true });
   };
@@ -93,7 +98,7 @@ export function Rows({ place, list, view, order, at }: Props) {
           </th>
         </tr>
       </thead>
-      <tbody ref={body} onKeyDown={onKeyDown}>
+      <tbody ref={body} tabIndex={-1} onKeyDown={onKeyDown}>
         {rows.from > 0 ? <Space height={rows.from * ROW_HEIGHT} /> : null}
         {indices.map((index) => {
           const satellite = list.get(index);

@@ -5,7 +5,7 @@
  * colour. However short a loss was, it is a pixel wide.
  */
 
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useReducer, useRef } from "preact/hooks";
 import { colours, dots, hatch } from "../parts/colours.ts";
 import { paints } from "../theme/theme.ts";
 import { useStore } from "../parts/store.ts";
@@ -22,31 +22,31 @@ interface Props {
 
 export function Strip({ id, name, view, playhead }: Props) {
   const canvas = useRef<HTMLCanvasElement>(null);
-  const [drawn, draw] = useState(0);
+  const [drawn, draw] = useReducer((n: number) => n + 1, 0);
   const paint = useStore(paints);
-  const isInView = useInView(canvas);
-  useEffect(() => (isInView ? view.show(id, () => draw((n) => n + 1)) : undefined), [view, id, isInView]);
   const { from, to, isLive } = view.window;
   const intervals = view.of(id);
   const list = intervals ? runs(intervals, from, to, isLive) : undefined;
+  useNear(canvas, () => view.show(id, () => draw(undefined as never)), [view, id]);
+  // One that is blank stays so: most rows that come by while one scrolls have gone before their states are there.
+  const size = useSize(canvas, () => (list || playhead !== undefined ? draw(undefined as never) : undefined));
   useEffect(() => {
     const element = canvas.current;
-    if (element) paintStrip(element, list, from, to, playhead);
+    if (element) paintStrip(element, size.current, list, from, to, playhead);
   }, [drawn, intervals, from, to, playhead, paint]);
-  useResize(canvas, () => draw((n) => n + 1));
   return <canvas ref={canvas} class="strip" role="img" aria-label={list ? `${name}: ${spoken(list)}` : `${name}: states not read yet`} />;
 }
 
 /** A strip from runs that are there already. */
 export function PlainStrip({ list, from, to, label, playhead }: { list: Run[] | undefined; from: number; to: number; label: string; playhead?: number | undefined }) {
   const canvas = useRef<HTMLCanvasElement>(null);
-  const [drawn, draw] = useState(0);
+  const [drawn, draw] = useReducer((n: number) => n + 1, 0);
   const paint = useStore(paints);
+  const size = useSize(canvas, () => draw(undefined as never));
   useEffect(() => {
     const element = canvas.current;
-    if (element) paintStrip(element, list, from, to, playhead);
+    if (element) paintStrip(element, size.current, list, from, to, playhead);
   }, [drawn, list, from, to, playhead, paint]);
-  useResize(canvas, () => draw((n) => n + 1));
   // Where a word stands beside it, it is a picture of that word and says nothing.
   return label === "" ? <canvas ref={canvas} class="strip" aria-hidden="true" /> : <canvas ref={canvas} class="strip" role="img" aria-label={label} />;
 }
@@ -60,40 +60,74 @@ const near =
     ? new IntersectionObserver((entries) => entries.forEach(({ target, isIntersecting }) => nearing.get(target)?.(isIntersecting)), { rootMargin: NEAR })
     : undefined;
 
-/** Whether the strip is on the screen, or nearly. */
-function useInView(canvas: { current: HTMLCanvasElement | null }): boolean {
-  const [isNear, setNear] = useState(near === undefined);
+/** Does something while the strip is on the screen, or nearly; what it answers ends that. */
+function useNear(canvas: { current: HTMLCanvasElement | null }, begin: () => () => void, of: readonly unknown[]): void {
   useEffect(() => {
     const element = canvas.current;
-    if (!element || !near) return;
-    nearing.set(element, setNear);
+    if (!element || !near) return begin();
+    let stop: (() => void) | undefined;
+    nearing.set(element, (isNear) => {
+      if (isNear) stop ??= begin();
+      else {
+        stop?.();
+        stop = undefined;
+      }
+    });
     near.observe(element);
-    return () => near.unobserve(element);
-  }, []);
-  return isNear;
+    return () => {
+      near.unobserve(element);
+      stop?.();
+    };
+  }, of);
 }
 
-const sizes = typeof ResizeObserver === "function" ? new ResizeObserver((entries) => entries.forEach(({ target }) => resized.get(target)?.())) : undefined;
-const resized = new WeakMap<Element, () => void>();
+interface Size {
+  width: number;
+  height: number;
+}
 
-function useResize(canvas: { current: HTMLCanvasElement | null }, draw: () => void): void {
+const resized = new WeakMap<Element, (size: Size) => void>();
+const sizes = typeof ResizeObserver === "function" ? new ResizeObserver((entries) => entries.forEach(({ target, contentRect }) => resized.get(target)?.(contentRect))) : undefined;
+
+/**
+ * How large the strip is, as soon as that is known. It is told and not asked for: to ask makes the browser lay out the
+ * page once for each strip.
+ */
+function useSize(canvas: { current: HTMLCanvasElement | null }, draw: () => void): { current: Size | undefined } {
+  const size = useRef<Size | undefined>(undefined);
+  const redraw = useRef(draw);
+  redraw.current = draw;
   useEffect(() => {
     const element = canvas.current;
-    if (!element || !sizes) return;
-    resized.set(element, draw);
+    if (!element) return;
+    const know = ({ width, height }: Size) => {
+      size.current = { width, height };
+      redraw.current();
+    };
+    if (!sizes) {
+      know({ width: element.clientWidth, height: element.clientHeight });
+      return;
+    }
+    resized.set(element, know);
     sizes.observe(element);
     return () => sizes.unobserve(element);
   }, []);
+  return size;
 }
 
-export function paintStrip(canvas: HTMLCanvasElement, list: readonly Run[] | undefined, from: number, to: number, playhead: number | undefined): void {
+/** Those that have something on them. */
+const painted = new WeakSet<HTMLCanvasElement>();
+
+function paintStrip(canvas: HTMLCanvasElement, size: Size | undefined, list: readonly Run[] | undefined, from: number, to: number, playhead: number | undefined): void {
+  if (!size || (!list && playhead === undefined && !painted.has(canvas))) return;
   const scale = devicePixelRatio || 1;
-  const [width, height] = [Math.round(canvas.clientWidth * scale), Math.round(canvas.clientHeight * scale)];
+  const [width, height] = [Math.round(size.width * scale), Math.round(size.height * scale)];
   if (width === 0 || height === 0) return;
   if (canvas.width !== width) canvas.width = width;
   if (canvas.height !== height) canvas.height = height;
   const context = canvas.getContext("2d");
   if (!context) return;
+  painted.add(canvas);
   context.clearRect(0, 0, width, height);
   const colour = colours();
   if (list) {
