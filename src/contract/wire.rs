@@ -106,6 +106,9 @@ pub struct StateJson {
     /// There, and true, while the satellite comes and goes too often.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub flapping: bool,
+    /// In a transition, where `flapping` is: until when, if no other edge comes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flapping_until: Option<Timestamp>,
 }
 
 impl From<&State> for StateJson {
@@ -116,7 +119,8 @@ impl From<&State> for StateJson {
             region: state.region.clone(),
             last_seen_at: state.last_seen_at.map(Timestamp::new),
             last_event: state.last_event.map(Word::Known),
-            flapping: state.flapping,
+            flapping: state.flapping_until.is_some(),
+            flapping_until: state.flapping_until.map(Timestamp::new),
         }
     }
 }
@@ -130,7 +134,7 @@ impl From<StateJson> for State {
             region: json.region,
             last_seen_at: json.last_seen_at.map(Timestamp::moment),
             last_event: json.last_event.and_then(|event| event.known()),
-            flapping: json.flapping,
+            flapping_until: json.flapping_until.map(Timestamp::moment),
         }
     }
 }
@@ -231,7 +235,7 @@ pub fn delta(prev: Option<&StateJson>, next: Option<&StateJson>) -> Vec<(String,
     let is_told = |(i, field): &(usize, (&str, Value))| match &before {
         Some(before) => before[*i] != *field,
         // The mark is only sent if it is set.
-        None => *field != ("flapping", Value::Bool(false)),
+        None => ![("flapping", Value::Bool(false)), ("flappingUntil", Value::Null)].contains(field),
     };
     fields(next)
         .into_iter()
@@ -241,7 +245,7 @@ pub fn delta(prev: Option<&StateJson>, next: Option<&StateJson>) -> Vec<(String,
         .collect()
 }
 
-fn fields(state: &StateJson) -> [(&'static str, Value); 6] {
+fn fields(state: &StateJson) -> [(&'static str, Value); 7] {
     let time = |at: Option<Timestamp>| at.map_or(Value::Null, |at| Value::from(at.to_string()));
     [
         ("status", Value::from(state.status.as_str())),
@@ -250,6 +254,7 @@ fn fields(state: &StateJson) -> [(&'static str, Value); 6] {
         ("lastSeenAt", time(state.last_seen_at)),
         ("lastEvent", state.last_event.as_ref().map_or(Value::Null, |event| event.as_str().into())),
         ("flapping", Value::from(state.flapping)),
+        ("flappingUntil", time(state.flapping_until)),
     ]
 }
 
@@ -384,6 +389,7 @@ mod tests {
             last_seen_at,
             last_event: Some(Word::read(last_event)),
             flapping: false,
+            flapping_until: None,
         }
     }
 
