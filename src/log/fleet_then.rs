@@ -51,7 +51,7 @@ const THEN: &str = "
         select * from past
          where ($3::text is null or region = $3)
            and tags @> all ($4::jsonb[])
-           and ($5::text is null or strpos(lower(name), lower($5)) > 0)
+           and ($5::text is null or strpos(without_case(name), without_case($5)) > 0)
            and ($6::text is null or status = $6)
            and ($7::text is null or next->>'lastEvent' = $7)
            and ($8::bool is null or flapping = $8)
