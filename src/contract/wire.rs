@@ -9,6 +9,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::{Map, Value};
 use strum::{EnumString, IntoStaticStr};
+use thiserror::Error;
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::format_description::well_known::Rfc3339;
@@ -50,11 +51,19 @@ impl std::fmt::Display for Timestamp {
     }
 }
 
-impl std::str::FromStr for Timestamp {
-    type Err = time::error::Parse;
+/// A text that names no moment that is told here: of four digits of a year there is no year 0, and none behind 9999.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("must be a time such as 2026-03-01T12:00:00Z, from the year 1 to the year 9999")]
+pub struct NoMoment;
 
-    fn from_str(text: &str) -> Result<Timestamp, Self::Err> {
-        OffsetDateTime::parse(text, &Rfc3339).map(Timestamp::new)
+impl std::str::FromStr for Timestamp {
+    type Err = NoMoment;
+
+    fn from_str(text: &str) -> Result<Timestamp, NoMoment> {
+        let at = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| NoMoment)?;
+        // Its offset may bring it into another year.
+        let at = at.checked_to_offset(time::UtcOffset::UTC).ok_or(NoMoment)?;
+        (1..=9999).contains(&at.year()).then(|| Timestamp::new(at)).ok_or(NoMoment)
     }
 }
 
@@ -67,9 +76,7 @@ impl Serialize for Timestamp {
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
         let text = String::deserialize(deserializer)?;
-        text.parse().map_err(|_| {
-            de::Error::custom("expected an RFC 3339 time such as 2026-03-01T12:00:00Z")
-        })
+        text.parse().map_err(de::Error::custom)
     }
 }
 
@@ -404,7 +411,19 @@ mod tests {
             assert_eq!(Timestamp::new(at).to_string(), text);
             assert_eq!(text.parse::<Timestamp>().expect("parses"), Timestamp::new(at));
         }
-        assert!("yesterday".parse::<Timestamp>().is_err());
+        for (text, is_told) in [
+            ("yesterday", false),
+            ("0000-12-31T23:59:59.999Z", false),
+            ("0001-01-01T00:00:00Z", true),
+            ("0001-01-01T00:00:00+00:01", false),
+            ("0000-12-31T23:59:00-00:01", true),
+            ("9999-12-31T23:59:59.999Z", true),
+            ("9999-12-31T23:59:59-00:01", false),
+            ("-001-01-01T00:00:00Z", false),
+            ("10000-01-01T00:00:00Z", false),
+        ] {
+            assert_eq!(text.parse::<Timestamp>().is_ok(), is_told, "{text}");
+        }
     }
 
     #[test]
