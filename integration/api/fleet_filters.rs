@@ -310,8 +310,9 @@ async fn what_cannot_be_asked_is_refused_by_its_name_and_its_limit() {
             422,
             "lastEvent must be one of connected, disconnected, heartbeat_lost",
         ),
-        ("satellites", "flapping=perhaps", 422, "flapping"),
-        ("satellites", "neverConnected=1", 422, "neverConnected"),
+        ("satellites", "flapping=perhaps", 422, "flapping must be true or false."),
+        ("satellites", "neverConnected=1", 422, "neverConnected must be true or false."),
+        ("satellites", "limit=x", 422, "limit must be a whole number from 1 to 1000."),
         (
             "satellites",
             "inactiveFor=soon",
