@@ -5,5 +5,6 @@ pub(crate) mod credentials;
 pub mod desired;
 pub(crate) mod import;
 pub(crate) mod made_past;
+pub(crate) mod named;
 pub(crate) mod precondition;
 pub mod satellites;
