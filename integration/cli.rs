@@ -2,4 +2,5 @@
 
 mod asking_commands;
 mod commands;
+mod exit_statuses;
 mod fleet_commands;

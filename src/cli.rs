@@ -1,7 +1,7 @@
 //! The command line: picks the command, reads its arguments, reports how it ended.
 //!
-//! Every command that fails exits non-zero with one clear line. Results go to standard output, log lines to standard
-//! error.
+//! Every command that fails exits non-zero with one clear line; `exit.rs` has the statuses. Results go to standard
+//! output, log lines to standard error.
 
 use std::io::{IsTerminal, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -32,8 +32,10 @@ use crate::pod::config::{DatabaseArgs, MigrateArgs, NatsArgs, ServeArgs};
 
 mod api;
 mod audit;
+mod exit;
 mod fleet;
 mod import;
+mod named;
 mod output;
 mod replay;
 mod retention;
@@ -45,6 +47,7 @@ mod table;
 mod transitions;
 mod triggers;
 
+use exit::wrong_usage;
 use output::print_line;
 
 use api::ApiArgs;
@@ -63,7 +66,10 @@ use triggers::TriggersArgs;
 #[command(after_help = "\
 Try `groundstation dev`: private stores, one pod and a dozen satellites.
 
-RUST_LOG (default info) and GROUNDSTATION_LOG_FORMAT (text or json) say what is logged, and how.")]
+RUST_LOG (default info) and GROUNDSTATION_LOG_FORMAT (text or json) say what is logged, and how.
+
+Exit status: 0 done, 1 failed, 2 wrong usage or a wrong setting, 3 not there, 4 refused (the token), \
+5 conflict, 6 unreachable.")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -147,7 +153,7 @@ struct HealthArgs {
 impl HealthArgs {
     fn url(&self) -> anyhow::Result<String> {
         match (&self.url, self.ops_listen.as_deref().filter(|text| !text.is_empty())) {
-            (Some(url), _) => Ok(url.clone()),
+            (Some(url), _) => Ok(api::checked(url)?.to_owned()),
             (None, None) => Ok("http://127.0.0.1:8080".to_owned()),
             (None, Some(text)) => {
                 let mut address =
@@ -259,7 +265,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("groundstation: {error:#}");
-            ExitCode::FAILURE
+            exit::status(&error)
         }
     }
 }
@@ -267,8 +273,8 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Serve(args) => {
-            let _spans = logging::start_pod()?;
-            let config = args.check()?;
+            let _spans = logging::start_pod().map_err(wrong_usage)?;
+            let config = args.check().map_err(wrong_usage)?;
             block_on(async {
                 let shutdown = shutdown::signal()?;
                 pod::run(config, shutdown, |_| {}).await
@@ -287,39 +293,39 @@ fn run(command: Command) -> anyhow::Result<()> {
             std::io::stdout().write_all(&script).context("cannot write")
         }
         Command::Agent(args) => {
-            logging::start("info")?;
+            logging::start("info").map_err(wrong_usage)?;
             block_on(run_agent(args))
         }
         Command::Simulate(args) => {
-            logging::start("warn")?;
+            logging::start("warn").map_err(wrong_usage)?;
             block_on(run_simulation(args))
         }
         Command::Watch(args) => {
-            logging::start("warn")?;
+            logging::start("warn").map_err(wrong_usage)?;
             block_on(run_watch(args))
         }
         Command::Audit(args) => {
-            logging::start("warn")?;
+            logging::start("warn").map_err(wrong_usage)?;
             block_on(audit::run(args))
         }
         Command::Replay(args) => {
-            logging::start("warn")?;
+            logging::start("warn").map_err(wrong_usage)?;
             block_on(replay::run(*args))
         }
         Command::Retention(args) => {
-            logging::start("warn")?;
+            logging::start("warn").map_err(wrong_usage)?;
             block_on(retention::run(args))
         }
         Command::Rebuild(args) => {
-            logging::start("warn")?;
+            logging::start("warn").map_err(wrong_usage)?;
             block_on(run_rebuild(args))
         }
         Command::Import(args) => {
-            logging::start("warn")?;
+            logging::start("warn").map_err(wrong_usage)?;
             import::run(args)
         }
         Command::Health(args) => {
-            print_line!("{}", client::ready(&args.url()?)?);
+            print_line!("{}", client::ready(&args.url().map_err(wrong_usage)?)?);
             Ok(())
         }
     }
@@ -327,7 +333,9 @@ fn run(command: Command) -> anyhow::Result<()> {
 
 /// Blocking: runs before any runtime starts.
 fn migrate(args: &MigrateArgs) -> anyhow::Result<()> {
-    let migrated = migrations::migrate(&args.address()?, args.retention_floor()?)?;
+    let address = args.address().map_err(wrong_usage)?;
+    let floor = args.retention_floor().map_err(wrong_usage)?;
+    let migrated = migrations::migrate(&address, floor)?;
     for migration in &migrated.applied {
         print_line!("applied {migration}");
     }
@@ -343,7 +351,8 @@ async fn run_agent(args: AgentArgs) -> anyhow::Result<()> {
         url: args.url,
         id: args.client_id,
         token: args.token,
-        heartbeat_interval: units::duration("--heartbeat-interval", &args.heartbeat_interval)?,
+        heartbeat_interval: units::duration("--heartbeat-interval", &args.heartbeat_interval)
+            .map_err(wrong_usage)?,
         longest_pause: agent::LONGEST_PAUSE,
         capabilities: args.capabilities,
         from: None,
@@ -363,24 +372,32 @@ async fn run_agent(args: AgentArgs) -> anyhow::Result<()> {
     }
 }
 
-async fn run_simulation(args: SimulateArgs) -> anyhow::Result<()> {
-    if !args.flap.is_finite() || args.flap < 0.0 || args.ramp.is_nan() || args.ramp < 0.1 {
-        bail!("--flap must be 0 or more, --ramp 0.1 or more");
+impl SimulateArgs {
+    fn plan(self) -> anyhow::Result<Plan> {
+        if !self.flap.is_finite() || self.flap < 0.0 || self.ramp.is_nan() || self.ramp < 0.1 {
+            bail!("--flap must be 0 or more, --ramp 0.1 or more");
+        }
+        let duration = self.duration.as_deref();
+        Ok(Plan {
+            satellites: self.satellites as usize,
+            prefix: self.prefix,
+            flaps_per_minute: self.flap,
+            silence: units::duration("--silence", &self.silence)?,
+            heartbeat_interval: units::duration("--heartbeat-interval", &self.heartbeat_interval)?,
+            connects_per_second: self.ramp,
+            connects_at_once: self.at_once as usize,
+            from: self.from,
+            duration: duration.map(|text| units::duration("--duration", text)).transpose()?,
+            keep: self.keep,
+            seed: self.seed.unwrap_or_else(|| fastrand::u64(..)),
+        })
     }
-    let duration = args.duration.as_deref();
-    let plan = Plan {
-        satellites: args.satellites as usize,
-        prefix: args.prefix,
-        flaps_per_minute: args.flap,
-        silence: units::duration("--silence", &args.silence)?,
-        heartbeat_interval: units::duration("--heartbeat-interval", &args.heartbeat_interval)?,
-        connects_per_second: args.ramp,
-        connects_at_once: args.at_once as usize,
-        from: args.from,
-        duration: duration.map(|text| units::duration("--duration", text)).transpose()?,
-        keep: args.keep,
-        seed: args.seed.unwrap_or_else(|| fastrand::u64(..)),
-    };
+}
+
+async fn run_simulation(args: SimulateArgs) -> anyhow::Result<()> {
+    let (client, websocket) = (args.api.client()?, args.api.websocket()?);
+    let json = args.json;
+    let plan = args.plan().map_err(wrong_usage)?;
     let stop = CancellationToken::new();
     let interrupted = shutdown::signal()?;
     let stopper = stop.clone();
@@ -388,11 +405,11 @@ async fn run_simulation(args: SimulateArgs) -> anyhow::Result<()> {
         interrupted.await;
         stopper.cancel();
     });
-    let summary = simulate::run(args.api.client()?, args.api.websocket()?, plan, stop).await?;
+    let summary = simulate::run(client, websocket, plan, stop).await?;
     if std::io::stderr().is_terminal() {
         eprintln!();
     }
-    if args.json {
+    if json {
         print_line!("{}", serde_json::to_string(&summary)?);
     } else {
         print_line!("{summary}");
@@ -401,8 +418,7 @@ async fn run_simulation(args: SimulateArgs) -> anyhow::Result<()> {
 }
 
 async fn run_watch(args: WatchArgs) -> anyhow::Result<()> {
-    let address =
-        args.nats.address()?.context("NATS_URL is missing: set it to nats://host:4222")?;
+    let address = args.nats.required().map_err(wrong_usage)?;
     let triggers = watch::triggers(address.connect("groundstation watch").await?).await?;
     let mut triggers = std::pin::pin!(triggers);
     let mut interrupted = std::pin::pin!(shutdown::signal()?);
@@ -433,7 +449,7 @@ async fn run_watch(args: WatchArgs) -> anyhow::Result<()> {
 }
 
 async fn run_rebuild(args: RebuildArgs) -> anyhow::Result<()> {
-    let address = args.database.required()?;
+    let address = args.database.required().map_err(wrong_usage)?;
     let database = address.pool("rebuild")?;
     migrations::check(&database, &address).await?;
     let terminal = std::io::stderr().is_terminal();

@@ -29,6 +29,7 @@ use crate::clients::watch::Seen;
 use crate::console::code::Code;
 use crate::platform::migrations;
 use crate::platform::token;
+use crate::platform::units;
 use crate::pod;
 use crate::pod::config::{Config, ServeArgs};
 use crate::registry::satellites::NewSatellite;
@@ -97,8 +98,8 @@ pub struct DevArgs {
     listen: SocketAddr,
 
     /// End by itself after this long
-    #[arg(long, value_name = "DURATION")]
-    duration: Option<String>,
+    #[arg(long, value_name = "DURATION", value_parser = |text: &str| units::duration("--duration", text))]
+    duration: Option<Duration>,
 }
 
 /// The demonstration's satellites and their tokens, kept between runs.
@@ -119,9 +120,6 @@ struct Member {
 pub fn run(args: &DevArgs) -> anyhow::Result<()> {
     let here = std::env::current_dir().context("cannot tell the current folder")?;
     let folder = here.join(FOLDER);
-    let duration =
-        args.duration.as_deref().map(|d| crate::platform::units::duration("--duration", d));
-    let duration = duration.transpose()?;
     if args.fresh {
         stores::remove_all(&folder).context("cannot remove the earlier data")?;
     }
@@ -159,7 +157,7 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
         demonstration,
         past,
         welcome,
-        duration,
+        args.duration,
     ));
     runtime.shutdown_timeout(Duration::from_secs(1));
     nats.stop();

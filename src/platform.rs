@@ -19,3 +19,4 @@ pub(crate) mod shutdown;
 pub mod token;
 pub(crate) mod trace;
 pub mod units;
+pub mod unreachable;

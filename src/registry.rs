@@ -5,6 +5,7 @@ pub(crate) mod credentials;
 pub mod desired;
 pub(crate) mod import;
 pub(crate) mod made_past;
+pub(crate) mod named;
 pub(crate) mod precondition;
 pub mod satellites;
 pub(crate) mod slow_checks;

@@ -355,8 +355,9 @@ async fn what_cannot_be_asked_is_refused_by_its_name_and_its_limit() {
             422,
             "lastEvent must be one of connected, disconnected, heartbeat_lost",
         ),
-        ("satellites", "flapping=perhaps", 422, "flapping"),
-        ("satellites", "neverConnected=1", 422, "neverConnected"),
+        ("satellites", "flapping=perhaps", 422, "flapping must be true or false."),
+        ("satellites", "neverConnected=1", 422, "neverConnected must be true or false."),
+        ("satellites", "limit=x", 422, "limit must be a whole number from 1 to 1000."),
         (
             "satellites",
             "inactiveFor=soon",
@@ -423,5 +424,30 @@ async fn a_page_by_when_they_were_seen_goes_on_where_the_page_before_ended_while
             names.reverse();
         }
         assert_eq!(names, ["never", "edge-0", "edge-1", "edge-2", "edge-3", "edge-4"], "{sort}");
+    }
+}
+
+#[tokio::test]
+async fn a_name_is_found_whatever_the_case_of_any_letter_now_and_then() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    for name in ["Zürich-ÄST", "ΟΔΥΣΣΕΥΣ", "Жуковский", "plain"] {
+        let credentials = pod.register(name, "eu").await;
+        Satellite::connect(pod.address, &credentials).await.close().await;
+    }
+    fleet.expect_log_length(8).await;
+    for (text, name) in [
+        ("ZÜRICH-äst", "Zürich-ÄST"),
+        ("rich-Ä", "Zürich-ÄST"),
+        ("οδυσ", "ΟΔΥΣΣΕΥΣ"),
+        ("σευς", "ΟΔΥΣΣΕΥΣ"),
+        ("ЖУКОВ", "Жуковский"),
+        ("PLAIN", "plain"),
+    ] {
+        let asked = form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+        for place in ["", "&position=8"] {
+            let found = listed(&pod, &format!("q={asked}{place}"), 100).await;
+            assert_eq!(names(&found), [name], "{text}{place}");
+        }
     }
 }

@@ -276,6 +276,25 @@ async fn a_window_that_cannot_be_told_is_refused_by_name_and_limit() {
         ("fleet/timeline?step=100ms".to_owned(), 422, "step must be a duration of 1s at least"),
         ("fleet/timeline?step=1m".to_owned(), 422, "at most 1000 points"),
         ("fleet/timeline?since=yesterday".to_owned(), 422, "since must be a time"),
+        (
+            "fleet/timeline?until=0000-01-01T00:00:00Z".to_owned(),
+            422,
+            "until must be a time such as",
+        ),
+        (
+            "fleet/timeline?until=0000-01-01T00:00:00Z".to_owned(),
+            422,
+            "from the year 1 to the year 9999",
+        ),
+        // Its offset brings it into the year 10000.
+        (
+            "fleet/timeline?since=9999-12-31T23:59:59-00:01".to_owned(),
+            422,
+            "since must be a time such as",
+        ),
+        ("fleet?at=0000-12-31T00:00:00Z".to_owned(), 422, "at must be a time such as"),
+        ("transitions?since=0000-12-31T00:00:00Z".to_owned(), 422, "since must be a time such as"),
+        ("fleet/timeline?until=0001-01-01T00:00:00Z".to_owned(), 422, "since must be before until"),
         ("fleet/timeline?until=2999-01-01T00:00:00Z".to_owned(), 422, "not happened"),
         ("fleet/timeline?since=2020-01-01T00:00:00Z".to_owned(), 422, "at most 366 days"),
         (

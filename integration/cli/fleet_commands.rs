@@ -129,3 +129,87 @@ async fn a_follower_with_filters_prints_what_passes_them_across_broken_connectio
     let positions: Vec<_> = printed.map(|t| t["position"].as_i64().expect("a position")).collect();
     assert_eq!(positions, [3, 7, 11, 15]);
 }
+
+#[tokio::test]
+async fn a_satellite_is_named_by_its_id_or_by_a_name_that_no_other_has() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let mut api = api(&fleet, &pod);
+    api.push(("DATABASE_URL".to_owned(), fleet.database_url.clone()));
+    api[1].1.clone_from(&fleet.admin_token);
+    let edge = pod.register("edge", "eu").await;
+    // Their names contain it, and are others.
+    pod.register("edge-2", "eu").await;
+    pod.register("Edge", "eu").await;
+    let twins = [pod.register("twin", "eu").await.id, pod.register("twin", "us").await.id];
+    come_and_go(&pod, &edge).await;
+    fleet.expect_log_length(2).await;
+    let id = edge.id.to_string();
+    for by in ["edge", &id] {
+        assert_eq!(json_of(&["satellite", "show", by], &api).await["id"], id);
+        let intervals = json_of(&["satellite", "intervals", by, "Edge"], &api).await;
+        let intervals = intervals["intervals"].as_object().expect("of each").clone();
+        assert!(intervals.len() == 2 && intervals.contains_key(&id), "{intervals:?}");
+        let of = json_of(&["transitions", "--satellite", by], &api).await;
+        assert_eq!(of["transitions"].as_array().map(Vec::len), Some(2), "{of}");
+        let replayed = said(&["replay", "--satellite", by], &api).await;
+        assert_eq!(replayed.lines().count(), 2, "{replayed}");
+        let updated = json_of(&["satellite", "update", by, "--region", "us"], &api).await;
+        assert_eq!((&updated["id"], &updated["region"]), (&json!(id), &json!("us")));
+        assert_eq!(
+            json_of(&["satellite", "assignments", by], &api).await["assignments"],
+            json!([])
+        );
+        let rotated = json_of(&["satellite", "rotate-token", by], &api).await;
+        assert_eq!(rotated["satellite"]["id"], id);
+    }
+    for command in [
+        &["satellite", "show", "twin"][..],
+        &["satellite", "remove", "twin"],
+        &["satellite", "intervals", "edge", "twin"],
+        &["transitions", "--satellite", "twin"],
+        &["replay", "--satellite", "twin"],
+    ] {
+        let (succeeded, _, why) = ran(command, &api).await;
+        assert!(
+            !succeeded && why.contains("2 satellites are called \"twin\""),
+            "{command:?}: {why}"
+        );
+        assert!(twins.iter().all(|id| why.contains(&id.to_string())), "{command:?}: {why}");
+    }
+    for command in [&["satellite", "show", "nobody"][..], &["replay", "--satellite", "nobody"]] {
+        let (succeeded, _, why) = ran(command, &api).await;
+        assert!(
+            !succeeded && why.contains("there is no satellite \"nobody\""),
+            "{command:?}: {why}"
+        );
+    }
+    assert_eq!(json_of(&["satellite", "remove", "edge"], &api).await["removed"], id);
+    let of = json_of(&["transitions", "--satellite", &id], &api).await;
+    assert_eq!(
+        of["transitions"].as_array().map(Vec::len),
+        Some(3),
+        "removed, and its past is there: {of}"
+    );
+}
+
+#[tokio::test]
+async fn options_that_every_command_has_stand_before_and_behind_its_subcommand() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let url = format!("http://{}", pod.address);
+    let options = ["--url", &url, "--token", &fleet.read_token, "--json"];
+    for (command, subcommand) in [("fleet", &["timeline"][..]), ("satellite", &["list"])] {
+        for order in [
+            [&[command][..], &options, subcommand].concat(),
+            [&[command][..], subcommand, &options].concat(),
+        ] {
+            let json: Value = serde_json::from_str(&said(&order, &[]).await).expect("JSON");
+            assert!(json.is_object() || json.is_array(), "{order:?}: {json}");
+        }
+    }
+    // Filters are not of all: a timeline is of the whole fleet.
+    let filtered = [&["fleet", "--region", "eu"][..], &options, &["timeline"]].concat();
+    let (succeeded, _, why) = ran(&filtered, &[]).await;
+    assert!(!succeeded && why.contains("it takes no filters"), "{why}");
+}

@@ -1,6 +1,7 @@
 //! A satellite that comes and goes too often is marked, in reads and on its messages, until it is calm
 //! again; no edge of it is held back.
 
+use groundstation::contract::wire::Timestamp;
 use serde_json::json;
 
 use crate::harness::{CALM, Fleet, Satellite, eventually};
@@ -45,12 +46,29 @@ async fn a_satellite_is_marked_from_one_edge_too_many_until_it_is_calm_and_no_ed
     assert_eq!(transitions.len(), 6, "no edge is held back");
     assert_eq!(transitions[4]["delta"]["flapping"], json!(true));
     assert!(transitions[3]["next"].get("flapping").is_none());
+    let until = transitions[5]["next"]["flappingUntil"].as_str().expect("until when");
+    assert_eq!(transitions[5]["delta"]["flappingUntil"], until);
+    assert!(transitions[3]["next"].get("flappingUntil").is_none());
 
     eventually("the mark to go by itself", async || {
         let shown = a.show(edge.id).await;
         if shown.get("flapping").is_none() { Ok(()) } else { Err(shown.to_string()) }
     })
     .await;
+    // It was marked then, and is not for ever after.
+    let until: Timestamp = until.parse().expect("a time");
+    let millisecond = time::Duration::MILLISECOND;
+    for (at, is_marked) in [(until.moment() - millisecond, true), (until.moment(), false)] {
+        let at = Timestamp::new(at);
+        let page = a.get(&format!("/v1/satellites?at={at}")).await.json();
+        let mut all = page["satellites"].as_array().expect("a page").iter();
+        let then = all.find(|satellite| satellite["name"] == "edge").expect("it was there");
+        assert_eq!(then.get("flapping").is_some(), is_marked, "{at}: {then}");
+        let page = a.get(&format!("/v1/satellites?flapping=true&at={at}")).await.json();
+        let found = page["satellites"].as_array().expect("a page").len();
+        let counted = a.get(&format!("/v1/fleet?at={at}")).await.json();
+        assert_eq!((found, &counted["flapping"]), (is_marked.into(), &json!(found)), "{at}");
+    }
     fleet.check().await;
 }
 

@@ -1,8 +1,9 @@
-//! The rule of being online exists twice, in Rust and in SQL: here they are held together.
+//! The rules of being online and of flapping exist twice, in Rust and in SQL: here they are held together.
 
 use std::time::Duration;
 
 use groundstation::contract::word::Word;
+use groundstation::domain::flapping;
 use groundstation::domain::lifecycle::SatelliteId;
 use groundstation::domain::liveness::{self, Resumption, Status, Watermark};
 use groundstation::domain::selection::{Order, Selection};
@@ -11,6 +12,19 @@ use groundstation::registry::satellites::{self, ListFilter, states};
 use time::OffsetDateTime;
 
 use crate::harness::{CALM, Fleet};
+
+#[tokio::test]
+async fn is_flapping_is_the_rule_of_flapping() {
+    let fleet = Fleet::new(CALM).await;
+    let sql = fleet.sql().await;
+    let now = OffsetDateTime::from_unix_timestamp(1_772_366_400).expect("a time");
+    let around = [-1_000_000, -1, 0, 1].map(|us| Some(now + time::Duration::microseconds(us)));
+    for until in around.into_iter().chain([None]) {
+        let row = sql.query_one("select is_flapping($1, $2)", &[&until, &now]).await;
+        let in_sql: bool = row.expect("the function").get(0);
+        assert_eq!(in_sql, flapping::is_marked(until, now), "{until:?}");
+    }
+}
 
 #[tokio::test]
 async fn online_until_is_the_rule_of_liveness() {

@@ -200,7 +200,7 @@ async fn a_protocol_that_is_not_spoken_is_refused_by_name() {
     let environment = environment.with("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc").environment();
     let output = blocking(move || program::run(&["serve"], &environment)).await;
     let said = String::from_utf8(output.stderr).expect("text");
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(
         said.contains("OTEL_EXPORTER_OTLP_PROTOCOL") && said.contains("http/protobuf"),
         "{said}"

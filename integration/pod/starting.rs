@@ -1,34 +1,38 @@
-//! A pod that cannot run says why, in one line, and exits non-zero.
+//! A pod that cannot run says why, in one line, and its exit status says of which kind that is.
 
 use std::net::TcpListener;
 
 use crate::harness::wait::blocking;
 use crate::harness::{CALM, Fleet, Proxy, program, stores};
 
-/// Runs `serve` with this environment, which must fail. Returns its one line.
-async fn refusal(environment: Vec<(String, String)>) -> String {
+/// Exit statuses.
+const FAILED: i32 = 1;
+const WRONG_SETTING: i32 = 2;
+const UNREACHABLE: i32 = 6;
+
+/// Runs `serve` with this environment, which must fail with this status. Returns its one line.
+async fn refusal(status: i32, environment: Vec<(String, String)>) -> String {
     let output = blocking(move || program::run(&["serve"], &environment)).await;
     let said = String::from_utf8(output.stderr).expect("text");
-    assert!(!output.status.success(), "{said}");
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert_eq!(output.status.code(), Some(status), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
     assert!(output.stdout.is_empty());
     said
 }
 
 /// The error of a fleet's pod with one changed variable.
-async fn refusal_with(fleet: &Fleet, name: &str, value: &str) -> String {
-    refusal(fleet.plan("a").with(name, value).environment()).await
+async fn refusal_with(status: i32, fleet: &Fleet, name: &str, value: &str) -> String {
+    refusal(status, fleet.plan("a").with(name, value).environment()).await
 }
 
 #[tokio::test]
 async fn variables_that_are_missing_are_all_named() {
-    let said = refusal(Vec::new()).await;
+    let said = refusal(WRONG_SETTING, Vec::new()).await;
     assert!(said.contains("DATABASE_URL") && said.contains("NATS_URL"), "{said}");
     let fleet = Fleet::new(CALM).await;
-    let said = refusal(fleet.plan("a").without("NATS_URL").environment()).await;
+    let said = refusal(WRONG_SETTING, fleet.plan("a").without("NATS_URL").environment()).await;
     assert!(said.contains("NATS_URL") && !said.contains("DATABASE_URL"), "{said}");
-    let said = refusal_with(&fleet, "DATABASE_URL", "").await;
+    let said = refusal_with(WRONG_SETTING, &fleet, "DATABASE_URL", "").await;
     assert!(said.contains("DATABASE_URL") && !said.contains("NATS_URL"), "{said}");
 }
 
@@ -55,7 +59,7 @@ async fn settings_that_are_wrong_are_named_with_what_is_wrong() {
         ("GROUNDSTATION_ADMIN_TOKEN_FILE", "/does/not/exist", "GROUNDSTATION_ADMIN_TOKEN"),
     ];
     for (name, value, expected) in cases {
-        let said = refusal_with(&fleet, name, value).await;
+        let said = refusal_with(WRONG_SETTING, &fleet, name, value).await;
         assert!(said.contains(expected), "{name}={value}: {said}");
     }
 }
@@ -69,17 +73,22 @@ fn closed_port() -> u16 {
 async fn a_database_that_is_not_there_is_named_without_its_password() {
     let fleet = Fleet::new(CALM).await;
     let port = closed_port();
+    let nobody = format!("127.0.0.1:{port}/fleet");
     let cases = [
-        (format!("postgres://me:hidden@127.0.0.1:{port}/fleet"), format!("127.0.0.1:{port}/fleet")),
-        (fleet.database_url.replace("/test_", "/absent_"), "does not exist".to_owned()),
-        (fleet.database_url.replace("//postgres:", "//postgres:hidden"), "password".to_owned()),
+        (UNREACHABLE, format!("postgres://me:hidden@{nobody}"), nobody),
+        (FAILED, fleet.database_url.replace("/test_", "/absent_"), "does not exist".to_owned()),
+        (
+            FAILED,
+            fleet.database_url.replace("//postgres:", "//postgres:hidden"),
+            "password".to_owned(),
+        ),
     ];
-    for (url, expected) in cases {
-        let said = refusal_with(&fleet, "DATABASE_URL", &url).await;
+    for (status, url, expected) in cases {
+        let said = refusal_with(status, &fleet, "DATABASE_URL", &url).await;
         assert!(said.contains(&expected) && !said.contains("hidden"), "{said}");
         let output = blocking(move || program::migrate(&url)).await;
         let migrate = String::from_utf8(output.stderr).expect("text");
-        assert_eq!(output.status.code(), Some(1), "{migrate}");
+        assert_eq!(output.status.code(), Some(status), "{migrate}");
         assert_eq!(migrate.lines().count(), 1, "{migrate}");
         assert!(migrate.contains(&expected) && !migrate.contains("hidden"), "{migrate}");
     }
@@ -89,7 +98,7 @@ async fn a_database_that_is_not_there_is_named_without_its_password() {
 async fn a_database_without_schema_is_refused_with_what_to_do() {
     let fleet = Fleet::new(CALM).await;
     let empty = blocking(stores::share_without_schema).await.database_url;
-    let said = refusal_with(&fleet, "DATABASE_URL", &empty).await;
+    let said = refusal_with(FAILED, &fleet, "DATABASE_URL", &empty).await;
     assert!(said.contains("groundstation migrate"), "{said}");
 }
 
@@ -98,7 +107,7 @@ async fn a_pooler_that_drops_what_sessions_ask_for_is_refused_with_what_to_chang
     let fleet = Fleet::new(CALM).await;
     let (pooler, url) = Proxy::before(&fleet.database_url).await;
     pooler.strip_options();
-    let said = refusal_with(&fleet, "DATABASE_URL", &url).await;
+    let said = refusal_with(FAILED, &fleet, "DATABASE_URL", &url).await;
     for word in ["options", "groundstation_service", "statement_timeout", "DATABASE_URL", "pooler"]
     {
         assert!(said.contains(word), "{word}: {said}");
@@ -110,7 +119,7 @@ async fn a_port_in_use_is_named() {
     let fleet = Fleet::new(CALM).await;
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("an address").to_string();
-    let said = refusal_with(&fleet, "GROUNDSTATION_LISTEN", &address).await;
+    let said = refusal_with(FAILED, &fleet, "GROUNDSTATION_LISTEN", &address).await;
     assert!(said.contains(&address) && said.contains("in use"), "{said}");
 }
 

@@ -19,7 +19,7 @@ use super::Api;
 use super::parameters::{span, time};
 use super::past::{MAX_WINDOW, told};
 use super::problem::Problem;
-use super::selection::{Asked, SelectionQuery, TagQuery};
+use super::selection::{Asked, SelectionQuery, TagQuery, one_or_several};
 use crate::contract::fleet::{FleetCounts, Intervals, Timeline};
 use crate::contract::wire::Timestamp;
 use crate::domain::lifecycle::Position;
@@ -183,16 +183,20 @@ pub struct IntervalsQuery {
 }
 
 /// Which satellites.
-#[derive(Deserialize, IntoParams)]
+#[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct IdsQuery {
     /// The satellites, 1 to 200 ids with commas between them; may be given several times
     #[param(style = Form, explode = false, min_items = 1, max_items = 200)]
-    ids: Vec<Uuid>,
+    pub ids: Vec<Uuid>,
 }
 
 /// As they were written: they are checked later.
-pub struct Ids(Vec<String>);
+#[derive(Deserialize)]
+pub struct Ids {
+    #[serde(deserialize_with = "one_or_several")]
+    ids: Vec<String>,
+}
 
 /// Other extractors of a query take each parameter once.
 impl<S: Sync> FromRequestParts<S> for Ids {
@@ -202,20 +206,18 @@ impl<S: Sync> FromRequestParts<S> for Ids {
         let query = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
         let ids = query.filter(|(name, _)| name == "ids").map(|(_, ids)| ids.into_owned());
         let ids = ids.flat_map(|ids| ids.split(',').map(str::to_owned).collect::<Vec<_>>());
-        Ok(Ids(ids.collect()))
+        Ok(Ids { ids: ids.collect() })
     }
 }
 
 impl TryFrom<Ids> for IdsQuery {
     type Error = Problem;
 
-    fn try_from(Ids(ids): Ids) -> Result<IdsQuery, Problem> {
+    fn try_from(Ids { ids }: Ids) -> Result<IdsQuery, Problem> {
         let read = |text: &String| {
             Uuid::try_parse(text).map_err(|_| {
                 let shown: String = text.chars().take(64).collect();
-                Problem::invalid(format!(
-                    "ids must be UUIDs with commas between them, and {shown:?} is none."
-                ))
+                Problem::invalid(format!("ids must be UUIDs, and {shown:?} is none."))
             })
         };
         Ok(IdsQuery { ids: ids.iter().map(read).collect::<Result<_, _>>()? })
@@ -282,7 +284,7 @@ mod tests {
     #[test]
     fn ids_that_are_none_are_said_back() {
         let read = |ids: &[&str]| {
-            let ids = Ids(ids.iter().map(|id| (*id).to_owned()).collect());
+            let ids = Ids { ids: ids.iter().map(|id| (*id).to_owned()).collect() };
             IdsQuery::try_from(ids)
                 .map(|query| query.ids)
                 .map_err(|problem| problem.detail().to_owned())

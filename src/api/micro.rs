@@ -17,6 +17,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use strum::{EnumCount, EnumIter, IntoEnumIterator, IntoStaticStr};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until};
@@ -25,7 +26,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, error, warn};
 
 use super::problem::Problem;
-use super::{Api, MAX_BODY_BYTES};
+use super::{Api, MAX_BODY_BYTES, query};
 
 mod fleet;
 mod satellites;
@@ -89,6 +90,30 @@ impl Question {
     /// The rest of the subject.
     fn subject(self) -> &'static str {
         self.into()
+    }
+
+    /// The route that takes the same.
+    fn route(self) -> &'static str {
+        match self {
+            Question::SatellitesList | Question::SatellitesOnline => "/v1/satellites",
+            Question::SatellitesGet => "/v1/satellites/{id}",
+            Question::SatellitesStats => "/v1/satellites/{id}/stats",
+            // Of it the ids.
+            Question::SatellitesStates | Question::SatellitesIntervals => "/v1/intervals",
+            Question::FleetCounts => "/v1/fleet",
+            Question::FleetTimeline => "/v1/fleet/timeline",
+            Question::TransitionsList => "/v1/transitions",
+            Question::TriggersList => "/v1/triggers",
+        }
+    }
+
+    /// What cannot be left out.
+    fn needs(self) -> Option<&'static str> {
+        match self {
+            Question::SatellitesGet | Question::SatellitesStats => Some("id"),
+            Question::SatellitesStates | Question::SatellitesIntervals => Some("ids"),
+            _ => None,
+        }
     }
 
     /// What it takes, for whoever discovers it.
@@ -281,15 +306,25 @@ impl Answers {
     async fn look_up(&self, question: Question, body: &[u8]) -> Result<Bytes, Problem> {
         let api = &*self.api;
         match question {
-            Question::SatellitesList => json(&satellites::list(api, asked(body)?).await?),
-            Question::SatellitesGet => json(&satellites::get(api, asked(body)?).await?),
-            Question::SatellitesOnline => json(&satellites::online(api, asked(body)?).await?),
-            Question::SatellitesStates => json(&satellites::states(api, asked(body)?).await?),
-            Question::SatellitesStats => json(&satellites::stats(api, asked(body)?).await?),
-            Question::SatellitesIntervals => json(&satellites::intervals(api, asked(body)?).await?),
-            Question::FleetCounts => json(&fleet::counts(api, asked(body)?).await?),
-            Question::FleetTimeline => json(&fleet::timeline(api, asked(body)?).await?),
-            Question::TransitionsList => json(&transitions::list(api, asked(body)?).await?),
+            Question::SatellitesList => json(&satellites::list(api, asked(question, body)?).await?),
+            Question::SatellitesGet => json(&satellites::get(api, asked(question, body)?).await?),
+            Question::SatellitesOnline => {
+                json(&satellites::online(api, asked(question, body)?).await?)
+            }
+            Question::SatellitesStates => {
+                json(&satellites::states(api, asked(question, body)?).await?)
+            }
+            Question::SatellitesStats => {
+                json(&satellites::stats(api, asked(question, body)?).await?)
+            }
+            Question::SatellitesIntervals => {
+                json(&satellites::intervals(api, asked(question, body)?).await?)
+            }
+            Question::FleetCounts => json(&fleet::counts(api, asked(question, body)?).await?),
+            Question::FleetTimeline => json(&fleet::timeline(api, asked(question, body)?).await?),
+            Question::TransitionsList => {
+                json(&transitions::list(api, asked(question, body)?).await?)
+            }
             Question::TriggersList => json(triggers::list()),
         }
     }
@@ -308,15 +343,26 @@ impl Answers {
 }
 
 /// Reads a request; one without a body asks for nothing in particular.
-fn asked<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+fn asked<T: DeserializeOwned>(question: Question, body: &[u8]) -> Result<T, Problem> {
     if body.len() > MAX_BODY_BYTES {
         return Err(Problem::too_large(format!("A request has at most {MAX_BODY_BYTES} bytes.")));
     }
     let body = if body.is_empty() { b"{}" } else { body };
-    serde_json::from_slice(body).map_err(|error| match error.classify() {
-        serde_json::error::Category::Data => Problem::invalid(format!("{error}.")),
-        _ => Problem::not_json(format!("A request is an object of JSON: {error}.")),
-    })
+    let value: Value = serde_json::from_slice(body)
+        .map_err(|error| Problem::not_json(format!("A request is an object of JSON: {error}.")))?;
+    let object = value.as_object();
+    let object = object.ok_or_else(|| Problem::invalid("A request is an object of JSON."))?;
+    query::check_fields(question.route(), object)?;
+    if let Some(name) = question.needs()
+        && object.get(name).is_none_or(Value::is_null)
+    {
+        return Err(Problem::wrong_parameter(name, "must be given"));
+    }
+    if object.get("id").is_some_and(|id| !id.is_string() && !id.is_null()) {
+        return Err(Problem::wrong_parameter("id", "must be a text"));
+    }
+    // What is left to go wrong is a fault of ours, and said all the same.
+    serde_json::from_value(value).map_err(|error| Problem::invalid(format!("{error}.")))
 }
 
 fn json(answer: &impl Serialize) -> Result<Bytes, Problem> {
@@ -366,8 +412,11 @@ mod tests {
         struct Asked {
             limit: Option<i64>,
         }
-        let code =
-            |body: &[u8]| asked::<Asked>(body).map(|asked| asked.limit).map_err(|p| p.code());
+        let code = |body: &[u8]| {
+            asked::<Asked>(Question::SatellitesList, body)
+                .map(|asked| asked.limit)
+                .map_err(|p| p.code())
+        };
         let long = format!("{{\"x\":\"{}\"}}", "x".repeat(MAX_BODY_BYTES));
         let cases: [(&[u8], _); 6] = [
             (b"", Ok(None)),

@@ -9,7 +9,7 @@ use strum::IntoEnumIterator;
 use uuid::Uuid;
 
 use super::problem::Problem;
-use crate::contract::wire::Timestamp;
+use crate::contract::wire::{NoMoment, Timestamp};
 use crate::domain::lifecycle::{Event, Position, SatelliteId};
 use crate::log::history::At;
 
@@ -36,9 +36,7 @@ pub fn satellite_named(text: &str) -> Result<SatelliteId, Problem> {
 
 /// A moment in RFC 3339, for the parameter of this name.
 pub fn time(name: &str, text: &str) -> Result<Timestamp, Problem> {
-    text.parse().map_err(|_| {
-        Problem::invalid(format!("{name} must be a time such as 2026-03-01T12:00:00Z."))
-    })
+    text.parse().map_err(|rule: NoMoment| Problem::wrong_parameter(name, &rule.to_string()))
 }
 
 /// A length of time such as `24h`, for the parameter of this name.

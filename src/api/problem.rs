@@ -127,9 +127,14 @@ impl Problem {
         Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", "Invalid request", detail)
     }
 
+    /// 422, for a parameter that breaks its rule, which is the end of a sentence.
+    pub fn wrong_parameter(name: &str, rule: &str) -> Problem {
+        Problem { path: Some(name.to_owned()), ..Problem::invalid(format!("{name} {rule}.")) }
+    }
+
     /// 400, for a parameter that the route does not know: it would have answered another question.
-    pub fn unknown_parameter(name: &str, known: &[String]) -> Problem {
-        let likeness = |known: &String| strsim::jaro_winkler(name, known);
+    pub fn unknown_parameter(name: &str, known: &[&str]) -> Problem {
+        let likeness = |known: &&&str| strsim::jaro_winkler(name, known);
         let nearest = known.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
         let detail = match nearest {
             Some(nearest) => format!(

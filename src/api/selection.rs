@@ -36,7 +36,7 @@ pub struct SelectionQuery {
     status: Option<String>,
     /// Only this region
     region: Option<String>,
-    /// Only names that contain this, whatever the case
+    /// Only names that contain this, whatever the case of any letter
     q: Option<String>,
     /// Only whose last edge is `connected`, `disconnected` or `heartbeat_lost`
     #[param(pattern = "^(connected|disconnected|heartbeat_lost)$")]
@@ -71,9 +71,9 @@ pub struct TagQuery {
 }
 
 /// What is asked over NATS is JSON.
-fn one_or_several<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+pub fn one_or_several<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]
-    #[serde(untagged, expecting = "tag must be a text or a list of texts")]
+    #[serde(untagged, expecting = "a text or a list of texts")]
     enum Said {
         One(String),
         Several(Vec<String>),

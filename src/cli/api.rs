@@ -1,9 +1,10 @@
 //! Which pod a command talks to, and with which token.
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow};
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
 
+use super::exit::wrong_usage;
 use crate::clients::client::Client;
 use crate::pod::config;
 
@@ -31,13 +32,14 @@ impl ApiArgs {
         // The pod's own variable may hold several tokens for rotation; the first is the newest.
         let token = self.token.as_ref().map(ExposeSecret::expose_secret);
         let token = token.and_then(|text| config::split_tokens(text).next());
-        let token = token.context("no token: set GROUNDSTATION_ADMIN_TOKEN or pass --token")?;
-        Ok(Client::new(&self.url, token.into()))
+        let token = token.context("no token: set GROUNDSTATION_ADMIN_TOKEN or pass --token");
+        let token = token.map_err(wrong_usage)?;
+        Ok(Client::new(self.url()?, token.into()))
     }
 
     /// The pod's address.
-    pub fn url(&self) -> &str {
-        &self.url
+    pub fn url(&self) -> anyhow::Result<&str> {
+        checked(&self.url)
     }
 
     /// Whether there is a token at all.
@@ -51,8 +53,20 @@ impl ApiArgs {
         let base = match base.split_once("://") {
             Some(("http", rest)) => format!("ws://{rest}"),
             Some(("https", rest)) => format!("wss://{rest}"),
-            _ => bail!("--url is {base:?}, it must begin with http:// or https://"),
+            _ => return Err(no_address(base)),
         };
         Ok(format!("{base}/api/ws/satellite"))
     }
+}
+
+/// A pod's address, if it can be one.
+pub(super) fn checked(url: &str) -> anyhow::Result<&str> {
+    match url.split_once("://") {
+        Some(("http" | "https", rest)) if !rest.is_empty() => Ok(url),
+        _ => Err(no_address(url)),
+    }
+}
+
+fn no_address(url: &str) -> anyhow::Error {
+    wrong_usage(anyhow!("--url is {url:?}, it must begin with http:// or https://"))
 }

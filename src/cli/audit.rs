@@ -2,10 +2,11 @@
 
 use std::io::{BufRead, IsTerminal, Write};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use async_nats::jetstream;
 use clap::Args;
 
+use super::exit::wrong_usage;
 use super::output::print_line;
 use crate::log::seal::{chain, registry};
 use crate::platform::database::Database;
@@ -58,21 +59,17 @@ pub struct AuditArgs {
 
 /// Runs `groundstation audit`.
 pub async fn run(args: AuditArgs) -> anyhow::Result<()> {
-    let address = args.database.required()?;
+    let address = args.database.required().map_err(wrong_usage)?;
+    let wait = units::duration("--wait", &args.wait).map_err(wrong_usage)?;
     let name = format!("audit-{}", std::process::id());
     let database = address.pool(&name)?;
     migrations::check(&database, &address).await?;
     if args.chain {
         return check_chain(&database).await;
     }
-    let nats = args.nats.address()?;
-    let nats = nats.context("NATS_URL is missing: set it to nats://host:4222")?;
+    let nats = args.nats.required().map_err(wrong_usage)?;
     let nats = nats.connect(&format!("groundstation {name}")).await?;
-    let audit = Audit {
-        database: database.clone(),
-        jetstream: jetstream::new(nats.clone()),
-        wait: units::duration("--wait", &args.wait)?,
-    };
+    let audit = Audit { database: database.clone(), jetstream: jetstream::new(nats.clone()), wait };
     let summary = compare(&audit).await?;
     if summary.agrees() && args.new_epoch.is_none() {
         return Ok(());
@@ -183,7 +180,8 @@ fn confirm(args: &AuditArgs) -> anyhow::Result<()> {
         return Ok(());
     }
     if !std::io::stdin().is_terminal() {
-        bail!("--repair asks before it begins, and there is no terminal to ask at: pass --yes");
+        let why = "--repair asks before it begins, and there is no terminal to ask at: pass --yes";
+        return Err(wrong_usage(anyhow!(why)));
     }
     print_line!(
         "This purges the stream {NAME} (somebody else's messages too) and publishes the whole log \

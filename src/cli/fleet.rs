@@ -1,8 +1,10 @@
 //! `groundstation fleet`: how many satellites are how, now, then, and over a while.
 
+use anyhow::anyhow;
 use clap::{Args, Subcommand};
 
 use super::api::ApiArgs;
+use super::exit::wrong_usage;
 use super::output::print_line;
 use super::satellite::print_json;
 use super::selection::SelectionArgs;
@@ -10,7 +12,6 @@ use super::table;
 use crate::contract::fleet::{Counts, FleetCounts, Timeline};
 
 #[derive(Args)]
-#[command(args_conflicts_with_subcommands = true)]
 pub struct FleetArgs {
     #[command(flatten)]
     api: ApiArgs,
@@ -44,6 +45,10 @@ enum FleetCommand {
 
 /// Runs `groundstation fleet`.
 pub fn run(args: FleetArgs) -> anyhow::Result<()> {
+    if args.command.is_some() && args.selection != SelectionArgs::default() {
+        let why = "fleet timeline is of the whole fleet: it takes no filters";
+        return Err(wrong_usage(anyhow!(why)));
+    }
     let client = args.api.client()?;
     match args.command {
         None => {

@@ -4,7 +4,9 @@ use anyhow::bail;
 use clap::{Args, Subcommand};
 use secrecy::{ExposeSecret, SecretString};
 
+use super::exit::wrong_usage;
 use super::output::print_line;
+use crate::platform::database::Address;
 use crate::platform::migrations;
 use crate::pod::config::DatabaseArgs;
 use crate::registry::import::checkstack::Found;
@@ -52,6 +54,9 @@ struct CheckstackArgs {
 /// Runs `groundstation import …`. Reads the other database before any runtime starts.
 pub fn run(args: ImportArgs) -> anyhow::Result<()> {
     let System::Checkstack(args) = args.system;
+    // Before anything is read for nothing.
+    args.database.required().map_err(wrong_usage)?;
+    Address::parse("--from", args.from.expose_secret()).map_err(wrong_usage)?;
     let found = checkstack::read(
         args.from.expose_secret(),
         args.schema.as_deref(),

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::{Args, ValueEnum};
 use strum::IntoEnumIterator;
-use uuid::Uuid;
 
-use crate::contract::wire::Timestamp;
+use super::exit::wrong_usage;
+use super::named::Named;
+use crate::contract::wire::{NoMoment, Timestamp};
 use crate::domain::lifecycle::{Event, Position, SatelliteId};
 use crate::platform::migrations;
 use crate::platform::progress::Progress;
@@ -51,9 +52,9 @@ pub struct ReplayArgs {
     /// Recorded before this time
     #[arg(long, value_name = "TIME", value_parser = time)]
     until: Option<Timestamp>,
-    /// Only this satellite's; it may have been removed
-    #[arg(long, value_name = "UUID")]
-    satellite: Option<Uuid>,
+    /// Only this satellite's, by its name or its id; one that was removed only by its id
+    #[arg(long, value_name = "SATELLITE")]
+    satellite: Option<Named>,
     /// Only this event: connected, disconnected, heartbeat_lost or removed
     #[arg(long, value_name = "EVENT", value_parser = event)]
     event: Option<Event>,
@@ -82,7 +83,7 @@ enum To {
 }
 
 fn time(text: &str) -> Result<Timestamp, String> {
-    text.parse().map_err(|_| "it must be a time such as 2026-03-01T12:00:00Z".to_owned())
+    text.parse().map_err(|rule: NoMoment| format!("it {rule}"))
 }
 
 fn event(text: &str) -> Result<Event, String> {
@@ -92,15 +93,19 @@ fn event(text: &str) -> Result<Event, String> {
 
 /// Runs `groundstation replay …`.
 pub async fn run(args: ReplayArgs) -> anyhow::Result<()> {
-    let selection = args.selection()?;
-    let address = args.database.required()?;
+    let mut selection = args.selection().map_err(wrong_usage)?;
+    let address = args.database.required().map_err(wrong_usage)?;
     let database = address.pool("replay")?;
     let interrupted = crate::platform::shutdown::signal()?;
     let (sink, progress) = match (args.to, args.prefix) {
-        (To::Lines, Some(_)) => bail!("--prefix is of use only with --to nats"),
-        (To::Nats, None) => bail!("--to nats needs a --prefix, such as replay."),
+        (To::Lines, Some(_)) => {
+            return Err(wrong_usage(anyhow!("--prefix is of use only with --to nats")));
+        }
+        (To::Nats, None) => {
+            return Err(wrong_usage(anyhow!("--to nats needs a --prefix, such as replay.")));
+        }
         (To::Nats, Some(_)) if args.output.is_some() => {
-            bail!("--output is of no use with --to nats")
+            return Err(wrong_usage(anyhow!("--output is of no use with --to nats")));
         }
         (To::Lines, None) => match args.output {
             None => (Sink::lines(std::io::stdout()), Progress::beside_standard_output()),
@@ -111,11 +116,15 @@ pub async fn run(args: ReplayArgs) -> anyhow::Result<()> {
             }
         },
         (To::Nats, Some(prefix)) => {
-            let messages = Messages::connect(&args.nats.required()?, prefix).await?;
+            let messages =
+                Messages::connect(&args.nats.required().map_err(wrong_usage)?, prefix).await?;
             (Sink::Messages(Box::new(messages)), Progress::new())
         }
     };
     migrations::check(&database, &address).await?;
+    if let Some(satellite) = args.satellite {
+        selection.satellite = Some(SatelliteId(satellite.id_in(&database).await?));
+    }
     let replay = Replay::new(database, selection, sink, args.speed, progress);
     let summary = replay.run(interrupted).await?;
     if !summary.closed {
@@ -138,7 +147,7 @@ impl ReplayArgs {
             after: self.after.map(Position),
             since: self.since,
             until: self.until,
-            satellite: self.satellite.map(SatelliteId),
+            satellite: None,
             event: self.event,
         })
     }

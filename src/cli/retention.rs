@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::bail;
 use clap::Args;
 
+use super::exit::wrong_usage;
 use super::output::print_line;
 use crate::contract::wire::Timestamp;
 use crate::log::partitions::Partition;
@@ -39,8 +40,8 @@ pub struct RetentionArgs {
 
 /// Runs `groundstation retention …`.
 pub async fn run(args: RetentionArgs) -> anyhow::Result<()> {
-    let older_than = units::span("--older-than", &args.older_than)?;
-    let address = args.database.required()?;
+    let older_than = units::span("--older-than", &args.older_than).map_err(wrong_usage)?;
+    let address = args.database.required().map_err(wrong_usage)?;
     let database = address.pool("retention")?;
     migrations::check(&database, &address).await?;
     let archive = args.archive.filter(|folder| !folder.as_os_str().is_empty());

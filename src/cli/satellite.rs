@@ -5,11 +5,12 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
-use uuid::Uuid;
 
 use super::api::ApiArgs;
+use super::exit::wrong_usage;
+use super::named::Named;
 use super::output::print_line;
 use super::selection::SelectionArgs;
 use super::{start_agent, table};
@@ -64,9 +65,9 @@ enum SatelliteCommand {
     },
     /// Show how satellites were: since when up, down or unknown, and why
     Intervals {
-        /// The satellites' ids, 200 at most
-        #[arg(required = true, num_args = 1..=200)]
-        ids: Vec<Uuid>,
+        /// The satellites, by id or by name, 200 at most
+        #[arg(required = true, num_args = 1..=200, value_name = "SATELLITE")]
+        satellites: Vec<Named>,
         /// From when, such as 2026-03-01T12:00:00Z [default: 24 hours before --until]
         #[arg(long, value_name = "TIME")]
         since: Option<String>,
@@ -76,13 +77,13 @@ enum SatelliteCommand {
     },
     /// Show one satellite
     Show {
-        /// The satellite's id
-        id: Uuid,
+        /// The satellite's id, or its name if no other has the same
+        satellite: Named,
     },
     /// Change what the registry says of a satellite; what is not given stays as it is
     Update {
-        /// The satellite's id
-        id: Uuid,
+        /// The satellite's id, or its name if no other has the same
+        satellite: Named,
         /// Another name, 1 to 200 characters
         #[arg(long)]
         name: Option<String>,
@@ -105,13 +106,13 @@ enum SatelliteCommand {
     /// Replace a satellite's token: the old one is void at once and its session ends; prints the new
     /// one, this once
     RotateToken {
-        /// The satellite's id
-        id: Uuid,
+        /// The satellite's id, or its name if no other has the same
+        satellite: Named,
     },
     /// Replace what a satellite is to check with a list from a file; its session hears of it at once
     Assign {
-        /// The satellite's id
-        id: Uuid,
+        /// The satellite's id, or its name if no other has the same
+        satellite: Named,
         /// A JSON list of assignments, or an object with the field `assignments`; - reads standard
         /// input
         #[arg(value_name = "FILE")]
@@ -119,13 +120,13 @@ enum SatelliteCommand {
     },
     /// Show what a satellite is to check, as JSON that `assign` takes
     Assignments {
-        /// The satellite's id
-        id: Uuid,
+        /// The satellite's id, or its name if no other has the same
+        satellite: Named,
     },
     /// Remove a satellite: its session ends and its token is void
     Remove {
-        /// The satellite's id
-        id: Uuid,
+        /// The satellite's id, or its name if no other has the same
+        satellite: Named,
     },
 }
 
@@ -150,7 +151,7 @@ pub fn run(args: SatelliteArgs) -> anyhow::Result<()> {
                     print_line!("token  {token}  (shown this once)\n");
                     print_line!(
                         "{}",
-                        start_agent::lines(args.api.url(), registered.satellite.id, &token)
+                        start_agent::lines(args.api.url()?, registered.satellite.id, &token)
                     );
                 }
                 None => print_line!("token  was shown before; rotate-token makes a new one"),
@@ -170,8 +171,9 @@ pub fn run(args: SatelliteArgs) -> anyhow::Result<()> {
             }
             print_line!("{}", listing(&satellites));
         }
-        SatelliteCommand::Intervals { ids, since, until } => {
-            let ids: Vec<String> = ids.iter().map(Uuid::to_string).collect();
+        SatelliteCommand::Intervals { satellites, since, until } => {
+            let ids = satellites.iter().map(|satellite| Ok(satellite.id(&client)?.to_string()));
+            let ids = ids.collect::<anyhow::Result<Vec<_>>>()?;
             let mut parameters = vec![("ids", ids.join(","))];
             let bounds = [("since", since), ("until", until)];
             parameters.extend(bounds.into_iter().filter_map(|(n, v)| Some((n, v?))));
@@ -181,15 +183,15 @@ pub fn run(args: SatelliteArgs) -> anyhow::Result<()> {
             }
             print_line!("{}", intervals_shown(&intervals));
         }
-        SatelliteCommand::Show { id } => {
-            let satellite = client.get(id)?;
+        SatelliteCommand::Show { satellite } => {
+            let satellite = client.get(satellite.id(&client)?)?;
             if args.json {
                 return print_json(&satellite);
             }
             print_line!("{}", listing(std::slice::from_ref(&satellite)));
         }
         SatelliteCommand::Update {
-            id,
+            satellite,
             name,
             region,
             tags,
@@ -208,30 +210,35 @@ pub fn run(args: SatelliteArgs) -> anyhow::Result<()> {
                 },
             };
             if update == Update::default() {
-                bail!("nothing to change: give --name, --region, --tag or --offline-threshold");
+                let all = "give --name, --region, --tag or --offline-threshold";
+                return Err(wrong_usage(anyhow!("nothing to change: {all}")));
             }
-            let satellite = client.update(id, &update)?;
+            let satellite = client.update(satellite.id(&client)?, &update)?;
             if args.json {
                 return print_json(&satellite);
             }
             print_line!("{}", listing(std::slice::from_ref(&satellite)));
         }
-        SatelliteCommand::RotateToken { id } => {
-            let rotated = client.rotate_token(id)?;
+        SatelliteCommand::RotateToken { satellite } => {
+            let rotated = client.rotate_token(satellite.id(&client)?)?;
             if args.json {
                 return print_json(&rotated);
             }
             print_line!("token  {}  (shown this once)", rotated.token);
         }
-        SatelliteCommand::Assign { id, file } => {
-            let assigned = client.assign(id, &read_json(&file)?)?;
+        SatelliteCommand::Assign { satellite, file } => {
+            let list = read_json(&file)?;
+            let assigned = client.assign(satellite.id(&client)?, &list)?;
             if args.json {
                 return print_json(&assigned);
             }
             print_line!("version {}: {} assigned", assigned.version, assigned.assignments.len());
         }
-        SatelliteCommand::Assignments { id } => return print_json(&client.assignments(id)?),
-        SatelliteCommand::Remove { id } => {
+        SatelliteCommand::Assignments { satellite } => {
+            return print_json(&client.assignments(satellite.id(&client)?)?);
+        }
+        SatelliteCommand::Remove { satellite } => {
+            let id = satellite.id(&client)?;
             client.remove(id)?;
             if args.json {
                 return print_json(&serde_json::json!({"removed": id}));
@@ -306,7 +313,7 @@ fn parse_tags(tags: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
     tags.iter()
         .map(|tag| match tag.split_once(':') {
             Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
-            None => bail!("--tag is {tag:?}, it must be written NAME:VALUE"),
+            None => Err(wrong_usage(anyhow!("--tag is {tag:?}, it must be written NAME:VALUE"))),
         })
         .collect()
 }
@@ -315,6 +322,6 @@ fn threshold(text: Option<&str>) -> anyhow::Result<Option<i64>> {
     let Some(text) = text else {
         return Ok(None);
     };
-    let duration = units::duration("--offline-threshold", text)?;
+    let duration = units::duration("--offline-threshold", text).map_err(wrong_usage)?;
     Ok(Some(i64::try_from(duration.as_millis())?))
 }

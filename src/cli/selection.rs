@@ -5,7 +5,7 @@ use clap::Args;
 /// What clap names each of those that go with the present only.
 const OF_THE_PRESENT: [&str; 2] = ["agent_version", "never_connected"];
 
-#[derive(Args)]
+#[derive(Args, Default, PartialEq, Eq)]
 pub struct SelectionArgs {
     /// online or offline
     #[arg(long)]

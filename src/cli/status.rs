@@ -22,7 +22,7 @@ pub struct StatusArgs {
 
 /// Runs `groundstation status`.
 pub fn run(args: StatusArgs) -> anyhow::Result<()> {
-    let report = client::report(args.api.url())?;
+    let report = client::report(args.api.url()?)?;
     let fleet = args.api.has_token().then(|| fleet(&args.api)).transpose()?;
     if args.json {
         return print_json(&json!({"pod": report, "fleet": fleet}));
@@ -35,7 +35,7 @@ pub fn run(args: StatusArgs) -> anyhow::Result<()> {
     for (name, value) in fleet.iter().flat_map(|fleet| fleet.as_object()).flatten() {
         rows.push([name.clone(), word(value)]);
     }
-    print_line!("{}", table::render([args.api.url(), ""], &rows));
+    print_line!("{}", table::render([args.api.url()?, ""], &rows));
     if report.is_none() {
         eprintln!(
             "how the pod is it says where its GROUNDSTATION_OPS_LISTEN is: `groundstation health --url …`"

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use uuid::Uuid;
 
 use super::api::ApiArgs;
+use super::named::Named;
 use super::output::print_line;
 use super::satellite::print_json;
 use super::table;
@@ -27,9 +27,9 @@ pub struct TransitionsArgs {
     #[arg(long)]
     json: bool,
 
-    /// Only this satellite's; it may have been removed
-    #[arg(long, value_name = "UUID")]
-    satellite: Option<Uuid>,
+    /// Only this satellite's, by its name or its id; one that was removed only by its id
+    #[arg(long, value_name = "SATELLITE")]
+    satellite: Option<Named>,
     /// Behind this position [default: the beginning, or now with --follow]
     #[arg(long, value_name = "POSITION", conflicts_with = "newest_first",
           value_parser = clap::value_parser!(i64).range(0..))]
@@ -69,8 +69,9 @@ pub fn run(args: TransitionsArgs) -> anyhow::Result<()> {
     let given = |filters: Vec<(&'static str, Option<String>)>| -> Vec<(&'static str, String)> {
         filters.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     };
+    let satellite = args.satellite.map(|satellite| satellite.id(&client)).transpose()?;
     if args.follow {
-        let satellite = args.satellite.map(|satellite| satellite.to_string());
+        let satellite = satellite.map(|satellite| satellite.to_string());
         let filters =
             given(vec![("event", args.event), ("region", args.region), ("satellite", satellite)]);
         return follow(&client, args.after, &filters, args.json);
@@ -85,7 +86,7 @@ pub fn run(args: TransitionsArgs) -> anyhow::Result<()> {
         ("since", args.since),
         ("until", args.until),
     ]);
-    let page = client.transitions(args.satellite, &filters)?;
+    let page = client.transitions(satellite, &filters)?;
     if args.json {
         return print_json(&page);
     }

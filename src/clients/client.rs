@@ -131,6 +131,11 @@ pub struct Refused {
     pub detail: String,
 }
 
+/// A pod that gave no answer, in one line.
+#[derive(Debug, Error)]
+#[error("{0}")]
+pub struct Unreachable(String);
+
 /// Asks a pod whether it is ready. Returns its report, or an error that carries it.
 pub fn ready(base: &str) -> anyhow::Result<String> {
     match ask_ready(base)? {
@@ -157,7 +162,9 @@ fn ask_ready(base: &str) -> anyhow::Result<(u16, String)> {
         .build();
     let url = format!("{}/readyz", base.trim_end_matches('/'));
     let mut answer = ureq::Agent::from(config).get(&url).call().map_err(|error| {
-        anyhow!("{url} does not answer: {error} (is `groundstation serve` running there?)")
+        Unreachable(format!(
+            "{url} does not answer: {error} (is `groundstation serve` running there?)"
+        ))
     })?;
     let report = answer.body_mut().read_to_string().context("cannot read the answer")?;
     Ok((answer.status().as_u16(), report))
@@ -328,7 +335,7 @@ impl Client {
         answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
     ) -> anyhow::Result<ureq::http::Response<ureq::Body>> {
         let mut answer = answer.map_err(|error| {
-            anyhow!("cannot reach groundstation at {}: {error} (is `groundstation serve` running there?)", self.base)
+            Unreachable(format!("cannot reach groundstation at {}: {error} (is `groundstation serve` running there?)", self.base))
         })?;
         if answer.status().is_success() {
             return Ok(answer);

@@ -9,6 +9,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::{Map, Value};
 use strum::{EnumString, IntoStaticStr};
+use thiserror::Error;
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::format_description::well_known::Rfc3339;
@@ -50,11 +51,19 @@ impl std::fmt::Display for Timestamp {
     }
 }
 
-impl std::str::FromStr for Timestamp {
-    type Err = time::error::Parse;
+/// A text that names no moment that is told here: of four digits of a year there is no year 0, and none behind 9999.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("must be a time such as 2026-03-01T12:00:00Z, from the year 1 to the year 9999")]
+pub struct NoMoment;
 
-    fn from_str(text: &str) -> Result<Timestamp, Self::Err> {
-        OffsetDateTime::parse(text, &Rfc3339).map(Timestamp::new)
+impl std::str::FromStr for Timestamp {
+    type Err = NoMoment;
+
+    fn from_str(text: &str) -> Result<Timestamp, NoMoment> {
+        let at = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| NoMoment)?;
+        // Its offset may bring it into another year.
+        let at = at.checked_to_offset(time::UtcOffset::UTC).ok_or(NoMoment)?;
+        (1..=9999).contains(&at.year()).then(|| Timestamp::new(at)).ok_or(NoMoment)
     }
 }
 
@@ -67,9 +76,7 @@ impl Serialize for Timestamp {
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
         let text = String::deserialize(deserializer)?;
-        text.parse().map_err(|_| {
-            de::Error::custom("expected an RFC 3339 time such as 2026-03-01T12:00:00Z")
-        })
+        text.parse().map_err(de::Error::custom)
     }
 }
 
@@ -106,6 +113,9 @@ pub struct StateJson {
     /// There, and true, while the satellite comes and goes too often.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub flapping: bool,
+    /// In a transition, where `flapping` is: until when, if no other edge comes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flapping_until: Option<Timestamp>,
 }
 
 impl From<&State> for StateJson {
@@ -116,7 +126,8 @@ impl From<&State> for StateJson {
             region: state.region.clone(),
             last_seen_at: state.last_seen_at.map(Timestamp::new),
             last_event: state.last_event.map(Word::Known),
-            flapping: state.flapping,
+            flapping: state.flapping_until.is_some(),
+            flapping_until: state.flapping_until.map(Timestamp::new),
         }
     }
 }
@@ -130,7 +141,7 @@ impl From<StateJson> for State {
             region: json.region,
             last_seen_at: json.last_seen_at.map(Timestamp::moment),
             last_event: json.last_event.and_then(|event| event.known()),
-            flapping: json.flapping,
+            flapping_until: json.flapping_until.map(Timestamp::moment),
         }
     }
 }
@@ -231,7 +242,7 @@ pub fn delta(prev: Option<&StateJson>, next: Option<&StateJson>) -> Vec<(String,
     let is_told = |(i, field): &(usize, (&str, Value))| match &before {
         Some(before) => before[*i] != *field,
         // The mark is only sent if it is set.
-        None => *field != ("flapping", Value::Bool(false)),
+        None => ![("flapping", Value::Bool(false)), ("flappingUntil", Value::Null)].contains(field),
     };
     fields(next)
         .into_iter()
@@ -241,7 +252,7 @@ pub fn delta(prev: Option<&StateJson>, next: Option<&StateJson>) -> Vec<(String,
         .collect()
 }
 
-fn fields(state: &StateJson) -> [(&'static str, Value); 6] {
+fn fields(state: &StateJson) -> [(&'static str, Value); 7] {
     let time = |at: Option<Timestamp>| at.map_or(Value::Null, |at| Value::from(at.to_string()));
     [
         ("status", Value::from(state.status.as_str())),
@@ -250,6 +261,7 @@ fn fields(state: &StateJson) -> [(&'static str, Value); 6] {
         ("lastSeenAt", time(state.last_seen_at)),
         ("lastEvent", state.last_event.as_ref().map_or(Value::Null, |event| event.as_str().into())),
         ("flapping", Value::from(state.flapping)),
+        ("flappingUntil", time(state.flapping_until)),
     ]
 }
 
@@ -384,6 +396,7 @@ mod tests {
             last_seen_at,
             last_event: Some(Word::read(last_event)),
             flapping: false,
+            flapping_until: None,
         }
     }
 
@@ -398,7 +411,19 @@ mod tests {
             assert_eq!(Timestamp::new(at).to_string(), text);
             assert_eq!(text.parse::<Timestamp>().expect("parses"), Timestamp::new(at));
         }
-        assert!("yesterday".parse::<Timestamp>().is_err());
+        for (text, is_told) in [
+            ("yesterday", false),
+            ("0000-12-31T23:59:59.999Z", false),
+            ("0001-01-01T00:00:00Z", true),
+            ("0001-01-01T00:00:00+00:01", false),
+            ("0000-12-31T23:59:00-00:01", true),
+            ("9999-12-31T23:59:59.999Z", true),
+            ("9999-12-31T23:59:59-00:01", false),
+            ("-001-01-01T00:00:00Z", false),
+            ("10000-01-01T00:00:00Z", false),
+        ] {
+            assert_eq!(text.parse::<Timestamp>().is_ok(), is_told, "{text}");
+        }
     }
 
     #[test]

@@ -30,6 +30,12 @@ impl Default for Rules {
     }
 }
 
+/// Whether a satellite that is marked until then, if no edge comes, is marked at `now`: the same for the present and
+/// the past. `is_flapping`, in `schema/`, is this rule in SQL.
+pub fn is_marked(until: Option<OffsetDateTime>, now: OffsetDateTime) -> bool {
+    until.is_some_and(|until| now < until)
+}
+
 /// What is stored of a satellite.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Flapping {
@@ -40,14 +46,14 @@ pub struct Flapping {
 }
 
 impl Flapping {
-    /// Whether it is marked at `now`.
-    pub fn is_marked(&self, now: OffsetDateTime) -> bool {
-        self.until.is_some_and(|until| now < until)
+    /// Until when it is marked, if it is at `now`.
+    pub fn mark(&self, now: OffsetDateTime) -> Option<OffsetDateTime> {
+        self.until.filter(|_| is_marked(self.until, now))
     }
 
     /// Records an edge at `at`.
     pub fn edge(&mut self, at: OffsetDateTime, rules: &Rules) {
-        let was_marked = self.is_marked(at);
+        let was_marked = is_marked(self.until, at);
         self.recent.push(at);
         self.recent.sort_unstable();
         self.recent.retain(|edge| *edge + rules.window > at);
@@ -102,8 +108,8 @@ mod tests {
     #[test]
     fn the_mark_is_over_at_its_moment() {
         let flapping = after(&[0, 1, 2, 3, 4]);
-        assert!(flapping.is_marked(second(61)));
-        assert!(!flapping.is_marked(second(62)));
+        assert!(is_marked(flapping.until, second(61)));
+        assert!(!is_marked(flapping.until, second(62)));
     }
 
     proptest! {
@@ -116,14 +122,14 @@ mod tests {
                 // The mark second by second until the next edge.
                 for at in now..now + gap {
                     marked = marked && count(&all, at) > RULES.calm;
-                    prop_assert_eq!(flapping.is_marked(second(at)), marked);
+                    prop_assert_eq!(is_marked(flapping.until, second(at)), marked);
                 }
                 now += gap;
                 marked = marked && count(&all, now) > RULES.calm;
                 all.push(now);
                 marked = count(&all, now) > RULES.edges || (marked && count(&all, now) > RULES.calm);
                 flapping.edge(second(now), &RULES);
-                prop_assert_eq!(flapping.is_marked(second(now)), marked);
+                prop_assert_eq!(is_marked(flapping.until, second(now)), marked);
                 prop_assert!(flapping.recent.len() <= RULES.edges + 1);
             }
         }

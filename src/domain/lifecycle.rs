@@ -211,7 +211,7 @@ impl Connection {
             region: profile.region.clone(),
             last_seen_at: self.last_heartbeat_at,
             last_event: Some(self.last_event),
-            flapping: false,
+            flapping_until: None,
         })
     }
 }
@@ -229,8 +229,8 @@ pub struct State {
     pub last_seen_at: Option<OffsetDateTime>,
     /// The last edge; none if it is absent or a word that this version does not know.
     pub last_event: Option<Event>,
-    /// Whether the satellite is flapping, see [`crate::domain::flapping`].
-    pub flapping: bool,
+    /// Where the satellite is flapping: until when, if no edge comes, see [`crate::domain::flapping`].
+    pub flapping_until: Option<OffsetDateTime>,
 }
 
 /// A decided change of one satellite, without its position in the log yet.
@@ -256,11 +256,11 @@ pub struct Transition {
 }
 
 impl Transition {
-    /// Marks the states before and after as those of a flapping satellite.
-    pub fn mark_flapping(&mut self, before: bool, after: bool) {
-        for (state, flaps) in [(&mut self.prev, before), (&mut self.next, after)] {
+    /// Marks the states before and after as those of a satellite that is flapping until then.
+    pub fn mark_flapping(&mut self, before: Option<OffsetDateTime>, after: Option<OffsetDateTime>) {
+        for (state, until) in [(&mut self.prev, before), (&mut self.next, after)] {
             if let Some(state) = state {
-                state.flapping = flaps;
+                state.flapping_until = until;
             }
         }
     }
@@ -415,7 +415,7 @@ pub fn next(
             region: profile.region.clone(),
             last_seen_at,
             last_event: Some(event),
-            flapping: false,
+            flapping_until: None,
         }),
         occurred_at,
     })))

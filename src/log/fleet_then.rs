@@ -23,7 +23,7 @@ const THEN: &str = "
                coalesce(r.after->>'name', t.next->>'name') as name,
                coalesce(r.after->>'region', t.next->>'region') as region,
                coalesce(r.after->'tags', '{}') as tags,
-               coalesce((t.next->>'flapping')::boolean, false) as flapping,
+               is_flapping((t.next->>'flappingUntil')::timestamptz, $2) as flapping,
                coalesce((t.next->>'lastSeenAt')::timestamptz, '-infinity') as last_seen_at,
                r.after, registered.at as registered_at
           from satellite_connections c
@@ -51,7 +51,7 @@ const THEN: &str = "
         select * from past
          where ($3::text is null or region = $3)
            and tags @> all ($4::jsonb[])
-           and ($5::text is null or strpos(lower(name), lower($5)) > 0)
+           and ($5::text is null or strpos(without_case(name), without_case($5)) > 0)
            and ($6::text is null or status = $6)
            and ($7::text is null or next->>'lastEvent' = $7)
            and ($8::bool is null or flapping = $8)
@@ -165,11 +165,12 @@ pub async fn page(
         }
     };
     still_there(client, as_of).await?;
-    let satellites = rows.iter().map(satellite).collect::<Result<Vec<_>, Error>>()?;
+    let satellites =
+        rows.iter().map(|row| satellite(row, as_of)).collect::<Result<Vec<_>, Error>>()?;
     Ok(satellites.into_iter().flatten().collect())
 }
 
-fn satellite(row: &tokio_postgres::Row) -> Result<Option<SatelliteJson>, Error> {
+fn satellite(row: &tokio_postgres::Row, as_of: AsOf) -> Result<Option<SatelliteJson>, Error> {
     let entry = Entry::from_row(row)?;
     let after: Option<Json<serde_json::Value>> = row.try_get("after")?;
     let registered_at: Option<time::OffsetDateTime> = row.try_get("registered_at")?;
@@ -178,7 +179,7 @@ fn satellite(row: &tokio_postgres::Row) -> Result<Option<SatelliteJson>, Error> 
         created_at,
         after,
     });
-    Ok(satellite_then(entry, record.as_ref()))
+    Ok(satellite_then(entry, record.as_ref(), as_of))
 }
 
 /// Counts those that are selected then, by region.

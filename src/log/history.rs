@@ -21,6 +21,7 @@ use uuid::Uuid;
 use crate::contract::fleet::RunState;
 use crate::contract::wire::{SatelliteJson, StateJson, Timestamp};
 use crate::contract::word::Word;
+use crate::domain::flapping;
 use crate::domain::lifecycle::{Event, Position, SatelliteId};
 use crate::domain::liveness::{self, Status};
 use crate::log::read::Filter;
@@ -156,7 +157,7 @@ pub async fn fleet(
         .into_iter()
         .filter_map(|entry| {
             let record = records.iter().find(|record| record.id == entry.satellite.0);
-            satellite_then(entry, record)
+            satellite_then(entry, record, as_of)
         })
         .collect();
     Ok((satellites, next))
@@ -194,7 +195,11 @@ async fn registered(
 }
 
 /// What agents say of themselves (version, capabilities) has no history and is left out.
-pub(super) fn satellite_then(entry: Entry, record: Option<&Record>) -> Option<SatelliteJson> {
+pub(super) fn satellite_then(
+    entry: Entry,
+    record: Option<&Record>,
+    as_of: AsOf,
+) -> Option<SatelliteJson> {
     let state = entry.next?;
     let after = record.map(|record| &record.after);
     let text = |field: &str, otherwise: &str| {
@@ -202,6 +207,7 @@ pub(super) fn satellite_then(entry: Entry, record: Option<&Record>) -> Option<Sa
         value.unwrap_or(otherwise).to_owned()
     };
     let tags = after.and_then(|after| serde_json::from_value(after["tags"].clone()).ok());
+    let marked_until = state.flapping_until.map(Timestamp::moment);
     Some(SatelliteJson {
         id: entry.satellite.0,
         name: text("name", &state.name),
@@ -213,7 +219,7 @@ pub(super) fn satellite_then(entry: Entry, record: Option<&Record>) -> Option<Sa
         last_heartbeat_at: state.last_seen_at,
         last_seen_at: state.last_seen_at,
         last_event: state.last_event,
-        flapping: state.flapping,
+        flapping: flapping::is_marked(marked_until, as_of.moment),
         offline_threshold_ms: after.and_then(|after| after["offlineThresholdMs"].as_i64()),
         created_at: Timestamp::new(record.map_or(entry.occurred_at, |record| record.created_at)),
         imported: None,
@@ -431,6 +437,7 @@ mod tests {
             last_seen_at: None,
             last_event: Some(last_event.into()),
             flapping: false,
+            flapping_until: None,
         }
     }
 

@@ -130,9 +130,9 @@ impl Satellite {
             anyhow::bail!("{edge:?} changes nothing");
         };
         self.row = Some(lifecycle::project(self.row.as_ref(), &transition)?);
-        let before = self.flapping.is_marked(at);
+        let before = self.flapping.mark(at);
         self.flapping.edge(at, &flapping::Rules::default());
-        transition.mark_flapping(before, self.flapping.is_marked(at));
+        transition.mark_flapping(before, self.flapping.mark(at));
         Ok(*transition)
     }
 }

@@ -239,13 +239,13 @@ impl Satellite {
                 return Err(Outcome::Refused);
             }
         }
-        let before = self.flapping.is_marked(happened);
+        let before = self.flapping.mark(happened);
         if transition.event == Event::Removed {
             self.profile = None;
         } else {
             self.flapping.edge(happened, &rules.flapping);
         }
-        transition.mark_flapping(before, self.flapping.is_marked(happened));
+        transition.mark_flapping(before, self.flapping.mark(happened));
         Ok(transition)
     }
 }

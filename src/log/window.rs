@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use deadpool_postgres::GenericClient;
 use time::OffsetDateTime;
+use time::macros::datetime;
 
 use crate::contract::wire::Timestamp;
 use crate::domain::lifecycle::Position;
@@ -14,6 +15,9 @@ use crate::log::{partitions, past, read};
 /// not looked at, so that a question about long ago does not read everything since. An edge waits that long only
 /// while nobody can observe, which is told as unknown anyway, or while somebody has locked its satellite's row.
 const LATE: time::Duration = time::Duration::HOUR;
+
+/// The first moment that can be told.
+const EARLIEST: OffsetDateTime = datetime!(0001-01-01 00:00 UTC);
 
 /// From one moment to a later one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +53,8 @@ pub async fn asked(
     if to > now {
         return Err(NoAnswer::Future(format!("until, {},", Timestamp::new(to))));
     }
-    let from = since.map_or(to - span, Timestamp::moment);
+    // What is told of a window has years of four digits.
+    let from = since.map_or((to - span).max(EARLIEST), Timestamp::moment);
     if from >= to {
         return Err(NoAnswer::Refused("since must be before until".to_owned()));
     }

@@ -29,6 +29,7 @@ use tracing::debug;
 
 use crate::platform::client_tls::{Roots, is_this_machine};
 use crate::platform::metrics::Metrics;
+use crate::platform::unreachable::Unreachable;
 
 /// The role a pod's sessions take.
 pub const SERVICE_ROLE: &str = "groundstation_service";
@@ -467,7 +468,10 @@ impl Database {
                  the start-up parameter `options`; {PAST_THE_POOLER}",
                 address.display()
             ),
-            Err(error) => bail!("cannot connect to Postgres at {}: {error}", address.display()),
+            Err(error) => {
+                let text = format!("cannot connect to Postgres at {}: {error}", address.display());
+                return Err(Unreachable(text).into());
+            }
         };
         let version: i32 = client
             .query_one("select current_setting('server_version_num')::int / 10000", &[])
@@ -592,7 +596,12 @@ pub fn describe(error: &tokio_postgres::Error) -> String {
 }
 
 fn unreachable_server(address: &Address, error: &tokio_postgres::Error) -> anyhow::Error {
-    anyhow::anyhow!("cannot connect to Postgres at {}: {}", address.display(), describe(error))
+    let text = format!("cannot connect to Postgres at {}: {}", address.display(), describe(error));
+    match error.as_db_error() {
+        // It was reached, and let nobody in.
+        Some(_) => anyhow::anyhow!(text),
+        None => Unreachable(text).into(),
+    }
 }
 
 /// Takes words that tokio-postgres refuses out of a URL's query.

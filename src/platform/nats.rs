@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use async_nats::{ConnectOptions, Event, ServerAddr};
+use async_nats::{ConnectErrorKind, ConnectOptions, Event, ServerAddr};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
@@ -13,6 +13,7 @@ use crate::platform::bucket::Rate;
 use crate::platform::client_tls::{Roots, is_this_machine};
 use crate::platform::log_gate::LogGate;
 use crate::platform::metrics::Metrics;
+use crate::platform::unreachable::Unreachable;
 
 /// How long one attempt to connect may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -145,7 +146,14 @@ impl Address {
         };
         let options = self.options(name)?.event_callback(callback);
         options.connect(&self.servers).await.map_err(|error| {
-            anyhow::anyhow!("cannot connect to NATS at {}: {error}", self.display())
+            let text = format!("cannot connect to NATS at {}: {error}", self.display());
+            match error.kind() {
+                // It was reached, and let nobody in.
+                ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
+                    anyhow::anyhow!(text)
+                }
+                _ => Unreachable(text).into(),
+            }
         })
     }
 

@@ -325,7 +325,7 @@ const ONLINE: &str = "
 const SELECTED: &str = "
     ($1::text is null or s.region = $1)
     and s.tags @> all ($2::jsonb[])
-    and ($3::text is null or strpos(lower(s.name), lower($3)) > 0)
+    and ($3::text is null or strpos(without_case(s.name), without_case($3)) > 0)
     and ($4::bool is null or $4 = {online})
     and ($5::bigint is not null)
     and ($6::text is null or s.last_event = $6)

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::api::Api;
-use crate::api::fleet::{self, IdsQuery, IntervalsQuery};
+use crate::api::fleet::{self, Ids, IdsQuery, IntervalsQuery};
 use crate::api::page::Page;
 use crate::api::parameters::satellite_named;
 use crate::api::past::{self, StatsQuery};
@@ -52,12 +52,6 @@ pub async fn get(api: &Api, asked: One) -> Result<SatelliteJson, Problem> {
     satellites::one(api, satellite_named(&asked.id)?).await
 }
 
-/// Which satellites.
-#[derive(Deserialize)]
-pub struct Many {
-    ids: Vec<Uuid>,
-}
-
 /// The state of each that has one.
 #[derive(Serialize)]
 pub struct States {
@@ -65,11 +59,12 @@ pub struct States {
 }
 
 /// The batched read.
-pub async fn states(api: &Api, asked: Many) -> Result<States, Problem> {
-    if asked.ids.len() > MAX_NAMED {
+pub async fn states(api: &Api, asked: Ids) -> Result<States, Problem> {
+    let IdsQuery { ids } = asked.try_into()?;
+    if ids.len() > MAX_NAMED {
         return Err(Problem::invalid(format!("ids must be at most {MAX_NAMED}.")));
     }
-    let satellites: Vec<SatelliteId> = asked.ids.into_iter().map(SatelliteId).collect();
+    let satellites: Vec<SatelliteId> = ids.into_iter().map(SatelliteId).collect();
     let states = async |client: &mut Object| {
         states::states(client, &satellites, api.default_threshold).await
     };
@@ -94,12 +89,12 @@ pub async fn stats(api: &Api, asked: OnesStats) -> Result<Stats, Problem> {
 #[derive(Deserialize)]
 pub struct Over {
     #[serde(flatten)]
-    ids: IdsQuery,
+    ids: Ids,
     #[serde(flatten)]
     query: IntervalsQuery,
 }
 
 /// As `GET /v1/intervals`.
 pub async fn intervals(api: &Api, asked: Over) -> Result<Intervals, Problem> {
-    fleet::intervals(api, asked.ids, asked.query).await
+    fleet::intervals(api, asked.ids.try_into()?, asked.query).await
 }

@@ -52,7 +52,7 @@ fn state(last_event: Option<Event>) -> State {
         region: "eu".to_owned(),
         last_seen_at: None,
         last_event,
-        flapping: false,
+        flapping_until: None,
     }
 }
 

@@ -137,6 +137,7 @@ pub(crate) mod tests {
             last_seen_at: None,
             last_event: Some(event.into()),
             flapping: false,
+            flapping_until: None,
         };
         Entry {
             position: Position(1),

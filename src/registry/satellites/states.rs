@@ -43,5 +43,6 @@ fn state(satellite: SatelliteJson) -> Option<StateJson> {
         region: satellite.region,
         last_seen_at: satellite.last_seen_at,
         flapping: satellite.flapping,
+        flapping_until: None,
     })
 }

@@ -33,6 +33,7 @@ fn entry(position: i64) -> Entry {
             last_seen_at: None,
             last_event: Some(Event::Connected.into()),
             flapping: false,
+            flapping_until: None,
         }),
         actor: Actor::system(),
         traceparent: None,
