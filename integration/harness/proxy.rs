@@ -27,8 +27,7 @@ pub struct Proxy {
 
 struct Control {
     target: watch::Sender<SocketAddr>,
-    /// Bytes are held back while this is true.
-    stalled: watch::Sender<bool>,
+    stalled: watch::Sender<Stalled>,
     /// The delay of all bytes, in microseconds.
     delay: AtomicU64,
     /// A counter: connections older than its value end.
@@ -44,6 +43,14 @@ struct Control {
     commits_lost: AtomicU32,
     /// Only answers to transactions that name this are lost.
     only_about: watch::Sender<Option<Uuid>>,
+}
+
+/// Whose bytes are held back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stalled {
+    Nobodys,
+    TheClients,
+    Everybodys,
 }
 
 impl Proxy {
@@ -63,7 +70,7 @@ impl Proxy {
         let address = listener.local_addr().expect("an address");
         let control = Arc::new(Control {
             target: watch::Sender::new(target),
-            stalled: watch::Sender::new(false),
+            stalled: watch::Sender::new(Stalled::Nobodys),
             delay: AtomicU64::new(0),
             cuts: watch::Sender::new(0),
             swallowed: watch::Sender::new(0),
@@ -105,12 +112,17 @@ impl Proxy {
 
     /// Holds all bytes back, those of new connections too, without closing anything.
     pub fn stall(&self) {
-        self.control.stalled.send_replace(true);
+        self.control.stalled.send_replace(Stalled::Everybodys);
+    }
+
+    /// The same, but what the server says still passes.
+    pub fn stall_requests(&self) {
+        self.control.stalled.send_replace(Stalled::TheClients);
     }
 
     /// Passes bytes on again, those held back first.
     pub fn resume(&self) {
-        self.control.stalled.send_replace(false);
+        self.control.stalled.send_replace(Stalled::Nobodys);
     }
 
     /// Reads and drops everything that the server says on open connections. New connections work as before.
@@ -169,7 +181,8 @@ async fn forward(client: TcpStream, control: Arc<Control>) {
     let born = *control.swallowed.borrow();
     // Whether the open transaction names what a commit is to be lost for.
     let names_it = AtomicBool::new(false);
-    let there = pump(client_read, server_write, &control, |bytes| {
+    let anything = |stalled: &Stalled| *stalled != Stalled::Nobodys;
+    let there = pump(client_read, server_write, &control, anything, |bytes| {
         if control.only_about.borrow().is_some_and(|id| contains(bytes, id.as_bytes())) {
             names_it.store(true, Ordering::SeqCst);
         }
@@ -178,7 +191,8 @@ async fn forward(client: TcpStream, control: Arc<Control>) {
         }
         Ok(())
     });
-    let back = pump(server_read, client_write, &control, |bytes| {
+    let everything = |stalled: &Stalled| *stalled == Stalled::Everybodys;
+    let back = pump(server_read, client_write, &control, everything, |bytes| {
         if *control.swallowed.borrow() != born {
             bytes.clear();
         }
@@ -206,6 +220,7 @@ async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     control: &Control,
+    is_held: impl Fn(&Stalled) -> bool,
     edit: impl Fn(&mut Vec<u8>) -> Result<(), Cut>,
 ) -> Result<(), Cut> {
     let mut stalled = control.stalled.subscribe();
@@ -216,7 +231,7 @@ async fn pump(
         if delay > 0 {
             tokio::time::sleep(Duration::from_micros(delay)).await;
         }
-        stalled.wait_for(|stalled| !stalled).await.map_err(|_| Cut)?;
+        stalled.wait_for(|stalled| !is_held(stalled)).await.map_err(|_| Cut)?;
         if read == 0 {
             // Fails where the other side has ended as well.
             to.shutdown().await.ok();

