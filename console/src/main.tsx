@@ -7,6 +7,7 @@ import "./styles/fleet.css";
 import "./styles/satellite.css";
 import { render } from "preact";
 import { findSession, session } from "./api/session.ts";
+import { startClock } from "./parts/clock.ts";
 import { useStore } from "./parts/store.ts";
 import { place } from "./place/router.ts";
 import { Shell, Waiting } from "./shell/shell.tsx";
@@ -25,4 +26,5 @@ if (root) {
   root.replaceChildren();
   render(<Page />, root);
 }
+startClock();
 void findSession();

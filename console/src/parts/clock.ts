@@ -17,13 +17,14 @@ export const present = () => Date.now() + skewMs;
 
 export const now = new Store(present());
 
-setInterval(() => {
-  if (!document.hidden) now.set(present());
-}, TICK_MS);
-
-document.addEventListener("visibilitychange", () => {
-  if (!document.hidden) now.set(present());
-});
+/** Lets it tick, while the page is seen. */
+export function startClock(): void {
+  const tick = () => {
+    if (!document.hidden) now.set(present());
+  };
+  setInterval(tick, TICK_MS);
+  document.addEventListener("visibilitychange", tick);
+}
 
 /** An answer came with this header `Date`, to a request that was sent then. */
 export function heardTime(header: string | null, sentAt: number): void {
