@@ -90,6 +90,8 @@ async fn a_command_with_wrong_arguments_or_settings_ends_with_2_before_it_tries_
     expect(2, &[], &[&["health", "--ops-listen", "here"]]).await;
     let logging = [TOKEN, NO_POD, NO_DATABASE, NO_NATS, ("GROUNDSTATION_LOG_FORMAT", "xml")];
     expect(2, &logging, &[&["serve"], &["watch"], &["audit"]]).await;
+    let replicas = [TOKEN, NO_DATABASE, NO_NATS, ("GROUNDSTATION_STREAM_REPLICAS", "many")];
+    expect(2, &replicas, &[&["serve"], &["audit"]]).await;
 }
 
 #[tokio::test]

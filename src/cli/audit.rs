@@ -61,6 +61,7 @@ pub struct AuditArgs {
 pub async fn run(args: AuditArgs) -> anyhow::Result<()> {
     let address = args.database.required().map_err(wrong_usage)?;
     let wait = units::duration("--wait", &args.wait).map_err(wrong_usage)?;
+    let replicas = args.replicas.replicas().map_err(wrong_usage)?;
     let name = format!("audit-{}", std::process::id());
     let database = address.pool(&name)?;
     migrations::check(&database, &address).await?;
@@ -80,7 +81,6 @@ pub async fn run(args: AuditArgs) -> anyhow::Result<()> {
     confirm(&args)?;
     let holder = format!("{name}-{}", gethostname::gethostname().to_string_lossy());
     let at_least = Epoch(args.new_epoch.unwrap_or(0));
-    let replicas = args.replicas.replicas()?;
     let jetstream = audit.jetstream.clone();
     let repair = Repair { database, nats, jetstream, replicas, holder, at_least };
     let rebuilt = repair.run(|line| eprintln!("{line}")).await?;
