@@ -203,8 +203,11 @@ impl Address {
         .map(|(name, timeout)| (name, timeout.as_millis()));
         let [lock, statement, idle] = timeouts.map(|(name, ms)| format!("-c {name}={ms}"));
         let more = sessions.options;
-        config
-            .options(format!("-c role={SERVICE_ROLE} -c jit=off {lock} {statement} {idle} {more}"));
+        // A statement has to see what was committed before it.
+        let isolation = r"-c default_transaction_isolation=read\ committed";
+        config.options(format!(
+            "-c role={SERVICE_ROLE} -c jit=off {isolation} {lock} {statement} {idle} {more}"
+        ));
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let manager = Manager::from_config(config, self.tls.clone(), recycling);
         let pool = Pool::builder(manager)
@@ -251,14 +254,11 @@ struct Sessions {
     outlive_work: bool,
 }
 
-/// A login or a database may have other defaults for these, but the log needs them: an answered
-/// commit survives a crash (a stronger setting of the server stays), and a statement sees what was
-/// committed before it.
-const DEFAULTS: &str = "
-    do $$ begin
-        if current_setting('synchronous_commit') = 'off' then set synchronous_commit = on; end if;
-        set default_transaction_isolation = 'read committed';
-    end $$";
+/// The log needs an answered commit to survive a crash, whatever the default of the login or of the
+/// database is; a stronger setting of the server stays.
+const AT_LEAST_DURABLE: &str = "
+    set_config('synchronous_commit',
+               coalesce(nullif(current_setting('synchronous_commit'), 'off'), 'on'), false)";
 
 /// How a session differs from what was asked for. A pooler may drop the start-up parameter
 /// `options`; the session would then have rights that pods must not have, and no limit for its
@@ -270,9 +270,8 @@ async fn differences(
     let milliseconds = |(name, _): &(&str, _)| {
         format!("(extract(epoch from current_setting('{name}')::interval) * 1000)::bigint")
     };
-    client.batch_execute(DEFAULTS).await?;
     let settings: Vec<String> = timeouts.iter().map(milliseconds).collect();
-    let question = format!("select current_user, {}", settings.join(", "));
+    let question = format!("select current_user, {}, {AT_LEAST_DURABLE}", settings.join(", "));
     let mut asked = vec![("role", SERVICE_ROLE.to_owned())];
     asked.extend(timeouts.iter().map(|(name, ms)| (*name, ms.to_string())));
     let mut differences = Vec::new();
