@@ -23,11 +23,11 @@ test: test-tools console ## Lint, then all tests against real servers; says whic
 # one.
 ONE_BY_ONE = storm:: rolling_restart:: reads::edges_are_in_time
 
-test-faults: test-tools console ## The same tests with every fault injected; GROUNDSTATION_SEED=n repeats a run
+test-faults: test-tools console ## The same and the long ones, with every fault injected; GROUNDSTATION_SEED=n repeats a run
 	@seed=$(SEED); echo "GROUNDSTATION_SEED=$$seed"; status=0; \
 	export GROUNDSTATION_FAULTS=full GROUNDSTATION_SEED=$$seed; \
-	$(CARGO) test --locked --features failpoints --no-fail-fast -- $(ONE_BY_ONE:%=--skip %) || status=$$?; \
-	$(CARGO) test --locked --features failpoints --no-fail-fast --test integration -- --test-threads=1 $(ONE_BY_ONE) || status=$$?; \
+	$(CARGO) test --locked --features failpoints --no-fail-fast -- --include-ignored $(ONE_BY_ONE:%=--skip %) || status=$$?; \
+	$(CARGO) test --locked --features failpoints --no-fail-fast --test integration -- --include-ignored --test-threads=1 $(ONE_BY_ONE) || status=$$?; \
 	exit $$status
 
 # A seed always gives the same plan; the outcome depends on the machine as well.
@@ -66,7 +66,7 @@ schemas: ## Write the schemas of the stream's and the satellites' messages and o
 
 examples: test-tools ## Run the examples of docs/examples against real servers
 	$(CARGO) build --locked --features failpoints --example consume
-	$(CARGO) test --locked --features failpoints --test integration examples::
+	$(CARGO) test --locked --features failpoints --test integration -- --include-ignored examples::
 
 bench: tools ## Measure; SECTIONS="edges load" for a part (see benches/main.rs)
 	$(CARGO) bench --locked -- $(SECTIONS)

@@ -311,6 +311,7 @@ async fn expect_the_same_by_offset(pod: &Pod, query: &str) {
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn a_page_at_an_offset_is_what_a_reader_by_cursor_finds_there_now_and_then() {
     let fleet = Fleet::new(CALM).await;
     let (pod, _open) = every_kind(&fleet).await;

@@ -185,6 +185,7 @@ async fn pods_die_and_the_stream_that_is_resumed_on_others_is_the_whole_log() {
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn who_does_not_read_is_dropped_and_leaves_his_place() {
     let fleet = Fleet::new(CALM).await;
     written_log::write(&fleet.sql().await, 1, 12_000).await;
@@ -235,6 +236,7 @@ async fn who_does_not_read_is_dropped_and_leaves_his_place() {
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn a_silent_stream_is_kept_alive_beyond_every_deadline_and_ends_with_its_pod() {
     let fleet = Fleet::new(CALM).await;
     let mut pod = fleet

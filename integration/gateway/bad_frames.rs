@@ -81,6 +81,7 @@ async fn messages_that_are_dropped_by_the_thousand_are_counted_and_told_of_a_few
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn strategy_errors_by_the_thousand_are_passed_on_and_told_of_a_few_times() {
     const COUNT: usize = 1_000;
     let fleet = Fleet::new(CALM).await;

@@ -245,6 +245,7 @@ async fn a_large_message_that_comes_slowly_is_heard_to_come() {
 
 /// They announce more than all the room there is, and send next to nothing.
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn what_others_announce_and_do_not_send_keeps_nobody_waiting() {
     let fleet = Fleet::new(CALM).await;
     let pod = fleet.pod("a").await;
@@ -370,6 +371,7 @@ async fn who_sends_a_megabyte_slowly_keeps_no_other_waiting_while_there_is_room(
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn who_waits_for_room_for_long_is_not_cut_off_by_the_pod_that_does_not_read_it() {
     let fleet = Fleet::new(BRISK).await;
     let plan = fleet.plan("a").with(LEAST_ROOM.0, LEAST_ROOM.1);

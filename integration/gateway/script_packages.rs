@@ -513,6 +513,7 @@ async fn what_an_agent_says_of_its_strategies_and_packages_is_passed_on_with_who
 const MOST_KEPT: u64 = 60 * 1024 * 1024;
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn a_package_is_not_kept_once_for_every_satellite_that_got_it() {
     const SATELLITES: usize = 100;
     let fleet = Fleet::new(CALM).await;

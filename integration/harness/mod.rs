@@ -36,7 +36,7 @@ pub mod written_log;
 
 pub use agents::Agents;
 pub use clock::Clock;
-pub use fleet::{BRISK, CALM, Fleet, steady};
+pub use fleet::{BRISK, CALM, Fleet, SWEPT_OFTEN, steady};
 pub use onlooker::Onlooker;
 pub use pod::Pod;
 pub use proxy::Proxy;

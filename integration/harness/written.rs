@@ -35,10 +35,11 @@ pub fn run_written(test: fn()) {
 
 /// Runs these tests of this file once more, with every heartbeat written.
 macro_rules! written {
-    ($($test:ident),+ $(,)?) => {
+    ($($(#[$attribute:meta])* $test:ident),+ $(,)?) => {
         mod written {
             $(
                 #[test]
+                $(#[$attribute])*
                 fn $test() {
                     crate::harness::written::run_written(super::$test);
                 }

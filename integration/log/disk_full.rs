@@ -48,6 +48,7 @@ async fn limit_all(fleet: &Fleet, size: &str) {
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn while_the_disk_is_full_nothing_is_acknowledged_and_then_it_goes_on() {
     let help = Command::new("prlimit").arg("--version").stdout(Stdio::null()).status();
     if !help.is_ok_and(|status| status.success()) {

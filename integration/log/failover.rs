@@ -9,7 +9,7 @@ use tokio::time::{sleep, timeout};
 use crate::harness::reader::Reader;
 use crate::harness::wait::{PATIENCE, blocking};
 use crate::harness::{
-    Agents, CALM, Fleet, Onlooker, Satellite, eventually, steady, stores, within,
+    Agents, Fleet, Onlooker, SWEPT_OFTEN, Satellite, eventually, steady, stores, within,
 };
 
 #[tokio::test]
@@ -70,7 +70,7 @@ fn list(config: &str) -> serde_json::Value {
 
 #[tokio::test]
 async fn pods_that_remember_what_a_standby_never_got_begin_anew_and_follow_what_is_there() {
-    let (fleet, mut primary, mut standby) = Fleet::with_standby(CALM, "").await;
+    let (fleet, mut primary, mut standby) = Fleet::with_standby(SWEPT_OFTEN, "").await;
     let mut pods = [fleet.pod("a").await, fleet.pod("b").await];
     let known = fleet.register(&pods[0], "known", 2).await;
     let [held, other] = [&known[0], &known[1]];

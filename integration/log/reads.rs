@@ -266,6 +266,7 @@ async fn edges_are_in_time_beside_fifty_readers_of_the_past_that_wait_for_their_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: `make test-faults` runs it"]
 async fn edges_are_in_time_beside_fifty_readers_of_the_past_that_hang_up() {
     edges_beside_fifty_readers(false).await;
 }

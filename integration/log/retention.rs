@@ -297,6 +297,7 @@ async fn nothing_is_dropped_without_a_whole_archive() {
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn appends_are_hardly_held_up_while_a_drop_cannot_have_its_lock() {
     let (fleet, sql) = with_a_log(1_500).await;
     publish(&sql, 0).await;
@@ -496,6 +497,7 @@ async fn pods_do_it_by_themselves_and_make_room_ahead() {
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn the_relay_goes_on_from_the_horizon() {
     let (fleet, sql) = with_a_log(1_000).await;
     publish(&sql, 0).await;

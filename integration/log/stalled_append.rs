@@ -145,16 +145,19 @@ async fn a_pod_stopped_with_satellites_locked_holds_nobody_up_for_long() {
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn a_pod_stopped_with_the_log_locked_holds_nobody_up_for_long() {
     again_and_again("append::log_locked", Fault::Stopped).await;
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn a_connection_stalled_with_satellites_locked_holds_nobody_up_for_long() {
     again_and_again("append::rows_locked", Fault::ConnectionStalled).await;
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn a_connection_stalled_with_the_log_locked_holds_nobody_up_for_long() {
     again_and_again("append::log_locked", Fault::ConnectionStalled).await;
 }

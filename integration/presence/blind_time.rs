@@ -115,18 +115,24 @@ async fn postgres_stops_for(outage: Duration) {
 }
 
 written!(
+    #[ignore = "long: `make test-faults` runs it"]
     most_of_a_threshold_without_postgres_is_no_alarm,
+    #[ignore = "long: `make test-faults` runs it"]
     pods_that_are_all_killed_and_come_back_late_find_everybody_again,
+    #[ignore = "long: `make test-faults` runs it"]
     a_pod_that_sleeps_longer_than_a_threshold_loses_nobody_when_it_wakes,
+    #[ignore = "long: `make test-faults` runs it"]
     a_pod_beside_others_that_sleeps_for_two_thirds_of_a_threshold_loses_nobody,
 );
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn a_moment_without_postgres_is_no_alarm() {
     postgres_stops_for(if full() { Duration::from_secs(5) } else { Duration::from_secs(1) }).await;
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn most_of_a_threshold_without_postgres_is_no_alarm() {
     postgres_stops_for(steady().threshold * 2 / 3).await;
 }
@@ -144,6 +150,7 @@ async fn many_thresholds_without_postgres_are_no_alarm() {
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn pods_that_are_all_killed_and_come_back_late_find_everybody_again() {
     let fleet = Fleet::new(steady()).await;
     let (mut a, mut b) = (fleet.pod("a").await, fleet.pod("b").await);
@@ -195,6 +202,7 @@ async fn a_pod_that_sleeps_longer_than_a_threshold_loses_nobody_when_it_wakes() 
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn a_pod_beside_others_that_sleeps_for_two_thirds_of_a_threshold_loses_nobody() {
     let fleet = Fleet::new(steady()).await;
     let (a, b) = (fleet.pod("a").await, fleet.pod("b").await);

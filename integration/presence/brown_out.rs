@@ -78,12 +78,16 @@ async fn held_and_then_declared(silent: usize) {
 }
 
 written!(
+    #[ignore = "long: `make test-faults` runs it"]
     sixty_per_cent_of_a_fleet_that_fall_silent_together_are_held_and_then_declared,
+    #[ignore = "long: `make test-faults` runs it"]
     who_is_heard_again_while_losses_are_held_was_never_lost,
+    #[ignore = "long: `make test-faults` runs it"]
     the_sessions_of_a_dead_pod_are_guarded_by_the_others,
 );
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn sixty_per_cent_of_a_fleet_that_fall_silent_together_are_held_and_then_declared() {
     held_and_then_declared(SATELLITES * 6 / 10).await;
 }
@@ -146,6 +150,7 @@ async fn who_is_heard_again_while_losses_are_held_was_never_lost() {
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn the_sessions_of_one_pod_are_guarded_by_themselves_in_a_large_fleet() {
     let fleet = Fleet::new(BRISK).await;
     let few = guarded(&fleet, "few", "8s").start().await;

@@ -158,7 +158,9 @@ impl Stage {
 }
 
 written!(
+    #[ignore = "long: `make test-faults` runs it"]
     a_database_that_was_an_hour_ahead_for_seconds_loses_whom_it_should_and_relays_at_once,
+    #[ignore = "long: `make test-faults` runs it"]
     pods_that_died_while_the_clock_was_ahead_find_everybody_again,
 );
 
@@ -191,6 +193,7 @@ async fn a_database_that_was_an_hour_ahead_for_seconds_loses_whom_it_should_and_
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn a_database_whose_clock_is_set_back_an_hour_loses_whom_it_should_and_relays_at_once() {
     let mut stage = Stage::set().await;
     stage.pods[0].kill();
@@ -201,6 +204,7 @@ async fn a_database_whose_clock_is_set_back_an_hour_loses_whom_it_should_and_rel
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn a_database_whose_clock_jumps_to_and_fro_loses_only_whom_it_should() {
     let mut stage = Stage::set().await;
     for (n, seconds) in [HOUR, -HOUR, 0, 86_400, -5, 5, 0].into_iter().enumerate() {
@@ -261,6 +265,7 @@ async fn outage_within_a_step(back: bool) {
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn an_outage_that_ends_with_a_step_of_the_clock_is_a_blind_span() {
     outage_within_a_step(true).await;
 }
@@ -271,6 +276,7 @@ async fn an_outage_within_a_step_of_the_clock_is_a_blind_span() {
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn pods_that_died_while_the_clock_was_ahead_find_everybody_again() {
     let mut stage = Stage::set().await;
     stage.step(HOUR).await;
@@ -297,6 +303,7 @@ async fn pods_that_died_while_the_clock_was_ahead_find_everybody_again() {
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn a_key_of_a_registration_outlives_days_that_did_not_pass() {
     let (fleet, clock) = Fleet::with_clock(CALM).await;
     let pod = fleet.pod("a").await;

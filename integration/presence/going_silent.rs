@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::harness::fleet::Timing;
 use crate::harness::subscriber::body;
 use crate::harness::written::written;
-use crate::harness::{BRISK, CALM, Credentials, Fleet, Heard, Satellite, eventually};
+use crate::harness::{BRISK, Credentials, Fleet, Heard, SWEPT_OFTEN, Satellite, eventually};
 
 const POD_LOST: &str = "groundstation_edges_total{event=\"heartbeat_lost\",reason=\"pod_lost\"}";
 
@@ -16,8 +16,11 @@ const ALREADY_ENDED: &str = "groundstation_unchanged_edges_total{reason=\"alread
 
 written!(
     a_silent_satellite_is_lost_once_however_many_pods_sweep,
+    #[ignore = "long: `make test-faults` runs it"]
     the_satellites_of_a_killed_pod_are_lost_once_each_by_pods_that_never_saw_them,
+    #[ignore = "long: `make test-faults` runs it"]
     a_satellite_that_goes_on_beating_is_not_lost,
+    #[ignore = "long: `make test-faults` runs it"]
     a_heartbeat_on_a_session_given_up_brings_it_back_as_recovered_and_it_can_be_lost_again,
 );
 
@@ -101,7 +104,7 @@ async fn the_satellites_of_a_killed_pod_are_lost_once_each_by_pods_that_never_sa
 #[tokio::test]
 async fn a_session_that_is_over_is_taken_from_a_silent_pod_and_one_that_is_not_stays_with_it() {
     // Watched for three times a threshold.
-    let fleet = Fleet::new(Timing { threshold: Duration::from_secs(15), ..CALM }).await;
+    let fleet = Fleet::new(Timing { threshold: Duration::from_secs(15), ..SWEPT_OFTEN }).await;
     let mut a = fleet.pod("a").await;
     let b = fleet.pod("b").await;
     let (left, stays) = (b.register("left", "eu").await, b.register("stays", "eu").await);
@@ -130,7 +133,7 @@ async fn a_session_that_is_over_is_taken_from_a_silent_pod_and_one_that_is_not_s
 /// Otherwise an update is not HOT, which is what makes edges and heartbeats cheap.
 #[tokio::test]
 async fn the_index_of_no_satellites_row_knows_more_of_it_than_whose_it_is_and_where() {
-    let fleet = Fleet::new(CALM).await;
+    let fleet = Fleet::new(SWEPT_OFTEN).await;
     let indexes = "
         select indexdef from pg_indexes where tablename = 'satellite_connections' order by 1";
     let rows = fleet.sql().await.query(indexes, &[]).await.expect("the catalogue");
@@ -164,7 +167,7 @@ async fn a_satellite_that_goes_on_beating_is_not_lost() {
 
 #[tokio::test]
 async fn a_threshold_of_its_own_counts_for_its_satellite_alone() {
-    let fleet = Fleet::new(CALM).await;
+    let fleet = Fleet::new(SWEPT_OFTEN).await;
     let pod = fleet.pod("a").await;
     let hasty = json!({"name": "hasty", "region": "eu", "offlineThresholdMs": 400});
     let (hasty, patient) = (pod.register_with(hasty).await, pod.register("patient", "eu").await);
@@ -257,7 +260,7 @@ async fn a_satellite_that_never_connected_is_offline_and_never_lost() {
 
 #[tokio::test]
 async fn a_pod_that_stood_still_reads_its_sockets_before_it_declares_a_loss() {
-    let fleet = Fleet::new(CALM).await;
+    let fleet = Fleet::new(SWEPT_OFTEN).await;
     // So many are a brown-out by default, and held.
     let pod = fleet.plan("a").with("GROUNDSTATION_BROWN_OUT_FLOOR", "1000").start().await;
     let (mut all, mut satellites) = (Vec::new(), Vec::new());

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::harness::fleet::Timing;
 use crate::harness::written::written;
-use crate::harness::{CALM, Credentials, Fleet, Pod, Proxy, Satellite, eventually};
+use crate::harness::{Credentials, Fleet, Pod, Proxy, SWEPT_OFTEN, Satellite, eventually};
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -24,12 +24,13 @@ async fn listed(pod: &Pod, status: &str) -> Vec<String> {
 
 written!(
     a_second_and_a_day_side_by_side_are_each_true_on_every_pod_and_in_every_read,
+    #[ignore = "long: `make test-faults` runs it"]
     a_changed_threshold_counts_at_once_whichever_pod_was_told,
 );
 
 #[tokio::test]
 async fn a_second_and_a_day_side_by_side_are_each_true_on_every_pod_and_in_every_read() {
-    let fleet = Fleet::new(CALM).await;
+    let fleet = Fleet::new(SWEPT_OFTEN).await;
     let (a, b) = (fleet.pod("a").await, fleet.pod("b").await);
     let with =
         |name: &str, ms: i64| json!({"name": name, "region": "eu", "offlineThresholdMs": ms});
@@ -56,7 +57,7 @@ async fn a_second_and_a_day_side_by_side_are_each_true_on_every_pod_and_in_every
 
 #[tokio::test]
 async fn a_changed_threshold_counts_at_once_whichever_pod_was_told() {
-    let fleet = Fleet::new(CALM).await;
+    let fleet = Fleet::new(SWEPT_OFTEN).await;
     let (a, b) = (fleet.pod("a").await, fleet.pod("b").await);
     let edge = a.register("edge", "eu").await;
     let satellite = fleet.beating(&a, &edge).await;
@@ -87,7 +88,7 @@ async fn a_changed_threshold_counts_at_once_whichever_pod_was_told() {
 
 #[tokio::test]
 async fn a_change_is_taken_whole_or_refused_with_its_field_and_is_in_the_registrys_history() {
-    let fleet = Fleet::new(CALM).await;
+    let fleet = Fleet::new(SWEPT_OFTEN).await;
     let pod = fleet.pod("a").await;
     let edge = pod.register("edge", "eu").await;
     let path = format!("/v1/satellites/{}", edge.id);
@@ -127,7 +128,7 @@ const LOST: [&str; 2] = ["1 connected connect", "1 heartbeat_lost heartbeat_time
 const RECOVERED: [&str; 3] = [LOST[0], LOST[1], "1 connected recovered"];
 
 /// Four default thresholds are over before a threshold of [`PATIENT_MS`] is.
-const HASTY: Timing = Timing { threshold: Duration::from_secs(2), ..CALM };
+const HASTY: Timing = Timing { threshold: Duration::from_secs(2), ..SWEPT_OFTEN };
 const PATIENT_MS: i64 = 12_000;
 
 #[tokio::test]
@@ -149,6 +150,7 @@ async fn a_socket_is_kept_as_long_as_its_satellite_has_patience_for() {
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn a_connection_that_died_without_a_word_is_lost_by_its_threshold_and_then_let_go() {
     let fleet = Fleet::new(HASTY).await;
     let pod = fleet.pod("a").await;
@@ -178,7 +180,7 @@ async fn a_connection_that_died_without_a_word_is_lost_by_its_threshold_and_then
 
 #[tokio::test]
 async fn a_changed_threshold_counts_on_a_pod_that_hears_nothing_of_the_others() {
-    let fleet = Fleet::new(CALM).await;
+    let fleet = Fleet::new(SWEPT_OFTEN).await;
     let (nats, nats_url) = Proxy::before(&fleet.nats_url).await;
     nats.stall();
     let deaf = fleet.plan("deaf").with("NATS_URL", &nats_url).start().await;
@@ -197,7 +199,7 @@ async fn a_changed_threshold_counts_on_a_pod_that_hears_nothing_of_the_others() 
 /// The change comes when the session is in the log but not yet in its pod's table.
 #[cfg(feature = "failpoints")]
 async fn changed_while_a_session_enters(own_ms: Option<i64>) {
-    let fleet = Fleet::new(CALM).await;
+    let fleet = Fleet::new(SWEPT_OFTEN).await;
     let pod =
         fleet.plan("a").with("FAILPOINTS", "session::appended=1*return(4000)->off").start().await;
     let with = json!({"name": "edge", "region": "eu", "offlineThresholdMs": own_ms});

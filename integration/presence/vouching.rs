@@ -320,6 +320,7 @@ async fn a_satellite_whose_row_somebody_has_locked_gets_its_time_when_that_is_fr
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn a_pod_that_drains_slowly_vouches_no_more_for_those_that_it_has_closed() {
     let fleet = Fleet::new(VOUCHING).await;
     let slow = fleet.plan("a").with("GROUNDSTATION_DRAIN_SPREAD", "20s");

@@ -83,6 +83,7 @@ async fn keeps_its_promises(command: impl Fn() -> Command) {
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn the_consumer_in_rust_misses_nothing_and_handles_nothing_twice() {
     let examples = Path::new(env!("CARGO_BIN_EXE_groundstation")).with_file_name("examples");
     let program = examples.join("consume");
@@ -96,6 +97,7 @@ async fn the_consumer_in_python_misses_nothing_and_handles_nothing_twice() {
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn the_consumer_in_typescript_misses_nothing_and_handles_nothing_twice() {
     let (command, folder) = foreign::node("docs/examples/consume.ts");
     let again = || {

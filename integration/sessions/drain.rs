@@ -7,7 +7,10 @@ use tokio_tungstenite::tungstenite::Error;
 use crate::harness::written::written;
 use crate::harness::{CALM, Credentials, Fleet, Heard, Satellite, eventually};
 
-written!(a_pod_that_is_asked_to_end_closes_with_1012_makes_no_edge_and_exits_with_0);
+written!(
+    #[ignore = "long: `make test-faults` runs it"]
+    a_pod_that_is_asked_to_end_closes_with_1012_makes_no_edge_and_exits_with_0
+);
 
 #[tokio::test]
 async fn a_pod_that_is_asked_to_end_closes_with_1012_makes_no_edge_and_exits_with_0() {

@@ -33,7 +33,9 @@ async fn end(mut pod: Pod) {
 }
 
 written!(
+    #[ignore = "long: `make test-faults` runs it"]
     a_rolling_restart_takes_each_satellite_over_once_and_loses_none,
+    #[ignore = "long: `make test-faults` runs it"]
     all_pods_replaced_at_once_lose_nobody,
 );
 
@@ -71,6 +73,7 @@ async fn a_rolling_restart_takes_each_satellite_over_once_and_loses_none() {
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn all_pods_replaced_at_once_lose_nobody() {
     let fleet = Fleet::new(unhurried()).await;
     let count = repetitions(30, 1_000) as usize;

@@ -17,6 +17,7 @@ fn satellites() -> usize {
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn everybody_drops_at_once_and_comes_back_and_nobody_is_lost() {
     let fleet = Fleet::new(steady()).await;
     let count = satellites();

@@ -188,6 +188,7 @@ async fn every_kind_of_fault_is_named_and_nothing_else() {
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn somebody_elses_messages_are_counted_and_log_and_stream_agree() {
     let fleet = Fleet::new(CALM).await;
     let mut messages = twelve_published(&fleet).await;
@@ -314,6 +315,7 @@ async fn a_repair_while_pods_run_publishes_everything_again_and_durable_consumer
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn a_repair_that_died_after_it_began_is_finished_by_the_pods_and_by_another_repair() {
     let fleet = Fleet::new(CALM).await;
     let messages = twelve_published(&fleet).await;

@@ -92,16 +92,19 @@ async fn a_leader_that_steps_down_in_the_middle_of_a_burst_costs_nothing_on_2_10
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn a_leader_that_steps_down_in_the_middle_of_a_burst_costs_nothing_on_2_11() {
     a_leader_that_steps_down(Version::V2_11).await;
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn a_leader_that_steps_down_in_the_middle_of_a_burst_costs_nothing_on_the_newest() {
     a_leader_that_steps_down(Version::Newest).await;
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn a_leader_that_dies_in_the_middle_of_a_burst_costs_nothing_on_2_10() {
     let (cluster, fleet, _pod) = in_the_middle_of_a_burst(Version::V2_10, SHORT_MEMORY).await;
     let leader = cluster.leader(&fleet.nats().await).await;
@@ -138,16 +141,19 @@ async fn the_same_everywhere(cluster: &Cluster) {
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn a_server_that_restarts_in_the_middle_of_a_burst_has_what_the_others_have_on_2_10() {
     a_server_that_restarts(Version::V2_10).await;
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn a_server_that_restarts_in_the_middle_of_a_burst_has_what_the_others_have_on_2_11() {
     a_server_that_restarts(Version::V2_11).await;
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn a_long_duplicate_window_on_a_replicated_stream_is_spoken_of_once() {
     let two_minutes = Duration::from_secs(120);
     let (cluster, fleet, pod) = in_the_middle_of_a_burst(Version::V2_11, two_minutes).await;
@@ -161,6 +167,7 @@ async fn a_long_duplicate_window_on_a_replicated_stream_is_spoken_of_once() {
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn somebody_elses_messages_in_the_middle_of_a_burst_cost_none_of_ours_on_2_10() {
     let (_cluster, fleet, _pod) = in_the_middle_of_a_burst(Version::V2_10, SHORT_MEMORY).await;
     let jetstream = jetstream::new(fleet.nats().await);

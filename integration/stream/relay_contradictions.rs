@@ -48,6 +48,7 @@ async fn an_older_copy_of_the_store_gets_what_it_lacks() {
 /// There are more foreign messages than there were of ours: the sequence that the relay remembers exists again, and
 /// is not ours.
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn a_new_stream_that_somebody_else_filled_first_gets_the_whole_log() {
     let fleet = Fleet::new(CALM).await;
     let (mut pod, credentials) = published(&fleet, 3).await;
@@ -137,6 +138,7 @@ async fn what_limits_removed_behind_the_checkpoint_is_no_hole() {
 /// It is unknown whether the messages that the limits removed were ours. What comes after the checkpoint is
 /// published, perhaps twice, rather than lost.
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn a_limited_stream_that_was_emptied_gets_what_is_behind_a_lagging_checkpoint() {
     let fleet = Fleet::new(CALM).await;
     let stream = forgetful_stream(&fleet, 100).await;
@@ -175,6 +177,7 @@ async fn the_newest_messages_deleted_are_published_again_in_order() {
 
 /// A mirror or a faulty replay: our own message again, headers included.
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn a_copy_of_an_old_message_of_ours_does_not_make_the_relay_go_back() {
     let fleet = Fleet::new(CALM).await;
     let stream = forgetful_stream(&fleet, -1).await;
@@ -298,6 +301,7 @@ async fn a_database_restored_under_a_running_pod_ends_it_and_halts_the_next_unti
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn a_database_from_before_a_repair_halts_the_relay() {
     let fleet = Fleet::new(CALM).await;
     let (mut pod, credentials) = published(&fleet, 4).await;

@@ -103,6 +103,7 @@ async fn dies_again_and_again(point: &str, latest: u32) {
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn a_relay_killed_after_reading_loses_and_doubles_nothing() {
     dies_again_and_again("relay::after_read", 10).await;
 }
@@ -113,6 +114,7 @@ async fn a_relay_killed_in_the_middle_of_a_batch_loses_and_doubles_nothing() {
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn a_relay_killed_between_publish_and_acknowledgement_loses_and_doubles_nothing() {
     dies_again_and_again("relay::published", 10).await;
 }

@@ -383,6 +383,7 @@ async fn whoever_has_read_enough_may_close_the_lines() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn memory_does_not_grow_with_the_log() {
     // Some seventy megabytes of lines.
     const LENGTH: usize = 100_000;

@@ -54,6 +54,7 @@ async fn a_pod_makes_its_streams_on_three_servers_and_leaves_an_operators_as_it_
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn in_a_cluster_that_lacks_a_server_the_stream_is_made_on_the_others_and_this_is_told() {
     let cluster = Cluster::start_without_one(Version::V2_10).await;
     let fleet = cluster.fleet(CALM).await;

@@ -238,6 +238,7 @@ async fn both_stores_come_back_from_backups_that_were_taken_while_edges_went_on(
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn a_database_that_was_restored_alone_is_repaired_before_anything_is_told_twice() {
     let Used { mut fleet, mut pod, door, agents, flighty, traffic } = used().await;
     let consumer = engine(&fleet).await;
