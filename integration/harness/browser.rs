@@ -1,13 +1,13 @@
 //! Scripts in `console/tests/` that drive a real browser over a pod's page.
 //!
 //! `make test-tools` brings Node.js and the browser. Where there is none, a test says so and is skipped; where `CI` is
-//! set, it fails. One browser runs at a time, because each takes 400 MiB.
+//! set, it fails. Three browsers run at a time, because each takes 400 MiB.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::running::Running;
 use super::stores::random;
@@ -20,22 +20,22 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// The exit status of `tools/browser/launch.mjs` where there is no browser.
 const NO_BROWSER: i32 = 77;
 
-static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+static PLACES: Semaphore = Semaphore::const_new(3);
 
 /// The turn of a test that drives a browser.
 pub struct Turn {
     /// What the browser writes; it goes with the turn, however the browser ends.
     folder: PathBuf,
-    _alone: MutexGuard<'static, ()>,
+    _place: SemaphorePermit<'static>,
 }
 
 impl Turn {
     /// Waits for the turn.
     pub async fn take() -> Turn {
-        let alone = ONE_AT_A_TIME.lock().await;
+        let place = PLACES.acquire().await.expect("it is never closed");
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("browser-{}", random()));
         std::fs::create_dir(&folder).expect("a folder");
-        Turn { folder, _alone: alone }
+        Turn { folder, _place: place }
     }
 }
 
@@ -57,7 +57,7 @@ fn node() -> Command {
     let mut command = Command::new(node);
     // Only what scripts and the browser need of this process' environment.
     command.env_clear().current_dir(root().join("console"));
-    for name in ["PATH", "GROUNDSTATION_BROWSER_PROGRAM"] {
+    for name in ["PATH", "GROUNDSTATION_BROWSER_PROGRAM", "GROUNDSTATION_FAULTS"] {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);
         }
