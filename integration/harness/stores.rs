@@ -2,11 +2,12 @@
 //!
 //! Every test gets a database of its own in the one and an account of its own in the other, so that
 //! names are those of the contract and no test sees another. The servers end with this process (see
-//! `groundstation::dev`); their folder is removed by the next run.
+//! `groundstation::dev`), and their folder is removed then, or by the next run.
 
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -26,7 +27,7 @@ const POSTGRES_SETTINGS: [(&str, &str); 6] = [
     ("max_connections", "500"),
     ("fsync", "off"),
     ("full_page_writes", "off"),
-    ("max_wal_size", "4GB"),
+    ("max_wal_size", "1GB"),
     ("autovacuum_naptime", "60min"),
     // As for the sessions of pods: to compile a query of a test costs more than to run it.
     ("jit", "off"),
@@ -319,7 +320,8 @@ fn create_database(postgres: &Postgres, name: &str, template: Option<&str>) {
 
 /// Makes a folder for this run, locked while this process lives. Folders of ended runs are removed.
 fn run_folder() -> (PathBuf, File) {
-    let all = Path::new(env!("CARGO_TARGET_TMPDIR")).join("integration");
+    let here = Path::new(env!("CARGO_TARGET_TMPDIR")).join("integration");
+    let all = in_memory().unwrap_or(here);
     fs::create_dir_all(&all).expect("a folder for the runs");
     for entry in all.read_dir().expect("the runs").flatten() {
         let lock = File::open(entry.path().join("lock"));
@@ -332,7 +334,54 @@ fn run_folder() -> (PathBuf, File) {
     fs::create_dir(&folder).expect("a folder for this run");
     let lock = File::create(folder.join("lock")).expect("a lock file");
     lock.try_lock().expect("a lock nobody else has");
+    remove_at_the_end(&folder);
     (folder, lock)
+}
+
+/// How much memory the stores of a whole run may take.
+const MEMORY_KIB: u64 = 14 << 20;
+
+/// A folder in memory for the runs of this user, where there is plenty: a database of a test is three hundred files,
+/// and to make and remove them takes a disk twice as long as the test.
+fn in_memory() -> Option<PathBuf> {
+    const MEMORY: &str = "/dev/shm";
+    let free = Command::new("df").args(["-Pk", MEMORY]).output().ok()?;
+    let free = String::from_utf8(free.stdout).ok()?;
+    let free: u64 = free.lines().nth(1)?.split_whitespace().nth(3)?.parse().ok()?;
+    let available = fs::read_to_string("/proc/meminfo").ok()?;
+    let available = available.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let available: u64 = available.split_whitespace().next()?.parse().ok()?;
+    if free.min(available) < MEMORY_KIB {
+        return None;
+    }
+    let user = fs::metadata(env!("CARGO_TARGET_TMPDIR")).ok()?.uid();
+    let folder = Path::new(MEMORY).join(format!("groundstation-integration-{user}"));
+    fs::create_dir_all(&folder).ok()?;
+    // Any user may make folders there.
+    (fs::metadata(&folder).ok()?.uid() == user).then_some(folder)
+}
+
+/// Removes the run's folder when this process has ended, however it ends: memory is not to be kept by it.
+fn remove_at_the_end(folder: &Path) {
+    const GUARD: &str = r#"
+        trap '' HUP INT QUIT TERM
+        while read -r gone; do :; done
+        tries=50
+        # Its servers are still ending.
+        until rm -rf "$1" 2>/dev/null || [ $tries = 0 ]; do
+            tries=$((tries - 1))
+            sleep 0.2
+        done"#;
+    let guard = Command::new("/bin/sh")
+        .args(["-c", GUARD, "guard"])
+        .arg(folder)
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    // The pipe closes when this process ends.
+    std::mem::forget(guard.expect("/bin/sh").stdin);
 }
 
 /// Random hexadecimal digits. They start with a letter, because NATS takes `1e5` for a number.
