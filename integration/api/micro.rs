@@ -64,6 +64,7 @@ async fn two_pods(fleet: &Fleet) -> [crate::harness::Pod; 2] {
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn a_foreign_client_discovers_the_service_on_every_pod() {
     let fleet = Fleet::new(CALM).await;
     let pods = two_pods(&fleet).await;

@@ -29,6 +29,7 @@ async fn the_fleet_is_shown_as_it_is_and_as_it_was() {
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn a_fleet_of_any_size_can_be_looked_at() {
     let turn = Turn::take().await;
     let fleet = Fleet::new(BRISK).await;
@@ -43,6 +44,7 @@ async fn one_satellite_and_the_log_can_be_read_in_both_themes_and_at_each_width(
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn whatever_goes_wrong_is_said_with_a_way_out() {
     run("errors").await;
 }

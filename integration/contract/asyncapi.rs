@@ -20,6 +20,7 @@ async fn parsed(document: String) -> (bool, Vec<Value>) {
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn the_official_parser_takes_the_document_without_a_complaint() {
     let fleet = Fleet::new(CALM).await;
     let pod = fleet.pod("a").await;

@@ -211,6 +211,7 @@ fn stores(folder: &Path) -> (Postgres, Nats, Vec<(String, String)>) {
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn the_demonstration_has_hours_of_past_in_which_audits_find_nothing_wrong() {
     let place = Place::new();
     let mut dev = place.dev(&[]);

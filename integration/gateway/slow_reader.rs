@@ -10,6 +10,7 @@ use crate::harness::faults::full;
 use crate::harness::{CALM, Fleet, Satellite, eventually};
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn who_does_not_read_is_heard_meanwhile_and_dropped_after_ten_seconds() {
     let fleet = Fleet::new(CALM).await;
     let pod = fleet.pod("a").await;

@@ -147,6 +147,7 @@ async fn a_row_that_leaves_a_gap_or_lies_about_when_it_was_recorded_is_refused()
 
 /// One unreadable row would hold up the stream, audits, rebuilds and seals for ever.
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn a_row_that_no_program_can_read_is_refused() {
     let (fleet, rights) = fleet_with(str::to_owned).await;
     let sql = fleet.sql().await;

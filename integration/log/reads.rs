@@ -261,6 +261,7 @@ async fn edges_beside_fifty_readers(is_patient: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: `make test-faults` runs it"]
 async fn edges_are_in_time_beside_fifty_readers_of_the_past_that_wait_for_their_answers() {
     edges_beside_fifty_readers(true).await;
 }

@@ -406,6 +406,7 @@ async fn a_replay_that_retention_overtakes_says_so() {
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn what_the_dropped_transitions_came_to_is_not_lost() {
     let (fleet, sql) = with_a_log(2_500).await;
     // One satellite has been quiet for the whole span that is kept.
@@ -540,6 +541,7 @@ async fn the_relay_goes_on_from_the_horizon() {
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn a_clock_that_steps_ahead_lets_nothing_go() {
     let (fleet, clock) = Fleet::with_clock(CALM).await;
     let sql = log_in(&fleet, 2_500).await;

@@ -140,6 +140,7 @@ async fn again_and_again(point: &str, fault: Fault) {
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn a_pod_stopped_with_satellites_locked_holds_nobody_up_for_long() {
     again_and_again("append::rows_locked", Fault::Stopped).await;
 }

@@ -126,6 +126,7 @@ async fn with_the_deployed_rights_pods_do_everything_they_are_for() {
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn the_operator_backs_the_stream_up_and_restores_it_and_a_pod_can_do_neither() {
     let (fleet, rights) = restricted().await;
     let mut pod = fleet.pod("a").await;

@@ -169,6 +169,7 @@ async fn the_sessions_of_one_pod_are_guarded_by_themselves_in_a_large_fleet() {
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn the_sessions_of_a_dead_pod_are_guarded_by_the_others() {
     let fleet = Fleet::new(BRISK).await;
     let mut dies = guarded(&fleet, "dies", "4s").start().await;

@@ -92,6 +92,7 @@ async fn the_consumer_in_rust_misses_nothing_and_handles_nothing_twice() {
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn the_consumer_in_python_misses_nothing_and_handles_nothing_twice() {
     keeps_its_promises(|| foreign::python("docs/examples/consume.py")).await;
 }

@@ -87,6 +87,7 @@ async fn a_leader_that_steps_down(version: Version) {
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn a_leader_that_steps_down_in_the_middle_of_a_burst_costs_nothing_on_2_10() {
     a_leader_that_steps_down(Version::V2_10).await;
 }

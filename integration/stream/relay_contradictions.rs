@@ -254,6 +254,7 @@ async fn expect_halted(pod: &Pod) -> String {
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn a_database_restored_under_a_running_pod_ends_it_and_halts_the_next_until_a_repair() {
     let fleet = Fleet::new(CALM).await;
     let (mut pod, credentials) = published(&fleet, 4).await;
