@@ -4,12 +4,17 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use async_nats::jetstream::{self, stream::LastRawMessageErrorKind};
+use async_nats::HeaderMap;
+use async_nats::jetstream::consumer::pull::OrderedConfig;
+use async_nats::jetstream::{self, stream::LastRawMessageErrorKind, stream::Stream};
+use futures_util::StreamExt;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 use tokio_postgres::GenericClient;
 use uuid::Uuid;
 
 use super::schemas;
+use super::wait::PATIENCE;
 
 /// One row of `entity_transitions`.
 #[derive(Debug, Clone)]
@@ -77,6 +82,13 @@ pub async fn read_stream(nats: &async_nats::Client) -> Vec<StreamMessage> {
         return Vec::new();
     };
     let state = &stream.cached_info().state;
+    if state.messages > MANY {
+        // It does not come while the stream changes; then they are read one by one.
+        let all = timeout(PATIENCE, read_by_consumer(&stream, state.messages as usize)).await;
+        if let Ok(messages) = all {
+            return messages;
+        }
+    }
     let mut messages = Vec::new();
     for sequence in state.first_sequence.max(1)..=state.last_sequence {
         let message = match stream.get_raw_message(sequence).await {
@@ -84,19 +96,37 @@ pub async fn read_stream(nats: &async_nats::Client) -> Vec<StreamMessage> {
             Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => continue,
             Err(error) => panic!("message {sequence}: {error}"),
         };
-        let headers = message.headers.iter();
-        messages.push(StreamMessage {
-            subject: message.subject.to_string(),
-            headers: headers
-                .map(|(name, values)| {
-                    assert_eq!(values.len(), 1, "header {name} comes more than once");
-                    (name.to_string(), values[0].to_string())
-                })
-                .collect(),
-            body: serde_json::from_slice(&message.payload).expect("a body of JSON"),
-        });
+        messages.push(stream_message(&message.subject, &message.headers, &message.payload));
     }
     messages
+}
+
+/// So many messages are not read one by one.
+const MANY: u64 = 500;
+
+async fn read_by_consumer(stream: &Stream, count: usize) -> Vec<StreamMessage> {
+    let consumer = stream.create_consumer(OrderedConfig::default()).await.expect("a consumer");
+    let messages = consumer.messages().await.expect("messages").take(count);
+    messages
+        .map(|message| {
+            let message = message.expect("a message");
+            let headers = message.headers.clone().unwrap_or_default();
+            stream_message(&message.subject, &headers, &message.payload)
+        })
+        .collect()
+        .await
+}
+
+fn stream_message(subject: &str, headers: &HeaderMap, payload: &[u8]) -> StreamMessage {
+    let headers = headers.iter().map(|(name, values)| {
+        assert_eq!(values.len(), 1, "header {name} comes more than once");
+        (name.to_string(), values[0].to_string())
+    });
+    StreamMessage {
+        subject: subject.to_owned(),
+        headers: headers.collect(),
+        body: serde_json::from_slice(payload).expect("a body of JSON"),
+    }
 }
 
 /// All differences of the two, and all breaches of the log's own rules, one line each. Empty when all is
