@@ -2,6 +2,7 @@
 
 pub mod audit;
 mod checker;
+mod cluster_faults;
 mod nats_away;
 mod relay;
 pub mod relay_among_others;

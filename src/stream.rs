@@ -6,6 +6,7 @@ mod density;
 pub(crate) mod message;
 #[cfg(test)]
 mod model;
+mod patience;
 pub mod relay;
 pub(crate) mod replay;
 pub mod tail;

@@ -193,6 +193,7 @@ if [ "${1:-}" = tests ]; then
     bring_library api-tester
     bring_library nats-2.10
     bring_library nats-2.11
+    bring_library nats-2.12
     bring_node_packages
     bring_browser
     bring_promtool

@@ -12,6 +12,7 @@ use groundstation::dev::tools::Tools;
 use serde_json::Value;
 
 use super::fleet::Fleet;
+use super::pod;
 use super::proxy::Proxy;
 use super::relaying::{STREAM, subjects};
 use super::stores;
@@ -34,6 +35,8 @@ pub enum Version {
     V2_10,
     /// The version that answers a retry with an error where 2.10 says sequence 0.
     V2_11,
+    /// The first version that checks a publish before it replicates it.
+    V2_12,
     /// The version that all other tests run against.
     Newest,
 }
@@ -45,6 +48,7 @@ impl Version {
         let folder = match self {
             Version::V2_10 => "nats_2.10",
             Version::V2_11 => "nats_2.11",
+            Version::V2_12 => "nats_2.12",
             Version::Newest => return tools,
         };
         let nats_server = project.join(".tools").join(folder).join("bin/nats-server");
@@ -57,7 +61,13 @@ impl Version {
 pub struct Cluster {
     servers: Vec<Nats>,
     monitors: [u16; 3],
-    _links: Vec<Proxy>,
+    links: Vec<Link>,
+}
+
+/// The way that one server takes to another.
+struct Link {
+    ends: [usize; 2],
+    proxy: Proxy,
 }
 
 impl Cluster {
@@ -106,10 +116,10 @@ impl Cluster {
             // Each knows both others, because the servers count these to know the size of the cluster.
             let mut to = Vec::new();
             for other in (0..3).filter(|other| *other != n) {
-                let link = Proxy::to(([127, 0, 0, 1], routes[other]).into()).await;
-                link.delay(DELAY);
-                to.push(format!("\"nats://{}\"", link.address));
-                links.push(link);
+                let proxy = Proxy::to(([127, 0, 0, 1], routes[other]).into()).await;
+                proxy.delay(DELAY);
+                to.push(format!("\"nats://{}\"", proxy.address));
+                links.push(Link { ends: [n, other], proxy });
             }
             configurations.push(format!(
                 "server_name: n{n}\nhttp: \"127.0.0.1:{}\"\n\
@@ -124,7 +134,7 @@ impl Cluster {
             configurations.iter().take(servers).map(start).collect()
         })
         .await;
-        Cluster { servers, monitors, _links: links }
+        Cluster { servers, monitors, links }
     }
 
     /// The URL of all three.
@@ -185,11 +195,83 @@ impl Cluster {
     }
 
     /// Kills a server and starts it again.
-    pub async fn crash(mut self, n: usize) -> Cluster {
+    pub async fn crash(self, n: usize) -> Cluster {
+        self.kill(n).await.start_again(n).await
+    }
+
+    /// Kills a server.
+    pub async fn kill(mut self, n: usize) -> Cluster {
         blocking(move || {
             self.servers[n].kill();
+            self
+        })
+        .await
+    }
+
+    /// Starts a killed server with all it had stored.
+    pub async fn start_again(mut self, n: usize) -> Cluster {
+        blocking(move || {
             self.servers[n].restart().expect("the server restarts");
             self
+        })
+        .await
+    }
+
+    /// Kills a server, takes all that it has stored, and starts it again.
+    pub async fn wipe(self, n: usize) -> Cluster {
+        let killed = self.kill(n).await;
+        let streams = killed.servers[n].streams();
+        std::fs::remove_dir_all(streams).expect("its streams are gone");
+        killed.start_again(n).await
+    }
+
+    /// Kills all servers, then starts them all again.
+    pub async fn crash_all(mut self) -> Cluster {
+        blocking(move || {
+            self.servers.iter_mut().for_each(Nats::kill);
+            for server in &mut self.servers {
+                server.restart().expect("the server restarts");
+            }
+            self
+        })
+        .await
+    }
+
+    /// Stops a server as a debugger does: its connections stay open.
+    pub fn suspend(&self, n: usize) {
+        pod::signal(self.servers[n].pid(), "STOP");
+    }
+
+    /// Lets a suspended server go on.
+    pub fn wake(&self, n: usize) {
+        pod::signal(self.servers[n].pid(), "CONT");
+    }
+
+    /// Cuts a server off from the others. Its clients still reach it.
+    pub fn cut_off(&self, n: usize) {
+        self.links_of(n).for_each(|link| link.proxy.refuse());
+    }
+
+    /// Ends what [`Cluster::cut_off`] began.
+    pub fn join(&self, n: usize) {
+        self.links_of(n).for_each(|link| link.proxy.admit());
+    }
+
+    fn links_of(&self, n: usize) -> impl Iterator<Item = &Link> {
+        self.links.iter().filter(move |link| link.ends.contains(&n))
+    }
+
+    /// The server to which a client is connected whose name begins like this.
+    pub async fn server_of(&self, client: &'static str) -> usize {
+        let monitors = self.monitors;
+        let is_there = move |port: u16| {
+            let connections = look(port, "connz")?["connections"].as_array()?.clone();
+            let mut names = connections.iter().filter_map(|one| one["name"].as_str());
+            names.any(|name| name.starts_with(client)).then_some(())
+        };
+        within(LONG, "a server that has the client", async || {
+            let found = move || monitors.iter().position(|port| is_there(*port).is_some());
+            blocking(found).await.ok_or_else(|| "no server has it".to_owned())
         })
         .await
     }
@@ -204,7 +286,9 @@ impl Cluster {
 /// What a server says of itself; `None` while it does not answer.
 fn look(port: u16, path: &str) -> Option<Value> {
     let url = format!("http://127.0.0.1:{port}/{path}");
-    let text = ureq::get(url).call().ok()?.body_mut().read_to_string().ok()?;
+    // A suspended server takes the question and never answers.
+    let question = ureq::get(url).config().timeout_global(Some(Duration::from_secs(2))).build();
+    let text = question.call().ok()?.body_mut().read_to_string().ok()?;
     serde_json::from_str(&text).ok()
 }
 

@@ -310,7 +310,7 @@ fn send(request: ureq::http::Request<String>, limit: Duration) -> Result<Answer,
     Ok(Answer { status, headers, text: response.body_mut().read_to_string()? })
 }
 
-fn signal(pid: u32, name: &str) {
+pub(super) fn signal(pid: u32, name: &str) {
     let kill = r#"kill -s "$1" "$2""#;
     let status =
         Command::new("/bin/sh").args(["-c", kill, "kill", name, &pid.to_string()]).status();

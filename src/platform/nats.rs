@@ -1,6 +1,7 @@
 //! Connections to NATS: addresses, credentials, reconnecting for ever.
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -213,6 +214,33 @@ impl Address {
                 let doubled = 50 * (1u64 << attempts.min(6));
                 Duration::from_millis(doubled).min(LONGEST_PAUSE)
             }))
+    }
+}
+
+/// How often [`change_server`] connects anew at most. Each time the client takes any of the servers
+/// it knows.
+const CHANGES: u32 = 6;
+
+/// Connects anew until another server answers than before, where there is another. What is on its
+/// way to the old one may be lost: callers ask again.
+pub async fn change_server(client: &async_nats::Client) {
+    let before = client.server_info().server_id;
+    let is_alone = client.server_pool().await.is_ok_and(|servers| servers.len() == 1);
+    for _ in 0..if is_alone { 1 } else { CHANGES } {
+        let connects = || client.statistics().connects.load(Ordering::Relaxed);
+        let count = connects();
+        if client.force_reconnect().await.is_err() {
+            return;
+        }
+        let connected = async {
+            while connects() == count {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let is_connected = tokio::time::timeout(CONNECT_TIMEOUT, connected).await.is_ok();
+        if !is_connected || client.server_info().server_id != before {
+            return;
+        }
     }
 }
 

@@ -51,11 +51,13 @@ use crate::log::{ChangeId, Entry, read};
 use crate::platform::database::Database;
 use crate::platform::health::{Health, RelayState};
 use crate::platform::metrics::{Disagreement, Metrics};
+use crate::platform::nats;
 use crate::platform::replicas::Replication;
 use crate::platform::trace;
 
 use super::checkpoint::{self, Checkpoint, LEASE, Tail};
 use super::message::{self, Epoch};
+use super::patience::{Patience, Unanswered};
 use super::tail::{self, Left, OnTop};
 
 /// How often the lease is renewed and the checkpoint stored.
@@ -170,11 +172,16 @@ impl Relay {
         told: &mut Option<Duration>,
         stop: &CancellationToken,
     ) -> Stepped {
+        let mut patience = Patience::default();
         loop {
             let pause = match self.follow(jetstream, told, stop).await {
                 Ok(Ended::Stepped(stepped)) => return stepped,
-                Ok(Ended::Moved) => Duration::ZERO,
+                Ok(Ended::Moved) => {
+                    patience.renew();
+                    Duration::ZERO
+                }
                 Err(Interruption::Contradiction(reason)) => {
+                    patience.renew();
                     let state = RelayState::Halted { reason: reason.clone() };
                     if self.health.relay(state) {
                         self.metrics.disagreement(Disagreement::Contradiction, 1);
@@ -185,6 +192,8 @@ impl Relay {
                 }
                 Err(Interruption::CameBetween(refusal)) => {
                     tracing::debug!(refusal = %format!("{refusal:#}"), "reading the tail again");
+                    patience.renew();
+                    self.ask_another_server(&mut patience, &refusal).await;
                     Duration::ZERO
                 }
                 Err(Interruption::Failure(failure)) | Ok(Ended::Refused(failure)) => {
@@ -193,6 +202,7 @@ impl Relay {
                     if self.health.relay(RelayState::Waiting { reason: reason.clone() }) {
                         warn!(%reason, "the relay waits");
                     }
+                    self.ask_another_server(&mut patience, &failure).await;
                     RETRY_PAUSE
                 }
             };
@@ -204,6 +214,15 @@ impl Relay {
             if !self.is_connected() || !self.take_lease().await {
                 return Stepped::LostLease;
             }
+        }
+    }
+
+    /// Leaves a server that has not stored anything for too long: it may be cut off from the others.
+    async fn ask_another_server(&self, patience: &mut Patience, failure: &anyhow::Error) {
+        if self.is_connected() && patience.is_over(failure, Instant::now()) {
+            let failure = format!("{failure:#}");
+            info!(%failure, "the stream does not answer: connecting to NATS anew, to another server if there is one");
+            nats::change_server(&self.nats).await;
         }
     }
 
@@ -516,16 +535,16 @@ impl Relay {
                 if ack.duplicate { " (a duplicate)" } else { "" }
             ),
             Err(error) => {
-                let not_taken = anyhow!("position {position} was not taken: {error}");
+                let not_taken = format!("position {position} was not taken: {error}");
                 let is_unknown = matches!(
                     error.kind(),
                     PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe
                 );
                 if is_unknown {
                     self.metrics.relay_rejected.inc();
-                    return Err(not_taken);
+                    return Err(Unanswered(not_taken).into());
                 }
-                not_taken
+                anyhow!(not_taken)
             }
         };
         self.metrics.relay_rejected.inc();

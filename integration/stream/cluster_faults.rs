@@ -1,0 +1,198 @@
+//! A cluster that loses one nats-server after the other while edges flow: the feed goes on on the other two, and is
+//! never later than it promises.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_nats::jetstream::{self, consumer::pull::OrderedConfig};
+use futures_util::StreamExt;
+use tokio::task::JoinSet;
+use tokio::time::{interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::harness::cluster::{Cluster, LONG, Version};
+use crate::harness::log_and_stream::read_log;
+use crate::harness::relaying::{STREAM, relay_state};
+use crate::harness::wait::within;
+use crate::harness::{CALM, Credentials, Fleet, Pod, Satellite};
+
+/// How late a transition may be on the stream while two servers are there.
+const LATEST: Duration = Duration::from_secs(15);
+
+/// So many satellites come and go once a second: fifty edges a second.
+const SATELLITES: usize = 25;
+
+/// How long a server is away.
+const AWAY: Duration = Duration::from_secs(20);
+
+/// How long a server that was away may take to catch up before it is started once more.
+const A_WHILE: Duration = Duration::from_secs(60);
+
+/// Satellites that come and go until they are told to end.
+struct Traffic {
+    satellites: JoinSet<()>,
+    end: CancellationToken,
+}
+
+impl Traffic {
+    async fn begin(fleet: &Fleet, pod: &Pod) -> Traffic {
+        let (mut satellites, end) = (JoinSet::new(), CancellationToken::new());
+        for credentials in fleet.register_many("edge", SATELLITES).await {
+            satellites.spawn(come_and_go(pod.address, credentials, end.clone()));
+        }
+        Traffic { satellites, end }
+    }
+
+    async fn end(mut self) {
+        self.end.cancel();
+        while let Some(ended) = self.satellites.join_next().await {
+            ended.expect("a satellite");
+        }
+    }
+}
+
+async fn come_and_go(pod: SocketAddr, credentials: Credentials, end: CancellationToken) {
+    let mut seconds = interval(Duration::from_secs(1));
+    while !end.is_cancelled() {
+        seconds.tick().await;
+        Satellite::connect(pod, &credentials).await.close().await;
+    }
+}
+
+/// Waits until all that is in the log now is on the stream of so many servers.
+async fn expect_on(servers: usize, cluster: &Cluster, fleet: &Fleet) {
+    let head = fleet.log_length().await as u64;
+    within(LONG, &format!("{head} transitions on {servers} servers"), async || {
+        let last = cluster.last_sequences().await;
+        let there = last.iter().flatten().filter(|last| **last >= head).count();
+        if there >= servers { Ok(()) } else { Err(format!("{last:?}")) }
+    })
+    .await;
+}
+
+/// Lets the fault last, and sees that the feed is not held up by it.
+async fn goes_on_without_one(cluster: &Cluster, fleet: &Fleet) {
+    sleep(AWAY).await;
+    expect_on(2, cluster, fleet).await;
+}
+
+/// Waits until the server that was away has what the others have.
+async fn is_back(mut cluster: Cluster, n: usize, fleet: &Fleet) -> Cluster {
+    // On a busy machine a returning server may not find its way to the others again.
+    if timeout(A_WHILE, expect_on(3, &cluster, fleet)).await.is_err() {
+        cluster = cluster.crash(n).await;
+        expect_on(3, &cluster, fleet).await;
+    }
+    cluster
+}
+
+/// The latest transition: how late it was, with its position. `gone` is a time in which no two servers were there.
+async fn latest(fleet: &Fleet, gone: (SystemTime, SystemTime)) -> (Duration, i64) {
+    let jetstream = jetstream::new(fleet.nats().await);
+    let stream = jetstream.get_stream(STREAM).await.expect("the stream");
+    let count = stream.cached_info().state.messages as usize;
+    let consumer = stream.create_consumer(OrderedConfig::default()).await.expect("a consumer");
+    let messages = consumer.messages().await.expect("messages").take(count);
+    let stored: HashMap<i64, SystemTime> = messages
+        .map(|message| {
+            let message = message.expect("a message");
+            let headers = message.headers.as_ref().expect("headers");
+            let position = headers.get("Groundstation-Position").expect("a position");
+            let published = message.info().expect("what the server says of it").published;
+            (position.as_str().parse().expect("a number"), SystemTime::from(published))
+        })
+        .collect()
+        .await;
+    let late = read_log(&fleet.sql().await).await.into_iter().map(|row| {
+        let stored = stored[&row.position];
+        let recorded = UNIX_EPOCH + Duration::from_micros(row.recorded_at as u64);
+        let since = if stored >= gone.0 { recorded.max(gone.1) } else { recorded };
+        (stored.duration_since(since).unwrap_or_default(), row.position)
+    });
+    late.max().expect("transitions")
+}
+
+async fn the_feed_goes_on(version: Version) {
+    let mut cluster = Cluster::start(version).await;
+    let fleet = cluster.fleet(CALM).await;
+    let pod = fleet.pod("a").await;
+    within(LONG, "the relay to lead", async || {
+        let state = relay_state(&pod).await;
+        if state["state"] == "leading" { Ok(()) } else { Err(state.to_string()) }
+    })
+    .await;
+    let nats = fleet.nats().await;
+    let traffic = Traffic::begin(&fleet, &pod).await;
+
+    let leader = cluster.leader(&nats).await;
+    println!("n{leader} leads and is killed");
+    cluster = cluster.kill(leader).await;
+    goes_on_without_one(&cluster, &fleet).await;
+    cluster = cluster.start_again(leader).await;
+    cluster = is_back(cluster, leader, &fleet).await;
+
+    let leader = cluster.leader(&nats).await;
+    println!("n{leader} leads and is suspended");
+    cluster.suspend(leader);
+    goes_on_without_one(&cluster, &fleet).await;
+    cluster.wake(leader);
+    cluster = is_back(cluster, leader, &fleet).await;
+
+    let leader = cluster.leader(&nats).await;
+    println!("n{leader} leads and is cut off from the others");
+    cluster.cut_off(leader);
+    goes_on_without_one(&cluster, &fleet).await;
+    cluster.join(leader);
+    cluster = is_back(cluster, leader, &fleet).await;
+
+    let pods = cluster.server_of("groundstation").await;
+    println!("the pod is connected to n{pods}, which is cut off from the others");
+    cluster.cut_off(pods);
+    goes_on_without_one(&cluster, &fleet).await;
+    cluster.join(pods);
+    cluster = is_back(cluster, pods, &fleet).await;
+
+    let leader = cluster.leader(&nats).await;
+    println!("n{leader} leads, is killed, and loses all it has stored");
+    cluster = cluster.wipe(leader).await;
+    goes_on_without_one(&cluster, &fleet).await;
+    cluster = is_back(cluster, leader, &fleet).await;
+
+    println!("all are killed and started again");
+    let killed = SystemTime::now();
+    cluster = cluster.crash_all().await;
+    let gone = (killed, SystemTime::now());
+    expect_on(2, &cluster, &fleet).await;
+    traffic.end().await;
+    expect_on(3, &cluster, &fleet).await;
+
+    fleet.check().await;
+    let (late, position) = latest(&fleet, gone).await;
+    println!("{version:?}: position {position} was {late:?} late, the latest of all");
+    assert!(late < LATEST, "position {position} was {late:?} late");
+}
+
+#[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
+async fn the_feed_goes_on_while_one_server_after_the_other_is_lost_on_2_10() {
+    the_feed_goes_on(Version::V2_10).await;
+}
+
+#[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
+async fn the_feed_goes_on_while_one_server_after_the_other_is_lost_on_2_11() {
+    the_feed_goes_on(Version::V2_11).await;
+}
+
+#[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
+async fn the_feed_goes_on_while_one_server_after_the_other_is_lost_on_2_12() {
+    the_feed_goes_on(Version::V2_12).await;
+}
+
+#[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
+async fn the_feed_goes_on_while_one_server_after_the_other_is_lost_on_the_newest() {
+    the_feed_goes_on(Version::Newest).await;
+}
