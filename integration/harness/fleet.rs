@@ -371,6 +371,16 @@ impl Fleet {
         .await;
     }
 
+    /// Waits until the log holds at least this many transitions with this event of satellites whose names have this
+    /// prefix.
+    pub async fn expect_some_edges(&self, prefix: &str, event: &str, expected: i64) {
+        eventually(&format!("{expected} {event}"), async || {
+            let edges = self.edges(prefix, event).await;
+            if edges >= expected { Ok(()) } else { Err(edges.to_string()) }
+        })
+        .await;
+    }
+
     /// How many transitions with this event the log holds of satellites whose names have this prefix.
     pub async fn edges(&self, prefix: &str, event: &str) -> i64 {
         const EDGES: &str = "

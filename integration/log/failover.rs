@@ -1,16 +1,44 @@
 //! Postgres fails over to its standby. With a synchronous standby nothing is lost. With one that lacks the newest
 //! commits no pod goes on with what it remembers of them.
 
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_util::sync::CancellationToken;
 
+use crate::harness::faults::full;
 use crate::harness::reader::Reader;
+use crate::harness::relaying::expect_relay;
 use crate::harness::wait::{PATIENCE, blocking};
 use crate::harness::{
-    Agents, Fleet, Onlooker, SWEPT_OFTEN, Satellite, eventually, steady, stores, within,
+    Agents, Credentials, Fleet, Heard, Onlooker, SWEPT_OFTEN, Satellite, eventually, steady,
+    stores, within,
 };
+use crate::stream::audit::audit;
+
+/// Comes and goes until told to end, whatever becomes of the pod's database. Returns how often it was welcomed, which
+/// it is told after the commit.
+async fn comes_and_goes(pod: SocketAddr, credentials: Credentials, end: CancellationToken) -> i64 {
+    let mut welcomed = 0;
+    while !end.is_cancelled() {
+        let opened = Satellite::try_open(pod).await;
+        if let Ok(mut satellite) = opened {
+            satellite.authenticate(&credentials);
+            if matches!(satellite.hear().await, Heard::Message(said) if said["type"] == "authenticated")
+            {
+                welcomed += 1;
+            }
+            satellite.send_frame(Message::Close(None));
+            satellite.hear().await;
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    welcomed
+}
 
 #[tokio::test]
 async fn a_fail_over_to_the_synchronous_standby_loses_no_edge_and_nobody() {
@@ -22,9 +50,13 @@ async fn a_fail_over_to_the_synchronous_standby_loses_no_edge_and_nobody() {
     agents.expect_all().await;
     let leaving = Satellite::connect(pods[1].address, &others[0]).await;
     let silent = Satellite::connect(pods[1].address, &others[1]).await;
-    let before = fleet.log_length().await;
-    assert_eq!(before, 14);
+    assert_eq!(fleet.log_length().await, 14);
     let onlooker = Onlooker::at(&fleet, &[pods[0].address, pods[1].address]);
+    let (mut passing, end) = (JoinSet::new(), CancellationToken::new());
+    for (n, credentials) in fleet.register_many("passing", 10).await.into_iter().enumerate() {
+        passing.spawn(comes_and_goes(pods[n % 2].address, credentials, end.clone()));
+    }
+    fleet.expect_some_edges("passing", "disconnected", 50).await;
 
     primary.kill();
     leaving.close().await;
@@ -37,12 +69,23 @@ async fn a_fail_over_to_the_synchronous_standby_loses_no_edge_and_nobody() {
     })
     .await;
 
+    let promoted = Instant::now();
     for pod in &pods {
         eventually("the pod to be ready again", async || {
             let answer = pod.get("/readyz").await;
             if answer.status == 200 { Ok(()) } else { Err(answer.text) }
         })
         .await;
+    }
+    let unready = promoted.elapsed();
+    println!("ready {unready:?} after the promotion");
+    assert!(!full() || unready < Duration::from_secs(5), "{unready:?}");
+    let so_far = fleet.edges("passing", "disconnected").await;
+    fleet.expect_some_edges("passing", "disconnected", so_far + 50).await;
+    end.cancel();
+    let mut welcomed = 0;
+    while let Some(ended) = passing.join_next().await {
+        welcomed += ended.expect("a satellite");
     }
     let left = ["1 connected connect", "1 disconnected client_close"];
     fleet.expect_history(others[0].id, &left).await;
@@ -57,7 +100,9 @@ async fn a_fail_over_to_the_synchronous_standby_loses_no_edge_and_nobody() {
     .await;
     drop(silent);
     assert_eq!(onlooker.saw_offline("beating").await, [""; 0]);
-    assert_eq!(fleet.log_length().await, before + 2, "and nobody else was given up");
+    assert_eq!(fleet.edges("", "heartbeat_lost").await, 1, "nobody else was given up");
+    let connected = fleet.edges("passing", "connected").await;
+    assert!(connected >= welcomed, "{welcomed} were welcomed, {connected} are in the log");
     assert_eq!(agents.authenticated(), 12, "sockets stayed up");
     fleet.check().await;
     drop(standby);
@@ -128,5 +173,14 @@ async fn pods_that_remember_what_a_standby_never_got_begin_anew_and_follow_what_
     pod.assign(held.id, &list("second")).await;
     let told = satellite.expect("config_updated").await;
     assert_eq!(told["assignments"][0]["configId"], "second", "{told}");
+
+    // The stream has what the log has not. The way out is a new epoch.
+    expect_relay(&pod, "halted").await;
+    drop((satellite, pod));
+    let repaired = audit(&fleet, &["--wait", "10ms", "--repair", "--new-epoch", "--yes"]).await;
+    assert!(repaired.is_ok, "{repaired:?}");
+    let pod = fleet.pod("d").await;
+    let _satellite = Satellite::welcomed(pod.address, held).await;
+    fleet.check().await;
     drop(standby);
 }
