@@ -4,7 +4,7 @@ CARGO := $(shell command -v cargo || echo "$$HOME/.cargo/bin/cargo")
 SEED = $(or $(GROUNDSTATION_SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
 
 .DEFAULT_GOAL := help
-.PHONY: help run console test test-faults nemesis conformance fuzz lint deny deb fmt schemas examples bench tools test-tools clean docker-up
+.PHONY: help run console test test-faults nemesis drill conformance fuzz lint deny deb fmt schemas examples bench tools test-tools clean docker-up
 
 help: ## Show what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1#\2/p' $(MAKEFILE_LIST) | awk -F'#' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -21,7 +21,7 @@ test: test-tools console ## Lint, then all tests against real servers; says whic
 
 # Tests that open as many sockets as a process may have, or measure a pod's times, run last, one by
 # one.
-ONE_BY_ONE = storm:: rolling_restart:: cluster_faults:: reads::edges_are_in_time
+ONE_BY_ONE = storm:: rolling_restart:: cluster_faults:: failover::a_fail_over reads::edges_are_in_time
 
 test-faults: test-tools console ## The same and the long ones, with every fault injected; GROUNDSTATION_SEED=n repeats a run
 	@seed=$(SEED); echo "GROUNDSTATION_SEED=$$seed"; status=0; \
@@ -35,6 +35,9 @@ nemesis: test-tools ## Many faults at once for MINUTES (30), with a checker besi
 	@seed=$(SEED); echo "MINUTES=$(or $(MINUTES),30) SEED=$$seed"; \
 	GROUNDSTATION_SEED=$$seed GROUNDSTATION_NEMESIS_SECONDS=$$(($(or $(MINUTES),30) * 60)) \
 	$(CARGO) test --locked --features failpoints --test integration nemesis::whatever -- --nocapture
+
+drill: test-tools ## Rehearse disasters, and print what an operator does and sees
+	@$(CARGO) test --locked --features failpoints --test integration -- --ignored --nocapture --test-threads=1 drills::
 
 conformance: ## The Autobahn cases against the WebSocket layer
 	$(CARGO) build --locked --example echo

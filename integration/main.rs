@@ -9,6 +9,7 @@ mod console;
 mod contract;
 mod dev;
 mod domain;
+mod drills;
 mod gateway;
 mod harness;
 mod ingress;
