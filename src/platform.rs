@@ -18,5 +18,6 @@ pub mod replicas;
 pub(crate) mod shutdown;
 pub mod token;
 pub(crate) mod trace;
+pub(crate) mod turns;
 pub mod units;
 pub mod unreachable;

@@ -14,6 +14,7 @@ use crate::platform::bucket::Rate;
 use crate::platform::client_tls::{Roots, is_this_machine};
 use crate::platform::log_gate::LogGate;
 use crate::platform::metrics::Metrics;
+use crate::platform::turns::Turns;
 use crate::platform::unreachable::Unreachable;
 
 /// How long one attempt to connect may take.
@@ -170,8 +171,12 @@ impl Address {
             notes.note(&event);
             std::future::ready(())
         };
+        let turns = Turns::default();
         self.options(name)?
             .event_callback(callback)
+            .reconnect_to_server_callback(move |servers, _| {
+                std::future::ready(turns.next(&servers))
+            })
             .retry_on_initial_connect()
             .connect(&self.servers)
             .await
@@ -217,31 +222,21 @@ impl Address {
     }
 }
 
-/// How often [`change_server`] connects anew at most. Each time the client takes any of the servers
-/// it knows.
-const CHANGES: u32 = 6;
-
-/// Connects anew until another server answers than before, where there is another. What is on its
-/// way to the old one may be lost: callers ask again.
+/// Connects a pod's client to another server, where it knows several, and waits for that. What is on
+/// its way to the old one may be lost: callers ask again.
 pub async fn change_server(client: &async_nats::Client) {
-    let before = client.server_info().server_id;
-    let is_alone = client.server_pool().await.is_ok_and(|servers| servers.len() == 1);
-    for _ in 0..if is_alone { 1 } else { CHANGES } {
-        let connects = || client.statistics().connects.load(Ordering::Relaxed);
-        let count = connects();
-        if client.force_reconnect().await.is_err() {
-            return;
-        }
-        let connected = async {
-            while connects() == count {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        let is_connected = tokio::time::timeout(CONNECT_TIMEOUT, connected).await.is_ok();
-        if !is_connected || client.server_info().server_id != before {
-            return;
-        }
+    let connects = || client.statistics().connects.load(Ordering::Relaxed);
+    let before = connects();
+    if client.force_reconnect().await.is_err() {
+        return;
     }
+    let connected = async {
+        while connects() == before {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    // Where none is found in time, the client goes on looking.
+    tokio::time::timeout(CONNECT_TIMEOUT, connected).await.ok();
 }
 
 fn decoded(part: &str) -> String {
