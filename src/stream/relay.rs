@@ -96,6 +96,10 @@ const MAX_IN_FLIGHT: usize = 1_000;
 /// How long an acknowledgement may take.
 const ACK_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long any other answer of the stream may take. It is short, because while a leader is elected
+/// nobody hears the question, and it has to be asked again.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// The task.
 pub struct Relay {
     /// This pod's name, under which it holds the lease.
@@ -136,7 +140,7 @@ impl Relay {
     /// Relays while it holds the lease, until `stop`; then hands the lease over.
     pub async fn run(mut self, stop: CancellationToken) {
         let jetstream = jetstream::context::ContextBuilder::new()
-            .timeout(ACK_TIMEOUT)
+            .timeout(ANSWER_TIMEOUT)
             .ack_timeout(ACK_TIMEOUT)
             .max_ack_inflight(MAX_IN_FLIGHT + 1)
             .build(self.nats.clone());
