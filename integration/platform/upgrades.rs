@@ -540,6 +540,21 @@ async fn a_migration_and_its_record_are_made_together_or_not_at_all() {
     assert!(ok && out.contains(&format!("at version {}", next.before)), "{out}{err}");
 }
 
+#[tokio::test]
+async fn a_migration_outside_a_transaction_that_was_interrupted_is_made_again() {
+    let fleet = Fleet::new(SWEPT_OFTEN).await;
+    let sql = fleet.sql().await;
+    // What CREATE INDEX CONCURRENTLY leaves where it is stopped is an index of that name that is not used.
+    let left = "create index connections_by_revision on satellite_connections (session)";
+    sql.batch_execute(left).await.expect("an index");
+    let next = Next::expanded();
+    next.is_made(&fleet).await;
+    let index = "select indexdef from pg_indexes where indexname = 'connections_by_revision'";
+    let made: String = sql.query_one(index, &[]).await.expect("one index").get(0);
+    assert!(made.ends_with("(revision)"), "{made}");
+    next.is_made(&fleet).await;
+}
+
 /// Calls the server something else, in this database: `version()` of another schema is found first.
 async fn call_it(sql: &Client, url: &str, version: &str) {
     let database = url.rsplit('/').next().expect("a database");
