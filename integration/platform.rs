@@ -5,3 +5,4 @@ mod metrics;
 mod migrations;
 mod nats_tls;
 mod traces;
+mod upgrades;

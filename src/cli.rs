@@ -339,7 +339,13 @@ fn migrate(args: &MigrateArgs) -> anyhow::Result<()> {
     for migration in &migrated.applied {
         print_line!("applied {migration}");
     }
-    print_line!("the schema is at version {}", migrated.version);
+    match (migrated.version, migrated.known) {
+        (version, known) if version > known => print_line!(
+            "the schema is at version {version}, newer than the {known} this groundstation knows, and lets it run: \
+             nothing to do"
+        ),
+        (version, _) => print_line!("the schema is at version {version}"),
+    }
     for warning in &migrated.warnings {
         eprintln!("groundstation: {warning}");
     }

@@ -6,6 +6,7 @@ pub(crate) mod bucket;
 pub(crate) mod client_tls;
 pub mod database;
 pub mod database_clock;
+pub(crate) mod engines;
 pub(crate) mod failpoint;
 pub mod health;
 pub(crate) mod log_gate;

@@ -40,8 +40,13 @@ pub async fn run(
     let mut running = pod.spawn(log, doors).await?;
     tell(&config, address, &rights);
     ready(address);
-    running.until(shutdown).await?;
-    running.drain(drain).await
+    let outgrown = running.until(shutdown).await?;
+    let drained = running.drain(drain).await;
+    match outgrown {
+        // It says why the rest could not be appended, too.
+        Some(outgrown) => Err(outgrown.into()),
+        None => drained,
+    }
 }
 
 /// Logs that the pod listens, and warns of settings that operators may not have meant.

@@ -129,7 +129,8 @@ async fn expect_refused(fleet: &Fleet, words: &[&str]) {
 }
 
 #[tokio::test]
-async fn a_schema_newer_than_the_program_is_refused_with_one_line_by_migrate_and_by_serve() {
+async fn a_newer_schema_that_does_not_allow_the_program_is_refused_with_one_line_by_migrate_and_by_serve()
+ {
     let fleet = Fleet::new(CALM).await;
     const NEWER: &str = "
         insert into refinery_schema_history (version, name, applied_on, checksum)

@@ -16,7 +16,8 @@ use crate::contract::wire::SatelliteJson;
 use crate::domain::lifecycle::Event;
 use crate::domain::selection::{Order, Place, Selection};
 
-/// The satellites there were, as `s`, those that are selected. Its parameters are $1 to $9.
+/// The satellites there were, as `s`, those that are selected. Its parameters are $1 to $9. The columns of the log are
+/// named, because a later migration may add one while this program runs, and one of any name.
 const THEN: &str = "
     with past as (
         select t.*, c.satellite_id as id, t.next->>'status' as status,
@@ -29,11 +30,15 @@ const THEN: &str = "
           from satellite_connections c
           cross join lateral (
               select * from (
-                  (select e.* from entity_transitions e
+                  (select position, revision, change_id, entity_id, event, reason, session, prev, next,
+                          actor_type, actor_id, traceparent, occurred_at, recorded_at
+                     from entity_transitions e
                     where e.entity_id = c.satellite_id and e.position <= $1
                     order by e.position desc limit 1)
                   union all
-                  select h.* from transitions_at_horizon h where h.entity_id = c.satellite_id
+                  select position, revision, change_id, entity_id, event, reason, session, prev, next,
+                         actor_type, actor_id, traceparent, occurred_at, recorded_at
+                    from transitions_at_horizon h where h.entity_id = c.satellite_id
               ) last order by last.position desc limit 1
           ) t
           left join lateral (

@@ -20,7 +20,7 @@ use deadpool_postgres::{
 };
 use thiserror::Error;
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
@@ -28,15 +28,12 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use tracing::debug;
 
 use crate::platform::client_tls::{Roots, is_this_machine};
+use crate::platform::engines;
 use crate::platform::metrics::Metrics;
 use crate::platform::unreachable::Unreachable;
 
 /// The role a pod's sessions take.
 pub const SERVICE_ROLE: &str = "groundstation_service";
-
-/// The oldest supported server: the SQL has no `MERGE`, but the schema `public` must not be writable
-/// by every role.
-pub const OLDEST_SERVER: i32 = 15;
 
 /// How long a connection may take to open, and how long the log's own work waits for one from the
 /// pool.
@@ -230,7 +227,15 @@ impl Address {
             .context("cannot build the connection pool")?;
         let tls = self.tls.clone();
         let places = Arc::new(Semaphore::new(sessions.connections));
-        Ok(Database { pool, sessions: Arc::new(sessions), tls, places, lane: None, metrics: None })
+        Ok(Database {
+            pool,
+            sessions: Arc::new(sessions),
+            tls,
+            places,
+            lane: None,
+            metrics: None,
+            misfits: Arc::default(),
+        })
     }
 }
 
@@ -300,6 +305,8 @@ pub struct Database {
     lane: Option<Arc<Semaphore>>,
     /// The metrics of a pod; a one-shot command has none.
     metrics: Option<Metrics>,
+    /// Told when a statement did not fit the schema.
+    misfits: Arc<Notify>,
 }
 
 /// Why work on a connection failed.
@@ -378,10 +385,20 @@ impl Database {
                 if let Some(client) = lease.client.take() {
                     abandon(client);
                 }
-                Err(error.into())
+                let failed = error.into();
+                if does_not_fit(&failed) {
+                    self.misfits.notify_one();
+                }
+                Err(failed)
             }
             Err(_) => Err(Failed::NoAnswer(limit)),
         }
+    }
+
+    /// Waits until a statement has failed because it does not fit the schema; one that failed while
+    /// nobody waited counts too.
+    pub async fn misfit(&self) {
+        self.misfits.notified().await;
     }
 
     /// A connection for a command that is the pool's only user.
@@ -472,13 +489,20 @@ impl Database {
                 return Err(Unreachable(text).into());
             }
         };
-        let version: i32 = client
-            .query_one("select current_setting('server_version_num')::int / 10000", &[])
-            .await
-            .context("cannot ask Postgres for its version")?
-            .get(0);
-        check_server(version)
+        let ask = async |question| {
+            client.query_one(question, &[]).await.context("cannot ask Postgres for its version")
+        };
+        engines::check_engine(ask(engines::VERSION).await?.try_get(0)?)?;
+        let server = ask(engines::SERVER).await?;
+        engines::check_server(server.try_get(0)?, server.try_get(1)?)
     }
+}
+
+/// Whether the schema is not as the statement takes it to be: a table, a column, a function or a right
+/// is missing.
+fn does_not_fit(failed: &Failed) -> bool {
+    let Failed::Server(error) = failed else { return false };
+    error.code().is_some_and(|code| code.code().starts_with("42"))
 }
 
 const PAST_THE_POOLER: &str = "set DATABASE_URL to Postgres itself";
@@ -573,14 +597,6 @@ pub struct Usage {
 /// connection whose state is unknown.
 pub fn abandon(client: Object) {
     drop(Object::take(client));
-}
-
-/// Refuses a server that is too old.
-pub fn check_server(version: i32) -> anyhow::Result<()> {
-    if version < OLDEST_SERVER {
-        bail!("PostgreSQL {version} is too old: {OLDEST_SERVER} or newer is needed");
-    }
-    Ok(())
 }
 
 /// One line for an error of the server or the driver: the server's own words if there are any.
@@ -681,11 +697,5 @@ mod tests {
             assert!(error.contains("DATABASE_URL"), "{error}");
             assert!(!error.contains("secret"), "{error}");
         }
-    }
-
-    #[test]
-    fn a_server_too_old_is_refused() {
-        assert!(check_server(14).is_err());
-        assert!(check_server(15).is_ok());
     }
 }

@@ -32,6 +32,7 @@ use crate::platform::batch_loader::BatchLoader;
 use crate::platform::health::Health;
 use crate::platform::log_gate::LogGate;
 use crate::platform::metrics::Metrics;
+use crate::platform::migrations;
 use crate::platform::replicas::Replication;
 use crate::presence::flusher::Flusher;
 use crate::presence::monitor::Monitor;
@@ -139,6 +140,8 @@ impl<'a> Pod<'a> {
         let api = self.api(doors.door.clone());
         let past = continuity::watch(self.stores.database.clone(), self.signals.stop.clone());
         let (past, appender) = (tokio::spawn(past), tokio::spawn(log.appender.run()));
+        let (database, reads) = (self.stores.database.clone(), self.stores.reads.clone());
+        let schema = tokio::spawn(migrations::watch(database, reads, self.signals.stop.clone()));
         let mut parts = JoinSet::new();
         self.spawn_presence(&mut parts);
         self.spawn_followers_of_the_log(&mut parts);
@@ -153,7 +156,7 @@ impl<'a> Pod<'a> {
         let routes = api::routes(api.clone()).merge(page).merge(gateway::routes(gateway));
         let requests = doors.serve(routes, api::ops_routes(api), &self.signals.stop_http);
         let (signals, health) = (self.signals, self.health);
-        Ok(Running { signals, health, sockets, requests, parts, appender, past })
+        Ok(Running { signals, health, sockets, requests, parts, appender, past, schema })
     }
 
     fn gateway(&self, door: Arc<Door>) -> Arc<Gateway> {

@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 use super::config::Drain;
 use crate::log::continuity::WentBack;
 use crate::platform::health::Health;
+use crate::platform::migrations::Outgrown;
 
 /// How much of the drain's deadline is left for the last edges, and before that for the other
 /// parts.
@@ -45,13 +46,22 @@ pub struct Running {
     pub appender: JoinHandle<()>,
     /// The check whether the database went back.
     pub past: JoinHandle<Option<WentBack>>,
+    /// The check whether the schema still allows this pod.
+    pub schema: JoinHandle<Option<Outgrown>>,
 }
 
 impl Running {
-    /// Waits until the pod is told to end; an error if one of its parts ends by itself.
-    pub async fn until(&mut self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+    /// Waits until the pod is told to end, or the schema tells it; an error if one of its parts ends by itself.
+    pub async fn until(
+        &mut self,
+        shutdown: impl Future<Output = ()>,
+    ) -> anyhow::Result<Option<Outgrown>> {
         tokio::select! {
-            () = shutdown => Ok(()),
+            () = shutdown => Ok(None),
+            Ok(Some(outgrown)) = &mut self.schema => {
+                error!(%outgrown, "the schema has changed into one that this pod may not run on: it drains and ends");
+                Ok(Some(outgrown))
+            }
             Ok(Some(went_back)) = &mut self.past => {
                 error!(
                     %went_back,

@@ -286,8 +286,15 @@ pub struct Shown {
     pub version: i64,
 }
 
+/// What is read of `satellites_now`, as `s`. Every column by its name: a prepared statement fails once where its result
+/// gets another column, and a later migration may add one to the view while this program runs.
+const SHOWN: &str = "
+    s.id, s.name, s.region, s.tags, s.capabilities, s.version, s.offline_threshold_ms, s.created_at, s.last_event,
+    s.heard_at, s.last_heartbeat_at, s.flapping, s.imported_event, s.imported_heartbeat, s.imported_at, s.observed_at,
+    s.judged_at, s.resumed_at";
+
 const GET: &str = "
-    select s.*,
+    select {shown},
            (select coalesce(max(r.change), 0) from registry_changes r
              where r.satellite_id = s.id and r.action in ('created', 'updated')) as described_by
       from satellites_now s
@@ -308,7 +315,7 @@ pub async fn shown(
     id: SatelliteId,
     default: Duration,
 ) -> Result<Option<Shown>, tokio_postgres::Error> {
-    let statement = client.prepare_cached(GET).await?;
+    let statement = client.prepare_cached(&GET.replace("{shown}", SHOWN)).await?;
     let row = client.query_opt(&statement, &[&id]).await?;
     row.map(|row| {
         Ok(Shown { satellite: from_row(&row, default)?, version: row.try_get("described_by")? })
@@ -350,6 +357,7 @@ const ACTIVE_AT: &str = "
 /// The statement with the filters in it.
 fn with_filters(statement: &str) -> String {
     statement
+        .replace("{shown}", SHOWN)
         .replace("{selected}", SELECTED)
         .replace("{active_at}", ACTIVE_AT)
         .replace("{last_edge_at}", log::past::LAST_EDGE_AT)
@@ -398,7 +406,7 @@ impl<'a> Selected<'a> {
 }
 
 const LIST: &str = "
-    select s.* from satellites_now s
+    select {shown} from satellites_now s
      where {selected} and {behind}
      order by {order}
      limit $11 offset $12";
@@ -413,7 +421,7 @@ const FIND: &str = "
          limit $11 offset $12
     )
     select coalesce(found.observed_at, s.observed_at) as observed_at,
-           coalesce(found.flapping, s.flapping) as flapping, s.*
+           coalesce(found.flapping, s.flapping) as flapping, {shown}
       from (select found.*, row_number() over () as place from found) found
       join satellites_now s on s.id = found.id
      order by found.place";

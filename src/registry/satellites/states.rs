@@ -6,14 +6,14 @@ use std::time::Duration;
 use deadpool_postgres::GenericClient;
 use uuid::Uuid;
 
-use super::from_row;
+use super::{SHOWN, from_row};
 use crate::contract::wire::{SatelliteJson, StateJson};
 use crate::domain::lifecycle::SatelliteId;
 
 /// The most satellites one read may name.
 pub const MAX_NAMED: usize = 1_000;
 
-const STATES: &str = "select * from satellites_now where id = any($1)";
+const STATES: &str = "select {shown} from satellites_now s where s.id = any($1)";
 
 /// The present state of each of these satellites. Satellites that are not registered or have never connected are left
 /// out.
@@ -23,7 +23,7 @@ pub async fn states(
     default: Duration,
 ) -> Result<BTreeMap<Uuid, StateJson>, tokio_postgres::Error> {
     let ids: Vec<Uuid> = satellites.iter().map(|satellite| satellite.0).collect();
-    let statement = client.prepare_cached(STATES).await?;
+    let statement = client.prepare_cached(&STATES.replace("{shown}", SHOWN)).await?;
     let rows = client.query(&statement, &[&ids]).await?;
     let mut states = BTreeMap::new();
     for row in rows {
