@@ -4,4 +4,6 @@ mod lookups;
 mod metrics;
 mod migrations;
 mod nats_tls;
+mod poolers;
+mod postgres_versions;
 mod traces;

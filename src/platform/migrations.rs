@@ -37,6 +37,8 @@ pub struct Migrated {
 /// and one made by other migrations. `retention_floor` is the span of the log that pods may never
 /// drop from now on; without it the floor stays as it is.
 pub fn migrate(address: &Address, retention_floor: Option<Duration>) -> anyhow::Result<Migrated> {
+    // Through a pooler that mixes sessions the lock below would be no lock, and would stay.
+    address.check_pooler_blocking()?;
     let mut client = address.connect_blocking()?;
     let row = client
         .query_one("select current_setting('server_version_num')::int / 10000", &[])

@@ -139,6 +139,8 @@ impl<'a> Pod<'a> {
         let api = self.api(doors.door.clone());
         let past = continuity::watch(self.stores.database.clone(), self.signals.stop.clone());
         let (past, appender) = (tokio::spawn(past), tokio::spawn(log.appender.run()));
+        let (database, reads) = (self.stores.database.clone(), self.stores.reads.clone());
+        let shared = tokio::spawn(database.watch(reads, self.signals.stop.clone()));
         let mut parts = JoinSet::new();
         self.spawn_presence(&mut parts);
         self.spawn_followers_of_the_log(&mut parts);
@@ -153,7 +155,7 @@ impl<'a> Pod<'a> {
         let routes = api::routes(api.clone()).merge(page).merge(gateway::routes(gateway));
         let requests = doors.serve(routes, api::ops_routes(api), &self.signals.stop_http);
         let (signals, health) = (self.signals, self.health);
-        Ok(Running { signals, health, sockets, requests, parts, appender, past })
+        Ok(Running { signals, health, sockets, requests, parts, appender, past, shared })
     }
 
     fn gateway(&self, door: Arc<Door>) -> Arc<Gateway> {

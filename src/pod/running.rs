@@ -12,6 +12,7 @@ use tracing::{error, info, warn};
 
 use super::config::Drain;
 use crate::log::continuity::WentBack;
+use crate::platform::database::SharedSession;
 use crate::platform::health::Health;
 
 /// How much of the drain's deadline is left for the last edges, and before that for the other
@@ -45,6 +46,8 @@ pub struct Running {
     pub appender: JoinHandle<()>,
     /// The check whether the database went back.
     pub past: JoinHandle<Option<WentBack>>,
+    /// The check whether connections share sessions of the database.
+    pub shared: JoinHandle<Option<SharedSession>>,
 }
 
 impl Running {
@@ -58,6 +61,10 @@ impl Running {
                     "this pod knows transitions that the database no longer has, and ends to start afresh"
                 );
                 Err(went_back.into())
+            }
+            Ok(Some(shared)) = &mut self.shared => {
+                error!(%shared, "connections of this pod share sessions with others: it ends");
+                Err(shared.into())
             }
             ended = &mut self.appender => {
                 error!(?ended, "the appender ended by itself");
