@@ -7,15 +7,15 @@ use std::ffi::OsString;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 use super::stores::random;
-use super::wait::eventually;
 
 /// Starts the program named by its arguments, and kills it when the pipe is closed.
 const GUARD: &str = r#"
-exec 2>/dev/null
+exec 2>>"$0"
 "$@" </dev/null >/dev/null &
 read -r _
 kill -s KILL $!
@@ -25,6 +25,10 @@ wait $!"#;
 const INSTALLED: &str = "/usr/sbin/pgbouncer";
 
 const ACCOUNT: &str = "nobody";
+
+/// How often a start is tried, and how long one may take.
+const STARTS: u32 = 6;
+const START: Duration = Duration::from_secs(10);
 
 /// More than two pods ask for.
 const DEFAULTS: [(&str, &str); 3] =
@@ -59,14 +63,18 @@ impl PgBouncer {
         // The account has to reach it, and of the project's own folder that is not certain.
         let folder = std::env::temp_dir().join(format!("groundstation-pgbouncer-{}", random()));
         std::fs::create_dir(&folder).expect("a folder");
-        let port = free_port();
-        let mut pooler = PgBouncer { program, folder, port, server, account, guard: None };
+        let mut pooler = PgBouncer { program, folder, port: 0, server, account, guard: None };
         pooler
             .write("userlist.txt", &format!("\"{}\" \"{}\"\n", pooler.account.0, pooler.account.1));
-        pooler.configure(settings);
-        pooler.start().await;
-        let through = url.replace(&format!(":{server}/"), &format!(":{port}/"));
-        Some((pooler, through))
+        for _ in 0..STARTS {
+            pooler.port = free_port();
+            pooler.configure(settings);
+            if pooler.starts().await {
+                let through = url.replace(&format!(":{server}/"), &format!(":{}/", pooler.port));
+                return Some((pooler, through));
+            }
+        }
+        panic!("PgBouncer does not start");
     }
 
     /// Gives it other settings, as an operator does beside traffic.
@@ -78,7 +86,12 @@ impl PgBouncer {
     /// Kills it, as a crash does, and starts it again.
     pub async fn restart(&mut self) {
         self.kill();
-        self.start().await;
+        for _ in 0..STARTS {
+            if self.starts().await {
+                return;
+            }
+        }
+        panic!("PgBouncer does not start again");
     }
 
     /// Its connections to the server that this state of `SHOW SERVERS` names.
@@ -114,21 +127,32 @@ impl PgBouncer {
         }
     }
 
-    async fn start(&mut self) {
+    /// Whether it starts. Somebody may have taken its port meanwhile.
+    async fn starts(&mut self) -> bool {
         let mut guarded = Command::new("/bin/sh");
-        guarded.args(["-c", GUARD, "guard"]).arg(self.program.get_program());
+        guarded.args(["-c", GUARD]).arg(self.folder.join("errors.log"));
+        guarded.arg(self.program.get_program());
         guarded.args(is_root().then_some(["-u", ACCOUNT]).into_iter().flatten());
         guarded.arg(self.folder.join("pgbouncer.ini"));
         guarded.envs(self.program.get_envs().filter_map(|(name, value)| Some((name, value?))));
         let guard = guarded.stdin(Stdio::piped()).stdout(Stdio::null()).spawn();
         self.guard = Some(guard.expect("/bin/sh"));
-        eventually("PgBouncer to answer", async || {
-            self.try_console().await.map(drop).map_err(|error| {
-                let log = std::fs::read_to_string(self.folder.join("pgbouncer.log"));
-                format!("{error}; its log: {}", log.unwrap_or_default())
-            })
-        })
-        .await;
+        let begun = Instant::now();
+        while begun.elapsed() < START {
+            if self.try_console().await.is_ok() {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        eprintln!("PgBouncer does not start: {}", self.log());
+        self.kill();
+        false
+    }
+
+    /// What it has said.
+    fn log(&self) -> String {
+        let read = |name| std::fs::read_to_string(self.folder.join(name)).unwrap_or_default();
+        ["errors.log", "pgbouncer.log"].map(read).concat()
     }
 
     fn kill(&mut self) {
@@ -159,8 +183,7 @@ impl Drop for PgBouncer {
     fn drop(&mut self) {
         self.kill();
         if std::thread::panicking() {
-            let log = std::fs::read_to_string(self.folder.join("pgbouncer.log"));
-            eprintln!("--- PgBouncer says:\n{}", log.unwrap_or_default());
+            eprintln!("--- PgBouncer says:\n{}", self.log());
         }
         std::fs::remove_dir_all(&self.folder).ok();
     }

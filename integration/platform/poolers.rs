@@ -45,6 +45,7 @@ async fn sessions(sql: &Client) -> i64 {
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn a_pod_behind_pgbouncer_in_session_mode_does_everything_it_is_for_and_outlives_its_restart()
 {
     let fleet = Fleet::new(BRISK).await;
@@ -201,6 +202,7 @@ async fn a_pooler_with_one_connection_in_session_mode_is_named_as_too_small() {
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn a_pod_ends_when_its_pooler_begins_to_mix_sessions_and_does_not_start_again() {
     let fleet = Fleet::new(CALM).await;
     let Some((mut pooler, url)) = PgBouncer::before(&fleet.database_url, &[]).await else { return };
@@ -258,6 +260,7 @@ async fn a_pod_with_the_deployed_rights_works_in_session_mode_and_without_the_ro
 }
 
 #[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn what_readers_gave_up_is_cancelled_through_the_pooler() {
     let fleet = Fleet::new(CALM).await;
     let Some((_pooler, url)) = PgBouncer::before(&fleet.database_url, &[]).await else { return };

@@ -133,18 +133,67 @@ async fn lives(fleet: &Fleet) {
     drop(held);
 }
 
-#[tokio::test]
-#[ignore = "long: `make test-faults` runs it"]
-async fn the_oldest_postgres_does_everything() {
-    if let Some(fleet) = fleet_on(POSTGRES_FLOOR.0, BRISK).await {
+/// What managed services give: no superuser, but an administrator that makes roles and databases.
+async fn an_administrator_deploys(fleet: &Fleet) {
+    const ADMINISTRATOR: &str = "
+        create role administrator login createrole createdb password 'of the tests'";
+    fleet.sql().await.batch_execute(ADMINISTRATOR).await.expect("an administrator");
+    let (_, address) = fleet.database_url.split_once('@').expect("a URL with a login");
+    let (server, _) = address.split_once('/').expect("a URL with a database");
+    let url = |role: &str, database: &str| {
+        format!("postgres://{role}:of%20the%20tests@{server}/{database}")
+    };
+    let connect = async |database: &str| {
+        let url = url("administrator", database);
+        let (client, connection) =
+            tokio_postgres::connect(&url, tokio_postgres::NoTls).await.expect("the administrator");
+        tokio::spawn(connection);
+        client
+    };
+    connect("postgres").await.batch_execute("create database managed").await.expect("a database");
+    let sql = connect("managed").await;
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/postgres/roles.sql");
+    let roles = std::fs::read_to_string(file).expect("the roles");
+    for _ in 0..2 {
+        sql.batch_execute(&roles).await.expect("the roles");
+    }
+    for login in ["groundstation_migrator", "groundstation_pod"] {
+        let password = format!("alter role {login} password 'of the tests'");
+        sql.batch_execute(&password).await.expect("a password");
+    }
+    let migrator = url("groundstation_migrator", "managed");
+    let migrated = blocking(move || program::migrate(&migrator)).await;
+    assert!(migrated.status.success() && migrated.stderr.is_empty(), "{migrated:?}");
+    let plan = fleet.plan("managed").with("DATABASE_URL", &url("groundstation_pod", "managed"));
+    let pod = plan.start().await;
+    let credentials = pod.register("edge", "eu").await;
+    Satellite::connect(pod.address, &credentials).await.close().await;
+    assert!(pod.logged("more rights than a pod needs").is_none(), "{}", pod.log());
+
+    // A login that nobody has granted the role is told so.
+    let stranger = "create role stranger login password 'of the tests';
+                    grant connect on database managed to stranger";
+    sql.batch_execute(stranger).await.expect("a login");
+    let environment = [("DATABASE_URL".to_owned(), url("stranger", "managed"))];
+    let (ok, _, said) = ran(&["rebuild"], &environment).await;
+    assert!(!ok && said.contains("may not become groundstation_service"), "{said}");
+}
+
+async fn everything_on(major: u32) {
+    if let Some(fleet) = fleet_on(major, BRISK).await {
         lives(&fleet).await;
+        an_administrator_deploys(&fleet).await;
     }
 }
 
 #[tokio::test]
 #[ignore = "long: `make test-faults` runs it"]
+async fn the_oldest_postgres_does_everything() {
+    everything_on(POSTGRES_FLOOR.0).await;
+}
+
+#[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
 async fn the_newest_postgres_does_everything() {
-    if let Some(fleet) = fleet_on(NEWEST, BRISK).await {
-        lives(&fleet).await;
-    }
+    everything_on(NEWEST).await;
 }

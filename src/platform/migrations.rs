@@ -96,14 +96,15 @@ const TAKE_RIGHTS: &str = "
     end
     $$";
 
-/// Roles that can act as the service and still have one of these rights. Superusers and owners have
-/// them anyway.
+/// Roles that can act as the service and still have one of these rights. Superusers, owners, and who
+/// can become the owner have them anyway.
 const STILL_THERE: &str = "
     with service as (
         select r.oid, r.rolname
           from pg_roles r, pg_database d
          where pg_has_role(r.oid, 'groundstation_service', 'member') and not r.rolsuper
-           and d.datname = current_database() and r.oid <> d.datdba and r.rolname <> current_user
+           and d.datname = current_database() and not pg_has_role(r.oid, d.datdba, 'member')
+           and r.rolname <> current_user
     )
     select format('TEMP on database %I', current_database()), string_agg(rolname, ', ' order by rolname),
            format('revoke temporary on database %I from public', current_database())
