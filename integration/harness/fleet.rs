@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use groundstation::dev::stores::{Nats, Postgres};
+use groundstation::dev::tools::Tools;
 use groundstation::platform::nats::Address;
 use tokio::sync::Mutex;
 use tokio_postgres::Client;
@@ -111,6 +112,14 @@ impl Fleet {
     /// A fleet with a Postgres of its own.
     pub async fn with_own_postgres(timing: Timing) -> Fleet {
         let (mut share, own) = blocking(|| (stores::share(), stores::own_postgres())).await;
+        share.database_url = own.1;
+        Fleet { postgres: Some(own.0), ..Fleet::of(timing, share, None) }
+    }
+
+    /// A fleet on a Postgres of this version.
+    pub async fn with_postgres_of(timing: Timing, tools: Tools) -> Fleet {
+        let own = move || (stores::share(), stores::postgres_of_version(&tools));
+        let (mut share, own) = blocking(own).await;
         share.database_url = own.1;
         Fleet { postgres: Some(own.0), ..Fleet::of(timing, share, None) }
     }

@@ -36,8 +36,8 @@ struct Control {
     swallowed: watch::Sender<u32>,
     /// New connections end at once while this is true.
     refusing: watch::Sender<bool>,
-    /// The start-up parameter `options` is removed while this is true.
-    strips_options: watch::Sender<bool>,
+    /// What clients set for their sessions gets lost while this is true.
+    loses_settings: watch::Sender<bool>,
     /// Answers to COMMIT that are still to be lost, and how many were.
     commits_to_lose: AtomicU32,
     commits_lost: AtomicU32,
@@ -75,7 +75,7 @@ impl Proxy {
             cuts: watch::Sender::new(0),
             swallowed: watch::Sender::new(0),
             refusing: watch::Sender::new(false),
-            strips_options: watch::Sender::new(false),
+            loses_settings: watch::Sender::new(false),
             commits_to_lose: AtomicU32::new(0),
             commits_lost: AtomicU32::new(0),
             only_about: watch::Sender::new(None),
@@ -130,9 +130,10 @@ impl Proxy {
         self.control.swallowed.send_modify(|swallowed| *swallowed += 1);
     }
 
-    /// Removes the start-up parameter `options` of Postgres' clients from now on, as some poolers do.
-    pub fn strip_options(&self) {
-        self.control.strips_options.send_replace(true);
+    /// Loses what Postgres' clients set for their sessions from now on, as a pooler does that answers such statements
+    /// in one session and others in another.
+    pub fn lose_settings(&self) {
+        self.control.loses_settings.send_replace(true);
     }
 
     /// Loses the next `count` answers to COMMIT: ends the connection instead.
@@ -186,8 +187,8 @@ async fn forward(client: TcpStream, control: Arc<Control>) {
         if control.only_about.borrow().is_some_and(|id| contains(bytes, id.as_bytes())) {
             names_it.store(true, Ordering::SeqCst);
         }
-        if *control.strips_options.borrow() {
-            strip_options(bytes);
+        if *control.loses_settings.borrow() {
+            lose_settings(bytes);
         }
         Ok(())
     });
@@ -258,19 +259,14 @@ fn loses(control: &Control, bytes: &[u8]) -> bool {
     lost
 }
 
-/// A start-up message holds its length, the protocol's version, and names and values that end with 0.
-fn strip_options(message: &mut Vec<u8>) {
-    const HEAD: usize = 8;
-    const VERSION_3: [u8; 4] = [0, 3, 0, 0];
-    if message.get(4..HEAD) != Some(&VERSION_3) {
-        return;
+/// Makes comments of the lines that set something.
+fn lose_settings(message: &mut [u8]) {
+    const SET: &[u8] = b"set ";
+    for n in 1..message.len().saturating_sub(SET.len()) {
+        // The first line follows a message's length.
+        let begins_line = message[n - 1] == b'\n' || n == 5;
+        if begins_line && message[n..].starts_with(SET) {
+            message[n..n + SET.len()].copy_from_slice(b"--  ");
+        }
     }
-    let words: Vec<&[u8]> = message[HEAD..].split(|byte| *byte == 0).collect();
-    let is_kept = |pair: &&[&[u8]]| pair.len() == 2 && !matches!(pair[0], b"" | b"options");
-    let kept = words.chunks(2).filter(is_kept);
-    let mut body: Vec<u8> =
-        kept.flat_map(|pair| [pair[0], b"\0", pair[1], b"\0"].concat()).collect();
-    body.push(0);
-    let length = u32::try_from(HEAD + body.len()).expect("a short message");
-    *message = [&length.to_be_bytes()[..], &VERSION_3, &body].concat();
 }

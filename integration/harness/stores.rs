@@ -98,6 +98,19 @@ pub fn own_postgres_in(environment: &[(&str, String)]) -> (Postgres, String) {
     (postgres, url)
 }
 
+/// Starts a Postgres of any version; returns the URL of a database with the schema too. Blocking.
+pub fn postgres_of_version(tools: &Tools) -> (Postgres, String) {
+    let stores = stores();
+    let n = stores.given.fetch_add(1, Ordering::Relaxed);
+    let folder = stores.folder.join(format!("postgres-{n}"));
+    let postgres = Postgres::start(tools, &folder, &POSTGRES_SETTINGS).expect("a private Postgres");
+    create_database(&postgres, TEMPLATE, None);
+    let url = postgres.url(TEMPLATE);
+    let migrated = program::migrate(&url);
+    assert!(migrated.status.success(), "{migrated:?}");
+    (postgres, url)
+}
+
 /// A stopped Postgres with nothing in it, to be copied: that takes a tenth of the time of `initdb`.
 fn empty() -> &'static Postgres {
     static EMPTY: OnceLock<Postgres> = OnceLock::new();

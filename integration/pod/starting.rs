@@ -106,9 +106,10 @@ async fn a_database_without_schema_is_refused_with_what_to_do() {
 async fn a_pooler_that_drops_what_sessions_ask_for_is_refused_with_what_to_change() {
     let fleet = Fleet::new(CALM).await;
     let (pooler, url) = Proxy::before(&fleet.database_url).await;
-    pooler.strip_options();
+    pooler.lose_settings();
     let said = refusal_with(FAILED, &fleet, "DATABASE_URL", &url).await;
-    for word in ["options", "groundstation_service", "statement_timeout", "DATABASE_URL", "pooler"]
+    for word in
+        ["pool_mode", "groundstation_service", "statement_timeout", "DATABASE_URL", "pooler"]
     {
         assert!(said.contains(word), "{word}: {said}");
     }

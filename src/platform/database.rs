@@ -3,8 +3,8 @@
 //! A pod has two pools. Reads from outside (HTTP, NATS, live streams) have their own. However many
 //! they are and however long they take, the log's own work finds a connection. Every pooled session
 //! runs as the role `groundstation_service`, which cannot change the log. It also has server-side
-//! time-outs, so that a pod that stops in the middle of a transaction holds its locks no longer
-//! than those. Work on a connection goes through [`Database::run`]: a connection without an answer,
+//! time-outs ([`Settings`]), so that a pod that stops in the middle of a transaction holds its locks
+//! no longer than those. A pooler on the way must leave each connection its session ([`pooler`]). Work on a connection goes through [`Database::run`]: a connection without an answer,
 //! or whose caller did not wait for the answer, never goes to the next caller. This module knows no
 //! table.
 
@@ -21,23 +21,32 @@ use deadpool_postgres::{
 use thiserror::Error;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
-use tokio_postgres::SimpleQueryMessage;
+use tokio::time::{MissedTickBehavior, timeout};
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
+use tokio_postgres::error::SqlState;
 use tokio_postgres_rustls::MakeRustlsConnect;
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::platform::client_tls::{Roots, is_this_machine};
 use crate::platform::engines;
 use crate::platform::metrics::Metrics;
+use crate::platform::pooler::{self, Note};
+use crate::platform::session::{SERVICE_ROLE, Settings};
 use crate::platform::unreachable::Unreachable;
-
-/// The role a pod's sessions take.
-pub const SERVICE_ROLE: &str = "groundstation_service";
 
 /// How long a connection may take to open, and how long the log's own work waits for one from the
 /// pool.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a connection may take to open and to be set up.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// How often it is looked whether connections have their sessions to themselves.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long one look may take: the next one may find what a connection that got stuck does not.
+const WATCH_LIMIT: Duration = Duration::from_secs(3);
 
 /// How long a statement waits for a lock before it gives up and is tried again.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(4);
@@ -161,11 +170,14 @@ impl Address {
             pool: "writes",
             name: format!("groundstation {pod}"),
             connections: WRITE_CONNECTIONS,
-            lock_timeout: LOCK_TIMEOUT,
-            statement_timeout: STATEMENT_TIMEOUT,
+            settings: Settings::new(
+                LOCK_TIMEOUT,
+                STATEMENT_TIMEOUT,
+                IDLE_IN_TRANSACTION_TIMEOUT,
+                &[],
+            ),
             wait: CONNECT_TIMEOUT,
             limit: REPLY_TIMEOUT,
-            options: "",
             outlive_work: false,
         })
     }
@@ -177,14 +189,17 @@ impl Address {
             pool: "reads",
             name: format!("groundstation {pod} reads"),
             connections: reads.connections,
-            // Nobody tries a read again, so it waits for a lock as long as it may take.
-            lock_timeout: reads.timeout,
-            statement_timeout: reads.timeout,
+            settings: Settings::new(
+                // Nobody tries a read again, so it waits for a lock as long as it may take.
+                reads.timeout,
+                reads.timeout,
+                IDLE_IN_TRANSACTION_TIMEOUT,
+                // One statement is one process: otherwise the number of connections would bound
+                // nothing.
+                &["max_parallel_workers_per_gather = 0"],
+            ),
             wait: reads.wait,
             limit: reads.timeout + READ_MARGIN,
-            // One statement is one process: otherwise the number of connections would bound
-            // nothing.
-            options: "-c max_parallel_workers_per_gather=0",
             outlive_work: true,
         })
     }
@@ -192,21 +207,10 @@ impl Address {
     fn pool_of(&self, sessions: Sessions) -> anyhow::Result<Database> {
         let mut config = self.config.clone();
         config.application_name(&sessions.name);
-        let timeouts = [
-            ("lock_timeout", sessions.lock_timeout),
-            ("statement_timeout", sessions.statement_timeout),
-            ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_TIMEOUT),
-        ]
-        .map(|(name, timeout)| (name, timeout.as_millis()));
-        let [lock, statement, idle] = timeouts.map(|(name, ms)| format!("-c {name}={ms}"));
-        let more = sessions.options;
-        // A statement has to see what was committed before it.
-        let isolation = r"-c default_transaction_isolation=read\ committed";
-        config.options(format!(
-            "-c role={SERVICE_ROLE} -c jit=off {isolation} {lock} {statement} {idle} {more}"
-        ));
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let manager = Manager::from_config(config, self.tls.clone(), recycling);
+        let sessions = Arc::new(sessions);
+        let asked = sessions.clone();
         let pool = Pool::builder(manager)
             .max_size(sessions.connections)
             // The most recently used connection has its statements and the server's caches warm.
@@ -214,8 +218,9 @@ impl Address {
             .wait_timeout(Some(sessions.wait))
             .create_timeout(Some(CONNECT_TIMEOUT))
             .post_create(Hook::async_fn(move |client, _| {
+                let asked = asked.clone();
                 Box::pin(async move {
-                    let differences = differences(client, &timeouts).await;
+                    let differences = asked.settings.set(client).await;
                     match differences.map_err(HookError::Backend)? {
                         differences if differences.is_empty() => Ok(()),
                         differences => Err(HookError::message(differences.join(", "))),
@@ -229,13 +234,56 @@ impl Address {
         let places = Arc::new(Semaphore::new(sessions.connections));
         Ok(Database {
             pool,
-            sessions: Arc::new(sessions),
+            sessions,
             tls,
             places,
             lane: None,
             metrics: None,
             misfits: Arc::default(),
         })
+    }
+
+    /// Refuses a pooler that lets connections share sessions, for programs that need no pool. Call it
+    /// where a runtime of its own can be made.
+    pub fn check_pooler_blocking(&self) -> anyhow::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let connect = async || {
+                let connecting = timeout(REPLY_TIMEOUT, self.config.connect(self.tls.clone()));
+                let connected = connecting.await.map_err(|_| self.no_connection_is_left())?;
+                let (client, connection) =
+                    connected.map_err(|error| unreachable_server(self, &error))?;
+                tokio::spawn(connection);
+                anyhow::Ok(Box::new(client))
+            };
+            let (first, second) = (connect().await?, connect().await?);
+            self.check_sessions(pooler::sessions_are_own(first, &second)).await
+        })
+    }
+
+    /// Whether the sessions of two connections are their own.
+    async fn check_sessions(
+        &self,
+        are_own: impl Future<Output = Result<bool, tokio_postgres::Error>>,
+    ) -> anyhow::Result<()> {
+        match timeout(REPLY_TIMEOUT, are_own).await {
+            Ok(Ok(true)) => Ok(()),
+            Ok(Ok(false)) => bail!(
+                "a pooler on the way to {} lets connections share sessions of Postgres: {PAST_THE_POOLER}",
+                self.display()
+            ),
+            Ok(Err(error)) => Err(unreachable_server(self, &error)),
+            Err(_) => Err(self.no_connection_is_left()),
+        }
+    }
+
+    /// A pooler makes a connection wait until one of its own to Postgres is free.
+    fn no_connection_is_left(&self) -> anyhow::Error {
+        Unreachable(format!(
+            "{} does not serve two connections at once: if a pooler is on the way, its pool is too small",
+            self.display()
+        ))
+        .into()
     }
 }
 
@@ -246,50 +294,14 @@ struct Sessions {
     /// The sessions' name in the database.
     name: String,
     connections: usize,
-    lock_timeout: Duration,
-    statement_timeout: Duration,
+    settings: Settings,
     /// How long a caller waits for a connection.
     wait: Duration,
-    /// Further start-up options of the sessions.
-    options: &'static str,
     /// How long work may take, as measured here.
     limit: Duration,
     /// Whether nothing of a session outlives its statement: no transaction of several statements,
     /// no lock. Then a connection can be used again after its work was given up.
     outlive_work: bool,
-}
-
-/// The log needs an answered commit to survive a crash, whatever the default of the login or of the
-/// database is; a stronger setting of the server stays.
-const AT_LEAST_DURABLE: &str = "
-    set_config('synchronous_commit',
-               coalesce(nullif(current_setting('synchronous_commit'), 'off'), 'on'), false)";
-
-/// How a session differs from what was asked for. A pooler may drop the start-up parameter
-/// `options`; the session would then have rights that pods must not have, and no limit for its
-/// statements.
-async fn differences(
-    client: &tokio_postgres::Client,
-    timeouts: &[(&'static str, u128)],
-) -> Result<Vec<String>, tokio_postgres::Error> {
-    let milliseconds = |(name, _): &(&str, _)| {
-        format!("(extract(epoch from current_setting('{name}')::interval) * 1000)::bigint")
-    };
-    let settings: Vec<String> = timeouts.iter().map(milliseconds).collect();
-    let question = format!("select current_user, {}, {AT_LEAST_DURABLE}", settings.join(", "));
-    let mut asked = vec![("role", SERVICE_ROLE.to_owned())];
-    asked.extend(timeouts.iter().map(|(name, ms)| (*name, ms.to_string())));
-    let mut differences = Vec::new();
-    for message in client.simple_query(&question).await? {
-        let SimpleQueryMessage::Row(row) = message else { continue };
-        for (n, (name, asked)) in asked.iter().enumerate() {
-            let is = row.try_get(n)?.unwrap_or_default();
-            if is != asked {
-                differences.push(format!("{name} is {is} and not {asked}"));
-            }
-        }
-    }
-    Ok(differences)
 }
 
 /// A pool of connections to the database, or a lane of one.
@@ -436,12 +448,14 @@ impl Database {
     async fn connection(&self, turn: Turn) -> Result<Taken, Failed> {
         let pool = self.pool.clone();
         let taking = tokio::spawn(async move {
-            let client = pool.get().await;
-            client.map(|client| Taken { client, turn })
+            // A pooler lets a new connection wait for its first answer.
+            let client = timeout(OPEN_TIMEOUT, pool.get()).await;
+            client.map(|client| client.map(|client| Taken { client, turn }))
         });
         match taking.await {
-            Ok(Ok(taken)) => Ok(taken),
-            Ok(Err(error)) => Err(Failed::NoConnection(no_connection(error))),
+            Ok(Ok(Ok(taken))) => Ok(taken),
+            Ok(Ok(Err(error))) => Err(Failed::NoConnection(no_connection(error))),
+            Ok(Err(_)) => Err(Failed::NoConnection(format!("no session within {OPEN_TIMEOUT:?}"))),
             Err(error) => Err(Failed::NoConnection(error.to_string())),
         }
     }
@@ -456,45 +470,108 @@ impl Database {
         }
     }
 
-    /// Checks that the binary can work with this server and schema. Each problem is one clear line.
+    /// Checks that the binary can work with this server, and with a pooler before it. Each problem is
+    /// one clear line.
     pub async fn check(&self, address: &Address) -> anyhow::Result<()> {
-        let client = match self.pool.get().await {
-            Ok(client) => client,
-            Err(PoolError::Backend(error)) => {
-                if error.code() == Some(&tokio_postgres::error::SqlState::UNDEFINED_OBJECT)
-                    || error.to_string().contains(SERVICE_ROLE)
-                    || error.as_db_error().is_some_and(|db| db.message().contains(SERVICE_ROLE))
-                {
-                    bail!(
-                        "the database at {} has no schema yet: run `groundstation migrate`",
-                        address.display()
-                    );
-                }
-                let error = unreachable_server(address, &error);
-                // Other poolers refuse the parameter, in words of their own.
-                if error.to_string().contains("startup parameter") {
-                    bail!(
-                        "{error}: a pooler on the way does not support `options`; {PAST_THE_POOLER}"
-                    );
-                }
-                return Err(error);
-            }
-            Err(PoolError::PostCreateHook(HookError::Message(differences))) => bail!(
-                "sessions at {} are not what was asked for ({differences}): a pooler on the way drops \
-                 the start-up parameter `options`; {PAST_THE_POOLER}",
-                address.display()
-            ),
-            Err(error) => {
-                let text = format!("cannot connect to Postgres at {}: {error}", address.display());
-                return Err(Unreachable(text).into());
-            }
-        };
+        let first = self.open(address).await?;
         let ask = async |question| {
-            client.query_one(question, &[]).await.context("cannot ask Postgres for its version")
+            first.query_one(question, &[]).await.context("cannot ask Postgres for its version")
         };
         engines::check_engine(ask(engines::VERSION).await?.try_get(0)?)?;
         let server = ask(engines::SERVER).await?;
-        engines::check_server(server.try_get(0)?, server.try_get(1)?)
+        engines::check_server(server.try_get(0)?, server.try_get(1)?)?;
+        let second = self.open(address).await.map_err(|error| match error.is::<Unreachable>() {
+            true => address.no_connection_is_left(),
+            false => error,
+        })?;
+        let are_own = pooler::sessions_are_own(Object::take(first), &second);
+        address.check_sessions(are_own).await
+    }
+
+    /// Checks that a session of this pool is what it should be, and leaves it open.
+    pub async fn check_session(&self, address: &Address) -> anyhow::Result<()> {
+        self.open(address).await.map(drop)
+    }
+
+    /// A session, outside of the order of callers: for the time before there are any.
+    async fn open(&self, address: &Address) -> anyhow::Result<Object> {
+        let unreachable = |why: String| {
+            Unreachable(format!("cannot connect to Postgres at {}: {why}", address.display()))
+        };
+        let Ok(opened) = timeout(OPEN_TIMEOUT, self.pool.get()).await else {
+            return Err(unreachable(format!("no session within {OPEN_TIMEOUT:?}")).into());
+        };
+        let error = match opened {
+            Ok(client) => return Ok(client),
+            Err(
+                PoolError::Backend(error) | PoolError::PostCreateHook(HookError::Backend(error)),
+            ) => error,
+            Err(PoolError::PostCreateHook(HookError::Message(differences))) => bail!(
+                "sessions at {} are not what was asked for ({differences}): a pooler on the way \
+                 does not keep what is set; {PAST_THE_POOLER}",
+                address.display()
+            ),
+            Err(error) => return Err(unreachable(error.to_string()).into()),
+        };
+        let is_about_the_role =
+            error.as_db_error().is_some_and(|db| db.message().contains(SERVICE_ROLE));
+        match error.code() {
+            Some(&SqlState::INSUFFICIENT_PRIVILEGE) if is_about_the_role => bail!(
+                "the login may not become {SERVICE_ROLE} at {}: grant it that role \
+                 (`grant {SERVICE_ROLE} to …`)",
+                address.display()
+            ),
+            _ if is_about_the_role => bail!(
+                "the database at {} has no schema yet: run `groundstation migrate`",
+                address.display()
+            ),
+            _ => Err(unreachable_server(address, &error)),
+        }
+    }
+
+    /// Looks once a second whether connections still have their sessions to themselves. Returns what
+    /// is wrong as soon as something is, or nothing when told to stop. A pooler can be changed while
+    /// pods run; PgBouncer then mixes the sessions of connections that are open.
+    pub async fn watch(self, reads: Database, stop: CancellationToken) -> Option<SharedSession> {
+        let mut ticks = tokio::time::interval(WATCH_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = stop.cancelled() => return None,
+            }
+            match self.compare_sessions(&reads).await {
+                Ok(None) => {}
+                Ok(shared) => return shared,
+                // The probe reports it when the database is away.
+                Err(error) => debug!(%error, "cannot look at the sessions"),
+            }
+        }
+    }
+
+    /// A session of this pool must have what its connection set, and one of the other pool must not.
+    async fn compare_sessions(&self, reads: &Database) -> Result<Option<SharedSession>, Failed> {
+        let settings = &self.sessions.settings;
+        let own = self.run_within(WATCH_LIMIT, async |client: &mut Object| {
+            let note = Note::leave(client).await?;
+            let differences = settings.differences(client).await?;
+            let is_there = note.is_in(client).await?;
+            Ok::<_, tokio_postgres::Error>((note, differences, is_there))
+        });
+        let (note, differences, is_there) = own.await?;
+        if !differences.is_empty() {
+            return Ok(Some(SharedSession(differences.join(", "))));
+        }
+        if !is_there {
+            return Ok(Some(SharedSession("what a connection has set is not there".to_owned())));
+        }
+        // It keeps no reader waiting, and none keeps it waiting.
+        let usage = reads.usage();
+        let look = async |client: &mut Object| note.is_in(client).await;
+        if usage.in_use < usage.max && reads.run_within(WATCH_LIMIT, look).await? {
+            return Ok(Some(SharedSession("one connection has what another has set".to_owned())));
+        }
+        Ok(None)
     }
 }
 
@@ -505,7 +582,13 @@ fn does_not_fit(failed: &Failed) -> bool {
     error.code().is_some_and(|code| code.code().starts_with("42"))
 }
 
-const PAST_THE_POOLER: &str = "set DATABASE_URL to Postgres itself";
+/// Statements of a connection ran in another one's session.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("a pooler on the way lets connections share sessions of Postgres ({0}): {PAST_THE_POOLER}")]
+pub struct SharedSession(String);
+
+const PAST_THE_POOLER: &str = "let the pooler have pool_mode = session and server_reset_query = \
+                               DISCARD ALL, or set DATABASE_URL to Postgres itself";
 
 fn no_connection(error: PoolError) -> String {
     match error {

@@ -79,8 +79,11 @@ pub fn migrate_by(
     address: &Address,
     retention_floor: Option<Duration>,
 ) -> anyhow::Result<Migrated> {
+    // What is no Postgres need not know the locks that a pooler is known by.
+    check_server(&mut address.connect_blocking()?)?;
+    // Through a pooler that mixes sessions the lock below would be no lock, and would stay.
+    address.check_pooler_blocking()?;
     let mut client = address.connect_blocking()?;
-    check_server(&mut client)?;
     set_lock_timeout(&mut client, MIGRATION_LOCK_TIMEOUT)?;
     client.execute("select pg_advisory_lock($1)", &[&MIGRATION_LOCK]).map_err(|error| {
         anyhow::anyhow!("another migration is running: {}", database::describe(&error))
@@ -185,14 +188,15 @@ const TAKE_RIGHTS: &str = "
     end
     $$";
 
-/// Roles that can act as the service and still have one of these rights. Superusers and owners have
-/// them anyway.
+/// Roles that can act as the service and still have one of these rights. Superusers, owners, and who
+/// can become the owner have them anyway.
 const STILL_THERE: &str = "
     with service as (
         select r.oid, r.rolname
           from pg_roles r, pg_database d
          where pg_has_role(r.oid, 'groundstation_service', 'member') and not r.rolsuper
-           and d.datname = current_database() and r.oid <> d.datdba and r.rolname <> current_user
+           and d.datname = current_database() and not pg_has_role(r.oid, d.datdba, 'member')
+           and r.rolname <> current_user
     )
     select format('TEMP on database %I', current_database()), string_agg(rolname, ', ' order by rolname),
            format('revoke temporary on database %I from public', current_database())

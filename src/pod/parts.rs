@@ -141,7 +141,12 @@ impl<'a> Pod<'a> {
         let past = continuity::watch(self.stores.database.clone(), self.signals.stop.clone());
         let (past, appender) = (tokio::spawn(past), tokio::spawn(log.appender.run()));
         let (database, reads) = (self.stores.database.clone(), self.stores.reads.clone());
-        let schema = tokio::spawn(migrations::watch(database, reads, self.signals.stop.clone()));
+        let schema = tokio::spawn(migrations::watch(
+            database.clone(),
+            reads.clone(),
+            self.signals.stop.clone(),
+        ));
+        let shared = tokio::spawn(database.watch(reads, self.signals.stop.clone()));
         let mut parts = JoinSet::new();
         self.spawn_presence(&mut parts);
         self.spawn_followers_of_the_log(&mut parts);
@@ -156,7 +161,7 @@ impl<'a> Pod<'a> {
         let routes = api::routes(api.clone()).merge(page).merge(gateway::routes(gateway));
         let requests = doors.serve(routes, api::ops_routes(api), &self.signals.stop_http);
         let (signals, health) = (self.signals, self.health);
-        Ok(Running { signals, health, sockets, requests, parts, appender, past, schema })
+        Ok(Running { signals, health, sockets, requests, parts, appender, past, schema, shared })
     }
 
     fn gateway(&self, door: Arc<Door>) -> Arc<Gateway> {

@@ -12,6 +12,7 @@ use tracing::{error, info, warn};
 
 use super::config::Drain;
 use crate::log::continuity::WentBack;
+use crate::platform::database::SharedSession;
 use crate::platform::health::Health;
 use crate::platform::migrations::Outgrown;
 
@@ -48,6 +49,8 @@ pub struct Running {
     pub past: JoinHandle<Option<WentBack>>,
     /// The check whether the schema still allows this pod.
     pub schema: JoinHandle<Option<Outgrown>>,
+    /// The check whether connections share sessions of the database.
+    pub shared: JoinHandle<Option<SharedSession>>,
 }
 
 impl Running {
@@ -68,6 +71,10 @@ impl Running {
                     "this pod knows transitions that the database no longer has, and ends to start afresh"
                 );
                 Err(went_back.into())
+            }
+            Ok(Some(shared)) = &mut self.shared => {
+                error!(%shared, "connections of this pod share sessions with others: it ends");
+                Err(shared.into())
             }
             ended = &mut self.appender => {
                 error!(?ended, "the appender ended by itself");

@@ -31,7 +31,7 @@ impl Stores {
         let reads = reads.counted(metrics.clone());
         migrations::check(&database, &config.database).await?;
         // This checks the sessions of the second pool, and leaves one open for the first reader.
-        reads.check(&config.database).await?;
+        reads.check_session(&config.database).await?;
         let look = async |client: &mut Object| rights::beyond_the_service(client).await;
         let rights = database.run(look).await.context("cannot look at the rights")?;
         let sign_on = async |client: &mut Object| {
