@@ -136,7 +136,9 @@ async fn lives(fleet: &Fleet) {
 /// What managed services give: no superuser, but an administrator that makes roles and databases.
 async fn an_administrator_deploys(fleet: &Fleet) {
     const ADMINISTRATOR: &str = "
-        create role administrator login createrole createdb password 'of the tests'";
+        create role administrator login createrole createdb password 'of the tests';
+        -- As if it had made the role, which this server has from another database.
+        grant groundstation_service to administrator with admin option";
     fleet.sql().await.batch_execute(ADMINISTRATOR).await.expect("an administrator");
     let (_, address) = fleet.database_url.split_once('@').expect("a URL with a login");
     let (server, _) = address.split_once('/').expect("a URL with a database");
