@@ -1,6 +1,6 @@
 //! A pod that is asked to end says goodbye, and its satellites go on elsewhere.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_tungstenite::tungstenite::Error;
 
@@ -34,6 +34,18 @@ async fn a_pod_that_is_asked_to_end_closes_with_1012_makes_no_edge_and_exits_wit
         assert_eq!(history, ["1 connected connect", "2 connected takeover"]);
     }
     fleet.check().await;
+}
+
+#[tokio::test]
+async fn a_pod_that_nobody_is_on_ends_without_waiting() {
+    let fleet = Fleet::new(CALM).await;
+    let mut pod = fleet.pod("a").await;
+    pod.expect_nats().await;
+    pod.terminate();
+    let begun = Instant::now();
+    assert_eq!(pod.exit().await.code(), Some(0));
+    // It waits five seconds at most for questions over NATS, and none is under way.
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]

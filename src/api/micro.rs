@@ -211,9 +211,12 @@ impl Micro {
         let mut end_by = None;
         loop {
             tokio::select! {
-                Some((question, request)) = requests.next() => {
-                    answers.clone().take(question, request, &answering).await;
-                }
+                asked = requests.next() => match asked {
+                    Some((question, request)) => {
+                        answers.clone().take(question, request, &answering).await;
+                    }
+                    None => break,
+                },
                 // Then the endpoints end, when what they have taken is taken from them. While NATS is away they
                 // do not, and nobody asks.
                 () = stop.cancelled(), if service.is_some() => {
@@ -227,7 +230,6 @@ impl Micro {
                     end_by = Some(Instant::now() + END_TIMEOUT);
                 }
                 () = sleep_until(end_by.unwrap_or_else(Instant::now)), if end_by.is_some() => break,
-                else => break,
             }
         }
         answering.close();
