@@ -181,6 +181,10 @@ async fn pods_that_remember_what_a_standby_never_got_begin_anew_and_follow_what_
     assert!(repaired.is_ok, "{repaired:?}");
     let pod = fleet.pod("d").await;
     let _satellite = Satellite::welcomed(pod.address, held).await;
-    fleet.check().await;
+    eventually("log and stream to agree", async || {
+        let ended = audit(&fleet, &[]).await;
+        if ended.is_ok { Ok(()) } else { Err(ended.out) }
+    })
+    .await;
     drop(standby);
 }

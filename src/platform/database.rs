@@ -475,11 +475,10 @@ impl Database {
     pub async fn check(&self, address: &Address) -> anyhow::Result<()> {
         let first = self.open(address).await?;
         let ask = async |question| {
-            first.query_one(question, &[]).await.context("cannot ask Postgres for its version")
+            first.simple_query(question).await.context("cannot ask Postgres for its version")
         };
-        engines::check_engine(ask(engines::VERSION).await?.try_get(0)?)?;
-        let server = ask(engines::SERVER).await?;
-        engines::check_server(server.try_get(0)?, server.try_get(1)?)?;
+        engines::check_version(&ask(engines::VERSION).await?)?;
+        engines::check_number(&ask(engines::SERVER).await?)?;
         let second = self.open(address).await.map_err(|error| match error.is::<Unreachable>() {
             true => address.no_connection_is_left(),
             false => error,

@@ -5,7 +5,8 @@
 //! version number does, which several of them choose to be that of a new PostgreSQL. What is PostgreSQL with other
 //! storage around it (Aurora PostgreSQL, AlloyDB, Neon) says that it is PostgreSQL, and is taken.
 
-use anyhow::bail;
+use anyhow::{Context, bail};
+use tokio_postgres::SimpleQueryMessage;
 
 /// The oldest supported server: the SQL has no `MERGE`, but the schema `public` must not be writable by every role.
 pub const OLDEST_SERVER: i32 = 15;
@@ -47,8 +48,29 @@ const REFUSED: [(&str, &str, &str); 8] = [
 /// The log's checks are triggers that read it.
 const NO_TRIGGERS: &str = "its triggers cannot read tables, and those that check the log do";
 
+/// Refuses what is not PostgreSQL, by its answer to [`VERSION`]. Both are asked as simple queries: a pooler that mixes
+/// sessions fails prepared ones before it is found.
+pub fn check_version(answer: &[SimpleQueryMessage]) -> anyhow::Result<()> {
+    check_engine(value(answer, 0)?)
+}
+
+/// Refuses a server that is too old, and Aurora DSQL, by the answer to [`SERVER`].
+pub fn check_number(answer: &[SimpleQueryMessage]) -> anyhow::Result<()> {
+    let number = value(answer, 0)?.parse().context("the database's version is no number")?;
+    check_server(number, value(answer, 1)? == "t")
+}
+
+fn value(answer: &[SimpleQueryMessage], column: usize) -> anyhow::Result<&str> {
+    let row = answer.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
+    let value = row.and_then(|row| row.try_get(column).ok().flatten());
+    value.context("the database does not say its version")
+}
+
 /// Refuses an engine that is not PostgreSQL, by what it calls itself.
-pub fn check_engine(version: &str) -> anyhow::Result<()> {
+fn check_engine(version: &str) -> anyhow::Result<()> {
     if let Some((_, engine, lack)) = REFUSED.iter().find(|(word, ..)| version.contains(word)) {
         bail!("the database is {engine}, which only looks like PostgreSQL: {lack}; {USE_POSTGRES}");
     }
@@ -62,7 +84,7 @@ pub fn check_engine(version: &str) -> anyhow::Result<()> {
 }
 
 /// Refuses a server that is too old, and Aurora DSQL.
-pub fn check_server(version: i32, is_dsql: bool) -> anyhow::Result<()> {
+fn check_server(version: i32, is_dsql: bool) -> anyhow::Result<()> {
     if is_dsql {
         bail!(
             "the database is Aurora DSQL, which only looks like PostgreSQL: it has no triggers, no partitions, no \

@@ -119,10 +119,9 @@ pub fn migrate_by(
 
 fn check_server(client: &mut postgres::Client) -> anyhow::Result<()> {
     let mut ask =
-        |question| client.query_one(question, &[]).context("cannot ask Postgres for its version");
-    engines::check_engine(ask(engines::VERSION)?.try_get(0)?)?;
-    let server = ask(engines::SERVER)?;
-    engines::check_server(server.try_get(0)?, server.try_get(1)?)
+        |question| client.simple_query(question).context("cannot ask Postgres for its version");
+    engines::check_version(&ask(engines::VERSION)?)?;
+    engines::check_number(&ask(engines::SERVER)?)
 }
 
 fn set_lock_timeout(client: &mut postgres::Client, timeout: &str) -> anyhow::Result<()> {
