@@ -9,7 +9,7 @@ use std::time::Instant;
 use crate::harness::backup::{PostgresBackup, StreamBackup};
 use crate::harness::relaying::{come_and_go, expect_relay, with_nats_stopped};
 use crate::harness::wait::blocking;
-use crate::harness::{Agents, CALM, Credentials, Fleet, Pod, Proxy, eventually, stores};
+use crate::harness::{Agents, CALM, Credentials, Fleet, Pod, Proxy, eventually};
 use crate::stream::audit::audit;
 
 /// Tells a drill.
@@ -60,14 +60,6 @@ impl Teller {
         }
         ended.is_ok
     }
-}
-
-async fn expect_ready(pod: &Pod) {
-    eventually("the pod to be ready", async || {
-        let answer = pod.get("/readyz").await;
-        if answer.status == 200 { Ok(()) } else { Err(answer.text) }
-    })
-    .await;
 }
 
 async fn expect_unready(pod: &Pod) {
@@ -151,14 +143,9 @@ async fn postgres_fails_over() {
     expect_unready(&pod).await;
     teller.sees_pod(&pod).await;
     teller.now("the standby is promoted");
-    let url = fleet.database_url.clone();
-    let _standby = blocking(move || {
-        stores::promote(&standby, &url);
-        standby
-    })
-    .await;
+    let _standby = fleet.promote(standby).await;
     let promoted = Instant::now();
-    expect_ready(&pod).await;
+    pod.expect_ready().await;
     teller.now(&format!("the pod is ready again, {:.1?} after the promotion", promoted.elapsed()));
     teller.sees_pod(&pod).await;
     assert_eq!(fleet.edges("agent", "heartbeat_lost").await, 0);

@@ -142,6 +142,16 @@ impl Fleet {
         Fleet { postgres: Some(postgres), ..Fleet::of(timing, share, Some(nats)) }
     }
 
+    /// Promotes the standby of [`Fleet::with_standby`], so that it takes writes.
+    pub async fn promote(&self, standby: Postgres) -> Postgres {
+        let url = self.database_url.clone();
+        blocking(move || {
+            stores::promote(&standby, &url);
+            standby
+        })
+        .await
+    }
+
     /// Ends the Postgres of [`Fleet::with_own_stores`] for good.
     pub fn lose_postgres(&mut self) {
         self.own_postgres_mut().kill();

@@ -1,7 +1,7 @@
 //! A PgBouncer in front of a private Postgres. `make test-tools` brings it where it can.
 //!
-//! Where there is none, a test says so and is skipped; where `CI` is set, it fails. PgBouncer refuses root, so root
-//! lets it change to `nobody`. It ends with the test, and when the test's process dies.
+//! Where there is none, a test says so and is skipped. PgBouncer refuses root, so root lets it change to `nobody`. It
+//! ends with the test, and when the test's process dies.
 
 use std::ffi::OsString;
 use std::net::TcpListener;

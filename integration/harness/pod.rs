@@ -53,12 +53,17 @@ impl Pod {
     pub async fn start(name: &str, environment: &[(String, String)], admin_token: &str) -> Pod {
         let mut pod = Pod::launch(name, environment, admin_token);
         pod.address = eventually("the pod to listen", async || pod.listening()).await;
+        pod.expect_ready().await;
+        pod
+    }
+
+    /// Waits until it is ready.
+    pub async fn expect_ready(&self) {
         eventually("the pod to be ready", async || {
-            let answer = pod.get("/readyz").await;
+            let answer = self.get("/readyz").await;
             if answer.status == 200 { Ok(()) } else { Err(answer.text) }
         })
         .await;
-        pod
     }
 
     /// The address it listens on, once it has logged it.

@@ -15,8 +15,7 @@ use crate::harness::reader::Reader;
 use crate::harness::relaying::expect_relay;
 use crate::harness::wait::{PATIENCE, blocking};
 use crate::harness::{
-    Agents, Credentials, Fleet, Heard, Onlooker, SWEPT_OFTEN, Satellite, eventually, steady,
-    stores, within,
+    Agents, Credentials, Fleet, Heard, Onlooker, SWEPT_OFTEN, Satellite, eventually, steady, within,
 };
 use crate::stream::audit::audit;
 
@@ -62,20 +61,11 @@ async fn a_fail_over_to_the_synchronous_standby_loses_no_edge_and_nobody() {
     leaving.close().await;
     // An outage that pods notice.
     sleep(Duration::from_secs(2)).await;
-    let url = fleet.database_url.clone();
-    let standby = blocking(move || {
-        stores::promote(&standby, &url);
-        standby
-    })
-    .await;
+    let standby = fleet.promote(standby).await;
 
     let promoted = Instant::now();
     for pod in &pods {
-        eventually("the pod to be ready again", async || {
-            let answer = pod.get("/readyz").await;
-            if answer.status == 200 { Ok(()) } else { Err(answer.text) }
-        })
-        .await;
+        pod.expect_ready().await;
     }
     let unready = promoted.elapsed();
     println!("ready {unready:?} after the promotion");
@@ -149,13 +139,12 @@ async fn pods_that_remember_what_a_standby_never_got_begin_anew_and_follow_what_
     }
     pods[1].sweeps(20).await;
     primary.kill();
-    let url = fleet.database_url.clone();
     let standby = blocking(move || {
         standby.restart().expect("the standby starts again");
-        stores::promote(&standby, &url);
         standby
     })
     .await;
+    let standby = fleet.promote(standby).await;
 
     for pod in &mut pods {
         let ended = pod.exit().await;

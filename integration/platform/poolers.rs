@@ -76,11 +76,7 @@ async fn a_pod_behind_pgbouncer_in_session_mode_does_everything_it_is_for_and_ou
 
     pooler.restart().await;
     let again = Satellite::connect(a.address, leaving).await;
-    eventually("the pod to be ready", async || {
-        let answer = a.get("/readyz").await;
-        if answer.status == 200 { Ok(()) } else { Err(answer.text) }
-    })
-    .await;
+    a.expect_ready().await;
     assert_eq!(onlooker.saw_offline("edge-0").await, [""; 0]);
 
     // Another pod takes over at the end.
@@ -338,11 +334,7 @@ async fn a_pod_that_stands_still_holds_no_lock_through_the_pooler_and_goes_on_af
         agents.push(Satellite::connect(pods[1].address, one).await);
     }
     pods[0].wake();
-    eventually("the pod to be ready", async || {
-        let answer = pods[0].get("/readyz").await;
-        if answer.status == 200 { Ok(()) } else { Err(answer.text) }
-    })
-    .await;
+    pods[0].expect_ready().await;
     let more = pods[0].register("more", "eu").await;
     Satellite::connect(pods[0].address, &more).await.close().await;
     fleet.check().await;

@@ -4,7 +4,8 @@
 //! they are and however long they take, the log's own work finds a connection. Every pooled session
 //! runs as the role `groundstation_service`, which cannot change the log. It also has server-side
 //! time-outs ([`Settings`]), so that a pod that stops in the middle of a transaction holds its locks
-//! no longer than those. A pooler on the way must leave each connection its session ([`pooler`]). Work on a connection goes through [`Database::run`]: a connection without an answer,
+//! no longer than those. A pooler on the way must leave each connection its session ([`pooler`]).
+//! Work on a connection goes through [`Database::run`]: a connection without an answer,
 //! or whose caller did not wait for the answer, never goes to the next caller. This module knows no
 //! table.
 
