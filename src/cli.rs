@@ -4,11 +4,12 @@
 //! output, log lines to standard error.
 
 use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, ColorChoice, CommandFactory, Parser, Subcommand};
 use futures_util::StreamExt;
 
 use secrecy::SecretString;
@@ -18,6 +19,7 @@ use uuid::Uuid;
 
 use crate::clients::agent::{self, Identity};
 use crate::clients::client;
+use crate::clients::printable::printable_lines;
 use crate::clients::simulate::{self, Plan};
 use crate::clients::watch;
 use crate::dev::{self, DevArgs};
@@ -32,6 +34,8 @@ use crate::pod::config::{DatabaseArgs, MigrateArgs, NatsArgs, ServeArgs};
 
 mod api;
 mod audit;
+mod confirm;
+mod context;
 mod exit;
 mod fleet;
 mod import;
@@ -40,10 +44,13 @@ mod output;
 mod replay;
 mod retention;
 mod satellite;
+mod satellite_tables;
 mod selection;
 mod start_agent;
 mod status;
 mod table;
+mod tags;
+mod token_file;
 mod transitions;
 mod triggers;
 
@@ -71,6 +78,10 @@ RUST_LOG (default info) and GROUNDSTATION_LOG_FORMAT (text or json) say what is 
 Exit status: 0 done, 1 failed, 2 wrong usage or a wrong setting, 3 not there, 4 refused (the token), \
 5 conflict, 6 unreachable.")]
 struct Cli {
+    /// Whether to print in colours: auto (on a terminal, unless NO_COLOR is set), always or never
+    #[arg(long, global = true, default_value = "auto", hide_possible_values = true, value_name = "WHEN")]
+    color: ColorChoice,
+
     #[command(subcommand)]
     command: Command,
 }
@@ -121,6 +132,9 @@ enum Command {
     Completions(CompletionArgs),
     /// Ask a pod whether it is ready; exits 0 if so (for health checks without a shell)
     Health(HealthArgs),
+    /// Write the manual's pages into a folder
+    #[command(hide = true)]
+    Man(ManArgs),
 }
 
 #[derive(Args)]
@@ -137,6 +151,12 @@ struct CompletionArgs {
     /// Which shell
     #[arg(value_enum)]
     shell: clap_complete::Shell,
+}
+
+#[derive(Args)]
+struct ManArgs {
+    /// The folder; it is made if need be
+    folder: PathBuf,
 }
 
 #[derive(Args)]
@@ -261,10 +281,17 @@ struct WatchArgs {
 /// Parses the arguments, runs the command, and turns its outcome into an exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    match cli.color {
+        ColorChoice::Auto => anstream::ColorChoice::Auto,
+        ColorChoice::Always => anstream::ColorChoice::Always,
+        ColorChoice::Never => anstream::ColorChoice::Never,
+    }
+    .write_global();
     match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("groundstation: {error:#}");
+            // Much of it may be what a server said.
+            eprintln!("groundstation: {}", printable_lines(&format!("{error:#}")));
             exit::status(&error)
         }
     }
@@ -292,6 +319,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             clap_complete::generate(args.shell, &mut Cli::command(), "groundstation", &mut script);
             std::io::stdout().write_all(&script).context("cannot write")
         }
+        Command::Man(args) => write_manual(&args.folder),
         Command::Agent(args) => {
             logging::start("info").map_err(wrong_usage)?;
             block_on(run_agent(args))
@@ -329,6 +357,12 @@ fn run(command: Command) -> anyhow::Result<()> {
             Ok(())
         }
     }
+}
+
+fn write_manual(folder: &Path) -> anyhow::Result<()> {
+    let written = std::fs::create_dir_all(folder)
+        .and_then(|()| clap_mangen::generate_to(Cli::command(), folder));
+    written.with_context(|| format!("cannot write into {}", folder.display()))
 }
 
 /// Blocking: runs before any runtime starts.
@@ -401,7 +435,8 @@ impl SimulateArgs {
 }
 
 async fn run_simulation(args: SimulateArgs) -> anyhow::Result<()> {
-    let (client, websocket) = (args.api.client()?, args.api.websocket()?);
+    let target = args.api.target()?;
+    let (client, websocket) = (target.client()?, target.websocket());
     let json = args.json;
     let plan = args.plan().map_err(wrong_usage)?;
     let stop = CancellationToken::new();
@@ -428,7 +463,6 @@ async fn run_watch(args: WatchArgs) -> anyhow::Result<()> {
     let triggers = watch::triggers(address.connect("groundstation watch").await?).await?;
     let mut triggers = std::pin::pin!(triggers);
     let mut interrupted = std::pin::pin!(shutdown::signal()?);
-    let colour = std::io::stdout().is_terminal();
     eprintln!("watching; Ctrl-C ends");
     loop {
         let seen = tokio::select! {
@@ -436,15 +470,15 @@ async fn run_watch(args: WatchArgs) -> anyhow::Result<()> {
             () = &mut interrupted => return Ok(()),
         };
         let line = match seen {
-            Ok(seen) if args.json => serde_json::to_string(&seen)?,
-            Ok(seen) => seen.line(colour),
+            Ok(seen) if args.json => output::escaped(&serde_json::to_string(&seen)?),
+            Ok(seen) => seen.line(true),
             // The ordered consumer makes itself anew and continues where it was.
             Err(error) => {
                 tracing::warn!(%error, "watching again");
                 continue;
             }
         };
-        if let Err(error) = writeln!(std::io::stdout(), "{line}") {
+        if let Err(error) = writeln!(anstream::stdout(), "{line}") {
             // The reader of the output has seen enough, as in `watch | head`.
             return match error.kind() {
                 std::io::ErrorKind::BrokenPipe => Ok(()),
