@@ -53,6 +53,7 @@ mod tags;
 mod token_file;
 mod transitions;
 mod triggers;
+mod what_if;
 
 use exit::wrong_usage;
 use output::print_line;
@@ -67,6 +68,7 @@ use satellite::SatelliteArgs;
 use status::StatusArgs;
 use transitions::TransitionsArgs;
 use triggers::TriggersArgs;
+use what_if::WhatIfArgs;
 
 #[derive(Parser)]
 #[command(name = "groundstation", version, about, max_term_width = 100)]
@@ -112,6 +114,8 @@ enum Command {
     Triggers(TriggersArgs),
     /// Say how a pod and the fleet are
     Status(StatusArgs),
+    /// Ask what another offline threshold would have done to the losses of a window; over a pod's HTTP API
+    WhatIf(WhatIfArgs),
     /// Be one satellite: connect, send heartbeats, come back for ever
     Agent(AgentArgs),
     /// Be many satellites in one process; they are registered, connected, and removed at the end
@@ -314,6 +318,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Transitions(args) => transitions::run(args),
         Command::Triggers(args) => triggers::run(args),
         Command::Status(args) => status::run(args),
+        Command::WhatIf(args) => what_if::run(args),
         Command::Completions(args) => {
             let mut script = Vec::new();
             clap_complete::generate(args.shell, &mut Cli::command(), "groundstation", &mut script);

@@ -12,6 +12,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use crate::contract::fleet::{FleetCounts, Intervals, Timeline};
+use crate::contract::what_if::WhatIf;
 use crate::contract::wire::{SatelliteJson, TransitionJson};
 
 /// How long a call may take.
@@ -273,6 +274,11 @@ impl Client {
     /// How some satellites were.
     pub fn intervals(&self, parameters: &[(&str, String)]) -> anyhow::Result<Intervals> {
         self.ask("/v1/intervals", parameters)
+    }
+
+    /// What another threshold would have done.
+    pub fn what_if(&self, parameters: &[(&str, String)]) -> anyhow::Result<WhatIf> {
+        self.ask("/v1/what-if", parameters)
     }
 
     fn ask<T: DeserializeOwned>(
