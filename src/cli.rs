@@ -4,8 +4,8 @@
 //! output, log lines to standard error.
 
 use std::io::{IsTerminal, Write};
-use std::path::{Path, PathBuf};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
@@ -81,7 +81,13 @@ Exit status: 0 done, 1 failed, 2 wrong usage or a wrong setting, 3 not there, 4 
 5 conflict, 6 unreachable.")]
 struct Cli {
     /// Whether to print in colours: auto (on a terminal, unless NO_COLOR is set), always or never
-    #[arg(long, global = true, default_value = "auto", hide_possible_values = true, value_name = "WHEN")]
+    #[arg(
+        long,
+        global = true,
+        default_value = "auto",
+        hide_possible_values = true,
+        value_name = "WHEN"
+    )]
     color: ColorChoice,
 
     #[command(subcommand)]

@@ -8,7 +8,8 @@ use crate::harness::{CALM, Fleet, Satellite};
 async fn satellites_with_an_address_in_a_tag_are_targets_with_what_is_known_of_them() {
     let fleet = Fleet::new(CALM).await;
     let pod = fleet.pod("a").await;
-    let with = |name: &str, region: &str, tags| json!({"name": name, "region": region, "tags": tags});
+    let with =
+        |name: &str, region: &str, tags| json!({"name": name, "region": region, "tags": tags});
     let tags = json!({"prometheus-target": "10.0.0.1:9100", "rack/no": "7"});
     let edge = pod.register_with(with("edge", "eu", tags)).await;
     pod.register_with(with("other", "us", json!({"node": "10.0.0.2:9100"}))).await;
@@ -48,7 +49,8 @@ async fn more_targets_than_an_answer_holds_are_refused_and_not_cut() {
     let pod = fleet.pod("a").await;
     fleet.register_many("edge", 10_001).await;
     let sql = fleet.sql().await;
-    let tagged = "update satellites set tags = jsonb_build_object('prometheus-target', name || ':9100')
+    let tagged =
+        "update satellites set tags = jsonb_build_object('prometheus-target', name || ':9100')
                    where name <> 'edge-1'";
     sql.batch_execute(tagged).await.expect("tags");
     let ask = async || pod.get("/v1/prometheus/sd?region=eu").await;
@@ -56,5 +58,8 @@ async fn more_targets_than_an_answer_holds_are_refused_and_not_cut() {
     assert_eq!(whole.json().as_array().map(Vec::len), Some(10_000), "{}", whole.status);
     sql.batch_execute(&tagged.replace("<>", "=")).await.expect("a tag");
     let refused = ask().await;
-    assert!(refused.status == 400 && refused.text.contains("ask for a region or a tag"), "{refused:?}");
+    assert!(
+        refused.status == 400 && refused.text.contains("ask for a region or a tag"),
+        "{refused:?}"
+    );
 }

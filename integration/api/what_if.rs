@@ -23,9 +23,7 @@ fn numbers(losses: &Value) -> [i64; 5] {
 async fn a_loss_is_spared_by_a_threshold_within_which_the_satellite_was_heard_again() {
     let fleet = Fleet::new(SWEPT_OFTEN).await;
     let pod = fleet.pod("a").await;
-    let in_region = |name: &str, region: &str| {
-        json!({"name": name, "region": region, "offlineThresholdMs": 500})
-    };
+    let in_region = |name: &str, region: &str| json!({"name": name, "region": region, "offlineThresholdMs": 500});
     let back = pod.register_with(in_region("back", "eu")).await;
     let gone = pod.register_with(in_region("gone", "us")).await;
     let came_back = Satellite::connect(pod.address, &back).await;
@@ -91,6 +89,9 @@ async fn what_cannot_be_asked_is_refused_by_name() {
     ] {
         let answer = pod.get(&format!("/v1/what-if?{words}")).await;
         assert_eq!(answer.status, 400, "{words}: {answer:?}");
-        assert!(answer.json()["detail"].as_str().is_some_and(|said| said.contains(why)), "{answer:?}");
+        assert!(
+            answer.json()["detail"].as_str().is_some_and(|said| said.contains(why)),
+            "{answer:?}"
+        );
     }
 }

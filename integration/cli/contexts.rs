@@ -99,7 +99,8 @@ async fn a_contexts_token_goes_to_no_other_address() {
     let elsewhere = home.and(&[("GROUNDSTATION_URL", &url(&pod))]);
     let (listed, _, error) = ran(&LIST, &elsewhere).await;
     assert!(!listed && error.contains("no token"), "{error}");
-    let (listed, _, error) = ran(&[&LIST[..], &["--url", &url(&pod)]].concat(), &home.and(&[])).await;
+    let (listed, _, error) =
+        ran(&[&LIST[..], &["--url", &url(&pod)]].concat(), &home.and(&[])).await;
     assert!(!listed && error.contains("no token"), "{error}");
 }
 
@@ -115,10 +116,12 @@ async fn a_token_is_read_from_a_file() {
     let here = home.and(&[("GROUNDSTATION_URL", &url(&pod))]);
     let (listed, _, error) = ran(&[&LIST[..], &["--token-file", &token]].concat(), &here).await;
     assert!(listed, "{error}");
-    let by_variable = [("GROUNDSTATION_URL", &*url(&pod)), ("GROUNDSTATION_ADMIN_TOKEN_FILE", &token)];
+    let by_variable =
+        [("GROUNDSTATION_URL", &*url(&pod)), ("GROUNDSTATION_ADMIN_TOKEN_FILE", &token)];
     let (listed, _, error) = ran(&LIST, &home.and(&by_variable)).await;
     assert!(listed, "{error}");
-    for (file, why) in [(&*empty, "there is no token in"), ("/nowhere", "cannot read the token in")] {
+    for (file, why) in [(&*empty, "there is no token in"), ("/nowhere", "cannot read the token in")]
+    {
         let (listed, _, error) = ran(&[&LIST[..], &["--token-file", file]].concat(), &here).await;
         assert!(!listed && error.contains(why) && error.contains(file), "{error}");
     }

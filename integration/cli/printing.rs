@@ -50,7 +50,10 @@ async fn an_answer_is_a_table_json_yaml_or_names() {
     assert_eq!(names, "edge\nrelay\n");
     for command in [&["status"][..], &["transitions"], &["fleet", "timeline"]] {
         let (succeeded, _, error) = ran(&[command, &["-o", "name"]].concat(), &api).await;
-        assert!(!succeeded && error.contains("-o name is not possible here"), "{command:?}: {error}");
+        assert!(
+            !succeeded && error.contains("-o name is not possible here"),
+            "{command:?}: {error}"
+        );
     }
 }
 
@@ -71,7 +74,11 @@ async fn colours_are_for_terminals_and_for_who_asks_for_them() {
     assert!(text(&shown).contains("\x1b[32monline\x1b[0m"), "{:?}", text(&shown));
     api.push(("NO_COLOR".to_owned(), "1".to_owned()));
     let shown = at_a_terminal(&["satellite", "list"], &api, None).await;
-    assert!(text(&shown).contains("online") && !text(&shown).contains('\x1b'), "{:?}", text(&shown));
+    assert!(
+        text(&shown).contains("online") && !text(&shown).contains('\x1b'),
+        "{:?}",
+        text(&shown)
+    );
 }
 
 #[tokio::test]
@@ -96,7 +103,10 @@ async fn no_name_writes_on_an_operators_screen() {
         let steers = |c: char| c != '\n' && (c.is_control() || c == '\u{202e}');
         let is_json = command.contains(&"json");
         let found = said.chars().find(|&c| steers(c) && !(is_json && c == '\u{202e}'));
-        assert!(succeeded && said.contains("edge") && found.is_none(), "{command:?}: {said:?}{error}");
+        assert!(
+            succeeded && said.contains("edge") && found.is_none(),
+            "{command:?}: {said:?}{error}"
+        );
     }
     let (_, _, error) = ran(&["satellite", "show", "\x1b[2J"], &api).await;
     assert!(!error.contains('\x1b'), "{error:?}");
@@ -135,7 +145,8 @@ async fn single_tags_come_and_go_and_none_is_lost_between_two_writers() {
     let update = |words: &'static [&'static str]| {
         let api = api.clone();
         async move {
-            let (updated, _, error) = ran(&[&["satellite", "update", "edge"], words].concat(), &api).await;
+            let (updated, _, error) =
+                ran(&[&["satellite", "update", "edge"], words].concat(), &api).await;
             assert!(updated, "{error}");
         }
     };

@@ -84,7 +84,7 @@ pub async fn targets(
             Some(last) if page.len() as i64 == MAX_LIMIT => {
                 let (name, id) = (last.name.clone(), last.id);
                 after = Some(Place { key: None, name, id });
-            },
+            }
             _ => return Ok(Json(groups)),
         }
     }
@@ -99,7 +99,8 @@ fn group(satellite: &SatelliteJson, target: &str) -> Option<TargetGroup> {
         ("status", satellite.status.to_string()),
     ];
     let own = own.map(|(name, value)| (name.to_owned(), value));
-    let tags = satellite.tags.iter().map(|(name, value)| (format!("tag_{}", label(name)), value.clone()));
+    let tags =
+        satellite.tags.iter().map(|(name, value)| (format!("tag_{}", label(name)), value.clone()));
     let labels = own.into_iter().chain(tags);
     let labels = labels.map(|(name, value)| (format!("__meta_groundstation_{name}"), value));
     Some(TargetGroup { targets: [address], labels: labels.collect() })

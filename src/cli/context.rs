@@ -82,8 +82,13 @@ fn read(path: &Path) -> anyhow::Result<Option<File>> {
         // Its other words would show the line itself, which may hold a token.
         anyhow!("{}, line {line}: {}", path.display(), error.message())
     })?;
-    if file.contexts.values().any(|entry| entry.token.is_some()) && token_file::others_may_read(path) {
-        eprintln!("groundstation: {} holds a token and others can read it: chmod 600", path.display());
+    if file.contexts.values().any(|entry| entry.token.is_some())
+        && token_file::others_may_read(path)
+    {
+        eprintln!(
+            "groundstation: {} holds a token and others can read it: chmod 600",
+            path.display()
+        );
     }
     Ok(Some(file))
 }

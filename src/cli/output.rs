@@ -56,8 +56,15 @@ pub enum Format {
 #[derive(Args)]
 pub struct OutputArgs {
     /// How to print: table, wide (more columns), json, yaml, or name (only names, one a line) [default: table]
-    #[arg(short, long, global = true, value_enum, hide_possible_values = true, value_name = "FORMAT",
-          conflicts_with = "json")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        hide_possible_values = true,
+        value_name = "FORMAT",
+        conflicts_with = "json"
+    )]
     output: Option<Format>,
 
     /// The same as -o json

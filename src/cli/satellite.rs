@@ -209,7 +209,8 @@ pub fn run(args: SatelliteArgs) -> anyhow::Result<()> {
                 },
             };
             if update == Update::default() && tags.is_empty() {
-                let all = "give --name, --region, --tag, --add-tag, --remove-tag or --offline-threshold";
+                let all =
+                    "give --name, --region, --tag, --add-tag, --remove-tag or --offline-threshold";
                 return Err(wrong_usage(anyhow!("nothing to change: {all}")));
             }
             let satellite = tags.change(&client, satellite.id(&client)?, update)?;
@@ -244,7 +245,9 @@ pub fn run(args: SatelliteArgs) -> anyhow::Result<()> {
         }
         SatelliteCommand::Remove { satellite, yes } => {
             let id = satellite.id(&client)?;
-            yes.confirm(&format!("Remove {satellite}, whose session ends and whose token is void"))?;
+            yes.confirm(&format!(
+                "Remove {satellite}, whose session ends and whose token is void"
+            ))?;
             client.remove(id)?;
             let table = |_| format!("removed {id}");
             let names = || vec![id.to_string()];

@@ -172,7 +172,9 @@ fn print(
             }
             let text = match format {
                 Format::Json => output::escaped(data),
-                Format::Yaml => format!("---\n{}", serde_yaml_ng::to_string(&transition)?.trim_end()),
+                Format::Yaml => {
+                    format!("---\n{}", serde_yaml_ng::to_string(&transition)?.trim_end())
+                }
                 _ => row(&transition).map(|cell| printable(&cell).into_owned()).join("  "),
             };
             writeln!(std::io::stdout(), "{text}")?;

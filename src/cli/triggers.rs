@@ -22,8 +22,7 @@ pub fn run(args: TriggersArgs) -> anyhow::Result<()> {
     let list = answer.as_array().or_else(|| answer["triggers"].as_array());
     let Some(list) = list else { return output::json(&answer) };
     let text = |trigger: &Value, name: &str| trigger[name].as_str().unwrap_or("-").to_owned();
-    let row =
-        |trigger| ["id", "displayName", "description"].map(|name| text(trigger, name));
+    let row = |trigger| ["id", "displayName", "description"].map(|name| text(trigger, name));
     let rows: Vec<_> = list.iter().map(row).collect();
     let table = |_| table::render(["ID", "NAME", "DESCRIPTION"], &rows, &[]);
     let names = || list.iter().map(|trigger| text(trigger, "id")).collect();

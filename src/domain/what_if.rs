@@ -86,14 +86,7 @@ impl WhatIf {
     ) -> WhatIf {
         let signed = |duration| Duration::try_from(duration).unwrap_or(Duration::MAX);
         let (open, silences) = (HashMap::new(), Vec::new());
-        WhatIf {
-            threshold: signed(threshold),
-            vouched: signed(vouched),
-            from,
-            to,
-            open,
-            silences,
-        }
+        WhatIf { threshold: signed(threshold), vouched: signed(vouched), from, to, open, silences }
     }
 
     /// The next transition of the log.
@@ -173,7 +166,8 @@ mod tests {
 
     fn outcomes(threshold: u64, log: Vec<Told>, until: i64) -> Vec<Outcome> {
         let seconds = std::time::Duration::from_secs;
-        let mut what_if = WhatIf::new(seconds(threshold), seconds(0), BEGIN, second(i64::MAX >> 32));
+        let mut what_if =
+            WhatIf::new(seconds(threshold), seconds(0), BEGIN, second(i64::MAX >> 32));
         log.into_iter().for_each(|told| what_if.transition(told));
         what_if.known_until(second(until)).into_iter().map(|silence| silence.outcome).collect()
     }
@@ -187,7 +181,9 @@ mod tests {
             if next.unwrap_or(until) - beat > threshold {
                 let due = beat + threshold;
                 log.push(told(Event::HeartbeatLost, Reason::HeartbeatTimeout, due, Some(beat)));
-                log.extend(next.map(|at| told(Event::Connected, Reason::Recovered, at, Some(beat))));
+                log.extend(
+                    next.map(|at| told(Event::Connected, Reason::Recovered, at, Some(beat))),
+                );
             }
         }
         log
@@ -222,7 +218,8 @@ mod tests {
         assert_eq!(outcomes(35, log.clone(), 300), [Outcome::Added]);
         assert_eq!(outcomes(20, log.clone(), 300), [Outcome::Added, Outcome::Added]);
         let vouched = std::time::Duration::from_secs(20);
-        let mut what_if = WhatIf::new(std::time::Duration::from_secs(25), vouched, BEGIN, second(300));
+        let mut what_if =
+            WhatIf::new(std::time::Duration::from_secs(25), vouched, BEGIN, second(300));
         log.into_iter().for_each(|told| what_if.transition(told));
         assert_eq!(what_if.known_until(second(300)).len(), 0);
     }
