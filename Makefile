@@ -59,6 +59,7 @@ deny: ## Check licences, sources and advisories of all that is built in; needs c
 
 deb: console ## A Debian package in target/debian; needs cargo-deb
 	$(CARGO) build --locked --release --bin groundstation
+	target/release/groundstation man target/man
 	cargo deb --locked --no-build
 
 fmt: ## Format the code

@@ -3,6 +3,7 @@
 mod administrators_tokens;
 mod conditions;
 mod cursors;
+mod discovery;
 mod fleet_filters;
 mod fleet_timeline;
 mod http_api;
@@ -12,3 +13,4 @@ mod micro;
 mod newest_first;
 mod openapi;
 mod openapi_stays;
+mod what_if;

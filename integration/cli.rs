@@ -2,5 +2,7 @@
 
 mod asking_commands;
 mod commands;
+mod contexts;
 mod exit_statuses;
 mod fleet_commands;
+mod printing;

@@ -29,6 +29,7 @@ pub mod asyncapi;
 pub(crate) mod authorization;
 mod conditions;
 pub(crate) mod cookie;
+mod discovery;
 mod fleet;
 pub(crate) mod micro;
 pub mod openapi;
@@ -45,6 +46,7 @@ mod token;
 mod traced;
 mod transitions;
 mod triggers;
+mod what_if;
 
 use access::Access;
 pub use problem::no_route;
@@ -77,6 +79,8 @@ pub struct Api {
     pub wrong_tokens: LogGate,
     /// The default offline threshold.
     pub default_threshold: Duration,
+    /// How far the last heartbeat of an online satellite may be out.
+    pub vouch_window: Duration,
     /// What `/readyz` reports.
     pub health: Arc<Health>,
     /// Makes pods look for changes.
@@ -122,6 +126,8 @@ pub fn routes(api: Arc<Api>) -> Router {
         .route("/fleet", get(fleet::count))
         .route("/fleet/timeline", get(fleet::show_timeline))
         .route("/intervals", get(fleet::show_intervals))
+        .route("/what-if", get(what_if::show))
+        .route("/prometheus/sd", get(discovery::targets))
         .route("/triggers", get(triggers::list))
         .route_layer(middleware::from_fn(traced::follow))
         .route_layer(middleware::from_fn(query::check))

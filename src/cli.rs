@@ -5,10 +5,11 @@
 
 use std::io::{IsTerminal, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, ColorChoice, CommandFactory, Parser, Subcommand};
 use futures_util::StreamExt;
 
 use secrecy::SecretString;
@@ -18,6 +19,7 @@ use uuid::Uuid;
 
 use crate::clients::agent::{self, Identity};
 use crate::clients::client;
+use crate::clients::printable::printable_lines;
 use crate::clients::simulate::{self, Plan};
 use crate::clients::watch;
 use crate::dev::{self, DevArgs};
@@ -32,6 +34,8 @@ use crate::pod::config::{DatabaseArgs, MigrateArgs, NatsArgs, ServeArgs};
 
 mod api;
 mod audit;
+mod confirm;
+mod context;
 mod exit;
 mod fleet;
 mod import;
@@ -40,12 +44,16 @@ mod output;
 mod replay;
 mod retention;
 mod satellite;
+mod satellite_tables;
 mod selection;
 mod start_agent;
 mod status;
 mod table;
+mod tags;
+mod token_file;
 mod transitions;
 mod triggers;
+mod what_if;
 
 use exit::wrong_usage;
 use output::print_line;
@@ -60,6 +68,7 @@ use satellite::SatelliteArgs;
 use status::StatusArgs;
 use transitions::TransitionsArgs;
 use triggers::TriggersArgs;
+use what_if::WhatIfArgs;
 
 #[derive(Parser)]
 #[command(name = "groundstation", version, about, max_term_width = 100)]
@@ -71,6 +80,16 @@ RUST_LOG (default info) and GROUNDSTATION_LOG_FORMAT (text or json) say what is 
 Exit status: 0 done, 1 failed, 2 wrong usage or a wrong setting, 3 not there, 4 refused (the token), \
 5 conflict, 6 unreachable.")]
 struct Cli {
+    /// Whether to print in colours: auto (on a terminal, unless NO_COLOR is set), always or never
+    #[arg(
+        long,
+        global = true,
+        default_value = "auto",
+        hide_possible_values = true,
+        value_name = "WHEN"
+    )]
+    color: ColorChoice,
+
     #[command(subcommand)]
     command: Command,
 }
@@ -101,6 +120,8 @@ enum Command {
     Triggers(TriggersArgs),
     /// Say how a pod and the fleet are
     Status(StatusArgs),
+    /// Ask what another offline threshold would have done to the losses of a window; over a pod's HTTP API
+    WhatIf(WhatIfArgs),
     /// Be one satellite: connect, send heartbeats, come back for ever
     Agent(AgentArgs),
     /// Be many satellites in one process; they are registered, connected, and removed at the end
@@ -121,6 +142,9 @@ enum Command {
     Completions(CompletionArgs),
     /// Ask a pod whether it is ready; exits 0 if so (for health checks without a shell)
     Health(HealthArgs),
+    /// Write the manual's pages into a folder
+    #[command(hide = true)]
+    Man(ManArgs),
 }
 
 #[derive(Args)]
@@ -137,6 +161,12 @@ struct CompletionArgs {
     /// Which shell
     #[arg(value_enum)]
     shell: clap_complete::Shell,
+}
+
+#[derive(Args)]
+struct ManArgs {
+    /// The folder; it is made if need be
+    folder: PathBuf,
 }
 
 #[derive(Args)]
@@ -261,10 +291,17 @@ struct WatchArgs {
 /// Parses the arguments, runs the command, and turns its outcome into an exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    match cli.color {
+        ColorChoice::Auto => anstream::ColorChoice::Auto,
+        ColorChoice::Always => anstream::ColorChoice::Always,
+        ColorChoice::Never => anstream::ColorChoice::Never,
+    }
+    .write_global();
     match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("groundstation: {error:#}");
+            // Much of it may be what a server said.
+            eprintln!("groundstation: {}", printable_lines(&format!("{error:#}")));
             exit::status(&error)
         }
     }
@@ -287,11 +324,13 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Transitions(args) => transitions::run(args),
         Command::Triggers(args) => triggers::run(args),
         Command::Status(args) => status::run(args),
+        Command::WhatIf(args) => what_if::run(args),
         Command::Completions(args) => {
             let mut script = Vec::new();
             clap_complete::generate(args.shell, &mut Cli::command(), "groundstation", &mut script);
             std::io::stdout().write_all(&script).context("cannot write")
         }
+        Command::Man(args) => write_manual(&args.folder),
         Command::Agent(args) => {
             logging::start("info").map_err(wrong_usage)?;
             block_on(run_agent(args))
@@ -329,6 +368,12 @@ fn run(command: Command) -> anyhow::Result<()> {
             Ok(())
         }
     }
+}
+
+fn write_manual(folder: &Path) -> anyhow::Result<()> {
+    let written = std::fs::create_dir_all(folder)
+        .and_then(|()| clap_mangen::generate_to(Cli::command(), folder));
+    written.with_context(|| format!("cannot write into {}", folder.display()))
 }
 
 /// Blocking: runs before any runtime starts.
@@ -401,7 +446,8 @@ impl SimulateArgs {
 }
 
 async fn run_simulation(args: SimulateArgs) -> anyhow::Result<()> {
-    let (client, websocket) = (args.api.client()?, args.api.websocket()?);
+    let target = args.api.target()?;
+    let (client, websocket) = (target.client()?, target.websocket());
     let json = args.json;
     let plan = args.plan().map_err(wrong_usage)?;
     let stop = CancellationToken::new();
@@ -428,7 +474,6 @@ async fn run_watch(args: WatchArgs) -> anyhow::Result<()> {
     let triggers = watch::triggers(address.connect("groundstation watch").await?).await?;
     let mut triggers = std::pin::pin!(triggers);
     let mut interrupted = std::pin::pin!(shutdown::signal()?);
-    let colour = std::io::stdout().is_terminal();
     eprintln!("watching; Ctrl-C ends");
     loop {
         let seen = tokio::select! {
@@ -436,15 +481,15 @@ async fn run_watch(args: WatchArgs) -> anyhow::Result<()> {
             () = &mut interrupted => return Ok(()),
         };
         let line = match seen {
-            Ok(seen) if args.json => serde_json::to_string(&seen)?,
-            Ok(seen) => seen.line(colour),
+            Ok(seen) if args.json => output::escaped(&serde_json::to_string(&seen)?),
+            Ok(seen) => seen.line(true),
             // The ordered consumer makes itself anew and continues where it was.
             Err(error) => {
                 tracing::warn!(%error, "watching again");
                 continue;
             }
         };
-        if let Err(error) = writeln!(std::io::stdout(), "{line}") {
+        if let Err(error) = writeln!(anstream::stdout(), "{line}") {
             // The reader of the output has seen enough, as in `watch | head`.
             return match error.kind() {
                 std::io::ErrorKind::BrokenPipe => Ok(()),

@@ -2,5 +2,6 @@
 
 pub mod agent;
 pub(crate) mod client;
+pub(crate) mod printable;
 pub mod simulate;
 pub(crate) mod watch;

@@ -4,5 +4,6 @@
 pub mod event_schemas;
 pub(crate) mod fleet;
 pub(crate) mod triggers;
+pub(crate) mod what_if;
 pub mod wire;
 pub mod word;

@@ -8,3 +8,4 @@ pub mod flapping;
 pub mod lifecycle;
 pub mod liveness;
 pub mod selection;
+pub mod what_if;

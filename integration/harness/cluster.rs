@@ -188,6 +188,25 @@ impl Cluster {
         .await
     }
 
+    /// Waits until the stream has a leader that stores messages: two servers, itself among them, name the same one,
+    /// and it is none that was lost.
+    pub async fn expect_leader_but(&self, lost: Option<usize>) {
+        let monitors = self.monitors;
+        within(LONG, "the stream to have a leader that another server follows", async || {
+            let named: Vec<Option<String>> =
+                blocking(move || monitors.into_iter().map(leader_named_by).collect()).await;
+            let leads = |n: usize| {
+                let name = format!("n{n}");
+                let is_named = |named: &&Option<String>| named.as_deref() == Some(&*name);
+                lost != Some(n)
+                    && is_named(&&named[n])
+                    && named.iter().filter(is_named).count() >= 2
+            };
+            if (0..3).any(leads) { Ok(()) } else { Err(format!("{named:?}")) }
+        })
+        .await;
+    }
+
     /// Makes the stream's leader step down.
     pub async fn step_down(&self, nats: &async_nats::Client) {
         let subject = format!("$JS.API.STREAM.LEADER.STEPDOWN.{STREAM}");
@@ -293,10 +312,18 @@ fn look(port: u16, path: &str) -> Option<Value> {
 }
 
 fn last_sequence(port: u16) -> Option<u64> {
+    stream(port)?["state"]["last_seq"].as_u64()
+}
+
+fn leader_named_by(port: u16) -> Option<String> {
+    stream(port)?["cluster"]["leader"].as_str().map(str::to_owned)
+}
+
+/// What a server says of the stream.
+fn stream(port: u16) -> Option<Value> {
     let report = look(port, "jsz?streams=true&acc=$G")?;
     let streams = report["account_details"][0]["stream_detail"].as_array()?;
-    let stream = streams.iter().find(|stream| stream["name"] == STREAM)?;
-    stream["state"]["last_seq"].as_u64()
+    streams.iter().find(|stream| stream["name"] == STREAM).cloned()
 }
 
 /// A free port. It is none that the system gives to connections and none that another test of this run got,

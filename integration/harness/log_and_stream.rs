@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use async_nats::HeaderMap;
-use async_nats::jetstream::consumer::pull::OrderedConfig;
+use async_nats::jetstream::consumer::pull::{Ordered, OrderedConfig};
 use async_nats::jetstream::{self, stream::LastRawMessageErrorKind, stream::Stream};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use tokio_postgres::GenericClient;
 use uuid::Uuid;
 
 use super::schemas;
-use super::wait::PATIENCE;
+use super::wait::{PATIENCE, eventually};
 
 /// One row of `entity_transitions`.
 #[derive(Debug, Clone)]
@@ -104,9 +104,17 @@ pub async fn read_stream(nats: &async_nats::Client) -> Vec<StreamMessage> {
 /// So many messages are not read one by one.
 const MANY: u64 = 500;
 
+/// All messages of a stream and what comes to it. A cluster that was just started may not make a consumer at once.
+pub async fn from_the_beginning(stream: &Stream) -> Ordered {
+    let consumer = eventually("a consumer", async || {
+        let made = stream.create_consumer(OrderedConfig::default()).await;
+        made.map_err(|error| error.to_string())
+    });
+    consumer.await.messages().await.expect("messages")
+}
+
 async fn read_by_consumer(stream: &Stream, count: usize) -> Vec<StreamMessage> {
-    let consumer = stream.create_consumer(OrderedConfig::default()).await.expect("a consumer");
-    let messages = consumer.messages().await.expect("messages").take(count);
+    let messages = from_the_beginning(stream).await.take(count);
     messages
         .map(|message| {
             let message = message.expect("a message");

@@ -103,6 +103,14 @@ impl Pod {
         self.register_with(json!({"name": name, "region": region})).await
     }
 
+    /// What the command line needs to talk to it as the administrator.
+    pub fn variables(&self) -> Vec<(String, String)> {
+        let url = format!("http://{}", self.address);
+        let token = self.admin_token.clone();
+        let variables = [("GROUNDSTATION_URL", url), ("GROUNDSTATION_ADMIN_TOKEN", token)];
+        variables.map(|(name, value)| (name.to_owned(), value)).to_vec()
+    }
+
     /// Registers a satellite of this description.
     pub async fn register_with(&self, description: Value) -> Credentials {
         let answer = self.post("/v1/satellites", &description).await;

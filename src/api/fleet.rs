@@ -32,7 +32,7 @@ use crate::log::{fleet_then, read};
 use crate::registry::satellites::{self, ListFilter};
 
 /// How far back a window reaches unless told otherwise.
-const DEFAULT_SPAN: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const DEFAULT_SPAN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How many points a timeline has, at most, unless a step is asked for.
 const DEFAULT_POINTS: u64 = 200;
@@ -162,7 +162,7 @@ fn default_step(window: Window) -> Duration {
 }
 
 /// The two ends of a window, as far as they are given.
-fn bounds(
+pub(super) fn bounds(
     since: Option<&str>,
     until: Option<&str>,
 ) -> Result<(Option<Timestamp>, Option<Timestamp>), Problem> {

@@ -15,7 +15,8 @@ use utoipa::{Modify, OpenApi};
 
 use super::problem::{PROBLEM_JSON, ProblemJson};
 use super::{
-    assignments, asyncapi, fleet, past, satellites, status, stream, token, transitions, triggers,
+    assignments, asyncapi, discovery, fleet, past, satellites, status, stream, token, transitions,
+    triggers, what_if,
 };
 use crate::contract::wire::TransitionJson;
 
@@ -42,6 +43,8 @@ use crate::contract::wire::TransitionJson;
         fleet::count,
         fleet::show_timeline,
         fleet::show_intervals,
+        what_if::show,
+        discovery::targets,
         transitions::of_satellite,
         transitions::all,
         stream::follow,

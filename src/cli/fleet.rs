@@ -5,8 +5,7 @@ use clap::{Args, Subcommand};
 
 use super::api::ApiArgs;
 use super::exit::wrong_usage;
-use super::output::print_line;
-use super::satellite::print_json;
+use super::output::{OutputArgs, Shown};
 use super::selection::SelectionArgs;
 use super::table;
 use crate::contract::fleet::{Counts, FleetCounts, Timeline};
@@ -16,9 +15,8 @@ pub struct FleetArgs {
     #[command(flatten)]
     api: ApiArgs,
 
-    /// Print JSON for programs instead of text for people
-    #[arg(long, global = true)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputArgs,
 
     #[command(flatten)]
     selection: SelectionArgs,
@@ -53,22 +51,19 @@ pub fn run(args: FleetArgs) -> anyhow::Result<()> {
     match args.command {
         None => {
             let counts = client.fleet(&args.selection.parameters())?;
-            if args.json {
-                return print_json(&counts);
-            }
-            print_line!("{}", shown(&counts));
+            let names = || counts.regions.iter().map(|counts| counts.region.clone()).collect();
+            let table = |_| shown(&counts);
+            args.output.print(&counts, Shown { table: &table, names: &names })
         }
         Some(FleetCommand::Timeline { since, until, step }) => {
+            args.output.refuse_names("moments have no names")?;
             let parameters = [("since", since), ("until", until), ("step", step)];
             let parameters = parameters.into_iter().filter_map(|(n, v)| Some((n, v?)));
             let timeline = client.timeline(&parameters.collect::<Vec<_>>())?;
-            if args.json {
-                return print_json(&timeline);
-            }
-            print_line!("{}", points(&timeline));
+            let table = |_| points(&timeline);
+            args.output.print(&timeline, Shown { table: &table, names: &Vec::new })
         }
     }
-    Ok(())
 }
 
 fn shown(fleet: &FleetCounts) -> String {
@@ -95,7 +90,7 @@ fn shown(fleet: &FleetCounts) -> String {
     rows.push(row("(all)", &fleet.counts));
     let head =
         ["REGION", "TOTAL", "ONLINE", "OFFLINE", "NEVER CONNECTED", "FLAPPING", "MAINTENANCE"];
-    format!("{}\n\nas of position {}", table::render(head, &rows), fleet.position)
+    format!("{}\n\nas of position {}", table::render(head, &rows, &[]), fleet.position)
 }
 
 fn points(timeline: &Timeline) -> String {
@@ -104,5 +99,5 @@ fn points(timeline: &Timeline) -> String {
         let [online, offline, unknown] = numbers.map(|number| number.to_string());
         [point.at.to_string(), online, offline, unknown]
     });
-    table::render(["TIME", "ONLINE", "OFFLINE", "UNKNOWN"], &rows.collect::<Vec<_>>())
+    table::render(["TIME", "ONLINE", "OFFLINE", "UNKNOWN"], &rows.collect::<Vec<_>>(), &[])
 }

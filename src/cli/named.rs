@@ -1,6 +1,7 @@
 //! The satellite that a command is about, named by its id or by a name that no other has.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::str::FromStr;
 
 use deadpool_postgres::Object;
@@ -18,6 +19,15 @@ pub enum Named {
     Id(Uuid),
     /// By its name; it is registered.
     Name(String),
+}
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Named::Id(id) => id.fmt(f),
+            Named::Name(name) => name.fmt(f),
+        }
+    }
 }
 
 impl FromStr for Named {

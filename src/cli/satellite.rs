@@ -1,6 +1,5 @@
 //! `groundstation satellite …`: the registry, over a pod's HTTP API.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -9,25 +8,30 @@ use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
 
 use super::api::ApiArgs;
+use super::confirm::YesArgs;
 use super::exit::wrong_usage;
 use super::named::Named;
-use super::output::print_line;
+use super::output::{OutputArgs, Shown, json, print_line};
 use super::selection::SelectionArgs;
-use super::{start_agent, table};
+use super::tags::TagArgs;
+use super::{satellite_tables, start_agent, tags};
 use crate::clients::client::{Create, Update};
-use crate::contract::fleet::Intervals;
 use crate::contract::wire::SatelliteJson;
-use crate::contract::word::Word;
 use crate::platform::units;
+
+/// Why `-o name` is refused where a token is shown this once.
+const SHOWN_ONCE: &str = "the token is shown this once and would be lost";
+
+/// Why it is refused for assignments.
+const NO_NAMES: &str = "assignments have none";
 
 #[derive(Args)]
 pub struct SatelliteArgs {
     #[command(flatten)]
     api: ApiArgs,
 
-    /// Print JSON for programs instead of text for people
-    #[arg(long, global = true)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputArgs,
 
     #[command(subcommand)]
     command: SatelliteCommand,
@@ -90,12 +94,8 @@ enum SatelliteCommand {
         /// Another region, 1 to 200 characters
         #[arg(long)]
         region: Option<String>,
-        /// All of its tags from now on; may be given several times
-        #[arg(long = "tag", value_name = "NAME:VALUE", conflicts_with = "no_tags")]
-        tags: Vec<String>,
-        /// Take all of its tags away
-        #[arg(long)]
-        no_tags: bool,
+        #[command(flatten)]
+        tags: TagArgs,
         /// Its own offline threshold, such as 90s
         #[arg(long, value_name = "DURATION", conflicts_with = "no_offline_threshold")]
         offline_threshold: Option<String>,
@@ -108,6 +108,8 @@ enum SatelliteCommand {
     RotateToken {
         /// The satellite's id, or its name if no other has the same
         satellite: Named,
+        #[command(flatten)]
+        yes: YesArgs,
     },
     /// Replace what a satellite is to check with a list from a file; its session hears of it at once
     Assign {
@@ -127,23 +129,28 @@ enum SatelliteCommand {
     Remove {
         /// The satellite's id, or its name if no other has the same
         satellite: Named,
+        #[command(flatten)]
+        yes: YesArgs,
     },
 }
 
 /// Runs `groundstation satellite …`.
 pub fn run(args: SatelliteArgs) -> anyhow::Result<()> {
-    let client = args.api.client()?;
+    let target = args.api.target()?;
+    let client = target.client()?;
+    let output = args.output;
     match args.command {
         SatelliteCommand::Create { name, region, tags, offline_threshold, idempotency_key } => {
             let create = Create {
                 name: &name,
                 region: &region,
-                tags: parse_tags(&tags)?,
+                tags: tags::parse("--tag", &tags)?,
                 offline_threshold_ms: threshold(offline_threshold.as_deref())?,
             };
+            output.refuse_names(SHOWN_ONCE)?;
             let registered = client.register(&create, idempotency_key.as_deref())?;
-            if args.json {
-                return print_json(&registered);
+            if output.is_for_programs() {
+                return output.print(&registered, Shown::NOTHING_ELSE);
             }
             print_line!("id     {}", registered.satellite.id);
             match registered.token {
@@ -151,7 +158,7 @@ pub fn run(args: SatelliteArgs) -> anyhow::Result<()> {
                     print_line!("token  {token}  (shown this once)\n");
                     print_line!(
                         "{}",
-                        start_agent::lines(args.api.url()?, registered.satellite.id, &token)
+                        start_agent::lines(target.url(), registered.satellite.id, &token)
                     );
                 }
                 None => print_line!("token  was shown before; rotate-token makes a new one"),
@@ -166,36 +173,28 @@ pub fn run(args: SatelliteArgs) -> anyhow::Result<()> {
             if is_by_name {
                 satellites.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
             }
-            if args.json {
-                return print_json(&satellites);
-            }
-            print_line!("{}", listing(&satellites));
+            print_satellites(&output, &satellites, &satellites)?;
         }
         SatelliteCommand::Intervals { satellites, since, until } => {
+            output.refuse_names("an interval has none")?;
             let ids = satellites.iter().map(|satellite| Ok(satellite.id(&client)?.to_string()));
             let ids = ids.collect::<anyhow::Result<Vec<_>>>()?;
             let mut parameters = vec![("ids", ids.join(","))];
             let bounds = [("since", since), ("until", until)];
             parameters.extend(bounds.into_iter().filter_map(|(n, v)| Some((n, v?))));
             let intervals = client.intervals(&parameters)?;
-            if args.json {
-                return print_json(&intervals);
-            }
-            print_line!("{}", intervals_shown(&intervals));
+            let table = |_| satellite_tables::intervals(&intervals);
+            output.print(&intervals, Shown { table: &table, names: &Vec::new })?;
         }
         SatelliteCommand::Show { satellite } => {
             let satellite = client.get(satellite.id(&client)?)?;
-            if args.json {
-                return print_json(&satellite);
-            }
-            print_line!("{}", listing(std::slice::from_ref(&satellite)));
+            print_satellites(&output, &satellite, std::slice::from_ref(&satellite))?;
         }
         SatelliteCommand::Update {
             satellite,
             name,
             region,
             tags,
-            no_tags,
             offline_threshold,
             no_offline_threshold,
         } => {
@@ -203,47 +202,57 @@ pub fn run(args: SatelliteArgs) -> anyhow::Result<()> {
             let update = Update {
                 name,
                 region,
-                tags: (no_tags || !tags.is_empty()).then(|| parse_tags(&tags)).transpose()?,
+                tags: None,
                 offline_threshold_ms: match no_offline_threshold {
                     true => Some(None),
                     false => threshold.map(Some),
                 },
             };
-            if update == Update::default() {
-                let all = "give --name, --region, --tag or --offline-threshold";
+            if update == Update::default() && tags.is_empty() {
+                let all =
+                    "give --name, --region, --tag, --add-tag, --remove-tag or --offline-threshold";
                 return Err(wrong_usage(anyhow!("nothing to change: {all}")));
             }
-            let satellite = client.update(satellite.id(&client)?, &update)?;
-            if args.json {
-                return print_json(&satellite);
-            }
-            print_line!("{}", listing(std::slice::from_ref(&satellite)));
+            let satellite = tags.change(&client, satellite.id(&client)?, update)?;
+            print_satellites(&output, &satellite, std::slice::from_ref(&satellite))?;
         }
-        SatelliteCommand::RotateToken { satellite } => {
-            let rotated = client.rotate_token(satellite.id(&client)?)?;
-            if args.json {
-                return print_json(&rotated);
+        SatelliteCommand::RotateToken { satellite, yes } => {
+            output.refuse_names(SHOWN_ONCE)?;
+            let id = satellite.id(&client)?;
+            yes.confirm(&format!("Replace the token of {satellite}, whose session ends"))?;
+            let rotated = client.rotate_token(id)?;
+            if output.is_for_programs() {
+                return output.print(&rotated, Shown::NOTHING_ELSE);
             }
             print_line!("token  {}  (shown this once)", rotated.token);
         }
         SatelliteCommand::Assign { satellite, file } => {
             let list = read_json(&file)?;
+            output.refuse_names(NO_NAMES)?;
             let assigned = client.assign(satellite.id(&client)?, &list)?;
-            if args.json {
-                return print_json(&assigned);
-            }
-            print_line!("version {}: {} assigned", assigned.version, assigned.assignments.len());
+            let (version, count) = (assigned.version, assigned.assignments.len());
+            let table = |_| format!("version {version}: {count} assigned");
+            output.print(&assigned, Shown { table: &table, names: &Vec::new })?;
         }
         SatelliteCommand::Assignments { satellite } => {
-            return print_json(&client.assignments(satellite.id(&client)?)?);
-        }
-        SatelliteCommand::Remove { satellite } => {
-            let id = satellite.id(&client)?;
-            client.remove(id)?;
-            if args.json {
-                return print_json(&serde_json::json!({"removed": id}));
+            output.refuse_names(NO_NAMES)?;
+            let assignments = client.assignments(satellite.id(&client)?)?;
+            match output.is_for_programs() {
+                true => output.print(&assignments, Shown::NOTHING_ELSE)?,
+                // There is no table of what is JSON within.
+                false => json(&assignments)?,
             }
-            print_line!("removed {id}");
+        }
+        SatelliteCommand::Remove { satellite, yes } => {
+            let id = satellite.id(&client)?;
+            yes.confirm(&format!(
+                "Remove {satellite}, whose session ends and whose token is void"
+            ))?;
+            client.remove(id)?;
+            let table = |_| format!("removed {id}");
+            let names = || vec![id.to_string()];
+            let answer = serde_json::json!({"removed": id});
+            output.print(&answer, Shown { table: &table, names: &names })?;
         }
     }
     Ok(())
@@ -265,57 +274,14 @@ fn read_json(file: &Path) -> anyhow::Result<serde_json::Value> {
     serde_json::from_str(&text).with_context(|| format!("{shown} is not JSON"))
 }
 
-fn listing(satellites: &[SatelliteJson]) -> String {
-    let rows: Vec<[String; 7]> = satellites
-        .iter()
-        .map(|satellite| {
-            let tags = satellite.tags.iter().map(|(name, value)| format!("{name}:{value}"));
-            let seen = satellite.last_seen_at.map_or("-".to_owned(), |at| at.to_string());
-            [
-                satellite.id.to_string(),
-                satellite.name.clone(),
-                satellite.region.clone(),
-                satellite.status.to_string(),
-                satellite.last_event.as_ref().map_or("-".to_owned(), Word::to_string),
-                seen,
-                tags.collect::<Vec<_>>().join(" "),
-            ]
-        })
-        .collect();
-    let head = ["ID", "NAME", "REGION", "STATUS", "LAST EVENT", "LAST SEEN", "TAGS"];
-    table::render(head, &rows)
-}
-
-fn intervals_shown(intervals: &Intervals) -> String {
-    let of_each = intervals.intervals.iter();
-    let rows = of_each.flat_map(|(id, intervals)| intervals.iter().map(move |run| (id, run)));
-    let word = |word: Option<String>| word.unwrap_or_else(|| "-".to_owned());
-    let rows = rows.map(|(id, run)| {
-        [
-            id.to_string(),
-            run.from.to_string(),
-            run.to.to_string(),
-            run.state.to_string(),
-            word(run.event.as_ref().map(Word::to_string)),
-            word(run.reason.as_ref().map(Word::to_string)),
-        ]
-    });
-    let head = ["ID", "FROM", "TO", "STATE", "EVENT", "REASON"];
-    table::render(head, &rows.collect::<Vec<_>>())
-}
-
-pub(super) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
-    print_line!("{}", serde_json::to_string_pretty(value)?);
-    Ok(())
-}
-
-fn parse_tags(tags: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
-    tags.iter()
-        .map(|tag| match tag.split_once(':') {
-            Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
-            None => Err(wrong_usage(anyhow!("--tag is {tag:?}, it must be written NAME:VALUE"))),
-        })
-        .collect()
+fn print_satellites(
+    output: &OutputArgs,
+    answer: &impl serde::Serialize,
+    satellites: &[SatelliteJson],
+) -> anyhow::Result<()> {
+    let table = |is_wide| satellite_tables::listing(satellites, is_wide);
+    let names = || satellites.iter().map(|satellite| satellite.name.clone()).collect();
+    output.print(answer, Shown { table: &table, names: &names })
 }
 
 fn threshold(text: Option<&str>) -> anyhow::Result<Option<i64>> {

@@ -9,10 +9,10 @@ use clap::Args;
 
 use super::api::ApiArgs;
 use super::named::Named;
-use super::output::print_line;
-use super::satellite::print_json;
+use super::output::{self, Format, OutputArgs, Shown};
 use super::table;
 use crate::clients::client::{Client, Refused};
+use crate::clients::printable::printable;
 use crate::contract::wire::TransitionJson;
 
 /// Between two tries to follow again.
@@ -23,9 +23,9 @@ pub struct TransitionsArgs {
     #[command(flatten)]
     api: ApiArgs,
 
-    /// Print JSON for programs instead of text for people; one object a line with --follow
-    #[arg(long)]
-    json: bool,
+    /// With --follow JSON is one object a line.
+    #[command(flatten)]
+    output: OutputArgs,
 
     /// Only this satellite's, by its name or its id; one that was removed only by its id
     #[arg(long, value_name = "SATELLITE")]
@@ -65,6 +65,7 @@ pub struct TransitionsArgs {
 
 /// Runs `groundstation transitions`.
 pub fn run(args: TransitionsArgs) -> anyhow::Result<()> {
+    args.output.refuse_names("a transition has a position and no name")?;
     let client = args.api.client()?;
     let given = |filters: Vec<(&'static str, Option<String>)>| -> Vec<(&'static str, String)> {
         filters.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
@@ -74,7 +75,7 @@ pub fn run(args: TransitionsArgs) -> anyhow::Result<()> {
         let satellite = satellite.map(|satellite| satellite.to_string());
         let filters =
             given(vec![("event", args.event), ("region", args.region), ("satellite", satellite)]);
-        return follow(&client, args.after, &filters, args.json);
+        return follow(&client, args.after, &filters, args.output.format());
     }
     let filters = given(vec![
         ("after", args.after.map(|after| after.to_string())),
@@ -87,13 +88,10 @@ pub fn run(args: TransitionsArgs) -> anyhow::Result<()> {
         ("until", args.until),
     ]);
     let page = client.transitions(satellite, &filters)?;
-    if args.json {
-        return print_json(&page);
-    }
     let rows: Vec<_> = page.transitions.iter().map(row).collect();
     let head = ["POSITION", "TIME", "EVENT", "REASON", "SESSION", "SATELLITE", "ID"];
-    print_line!("{}", table::render(head, &rows));
-    Ok(())
+    let table = |_| table::render(head, &rows, &[2]);
+    args.output.print(&page, Shown { table: &table, names: &Vec::new })
 }
 
 fn row(transition: &TransitionJson) -> [String; 7] {
@@ -114,14 +112,14 @@ fn follow(
     client: &Client,
     after: Option<i64>,
     filters: &[(&str, String)],
-    json: bool,
+    format: Format,
 ) -> anyhow::Result<()> {
     let mut last = after;
     // The first try may fail for good: a wrong address, a wrong token.
     let mut stream = client.stream(last, filters)?;
     eprintln!("following; Ctrl-C ends");
     loop {
-        match print(BufReader::new(stream), &mut last, filters.is_empty(), json) {
+        match print(BufReader::new(stream), &mut last, filters.is_empty(), format) {
             Ok(()) => {}
             Err(error) if is_closed(&error) => return Ok(()),
             Err(error) => eprintln!("groundstation: the stream broke: {error:#}; trying again"),
@@ -156,7 +154,7 @@ fn print(
     stream: impl BufRead,
     last: &mut Option<i64>,
     is_whole: bool,
-    json: bool,
+    format: Format,
 ) -> anyhow::Result<()> {
     let mut passed = None;
     for line in stream.lines() {
@@ -172,7 +170,13 @@ fn print(
             if last.is_some_and(|last| !follows(last)) {
                 bail!("position {position} came out of turn");
             }
-            let text = if json { data.to_owned() } else { row(&transition).join("  ") };
+            let text = match format {
+                Format::Json => output::escaped(data),
+                Format::Yaml => {
+                    format!("---\n{}", serde_yaml_ng::to_string(&transition)?.trim_end())
+                }
+                _ => row(&transition).map(|cell| printable(&cell).into_owned()).join("  "),
+            };
             writeln!(std::io::stdout(), "{text}")?;
             (*last, passed) = (Some(position), None);
         } else if line.is_empty()

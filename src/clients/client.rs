@@ -12,6 +12,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use crate::contract::fleet::{FleetCounts, Intervals, Timeline};
+use crate::contract::what_if::WhatIf;
 use crate::contract::wire::{SatelliteJson, TransitionJson};
 
 /// How long a call may take.
@@ -197,10 +198,30 @@ impl Client {
         self.read(request.send_json(create))
     }
 
-    /// Changes a satellite in the registry.
-    pub fn update(&self, id: Uuid, update: &Update) -> anyhow::Result<SatelliteJson> {
+    /// Changes a satellite in the registry: with a version, only if it has that one still.
+    pub fn update(
+        &self,
+        id: Uuid,
+        update: &Update,
+        version: Option<&str>,
+    ) -> anyhow::Result<SatelliteJson> {
         let request = self.agent.patch(format!("{}/v1/satellites/{id}", self.base));
-        self.read(request.header("authorization", self.bearer()).send_json(update))
+        let request = request.header("authorization", self.bearer());
+        let request = match version {
+            Some(version) => request.header("if-match", version),
+            None => request,
+        };
+        self.read(request.send_json(update))
+    }
+
+    /// One satellite, and the version that [`Client::update`] takes.
+    pub fn get_versioned(&self, id: Uuid) -> anyhow::Result<(SatelliteJson, String)> {
+        let request = self.agent.get(format!("{}/v1/satellites/{id}", self.base));
+        let mut answer = self.answer(request.header("authorization", self.bearer()).call())?;
+        let version = answer.headers().get("etag").and_then(|tag| tag.to_str().ok());
+        let version = version.context("the server's answer has no ETag")?.to_owned();
+        let satellite = answer.body_mut().read_json();
+        Ok((satellite.context("the server's answer is not what it should be")?, version))
     }
 
     /// A page of the log, or of one satellite's part of it; the filters are query parameters.
@@ -253,6 +274,11 @@ impl Client {
     /// How some satellites were.
     pub fn intervals(&self, parameters: &[(&str, String)]) -> anyhow::Result<Intervals> {
         self.ask("/v1/intervals", parameters)
+    }
+
+    /// What another threshold would have done.
+    pub fn what_if(&self, parameters: &[(&str, String)]) -> anyhow::Result<WhatIf> {
+        self.ask("/v1/what-if", parameters)
     }
 
     fn ask<T: DeserializeOwned>(

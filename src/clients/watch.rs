@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
+use super::printable::printable;
 use crate::domain::lifecycle::Event;
 use crate::stream::tail::NAME;
 
@@ -93,7 +94,7 @@ fn seen(message: &Message) -> Seen {
 }
 
 impl Seen {
-    /// One line for people. `colour` marks the event.
+    /// One line for people. `colour` marks the event. What others wrote in it steers no terminal.
     pub fn line(&self, colour: bool) -> String {
         let event = self.subject.strip_prefix("satellite.").unwrap_or(&self.subject);
         let code = match event.parse() {
@@ -102,7 +103,7 @@ impl Seen {
             Ok(Event::HeartbeatLost) => "31",
             Ok(Event::Removed) | Err(_) => "35",
         };
-        let padded = format!("{event:<14}");
+        let padded = format!("{:<14}", printable(event));
         let event = if colour { format!("\x1b[{code}m{padded}\x1b[0m") } else { padded };
         // hh:mm:ss.mmm of the RFC 3339 time
         let time = self.time.get(11..23).unwrap_or(&self.time);
@@ -111,9 +112,10 @@ impl Seen {
             (name, region) if !name.is_empty() => format!("{name} ({region})"),
             _ => body("satelliteId"),
         };
+        let (time, who, reason) = (printable(time), printable(&who), printable(&self.reason));
         format!(
-            "{time}  {event}  {who:<28}  {:<18}  session {:<4}  position {}",
-            self.reason, self.session, self.position
+            "{time}  {event}  {who:<28}  {reason:<18}  session {:<4}  position {}",
+            self.session, self.position
         )
     }
 }

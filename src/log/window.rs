@@ -14,7 +14,7 @@ use crate::log::{partitions, past, read};
 /// How long after it happened an edge is still looked for: what was recorded later than this after a window's end is
 /// not looked at, so that a question about long ago does not read everything since. An edge waits that long only
 /// while nobody can observe, which is told as unknown anyway, or while somebody has locked its satellite's row.
-const LATE: time::Duration = time::Duration::HOUR;
+pub const LATE: time::Duration = time::Duration::HOUR;
 
 /// The first moment that can be told.
 const EARLIEST: OffsetDateTime = datetime!(0001-01-01 00:00 UTC);

@@ -1,40 +1,36 @@
-//! Connections to Postgres: addresses, TLS, time-outs, the pools.
+//! Work on connections to Postgres.
 //!
-//! A pod has two pools. Reads from outside (HTTP, NATS, live streams) have their own. However many
+//! A pod has two pools ([`pools`]). Reads from outside (HTTP, NATS, live streams) have their own. However many
 //! they are and however long they take, the log's own work finds a connection. Every pooled session
 //! runs as the role `groundstation_service`, which cannot change the log. It also has server-side
-//! time-outs ([`Settings`]), so that a pod that stops in the middle of a transaction holds its locks
-//! no longer than those. A pooler on the way must leave each connection its session ([`pooler`]).
+//! time-outs, so that a pod that stops in the middle of a transaction holds its locks
+//! no longer than those. A pooler on the way must leave each connection its session ([`checks`]).
 //! Work on a connection goes through [`Database::run`]: a connection without an answer,
 //! or whose caller did not wait for the answer, never goes to the next caller. This module knows no
 //! table.
 
-use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
-use deadpool_postgres::{
-    Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, QueueMode, RecyclingMethod,
-    Runtime,
-};
+use deadpool_postgres::{HookError, Object, Pool, PoolError};
 use thiserror::Error;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::time::{MissedTickBehavior, timeout};
-use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
-use tokio_postgres::error::SqlState;
+use tokio::time::timeout;
 use tokio_postgres_rustls::MakeRustlsConnect;
-use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use crate::platform::client_tls::{Roots, is_this_machine};
-use crate::platform::engines;
 use crate::platform::metrics::Metrics;
-use crate::platform::pooler::{self, Note};
-use crate::platform::session::{SERVICE_ROLE, Settings};
-use crate::platform::unreachable::Unreachable;
+use crate::platform::session::Settings;
+
+mod address;
+mod checks;
+mod pools;
+
+pub use address::Address;
+pub use checks::SharedSession;
+pub use pools::Reads;
 
 /// How long a connection may take to open, and how long the log's own work waits for one from the
 /// pool.
@@ -43,250 +39,16 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection may take to open and to be set up.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// How often it is looked whether connections have their sessions to themselves.
-const WATCH_INTERVAL: Duration = Duration::from_secs(1);
-
-/// How long one look may take: the next one may find what a connection that got stuck does not.
-const WATCH_LIMIT: Duration = Duration::from_secs(3);
-
-/// How long a statement waits for a lock before it gives up and is tried again.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(4);
-
-/// How long one statement of the log's own work may take.
-const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// How long a transaction may wait for its pod: a stopped pod holds its locks no longer than this.
-const IDLE_IN_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(4);
-
 /// How long a client waits for any answer before it gives the connection up. This is longer than
 /// every server-side time-out, so that it only matters when the network is silent.
 pub const REPLY_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// Connections of one pod for the log's own work: the appender, heartbeats, the monitor, the relay,
-/// the probe, and what sessions and administrators need. Each holds one for a statement or two.
-const WRITE_CONNECTIONS: usize = 8;
 
 /// How long an abandoned statement may go on. Most end sooner than the database would receive the
 /// cancellation.
 const GRACE: Duration = Duration::from_millis(100);
 
-/// A read's limit here is longer by this than in the database, so that the database's error comes
-/// first.
-const READ_MARGIN: Duration = Duration::from_secs(1);
-
 /// How long the database may take to cancel a statement.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The bounds of reads from outside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reads {
-    /// How many reads have a connection at once.
-    pub connections: usize,
-    /// How long one read may take.
-    pub timeout: Duration,
-    /// How long one read waits for a connection.
-    pub wait: Duration,
-}
-
-impl Reads {
-    /// How many reads of many rows have a connection at once. The other connections are for short
-    /// reads.
-    pub fn of_many_rows(&self) -> usize {
-        self.connections.div_ceil(2)
-    }
-}
-
-/// A parsed and checked database address. Holds the password: it has no `Debug`.
-#[derive(Clone)]
-pub struct Address {
-    config: tokio_postgres::Config,
-    tls: MakeRustlsConnect,
-}
-
-impl Address {
-    /// Parses `postgres://…` (or `key=value` words). Supports `sslmode=verify-full`,
-    /// `sslmode=verify-ca` and `sslrootcert=FILE` of a URL, which tokio-postgres does not: with
-    /// TLS, a server's certificate is always verified here.
-    pub fn parse(variable: &str, text: &str) -> anyhow::Result<Address> {
-        let (text, root_certificate) = map_ssl_words(text);
-        let mut config: tokio_postgres::Config = text
-            .parse()
-            .map_err(|error| anyhow::anyhow!("{variable} is not a Postgres address: {error}"))?;
-        if config.get_hosts().is_empty() {
-            bail!("{variable} names no host, for example postgres://user@localhost/groundstation");
-        }
-        config
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_user_timeout(REPLY_TIMEOUT)
-            .keepalives_idle(Duration::from_secs(15));
-        Ok(Address {
-            config,
-            tls: tls(root_certificate.as_deref()).with_context(|| variable.to_owned())?,
-        })
-    }
-
-    /// Host and database, for messages; never the user or the password.
-    pub fn display(&self) -> String {
-        let host = match self.config.get_hosts().first() {
-            Some(Host::Tcp(host)) => host.clone(),
-            #[cfg(unix)]
-            Some(Host::Unix(path)) => path.display().to_string(),
-            None => String::new(),
-        };
-        let port = self.config.get_ports().first().copied().unwrap_or(5432);
-        let database = self.config.get_dbname().unwrap_or_default();
-        format!("{host}:{port}/{database}")
-    }
-
-    /// A host that could be reached without TLS, if the server or an attacker on the way wants it
-    /// so.
-    pub fn in_plain_text(&self) -> Option<&str> {
-        let is_far = |host: &&Host| matches!(host, Host::Tcp(name) if !is_this_machine(name));
-        match (self.config.get_ssl_mode(), self.config.get_hosts().iter().find(is_far)?) {
-            (SslMode::Require, _) => None,
-            (_, Host::Tcp(name)) => Some(name),
-            #[cfg(unix)]
-            (_, Host::Unix(_)) => None,
-        }
-    }
-
-    /// A blocking connection as the role of the address: for migrations and other one-shot commands
-    /// that run before any runtime.
-    pub fn connect_blocking(&self) -> anyhow::Result<postgres::Client> {
-        let mut config = postgres::Config::from(self.config.clone());
-        config.application_name("groundstation migrate");
-        config.connect(self.tls.clone()).map_err(|error| unreachable_server(self, &error))
-    }
-
-    /// The same, but only for sessions that may write. A session begun while the server was
-    /// read-only can stay read-only for ever, and of several hosts only one takes writes.
-    pub fn for_writing(mut self) -> Address {
-        self.config.target_session_attrs(TargetSessionAttrs::ReadWrite);
-        self
-    }
-
-    /// The pool of the log's own work. Opens no connection yet.
-    pub fn pool(&self, pod: &str) -> anyhow::Result<Database> {
-        self.pool_of(Sessions {
-            pool: "writes",
-            name: format!("groundstation {pod}"),
-            connections: WRITE_CONNECTIONS,
-            settings: Settings::new(
-                LOCK_TIMEOUT,
-                STATEMENT_TIMEOUT,
-                IDLE_IN_TRANSACTION_TIMEOUT,
-                &[],
-            ),
-            wait: CONNECT_TIMEOUT,
-            limit: REPLY_TIMEOUT,
-            outlive_work: false,
-        })
-    }
-
-    /// The pool of reads from outside, separate from that of the log's own work. Opens no
-    /// connection yet.
-    pub fn reads(&self, pod: &str, reads: &Reads) -> anyhow::Result<Database> {
-        self.pool_of(Sessions {
-            pool: "reads",
-            name: format!("groundstation {pod} reads"),
-            connections: reads.connections,
-            settings: Settings::new(
-                // Nobody tries a read again, so it waits for a lock as long as it may take.
-                reads.timeout,
-                reads.timeout,
-                IDLE_IN_TRANSACTION_TIMEOUT,
-                // One statement is one process: otherwise the number of connections would bound
-                // nothing.
-                &["max_parallel_workers_per_gather = 0"],
-            ),
-            wait: reads.wait,
-            limit: reads.timeout + READ_MARGIN,
-            outlive_work: true,
-        })
-    }
-
-    fn pool_of(&self, sessions: Sessions) -> anyhow::Result<Database> {
-        let mut config = self.config.clone();
-        config.application_name(&sessions.name);
-        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let manager = Manager::from_config(config, self.tls.clone(), recycling);
-        let sessions = Arc::new(sessions);
-        let asked = sessions.clone();
-        let pool = Pool::builder(manager)
-            .max_size(sessions.connections)
-            // The most recently used connection has its statements and the server's caches warm.
-            .queue_mode(QueueMode::Lifo)
-            .wait_timeout(Some(sessions.wait))
-            .create_timeout(Some(CONNECT_TIMEOUT))
-            .post_create(Hook::async_fn(move |client, _| {
-                let asked = asked.clone();
-                Box::pin(async move {
-                    let differences = asked.settings.set(client).await;
-                    match differences.map_err(HookError::Backend)? {
-                        differences if differences.is_empty() => Ok(()),
-                        differences => Err(HookError::message(differences.join(", "))),
-                    }
-                })
-            }))
-            .runtime(Runtime::Tokio1)
-            .build()
-            .context("cannot build the connection pool")?;
-        let tls = self.tls.clone();
-        let places = Arc::new(Semaphore::new(sessions.connections));
-        Ok(Database {
-            pool,
-            sessions,
-            tls,
-            places,
-            lane: None,
-            metrics: None,
-            misfits: Arc::default(),
-        })
-    }
-
-    /// Refuses a pooler that lets connections share sessions, for programs that need no pool. Call it
-    /// where a runtime of its own can be made.
-    pub fn check_pooler_blocking(&self) -> anyhow::Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async {
-            let connect = async || {
-                let connecting = timeout(REPLY_TIMEOUT, self.config.connect(self.tls.clone()));
-                let connected = connecting.await.map_err(|_| self.no_connection_is_left())?;
-                let (client, connection) =
-                    connected.map_err(|error| unreachable_server(self, &error))?;
-                tokio::spawn(connection);
-                anyhow::Ok(Box::new(client))
-            };
-            let (first, second) = (connect().await?, connect().await?);
-            self.check_sessions(pooler::sessions_are_own(first, &second)).await
-        })
-    }
-
-    /// Whether the sessions of two connections are their own.
-    async fn check_sessions(
-        &self,
-        are_own: impl Future<Output = Result<bool, tokio_postgres::Error>>,
-    ) -> anyhow::Result<()> {
-        match timeout(REPLY_TIMEOUT, are_own).await {
-            Ok(Ok(true)) => Ok(()),
-            Ok(Ok(false)) => bail!(
-                "a pooler on the way to {} lets connections share sessions of Postgres: {PAST_THE_POOLER}",
-                self.display()
-            ),
-            Ok(Err(error)) => Err(unreachable_server(self, &error)),
-            Err(_) => Err(self.no_connection_is_left()),
-        }
-    }
-
-    /// A pooler makes a connection wait until one of its own to Postgres is free.
-    fn no_connection_is_left(&self) -> anyhow::Error {
-        Unreachable(format!(
-            "{} does not serve two connections at once: if a pooler is on the way, its pool is too small",
-            self.display()
-        ))
-        .into()
-    }
-}
 
 /// The purpose and the bounds of a pool's sessions.
 struct Sessions {
@@ -470,109 +232,6 @@ impl Database {
             max: status.max_size,
         }
     }
-
-    /// Checks that the binary can work with this server, and with a pooler before it. Each problem is
-    /// one clear line.
-    pub async fn check(&self, address: &Address) -> anyhow::Result<()> {
-        let first = self.open(address).await?;
-        let ask = async |question| {
-            first.simple_query(question).await.context("cannot ask Postgres for its version")
-        };
-        engines::check_version(&ask(engines::VERSION).await?)?;
-        engines::check_number(&ask(engines::SERVER).await?)?;
-        let second = self.open(address).await.map_err(|error| match error.is::<Unreachable>() {
-            true => address.no_connection_is_left(),
-            false => error,
-        })?;
-        let are_own = pooler::sessions_are_own(Object::take(first), &second);
-        address.check_sessions(are_own).await
-    }
-
-    /// Checks that a session of this pool is what it should be, and leaves it open.
-    pub async fn check_session(&self, address: &Address) -> anyhow::Result<()> {
-        self.open(address).await.map(drop)
-    }
-
-    /// A session, outside of the order of callers: for the time before there are any.
-    async fn open(&self, address: &Address) -> anyhow::Result<Object> {
-        let unreachable = |why: String| {
-            Unreachable(format!("cannot connect to Postgres at {}: {why}", address.display()))
-        };
-        let Ok(opened) = timeout(OPEN_TIMEOUT, self.pool.get()).await else {
-            return Err(unreachable(format!("no session within {OPEN_TIMEOUT:?}")).into());
-        };
-        let error = match opened {
-            Ok(client) => return Ok(client),
-            Err(
-                PoolError::Backend(error) | PoolError::PostCreateHook(HookError::Backend(error)),
-            ) => error,
-            Err(PoolError::PostCreateHook(HookError::Message(differences))) => bail!(
-                "sessions at {} are not what was asked for ({differences}): a pooler on the way \
-                 does not keep what is set; {PAST_THE_POOLER}",
-                address.display()
-            ),
-            Err(error) => return Err(unreachable(error.to_string()).into()),
-        };
-        let is_about_the_role =
-            error.as_db_error().is_some_and(|db| db.message().contains(SERVICE_ROLE));
-        match error.code() {
-            Some(&SqlState::INSUFFICIENT_PRIVILEGE) if is_about_the_role => bail!(
-                "the login may not become {SERVICE_ROLE} at {}: grant it that role \
-                 (`grant {SERVICE_ROLE} to …`)",
-                address.display()
-            ),
-            _ if is_about_the_role => bail!(
-                "the database at {} has no schema yet: run `groundstation migrate`",
-                address.display()
-            ),
-            _ => Err(unreachable_server(address, &error)),
-        }
-    }
-
-    /// Looks once a second whether connections still have their sessions to themselves. Returns what
-    /// is wrong as soon as something is, or nothing when told to stop. A pooler can be changed while
-    /// pods run; PgBouncer then mixes the sessions of connections that are open.
-    pub async fn watch(self, reads: Database, stop: CancellationToken) -> Option<SharedSession> {
-        let mut ticks = tokio::time::interval(WATCH_INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                _ = ticks.tick() => {}
-                () = stop.cancelled() => return None,
-            }
-            match self.compare_sessions(&reads).await {
-                Ok(None) => {}
-                Ok(shared) => return shared,
-                // The probe reports it when the database is away.
-                Err(error) => debug!(%error, "cannot look at the sessions"),
-            }
-        }
-    }
-
-    /// A session of this pool must have what its connection set, and one of the other pool must not.
-    async fn compare_sessions(&self, reads: &Database) -> Result<Option<SharedSession>, Failed> {
-        let settings = &self.sessions.settings;
-        let own = self.run_within(WATCH_LIMIT, async |client: &mut Object| {
-            let note = Note::leave(client).await?;
-            let differences = settings.differences(client).await?;
-            let is_there = note.is_in(client).await?;
-            Ok::<_, tokio_postgres::Error>((note, differences, is_there))
-        });
-        let (note, differences, is_there) = own.await?;
-        if !differences.is_empty() {
-            return Ok(Some(SharedSession(differences.join(", "))));
-        }
-        if !is_there {
-            return Ok(Some(SharedSession("what a connection has set is not there".to_owned())));
-        }
-        // It keeps no reader waiting, and none keeps it waiting.
-        let usage = reads.usage();
-        let look = async |client: &mut Object| note.is_in(client).await;
-        if usage.in_use < usage.max && reads.run_within(WATCH_LIMIT, look).await? {
-            return Ok(Some(SharedSession("one connection has what another has set".to_owned())));
-        }
-        Ok(None)
-    }
 }
 
 /// Whether the schema is not as the statement takes it to be: a table, a column, a function or a right
@@ -581,14 +240,6 @@ fn does_not_fit(failed: &Failed) -> bool {
     let Failed::Server(error) = failed else { return false };
     error.code().is_some_and(|code| code.code().starts_with("42"))
 }
-
-/// Statements of a connection ran in another one's session.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("a pooler on the way lets connections share sessions of Postgres ({0}): {PAST_THE_POOLER}")]
-pub struct SharedSession(String);
-
-const PAST_THE_POOLER: &str = "let the pooler have pool_mode = session and server_reset_query = \
-                               DISCARD ALL, or set DATABASE_URL to Postgres itself";
 
 fn no_connection(error: PoolError) -> String {
     match error {
@@ -690,95 +341,5 @@ pub fn describe(error: &tokio_postgres::Error) -> String {
             Some(cause) => format!("{error}: {cause}"),
             None => error.to_string(),
         },
-    }
-}
-
-fn unreachable_server(address: &Address, error: &tokio_postgres::Error) -> anyhow::Error {
-    let text = format!("cannot connect to Postgres at {}: {}", address.display(), describe(error));
-    match error.as_db_error() {
-        // It was reached, and let nobody in.
-        Some(_) => anyhow::anyhow!(text),
-        None => Unreachable(text).into(),
-    }
-}
-
-/// Takes words that tokio-postgres refuses out of a URL's query.
-fn map_ssl_words(text: &str) -> (String, Option<String>) {
-    let Some((base, query)) = text.split_once('?') else {
-        return (text.to_owned(), None);
-    };
-    let (mut kept, mut root_certificate) = (Vec::new(), None);
-    for word in query.split('&') {
-        match word.split_once('=') {
-            Some(("sslrootcert", path)) => root_certificate = Some(path.replace("%2F", "/")),
-            Some(("sslmode", "verify-full" | "verify-ca")) => kept.push("sslmode=require"),
-            _ => kept.push(word),
-        }
-    }
-    (format!("{base}?{}", kept.join("&")), root_certificate)
-}
-
-fn tls(root_certificate: Option<&str>) -> anyhow::Result<MakeRustlsConnect> {
-    let roots = Roots::of("sslrootcert", root_certificate.map(Path::new))?;
-    Ok(MakeRustlsConnect::new(roots.client()?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_another_host_that_need_not_speak_tls_is_spoken_to_in_plain_text() {
-        let cases = [
-            ("postgres://u@127.0.0.1/d", None),
-            ("postgres://u@localhost/d", None),
-            ("postgres:///d?host=/run/postgresql", None),
-            ("postgres://u@db.example/d", Some("db.example")),
-            ("postgres://u@db.example/d?sslmode=prefer", Some("db.example")),
-            ("postgres://u@db.example/d?sslmode=require", None),
-            ("postgres://u@db.example/d?sslmode=verify-full", None),
-        ];
-        for (url, host) in cases {
-            assert_eq!(
-                Address::parse("DATABASE_URL", url).expect(url).in_plain_text(),
-                host,
-                "{url}"
-            );
-        }
-    }
-
-    #[test]
-    fn the_ssl_words_of_libpq_are_understood() {
-        let cases = [
-            ("postgres://h/d", "postgres://h/d", None),
-            ("postgres://h/d?sslmode=disable", "postgres://h/d?sslmode=disable", None),
-            (
-                "postgres://h/d?sslmode=verify-full&sslrootcert=%2Fca.pem&connect_timeout=3",
-                "postgres://h/d?sslmode=require&connect_timeout=3",
-                Some("/ca.pem"),
-            ),
-        ];
-        for (text, mapped, root) in cases {
-            assert_eq!(map_ssl_words(text), (mapped.to_owned(), root.map(str::to_owned)));
-        }
-    }
-
-    #[test]
-    fn an_address_is_shown_without_user_and_password() {
-        let address = Address::parse("DATABASE_URL", "postgres://me:secret@db.example:5433/fleet")
-            .expect("an address");
-        assert_eq!(address.display(), "db.example:5433/fleet");
-    }
-
-    #[test]
-    fn a_bad_address_names_the_variable_and_not_the_password() {
-        for text in ["postgres://me:secret@host:notaport/x", "nonsense", "postgres:///x"] {
-            let Err(error) = Address::parse("DATABASE_URL", text) else {
-                panic!("{text} was taken");
-            };
-            let error = format!("{error:#}");
-            assert!(error.contains("DATABASE_URL"), "{error}");
-            assert!(!error.contains("secret"), "{error}");
-        }
     }
 }

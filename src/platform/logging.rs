@@ -1,10 +1,10 @@
 //! Log lines and their format. They go to standard error, so that standard output stays clean.
 
 use std::fs::OpenOptions;
-use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::Arc;
 
+use anstream::{AutoStream, ColorChoice};
 use anyhow::{Context, bail};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -31,9 +31,10 @@ pub fn start_pod() -> anyhow::Result<Option<Exporter>> {
 
 fn start_with(default: &str, exporter: Option<&Exporter>) -> anyhow::Result<()> {
     let lines = fmt::layer().with_writer(std::io::stderr);
+    let is_coloured = AutoStream::choice(&std::io::stderr()) != ColorChoice::Never;
     let format = std::env::var("GROUNDSTATION_LOG_FORMAT").unwrap_or_default();
     let lines = match format.as_str() {
-        "" | "text" => lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).boxed(),
+        "" | "text" => lines.with_ansi(is_coloured).with_target(false).boxed(),
         "json" => lines.json().flatten_event(true).boxed(),
         other => bail!("GROUNDSTATION_LOG_FORMAT is {other:?}: it must be text or json"),
     };

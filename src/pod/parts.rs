@@ -222,6 +222,7 @@ impl<'a> Pod<'a> {
             default_threshold: config.offline_threshold,
             health: self.health.clone(),
             changed: self.changed.clone(),
+            vouch_window: config.vouch_window.unwrap_or_default(),
             metrics: self.metrics.clone(),
             streams: Arc::new(streams),
         })
