@@ -278,6 +278,7 @@ impl<'a> Pod<'a> {
             head: self.head.subscribe(),
             health: self.health.clone(),
             replication: Replication::of(tail::NAME, self.config.replicas),
+            cell: self.config.cell.clone(),
             metrics: self.metrics.clone(),
         };
         let sealer = Sealer {
@@ -316,6 +317,7 @@ impl<'a> Pod<'a> {
             database: self.stores.database.clone(),
             complaints: self.complaints.clone(),
             replicas: self.config.replicas,
+            cell: self.config.cell.clone(),
             metrics: self.metrics.clone(),
         };
         parts.spawn(publisher.run(self.signals.stop.clone()));
