@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_nats::{Client, Request, RequestErrorKind};
 use groundstation::dev::stores::Nats;
+use groundstation::platform::nats::Address;
 use serde_json::Value;
 
 use super::cluster::{LONG, Version, free_ports};
@@ -46,7 +47,8 @@ impl Cells {
             documented("# hub\n").replace("0.0.0.0:7422", &format!("127.0.0.1:{port}"));
         let nats = start(version, configuration).await;
         let hub_url = nats.url().replacen("//", "//hub:HUB_PASSWORD@", 1);
-        let hub = async_nats::connect(&hub_url).await.expect("the hub");
+        let address = Address::parse(&hub_url).expect("an address");
+        let hub = address.connect("test").await.expect("a connection to the hub");
         let cells = [
             Cell::start("north", version, timing, port).await,
             Cell::start("south", version, timing, port).await,

@@ -109,7 +109,7 @@ impl Cluster {
     }
 
     async fn launch(version: Version, servers: usize) -> Cluster {
-        let (routes, monitors) = (free_ports(), free_ports());
+        let (routes, monitors) = (free_ports::<3>(), free_ports());
         let mut links = Vec::new();
         let mut configurations = Vec::new();
         for n in 0..3 {

@@ -1,7 +1,7 @@
 //! Satellites that come and go, so that edges flow.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 use tokio::time::interval;
@@ -13,7 +13,7 @@ use super::satellite::{Credentials, Satellite};
 
 /// Satellites that come and go until they are told to end.
 pub struct Traffic {
-    satellites: JoinSet<()>,
+    satellites: JoinSet<Duration>,
     end: CancellationToken,
 }
 
@@ -27,12 +27,15 @@ impl Traffic {
         Traffic { satellites: all, end }
     }
 
-    /// Ends it.
-    pub async fn end(mut self) {
+    /// Ends it. Returns the longest time that a satellite waited until it was told that it is connected, which is
+    /// after its edge's commit.
+    pub async fn end(mut self) -> Duration {
         self.end.cancel();
+        let mut longest = Duration::ZERO;
         while let Some(ended) = self.satellites.join_next().await {
-            ended.expect("a satellite");
+            longest = longest.max(ended.expect("a satellite"));
         }
+        longest
     }
 }
 
@@ -41,10 +44,14 @@ async fn come_and_go(
     credentials: Credentials,
     every: Duration,
     end: CancellationToken,
-) {
-    let mut ticks = interval(every);
+) -> Duration {
+    let (mut ticks, mut longest) = (interval(every), Duration::ZERO);
     while !end.is_cancelled() {
         ticks.tick().await;
-        Satellite::connect(pod, &credentials).await.close().await;
+        let begun = Instant::now();
+        let satellite = Satellite::connect(pod, &credentials).await;
+        longest = longest.max(begun.elapsed());
+        satellite.close().await;
     }
+    longest
 }
