@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::cluster::{LONG, Version, free_ports};
 use super::fleet::{Fleet, Timing};
-use super::pod::Pod;
+use super::pod::{self, Pod};
 use super::proxy::Proxy;
 use super::stores;
 use super::wait::{blocking, within};
@@ -26,7 +26,17 @@ pub struct Cell {
     pub fleet: Fleet,
     /// Between its nats-server and the hub's.
     link: Proxy,
-    _nats: Nats,
+    nats: Nats,
+}
+
+/// How a cell is taken away from the hub.
+#[derive(Debug, Clone, Copy)]
+pub enum Cut {
+    /// Its link is cut. Servers before the newest find another way: the hub tells them its own address whatever its
+    /// configuration says.
+    Link,
+    /// Its nats-server is suspended.
+    Server,
 }
 
 /// Two cells and the hub. Dropping it ends all of them.
@@ -82,7 +92,7 @@ impl Cell {
         let mut fleet = Fleet::with_own_postgres(timing).await;
         fleet.nats_url = nats.url().replacen("//", "//pods:pods@", 1);
         let pod = fleet.plan(name).with("GROUNDSTATION_CELL", name).start().await;
-        Cell { name, fleet, pod, link, _nats: nats }
+        Cell { name, fleet, pod, link, nats }
     }
 
     /// Waits until the hub can ask its JetStream.
@@ -102,21 +112,27 @@ impl Cell {
         .await;
     }
 
-    /// Cuts it off from the hub.
-    pub fn cut_off(&self) {
-        self.link.refuse();
+    /// Takes it away from the hub.
+    pub fn cut_off(&self, cut: Cut) {
+        match cut {
+            Cut::Link => self.link.refuse(),
+            Cut::Server => pod::signal(self.nats.pid(), "STOP"),
+        }
     }
 
     /// Ends what [`Cell::cut_off`] began.
-    pub fn join(&self) {
-        self.link.admit();
+    pub fn join(&self, cut: Cut) {
+        match cut {
+            Cut::Link => self.link.admit(),
+            Cut::Server => pod::signal(self.nats.pid(), "CONT"),
+        }
     }
 }
 
 async fn start(version: Version, configuration: String) -> Nats {
-    // The harness gives the server a folder of its own, and names it in this key.
-    let configuration = configuration.replace("\"/data/nats\"", "$ports_file_dir");
-    blocking(move || stores::nats_of(&version.tools(), &configuration)).await
+    let in_its_folder =
+        move |folder: &Path| configuration.replace("/data/nats", &folder.display().to_string());
+    blocking(move || stores::nats_in(&version.tools(), in_its_folder)).await
 }
 
 /// The file in docs/scale.md that begins like this.

@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use serde_json::json;
 use tokio::time::timeout;
 
-use crate::harness::cells::{Cell, Cells};
+use crate::harness::cells::{Cell, Cells, Cut};
 use crate::harness::cluster::{LONG, Version};
 use crate::harness::log_and_stream::{CELL, StreamMessage, differences, read_log, read_stream};
 use crate::harness::relaying::{STREAM, come_and_go, expect_relay};
@@ -127,7 +127,7 @@ async fn merged_streams(cells: &Cells) -> [Stream; 2] {
     [stream(STREAM).await, stream(AGAIN).await]
 }
 
-async fn each_cell_is_merged(version: Version) {
+async fn each_cell_is_merged(version: Version, cut: Cut) {
     let cells = Cells::start(version, CALM).await;
     let [north, south] = &cells.cells;
     let north_traffic = Traffic::begin(&north.fleet, &north.pod, SATELLITES, EVERY).await;
@@ -141,14 +141,14 @@ async fn each_cell_is_merged(version: Version) {
     let mut cursor = Cursor::default();
     let first = consume(&merged, &mut cursor, &[("north", SOME), ("south", SOME)]).await;
 
-    north.cut_off();
+    north.cut_off(cut);
     goes_on(north).await;
     goes_on(south).await;
     expect_merged_at_least(&cells, south, south.fleet.log_length().await).await;
     let (there, appended) =
         (merged_of(&cells, north).await.len() as i64, north.fleet.log_length().await);
     assert!(there + SOME / 2 < appended, "{there} of {appended} came although north is cut off");
-    north.join();
+    north.join(cut);
     goes_on(north).await;
     north_traffic.end().await;
     south_traffic.end().await;
@@ -219,25 +219,32 @@ async fn what_needs_a_cells_own_stream_refuses_the_merged_one(cells: &Cells, cel
 
 #[tokio::test]
 async fn the_merged_stream_has_each_cells_log_once_and_in_order_though_a_cell_was_cut_off() {
-    each_cell_is_merged(Version::Newest).await;
+    each_cell_is_merged(Version::Newest, Cut::Link).await;
+}
+
+#[tokio::test]
+#[ignore = "long: `make test-faults` runs it"]
+async fn the_merged_stream_has_each_cells_log_once_and_in_order_though_a_cells_server_stood_still()
+{
+    each_cell_is_merged(Version::Newest, Cut::Server).await;
 }
 
 #[tokio::test]
 #[ignore = "long: `make test-faults` runs it"]
 async fn the_merged_stream_has_each_cells_log_once_and_in_order_on_2_10() {
-    each_cell_is_merged(Version::V2_10).await;
+    each_cell_is_merged(Version::V2_10, Cut::Server).await;
 }
 
 #[tokio::test]
 #[ignore = "long: `make test-faults` runs it"]
 async fn the_merged_stream_has_each_cells_log_once_and_in_order_on_2_11() {
-    each_cell_is_merged(Version::V2_11).await;
+    each_cell_is_merged(Version::V2_11, Cut::Server).await;
 }
 
 #[tokio::test]
 #[ignore = "long: `make test-faults` runs it"]
 async fn the_merged_stream_has_each_cells_log_once_and_in_order_on_2_12() {
-    each_cell_is_merged(Version::V2_12).await;
+    each_cell_is_merged(Version::V2_12, Cut::Server).await;
 }
 
 /// The headers of the newest message of a stream.
