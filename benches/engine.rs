@@ -46,6 +46,7 @@ impl Engine {
             head: head_watch,
             health: health.clone(),
             replication: Replication::of(tail::NAME, Replicas::AsManyAsThereAre),
+            cell: None,
             metrics: metrics.clone(),
         };
         let stop = CancellationToken::new();

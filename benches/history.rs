@@ -28,9 +28,21 @@ pub fn measure(scale: Scale) {
         let mut reader = sql.copy_out(copy).expect("copy");
         std::io::copy(&mut reader, &mut std::io::sink()).expect("rows");
     });
-    let replay = best(2, || {
+    let replay = replayed(&stores, transitions);
+    let what = "replay to JSON lines; bare: COPY of the same rows";
+    compared(what, seconds(replay), seconds(bare), bare / replay, "0.3 of its speed");
+    figure("rebuild of the projection", seconds(timed(&stores, &["rebuild"], 2)), "10 s");
+    figure("rebuild --check", seconds(timed(&stores, &["rebuild", "--check"], 2)), "");
+
+    table::section(&format!("The fleet: {satellites} satellites"));
+    fleet::compare(&stores, &ids, "0.5");
+}
+
+/// The seconds that a replay of this many transitions to JSON lines takes.
+pub fn replayed(stores: &Stores, transitions: usize) -> f64 {
+    best(2, || {
         let command =
-            program(&stores, &["replay"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+            program(stores, &["replay"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
         let mut child = command.expect("replay");
         let mut out = child.stdout.take().expect("piped");
         let (mut buffer, mut lines) = (vec![0; 1 << 20], 0);
@@ -43,19 +55,12 @@ pub fn measure(scale: Scale) {
         }
         assert!(child.wait().expect("replay").success());
         assert_eq!(lines, transitions);
-    });
-    let what = "replay to JSON lines; bare: COPY of the same rows";
-    compared(what, seconds(replay), seconds(bare), bare / replay, "0.3 of its speed");
-    figure("rebuild of the projection", seconds(timed(&stores, &["rebuild"])), "10 s");
-    figure("rebuild --check", seconds(timed(&stores, &["rebuild", "--check"])), "");
-
-    table::section(&format!("The fleet: {satellites} satellites"));
-    fleet::compare(&stores, &ids, "0.5");
+    })
 }
 
-/// The seconds that a command takes.
-fn timed(stores: &Stores, arguments: &[&str]) -> f64 {
-    best(2, || {
+/// The seconds that a command takes, the best of so many times.
+pub fn timed(stores: &Stores, arguments: &[&str], times: usize) -> f64 {
+    best(times, || {
         let output = program(stores, arguments).output().expect("a command");
         assert!(output.status.success(), "{output:?}");
     })
@@ -63,7 +68,8 @@ fn timed(stores: &Stores, arguments: &[&str]) -> f64 {
 
 fn program(stores: &Stores, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_groundstation"));
-    command.args(arguments).env_clear().env("DATABASE_URL", stores.url());
+    command.args(arguments).env_clear();
+    command.env("DATABASE_URL", stores.url()).env("NATS_URL", stores.nats_url());
     command
 }
 
@@ -71,7 +77,8 @@ fn program(stores: &Stores, arguments: &[&str]) -> Command {
 /// its projection.
 pub fn write(stores: &Stores, ids: &[Uuid], transitions: usize, step: f64) {
     let mut sql = stores.sql();
-    sql.batch_execute("select extend_transition_log(1000000, 1000001)").expect("room");
+    let room = transitions.max(1_000_000) + 1;
+    sql.batch_execute(&format!("select extend_transition_log(1000000, {room})")).expect("room");
     let (count, satellites) = (transitions as i64, ids.len() as i64);
     let wrote = sql.execute(WRITE, &[&ids, &count, &satellites, &step]).expect("the log");
     assert_eq!(wrote as usize, transitions);

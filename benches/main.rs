@@ -26,6 +26,7 @@ mod load;
 mod pod;
 mod rest;
 mod silence;
+mod size;
 mod stores;
 mod sweep;
 mod table;
@@ -34,7 +35,7 @@ mod timing;
 /// A section's name and the function that measures it.
 type Section = (&'static str, fn(Scale));
 
-const SECTIONS: [Section; 12] = [
+const SECTIONS: [Section; 13] = [
     ("edges", edges::measure),
     ("load", load::measure),
     ("rest", rest::measure),
@@ -47,6 +48,7 @@ const SECTIONS: [Section; 12] = [
     ("history", history::measure),
     ("day", day::measure),
     ("growth", growth::measure),
+    ("size", size::measure),
 ];
 
 /// The size of a run.

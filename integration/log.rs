@@ -14,6 +14,7 @@ mod read_only;
 mod reads;
 mod rebuild;
 mod retention;
+mod retention_at_size;
 mod seals;
 #[cfg(feature = "failpoints")]
 mod stalled_append;

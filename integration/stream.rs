@@ -1,6 +1,7 @@
 //! The stream is the log, whatever becomes of either.
 
 pub mod audit;
+mod cells;
 mod checker;
 mod cluster_faults;
 mod nats_away;

@@ -1,9 +1,10 @@
 //! The rules, pure: what a signal changes, which satellites are online, which flap, when losses are
-//! held.
+//! held, what a cell may be called.
 //!
 //! Nothing here waits, reads or writes; time comes in as an argument.
 
 pub mod brown_out;
+pub mod cell;
 pub mod flapping;
 pub mod lifecycle;
 pub mod liveness;

@@ -15,6 +15,7 @@ use std::time::SystemTime;
 
 use tracing::{info, warn};
 
+use crate::domain::cell::Cell;
 use crate::platform::metrics::Metrics;
 use crate::pod::config::{Config, plain_text};
 use crate::pod::doors::Doors;
@@ -51,7 +52,8 @@ pub async fn run(
 
 /// Logs that the pod listens, and warns of settings that operators may not have meant.
 fn tell(config: &Config, address: SocketAddr, rights: &[String]) {
-    info!(pod = %config.pod, %address, tls = config.door.tls.is_some(), "listening");
+    let cell = config.cell.as_ref().map(Cell::as_str);
+    info!(pod = %config.pod, cell, %address, tls = config.door.tls.is_some(), "listening");
     if config.access.admin.is_empty() {
         warn!("no GROUNDSTATION_ADMIN_TOKEN is set: /v1 answers 401");
     }

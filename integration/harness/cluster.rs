@@ -42,7 +42,7 @@ pub enum Version {
 }
 
 impl Version {
-    fn tools(self) -> Tools {
+    pub(super) fn tools(self) -> Tools {
         let project = Path::new(env!("CARGO_MANIFEST_DIR"));
         let tools = Tools::find(project).expect("run `make tools` first");
         let folder = match self {
@@ -109,7 +109,7 @@ impl Cluster {
     }
 
     async fn launch(version: Version, servers: usize) -> Cluster {
-        let (routes, monitors) = (free_ports(), free_ports());
+        let (routes, monitors) = (free_ports::<3>(), free_ports());
         let mut links = Vec::new();
         let mut configurations = Vec::new();
         for n in 0..3 {
@@ -326,13 +326,13 @@ fn stream(port: u16) -> Option<Value> {
     streams.iter().find(|stream| stream["name"] == STREAM).cloned()
 }
 
-/// A free port. It is none that the system gives to connections and none that another test of this run got,
-/// because a server takes it only later.
-fn free_ports() -> [u16; 3] {
+/// Free ports. They are none that the system gives to connections and none that another test of this run got,
+/// because a server takes them only later.
+pub(super) fn free_ports<const COUNT: usize>() -> [u16; COUNT] {
     static BEGIN: OnceLock<u16> = OnceLock::new();
     static GIVEN: AtomicU16 = AtomicU16::new(0);
     let begin = *BEGIN.get_or_init(|| fastrand::u16(10_000..28_000));
     let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
     let next = || begin + GIVEN.fetch_add(1, Ordering::Relaxed);
-    [(); 3].map(|()| std::iter::repeat_with(next).find(is_free).expect("a free port"))
+    [(); COUNT].map(|()| std::iter::repeat_with(next).find(is_free).expect("a free port"))
 }

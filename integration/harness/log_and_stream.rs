@@ -16,6 +16,9 @@ use uuid::Uuid;
 use super::schemas;
 use super::wait::{PATIENCE, eventually};
 
+/// The header that names the cell.
+pub const CELL: &str = "Groundstation-Cell";
+
 /// One row of `entity_transitions`.
 #[derive(Debug, Clone)]
 pub struct LogRow {
@@ -201,10 +204,14 @@ fn difference(row: &LogRow, message: &StreamMessage) -> Option<String> {
     // These are between the relay and the server and not part of the contract.
     seen.headers.remove("Nats-Expected-Last-Sequence");
     seen.headers.remove("Nats-Expected-Last-Msg-Id");
-    // The contract names this header but not its value.
-    let source = seen.headers.remove("ce-source");
-    if source.is_none_or(|source| source.is_empty()) {
-        return Some(format!("position {}: no ce-source", row.position));
+    // A cell's name is in both or in none.
+    let source = match seen.headers.remove(CELL) {
+        None => "/groundstation".to_owned(),
+        Some(cell) => format!("/groundstation/{cell}"),
+    };
+    let found = seen.headers.remove("ce-source");
+    if found.as_deref() != Some(source.as_str()) {
+        return Some(format!("position {}: ce-source is {found:?}, not {source}", row.position));
     }
     if seen != expected {
         let position = row.position;
@@ -322,6 +329,15 @@ mod tests {
             stream[0].headers.insert("Extra".to_owned(), "1".to_owned());
         };
         assert!(!spoilt(more).is_empty());
+        let of_a_cell = |source: &'static str| {
+            move |stream: &mut Vec<StreamMessage>| {
+                let headers = [("ce-source", source), (CELL, "north")];
+                stream[0].headers.extend(headers.map(|(name, text)| (name.into(), text.into())));
+            }
+        };
+        assert_eq!(spoilt(of_a_cell("/groundstation/north")), Vec::<String>::new());
+        assert!(!spoilt(of_a_cell("/groundstation/south")).is_empty());
+        assert!(!spoilt(of_a_cell("/groundstation")).is_empty());
     }
 
     #[test]

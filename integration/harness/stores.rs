@@ -77,10 +77,16 @@ pub fn own_nats_with(configuration: &str) -> Nats {
 
 /// Starts a nats-server of any version with any configuration. Blocking.
 pub fn nats_of(tools: &Tools, configuration: &str) -> Nats {
+    nats_in(tools, |_| configuration.to_owned())
+}
+
+/// The same with a configuration that names the server's folder. Blocking.
+pub fn nats_in(tools: &Tools, configuration: impl FnOnce(&Path) -> String) -> Nats {
     let stores = stores();
     let n = stores.given.fetch_add(1, Ordering::Relaxed);
     let folder = stores.folder.join(format!("nats-{n}"));
-    Nats::start(tools, &folder, configuration).expect("a private nats-server")
+    let configuration = configuration(&folder);
+    Nats::start(tools, &folder, &configuration).expect("a private nats-server")
 }
 
 /// Starts a Postgres that one test may spoil; returns the URL of a database with the schema too. Blocking.

@@ -3,63 +3,31 @@
 //! more than one election.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_nats::jetstream;
 use futures_util::StreamExt;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, interval, sleep_until, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::harness::cluster::{Cluster, LONG, Version};
 use crate::harness::log_and_stream::{from_the_beginning, read_log};
 use crate::harness::relaying::{STREAM, relay_state};
+use crate::harness::traffic::Traffic;
 use crate::harness::wait::within;
-use crate::harness::{CALM, Credentials, Fleet, Pod, Satellite};
+use crate::harness::{CALM, Fleet};
 
 /// How late a transition may be on the stream while two servers are there and have a leader.
 const LATEST: Duration = Duration::from_secs(15);
 
-/// So many satellites come and go once a second: fifty edges a second.
+/// So many satellites come and go, each once in this time: fifty edges a second.
 const SATELLITES: usize = 25;
+const EVERY: Duration = Duration::from_secs(1);
 
 /// How long a server is away.
 const AWAY: Duration = Duration::from_secs(20);
 
 /// How long a server that was away may take to catch up before it is started once more.
 const A_WHILE: Duration = Duration::from_secs(60);
-
-/// Satellites that come and go until they are told to end.
-struct Traffic {
-    satellites: JoinSet<()>,
-    end: CancellationToken,
-}
-
-impl Traffic {
-    async fn begin(fleet: &Fleet, pod: &Pod) -> Traffic {
-        let (mut satellites, end) = (JoinSet::new(), CancellationToken::new());
-        for credentials in fleet.register_many("edge", SATELLITES).await {
-            satellites.spawn(come_and_go(pod.address, credentials, end.clone()));
-        }
-        Traffic { satellites, end }
-    }
-
-    async fn end(mut self) {
-        self.end.cancel();
-        while let Some(ended) = self.satellites.join_next().await {
-            ended.expect("a satellite");
-        }
-    }
-}
-
-async fn come_and_go(pod: SocketAddr, credentials: Credentials, end: CancellationToken) {
-    let mut seconds = interval(Duration::from_secs(1));
-    while !end.is_cancelled() {
-        seconds.tick().await;
-        Satellite::connect(pod, &credentials).await.close().await;
-    }
-}
 
 /// Waits until all that is in the log now is on the stream of so many servers.
 async fn expect_on(servers: usize, cluster: &Cluster, fleet: &Fleet) {
@@ -136,7 +104,7 @@ async fn the_feed_goes_on(version: Version) {
     })
     .await;
     let nats = fleet.nats().await;
-    let traffic = Traffic::begin(&fleet, &pod).await;
+    let traffic = Traffic::begin(&fleet, &pod, SATELLITES, EVERY).await;
     let mut leaderless = Vec::new();
 
     let leader = cluster.leader(&nats).await;

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use strum::IntoEnumIterator;
 
 use crate::contract::event_schemas;
+use crate::domain::cell;
 use crate::domain::lifecycle::{Event, Reason};
 use crate::stream::message;
 use crate::stream::tail::NAME;
@@ -110,6 +111,13 @@ fn headers() -> Value {
             ),
         ),
         (
+            cell::HEADER,
+            like(
+                "^[A-Za-z0-9_.-]{1,64}$",
+                "There, where several Groundstations are merged: the cell whose log has the position.",
+            ),
+        ),
+        (
             message::EXPECTED,
             like(
                 "^[0-9]+$",
@@ -123,7 +131,13 @@ fn headers() -> Value {
         ("ce-specversion", one_of(vec!["1.0"], "CloudEvents, binary mode.")),
         ("ce-id", uuid("The change's id.")),
         ("ce-type", one_of(subjects, "The subject.")),
-        ("ce-source", text("Where it comes from.")),
+        (
+            "ce-source",
+            like(
+                "^/groundstation(/[A-Za-z0-9_.-]{1,64})?$",
+                "Where it comes from: /groundstation, and the cell behind a slash where there is one.",
+            ),
+        ),
         ("ce-subject", uuid("The satellite.")),
         (
             "ce-time",
@@ -133,9 +147,10 @@ fn headers() -> Value {
         ("ce-datacontenttype", one_of(vec!["application/json"], "How the body is written.")),
         ("traceparent", text("W3C trace context, where there is one.")),
     ];
-    const NOT_ALWAYS: [&str; 5] = [
+    const NOT_ALWAYS: [&str; 6] = [
         message::FLAPPING,
         message::EPOCH,
+        cell::HEADER,
         message::EXPECTED,
         message::EXPECTED_CHANGE,
         "traceparent",

@@ -8,11 +8,12 @@ use clap::Args;
 
 use super::exit::wrong_usage;
 use super::output::print_line;
+use crate::domain::cell::Cell;
 use crate::log::seal::{chain, registry};
 use crate::platform::database::Database;
 use crate::platform::migrations;
 use crate::platform::units;
-use crate::pod::config::{DatabaseArgs, NatsArgs, ReplicasArgs};
+use crate::pod::config::{CellArgs, DatabaseArgs, NatsArgs, ReplicasArgs};
 use crate::stream::audit::repair::{Rebuilt, Repair};
 use crate::stream::audit::{Audit, Summary};
 use crate::stream::message::Epoch;
@@ -32,6 +33,9 @@ pub struct AuditArgs {
 
     #[command(flatten)]
     replicas: ReplicasArgs,
+
+    #[command(flatten)]
+    cell: CellArgs,
 
     /// How long to wait for the stream to reach the log's head before the rest counts as missing
     #[arg(long, default_value = "10s", value_name = "DURATION")]
@@ -62,6 +66,7 @@ pub async fn run(args: AuditArgs) -> anyhow::Result<()> {
     let address = args.database.required().map_err(wrong_usage)?;
     let wait = units::duration("--wait", &args.wait).map_err(wrong_usage)?;
     let replicas = args.replicas.replicas().map_err(wrong_usage)?;
+    let cell = args.cell.cell().map_err(wrong_usage)?;
     let name = format!("audit-{}", std::process::id());
     let database = address.pool(&name)?;
     migrations::check(&database, &address).await?;
@@ -78,11 +83,12 @@ pub async fn run(args: AuditArgs) -> anyhow::Result<()> {
     if !args.repair {
         bail!("log and stream differ; `groundstation audit --repair` rebuilds the stream");
     }
+    refuse_another_cell(summary.counts.cell.as_ref(), cell.as_ref()).map_err(wrong_usage)?;
     confirm(&args)?;
     let holder = format!("{name}-{}", gethostname::gethostname().to_string_lossy());
     let at_least = Epoch(args.new_epoch.unwrap_or(0));
     let jetstream = audit.jetstream.clone();
-    let repair = Repair { database, nats, jetstream, replicas, holder, at_least };
+    let repair = Repair { database, nats, jetstream, replicas, cell, holder, at_least };
     let rebuilt = repair.run(|line| eprintln!("{line}")).await?;
     let after = compare(&audit).await?;
     print_line!("{}", advice(&summary, &rebuilt, args.new_epoch.is_some()));
@@ -119,6 +125,9 @@ fn describe(summary: &Summary) -> String {
         }
         None => format!("stream  there is no stream {NAME}"),
     });
+    if let Some(cell) = &counts.cell {
+        lines.push(format!("cell    {cell}"));
+    }
     if let Some(position) = counts.begins_at {
         let text = "the stream's limits removed what was before";
         lines.push(format!("the stream begins at position {}: {text}", position.0));
@@ -173,6 +182,17 @@ fn advice(before: &Summary, rebuilt: &Rebuilt, demanded: bool) -> String {
         ));
     }
     text
+}
+
+/// Consumers would take messages without the cell's name, or with another one, for those of another log, and handle all
+/// of them again.
+fn refuse_another_cell(there: Option<&Cell>, ours: Option<&Cell>) -> anyhow::Result<()> {
+    let Some(there) = there.filter(|there| Some(*there) != ours) else { return Ok(()) };
+    let ours = ours.map_or("no cell", Cell::as_str);
+    bail!(
+        "the stream's messages are of cell {there}, and a repair would publish them as of {ours}: \
+         set GROUNDSTATION_CELL as the pods have it"
+    )
 }
 
 fn confirm(args: &AuditArgs) -> anyhow::Result<()> {

@@ -13,7 +13,7 @@ use crate::contract::wire::{NoMoment, Timestamp};
 use crate::domain::lifecycle::{Event, Position, SatelliteId};
 use crate::platform::migrations;
 use crate::platform::progress::Progress;
-use crate::pod::config::{DatabaseArgs, NatsArgs};
+use crate::pod::config::{CellArgs, DatabaseArgs, NatsArgs};
 use crate::stream::replay::pace::Speed;
 use crate::stream::replay::prefix::Prefix;
 use crate::stream::replay::sink::{Messages, Sink};
@@ -36,6 +36,9 @@ pub struct ReplayArgs {
 
     #[command(flatten)]
     nats: NatsArgs,
+
+    #[command(flatten)]
+    cell: CellArgs,
 
     /// From this position on
     #[arg(long, value_name = "POSITION", value_parser = clap::value_parser!(i64).range(1..))]
@@ -116,8 +119,9 @@ pub async fn run(args: ReplayArgs) -> anyhow::Result<()> {
             }
         },
         (To::Nats, Some(prefix)) => {
-            let messages =
-                Messages::connect(&args.nats.required().map_err(wrong_usage)?, prefix).await?;
+            let nats = args.nats.required().map_err(wrong_usage)?;
+            let cell = args.cell.cell().map_err(wrong_usage)?;
+            let messages = Messages::connect(&nats, prefix, cell).await?;
             (Sink::Messages(Box::new(messages)), Progress::new())
         }
     };

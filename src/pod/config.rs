@@ -16,6 +16,7 @@ use crate::api::access::Access;
 use crate::api::stream;
 use crate::console::code::Code;
 use crate::domain::brown_out;
+use crate::domain::cell::Cell;
 use crate::domain::flapping;
 use crate::gateway::backends::secrets;
 use crate::ingress::settings::{DoorArgs, Settings};
@@ -26,6 +27,7 @@ use crate::platform::replicas::Replicas;
 use crate::platform::token;
 use crate::platform::units::{duration, span};
 
+mod cell;
 mod drain;
 mod guards;
 pub(crate) mod plain_text;
@@ -34,6 +36,7 @@ mod replicas;
 mod stores;
 mod streams;
 
+pub use cell::CellArgs;
 pub use drain::Drain;
 pub use replicas::ReplicasArgs;
 pub use stores::{DatabaseArgs, MigrateArgs, NatsArgs};
@@ -81,6 +84,9 @@ pub struct ServeArgs {
     /// This pod's name, unique among pods [default: host name and process id]
     #[arg(long, env = "GROUNDSTATION_POD", value_name = "NAME")]
     pod: Option<String>,
+
+    #[command(flatten)]
+    cell: CellArgs,
 
     /// How often satellites send a heartbeat
     #[arg(
@@ -174,6 +180,8 @@ pub struct ServeArgs {
 pub struct Config {
     /// The pod's name.
     pub pod: String,
+    /// The cell it belongs to, where there are several.
+    pub cell: Option<Cell>,
     /// Its public address.
     pub listen: SocketAddr,
     /// The address of probes and metrics, if that is another.
@@ -267,6 +275,7 @@ impl ServeArgs {
         let door = self.door.check()?;
         Ok(Config {
             pod,
+            cell: self.cell.cell()?,
             listen,
             ops_listen,
             database,
@@ -426,6 +435,7 @@ mod tests {
         assert_eq!(config.seal_interval, Duration::from_secs(60));
         assert!(config.access.admin.is_empty() && config.access.read.is_empty());
         assert!(config.retention.is_none() && config.archive.is_none());
+        assert_eq!(config.cell, None);
         assert_eq!(config.partition_width, 1_000_000);
         assert_eq!(config.brown_out, brown_out::Rules::default());
         assert_eq!(config.flapping, flapping::Rules::default());
@@ -477,13 +487,15 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named_with_its_limit() {
-        let cases: [(&[&str], &str); 17] = [
+        let cases: [(&[&str], &str); 19] = [
             (&["--listen", "8080"], "GROUNDSTATION_LISTEN"),
             (&["--ops-listen", "8081"], "GROUNDSTATION_OPS_LISTEN"),
             (&["--heartbeat-interval", "soon"], "GROUNDSTATION_HEARTBEAT_INTERVAL"),
             (&["--sweep-interval", "0s"], "from 10ms to 24h"),
             (&["--offline-threshold", "15s"], "must be longer than"),
             (&["--pod", "a b"], "GROUNDSTATION_POD"),
+            (&["--cell", "a b"], "GROUNDSTATION_CELL is \"a b\": it must have 1 to 64 characters"),
+            (&["--cell", &"x".repeat(65)], "GROUNDSTATION_CELL"),
             (&["--retention", "59m"], "GROUNDSTATION_RETENTION is \"59m\": it must be from 1h"),
             (&["--retention", "old"], "not a span such as 90d"),
             (&["--brown-out-share", "101"], "101 is not in 1..=100"),

@@ -279,6 +279,7 @@ impl<'a> Pod<'a> {
             head: self.head.subscribe(),
             health: self.health.clone(),
             replication: Replication::of(tail::NAME, self.config.replicas),
+            cell: self.config.cell.clone(),
             metrics: self.metrics.clone(),
         };
         let sealer = Sealer {
@@ -317,6 +318,7 @@ impl<'a> Pod<'a> {
             database: self.stores.database.clone(),
             complaints: self.complaints.clone(),
             replicas: self.config.replicas,
+            cell: self.config.cell.clone(),
             metrics: self.metrics.clone(),
         };
         parts.spawn(publisher.run(self.signals.stop.clone()));

@@ -102,7 +102,7 @@ mod tests {
 
     fn ours(position: i64) -> Seen {
         let (position, change) = (Position(position), String::new());
-        Seen::Ours(Mark { position, change, epoch: Epoch::FIRST })
+        Seen::Ours(Mark { position, change, epoch: Epoch::FIRST, cell: None })
     }
 
     /// Walks from position 3 on.
@@ -119,7 +119,8 @@ mod tests {
         assert_eq!(walked(0, false, &[Seen::Foreign, ours(4), Seen::Foreign, ours(5)]), Ok(()));
         // Copies of old messages, and messages of an older epoch.
         assert_eq!(walked(0, false, &[ours(2), ours(4), ours(4), ours(1), ours(5)]), Ok(()));
-        let old = Mark { position: Position(9), change: String::new(), epoch: Epoch(0) };
+        let old =
+            Mark { position: Position(9), change: String::new(), epoch: Epoch(0), cell: None };
         assert_eq!(walked(0, false, &[Seen::Ours(old), ours(4)]), Ok(()));
     }
 

@@ -7,6 +7,7 @@ use fail::fail_point;
 use postgres_types::{FromSql, ToSql};
 
 use crate::contract::wire::{PayloadJson, Timestamp};
+use crate::domain::cell::{self, Cell};
 use crate::domain::lifecycle::announcement;
 use crate::log::{ChangeId, Entry};
 use crate::platform::trace::Traceparent;
@@ -38,7 +39,7 @@ pub const EPOCH: &str = "Groundstation-Epoch";
 /// Present, and `true`, on the edges of a flapping satellite.
 pub const FLAPPING: &str = "Groundstation-Flapping";
 
-/// The source of the messages, a CloudEvents attribute.
+/// The source of the messages, a CloudEvents attribute. The name of a cell follows behind a slash.
 const SOURCE: &str = "/groundstation";
 
 /// How often the stream has been built from the log: 1, plus one for each `groundstation audit
@@ -66,11 +67,11 @@ pub struct Content {
 impl Content {
     /// The content of a transition's message. `None` for a transition that announces nothing; this
     /// version has no such transition.
-    pub fn of(entry: &Entry, epoch: Epoch) -> Option<Content> {
+    pub fn of(entry: &Entry, epoch: Epoch, cell: Option<&Cell>) -> Option<Content> {
         let transition = entry.transition()?;
         let (subject, payload) = announcement(&transition)?;
         let body = serde_json::to_vec(&PayloadJson::from(payload)).ok()?;
-        Some(Content { subject, headers: headers(entry, subject, epoch), body })
+        Some(Content { subject, headers: headers(entry, subject, epoch, cell), body })
     }
 }
 
@@ -80,10 +81,11 @@ impl Content {
 pub fn build(
     entry: &Entry,
     epoch: Epoch,
+    cell: Option<&Cell>,
     after: u64,
     change: Option<ChangeId>,
 ) -> Option<(&'static str, PublishMessage)> {
-    let Content { subject, headers, body } = Content::of(entry, epoch)?;
+    let Content { subject, headers, body } = Content::of(entry, epoch, cell)?;
     let message = PublishMessage::build().headers(headers).payload(body.into());
     Some((subject, expecting(message, after, change)))
 }
@@ -106,7 +108,7 @@ fn expects() -> bool {
 }
 
 /// The headers of the contract for this transition.
-fn headers(entry: &Entry, subject: &str, epoch: Epoch) -> HeaderMap {
+fn headers(entry: &Entry, subject: &str, epoch: Epoch, cell: Option<&Cell>) -> HeaderMap {
     let change = entry.change.0.to_string();
     let mut headers = HeaderMap::new();
     headers.insert(CHANGE, change.as_str());
@@ -123,7 +125,13 @@ fn headers(entry: &Entry, subject: &str, epoch: Epoch) -> HeaderMap {
     headers.insert("ce-specversion", "1.0");
     headers.insert("ce-id", change.as_str());
     headers.insert("ce-type", subject);
-    headers.insert("ce-source", SOURCE);
+    match cell {
+        None => headers.insert("ce-source", SOURCE),
+        Some(cell) => {
+            headers.insert("ce-source", format!("{SOURCE}/{cell}"));
+            headers.insert(cell::HEADER, cell.as_str());
+        }
+    }
     headers.insert("ce-subject", entry.satellite.0.to_string());
     headers.insert("ce-time", Timestamp::new(entry.occurred_at).to_string());
     headers.insert("ce-sequence", format!("{:020}", entry.position.0));
@@ -144,6 +152,8 @@ pub struct Mark {
     pub change: String,
     /// The epoch in which it was published.
     pub epoch: Epoch,
+    /// The cell that it names, if any.
+    pub cell: Option<Cell>,
 }
 
 impl Mark {
@@ -157,7 +167,8 @@ impl Mark {
             Some(epoch) => Epoch(epoch.ok()?),
         };
         let change = text(CHANGE)?.to_owned();
-        Some(Mark { position: crate::domain::lifecycle::Position(position), change, epoch })
+        let cell = text(cell::HEADER).and_then(|name| name.parse().ok());
+        Some(Mark { position: crate::domain::lifecycle::Position(position), change, epoch, cell })
     }
 }
 
@@ -184,5 +195,8 @@ mod tests {
         assert_eq!((ours.position.0, ours.epoch), (7, Epoch::FIRST));
         let later = with(&[(CHANGE, "x"), (POSITION, "7"), (EPOCH, "3")]).expect("ours");
         assert_eq!(later.epoch, Epoch(3));
+        let of_a_cell = with(&[(CHANGE, "x"), (POSITION, "7"), (cell::HEADER, "north")]);
+        assert_eq!(of_a_cell.expect("ours").cell, "north".parse().ok());
+        assert_eq!(ours.cell, None);
     }
 }

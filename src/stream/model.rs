@@ -127,6 +127,7 @@ impl World {
                 position: Position(position),
                 change: String::new(),
                 epoch: Epoch::FIRST,
+                cell: None,
             }),
         }
     }

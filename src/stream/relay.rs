@@ -27,7 +27,7 @@
 //! | a position is missing between the checkpoint and the tail | halts, says which and the way out |
 //! | the stream's own limits removed its oldest messages, or all of them | goes on behind them; those behind the checkpoint (a second's worth after a crash) are unknown and are published again |
 //! | foreign messages on our subjects, even copies of ours | skips and counts them |
-//! | the stream has what the log does not (the database was restored to an earlier point) | halts, says why, touches nothing |
+//! | the stream has what the log does not (the database was restored to an earlier point, or another cell uses the stream) | halts, says why, touches nothing |
 //!
 //! It must not touch the satellites, their rows or the sockets. It reads the log and nothing else.
 
@@ -46,6 +46,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{Span, error, info, warn};
 
+use crate::domain::cell::Cell;
 use crate::domain::lifecycle::Position;
 use crate::log::{ChangeId, Entry, read};
 use crate::platform::database::Database;
@@ -114,6 +115,8 @@ pub struct Relay {
     pub health: Arc<Health>,
     /// Makes the stream.
     pub replication: Replication,
+    /// The cell that its messages name.
+    pub cell: Option<Cell>,
     /// Where it counts.
     pub metrics: Metrics,
 }
@@ -245,7 +248,7 @@ impl Relay {
         let is_replicated = tail::is_replicated(info);
         let checkpoint = self.checkpoint().await?;
         let found = tokio::select! {
-            found = tail::tail(&stream, &self.database, checkpoint) => found?,
+            found = tail::tail(&stream, &self.database, checkpoint, self.cell.as_ref()) => found?,
             () = self.keep_lease() => return Ok(Ended::Stepped(Stepped::LostLease)),
         };
         let left = match found {
@@ -395,7 +398,8 @@ impl Relay {
                 }
                 fail_point!("relay::before_publish", |_| std::process::abort());
                 let after = window.published.sequence;
-                let message = message::build(entry, window.epoch, after, window.on_its_way());
+                let (epoch, cell) = (window.epoch, self.cell.as_ref());
+                let message = message::build(entry, epoch, cell, after, window.on_its_way());
                 let (subject, message) = message.context("a transition that fires nothing")?;
                 let span = trace::publish(
                     entry.traceparent.as_deref(),

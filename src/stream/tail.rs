@@ -20,6 +20,7 @@ use super::checkpoint::Checkpoint;
 use super::checkpoint::Tail;
 use super::density::{Hole, Seen, Step, Walk};
 use super::message::{Epoch, Mark};
+use crate::domain::cell::Cell;
 use crate::domain::lifecycle::{Position, REMOVED_SUBJECT, Trigger};
 use crate::log::{self, Entry};
 use crate::platform::database::Database;
@@ -73,14 +74,22 @@ pub async fn ensure(jetstream: &Context, replication: &mut Replication) -> anyho
     replication.make(jetstream, config).await
 }
 
-/// The stream, if it exists; an error if it lacks one of the subjects.
+/// The stream, if it exists; an error if it lacks one of the subjects, or is made of other streams.
 pub async fn find(jetstream: &Context) -> anyhow::Result<Option<Stream>> {
     let stream = match jetstream.get_stream(NAME).await {
         Ok(stream) => stream,
         Err(error) if is_absent(&error) => return Ok(None),
         Err(error) => bail!("cannot reach the stream {NAME}: {error}"),
     };
-    let has = &stream.cached_info().config.subjects;
+    let config = &stream.cached_info().config;
+    if config.mirror.is_some() || config.sources.as_ref().is_some_and(|sources| !sources.is_empty())
+    {
+        bail!(
+            "the stream {NAME} of this NATS is made of other streams, as one that merges cells is: \
+             name the NATS of the cell itself, whose stream is the cell's log"
+        );
+    }
+    let has = &config.subjects;
     if let Some(missing) = subjects().iter().find(|subject| !has.contains(subject)) {
         bail!("the stream {NAME} exists without the subject {missing}: add it");
     }
@@ -130,10 +139,12 @@ const ASKED_AT_ONCE: usize = 32;
 
 /// Finds our newest message of this epoch and compares it with the log. What is found on the stream
 /// decides. The checkpoint decides only if the stream's limits have removed the message it names.
+/// `cell` is the relay's own, for the words of a contradiction.
 pub async fn tail(
     stream: &Stream,
     database: &Database,
     checkpoint: Checkpoint,
+    cell: Option<&Cell>,
 ) -> anyhow::Result<Found> {
     let mut search = Search { stream, checkpoint, looked_at: 0, foreign: 0 };
     let mut newest = Newest::Unknown;
@@ -155,7 +166,7 @@ pub async fn tail(
     let (position, newest) = match newest {
         Newest::Ours { mark, sequence } => {
             if let Some(reason) = contradiction(database, checkpoint, &mark, sequence).await? {
-                return Ok(Found::Contradiction(reason));
+                return Ok(Found::Contradiction(reason.in_words(&mark, cell)));
             }
             match walk(stream, database, &info, checkpoint, sequence).await? {
                 Walked::Hole(hole) => return Ok(Found::Contradiction(in_words(hole))),
@@ -394,19 +405,44 @@ async fn horizon(database: &Database) -> anyhow::Result<Position> {
     Ok(database.run(async |client: &mut Object| log::horizon(client).await).await?)
 }
 
+/// How a message on the stream and the log contradict each other.
+struct Contradiction {
+    /// What is seen.
+    seen: String,
+    /// What may be the cause, where the message is of this cell.
+    guess: &'static str,
+}
+
+impl Contradiction {
+    /// The words for operators. That the message is of another cell explains everything.
+    fn in_words(&self, mark: &Mark, own: Option<&Cell>) -> String {
+        let Contradiction { seen, guess } = self;
+        let Some(other) = mark.cell.as_ref().filter(|cell| Some(*cell) != own) else {
+            return format!("{seen}: {guess}");
+        };
+        let ours = own.map_or_else(|| "no cell".to_owned(), |cell| format!("cell {cell}"));
+        format!(
+            "{seen}: the message is of cell {other}, and this pod of {ours}; \
+             each cell needs a JetStream of its own"
+        )
+    }
+}
+
 /// How the log contradicts the message on the stream, if it does.
 async fn contradiction(
     database: &Database,
     checkpoint: Checkpoint,
     mark: &Mark,
     sequence: u64,
-) -> anyhow::Result<Option<String>> {
+) -> anyhow::Result<Option<Contradiction>> {
     if mark.epoch > checkpoint.epoch {
-        return Ok(Some(format!(
-            "the stream's message {sequence} is of epoch {}, the database knows only {}: \
-             was the database restored to a point before the stream was repaired?",
-            mark.epoch.0, checkpoint.epoch.0
-        )));
+        return Ok(Some(Contradiction {
+            seen: format!(
+                "the stream's message {sequence} is of epoch {}, the database knows only {}",
+                mark.epoch.0, checkpoint.epoch.0
+            ),
+            guess: "was the database restored to a point before the stream was repaired?",
+        }));
     }
     let position = mark.position;
     let before = Position(position.0 - 1);
@@ -422,15 +458,20 @@ async fn contradiction(
         // never existed.
         None if position <= horizon => None,
         Some(entry) if entry.change.0.to_string() == mark.change => None,
-        Some(_) => Some(format!(
-            "the stream's message {sequence} carries another change at position {} than the log: \
-             one of them was restored from elsewhere",
-            position.0
-        )),
-        None => Some(format!(
-            "the stream is ahead of the log: its message {sequence} is position {}, which the log \
-             does not have; was the database restored to an earlier point?",
-            position.0
-        )),
+        Some(_) => Some(Contradiction {
+            seen: format!(
+                "the stream's message {sequence} carries another change at position {} than the log",
+                position.0
+            ),
+            guess: "one of them was restored from elsewhere",
+        }),
+        None => Some(Contradiction {
+            seen: format!(
+                "the stream is ahead of the log: its message {sequence} is position {}, which the \
+                 log does not have",
+                position.0
+            ),
+            guess: "was the database restored to an earlier point?",
+        }),
     })
 }

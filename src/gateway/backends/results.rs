@@ -32,6 +32,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use crate::domain::cell::{self, Cell};
 use crate::domain::lifecycle::SatelliteId;
 use crate::gateway::backends::body;
 use crate::gateway::intake::MAX_MESSAGE_BYTES;
@@ -90,7 +91,7 @@ const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
 /// NATS' default payload limit, assumed until the server has said its own.
 const USUAL_MAX_PAYLOAD: usize = 1024 * 1024;
 
-/// What the headers of a result take of it: type and id.
+/// What the headers of a result take of it: type, id and cell.
 const HEADER_BYTES: usize = 1024;
 
 /// How long the stream may take to acknowledge.
@@ -346,6 +347,8 @@ pub struct Publisher {
     pub complaints: Arc<LogGate>,
     /// On how many servers the stream is made.
     pub replicas: Replicas,
+    /// The cell that the messages name.
+    pub cell: Option<Cell>,
     /// The pod's metrics.
     pub metrics: Metrics,
 }
@@ -520,10 +523,13 @@ impl Publisher {
         let until = Instant::now() + ACK_TIMEOUT;
         let mut sent = Vec::with_capacity(findings.len());
         for finding in findings {
-            let message = PublishMessage::build()
+            let mut message = PublishMessage::build()
                 .payload(finding.body.clone())
                 .header("Content-Type", "application/json")
                 .message_id(finding.message_id());
+            if let Some(cell) = &self.cell {
+                message = message.header(cell::HEADER, cell.as_str());
+            }
             let ack = timeout_at(until, jetstream.send_publish(SUBJECT, message)).await;
             sent.push((finding, ack));
         }

@@ -10,6 +10,7 @@ use std::fmt;
 use async_nats::HeaderMap;
 use async_nats::jetstream::Message;
 
+use crate::domain::cell::Cell;
 use crate::domain::lifecycle::Position;
 use crate::log::Entry;
 use crate::stream::message::{Content, Epoch, Mark};
@@ -129,6 +130,8 @@ pub struct Counts {
     pub older: u64,
     /// The stream's first position, if its limits removed what was before.
     pub begins_at: Option<Position>,
+    /// The cell that the newest message names which is as it should be.
+    pub cell: Option<Cell>,
 }
 
 impl Counts {
@@ -335,12 +338,17 @@ impl<L: Entries, F: FnMut(Finding)> Comparison<L, F> {
             self.extra(position, seen, "the log itself lacks this position".to_owned());
             return Ok(());
         };
-        let Some(expected) = Content::of(&entry, self.epoch) else {
+        // The log does not know the cell: it may have got its name later.
+        let cell = seen.mark.as_ref().and_then(|mark| mark.cell.as_ref());
+        let Some(expected) = Content::of(&entry, self.epoch, cell) else {
             return Ok(());
         };
         if let Some(what) = difference(&expected, seen) {
+            let what = format!("{what}{}", of_cell(seen));
             self.counts.different += 1;
             (self.found)(Finding::Different { position, sequence: seen.sequence, what });
+        } else if self.counts.cell.as_ref() != cell {
+            self.counts.cell = cell.cloned();
         }
         Ok(())
     }
@@ -352,6 +360,7 @@ impl<L: Entries, F: FnMut(Finding)> Comparison<L, F> {
     }
 
     fn extra(&mut self, position: Position, seen: &Seen, why: String) {
+        let why = format!("{why}{}", of_cell(seen));
         self.counts.extra += 1;
         (self.found)(Finding::Extra { position, sequence: seen.sequence, why });
     }
@@ -360,6 +369,12 @@ impl<L: Entries, F: FnMut(Finding)> Comparison<L, F> {
         self.counts.missing += (last - first + 1).unsigned_abs();
         (self.found)(Finding::Missing { first: Position(first), last: Position(last) });
     }
+}
+
+/// The cell that a message names, for the end of a sentence.
+fn of_cell(seen: &Seen) -> String {
+    let cell = seen.mark.as_ref().and_then(|mark| mark.cell.as_ref());
+    cell.map_or_else(String::new, |cell| format!(" (of cell {cell})"))
 }
 
 /// How a message differs from what it should be. Headers beyond the contract's do not count.

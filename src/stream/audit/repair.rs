@@ -23,6 +23,7 @@ use deadpool_postgres::Object;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::domain::cell::Cell;
 use crate::domain::lifecycle::Position;
 use crate::log::{self, read};
 use crate::platform::database::Database;
@@ -58,6 +59,8 @@ pub struct Repair {
     pub jetstream: Context,
     /// On how many servers the stream is made, if it does not exist.
     pub replicas: Replicas,
+    /// The cell that the messages name.
+    pub cell: Option<Cell>,
     /// The name under which it holds the lease.
     pub holder: String,
     /// The lowest new epoch; the new one is higher if log or stream know this one already.
@@ -178,6 +181,7 @@ impl Repair {
             head: watched,
             health: health.clone(),
             replication: Replication::of(tail::NAME, self.replicas),
+            cell: self.cell.clone(),
             metrics: Metrics::new(),
         };
         let relay = tokio::spawn(relay.run(stop.clone()));

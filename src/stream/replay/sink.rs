@@ -12,6 +12,7 @@ use async_nats::{Client, Event, Subscriber};
 use futures_util::StreamExt;
 
 use super::prefix::Prefix;
+use crate::domain::cell::Cell;
 use crate::log::Entry;
 use crate::platform::nats::Address;
 use crate::stream::message::{Content, Epoch};
@@ -99,6 +100,8 @@ impl Lines {
 pub struct Messages {
     client: Client,
     prefix: Prefix,
+    /// The cell that the messages name.
+    cell: Option<Cell>,
     /// Messages to this subject come back, after all that were sent before them.
     echo: String,
     echoes: Subscriber,
@@ -114,7 +117,11 @@ type Refusal = Arc<Mutex<Option<String>>>;
 
 impl Messages {
     /// Connects, and makes sure that the live stream takes none of these messages.
-    pub async fn connect(address: &Address, prefix: Prefix) -> anyhow::Result<Messages> {
+    pub async fn connect(
+        address: &Address,
+        prefix: Prefix,
+        cell: Option<Cell>,
+    ) -> anyhow::Result<Messages> {
         let refused = Refusal::default();
         let note = refused.clone();
         let client = address
@@ -128,12 +135,12 @@ impl Messages {
         let echo = client.new_inbox();
         let echoes = client.subscribe(echo.clone()).await.context("cannot subscribe")?;
         let connects = client.statistics().connects.load(Ordering::Relaxed);
-        Ok(Messages { client, prefix, echo, echoes, sent: 0, connects, refused })
+        Ok(Messages { client, prefix, cell, echo, echoes, sent: 0, connects, refused })
     }
 
     async fn put(&mut self, entry: &Entry) -> anyhow::Result<()> {
         // A replay belongs to no epoch of the stream: its messages carry the headers of the first.
-        let content = Content::of(entry, Epoch::FIRST).with_context(|| {
+        let content = Content::of(entry, Epoch::FIRST, self.cell.as_ref()).with_context(|| {
             format!("position {} announces nothing this version knows", entry.position.0)
         })?;
         let Content { subject, mut headers, body } = content;

@@ -43,7 +43,7 @@ fn entry(position: i64) -> Entry {
 }
 
 fn message(position: i64) -> Seen {
-    let content = Content::of(&entry(position), Epoch::FIRST).expect("announces something");
+    let content = Content::of(&entry(position), Epoch::FIRST, None).expect("announces something");
     let Content { subject, headers, body } = content;
     let mark = Mark::read(&headers);
     Seen { sequence: 0, subject: subject.to_owned(), headers, body, mark }
