@@ -32,6 +32,7 @@ use crate::pod::config::{DatabaseArgs, MigrateArgs, NatsArgs, ServeArgs};
 
 mod api;
 mod audit;
+mod confirm;
 mod exit;
 mod fleet;
 mod import;

@@ -15,7 +15,7 @@ use utoipa::{Modify, OpenApi};
 
 use super::problem::{PROBLEM_JSON, ProblemJson};
 use super::{
-    assignments, asyncapi, fleet, past, satellites, status, stream, token, transitions, triggers,
+    assignments, asyncapi, ending, fleet, past, satellites, status, stream, token, transitions, triggers,
 };
 use crate::contract::wire::TransitionJson;
 
@@ -36,6 +36,9 @@ use crate::contract::wire::TransitionJson;
         satellites::change,
         satellites::remove,
         token::rotate,
+        ending::kick,
+        ending::disable,
+        ending::enable,
         assignments::get,
         assignments::replace,
         past::stats,

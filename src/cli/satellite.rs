@@ -9,12 +9,13 @@ use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
 
 use super::api::ApiArgs;
+use super::confirm::confirm;
 use super::exit::wrong_usage;
 use super::named::Named;
 use super::output::print_line;
 use super::selection::SelectionArgs;
 use super::{start_agent, table};
-use crate::clients::client::{Create, Update};
+use crate::clients::client::{Create, Ended, Update};
 use crate::contract::fleet::Intervals;
 use crate::contract::wire::SatelliteJson;
 use crate::contract::word::Word;
@@ -103,9 +104,33 @@ enum SatelliteCommand {
         #[arg(long)]
         no_offline_threshold: bool,
     },
-    /// Replace a satellite's token: the old one is void at once and its session ends; prints the new
-    /// one, this once
+    /// Replace a satellite's token; prints the new one, this once. The old one is void at once and its session
+    /// ends, unless they overlap
     RotateToken {
+        /// The satellite's id, or its name if no other has the same
+        satellite: Named,
+        /// For how long the old one stays valid beside the new one, such as 1h: 1s to 30days
+        #[arg(long, value_name = "DURATION")]
+        overlap: Option<String>,
+    },
+    /// End a satellite's session; it may come back at once
+    Kick {
+        /// The satellite's id, or its name if no other has the same
+        satellite: Named,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// End a satellite's session and refuse it until it is enabled
+    Disable {
+        /// The satellite's id, or its name if no other has the same
+        satellite: Named,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Let a disabled satellite in again
+    Enable {
         /// The satellite's id, or its name if no other has the same
         satellite: Named,
     },
@@ -219,12 +244,44 @@ pub fn run(args: SatelliteArgs) -> anyhow::Result<()> {
             }
             print_line!("{}", listing(std::slice::from_ref(&satellite)));
         }
-        SatelliteCommand::RotateToken { satellite } => {
-            let rotated = client.rotate_token(satellite.id(&client)?)?;
+        SatelliteCommand::RotateToken { satellite, overlap } => {
+            let rotated = client.rotate_token(satellite.id(&client)?, overlap.as_deref())?;
             if args.json {
                 return print_json(&rotated);
             }
             print_line!("token  {}  (shown this once)", rotated.token);
+            if let Some(at) = rotated.previous_token_ends_at {
+                print_line!("the one before is valid until {at}");
+            }
+        }
+        SatelliteCommand::Kick { satellite, yes } => {
+            let id = satellite.id(&client)?;
+            confirm(yes, &format!("End the session of satellite {id}?"))?;
+            let ended = client.kick(id)?;
+            if args.json {
+                return print_json(&ended);
+            }
+            match ended.session_ended {
+                true => print_line!("kicked {id}: its session has ended"),
+                false => print_line!("{id} is offline: there was no session to end"),
+            }
+        }
+        SatelliteCommand::Disable { satellite, yes } => {
+            let id = satellite.id(&client)?;
+            confirm(yes, &format!("End the session of satellite {id} and refuse it from now on?"))?;
+            let ended = client.disable(id)?;
+            if args.json {
+                return print_json(&ended);
+            }
+            let Ended { session_ended, .. } = ended;
+            print_line!("disabled {id}{}", if session_ended { ": its session has ended" } else { "" });
+        }
+        SatelliteCommand::Enable { satellite } => {
+            let satellite = client.enable(satellite.id(&client)?)?;
+            if args.json {
+                return print_json(&satellite);
+            }
+            print_line!("enabled {}", satellite.id);
         }
         SatelliteCommand::Assign { satellite, file } => {
             let list = read_json(&file)?;
@@ -275,7 +332,10 @@ fn listing(satellites: &[SatelliteJson]) -> String {
                 satellite.id.to_string(),
                 satellite.name.clone(),
                 satellite.region.clone(),
-                satellite.status.to_string(),
+                match satellite.disabled {
+                    true => format!("{}, disabled", satellite.status),
+                    false => satellite.status.to_string(),
+                },
                 satellite.last_event.as_ref().map_or("-".to_owned(), Word::to_string),
                 seen,
                 tags.collect::<Vec<_>>().join(" "),
