@@ -2,5 +2,6 @@
 
 mod asking_commands;
 mod commands;
+mod ending_commands;
 mod exit_statuses;
 mod fleet_commands;

@@ -15,6 +15,7 @@ use super::{APPEND_TIMEOUT, Api};
 use crate::contract::wire::{Actor, SatelliteJson};
 use crate::domain::lifecycle::{Reason, SatelliteId, Session, Signal, Unchanged};
 use crate::log::request::{Closed, Outcome};
+use crate::platform::failpoint::stand_still;
 use crate::registry::{ending, satellites};
 
 /// How often a kick looks for the newest session: it may be taken over meanwhile.
@@ -58,6 +59,7 @@ pub async fn kick(
         if outcome == Some(Outcome::Nothing(Unchanged::StaleSession)) {
             continue;
         }
+        stand_still("kick::appended").await;
         let note = async |client: &mut Object| ending::end(client, id, session).await;
         api.writes.run(note).await?;
         api.changed.tell();

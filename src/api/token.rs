@@ -38,8 +38,8 @@ impl Rotation {
         }
         let mut request = Request::new(Body::from(body));
         *request.headers_mut() = headers;
-        let Json(rotation) = Json::from_request(request, &()).await?;
-        Ok(rotation)
+        let Json(rotation): Json<Option<Rotation>> = Json::from_request(request, &()).await?;
+        Ok(rotation.unwrap_or_default())
     }
 }
 

@@ -15,7 +15,7 @@ use super::named::Named;
 use super::output::print_line;
 use super::selection::SelectionArgs;
 use super::{start_agent, table};
-use crate::clients::client::{Create, Ended, Update};
+use crate::clients::client::{Create, Update};
 use crate::contract::fleet::Intervals;
 use crate::contract::wire::SatelliteJson;
 use crate::contract::word::Word;
@@ -273,8 +273,10 @@ pub fn run(args: SatelliteArgs) -> anyhow::Result<()> {
             if args.json {
                 return print_json(&ended);
             }
-            let Ended { session_ended, .. } = ended;
-            print_line!("disabled {id}{}", if session_ended { ": its session has ended" } else { "" });
+            match ended.session_ended {
+                true => print_line!("disabled {id}: its session has ended"),
+                false => print_line!("disabled {id}"),
+            }
         }
         SatelliteCommand::Enable { satellite } => {
             let satellite = client.enable(satellite.id(&client)?)?;

@@ -424,4 +424,17 @@ mod tests {
             assert_eq!(verdict(current, last_event, one), expected, "{current:?} {last_event:?}");
         }
     }
+
+    #[test]
+    fn a_session_that_an_administrator_ended_is_told_by_the_reason_in_the_log() {
+        let cases = [
+            (Some(Reason::TokenRotated), Command::TokenRotated),
+            (Some(Reason::Kicked), Command::Kicked),
+            (Some(Reason::Disabled), Command::Disabled),
+            (None, Command::TokenRotated),
+        ];
+        for (reason, expected) in cases {
+            assert_eq!(ended_for(reason), expected, "{reason:?}");
+        }
+    }
 }

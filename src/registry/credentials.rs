@@ -2,8 +2,8 @@
 //!
 //! A satellite has one token, and while a rotation lets it overlap also the one before. Tokens made here are random and
 //! have a fast digest. Imported satellites have bcrypt digests, which are slow on purpose. Those are verified off the
-//! runtime, a few at a time ([`SlowChecks`]), and stored in the fast form after their first success. Where there is no place for one, the answer says nothing about a token, only that the door is
-//! busy.
+//! runtime, a few at a time ([`SlowChecks`]), and stored in the fast form after their first success. Where there is no
+//! place for one, the answer says nothing about a token, only that the door is busy.
 
 use std::sync::Arc;
 
