@@ -48,7 +48,10 @@ async fn a_satellite_is_kicked_disabled_and_enabled_by_its_name_on_the_command_l
     let (ok, said, _) = ran(&["satellite", "kick", &id, "--yes"], &api).await;
     assert!(ok && said == format!("{id} is offline: there was no session to end\n"), "{said}");
     let said = printed(&["satellite", "kick", "edge", "--json"], &api).await;
-    assert_eq!((&said["sessionEnded"], &said["satellite"]["id"]), (&false.into(), &id.clone().into()));
+    assert_eq!(
+        (&said["sessionEnded"], &said["satellite"]["id"]),
+        (&false.into(), &id.clone().into())
+    );
 
     let mut satellite = Satellite::connect(pod.address, &edge).await;
     let (ok, said, error) = ran(&["satellite", "disable", "edge"], &api).await;
@@ -57,7 +60,10 @@ async fn a_satellite_is_kicked_disabled_and_enabled_by_its_name_on_the_command_l
     let (ok, said, _) = ran(&["satellite", "disable", "edge"], &api).await;
     assert!(ok && said == format!("disabled {id}\n"), "{said}");
     let said = printed(&["satellite", "disable", "edge", "--json"], &api).await;
-    assert_eq!((&said["sessionEnded"], &said["satellite"]["disabled"]), (&false.into(), &true.into()));
+    assert_eq!(
+        (&said["sessionEnded"], &said["satellite"]["disabled"]),
+        (&false.into(), &true.into())
+    );
     for command in [&["satellite", "list"][..], &["satellite", "show", "edge"]] {
         let (_, table, _) = ran(command, &api).await;
         assert!(row(&table, &id).contains("offline, disabled"), "{table}");
@@ -119,6 +125,7 @@ async fn what_is_not_there_not_allowed_or_not_possible_has_its_exit_status() {
     let overlap = ["satellite", "rotate-token", "edge", "--overlap", "soon"];
     assert_eq!(status(admin, &overlap).await, Some(2));
     let (_, help, _) = ran(&["satellite", "rotate-token", "--help"], &[]).await;
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(help.contains("--overlap <DURATION>") && help.contains("1s to 30days"), "{help}");
 }
 

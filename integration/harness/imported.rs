@@ -5,7 +5,13 @@ use super::pod::Pod;
 use super::satellite::Credentials;
 
 /// Stores a token's bcrypt hash, as an import does.
-pub async fn imported(fleet: &Fleet, pod: &Pod, token: &str, prefix: &str, cost: u32) -> Credentials {
+pub async fn imported(
+    fleet: &Fleet,
+    pod: &Pod,
+    token: &str,
+    prefix: &str,
+    cost: u32,
+) -> Credentials {
     let registered = pod.register("edge", "eu").await;
     let made = bcrypt::hash(token, cost).expect("a digest");
     let stored = format!("{prefix}{}", &made[4..]);

@@ -7,6 +7,8 @@ use uuid::Uuid;
 
 use crate::harness::imported::{imported, stored};
 use crate::harness::pod::Answer;
+#[cfg(feature = "failpoints")]
+use crate::harness::pod::try_call;
 use crate::harness::subscriber::body;
 use crate::harness::wait::blocking;
 use crate::harness::{CALM, Credentials, Fleet, Heard, Pod, Satellite, eventually};
@@ -149,7 +151,10 @@ async fn a_disabled_satellite_is_refused_on_every_pod_without_a_trace_until_it_i
     let edge = a.register("edge", "eu").await;
     let mut satellite = Satellite::connect(b.address, &edge).await;
     let answer = ordered(&fleet, &a, edge.id, "disable").await;
-    assert_eq!((&answer["sessionEnded"], &answer["satellite"]["disabled"]), (&json!(true), &json!(true)));
+    assert_eq!(
+        (&answer["sessionEnded"], &answer["satellite"]["disabled"]),
+        (&json!(true), &json!(true))
+    );
     is_shut_down(&mut satellite, DISABLED).await;
     let ended = [CONNECTED, "1 disconnected disabled"];
     assert_eq!(fleet.history(edge.id).await, ended);
@@ -219,11 +224,7 @@ async fn a_disabled_satellite_is_shown_so_in_every_read() {
         asked("satellites.list", json!({})).await["satellites"][0].clone(),
     ];
     for shown in shown {
-        assert_eq!(
-            (&shown["id"], &shown["disabled"]),
-            (&json!(edge.id), &json!(true)),
-            "{shown}"
-        );
+        assert_eq!((&shown["id"], &shown["disabled"]), (&json!(edge.id), &json!(true)), "{shown}");
     }
     // It is said only of those that are.
     assert_eq!(listed["satellites"][1].get("disabled"), None, "{listed}");
@@ -372,15 +373,11 @@ async fn whoever_was_kicked_by_a_pod_that_died_right_then_is_ended_at_its_next_h
     let mut a = fleet.plan("a").with("FAILPOINTS", "kick::appended=return(600000)").start().await;
     let edge = b.register("edge", "eu").await;
     let mut satellite = Satellite::connect(b.address, &edge).await;
-    let kick = crate::harness::pod::try_call(
-        a.address,
-        "POST",
-        &format!("/v1/satellites/{}/kick", edge.id),
-        Some(&fleet.admin_token),
-        None,
-        Duration::from_secs(20),
-    );
-    let kick = tokio::spawn(kick);
+    let (address, token) = (a.address, fleet.admin_token.clone());
+    let path = format!("/v1/satellites/{}/kick", edge.id);
+    let kick = tokio::spawn(async move {
+        try_call(address, "POST", &path, Some(&token), None, Duration::from_secs(20)).await
+    });
     fleet.expect_history(edge.id, &[CONNECTED, "1 disconnected kicked"]).await;
     a.kill();
     kick.await.expect("no panic").expect_err("it died");
@@ -402,12 +399,8 @@ async fn whoever_beats_while_its_session_is_ended_is_told_why() {
         ordered(&fleet, &pod, edge.id, word).await;
         is_shut_down(&mut satellite, told).await;
     }
-    let ended = [
-        CONNECTED,
-        "1 disconnected kicked",
-        "2 connected connect",
-        "2 disconnected disabled",
-    ];
+    let ended =
+        [CONNECTED, "1 disconnected kicked", "2 connected connect", "2 disconnected disabled"];
     fleet.expect_history(edge.id, &ended).await;
     fleet.check().await;
 }

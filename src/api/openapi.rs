@@ -15,7 +15,8 @@ use utoipa::{Modify, OpenApi};
 
 use super::problem::{PROBLEM_JSON, ProblemJson};
 use super::{
-    assignments, asyncapi, ending, fleet, past, satellites, status, stream, token, transitions, triggers,
+    assignments, asyncapi, ending, fleet, past, satellites, status, stream, token, transitions,
+    triggers,
 };
 use crate::contract::wire::TransitionJson;
 

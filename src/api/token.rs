@@ -84,7 +84,8 @@ pub async fn rotate(
     let rotated = api.writes.run(rotate).await?;
     let Rotated { token, session, previous_ends_at } = rotated.ok_or_else(unknown)?;
     api.changed.tell();
-    tracing::info!(satellite = %id, ?overlap, "token rotated");
+    let told = overlap.map(|overlap| humantime::format_duration(overlap).to_string());
+    tracing::info!(satellite = %id, overlap = told, "token rotated");
     if let Some(session) = session {
         let signal = Signal::Disconnect { session, reason: Reason::TokenRotated };
         let append = api.log.append(id, signal, Actor::admin());

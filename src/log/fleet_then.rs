@@ -8,8 +8,8 @@ use tokio_postgres::Error;
 use tokio_postgres::types::{Json, ToSql};
 
 use super::Entry;
-use super::history::{AsOf, NoAnswer, Record, satellite_then, still_there};
 use super::disabled_then;
+use super::history::{AsOf, NoAnswer, Record, satellite_then, still_there};
 use super::listed::{self, Behind};
 use super::read::MAX_LIMIT;
 use crate::contract::fleet::{Counts, RegionCounts};
