@@ -274,6 +274,34 @@ async fn an_overlap_out_of_bounds_is_refused_by_name_and_nothing_is_rotated() {
     fleet.check().await;
 }
 
+#[tokio::test]
+async fn a_token_whose_time_is_over_opens_nothing_before_any_pod_has_deleted_it() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let old = pod.register("edge", "eu").await;
+    let (_, ends) = rotate(&pod, &old, Some("1s")).await;
+    // Pods wait for no row that somebody has locked.
+    let holder = fleet.sql().await;
+    holder.batch_execute("begin; select from previous_tokens for update").await.expect("a lock");
+    let ends = ends.expect("an end");
+    eventually("its time to be over", async || {
+        let now = "select clock_timestamp()";
+        let now = fleet.sql().await.query_one(now, &[]).await.expect("a time");
+        let left = ends - now.get::<_, OffsetDateTime>(0);
+        if left.is_negative() { Ok(()) } else { Err(left.to_string()) }
+    })
+    .await;
+    is_refused(&pod, &old).await;
+    assert_eq!(previous_tokens(&fleet).await, 1);
+    holder.batch_execute("rollback").await.expect("the lock is free");
+    eventually("it to be deleted", async || match previous_tokens(&fleet).await {
+        0 => Ok(()),
+        left => Err(left.to_string()),
+    })
+    .await;
+    fleet.check().await;
+}
+
 /// It authenticated in time, and its session enters its pod's table when the token's time is over.
 #[cfg(feature = "failpoints")]
 #[tokio::test]
