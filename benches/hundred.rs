@@ -230,6 +230,9 @@ impl Virtual {
             let desired_state = DesiredState {
                 change: 1,
                 token_version: Some(1),
+                previous_token: None,
+                disabled: false,
+                ended_session: None,
                 label: String::new(),
                 threshold_ms: None,
                 assigned: assigned.clone(),

@@ -3,6 +3,7 @@
 mod asking_commands;
 mod commands;
 mod contexts;
+mod ending_commands;
 mod exit_statuses;
 mod fleet_commands;
 mod printing;

@@ -3,5 +3,6 @@
 mod assignments;
 mod idempotency;
 mod import_checkstack;
+mod kicked_and_disabled;
 mod registry_history;
 mod removal;

@@ -7,3 +7,4 @@ mod rolling_restart;
 mod storm;
 mod takeover;
 mod token_life;
+mod token_overlap;

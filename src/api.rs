@@ -30,6 +30,7 @@ pub(crate) mod authorization;
 mod conditions;
 pub(crate) mod cookie;
 mod discovery;
+mod ending;
 mod fleet;
 pub(crate) mod micro;
 pub mod openapi;
@@ -69,7 +70,7 @@ pub struct Api {
     pub reads: Database,
     /// For reads that look at many rows.
     pub scans: Database,
-    /// For removals.
+    /// For removals and ends of sessions.
     pub log: Log,
     /// The tokens and their rights.
     pub access: Access,
@@ -119,6 +120,9 @@ pub fn routes(api: Arc<Api>) -> Router {
                 .layer(DefaultBodyLimit::max(assignments::MAX_BODY_BYTES)),
         )
         .route("/satellites/{id}/token", post(token::rotate))
+        .route("/satellites/{id}/kick", post(ending::kick))
+        .route("/satellites/{id}/disable", post(ending::disable))
+        .route("/satellites/{id}/enable", post(ending::enable))
         .route("/satellites/{id}/stats", get(past::stats))
         .route("/satellites/{id}/transitions", get(transitions::of_satellite))
         .route("/transitions", get(transitions::all))

@@ -24,6 +24,7 @@ pub mod append;
 pub(crate) mod canonical;
 mod columns;
 pub(crate) mod continuity;
+mod disabled_then;
 pub(crate) mod fleet_then;
 mod held;
 pub mod history;

@@ -3,9 +3,11 @@
 pub mod assignments;
 pub(crate) mod credentials;
 pub mod desired;
+pub(crate) mod ending;
 pub(crate) mod import;
 pub(crate) mod made_past;
 pub(crate) mod named;
 pub(crate) mod precondition;
+pub(crate) mod rotation;
 pub mod satellites;
 pub(crate) mod slow_checks;

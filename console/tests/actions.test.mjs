@@ -1,4 +1,4 @@
-// What an administrator does on the page: register, change, assign, rotate, remove.
+// What an administrator does on the page: register, change, assign, rotate, end sessions, disable, remove.
 
 import { Satellite, api, assert, claim, holds, prove, ready, shoot, uniqueName, until } from "./page.mjs";
 
@@ -103,6 +103,71 @@ claim("a rotated token ends the live session, and the new one is shown once", as
   await page.locator(".satellite-sub .is-online").first().waitFor();
   satellite.disconnect();
   await again.remove();
+});
+
+claim("a token that overlaps with the new one keeps the live session", async (visit) => {
+  const satellite = await Satellite.register("overlapping");
+  await satellite.connect();
+  const page = await visit.page(`/console/satellites/${satellite.id}`);
+  await page.getByRole("button", { name: "Rotate its token" }).click();
+  await page.getByLabel("The present token is void").selectOption("1h");
+  await holds(page, "the dialog for rotating");
+  await page.getByRole("dialog").getByRole("button", { name: "Rotate the token" }).click();
+  const token = (await page.getByLabel("the token", { exact: true }).textContent()).trim();
+  await page.getByRole("button", { name: "I have kept the token" }).click();
+  assert.equal(satellite.shutDown, undefined);
+  const again = new Satellite(satellite.id, satellite.name, token);
+  await again.connect();
+  await until("the newer session takes over", () => satellite.shutDown !== undefined);
+  satellite.disconnect();
+  await again.remove();
+});
+
+claim("a session is ended and its satellite may come back", async (visit) => {
+  const satellite = await Satellite.register("kicked");
+  await satellite.connect();
+  const page = await visit.page(`/console/satellites/${satellite.id}`);
+  await page.locator(".satellite-sub .is-online").first().waitFor();
+  await page.getByRole("button", { name: "End its session" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "End the session" }).click();
+  await until("the session is told", () => satellite.shutDown === "kicked");
+  await page.locator("table.edges").getByText("kicked").first().waitFor();
+  satellite.disconnect();
+  await satellite.connect();
+  await page.locator(".satellite-sub .is-online").first().waitFor();
+  await satellite.remove();
+});
+
+claim("a satellite is disabled, shown so by word and shape, and enabled again", async (visit) => {
+  const satellite = await Satellite.register("disabled");
+  await satellite.connect();
+  const page = await visit.page(`/console/satellites/${satellite.id}`);
+  await page.getByRole("button", { name: "Disable it" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Disable it" }).click();
+  await until("the session is told", () => satellite.shutDown === "Satellite is disabled");
+  const shown = page.locator(".satellite-sub .condition.is-disabled");
+  await shown.getByText("disabled", { exact: true }).waitFor();
+  assert.equal(await shown.locator("svg.glyph.is-disabled").count(), 1);
+  await shoot(page, "disabled-light");
+  await holds(page, "a disabled satellite");
+  satellite.disconnect();
+  await assert.rejects(satellite.connect(), /Satellite is disabled/);
+  await page.getByRole("button", { name: "Enable it" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Enable it" }).click();
+  await page.getByRole("button", { name: "Disable it" }).waitFor();
+  await satellite.connect();
+  await page.locator(".satellite-sub .is-online").first().waitFor();
+  await satellite.remove();
+});
+
+claim("whoever may only read is offered none of it", async (visit) => {
+  const satellite = await Satellite.register("looked-at");
+  const page = await visit.page(`/console/satellites/${satellite.id}`, { role: "read" });
+  await page.locator(".facts").first().waitFor();
+  for (const name of ["End its session", "Disable it", "Enable it", "Rotate its token", "Remove it"]) {
+    assert.equal(await page.getByRole("button", { name }).count(), 0, name);
+  }
+  await satellite.remove();
 });
 
 claim("a satellite is removed only by somebody who types its name; its log stays", async (visit) => {

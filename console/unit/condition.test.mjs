@@ -18,6 +18,15 @@ test("a satellite's condition is one word of its status and its last edge", () =
   }
 });
 
+test("an edge tells whether its satellite is disabled", () => {
+  const gone = { status: "offline", name: "edge", region: "eu", lastSeenAt: null, lastEvent: "disconnected" };
+  const here = { ...gone, status: "online", lastEvent: "connected" };
+  const disabled = after(satellite, { event: "disconnected", reason: "disabled", next: gone });
+  assert.equal(condition(disabled), "disabled");
+  assert.equal(condition(after(satellite, { event: "disconnected", reason: "kicked", next: gone })), "gone");
+  assert.equal(condition(after(disabled, { event: "connected", reason: "connect", next: here })), "online");
+});
+
 test("an edge changes what it tells of, and nothing else", () => {
   const next = { status: "online", name: "edge-2", region: "us", lastSeenAt: "2026-03-01T12:00:00.000Z", lastEvent: "connected" };
   const changed = after(satellite, { event: "connected", next });

@@ -22,7 +22,7 @@ use crate::harness::{
 };
 
 /// Each kind of a migration that only adds, in an order in which they can be made: one large table a migration.
-const EXPANSIONS: [(&str, &str); 15] = [
+const EXPANSIONS: [(&str, &str); 18] = [
     ("a_column_of_satellites", "alter table satellites add column note text"),
     ("a_column_of_connections", "alter table satellite_connections add column note text"),
     ("a_column_of_changes", "alter table registry_changes add column note text"),
@@ -83,9 +83,28 @@ const EXPANSIONS: [(&str, &str); 15] = [
         "alter table entity_transitions add constraint note_is_short check (octet_length(note) <= 1000) not valid",
     ),
     (
+        "a_wider_check_in_the_place_of_a_narrower_one",
+        "alter table entity_transitions
+             drop constraint reason_is_known,
+             add constraint reason_is_known check (reason <> '') not valid;",
+    ),
+    (
+        "another_trigger_of_satellites",
+        "create trigger pods_hear_of_a_note after update of note on satellites
+             for each row execute function note_change_of_satellite();",
+    ),
+    (
+        "a_new_table_that_belongs_to_satellites",
+        "create table satellite_notes (
+             satellite_id uuid primary key references satellites (id) on delete cascade, note text not null
+         );
+         grant select, insert, update on satellite_notes to groundstation_service;",
+    ),
+    (
         "the_checks_of_all_rows",
         "alter table satellites validate constraint note_is_short;
-         alter table entity_transitions validate constraint note_is_short;",
+         alter table entity_transitions validate constraint note_is_short;
+         alter table entity_transitions validate constraint reason_is_known;",
     ),
 ];
 

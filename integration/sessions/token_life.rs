@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tokio::task::JoinSet;
 
+use crate::harness::imported::{imported, stored};
 use crate::harness::wait::blocking;
 use crate::harness::{CALM, Credentials, Fleet, Heard, Pod, Satellite, eventually};
 
@@ -143,22 +144,6 @@ async fn whoever_authenticates_while_the_token_is_rotated_does_not_stay_with_the
     }
     Satellite::connect(a.address, &credentials).await.close().await;
     fleet.check().await;
-}
-
-/// Stores a token's bcrypt hash, as an import does.
-async fn imported(fleet: &Fleet, pod: &Pod, token: &str, prefix: &str, cost: u32) -> Credentials {
-    let registered = pod.register("edge", "eu").await;
-    let made = bcrypt::hash(token, cost).expect("a digest");
-    let stored = format!("{prefix}{}", &made[4..]);
-    const STORE: &str = "update satellites set token_hash = $2 where id = $1";
-    let sql = fleet.sql().await;
-    sql.execute(STORE, &[&registered.id, &stored]).await.expect("stored");
-    Credentials { id: registered.id, token: token.to_owned() }
-}
-
-async fn stored(fleet: &Fleet, credentials: &Credentials) -> String {
-    const STORED: &str = "select token_hash from satellites where id = $1";
-    fleet.sql().await.query_one(STORED, &[&credentials.id]).await.expect("stored").get(0)
 }
 
 #[tokio::test]

@@ -15,8 +15,8 @@ use utoipa::{Modify, OpenApi};
 
 use super::problem::{PROBLEM_JSON, ProblemJson};
 use super::{
-    assignments, asyncapi, discovery, fleet, past, satellites, status, stream, token, transitions,
-    triggers, what_if,
+    assignments, asyncapi, discovery, ending, fleet, past, satellites, status, stream, token,
+    transitions, triggers, what_if,
 };
 use crate::contract::wire::TransitionJson;
 
@@ -37,6 +37,9 @@ use crate::contract::wire::TransitionJson;
         satellites::change,
         satellites::remove,
         token::rotate,
+        ending::kick,
+        ending::disable,
+        ending::enable,
         assignments::get,
         assignments::replace,
         past::stats,

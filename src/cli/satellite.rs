@@ -103,13 +103,35 @@ enum SatelliteCommand {
         #[arg(long)]
         no_offline_threshold: bool,
     },
-    /// Replace a satellite's token: the old one is void at once and its session ends; prints the new
-    /// one, this once
+    /// Replace a satellite's token; prints the new one, this once. The old one is void at once and its session
+    /// ends, unless they overlap
     RotateToken {
         /// The satellite's id, or its name if no other has the same
         satellite: Named,
         #[command(flatten)]
         yes: YesArgs,
+        /// For how long the old one stays valid beside the new one, such as 1h: 1s to 30days
+        #[arg(long, value_name = "DURATION")]
+        overlap: Option<String>,
+    },
+    /// End a satellite's session; it may come back at once
+    Kick {
+        /// The satellite's id, or its name if no other has the same
+        satellite: Named,
+        #[command(flatten)]
+        yes: YesArgs,
+    },
+    /// End a satellite's session and refuse it until it is enabled
+    Disable {
+        /// The satellite's id, or its name if no other has the same
+        satellite: Named,
+        #[command(flatten)]
+        yes: YesArgs,
+    },
+    /// Let a disabled satellite in again
+    Enable {
+        /// The satellite's id, or its name if no other has the same
+        satellite: Named,
     },
     /// Replace what a satellite is to check with a list from a file; its session hears of it at once
     Assign {
@@ -216,15 +238,45 @@ pub fn run(args: SatelliteArgs) -> anyhow::Result<()> {
             let satellite = tags.change(&client, satellite.id(&client)?, update)?;
             print_satellites(&output, &satellite, std::slice::from_ref(&satellite))?;
         }
-        SatelliteCommand::RotateToken { satellite, yes } => {
+        SatelliteCommand::RotateToken { satellite, yes, overlap } => {
             output.refuse_names(SHOWN_ONCE)?;
             let id = satellite.id(&client)?;
-            yes.confirm(&format!("Replace the token of {satellite}, whose session ends"))?;
-            let rotated = client.rotate_token(id)?;
+            if overlap.is_none() {
+                yes.confirm(&format!("Replace the token of {satellite}, whose session ends"))?;
+            }
+            let rotated = client.rotate_token(id, overlap.as_deref())?;
             if output.is_for_programs() {
                 return output.print(&rotated, Shown::NOTHING_ELSE);
             }
             print_line!("token  {}  (shown this once)", rotated.token);
+            if let Some(at) = rotated.previous_token_ends_at {
+                print_line!("the one before is valid until {at}");
+            }
+        }
+        SatelliteCommand::Kick { satellite, yes } => {
+            let id = satellite.id(&client)?;
+            yes.confirm(&format!("End the session of {satellite}"))?;
+            let ended = client.kick(id)?;
+            let table = |_| match ended.session_ended {
+                true => format!("kicked {id}: its session has ended"),
+                false => format!("{id} is offline: there was no session to end"),
+            };
+            output.print(&ended, Shown { table: &table, names: &|| vec![id.to_string()] })?;
+        }
+        SatelliteCommand::Disable { satellite, yes } => {
+            let id = satellite.id(&client)?;
+            yes.confirm(&format!("End the session of {satellite} and refuse it from now on"))?;
+            let ended = client.disable(id)?;
+            let table = |_| match ended.session_ended {
+                true => format!("disabled {id}: its session has ended"),
+                false => format!("disabled {id}"),
+            };
+            output.print(&ended, Shown { table: &table, names: &|| vec![id.to_string()] })?;
+        }
+        SatelliteCommand::Enable { satellite } => {
+            let satellite = client.enable(satellite.id(&client)?)?;
+            let table = |_| format!("enabled {}", satellite.id);
+            output.print(&satellite, Shown { table: &table, names: &|| vec![satellite.name.clone()] })?;
         }
         SatelliteCommand::Assign { satellite, file } => {
             let list = read_json(&file)?;

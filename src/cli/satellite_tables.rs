@@ -36,7 +36,10 @@ fn row(satellite: &SatelliteJson) -> [String; COLUMNS.len()] {
         satellite.id.to_string(),
         satellite.name.clone(),
         satellite.region.clone(),
-        satellite.status.to_string(),
+        match satellite.disabled {
+            true => format!("{}, disabled", satellite.status),
+            false => satellite.status.to_string(),
+        },
         or_none(satellite.last_event.as_ref().map(Word::to_string)),
         or_none(satellite.last_seen_at.map(|at| at.to_string())),
         tags.collect::<Vec<_>>().join(" "),

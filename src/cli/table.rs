@@ -43,10 +43,10 @@ pub fn render<const N: usize>(head: [&str; N], rows: &[[String; N]], states: &[u
 
 /// The colour of a state's word.
 fn of_state(word: &str) -> Style {
-    let colour = match word {
+    let colour = match word.split(',').next().unwrap_or_default() {
         "online" | "up" | "connected" => AnsiColor::Green,
         "offline" | "down" | "heartbeat_lost" => AnsiColor::Red,
-        "unknown" | "disconnected" | "disabled" | "maintenance" => AnsiColor::Yellow,
+        "unknown" | "disconnected" | "maintenance" => AnsiColor::Yellow,
         _ => return Style::new(),
     };
     colour.on_default()

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::contract::fleet::{FleetCounts, Intervals, Timeline};
 use crate::contract::what_if::WhatIf;
-use crate::contract::wire::{SatelliteJson, TransitionJson};
+use crate::contract::wire::{SatelliteJson, Timestamp, TransitionJson};
 
 /// How long a call may take.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -34,11 +34,25 @@ pub struct Client {
 
 /// The answer to a registration, or to a request for a new token.
 #[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Created {
     /// The satellite.
     pub satellite: SatelliteJson,
     /// Its token, shown this once.
     pub token: String,
+    /// Until when the token before is valid too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_token_ends_at: Option<Timestamp>,
+}
+
+/// The answer to a request that ends a session.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ended {
+    /// The satellite.
+    pub satellite: SatelliteJson,
+    /// Whether it had one.
+    pub session_ended: bool,
 }
 
 /// A satellite to register.
@@ -326,9 +340,33 @@ impl Client {
         self.answer(request.header("authorization", self.bearer()).call()).map(drop)
     }
 
-    /// Replaces a satellite's token: the old one becomes void.
-    pub fn rotate_token(&self, id: Uuid) -> anyhow::Result<Created> {
+    /// Replaces a satellite's token: the old one becomes void, at once or after the overlap.
+    pub fn rotate_token(&self, id: Uuid, overlap: Option<&str>) -> anyhow::Result<Created> {
         let request = self.agent.post(format!("{}/v1/satellites/{id}/token", self.base));
+        let request = request.header("authorization", self.bearer());
+        self.read(match overlap {
+            Some(overlap) => request.send_json(serde_json::json!({"overlap": overlap})),
+            None => request.send_empty(),
+        })
+    }
+
+    /// Ends a satellite's session.
+    pub fn kick(&self, id: Uuid) -> anyhow::Result<Ended> {
+        self.order(id, "kick")
+    }
+
+    /// Ends a satellite's session and has it refused.
+    pub fn disable(&self, id: Uuid) -> anyhow::Result<Ended> {
+        self.order(id, "disable")
+    }
+
+    /// Lets a satellite in again.
+    pub fn enable(&self, id: Uuid) -> anyhow::Result<SatelliteJson> {
+        self.order(id, "enable")
+    }
+
+    fn order<T: DeserializeOwned>(&self, id: Uuid, order: &str) -> anyhow::Result<T> {
+        let request = self.agent.post(format!("{}/v1/satellites/{id}/{order}", self.base));
         self.read(request.header("authorization", self.bearer()).send_empty())
     }
 

@@ -297,6 +297,9 @@ pub struct SatelliteJson {
     /// There, and true, while it comes and goes too often.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub flapping: bool,
+    /// There, and true, while an administrator has it refused.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub disabled: bool,
     /// Its own offline threshold, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offline_threshold_ms: Option<i64>,

@@ -125,6 +125,10 @@ pub enum Reason {
     TokenRotated,
     /// The service ended the session.
     Shutdown,
+    /// An administrator disabled the satellite.
+    Disabled,
+    /// An administrator ended the session; the satellite may come back.
+    Kicked,
 }
 
 impl Reason {

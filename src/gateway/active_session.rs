@@ -270,11 +270,7 @@ impl<'a> ActiveSession<'a> {
     }
 
     fn may_stay(&self) -> Result<(), End> {
-        match self.desired_state.token_version {
-            None => Err(End::Told(Command::Removed)),
-            Some(version) if version != self.token_version => Err(End::Told(Command::TokenRotated)),
-            Some(_) => Ok(()),
-        }
+        end::may_stay(&self.desired_state, self.key.session, self.token_version)
     }
 
     fn hear(&mut self, frame: Message) -> Option<End> {

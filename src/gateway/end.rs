@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::domain::lifecycle::{Reason, SessionKey};
+use crate::domain::lifecycle::{Reason, Session, SessionKey};
+use crate::registry::desired::DesiredState;
 use crate::sessions::table::Command;
 
 /// How a socket ended.
@@ -38,10 +39,33 @@ pub(super) fn reason(end: End) -> Option<Reason> {
             Some(Reason::ConnectionDropped)
         }
         End::Unavailable => Some(Reason::Shutdown),
-        // No change if the rotation has ended the session already.
+        // No change if the administrator's call has ended the session already.
         End::Told(Command::TokenRotated) => Some(Reason::TokenRotated),
+        End::Told(Command::Kicked) => Some(Reason::Kicked),
+        End::Told(Command::Disabled) => Some(Reason::Disabled),
         End::Told(Command::Superseded | Command::Removed) | End::Drain => None,
     }
+}
+
+/// Whether a session that came in with this token may stay; how it ends if not.
+pub(super) fn may_stay(
+    desired: &DesiredState,
+    session: Session,
+    token_version: i64,
+) -> Result<(), End> {
+    let valid = [desired.token_version, desired.previous_token];
+    let command = if desired.token_version.is_none() {
+        Command::Removed
+    } else if desired.disabled {
+        Command::Disabled
+    } else if desired.ended_session >= Some(session) {
+        Command::Kicked
+    } else if !valid.contains(&Some(token_version)) {
+        Command::TokenRotated
+    } else {
+        return Ok(());
+    };
+    Err(End::Told(command))
 }
 
 /// A moment within `over`, different for each session, so that a pod's satellites do not all come back at the
@@ -57,7 +81,8 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::domain::lifecycle::{SatelliteId, Session};
+    use crate::domain::lifecycle::SatelliteId;
+    use crate::registry::assignments::Assigned;
 
     #[test]
     fn only_an_end_of_the_satellites_own_is_an_edge() {
@@ -70,12 +95,48 @@ mod tests {
             (End::Panicked, Some(Reason::ConnectionDropped)),
             (End::Unavailable, Some(Reason::Shutdown)),
             (End::Told(Command::TokenRotated), Some(Reason::TokenRotated)),
+            (End::Told(Command::Kicked), Some(Reason::Kicked)),
+            (End::Told(Command::Disabled), Some(Reason::Disabled)),
             (End::Told(Command::Superseded), None),
             (End::Told(Command::Removed), None),
             (End::Drain, None),
         ];
         for (end, expected) in cases {
             assert_eq!(reason(end), expected, "{end:?}");
+        }
+    }
+
+    #[test]
+    fn a_session_stays_while_its_token_is_valid_and_nobody_has_ended_it() {
+        let present = DesiredState {
+            change: 1,
+            token_version: Some(3),
+            previous_token: None,
+            disabled: false,
+            ended_session: None,
+            label: String::new(),
+            threshold_ms: None,
+            assigned: Assigned::nothing().expect("a list"),
+        };
+        let overlaps = || DesiredState { previous_token: Some(2), ..present.clone() };
+        let ended = |session| DesiredState { ended_session: Some(Session(session)), ..overlaps() };
+        let disabled = || DesiredState { disabled: true, ..ended(7) };
+        let removed = DesiredState { token_version: None, previous_token: None, ..present.clone() };
+        let cases = [
+            (present.clone(), 3, None),
+            (present.clone(), 2, Some(Command::TokenRotated)),
+            (overlaps(), 3, None),
+            (overlaps(), 2, None),
+            (overlaps(), 1, Some(Command::TokenRotated)),
+            (ended(6), 3, None),
+            (ended(7), 3, Some(Command::Kicked)),
+            (ended(8), 3, Some(Command::Kicked)),
+            (disabled(), 3, Some(Command::Disabled)),
+            (removed, 3, Some(Command::Removed)),
+        ];
+        for (n, (desired, token, expected)) in cases.into_iter().enumerate() {
+            let found = may_stay(&desired, Session(7), token);
+            assert_eq!(found.err(), expected.map(End::Told), "case {n}");
         }
     }
 

@@ -42,6 +42,10 @@ pub const MUST_AUTHENTICATE: &str = "Must authenticate first";
 /// The reason in `auth_failed` for an unknown id and for a wrong token alike.
 pub const INVALID_CREDENTIALS: &str = "Invalid client ID or token";
 
+/// The reason in `auth_failed` where the token is right and the satellite disabled, and in the `shutdown` of a session
+/// that ends for it. Whoever has no token of the satellite does not learn it.
+pub const DISABLED: &str = "Satellite is disabled";
+
 /// A message from a satellite.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", rename_all_fields = "camelCase")]

@@ -17,7 +17,9 @@ use uuid::Uuid;
 use super::active_session::ActiveSession;
 use super::duplex_socket::DuplexSocket;
 use super::end::{End, reason};
-use super::protocol::{FromSatellite, INVALID_CREDENTIALS, MUST_AUTHENTICATE, Said, ToSatellite};
+use super::protocol::{
+    DISABLED, FromSatellite, INVALID_CREDENTIALS, MUST_AUTHENTICATE, Said, ToSatellite,
+};
 use super::socket::{Broken, Message, Socket};
 use super::{COMPLAINTS_OF_A_SESSION, Gateway, Handshake};
 use crate::contract::wire::Actor;
@@ -220,6 +222,8 @@ enum Refusal {
         /// The satellite.
         satellite: SatelliteId,
     },
+    /// It is authenticated, but an administrator has it refused.
+    Disabled,
     /// No complete first message in time.
     TooLate,
     /// It went away by itself.
@@ -270,12 +274,15 @@ async fn authenticate(
     let (origin, is_suspect) = gateway.door.suspicion(handshake.client);
     let asker = Asker { origin, is_suspect };
     match timeout_at(deadline, gateway.credentials.check(id, &token, asker)).await {
-        Ok(Ok(Verdict::Right { token_version, session })) => {
+        Ok(Ok(Verdict::Right { token_version, session, is_disabled })) => {
             let mut connects = gateway.connects.lock().unwrap_or_else(PoisonError::into_inner);
             if !connects.connect(id, session, Instant::now()) {
                 return Err(Refusal::TooOften { satellite: id });
             }
             drop(connects);
+            if is_disabled {
+                return Err(Refusal::Disabled);
+            }
             let mut told = Share::new(COMPLAINTS_OF_A_SESSION);
             let capabilities = gateway.understood(&mut told, id, "capabilities", capabilities);
             let agent_info = AgentInfo { version: None, capabilities };
@@ -323,6 +330,8 @@ fn charge(gateway: &Gateway, refusal: Refusal, address: IpAddr) {
         Refusal::NotAuthenticate | Refusal::Violation(_) | Refusal::TooLate | Refusal::Gone => {
             gateway.door.silent(address)
         }
+        // Its agent comes back for ever, as it should, and is no stranger.
+        Refusal::Disabled => {}
         Refusal::TooOften { .. } | Refusal::Shed | Refusal::Unavailable => {}
     }
 }
@@ -349,6 +358,7 @@ async fn refuse(mut socket: Socket, gateway: &Gateway, refusal: Refusal) {
             ("not_authenticate", Some(MUST_AUTHENTICATE), NOT_AUTHENTICATED)
         }
         Refusal::Credentials { .. } => ("refused", Some(INVALID_CREDENTIALS), NOT_AUTHENTICATED),
+        Refusal::Disabled => ("disabled", Some(DISABLED), NOT_AUTHENTICATED),
         // Its connection may be slow: its credentials are not void.
         Refusal::TooLate => ("timeout", None, TRY_AGAIN_LATER),
         Refusal::Gone => ("gone", None, NORMAL),
@@ -399,6 +409,8 @@ async fn say_goodbye(mut socket: Socket, end: End) {
                 Command::Superseded => "A newer connection of this satellite took over",
                 Command::Removed => "Satellite removed",
                 Command::TokenRotated => "token_rotated",
+                Command::Kicked => "kicked",
+                Command::Disabled => DISABLED,
             };
             if send(&mut socket, &ToSatellite::Shutdown { reason }).await.is_err() {
                 return;

@@ -8,6 +8,7 @@ use tokio_postgres::Error;
 use tokio_postgres::types::{Json, ToSql};
 
 use super::Entry;
+use super::disabled_then;
 use super::history::{AsOf, NoAnswer, Record, satellite_then, still_there};
 use super::listed::{self, Behind};
 use super::read::MAX_LIMIT;
@@ -169,10 +170,12 @@ pub async fn page(
             client.query(&statement, &parameters).await?
         }
     };
-    still_there(client, as_of).await?;
     let satellites =
         rows.iter().map(|row| satellite(row, as_of)).collect::<Result<Vec<_>, Error>>()?;
-    Ok(satellites.into_iter().flatten().collect())
+    let mut satellites: Vec<SatelliteJson> = satellites.into_iter().flatten().collect();
+    disabled_then::mark(client, &mut satellites, (as_of.position, as_of.moment)).await?;
+    still_there(client, as_of).await?;
+    Ok(satellites)
 }
 
 fn satellite(row: &tokio_postgres::Row, as_of: AsOf) -> Result<Option<SatelliteJson>, Error> {

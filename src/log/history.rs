@@ -26,7 +26,7 @@ use crate::domain::lifecycle::{Event, Position, SatelliteId};
 use crate::domain::liveness::{self, Status};
 use crate::log::read::Filter;
 use crate::log::watermark;
-use crate::log::{Entry, partitions, past, read};
+use crate::log::{Entry, disabled_then, partitions, past, read};
 
 pub mod runs;
 
@@ -152,14 +152,15 @@ pub async fn fleet(
     let next = entries.last().filter(|_| entries.len() as i64 >= limit).map(|e| e.satellite.0);
     let ids: Vec<Uuid> = entries.iter().map(|entry| entry.satellite.0).collect();
     let records = registered(client, &ids, as_of).await?;
-    still_there(client, as_of).await?;
-    let satellites = entries
+    let mut satellites: Vec<SatelliteJson> = entries
         .into_iter()
         .filter_map(|entry| {
             let record = records.iter().find(|record| record.id == entry.satellite.0);
             satellite_then(entry, record, as_of)
         })
         .collect();
+    disabled_then::mark(client, &mut satellites, (as_of.position, as_of.moment)).await?;
+    still_there(client, as_of).await?;
     Ok((satellites, next))
 }
 
@@ -194,7 +195,8 @@ async fn registered(
         .collect()
 }
 
-/// What agents say of themselves (version, capabilities) has no history and is left out.
+/// What agents say of themselves (version, capabilities) has no history and is left out. Whether it was disabled is for
+/// [`disabled_then::mark`] to say.
 pub(super) fn satellite_then(
     entry: Entry,
     record: Option<&Record>,
@@ -220,6 +222,7 @@ pub(super) fn satellite_then(
         last_seen_at: state.last_seen_at,
         last_event: state.last_event,
         flapping: flapping::is_marked(marked_until, as_of.moment),
+        disabled: false,
         offline_threshold_ms: after.and_then(|after| after["offlineThresholdMs"].as_i64()),
         created_at: Timestamp::new(record.map_or(entry.occurred_at, |record| record.created_at)),
         imported: None,

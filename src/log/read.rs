@@ -2,6 +2,8 @@
 //!
 //! A read from below the [`horizon`](super::horizon) begins at the horizon: what is older was dropped.
 
+use std::collections::HashMap;
+
 use deadpool_postgres::GenericClient;
 use tokio_postgres::Error;
 use tokio_postgres::types::ToSql;
@@ -9,7 +11,8 @@ use uuid::Uuid;
 
 use super::Entry;
 use crate::contract::wire::Timestamp;
-use crate::domain::lifecycle::{Event, Position, SatelliteId};
+use crate::contract::word::Word;
+use crate::domain::lifecycle::{Event, Position, Reason, SatelliteId};
 
 /// The most entries one read returns.
 pub const MAX_LIMIT: i64 = 1_000;
@@ -36,6 +39,23 @@ pub async fn head(client: &impl GenericClient) -> Result<Position, Error> {
     let statement = client.prepare_cached(HEAD).await?;
     let row = client.query_opt(&statement, &[]).await?;
     row.map_or(Ok(Position::ZERO), |row| row.try_get(0))
+}
+
+const LAST_REASONS: &str = "
+    select i.id, last.reason
+      from unnest($1::uuid[]) i (id)
+      cross join lateral (
+          select reason from entity_transitions where entity_id = i.id order by position desc limit 1
+      ) last";
+
+/// Why the newest transition of each of these satellites happened.
+pub async fn last_reasons(
+    client: &impl GenericClient,
+    satellites: &[SatelliteId],
+) -> Result<HashMap<SatelliteId, Word<Reason>>, Error> {
+    let ids: Vec<Uuid> = satellites.iter().map(|satellite| satellite.0).collect();
+    let rows = client.query(LAST_REASONS, &[&ids]).await?;
+    rows.iter().map(|row| Ok((row.try_get("id")?, row.try_get("reason")?))).collect()
 }
 
 const BEYOND: &str = "

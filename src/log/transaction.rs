@@ -286,6 +286,7 @@ const LOCK_REMOVED: &str = "
            s.id is null and exists (select from satellites where id = i.id)
            or a.satellite_id is null and exists (select from satellite_assignments where satellite_id = i.id)
            or m.satellite_id is null and exists (select from satellite_imports where satellite_id = i.id)
+           or p.satellite_id is null and exists (select from previous_tokens where satellite_id = i.id)
            as is_locked
       from unnest($1::uuid[]) i (id)
       left join lateral (select id from satellites where id = i.id for update skip locked) s on true
@@ -294,7 +295,10 @@ const LOCK_REMOVED: &str = "
       ) a on true
       left join lateral (
           select satellite_id from satellite_imports where satellite_id = i.id for update skip locked
-      ) m on true";
+      ) m on true
+      left join lateral (
+          select satellite_id from previous_tokens where satellite_id = i.id for update skip locked
+      ) p on true";
 
 /// Which edges of an earlier try are in the log. The newest transition of a satellite that retention has dropped is
 /// searched too: a pod that was cut off for that long may ask after it. Any later transition has moved the row on,

@@ -29,9 +29,11 @@ use tracing::warn;
 use uuid::Uuid;
 
 use crate::contract::wire::Timestamp;
-use crate::domain::lifecycle::{Event, SatelliteId, Session, SessionKey, Signal};
+use crate::contract::word::Word;
+use crate::domain::lifecycle::{Event, Reason, SatelliteId, Session, SessionKey, Signal};
 use crate::log::append::Log;
 use crate::log::locked_rows::LockedRows;
+use crate::log::read;
 use crate::log::watermark::{self, PodNumber};
 use crate::platform::database::Database;
 use crate::platform::database_clock::{DatabaseClock, Moment};
@@ -58,16 +60,25 @@ enum Verdict {
     Superseded,
     /// The satellite was removed.
     Removed,
-    /// The session has a `disconnected` that its own socket did not append: only a rotated token does that.
-    TokenRotated,
+    /// The session has a `disconnected` that its own socket did not append: an administrator ended it.
+    Ended,
 }
 
 fn verdict(current: Session, last_event: Option<Event>, session: Session) -> Verdict {
     match last_event {
         Some(Event::Removed) => Verdict::Removed,
         Some(Event::HeartbeatLost) if current == session => Verdict::Recover,
-        Some(Event::Disconnected) if current == session => Verdict::TokenRotated,
+        Some(Event::Disconnected) if current == session => Verdict::Ended,
         _ => Verdict::Superseded,
+    }
+}
+
+/// How a session ends that an administrator has ended for this reason.
+fn ended_for(reason: Option<Reason>) -> Command {
+    match reason {
+        Some(Reason::Kicked) => Command::Kicked,
+        Some(Reason::Disabled) => Command::Disabled,
+        _ => Command::TokenRotated,
     }
 }
 
@@ -283,6 +294,7 @@ impl Flusher {
             let at = heard.get(&id.0).map_or_else(Moment::now, |(_, at)| *at);
             unmoved.push((key(&id.0, session), verdict(current, last_event, session), at));
         }
+        let reasons = self.reasons(&unmoved).await?;
         let written =
             heard.iter().filter(|(id, _)| !locked.connections.contains(&SatelliteId(**id)));
         self.sessions.recorded(written.map(|(id, (session, _))| {
@@ -292,12 +304,27 @@ impl Flusher {
         // A row that has moved on says nothing of these sessions any more.
         self.sessions.recorded(unmoved.iter().map(|(key, ..)| (*key, Recorded::Exact)));
         for (key, verdict, at) in unmoved {
-            self.act(key, verdict, at);
+            let reason = reasons.get(&key.satellite).and_then(Word::known);
+            self.act(key, verdict, reason, at);
         }
         Ok(locked)
     }
 
-    fn act(&self, key: SessionKey, verdict: Verdict, at: Moment) {
+    /// Why the sessions ended that an administrator has ended and this pod still holds.
+    async fn reasons(
+        &self,
+        unmoved: &[(SessionKey, Verdict, Moment)],
+    ) -> anyhow::Result<HashMap<SatelliteId, Word<Reason>>> {
+        let ended = unmoved.iter().filter(|(_, verdict, _)| *verdict == Verdict::Ended);
+        let ended = ended.filter(|(key, ..)| self.sessions.holds(*key));
+        let ended: Vec<SatelliteId> = ended.map(|(key, ..)| key.satellite).collect();
+        if ended.is_empty() {
+            return Ok(HashMap::new());
+        }
+        Ok(self.database.run(async |client| read::last_reasons(client, &ended).await).await?)
+    }
+
+    fn act(&self, key: SessionKey, verdict: Verdict, reason: Option<Reason>, at: Moment) {
         let end = |command| {
             // A session that is not here has ended; only its last heartbeat was to be written.
             if self.sessions.holds(key) {
@@ -308,7 +335,7 @@ impl Flusher {
         match verdict {
             Verdict::Superseded => end(Command::Superseded),
             Verdict::Removed => end(Command::Removed),
-            Verdict::TokenRotated => end(Command::TokenRotated),
+            Verdict::Ended => end(ended_for(reason)),
             // Under the table's lock, so that a session that is ending queues its end after this, not before.
             Verdict::Recover => self.sessions.while_live(key, || {
                 let recover = Signal::Recover { session: key.session };
@@ -387,7 +414,7 @@ mod tests {
             (one, Some(Event::HeartbeatLost), Verdict::Recover),
             (two, Some(Event::HeartbeatLost), Verdict::Superseded),
             (two, Some(Event::Connected), Verdict::Superseded),
-            (one, Some(Event::Disconnected), Verdict::TokenRotated),
+            (one, Some(Event::Disconnected), Verdict::Ended),
             (two, Some(Event::Disconnected), Verdict::Superseded),
             (one, Some(Event::Removed), Verdict::Removed),
             (two, Some(Event::Removed), Verdict::Removed),
@@ -395,6 +422,19 @@ mod tests {
         ];
         for (current, last_event, expected) in cases {
             assert_eq!(verdict(current, last_event, one), expected, "{current:?} {last_event:?}");
+        }
+    }
+
+    #[test]
+    fn a_session_that_an_administrator_ended_is_told_by_the_reason_in_the_log() {
+        let cases = [
+            (Some(Reason::TokenRotated), Command::TokenRotated),
+            (Some(Reason::Kicked), Command::Kicked),
+            (Some(Reason::Disabled), Command::Disabled),
+            (None, Command::TokenRotated),
+        ];
+        for (reason, expected) in cases {
+            assert_eq!(ended_for(reason), expected, "{reason:?}");
         }
     }
 }

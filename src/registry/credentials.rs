@@ -1,9 +1,9 @@
 //! Checks a satellite's token against the stored digest.
 //!
-//! Tokens made here are random and have a fast digest. Imported satellites have bcrypt digests, which are slow on
-//! purpose. Those are verified off the runtime, a few at a time ([`SlowChecks`]), and stored in the fast form after
-//! their first success. Where there is no place for one, the answer says nothing about a token, only that the door is
-//! busy.
+//! A satellite has one token, and while a rotation lets it overlap also the one before. Tokens made here are random and
+//! have a fast digest. Imported satellites have bcrypt digests, which are slow on purpose. Those are verified off the
+//! runtime, a few at a time ([`SlowChecks`]), and stored in the fast form after their first success. Where there is no
+//! place for one, the answer says nothing about a token, only that the door is busy.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::domain::lifecycle::{SatelliteId, Session};
 use crate::platform::batch_loader::BatchLoader;
 use crate::platform::database::Database;
 use crate::platform::token;
-use crate::registry::satellites::{self, Credential};
+use crate::registry::satellites::{self, Credential, StoredToken};
 use crate::registry::slow_checks::{Asker, Place, SlowChecks};
 
 /// Digests replaced at once. Each may wait for a satellite's row.
@@ -30,6 +30,8 @@ pub enum Verdict {
         token_version: i64,
         /// The satellite's newest session.
         session: Session,
+        /// The satellite is not let in all the same.
+        is_disabled: bool,
     },
     /// The token is not the satellite's, or there is no such satellite.
     Wrong,
@@ -51,7 +53,8 @@ impl Credentials {
         Credentials { replacing, stored, slow: Arc::default() }
     }
 
-    /// Checks a token.
+    /// Checks a token. The fast digests are compared in any case, those of an unknown satellite too, so that the time
+    /// tells nothing about them.
     pub async fn check(
         &self,
         id: SatelliteId,
@@ -59,31 +62,47 @@ impl Credentials {
         asker: Asker,
     ) -> anyhow::Result<Verdict> {
         let stored = self.stored.of(id).await?;
-        let digest = stored.as_ref().map(|stored| stored.digest.expose_secret());
-        let right = match digest {
-            Some(digest) if token::is_bcrypt(digest) => {
-                let Some(mut place) = self.slow.enter(id, asker) else {
-                    return Ok(Verdict::Busy);
-                };
-                if !place.turn().await {
-                    return Ok(Verdict::Busy);
-                }
-                let (right, _place) =
-                    verify_slowly(place, digest.to_owned(), token.clone()).await?;
-                if right {
-                    self.store_fast(id, digest, token).await;
-                }
-                right
-            }
-            digest => token::verify(digest, token.expose_secret()),
+        let tokens = stored.as_ref().map_or([None, None], Credential::tokens);
+        let digests = tokens.map(|stored| stored.map(|stored| stored.digest.expose_secret()));
+        let fast = token::find(digests, token.expose_secret()).and_then(|nth| tokens[nth]);
+        let slow = tokens.into_iter().flatten().find(|stored| stored.is_slow());
+        let (Some(credential), Some(candidate)) = (&stored, fast.or(slow)) else {
+            return Ok(Verdict::Wrong);
         };
-        Ok(match stored {
-            Some(stored) if right => {
-                let Credential { token_version, session, .. } = stored;
-                Verdict::Right { token_version, session }
+        if fast.is_none() {
+            let Some(right) = self.check_slowly(id, candidate, token, asker).await? else {
+                return Ok(Verdict::Busy);
+            };
+            if !right {
+                return Ok(Verdict::Wrong);
             }
-            _ => Verdict::Wrong,
+            // One that is not let in is to cost no write.
+            if !credential.is_disabled {
+                self.store_fast(id, candidate.digest.expose_secret(), token).await;
+            }
+        }
+        Ok(Verdict::Right {
+            token_version: candidate.version,
+            session: credential.session,
+            is_disabled: credential.is_disabled,
         })
+    }
+
+    /// Whether a token is the one of a slow digest; none if it was not checked.
+    async fn check_slowly(
+        &self,
+        id: SatelliteId,
+        stored: &StoredToken,
+        token: &SecretString,
+        asker: Asker,
+    ) -> anyhow::Result<Option<bool>> {
+        let Some(mut place) = self.slow.enter(id, asker) else { return Ok(None) };
+        if !place.turn().await {
+            return Ok(None);
+        }
+        let digest = stored.digest.expose_secret().to_owned();
+        let (right, _place) = verify_slowly(place, digest, token.clone()).await?;
+        Ok(Some(right))
     }
 
     /// If this fails, the next success tries again.

@@ -1,5 +1,5 @@
-//! The desired state of a satellite: whether it is registered, with which token and name, how long it may be silent,
-//! and what it is to check. One statement reads all of it, so one change number covers all of it.
+//! The desired state of a satellite: whether it is registered and let in, with which token and name, how long it may be
+//! silent, and what it is to check. One statement reads all of it, so one change number covers all of it.
 
 use deadpool_postgres::{GenericClient, Object};
 use serde_json::value::RawValue;
@@ -8,7 +8,7 @@ use tokio_postgres::types::Json;
 use tracing::warn;
 use uuid::Uuid;
 
-use crate::domain::lifecycle::SatelliteId;
+use crate::domain::lifecycle::{SatelliteId, Session};
 use crate::platform::batch_loader::Read;
 use crate::registry::assignments::Assigned;
 
@@ -19,6 +19,12 @@ pub struct DesiredState {
     pub change: i64,
     /// Which of its tokens is valid; none once it is removed.
     pub token_version: Option<i64>,
+    /// The token before it, while that is valid too.
+    pub previous_token: Option<i64>,
+    /// It is not let in.
+    pub disabled: bool,
+    /// Administrators have ended its sessions up to this one.
+    pub ended_session: Option<Session>,
     /// "name (region)", for the receivers of its results.
     pub label: String,
     /// Its own offline threshold, if it has one.
@@ -28,11 +34,13 @@ pub struct DesiredState {
 }
 
 const READ: &str = "
-    select i.id, coalesce(n.change, 0) as change, s.token_version, s.name, s.region,
-           s.offline_threshold_ms, coalesce(a.version, 0) as version, coalesce(a.assignments, '[]') as assignments
+    select i.id, coalesce(n.change, 0) as change, s.token_version, p.token_version as previous_token,
+           coalesce(s.disabled, false) as disabled, s.ended_session, s.name, s.region, s.offline_threshold_ms,
+           coalesce(a.version, 0) as version, coalesce(a.assignments, '[]') as assignments
       from unnest($1::uuid[]) as i (id)
       left join satellite_changes n on n.satellite_id = i.id
       left join satellites s on s.id = i.id
+      left join previous_tokens p on p.satellite_id = s.id and p.token_version = s.token_version - 1
       left join satellite_assignments a on a.satellite_id = i.id";
 
 /// The desired states of these satellites. A satellite whose list cannot be read is left out; the others are not.
@@ -59,6 +67,9 @@ pub async fn read(
         let desired_state = DesiredState {
             change: row.try_get("change")?,
             token_version: row.try_get("token_version")?,
+            previous_token: row.try_get("previous_token")?,
+            disabled: row.try_get("disabled")?,
+            ended_session: row.try_get("ended_session")?,
             label: format!("{} ({})", name.unwrap_or_default(), region.unwrap_or_default()),
             threshold_ms: row.try_get("offline_threshold_ms")?,
             assigned,

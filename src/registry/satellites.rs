@@ -291,7 +291,7 @@ pub struct Shown {
 const SHOWN: &str = "
     s.id, s.name, s.region, s.tags, s.capabilities, s.version, s.offline_threshold_ms, s.created_at, s.last_event,
     s.heard_at, s.last_heartbeat_at, s.flapping, s.imported_event, s.imported_heartbeat, s.imported_at, s.observed_at,
-    s.judged_at, s.resumed_at";
+    s.judged_at, s.resumed_at, s.disabled";
 
 const GET: &str = "
     select {shown},
@@ -537,6 +537,7 @@ fn from_row(row: &Row, default: Duration) -> Result<SatelliteJson, tokio_postgre
         last_seen_at: heartbeat.map(Timestamp::new),
         last_event: last_event.filter(|event| *event != Event::Removed),
         flapping: row.try_get("flapping")?,
+        disabled: row.try_get("disabled")?,
         offline_threshold_ms: own,
         created_at: Timestamp::new(row.try_get("created_at")?),
         imported: imported(row)?,
@@ -555,19 +556,57 @@ fn imported(row: &Row) -> Result<Option<ImportedJson>, tokio_postgres::Error> {
 }
 
 const CREDENTIALS: &str = "
-    select s.id, s.token_hash, s.token_version, coalesce(c.session, 0) as session
-      from satellites s left join satellite_connections c on c.satellite_id = s.id
+    select s.id, s.token_hash, s.token_version, coalesce(s.disabled, false) as disabled,
+           p.token_hash as previous_hash, coalesce(c.session, 0) as session
+      from satellites s
+      left join previous_tokens p on p.satellite_id = s.id and p.token_version = s.token_version - 1
+                                 and p.ends_at > clock_timestamp()
+      left join satellite_connections c on c.satellite_id = s.id
      where s.id = any($1)";
 
 /// What is known of a satellite when it asks to be let in.
 #[derive(Clone)]
 pub struct Credential {
+    token: StoredToken,
+    /// The token before it, while that is valid too.
+    previous: Option<StoredToken>,
+    /// It is not let in, whatever its token.
+    pub is_disabled: bool,
+    /// Its newest session: how often it has connected, at whichever pod.
+    pub session: Session,
+}
+
+/// A token that is valid.
+#[derive(Clone)]
+pub struct StoredToken {
     /// Its digest, for [`crate::registry::credentials`] and nothing else.
     pub digest: SecretString,
     /// The number of the token.
-    pub token_version: i64,
-    /// Its newest session: how often it has connected, at whichever pod.
-    pub session: Session,
+    pub version: i64,
+}
+
+impl StoredToken {
+    /// Whether it takes long to compare.
+    pub fn is_slow(&self) -> bool {
+        token::is_bcrypt(self.digest.expose_secret())
+    }
+}
+
+impl Credential {
+    /// The tokens that are valid.
+    pub fn tokens(&self) -> [Option<&StoredToken>; 2] {
+        [Some(&self.token), self.previous.as_ref()]
+    }
+
+    fn from_row(row: &Row) -> Result<Credential, tokio_postgres::Error> {
+        let version: i64 = row.try_get("token_version")?;
+        let token = StoredToken { digest: row.try_get::<_, String>("token_hash")?.into(), version };
+        let previous: Option<String> = row.try_get("previous_hash")?;
+        let previous =
+            previous.map(|digest| StoredToken { digest: digest.into(), version: version - 1 });
+        let (is_disabled, session) = (row.try_get("disabled")?, row.try_get("session")?);
+        Ok(Credential { token, previous, is_disabled, session })
+    }
 }
 
 impl Read for Credential {
@@ -578,81 +617,29 @@ impl Read for Credential {
         let ids: Vec<Uuid> = satellites.iter().map(|id| id.0).collect();
         let statement = client.prepare_cached(CREDENTIALS).await?;
         let rows = client.query(&statement, &[&ids]).await?;
-        let credential = |row: &Row| {
-            let credential = Credential {
-                digest: row.try_get::<_, String>("token_hash")?.into(),
-                token_version: row.try_get("token_version")?,
-                session: row.try_get("session")?,
-            };
-            Ok((row.try_get("id")?, credential))
-        };
-        rows.iter().map(credential).collect()
+        rows.iter().map(|row| Ok((row.try_get("id")?, Credential::from_row(row)?))).collect()
     }
 }
 
-const REPLACE_DIGEST: &str =
-    "update satellites set token_hash = $3 where id = $1 and token_hash = $2";
+/// The token may have become the one before meanwhile.
+const REPLACE_DIGEST: [&str; 2] = [
+    "update satellites set token_hash = $3 where id = $1 and token_hash = $2",
+    "update previous_tokens set token_hash = $3 where satellite_id = $1 and token_hash = $2",
+];
 
-/// Stores the same token in another form; false where another token is stored by now.
+/// Stores the same token in another form; false where it is not stored any more.
 pub async fn replace_digest(
     client: &impl GenericClient,
     id: SatelliteId,
     stored: &str,
     digest: &token::Digest,
 ) -> Result<bool, tokio_postgres::Error> {
-    let replaced = client.execute(REPLACE_DIGEST, &[&id, &stored, &digest.to_stored()]).await?;
-    Ok(replaced == 1)
-}
-
-const LOCK_TOKEN: &str = "select token_version from satellites where id = $1 for no key update";
-
-/// Who did it is kept; of the token only its number.
-const ROTATE: &str = "
-    with rotated as (
-        update satellites set token_hash = $2, token_version = token_version + 1 where id = $1
-        returning token_version
-    )
-    insert into registry_changes
-           (position, changed_at, satellite_id, action, actor_type, actor_id, before, after)
-    select $3, $4, $1, 'token_rotated', $5, $6, jsonb_build_object('tokenVersion', $7::bigint),
-           jsonb_build_object('tokenVersion', rotated.token_version)
-      from rotated";
-
-const LIVE_SESSION: &str = "
-    select session from satellite_connections
-     where satellite_id = $1 and last_event not in ('disconnected', 'removed')";
-
-/// A new token.
-pub struct Rotated {
-    /// Shown this once.
-    pub token: SecretString,
-    /// The session that was let in with an earlier one and has not ended.
-    pub session: Option<Session>,
-}
-
-/// Replaces a satellite's token: from the commit on the old one opens nothing. `None` for an
-/// unknown satellite.
-pub async fn rotate(
-    client: &mut Object,
-    id: SatelliteId,
-    actor: &Actor,
-) -> anyhow::Result<Option<Rotated>> {
-    let token = token::generate()?;
-    let digest = token::Digest::of(token.expose_secret()).to_stored();
-    let transaction = client.transaction().await?;
-    let statement = transaction.prepare_cached(ROTATE).await?;
-    // The row before the log, as the appender does.
-    let Some(row) = transaction.query_opt(LOCK_TOKEN, &[&id]).await? else { return Ok(None) };
-    let before: i64 = row.try_get("token_version")?;
-    let (head, now) = log::transaction::lock_head(&transaction).await?;
-    let parameters: [&(dyn ToSql + Sync); 7] =
-        [&id, &digest, &head, &now, &actor.kind.as_str(), &actor.id, &before];
-    transaction.execute(&statement, &parameters).await?;
-    transaction.commit().await?;
-    // In a later statement: a connect that the update waited for is seen.
-    let row = client.query_opt(LIVE_SESSION, &[&id]).await?;
-    let session = row.map(|row| row.try_get(0)).transpose()?;
-    Ok(Some(Rotated { token, session }))
+    for statement in REPLACE_DIGEST {
+        if client.execute(statement, &[&id, &stored, &digest.to_stored()]).await? == 1 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// What an agent says of itself.

@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 
 use crate::domain::lifecycle::SatelliteId;
 use crate::platform::database::{Database, Failed};
-use crate::registry::desired;
+use crate::registry::{desired, rotation};
 use crate::sessions::table::SessionTable;
 
 /// The subject between pods.
@@ -74,7 +74,7 @@ impl Changes {
         };
         let mut ticks = tokio::time::interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut failing = false;
+        let (mut failing, mut failing_to_end) = (false, false);
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
@@ -82,6 +82,7 @@ impl Changes {
                 Some(_) = heard.next() => {}
                 () = stop.cancelled() => return,
             }
+            self.end_previous_tokens(&mut failing_to_end).await;
             match self.look().await {
                 Ok(()) if std::mem::take(&mut failing) => info!("changes are followed again"),
                 Ok(()) => {}
@@ -100,6 +101,23 @@ impl Changes {
         }
         if let Err(error) = self.nats.publish(SUBJECT, "".into()).await {
             debug!(%error, "announcement not sent");
+        }
+    }
+
+    /// If this fails, the changes are followed all the same, and any other pod may do it.
+    async fn end_previous_tokens(&self, failing: &mut bool) {
+        match self.database.run(async |client| rotation::end_previous(client).await).await {
+            Ok(ended) => {
+                *failing = false;
+                if ended > 0 {
+                    info!(ended, "the time of previous tokens is over");
+                    self.announce().await;
+                }
+            }
+            Err(error) if !std::mem::replace(failing, true) => {
+                warn!(%error, "cannot end previous tokens, trying again");
+            }
+            Err(_) => {}
         }
     }
 

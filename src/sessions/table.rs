@@ -33,8 +33,12 @@ pub enum Command {
     Superseded,
     /// End: the satellite is no longer registered.
     Removed,
-    /// End: the satellite has a new token.
+    /// End: the satellite has a new token, and this one is not valid any more.
     TokenRotated,
+    /// End: an administrator ended the session.
+    Kicked,
+    /// End: the satellite is not let in any more.
+    Disabled,
 }
 
 /// Commands that wait for one socket: each ends it, so one is enough.
@@ -352,6 +356,9 @@ mod tests {
         DesiredState {
             change,
             token_version: Some(1),
+            previous_token: None,
+            disabled: false,
+            ended_session: None,
             label: String::new(),
             threshold_ms,
             assigned,

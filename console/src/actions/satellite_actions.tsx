@@ -1,4 +1,4 @@
-/** What an administrator can do with one satellite: change it, rotate its token, remove it. */
+/** What an administrator can do with one satellite: change it, rotate its token, end its session, disable and remove it. */
 
 import { useState } from "preact/hooks";
 import { ask, asProblem } from "../api/client.ts";
@@ -10,6 +10,7 @@ import { change } from "../place/router.ts";
 import type { Described } from "../satellite/described.ts";
 import { registryChanged } from "../fleet/use_list.ts";
 import { DescribeForm, type Description } from "./describe_form.tsx";
+import { EndingDialog, type Order } from "./ending.tsx";
 import { TokenShown } from "./token_shown.tsx";
 
 interface Props {
@@ -18,8 +19,9 @@ interface Props {
 }
 
 export function SatelliteActions({ described, onChanged }: Props) {
-  const [open, setOpen] = useState<"change" | "rotate" | "remove">();
+  const [open, setOpen] = useState<"change" | "rotate" | "remove" | Order>();
   const close = () => setOpen(undefined);
+  const { satellite } = described;
   return (
     <section class="panel" aria-labelledby="actions-title">
       <header class="panel-head">
@@ -32,13 +34,28 @@ export function SatelliteActions({ described, onChanged }: Props) {
         <button type="button" onClick={() => setOpen("rotate")}>
           Rotate its token
         </button>
+        {satellite.disabled ? (
+          <button type="button" onClick={() => setOpen("enable")}>
+            Enable it
+          </button>
+        ) : (
+          <>
+            <button type="button" onClick={() => setOpen("kick")}>
+              End its session
+            </button>
+            <button type="button" class="danger" onClick={() => setOpen("disable")}>
+              Disable it
+            </button>
+          </>
+        )}
         <button type="button" class="danger" onClick={() => setOpen("remove")}>
           Remove it
         </button>
       </div>
       {open === "change" ? <Change described={described} onClose={close} onChanged={onChanged} /> : null}
-      {open === "rotate" ? <Rotate satellite={described.satellite} onClose={close} /> : null}
-      {open === "remove" ? <Remove satellite={described.satellite} onClose={close} /> : null}
+      {open === "rotate" ? <Rotate satellite={satellite} onClose={close} /> : null}
+      {open === "remove" ? <Remove satellite={satellite} onClose={close} /> : null}
+      {open === "kick" || open === "disable" || open === "enable" ? <EndingDialog order={open} satellite={satellite} onClose={close} onChanged={onChanged} /> : null}
     </section>
   );
 }
@@ -91,14 +108,18 @@ function Change({ described, onClose, onChanged }: Props & { onClose: () => void
   );
 }
 
+/** For how long the present token stays valid, and what that means. */
+const OVERLAPS: Record<string, string> = { "": "at once", "1h": "in an hour", "1d": "in a day", "7d": "in a week" };
+
 function Rotate({ satellite, onClose }: { satellite: Satellite; onClose: () => void }) {
   const [problem, setProblem] = useState<Problem>();
   const [isBusy, setBusy] = useState(false);
   const [token, setToken] = useState<string>();
+  const [overlap, setOverlap] = useState("");
   const rotate = async () => {
     setBusy(true);
     try {
-      const { body } = await ask<NewToken>(`/v1/satellites/${satellite.id}/token`, { method: "POST" });
+      const { body } = await ask<NewToken>(`/v1/satellites/${satellite.id}/token`, { method: "POST", ...(overlap === "" ? {} : { body: { overlap } }) });
       setToken(body.token);
     } catch (error) {
       setProblem(asProblem(error));
@@ -115,7 +136,21 @@ function Rotate({ satellite, onClose }: { satellite: Satellite; onClose: () => v
   return (
     <Dialog title={`Rotate the token of ${satellite.name}?`} onClose={onClose}>
       <div class="form">
-        <p>The present token is void at once and the live session ends. Its agent stays out until it has the new token.</p>
+        <div class="field">
+          <label for="overlap">The present token is void</label>
+          <select id="overlap" value={overlap} onChange={(event) => setOverlap(event.currentTarget.value)}>
+            {Object.entries(OVERLAPS).map(([length, words]) => (
+              <option key={length} value={length}>
+                {words}
+              </option>
+            ))}
+          </select>
+        </div>
+        <p>
+          {overlap === ""
+            ? "The live session ends. Its agent stays out until it has the new token."
+            : "Both tokens are valid until then. Give its agent the new one meanwhile: a session that came in with the present one ends when that is void."}
+        </p>
         {problem ? <ProblemNote problem={problem} /> : null}
         <div class="form-actions">
           <button type="button" class="primary" disabled={isBusy} onClick={() => void rotate()}>

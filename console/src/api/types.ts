@@ -162,6 +162,7 @@ export interface Registered {
 /** POST /v1/satellites/{id}/token */
 export interface NewToken {
   token: string;
+  previousTokenEndsAt?: Timestamp;
 }
 
 export type Json = null | boolean | number | string | Json[] | { [name: string]: Json };

@@ -81,5 +81,8 @@ export function after(satellite: Satellite, edge: Transition): Satellite | undef
     flapping: edge.next.flapping ?? false,
   };
   if (edge.next.lastEvent !== null) next.lastEvent = edge.next.lastEvent;
+  if (edge.reason === "disabled") next.disabled = true;
+  // Whoever was let in is not disabled.
+  if (edge.event === "connected") delete next.disabled;
   return next;
 }

@@ -1,0 +1,102 @@
+//! Sessions that administrators end, and satellites that they have refused.
+//!
+//! A disabled satellite is not let in. It is said in its row, so a session that authenticates meanwhile finds it in its
+//! desired state: see [`crate::registry::desired`].
+
+use deadpool_postgres::{GenericClient, Object, Transaction};
+use tokio_postgres::Error;
+use tokio_postgres::types::ToSql;
+
+use crate::contract::wire::Actor;
+use crate::domain::lifecycle::{SatelliteId, Session};
+use crate::log;
+
+const LIVE_SESSION: &str = "
+    select c.session
+      from satellites s
+      left join satellite_connections c
+             on c.satellite_id = s.id and c.last_event not in ('disconnected', 'removed')
+     where s.id = $1";
+
+/// A satellite's newest session, unless it has ended. `None` for an unknown satellite.
+pub async fn live_session(
+    client: &impl GenericClient,
+    id: SatelliteId,
+) -> Result<Option<Option<Session>>, Error> {
+    client.query_opt(LIVE_SESSION, &[&id]).await?.map(|row| row.try_get(0)).transpose()
+}
+
+const END: &str = "
+    update satellites set ended_session = greatest(ended_session, $2) where id = $1";
+
+/// Notes that an administrator has ended a session: its pod, whichever that is, ends its socket.
+pub async fn end(
+    client: &impl GenericClient,
+    id: SatelliteId,
+    session: Session,
+) -> Result<(), Error> {
+    client.execute(END, &[&id, &session]).await.map(drop)
+}
+
+const LOCK: &str = "
+    select coalesce(disabled, false) from satellites where id = $1 for no key update";
+
+async fn lock(transaction: &Transaction<'_>, id: SatelliteId) -> Result<Option<bool>, Error> {
+    transaction.query_opt(LOCK, &[&id]).await?.map(|row| row.try_get(0)).transpose()
+}
+
+/// Disables a satellite; one that is disabled already stays so, and no change is noted. Returns its session that has not
+/// ended, if there is one; `None` for an unknown satellite.
+pub async fn disable(
+    client: &mut Object,
+    id: SatelliteId,
+    actor: &Actor,
+) -> Result<Option<Option<Session>>, Error> {
+    let transaction = client.transaction().await?;
+    let Some(is_disabled) = lock(&transaction, id).await? else { return Ok(None) };
+    // In a later statement than the lock. No session begins or ends under it.
+    let session = live_session(&transaction, id).await?.flatten();
+    match (is_disabled, session) {
+        (false, session) => set(&transaction, id, true, session, actor).await?,
+        (true, Some(session)) => end(&transaction, id, session).await?,
+        (true, None) => {}
+    }
+    transaction.commit().await?;
+    Ok(Some(session))
+}
+
+/// Lets a satellite in again; false for an unknown one.
+pub async fn enable(client: &mut Object, id: SatelliteId, actor: &Actor) -> Result<bool, Error> {
+    let transaction = client.transaction().await?;
+    let Some(is_disabled) = lock(&transaction, id).await? else { return Ok(false) };
+    if is_disabled {
+        set(&transaction, id, false, None, actor).await?;
+    }
+    transaction.commit().await?;
+    Ok(true)
+}
+
+/// The registry's history keeps who did it. The session is noted too: pods may first hear of it when the satellite is
+/// enabled again.
+const SET: &str = "
+    with set as (
+        update satellites set disabled = $2, ended_session = greatest(ended_session, $3) where id = $1
+    )
+    insert into registry_changes
+           (position, changed_at, satellite_id, action, actor_type, actor_id, before, after)
+    values ($4, $5, $1, case when $2 then 'disabled' else 'enabled' end, $6, $7,
+            jsonb_build_object('disabled', not $2::boolean), jsonb_build_object('disabled', $2::boolean))";
+
+async fn set(
+    transaction: &Transaction<'_>,
+    id: SatelliteId,
+    disabled: bool,
+    session: Option<Session>,
+    actor: &Actor,
+) -> Result<(), Error> {
+    let statement = transaction.prepare_cached(SET).await?;
+    let (head, now) = log::transaction::lock_head(transaction).await?;
+    let parameters: [&(dyn ToSql + Sync); 7] =
+        [&id, &disabled, &session, &head, &now, &actor.kind.as_str(), &actor.id];
+    transaction.execute(&statement, &parameters).await.map(drop)
+}
