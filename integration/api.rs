@@ -1,6 +1,7 @@
 //! What is asked over HTTP and NATS.
 
 mod administrators_tokens;
+mod bounded_tokens;
 mod conditions;
 mod cursors;
 mod fleet_filters;
@@ -9,6 +10,7 @@ mod http_api;
 mod http_manners;
 mod live_stream;
 mod micro;
+mod named_tokens;
 mod newest_first;
 mod openapi;
 mod openapi_stays;

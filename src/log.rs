@@ -43,6 +43,7 @@ pub(crate) mod timeline;
 pub mod transaction;
 pub mod watermark;
 pub mod window;
+pub(crate) mod within;
 
 pub use partitions::horizon;
 

@@ -9,3 +9,4 @@ pub(crate) mod named;
 pub(crate) mod precondition;
 pub mod satellites;
 pub(crate) mod slow_checks;
+pub(crate) mod tokens;

@@ -10,10 +10,11 @@ use secrecy::ExposeSecret;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::caller::Caller;
 use super::parameters::satellite_id;
 use super::problem::Problem;
 use super::{APPEND_TIMEOUT, Api};
-use crate::contract::wire::{Actor, SatelliteJson};
+use crate::contract::wire::SatelliteJson;
 use crate::domain::lifecycle::{Reason, Signal};
 use crate::registry::satellites::{self, Rotated};
 
@@ -38,18 +39,20 @@ pub struct NewToken {
 )]
 pub async fn rotate(
     State(api): State<Arc<Api>>,
+    caller: Caller,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Json<NewToken>, Problem> {
     let id = satellite_id(path)?;
     let unknown = || Problem::no_satellite(&id.to_string());
-    let rotate = async |client: &mut Object| satellites::rotate(client, id, &Actor::admin()).await;
+    let actor = caller.actor();
+    let rotate = async |client: &mut Object| satellites::rotate(client, id, &actor).await;
     let rotated = api.writes.run(rotate).await?;
     let Rotated { token, session } = rotated.ok_or_else(unknown)?;
     api.changed.tell();
     tracing::info!(satellite = %id, "token rotated");
     if let Some(session) = session {
         let signal = Signal::Disconnect { session, reason: Reason::TokenRotated };
-        let append = api.log.append(id, signal, Actor::admin());
+        let append = api.log.append(id, signal, actor);
         // The new token is in force and has to be shown. The pod that holds the session ends it too.
         match tokio::time::timeout(APPEND_TIMEOUT, append).await {
             Ok(Ok(_)) => {}

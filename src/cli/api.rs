@@ -6,6 +6,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::exit::wrong_usage;
 use crate::clients::client::Client;
+use crate::platform::token;
 use crate::pod::config;
 
 /// The options that name a pod and a token.
@@ -15,7 +16,7 @@ pub struct ApiArgs {
     #[arg(long, env = "GROUNDSTATION_URL", default_value = "http://127.0.0.1:8080", global = true)]
     url: String,
 
-    /// The admin token (the read token is enough to look)
+    /// A token: of the settings, or a named one (one that may only read is enough to look)
     #[arg(
         long,
         env = "GROUNDSTATION_ADMIN_TOKEN",
@@ -34,6 +35,10 @@ impl ApiArgs {
         let token = token.and_then(|text| config::split_tokens(text).next());
         let token = token.context("no token: set GROUNDSTATION_ADMIN_TOKEN or pass --token");
         let token = token.map_err(wrong_usage)?;
+        if token::is_named(token) && !token::is_whole(token) {
+            let mistyped = "the token is mistyped or cut off: its checksum does not fit";
+            return Err(wrong_usage(anyhow!(mistyped)));
+        }
         Ok(Client::new(self.url()?, token.into()))
     }
 

@@ -309,7 +309,7 @@ pub(super) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn parse_tags(tags: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
+pub(super) fn parse_tags(tags: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
     tags.iter()
         .map(|tag| match tag.split_once(':') {
             Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
