@@ -192,14 +192,18 @@ async fn a_token_counts_on_another_pod_within_a_second_and_so_does_its_end_while
     let mut fleet = Fleet::with_own_nats(CALM).await;
     let (a, b) = (fleet.pod("a").await, fleet.pod("b").await);
     fleet.own_nats().kill();
-    for n in 0..3 {
+    // Few, and not often: wrong tokens are slowed down.
+    for n in 0..2 {
         let token = a.make_token(&of_role(&format!("token {n}"), "read")).await;
         assert_eq!(a.status_with(&token.secret, TRIGGERS).await, 200, "at once on its own pod");
         let made = Instant::now();
         eventually("the token to be known", async || {
             match b.status_with(&token.secret, TRIGGERS).await {
                 200 => Ok(()),
-                status => Err(status.to_string()),
+                status => {
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                    Err(status.to_string())
+                }
             }
         })
         .await;
