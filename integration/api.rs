@@ -1,6 +1,7 @@
 //! What is asked over HTTP and NATS.
 
 mod administrators_tokens;
+mod bounded_tokens;
 mod conditions;
 mod cursors;
 mod discovery;
@@ -10,6 +11,7 @@ mod http_api;
 mod http_manners;
 mod live_stream;
 mod micro;
+mod named_tokens;
 mod newest_first;
 mod openapi;
 mod openapi_stays;

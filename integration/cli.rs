@@ -7,3 +7,4 @@ mod ending_commands;
 mod exit_statuses;
 mod fleet_commands;
 mod printing;
+mod token_commands;

@@ -1,8 +1,8 @@
 //! Reads and administration over HTTP, and the same reads over NATS ([`micro`]), by the same functions.
 //!
 //! `/livez`, `/readyz`, `/metrics`, `/openapi.json` and `/asyncapi.json` are open ([`ops_routes`]). Everything under
-//! `/v1` wants a bearer token, or the cookie of a session of the page ([`authorization`]): the admin token may do
-//! everything, the read token only GET and HEAD. A route of `/v1` refuses parameters that it does not describe ([`query`]).
+//! `/v1` wants a bearer token, or the cookie of a session of the page ([`authorization`]): of the settings, or a named one
+//! ([`access`]). What each may do is in [`rights`]. A route of `/v1` refuses parameters that it does not describe ([`query`]).
 //! Errors are RFC 9457 problems.
 
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderValue, header};
 use axum::middleware;
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 
 use crate::ingress::listener::Door;
 use crate::log::append::Log;
@@ -27,6 +27,7 @@ pub(crate) mod access;
 mod assignments;
 pub mod asyncapi;
 pub(crate) mod authorization;
+pub(crate) mod caller;
 mod conditions;
 pub(crate) mod cookie;
 mod discovery;
@@ -39,11 +40,13 @@ mod parameters;
 mod past;
 pub(crate) mod problem;
 mod query;
+mod rights;
 mod satellites;
 mod selection;
 mod status;
 pub(crate) mod stream;
 mod token;
+mod tokens;
 mod traced;
 mod transitions;
 mod triggers;
@@ -73,7 +76,7 @@ pub struct Api {
     /// For removals and ends of sessions.
     pub log: Log,
     /// The tokens and their rights.
-    pub access: Access,
+    pub access: Arc<Access>,
     /// Counts wrong tokens by address.
     pub door: Arc<Door>,
     /// Limits the log lines about wrong tokens.
@@ -133,6 +136,8 @@ pub fn routes(api: Arc<Api>) -> Router {
         .route("/what-if", get(what_if::show))
         .route("/prometheus/sd", get(discovery::targets))
         .route("/triggers", get(triggers::list))
+        .route("/tokens", get(tokens::list).post(tokens::create))
+        .route("/tokens/{id}", delete(tokens::revoke))
         .route_layer(middleware::from_fn(traced::follow))
         .route_layer(middleware::from_fn(query::check))
         .route_layer(middleware::from_fn_with_state(api.clone(), authorization::authorize))

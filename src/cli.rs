@@ -50,6 +50,7 @@ mod start_agent;
 mod status;
 mod table;
 mod tags;
+mod token;
 mod token_file;
 mod transitions;
 mod triggers;
@@ -66,6 +67,7 @@ use replay::ReplayArgs;
 use retention::RetentionArgs;
 use satellite::SatelliteArgs;
 use status::StatusArgs;
+use token::TokenArgs;
 use transitions::TransitionsArgs;
 use triggers::TriggersArgs;
 use what_if::WhatIfArgs;
@@ -112,6 +114,8 @@ enum Command {
     Dev(DevArgs),
     /// Register satellites, list and change them, say what they check, replace their tokens, remove them; over a pod's HTTP API
     Satellite(SatelliteArgs),
+    /// Make, list and revoke named tokens for administrators and programs; over a pod's HTTP API
+    Token(TokenArgs),
     /// Count the fleet by region, as it is or was, and show how it was over a while; over a pod's HTTP API
     Fleet(Box<FleetArgs>),
     /// Print transitions of the log, and follow it as it grows; over a pod's HTTP API
@@ -320,6 +324,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Migrate(args) => migrate(&args),
         Command::Dev(args) => dev::run(&args),
         Command::Satellite(args) => satellite::run(args),
+        Command::Token(args) => token::run(args),
         Command::Fleet(args) => fleet::run(*args),
         Command::Transitions(args) => transitions::run(args),
         Command::Triggers(args) => triggers::run(args),

@@ -3,6 +3,7 @@
 
 pub mod event_schemas;
 pub(crate) mod fleet;
+pub(crate) mod tokens;
 pub(crate) mod triggers;
 pub(crate) mod what_if;
 pub mod wire;

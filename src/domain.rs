@@ -3,6 +3,7 @@
 //!
 //! Nothing here waits, reads or writes; time comes in as an argument.
 
+pub mod access;
 pub mod brown_out;
 pub mod cell;
 pub mod flapping;

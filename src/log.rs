@@ -45,6 +45,7 @@ pub mod transaction;
 pub mod watermark;
 pub(crate) mod what_if;
 pub mod window;
+pub(crate) mod within;
 
 pub use partitions::horizon;
 

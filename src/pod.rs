@@ -9,6 +9,7 @@ mod doors;
 mod parts;
 mod running;
 mod stores;
+pub mod token_files;
 
 use std::net::SocketAddr;
 use std::time::SystemTime;

@@ -11,3 +11,4 @@ pub(crate) mod precondition;
 pub(crate) mod rotation;
 pub mod satellites;
 pub(crate) mod slow_checks;
+pub(crate) mod tokens;

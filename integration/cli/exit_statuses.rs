@@ -43,7 +43,7 @@ const NO_NATS: (&str, &str) = ("NATS_URL", "nats://127.0.0.1:9");
 #[tokio::test]
 async fn a_command_with_wrong_arguments_or_settings_ends_with_2_before_it_tries_anything() {
     let id = Uuid::nil().to_string();
-    let needing_settings: [&[&str]; 15] = [
+    let needing_settings: [&[&str]; 16] = [
         &["serve"],
         &["migrate"],
         &["audit"],
@@ -54,6 +54,7 @@ async fn a_command_with_wrong_arguments_or_settings_ends_with_2_before_it_tries_
         &["import", "checkstack", "--from", "postgres://nobody@127.0.0.1:9/x"],
         &["watch"],
         &["satellite", "list"],
+        &["token", "list"],
         &["fleet"],
         &["fleet", "timeline"],
         &["transitions"],
@@ -62,7 +63,7 @@ async fn a_command_with_wrong_arguments_or_settings_ends_with_2_before_it_tries_
     ];
     expect(2, &[], &needing_settings).await;
     let all = [TOKEN, NO_POD, NO_DATABASE, NO_NATS];
-    let wrong: [&[&str]; 22] = [
+    let wrong: [&[&str]; 27] = [
         &["serve", "--heartbeat-interval", "soon"],
         &["serve", "--listen", "here"],
         &["serve", "--database-url", "here"],
@@ -85,6 +86,12 @@ async fn a_command_with_wrong_arguments_or_settings_ends_with_2_before_it_tries_
         &["satellite", "update", &id],
         &["satellite", "create", "--name", "a", "--region", "eu", "--tag", "b"],
         &["satellite", "moves"],
+        &["token", "create", "--name", "a", "--role", "root"],
+        &["token", "create", "--name", "a", "--role", "read", "--tag", "b"],
+        &["token", "create", "--name", "a", "--role", "read", "--expires-in", "soon"],
+        &["token", "create", "--name", "a", "--role", "read", "--expires-at", "soon"],
+        // Mistyped: its checksum does not fit.
+        &["satellite", "list", "--token", "gst_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"],
     ];
     expect(2, &all, &wrong).await;
     expect(2, &[], &[&["health", "--ops-listen", "here"]]).await;
@@ -98,7 +105,7 @@ async fn a_command_with_wrong_arguments_or_settings_ends_with_2_before_it_tries_
 async fn a_command_whose_server_is_not_there_ends_with_6() {
     let id = Uuid::nil().to_string();
     let all = [TOKEN, NO_POD, NO_DATABASE, NO_NATS];
-    let commands: [&[&str]; 19] = [
+    let commands: [&[&str]; 21] = [
         &["serve"],
         &["migrate"],
         &["audit"],
@@ -112,6 +119,8 @@ async fn a_command_whose_server_is_not_there_ends_with_6() {
         &["satellite", "list"],
         &["satellite", "show", &id],
         &["satellite", "show", "edge"],
+        &["token", "list"],
+        &["token", "revoke", "deploy"],
         &["fleet"],
         &["fleet", "timeline"],
         &["transitions", "--follow"],
@@ -143,16 +152,23 @@ async fn a_command_ends_with_what_the_pod_answered() {
         &["transitions", "--follow", "--after", "7"],
     ];
     expect(2, &admin, &wrong).await;
-    let not_there: [&[&str]; 5] = [
+    let not_there: [&[&str]; 7] = [
         &["satellite", "show", &unknown],
         &["satellite", "show", "nobody"],
         &["satellite", "remove", &unknown],
         &["satellite", "assignments", &unknown],
         &["transitions", "--satellite", "nobody"],
+        &["token", "revoke", "nobody"],
+        &["token", "revoke", &unknown, "--yes"],
     ];
     expect(3, &admin, &not_there).await;
     expect(4, &stranger, &[&["satellite", "list"], &["fleet"], &["transitions", "--follow"]]).await;
-    expect(4, &reader, &[&create, &["satellite", "remove", &edge]]).await;
+    let token = ["token", "create", "--name", "deploy", "--role", "read"];
+    expect(4, &reader, &[&create, &["satellite", "remove", &edge], &token]).await;
+    expect(4, &reader, &[&["token", "list"], &["token", "revoke", "deploy"]]).await;
+    expect(0, &admin, &[&token]).await;
+    expect(5, &admin, &[&token]).await;
+    expect(2, &admin, &[&["token", "create", "--name", "", "--role", "read"]]).await;
     let body = json!({"name": "a", "region": "eu", "tags": {}}).to_string();
     let key = [("Idempotency-Key", "k")];
     let made = pod.call_with("POST", "/v1/satellites", &key, Some(body)).await;

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::harness::asked::{Asked, ask, written};
 use crate::harness::raw::Raw;
-use crate::harness::{CALM, Fleet, Pod, stores};
+use crate::harness::{CALM, Fleet, Pod, eventually, stores};
 
 const SESSION: &str = "/console/session";
 const JSON: (&str, &str) = ("Content-Type", "application/json");
@@ -157,6 +157,73 @@ async fn a_session_ends_with_the_token_that_opened_it() {
     let cookie = signed_in(&during, &new).await;
     assert_eq!(get(&after, "/v1/fleet", &cookie).await.status, 200);
     assert_eq!(get(&before, "/v1/fleet", &cookie).await.status, 401);
+}
+
+#[tokio::test]
+async fn a_session_of_a_named_token_is_what_the_token_is_now_and_ends_with_it() {
+    let fleet = Fleet::new(CALM).await;
+    let (a, b) = tokio::join!(fleet.pod("a"), fleet.pod("b"));
+    let (eu, us) = (a.register("edge", "eu").await, a.register("other", "us").await);
+    let described = json!({"name": "ops", "role": "operator", "selector": {"region": "eu"}});
+    let token = a.make_token(&described).await;
+    let cookie = signed_in(&a, &token.secret).await;
+    assert!(!cookie.contains("ops") && !cookie.contains(&token.secret[4..]), "{cookie}");
+    let shown = json!({"role": "operator", "name": "ops", "isBounded": true});
+    eventually("the other pod to know the token", async || {
+        let session = get(&b, SESSION, &cookie).await;
+        if session.status == 200 { Ok(()) } else { Err(session.status.to_string()) }
+    })
+    .await;
+    for pod in [&a, &b] {
+        assert_eq!(get(pod, SESSION, &cookie).await.json(), shown);
+        assert_eq!(get(pod, "/v1/fleet", &cookie).await.json()["total"], 1);
+        assert_eq!(get(pod, &format!("/v1/satellites/{}", us.id), &cookie).await.status, 404);
+        assert_eq!(get(pod, "/v1/tokens", &cookie).await.status, 403);
+        let own = origin(pod);
+        let headers = [("Cookie", cookie.as_str()), ("Origin", own.as_str()), JSON];
+        let path = format!("/v1/satellites/{}", eu.id);
+        let renamed = ask(pod, "PATCH", &path, &headers, r#"{"name":"renamed"}"#).await;
+        assert_eq!(renamed.status, 200, "{renamed:?}");
+    }
+    let who = "select distinct actor_type || ' ' || actor_id from registry_changes where action = 'updated'";
+    let who: String = fleet.sql().await.query_one(who, &[]).await.expect("one").get(0);
+    assert_eq!(who, "token ops");
+    // Another role takes the session's place, and signing out takes its cookie away.
+    let own = origin(&a);
+    let body = json!({"token": fleet.admin_token}).to_string();
+    let mut raw = Raw::connect(a.address).await;
+    raw.send(written(&a, "POST", SESSION, &[JSON, ("Cookie", &cookie)], &body)).await;
+    let head = raw.head().await.to_lowercase();
+    assert_eq!(head.matches("set-cookie").count(), 2, "{head}");
+    let headers = [("Cookie", cookie.as_str()), ("Origin", own.as_str())];
+    let out = ask(&a, "DELETE", SESSION, &headers, "").await;
+    assert!(out.headers["set-cookie"].contains("Max-Age=0"), "{out:?}");
+
+    let mut live = Raw::connect(b.address).await;
+    let headers = [("Cookie", cookie.as_str()), ("Accept", "text/event-stream")];
+    live.send(written(&b, "GET", "/v1/transitions/stream", &headers, "")).await;
+    assert!(live.head().await.starts_with("HTTP/1.1 200"));
+    a.revoke(&token).await;
+    let revoked = Instant::now();
+    assert_eq!(get(&a, SESSION, &cookie).await.status, 401);
+    eventually("the session to end on the other pod", async || {
+        let session = get(&b, "/v1/fleet", &cookie).await;
+        if session.status == 401 { Ok(()) } else { Err(session.status.to_string()) }
+    })
+    .await;
+    live.ended().await;
+    assert!(revoked.elapsed() < Duration::from_secs(2), "{:?}", revoked.elapsed());
+}
+
+#[tokio::test]
+async fn a_token_for_enrolment_signs_nobody_in() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let token = pod.make_token(&json!({"name": "shop", "role": "enrol"})).await;
+    let answer = sign_in(&pod, &token.secret).await;
+    assert_eq!((answer.status, answer.problem().as_str()), (403, "forbidden"));
+    assert!(!answer.headers.contains_key("set-cookie"));
+    assert_eq!(pod.metric("groundstation_wrong_tokens_total").await, 0.0);
 }
 
 #[tokio::test]

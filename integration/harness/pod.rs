@@ -25,6 +25,13 @@ pub struct Pod {
     admin_token: String,
 }
 
+/// A named token of the administration API.
+#[derive(Debug, Clone)]
+pub struct NamedToken {
+    pub id: uuid::Uuid,
+    pub secret: String,
+}
+
 /// An answer over HTTP.
 #[derive(Debug)]
 pub struct Answer {
@@ -118,6 +125,27 @@ impl Pod {
         let created = answer.json();
         let id = created["satellite"]["id"].as_str().expect("an id").parse().expect("a UUID");
         Credentials { id, token: created["token"].as_str().expect("a token").to_owned() }
+    }
+
+    /// Makes a named token.
+    pub async fn make_token(&self, described: &Value) -> NamedToken {
+        let answer = self.post("/v1/tokens", described).await;
+        assert_eq!(answer.status, 201, "{answer:?}");
+        let made = answer.json();
+        let id = made["token"]["id"].as_str().expect("an id").parse().expect("a UUID");
+        NamedToken { id, secret: made["secret"].as_str().expect("a secret").to_owned() }
+    }
+
+    /// Revokes a named token.
+    pub async fn revoke(&self, token: &NamedToken) {
+        let path = format!("/v1/tokens/{}", token.id);
+        let answer = self.call("DELETE", &path, Some(&self.admin_token), None).await;
+        assert_eq!(answer.status, 204, "{answer:?}");
+    }
+
+    /// The status of a call with this token, without a body.
+    pub async fn status_with(&self, token: &str, path: &str) -> u16 {
+        self.call("GET", path, Some(token), None).await.status
     }
 
     /// Calls as the administrator, without a body.

@@ -11,7 +11,7 @@ use crate::harness::{CALM, Credentials, Fleet, Satellite};
 /// Every form in which a token or its digest might leak.
 fn forms(token: &str) -> Vec<String> {
     let digest = Sha256::digest(token.as_bytes());
-    let bits = token.strip_prefix("csat_").expect("the prefix").to_owned();
+    let bits = token.split_once('_').expect("the prefix").1.to_owned();
     let hexadecimal: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     let encoded = [STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD];
     let encoded = encoded.map(|engine| engine.encode(digest));
@@ -68,6 +68,54 @@ async fn a_token_and_its_digest_are_in_no_answer_no_log_line_and_no_message() {
                 let to = text.floor_char_boundary(at + 300);
                 panic!("a secret slipped out: {}", &text[from..to]);
             }
+        }
+    }
+}
+
+/// A named token and its digest; the digest is nowhere but in its row.
+#[tokio::test]
+async fn a_named_token_and_its_digest_are_in_no_answer_but_the_first_no_log_line_and_no_history() {
+    let fleet = Fleet::new(CALM).await;
+    let plan = fleet.plan("a").with("RUST_LOG", "trace").with("GROUNDSTATION_ACCESS_LOG", "on");
+    let pod = plan.start().await;
+    let described = serde_json::json!({"name": "deploy", "role": "admin"});
+    let token = pod.make_token(&described).await;
+    let mut heard = Vec::new();
+    for path in
+        ["/v1/tokens", "/v1/fleet", "/v1/satellites", "/v1/transitions", "/metrics", "/readyz"]
+    {
+        let answer = pod.call("GET", path, Some(&token.secret), None).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        heard.push(format!("{:?} {}", answer.headers, answer.text));
+    }
+    let again =
+        pod.call("POST", "/v1/tokens", Some(&token.secret), Some(described.to_string())).await;
+    assert_eq!(again.status, 409, "{again:?}");
+    heard.push(format!("{again:?}"));
+    let edge = serde_json::json!({"name": "edge", "region": "eu"}).to_string();
+    let made = pod.call("POST", "/v1/satellites", Some(&token.secret), Some(edge)).await;
+    assert_eq!(made.status, 201);
+    heard.push(format!("{made:?}"));
+    let sql = fleet.sql().await;
+    let stored: String =
+        sql.query_one("select token_digest from tokens", &[]).await.expect("the token").get(0);
+    let digest = URL_SAFE_NO_PAD.encode(Sha256::digest(token.secret.as_bytes()));
+    assert_eq!(stored, format!("sha256:{digest}"));
+    pod.revoke(&token).await;
+    let refused = pod.call("GET", "/v1/fleet", Some(&token.secret), None).await;
+    assert_eq!(refused.status, 401);
+    heard.push(format!("{refused:?}"));
+    for table in ["tokens", "token_changes", "registry_changes", "entity_transitions"] {
+        let rows = sql.query(&format!("select t::text from {table} t"), &[]).await;
+        heard.extend(rows.expect("a table").iter().map(|row| row.get(0)));
+    }
+    let log = pod.log();
+    assert!(log.contains("TRACE"), "the finest log was wanted");
+    heard.push(log);
+    let bits = token.secret.strip_prefix("gst_").expect("the prefix").to_owned();
+    for text in heard {
+        for form in forms(&token.secret).iter().chain([&bits]) {
+            assert!(!text.contains(form.as_str()), "a secret slipped out: {form} in {text:.2000}");
         }
     }
 }

@@ -1,48 +1,259 @@
-//! Tokens of the HTTP API and their rights.
+//! The tokens that open `/v1` on this pod, now: those of the settings and the named ones.
+//!
+//! No request asks the database whether its token is valid: a pod has the digests of all of them ([`follow`] keeps them
+//! up to date). What it has of named tokens counts only while it is fresh, so that a revocation is late by no more than
+//! [`MAX_AGE`] whatever lies between a pod and the database.
 
-use strum::{EnumString, IntoStaticStr};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
 
-use crate::platform::token;
+use time::OffsetDateTime;
+use tokio::time::Instant;
+use uuid::Uuid;
 
-/// What a token allows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumString, IntoStaticStr)]
-#[strum(serialize_all = "snake_case")]
-pub enum Role {
-    /// Everything.
-    Admin,
-    /// Only GET and HEAD.
-    Read,
-}
+use super::caller::{Caller, Credential};
+use crate::domain::access::Role;
+use crate::platform::database::Database;
+use crate::platform::token::{self, Digest, Digests};
+use crate::registry::tokens::{Known, Version};
 
-impl Role {
-    /// The word used on the wire and in logs.
-    pub fn as_str(self) -> &'static str {
-        self.into()
-    }
-}
+pub(crate) mod follow;
 
-/// The digests of the tokens that open `/v1`.
+/// For how long named tokens count after the last look at the database: longer than a short disturbance, and much less
+/// than anybody waits who has revoked one.
+const MAX_AGE: Duration = Duration::from_secs(10);
+
+/// Between two times that a pod keeps when a token was used last.
+const USES_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The digests of the tokens of the settings.
 #[derive(Clone, Default)]
-pub struct Access {
+pub struct Settings {
     /// May do everything.
-    pub admin: token::Digests,
+    pub admin: Digests,
     /// May only read.
-    pub read: token::Digests,
+    pub read: Digests,
 }
 
-impl Access {
-    /// The role of a token and its digest; none if it is not valid here.
-    pub fn of(&self, token: &str) -> Option<(Role, &token::Digest)> {
+impl Settings {
+    /// The role of a token and its digest; none if it is none of these.
+    fn of(&self, token: &str) -> Option<(Role, &Digest)> {
         // Every token is compared in any case, so the time reveals nothing.
         let (admin, read) = (self.admin.find(token), self.read.find(token));
         admin.map(|digest| (Role::Admin, digest)).or(read.map(|digest| (Role::Read, digest)))
     }
 
-    /// The digests of a role's tokens.
-    pub fn digests(&self, role: Role) -> &token::Digests {
+    /// The digests of a role's tokens; there are two roles that have any.
+    pub fn digests(&self, role: Role) -> Option<&Digests> {
         match role {
-            Role::Admin => &self.admin,
-            Role::Read => &self.read,
+            Role::Admin => Some(&self.admin),
+            Role::Read => Some(&self.read),
+            Role::Operator | Role::Enrol => None,
         }
+    }
+
+    /// The same, to be replaced.
+    pub fn digests_mut(&mut self, role: Role) -> Option<&mut Digests> {
+        match role {
+            Role::Admin => Some(&mut self.admin),
+            Role::Read => Some(&mut self.read),
+            Role::Operator | Role::Enrol => None,
+        }
+    }
+}
+
+/// Why a token opens nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shut {
+    /// It is none that is valid here.
+    Unknown,
+    /// This pod cannot tell, because it could not ask the database for a while.
+    NotKnownNow,
+}
+
+/// All tokens.
+pub struct Access {
+    settings: RwLock<Settings>,
+    named: RwLock<Named>,
+    uses: Mutex<HashMap<Uuid, Use>>,
+    /// One look at a time, or an earlier one could undo what a later one found.
+    looking: tokio::sync::Mutex<()>,
+    database: Database,
+}
+
+/// The named tokens, as of a look at the database.
+struct Named {
+    version: Version,
+    tokens: Vec<Arc<Known>>,
+    /// Right before the look.
+    looked_at: Instant,
+    /// What the database's clock said then, or a little later.
+    clock: OffsetDateTime,
+}
+
+impl Named {
+    /// Whether a token counts: it is not over, by the database's clock, and that it was not revoked is fresh.
+    fn counts(&self, token: &Known) -> Result<(), Shut> {
+        let age = self.looked_at.elapsed();
+        if token.expires_at.is_some_and(|end| end <= self.clock + age) {
+            return Err(Shut::Unknown);
+        }
+        if age > MAX_AGE { Err(Shut::NotKnownNow) } else { Ok(()) }
+    }
+
+    fn with_id(&self, id: Uuid) -> Option<&Arc<Known>> {
+        self.tokens.iter().find(|token| token.id == id)
+    }
+}
+
+/// When a token was used.
+struct Use {
+    last: Instant,
+    /// Whether that is kept in the database.
+    is_kept: bool,
+    /// When this pod last kept one.
+    kept_at: Option<Instant>,
+}
+
+impl Access {
+    /// The caller that has this token.
+    pub fn of(&self, text: &str) -> Result<Caller, Shut> {
+        let setting = self
+            .settings()
+            .of(text)
+            .map(|(role, digest)| Credential::Setting(role, digest.clone()));
+        if let Some(setting) = setting {
+            return Ok(setting.into());
+        }
+        if !token::is_whole(text) {
+            return Err(Shut::Unknown);
+        }
+        let digest = Digest::of(text);
+        let named = self.named();
+        // All are compared, whichever it is, so that the time reveals nothing.
+        let found = named
+            .tokens
+            .iter()
+            .fold(None, |found, token| if token.digest.is(&digest) { Some(token) } else { found });
+        self.admit(&named, found.ok_or(Shut::Unknown)?)
+    }
+
+    /// The caller of a session that a named token has opened and signed for; see [`Digest::sign`].
+    pub fn signer(
+        &self,
+        id: Uuid,
+        purpose: &str,
+        text: &str,
+        signature: &[u8],
+    ) -> Result<Caller, Shut> {
+        let named = self.named();
+        let signer =
+            named.with_id(id).filter(|token| token.digest.signed(purpose, text, signature));
+        self.admit(&named, signer.ok_or(Shut::Unknown)?)
+    }
+
+    fn admit(&self, named: &Named, token: &Arc<Known>) -> Result<Caller, Shut> {
+        named.counts(token)?;
+        let new = || Use { last: Instant::now(), is_kept: false, kept_at: None };
+        let mut uses = self.uses();
+        let used = uses.entry(token.id).or_insert_with(new);
+        (used.last, used.is_kept) = (Instant::now(), false);
+        Ok(Credential::Named(token.clone()).into())
+    }
+
+    /// Whether a token that was valid still is: what lasts longer than a request asks again.
+    pub fn is_still(&self, caller: &Caller) -> bool {
+        match caller.credential() {
+            Credential::Setting(role, digest) => {
+                self.settings().digests(*role).is_some_and(|digests| digests.has(digest))
+            }
+            Credential::Named(token) => {
+                let named = self.named();
+                named.with_id(token.id).is_some_and(|token| named.counts(token).is_ok())
+            }
+        }
+    }
+
+    /// The tokens of the settings.
+    pub fn settings(&self) -> RwLockReadGuard<'_, Settings> {
+        self.settings.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts other tokens in the place of those of a role.
+    pub fn replace(&self, role: Role, digests: Digests) {
+        let mut settings = self.settings.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(present) = settings.digests_mut(role) {
+            *present = digests;
+        }
+    }
+
+    fn named(&self) -> RwLockReadGuard<'_, Named> {
+        self.named.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn uses(&self) -> MutexGuard<'_, HashMap<Uuid, Use>> {
+        self.uses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+impl Access {
+    /// These tokens, looked at now.
+    pub fn made_up(settings: Settings, tokens: Vec<Known>) -> Access {
+        let address = crate::platform::database::Address::parse("TEST", "postgres://h/d");
+        let named = Named {
+            version: Version::default(),
+            tokens: tokens.into_iter().map(Arc::new).collect(),
+            looked_at: Instant::now(),
+            clock: OffsetDateTime::now_utc(),
+        };
+        Access {
+            settings: RwLock::new(settings),
+            named: RwLock::new(named),
+            uses: Mutex::default(),
+            looking: tokio::sync::Mutex::default(),
+            database: address.and_then(|address| address.pool("test")).expect("a pool"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use secrecy::ExposeSecret;
+
+    fn known(secret: &str, expires_at: Option<OffsetDateTime>) -> Known {
+        Known {
+            id: Uuid::new_v4(),
+            name: "a".to_owned(),
+            role: Role::Read,
+            selector: Default::default(),
+            digest: Digest::of(secret),
+            expires_at,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_counts_until_it_is_over_and_only_while_the_database_was_asked_lately() {
+        let secrets = [0, 1, 2].map(|_| token::generate_named().expect("a token"));
+        let [lasting, short, unknown] = secrets.each_ref().map(|secret| secret.expose_secret());
+        let end = OffsetDateTime::now_utc() + Duration::from_secs(5);
+        let tokens = vec![known(lasting, None), known(short, Some(end))];
+        let access = Access::made_up(Settings::default(), tokens);
+        let of = |secret| access.of(secret).map(|caller| caller.role());
+        let caller = access.of(lasting).unwrap_or_else(|shut| panic!("{shut:?}"));
+        assert_eq!((of(lasting), of(short)), (Ok(Role::Read), Ok(Role::Read)));
+        assert_eq!(of(unknown), Err(Shut::Unknown));
+        tokio::time::advance(Duration::from_secs(6)).await;
+        assert_eq!((of(lasting), of(short)), (Ok(Role::Read), Err(Shut::Unknown)));
+        tokio::time::advance(MAX_AGE).await;
+        assert_eq!((of(lasting), of(short)), (Err(Shut::NotKnownNow), Err(Shut::Unknown)));
+        assert!(!access.is_still(&caller));
+        access.named.write().expect("a lock").looked_at = Instant::now();
+        assert_eq!(of(lasting), Ok(Role::Read));
+        assert!(access.is_still(&caller));
+        access.named.write().expect("a lock").tokens.clear();
+        assert!(!access.is_still(&caller));
     }
 }

@@ -13,10 +13,10 @@ use serde_json::value::{RawValue, to_raw_value};
 use utoipa::ToSchema;
 
 use super::Api;
+use super::caller::Caller;
 use super::conditions::{self, Tag, tag};
 use super::parameters::satellite_id;
 use super::problem::Problem;
-use crate::contract::wire::Actor;
 use crate::registry::assignments::{self, Assignment, Replaced};
 
 /// The largest body: the largest list, with white space.
@@ -89,6 +89,7 @@ pub async fn get(
 )]
 pub async fn replace(
     State(api): State<Arc<Api>>,
+    caller: Caller,
     path: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
     body: Result<Json<Value>, JsonRejection>,
@@ -97,8 +98,9 @@ pub async fn replace(
     let Json(sent) = body?;
     let list = assignments::check(sent)?;
     let precondition = conditions::precondition(&headers)?;
+    let actor = caller.actor();
     let replace = async |client: &mut Object| {
-        assignments::replace(client, id, &list, precondition.as_ref(), &Actor::admin()).await
+        assignments::replace(client, id, &list, precondition.as_ref(), &actor).await
     };
     let version = match api.writes.run(replace).await? {
         Replaced::By(version) => version,

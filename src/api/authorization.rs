@@ -1,4 +1,4 @@
-//! Who may do what: by a bearer token, or by the cookie of a session of the page.
+//! Who calls: by a bearer token, or by the cookie of a session of the page. What it may do then is in [`rights`].
 //!
 //! A bearer token counts alone where there is one. A browser adds the cookie to whatever any page asks for, so with it
 //! a request must also come from the server's own page: `Sec-Fetch-Site` where the browser says it, and `Origin` for
@@ -6,7 +6,8 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Extension, MatchedPath, Request, State};
+use axum::extract::rejection::RawPathParamsRejection;
+use axum::extract::{Extension, MatchedPath, RawPathParams, Request, State};
 use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -14,54 +15,44 @@ use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
-use super::access::Role;
+use super::access::Shut;
+use super::caller::Caller;
 use super::problem::Problem;
-use super::{Api, SLOWED, cookie};
+use super::{Api, SLOWED, cookie, rights};
 use crate::ingress::arrival::Arrival;
 
 /// Says how a browser's request relates to the page that made it. Old browsers, and all without TLS, do not send it.
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
 
-/// Lets a request through if its token, or its session, allows the method.
+/// Lets a request through if its token, or its session, allows what it asks for, and tells its route the caller.
 pub async fn authorize(
     State(api): State<Arc<Api>>,
     Extension(arrival): Extension<Arrival>,
     path: MatchedPath,
-    request: Request,
+    parameters: Result<RawPathParams, RawPathParamsRejection>,
+    mut request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
     let (headers, method) = (request.headers(), request.method());
-    match bearer(headers)? {
-        Some(token) => {
-            let Some((role, _)) = api.access.of(token) else {
+    let caller = match bearer(headers)? {
+        Some(token) => match api.access.of(token) {
+            Ok(caller) => caller,
+            Err(Shut::Unknown) => {
                 return Err(api.refuse_token(&arrival, method, path.as_str()).await);
-            };
-            if !allows(role, method) {
-                let detail = "The read token may only GET; use the admin token.";
-                return Err(Problem::forbidden(detail));
             }
-        }
+            Err(Shut::NotKnownNow) => return Err(Problem::token_not_known_now()),
+        },
         None => {
-            let Some(role) = api.session(headers, &arrival) else {
-                let detail = "Send the header Authorization: Bearer <token>.";
-                return Err(Problem::unauthorized(detail));
-            };
+            let nobody = "Send the header Authorization: Bearer <token>.";
+            let caller = api.session(headers, &arrival, nobody)?;
             check_page(headers, method, &arrival)?;
-            if !allows(role, method) {
-                let detail = "You signed in with the read token; sign in with the admin token.";
-                return Err(Problem::forbidden(detail));
-            }
+            caller
         }
-    }
+    };
+    rights::check(&caller, method, path.as_str())?;
+    rights::reach(&api, &caller, path.as_str(), parameters.as_ref().ok()).await?;
+    request.extensions_mut().insert(caller);
     Ok(next.run(request).await)
-}
-
-fn is_read(method: &Method) -> bool {
-    [Method::GET, Method::HEAD].contains(method)
-}
-
-fn allows(role: Role, method: &Method) -> bool {
-    role == Role::Admin || is_read(method)
 }
 
 /// The bearer token of a request, if it has one.
@@ -80,9 +71,19 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
 }
 
 impl Api {
-    /// The role of the page's session that a request belongs to.
-    pub fn session(&self, headers: &HeaderMap, arrival: &Arrival) -> Option<Role> {
-        cookie::role(headers, &self.access, OffsetDateTime::now_utc(), arrival.is_https)
+    /// The caller whose session of the page a request belongs to; `nobody` tells what to do where there is none.
+    pub fn session(
+        &self,
+        headers: &HeaderMap,
+        arrival: &Arrival,
+        nobody: &str,
+    ) -> Result<Caller, Problem> {
+        let caller =
+            cookie::caller(headers, &self.access, OffsetDateTime::now_utc(), arrival.is_https);
+        caller.map_err(|shut| match shut {
+            Shut::Unknown => Problem::unauthorized(nobody),
+            Shut::NotKnownNow => Problem::token_not_known_now(),
+        })
     }
 
     /// Counts a wrong token, logs it, and delays the answer if too many came from there lately.
@@ -97,7 +98,7 @@ impl Api {
         }
         Problem::unauthorized(
             "The token is not valid here: send one of those in this pod's GROUNDSTATION_ADMIN_TOKEN or, \
-             to read, in its GROUNDSTATION_READ_TOKEN.",
+             to read, in its GROUNDSTATION_READ_TOKEN, or one that POST /v1/tokens has made.",
         )
     }
 }
@@ -109,7 +110,7 @@ pub fn check_page(headers: &HeaderMap, method: &Method, arrival: &Arrival) -> Re
     if !sites.all(|site| site == "same-origin" || site == "none") {
         return Err(Problem::foreign_page("The request was made by a page of another origin."));
     }
-    if is_read(method) || is_own_origin(headers, arrival) {
+    if rights::is_look(method) || is_own_origin(headers, arrival) {
         return Ok(());
     }
     Err(Problem::foreign_page(

@@ -1,7 +1,7 @@
-//! The cookie of the page's sessions: a role and an end, signed by a key that follows from the token that opened it.
+//! The cookie of the page's sessions: which token opened it and its end, signed by a key that follows from that token.
 //!
-//! Nothing is stored. Any pod with that token verifies it, and a token that is taken away takes its cookies along. It
-//! never holds the token.
+//! Nothing is stored. Any pod with that token verifies it, and a token that is taken away, revoked or over takes its
+//! cookies along. It never holds the token. What it allows is not in it: that is asked of the token each time.
 //!
 //! Browsers send a cookie to every port of its host. So its name has a mark of its token: services on one host, each
 //! with tokens of its own, leave each other's sessions alone, and what else comes under such a name changes nothing.
@@ -12,8 +12,11 @@ use axum::http::{HeaderMap, header};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
 
-use super::access::{Access, Role};
+use super::access::{Access, Shut};
+use super::caller::{Caller, Credential};
+use crate::domain::access::Role;
 use crate::platform::token::Digest;
 
 /// How long a session lasts: a working day.
@@ -23,8 +26,10 @@ const LIFETIME: Duration = Duration::hours(12);
 const NAME: &str = "groundstation_session_";
 const NAME_OVER_TLS: &str = "__Host-groundstation_session_";
 
-/// The form of the value. Another form would get another word.
+/// The form of the value: of a token of the settings, with its role, and of a named one, with its id. Another form would
+/// get another word.
 const FORM: &str = "v1";
+const FORM_OF_NAMED: &str = "v2";
 
 /// How a name goes on: with a mark of this many bytes.
 const MARK_BYTES: usize = 6;
@@ -41,20 +46,30 @@ fn is_name(given: &str, is_https: bool) -> bool {
     })
 }
 
-/// The key's purpose: a key for one role signs nothing of the other.
+/// The key's purpose: a key for one role of the settings signs nothing of the other.
 fn purpose(role: Role) -> &'static str {
     match role {
-        Role::Admin => "groundstation page session of an admin token",
         Role::Read => "groundstation page session of a read token",
+        Role::Admin | Role::Operator | Role::Enrol => {
+            "groundstation page session of an admin token"
+        }
     }
 }
 
+const PURPOSE_OF_NAMED: &str = "groundstation page session of a named token";
+
 /// A new session's cookie, for `Set-Cookie`.
-pub fn issue(role: Role, token: &Digest, now: OffsetDateTime, is_https: bool) -> String {
+pub fn issue(caller: &Caller, now: OffsetDateTime, is_https: bool) -> String {
+    let (form, whose, purpose, token): (_, _, _, &Digest) = match caller.credential() {
+        Credential::Setting(role, token) => (FORM, role.as_str().to_owned(), purpose(*role), token),
+        Credential::Named(token) => {
+            (FORM_OF_NAMED, token.id.to_string(), PURPOSE_OF_NAMED, &token.digest)
+        }
+    };
     let ends_at = (now + LIFETIME).unix_timestamp();
-    let content = format!("{FORM}.{}.{ends_at}", role.as_str());
-    let signature = URL_SAFE_NO_PAD.encode(token.sign(purpose(role), &content));
-    let mark = URL_SAFE_NO_PAD.encode(&token.sign(purpose(role), "name")[..MARK_BYTES]);
+    let content = format!("{form}.{whose}.{ends_at}");
+    let signature = URL_SAFE_NO_PAD.encode(token.sign(purpose, &content));
+    let mark = URL_SAFE_NO_PAD.encode(&token.sign(purpose, "name")[..MARK_BYTES]);
     let name = format!("{}{mark}", name(is_https));
     set(&name, &format!("{content}.{signature}"), LIFETIME, is_https)
 }
@@ -76,49 +91,71 @@ fn set(name: &str, value: &str, age: Duration, is_https: bool) -> String {
     format!("{name}={value}; Path=/; Max-Age={age}; HttpOnly; SameSite=Strict{secure}")
 }
 
-/// The role of the session whose cookie came with a request; none if there is none that is valid now.
-pub fn role(
+/// The caller whose session's cookie came with a request.
+pub fn caller(
     headers: &HeaderMap,
     access: &Access,
     now: OffsetDateTime,
     is_https: bool,
-) -> Option<Role> {
-    valid(headers, access, now, is_https).next().map(|(_, role)| role)
+) -> Result<Caller, Shut> {
+    let mut found = Err(Shut::Unknown);
+    for (_, caller) in valid(headers, access, now, is_https) {
+        found = caller;
+        if found.is_ok() {
+            break;
+        }
+    }
+    found
 }
 
-/// The name and the role of each cookie of a request that opens something here now.
+/// The name and the caller of each cookie of a request that opens something here now, or could if its token were known
+/// to be valid still.
 fn valid<'a>(
     headers: &'a HeaderMap,
     access: &'a Access,
     now: OffsetDateTime,
     is_https: bool,
-) -> impl Iterator<Item = (&'a str, Role)> {
+) -> impl Iterator<Item = (&'a str, Result<Caller, Shut>)> {
     let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
     let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.split_once('='));
     let named = pairs.map(|(name, value)| (name.trim(), value.trim()));
     named
         .filter(move |(name, _)| is_name(name, is_https))
-        .filter_map(move |(name, value)| Some((name, verify(value, access, now)?)))
+        .map(move |(name, value)| (name, verify(value, access, now)))
+        .filter(|(_, caller)| !matches!(caller, Err(Shut::Unknown)))
 }
 
-fn verify(value: &str, access: &Access, now: OffsetDateTime) -> Option<Role> {
-    let (content, signature) = value.rsplit_once('.')?;
+fn verify(value: &str, access: &Access, now: OffsetDateTime) -> Result<Caller, Shut> {
+    let Some((content, signature)) = value.rsplit_once('.') else { return Err(Shut::Unknown) };
     let mut parts = content.split('.');
-    let (FORM, role, ends_at, None) = (parts.next()?, parts.next()?, parts.next()?, parts.next())
-    else {
-        return None;
-    };
+    let parts = (parts.next(), parts.next(), parts.next(), parts.next());
+    let (Some(form), Some(whose), Some(ends_at), None) = parts else { return Err(Shut::Unknown) };
+    let is_over = ends_at.parse().map_or(true, |ends_at: i64| ends_at <= now.unix_timestamp());
+    let Ok(signature) = URL_SAFE_NO_PAD.decode(signature) else { return Err(Shut::Unknown) };
+    match form {
+        _ if is_over => Err(Shut::Unknown),
+        FORM => of_setting(whose, content, &signature, access).ok_or(Shut::Unknown),
+        FORM_OF_NAMED => {
+            let id = Uuid::try_parse(whose).map_err(|_| Shut::Unknown)?;
+            access.signer(id, PURPOSE_OF_NAMED, content, &signature)
+        }
+        _ => Err(Shut::Unknown),
+    }
+}
+
+fn of_setting(role: &str, content: &str, signature: &[u8], access: &Access) -> Option<Caller> {
     let role = Role::from_str(role).ok()?;
-    let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
-    let is_signed = access.digests(role).signed(purpose(role), content, &signature);
-    let is_valid = is_signed && now.unix_timestamp() < ends_at.parse::<i64>().ok()?;
-    is_valid.then_some(role)
+    let settings = access.settings();
+    let token = settings.digests(role)?.signer(purpose(role), content, signature)?;
+    Some(Credential::Setting(role, token.clone()).into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::access::Settings;
     use crate::platform::token::Digests;
+    use crate::registry::tokens::Known;
     use axum::http::HeaderValue;
     use time::macros::datetime;
 
@@ -127,7 +164,20 @@ mod tests {
     fn access(admin: &[&str], read: &[&str]) -> Access {
         let digests =
             |tokens: &[&str]| Digests::new(tokens.iter().map(|t| Digest::of(t)).collect());
-        Access { admin: digests(admin), read: digests(read) }
+        Access::made_up(Settings { admin: digests(admin), read: digests(read) }, Vec::new())
+    }
+
+    /// A session of a token of the settings.
+    fn issue(role: Role, token: &Digest, now: OffsetDateTime, is_https: bool) -> String {
+        super::issue(&Credential::Setting(role, token.clone()).into(), now, is_https)
+    }
+
+    fn verify(value: &str, access: &Access, now: OffsetDateTime) -> Option<Role> {
+        super::verify(value, access, now).ok().map(|caller| caller.role())
+    }
+
+    fn role(headers: &HeaderMap, access: &Access, is_https: bool) -> Option<Role> {
+        caller(headers, access, NOW, is_https).ok().map(|caller| caller.role())
     }
 
     /// The value of a cookie that was just set.
@@ -173,6 +223,34 @@ mod tests {
     }
 
     #[test]
+    fn a_cookie_of_a_named_token_is_of_that_token_and_says_nothing_of_what_it_allows() {
+        let known = |id: u128, role, token: &str| Known {
+            id: Uuid::from_u128(id),
+            name: "deploy".to_owned(),
+            role,
+            selector: Default::default(),
+            digest: Digest::of(token),
+            expires_at: None,
+        };
+        let there = |tokens| Access::made_up(Settings::default(), tokens);
+        let here = there(vec![known(1, Role::Operator, "one"), known(2, Role::Admin, "two")]);
+        let caller = Caller::from(Credential::Named(known(1, Role::Operator, "one").into()));
+        let cookie = super::issue(&caller, NOW, false);
+        let value = value(&cookie);
+        assert!(!["operator", "deploy", "one"].iter().any(|word| value.contains(word)), "{value}");
+        assert_eq!(verify(value, &here, NOW), Some(Role::Operator));
+        assert_eq!(verify(value, &here, NOW + LIFETIME), None);
+        // Of a token that has another role now, that one counts.
+        assert_eq!(verify(value, &there(vec![known(1, Role::Read, "one")]), NOW), Some(Role::Read));
+        let gone = there(vec![known(2, Role::Operator, "one"), known(1, Role::Operator, "two")]);
+        assert_eq!(verify(value, &gone, NOW), None);
+        let other = value.replace(&Uuid::from_u128(1).to_string(), &Uuid::from_u128(2).to_string());
+        assert_ne!(other, value);
+        assert_eq!(verify(&other, &here, NOW), None);
+        assert_eq!(verify(&value.replace("v2", "v1"), &here, NOW), None);
+    }
+
+    #[test]
     fn services_on_one_host_leave_each_others_sessions_alone() {
         let (here, there) = (access(&["boss"], &["reader"]), access(&["chief"], &[]));
         let cookie = |role, token| issue(role, &Digest::of(token), NOW, false);
@@ -183,8 +261,8 @@ mod tests {
         let line = format!("{name}=nonsense; {}; {}", pair(&theirs), pair(&ours));
         let mut headers = HeaderMap::new();
         headers.insert(header::COOKIE, HeaderValue::from_str(&line).expect("a value"));
-        assert_eq!(role(&headers, &here, NOW, false), Some(Role::Read));
-        assert_eq!(role(&headers, &there, NOW, false), Some(Role::Admin));
+        assert_eq!(role(&headers, &here, false), Some(Role::Read));
+        assert_eq!(role(&headers, &there, false), Some(Role::Admin));
         let gone = format!("{name}=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict");
         assert_eq!(clear(&headers, &here, NOW, false), [gone]);
         assert!(!theirs.starts_with(&format!("{name}=")));
@@ -221,7 +299,7 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.insert(header::COOKIE, HeaderValue::from_str(&pair).expect("a value"));
             let expected = (set_over_tls == asked_over_tls).then_some(Role::Admin);
-            assert_eq!(role(&headers, &here, NOW, asked_over_tls), expected);
+            assert_eq!(role(&headers, &here, asked_over_tls), expected);
         }
     }
 }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
+use super::caller::Caller;
 use super::problem::Problem;
 use super::selection::{Asked, SelectionQuery, TagQuery};
 use crate::contract::wire::SatelliteJson;
@@ -53,13 +54,14 @@ pub struct TargetGroup {
 ))]
 pub async fn targets(
     State(api): State<Arc<Api>>,
+    caller: Caller,
     tags: TagQuery,
     query: Result<Query<SelectionQuery>, QueryRejection>,
     target: Result<Query<TargetQuery>, QueryRejection>,
 ) -> Result<Json<Vec<TargetGroup>>, Problem> {
     let (Query(query), Query(TargetQuery { target })) = (query?, target?);
     let target = target.unwrap_or_else(|| DEFAULT_TARGET.to_owned());
-    let Asked::Now(filter) = query.check(tags)? else {
+    let Asked::Now(filter) = query.check(tags, caller.selector())? else {
         let why = "targets are those of the present";
         return Err(Problem::invalid(format!("at and position are not possible here: {why}.")));
     };

@@ -9,6 +9,7 @@ use deadpool_postgres::Object;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::caller::Caller;
 use super::parameters::satellite_id;
 use super::problem::Problem;
 use super::{APPEND_TIMEOUT, Api};
@@ -43,6 +44,7 @@ pub struct Ended {
 )]
 pub async fn kick(
     State(api): State<Arc<Api>>,
+    caller: Caller,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Ended>, Problem> {
     let id = satellite_id(path)?;
@@ -55,7 +57,7 @@ pub async fn kick(
         };
         // The edge first: it has to name who did it. The session's pod ends the socket, and appends an edge of its own
         // only where there is none.
-        outcome = Some(end(&api, id, session, Reason::Kicked).await?);
+        outcome = Some(end(&api, id, session, Reason::Kicked, caller.actor()).await?);
         if outcome == Some(Outcome::Nothing(Unchanged::StaleSession)) {
             continue;
         }
@@ -80,16 +82,18 @@ pub async fn kick(
 )]
 pub async fn disable(
     State(api): State<Arc<Api>>,
+    caller: Caller,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Ended>, Problem> {
     let id = satellite_id(path)?;
-    let disable = async |client: &mut Object| ending::disable(client, id, &Actor::admin()).await;
+    let actor = caller.actor();
+    let disable = async |client: &mut Object| ending::disable(client, id, &actor).await;
     let live = api.writes.run(disable).await?;
     let live = live.ok_or_else(|| Problem::no_satellite(&id.to_string()))?;
     api.changed.tell();
     tracing::info!(satellite = %id, "satellite disabled");
     let outcome = match live {
-        Some(session) => end(&api, id, session, Reason::Disabled).await.ok(),
+        Some(session) => end(&api, id, session, Reason::Disabled, actor).await.ok(),
         None => None,
     };
     if live.is_some() && outcome.is_none() {
@@ -111,10 +115,12 @@ pub async fn disable(
 )]
 pub async fn enable(
     State(api): State<Arc<Api>>,
+    caller: Caller,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Json<SatelliteJson>, Problem> {
     let id = satellite_id(path)?;
-    let enable = async |client: &mut Object| ending::enable(client, id, &Actor::admin()).await;
+    let actor = caller.actor();
+    let enable = async |client: &mut Object| ending::enable(client, id, &actor).await;
     if !api.writes.run(enable).await? {
         return Err(Problem::no_satellite(&id.to_string()));
     }
@@ -129,9 +135,10 @@ async fn end(
     id: SatelliteId,
     session: Session,
     reason: Reason,
+    actor: Actor,
 ) -> Result<Outcome, Problem> {
     let signal = Signal::Disconnect { session, reason };
-    let append = api.log.append(id, signal, Actor::admin());
+    let append = api.log.append(id, signal, actor);
     match tokio::time::timeout(APPEND_TIMEOUT, append).await {
         Ok(Ok(Outcome::UnknownSatellite)) => Err(Problem::no_satellite(&id.to_string())),
         Ok(Ok(outcome @ (Outcome::Appended { .. } | Outcome::Nothing(_)))) => Ok(outcome),

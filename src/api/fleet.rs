@@ -16,12 +16,14 @@ use utoipa::IntoParams;
 use uuid::Uuid;
 
 use super::Api;
+use super::caller::Caller;
 use super::parameters::{span, time};
 use super::past::{MAX_WINDOW, told};
 use super::problem::Problem;
 use super::selection::{Asked, SelectionQuery, TagQuery, one_or_several};
 use crate::contract::fleet::{FleetCounts, Intervals, Timeline};
 use crate::contract::wire::Timestamp;
+use crate::domain::access::Selector;
 use crate::domain::lifecycle::Position;
 use crate::domain::selection::Selection;
 use crate::log::history::{self, At};
@@ -50,20 +52,22 @@ const DEFAULT_POINTS: u64 = 200;
 ))]
 pub async fn count(
     State(api): State<Arc<Api>>,
+    caller: Caller,
     tags: TagQuery,
     query: Result<Query<SelectionQuery>, QueryRejection>,
 ) -> Result<Json<FleetCounts>, Problem> {
     let Query(query) = query?;
-    counts(&api, query, tags).await.map(Json)
+    counts(&api, caller.selector(), query, tags).await.map(Json)
 }
 
 /// The counts, whichever way they are asked for.
 pub async fn counts(
     api: &Api,
+    selector: &Selector,
     query: SelectionQuery,
     tags: TagQuery,
 ) -> Result<FleetCounts, Problem> {
-    match query.check(tags)? {
+    match query.check(tags, selector)? {
         Asked::Now(filter) => counts_now(api, &filter).await,
         Asked::Then(at, selection) => counts_then(api, at, &selection).await,
     }
@@ -124,14 +128,19 @@ pub struct TimelineQuery {
 ))]
 pub async fn show_timeline(
     State(api): State<Arc<Api>>,
+    caller: Caller,
     query: Result<Query<TimelineQuery>, QueryRejection>,
 ) -> Result<Json<Timeline>, Problem> {
     let Query(query) = query?;
-    timeline(&api, query).await.map(Json)
+    timeline(&api, caller.selector(), query).await.map(Json)
 }
 
 /// The timeline, whichever way it is asked for.
-pub async fn timeline(api: &Api, query: TimelineQuery) -> Result<Timeline, Problem> {
+pub async fn timeline(
+    api: &Api,
+    selector: &Selector,
+    query: TimelineQuery,
+) -> Result<Timeline, Problem> {
     let (since, until) = bounds(query.since.as_deref(), query.until.as_deref())?;
     let step = query.step.as_deref().map(|text| span("step", text, MAX_WINDOW)).transpose()?;
     if step.is_some_and(|step| step < Duration::from_secs(1)) {
@@ -148,7 +157,7 @@ pub async fn timeline(api: &Api, query: TimelineQuery) -> Result<Timeline, Probl
                 );
                 return Err(history::NoAnswer::Refused(rule));
             }
-            timeline::timeline(client, points, api.default_threshold).await
+            timeline::timeline(client, points, selector, api.default_threshold).await
         };
         told(timeline.await)
     };
@@ -237,16 +246,18 @@ impl TryFrom<Ids> for IdsQuery {
 ))]
 pub async fn show_intervals(
     State(api): State<Arc<Api>>,
+    caller: Caller,
     ids: Ids,
     query: Result<Query<IntervalsQuery>, QueryRejection>,
 ) -> Result<Json<Intervals>, Problem> {
     let Query(query) = query?;
-    intervals(&api, ids.try_into()?, query).await.map(Json)
+    intervals(&api, caller.selector(), ids.try_into()?, query).await.map(Json)
 }
 
 /// The intervals, whichever way they are asked for.
 pub async fn intervals(
     api: &Api,
+    selector: &Selector,
     IdsQuery { ids }: IdsQuery,
     query: IntervalsQuery,
 ) -> Result<Intervals, Problem> {
@@ -258,7 +269,7 @@ pub async fn intervals(
     let intervals = async |client: &mut Object| {
         let intervals = async {
             let window = window::asked(client, since, until, DEFAULT_SPAN, MAX_WINDOW).await?;
-            intervals::intervals(client, &ids, window, api.default_threshold).await
+            intervals::intervals(client, &ids, selector, window, api.default_threshold).await
         };
         told(intervals.await)
     };

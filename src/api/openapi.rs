@@ -16,7 +16,7 @@ use utoipa::{Modify, OpenApi};
 use super::problem::{PROBLEM_JSON, ProblemJson};
 use super::{
     assignments, asyncapi, discovery, ending, fleet, past, satellites, status, stream, token,
-    transitions, triggers, what_if,
+    tokens, transitions, triggers, what_if,
 };
 use crate::contract::wire::TransitionJson;
 
@@ -52,6 +52,9 @@ use crate::contract::wire::TransitionJson;
         transitions::all,
         stream::follow,
         triggers::list,
+        tokens::list,
+        tokens::create,
+        tokens::revoke,
         asyncapi::get,
     ),
     components(schemas(ProblemJson, TransitionJson)),
@@ -83,20 +86,18 @@ pub fn file() -> (&'static str, String) {
 }
 
 /// What any route under `/v1` may answer.
-const OF_ALL: [(&str, &str); 5] = [
+const OF_ALL: [(&str, &str); 6] = [
     ("400", "The body is no JSON, or there is no such parameter; the detail names the nearest"),
     ("401", "No token, or one that is not valid here"),
-    ("404", "There is no such satellite, or nothing is known of it"),
+    ("403", "The token may not do this, or not to this satellite"),
+    ("404", "There is no such satellite, for this token, or nothing is known of it"),
     ("422", "A field, parameter or header breaks its limit; the detail names both"),
     ("503", "The database does not answer; try again"),
 ];
 
 /// What one that changes something may answer besides.
-const OF_WRITES: [(&str, &str); 3] = [
-    ("403", "The token may only read"),
-    ("413", "The body is too large"),
-    ("415", "The body is not said to be JSON"),
-];
+const OF_WRITES: [(&str, &str); 2] =
+    [("413", "The body is too large"), ("415", "The body is not said to be JSON")];
 
 struct InCommon;
 

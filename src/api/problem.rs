@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use tokio::time::Instant;
 use tracing::error;
 
+use crate::domain::access::Outside;
 use crate::ingress::listener::REFUSALS_TOLD;
 use crate::ingress::problem;
 pub use crate::ingress::problem::{PROBLEM_JSON, ProblemJson, no_method};
@@ -15,6 +16,7 @@ use crate::log::history::NoAnswer;
 use crate::platform::database::Failed;
 use crate::platform::log_gate::LogGate;
 use crate::registry::satellites::Invalid;
+use crate::registry::tokens::MAX_TOKENS;
 
 /// What went wrong, for the caller.
 #[derive(Debug)]
@@ -37,6 +39,22 @@ impl Problem {
     /// 403.
     pub fn forbidden(detail: &str) -> Problem {
         Problem::new(StatusCode::FORBIDDEN, "forbidden", "Not allowed", detail)
+    }
+
+    /// 403, for a satellite that would be outside of what the caller's token reaches.
+    pub fn outside(outside: Outside<'_>) -> Problem {
+        let (field, rule) = match outside {
+            Outside::Region(region) => ("region".to_owned(), format!("must be {region:?}")),
+            Outside::Tag(name, value) => (format!("tags.{name}"), format!("must be {value:?}")),
+        };
+        let detail = format!("{field} {rule}: your token reaches no other satellites.");
+        let problem = Problem::new(
+            StatusCode::FORBIDDEN,
+            "outside-of-selector",
+            "Not within your reach",
+            detail,
+        );
+        Problem { path: Some(field), ..problem }
     }
 
     /// 403, for a request with a session's cookie that another page may have made.
@@ -63,6 +81,27 @@ impl Problem {
             "Satellite {id} has never connected: it has no history. Ask again once it has connected."
         );
         Problem::new(StatusCode::NOT_FOUND, "no-history", "No history", detail)
+    }
+
+    /// 404, for a named token.
+    pub fn no_token(id: &str) -> Problem {
+        let detail = format!("There is no token {id}; GET /v1/tokens lists those there are.");
+        Problem::new(StatusCode::NOT_FOUND, "unknown-token", "Unknown token", detail)
+    }
+
+    /// 409, for a token that would be called as another is.
+    pub fn token_name_taken() -> Problem {
+        let detail = "Another token is called so; choose another name, or revoke that one first.";
+        let problem = Problem::new(StatusCode::CONFLICT, "token-name-taken", "Name taken", detail);
+        Problem { path: Some("name".to_owned()), ..problem }
+    }
+
+    /// 409, where there are as many tokens as there may be.
+    pub fn too_many_tokens() -> Problem {
+        let detail = format!(
+            "There are {MAX_TOKENS} tokens, which is the most; revoke some first, such as those that have expired."
+        );
+        Problem::new(StatusCode::CONFLICT, "too-many-tokens", "Too many tokens", detail)
     }
 
     /// 409, for a key whose satellite is gone.
@@ -193,6 +232,14 @@ impl Problem {
     /// What to do about it.
     pub fn detail(&self) -> &str {
         &self.detail
+    }
+
+    /// 503, while this pod cannot ask whether a named token was revoked.
+    pub fn token_not_known_now() -> Problem {
+        Problem::unavailable(
+            "The database does not answer, so this pod cannot tell whether your token is still valid; \
+             try again, or another pod.",
+        )
     }
 
     /// 503.

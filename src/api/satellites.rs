@@ -1,5 +1,6 @@
 //! `/v1/satellites`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
@@ -12,13 +13,15 @@ use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::caller::Caller;
 use super::conditions::{self, Tag, tag};
 use super::page::Page;
 use super::parameters::{limit, satellite_id};
 use super::problem::Problem;
 use super::selection::{Asked, SelectionQuery, TagQuery, order, place_of};
 use super::{APPEND_TIMEOUT, Api, past};
-use crate::contract::wire::{Actor, SatelliteJson};
+use crate::contract::wire::SatelliteJson;
+use crate::domain::access::Selector;
 use crate::domain::lifecycle::{SatelliteId, Signal};
 use crate::log::request::Outcome;
 use crate::registry::satellites::change::{Change, Changed};
@@ -76,17 +79,19 @@ impl PageQuery {
 ))]
 pub async fn list(
     State(api): State<Arc<Api>>,
+    caller: Caller,
     tags: TagQuery,
     query: Result<Query<SelectionQuery>, QueryRejection>,
     wanted: Result<Query<PageQuery>, QueryRejection>,
 ) -> Result<Json<Page>, Problem> {
     let (Query(query), Query(wanted)) = (query?, wanted?);
-    page(&api, query, tags, wanted).await.map(Json)
+    page(&api, caller.selector(), query, tags, wanted).await.map(Json)
 }
 
 /// A page of the fleet, whichever way it is asked for.
 pub async fn page(
     api: &Api,
+    selector: &Selector,
     query: SelectionQuery,
     tags: TagQuery,
     wanted: PageQuery,
@@ -95,7 +100,7 @@ pub async fn page(
     let PageQuery { sort, limit: asked, cursor, offset: _ } = wanted;
     let limit = limit(asked, DEFAULT_LIMIT, MAX_LIMIT)?;
     let order = sort.as_deref().map(order).transpose()?;
-    let filter = match query.check(tags)? {
+    let filter = match query.check(tags, selector)? {
         Asked::Now(filter) => filter,
         Asked::Then(at, selection) => {
             return past::page(api, at, &selection, order, cursor, skip, limit).await;
@@ -147,13 +152,15 @@ pub struct Registered {
 )]
 pub async fn create(
     State(api): State<Arc<Api>>,
+    caller: Caller,
     headers: HeaderMap,
     body: Result<Json<NewSatellite>, JsonRejection>,
 ) -> Result<Response, Problem> {
     let Json(new) = body?;
     new.check()?;
+    inside(&caller, Some(&new.region), Some(&new.tags))?;
     let key = conditions::key(&headers)?;
-    let (actor, default) = (Actor::admin(), api.default_threshold);
+    let (actor, default) = (caller.actor(), api.default_threshold);
     let create = async |client: &mut Object| {
         satellites::create(client, &new, key.as_ref(), &actor, default).await
     };
@@ -165,6 +172,11 @@ pub async fn create(
             Ok(registered(*satellite, Some(token)).into_response())
         }
         Created::Again(satellite) => {
+            // It may have moved out of the caller's reach since, or never have been the caller's.
+            let shown = &satellite.satellite;
+            if inside(&caller, Some(&shown.region), Some(&shown.tags)).is_err() {
+                return Err(Problem::key_of_another());
+            }
             let replayed = [(HeaderName::from_static("idempotency-replayed"), "true")];
             Ok((replayed, registered(*satellite, None)).into_response())
         }
@@ -172,6 +184,15 @@ pub async fn create(
         Created::KeyOfAnother => Err(Problem::key_of_another()),
         Created::TooManyKeys => Err(Problem::too_many_keys()),
     }
+}
+
+/// Refuses what would be outside of the caller's reach.
+fn inside(
+    caller: &Caller,
+    region: Option<&str>,
+    tags: Option<&BTreeMap<String, String>>,
+) -> Result<(), Problem> {
+    caller.selector().outside(region, tags).map_or(Ok(()), |what| Err(Problem::outside(what)))
 }
 
 fn registered(shown: Shown, token: Option<String>) -> impl IntoResponse {
@@ -231,14 +252,17 @@ pub async fn get(
 )]
 pub async fn change(
     State(api): State<Arc<Api>>,
+    caller: Caller,
     path: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
     body: Result<Json<Change>, JsonRejection>,
 ) -> Result<(Tag, Json<SatelliteJson>), Problem> {
     let id = satellite_id(path)?;
     let Json(asked) = body?;
+    // It is inside, so it stays inside if what is changed of it is.
+    inside(&caller, asked.region.as_deref(), asked.tags.as_ref())?;
     let precondition = conditions::precondition(&headers)?;
-    let (actor, default) = (Actor::admin(), api.default_threshold);
+    let (actor, default) = (caller.actor(), api.default_threshold);
     let change = async |client: &mut Object| {
         satellites::change::change(client, id, asked, precondition.as_ref(), &actor, default).await
     };
@@ -266,10 +290,11 @@ pub async fn change(
 )]
 pub async fn remove(
     State(api): State<Arc<Api>>,
+    caller: Caller,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<StatusCode, Problem> {
     let id = satellite_id(path)?;
-    let append = api.log.append(id, Signal::Remove, Actor::admin());
+    let append = api.log.append(id, Signal::Remove, caller.actor());
     match tokio::time::timeout(APPEND_TIMEOUT, append).await {
         Ok(Ok(Outcome::Appended { .. })) => Ok(StatusCode::NO_CONTENT),
         Ok(Ok(Outcome::UnknownSatellite)) => Err(Problem::no_satellite(&id.to_string())),

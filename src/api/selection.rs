@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::parameters::{place, span};
 use super::problem::Problem;
 use crate::contract::wire::SatelliteJson;
+use crate::domain::access::Selector;
 use crate::domain::lifecycle::Event;
 use crate::domain::liveness::Status;
 use crate::domain::selection::{Order, Place, Selection, Sort};
@@ -111,8 +112,12 @@ impl SelectionQuery {
         SelectionQuery { status: Some(Status::Online.as_str().to_owned()), ..self }
     }
 
-    /// Checks all of it; an error names the parameter and its limit.
-    pub fn check(self, TagQuery { tag: tags }: TagQuery) -> Result<Asked, Problem> {
+    /// Checks all of it, and bounds it to what the caller reaches; an error names the parameter and its limit.
+    pub fn check(
+        self,
+        TagQuery { tag: tags }: TagQuery,
+        caller: &Selector,
+    ) -> Result<Asked, Problem> {
         if tags.len() > MAX_TAGS {
             let detail = format!("tag may come at most {MAX_TAGS} times: no satellite has more.");
             return Err(Problem::invalid(detail));
@@ -144,7 +149,9 @@ impl SelectionQuery {
             inactive_for: inactive_for
                 .map(|text| span("inactiveFor", text, LONGEST_INACTIVE))
                 .transpose()?,
+            within: Selector::default(),
         };
+        let selection = selection.bounded(caller);
         let (version, never_connected) = (self.version, self.never_connected);
         if self.at.is_none() && self.position.is_none() {
             return Ok(Asked::Now(ListFilter { selection, version, never_connected }));
@@ -291,7 +298,7 @@ mod tests {
         let ask = |json: serde_json::Value| {
             let query: SelectionQuery = serde_json::from_value(json).expect("a query");
             query
-                .check(TagQuery { tag: Vec::new() })
+                .check(TagQuery { tag: Vec::new() }, &Selector::default())
                 .map(drop)
                 .map_err(|problem| (problem.code(), problem.detail().to_owned()))
         };

@@ -4,8 +4,10 @@
 //! and sends positions without a gap, or ends: so whoever comes back with the last id it has, to any
 //! pod, misses nothing and has nothing twice. The head's watch only wakes it sooner; polling alone is
 //! already correct. Streams are bounded in number, in what waits for a slow reader, in how long that
-//! may take to be read, and in their life, so that a token that was taken away is asked for again.
+//! may take to be read, and in their life. One ends within a second when its token is taken away, revoked or over. Of a
+//! token that reaches a part of the fleet it has only the satellites that are inside when it reads.
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,14 +29,17 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::Api;
+use super::access::Access;
+use super::caller::Caller;
 use super::conditions::one;
 use super::parameters::event;
 use super::problem::Problem;
+use crate::domain::access::Selector;
 use crate::domain::lifecycle::{self, Position, SatelliteId};
 use crate::ingress::arrival::ConnectionAbort;
 use crate::ingress::refusal::Refusal;
 use crate::log::history::NoAnswer;
-use crate::log::{self, ChangeId, Entry, read};
+use crate::log::{self, ChangeId, Entry, read, within};
 use crate::platform::database::{Database, Failed};
 use crate::platform::metrics::Metrics;
 
@@ -52,6 +57,9 @@ const POLL: Duration = Duration::from_secs(1);
 
 /// Between two reads of one stream: what comes in meanwhile is read together.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// How often it is looked whether a stream's token is still valid.
+const TOKEN_LOOK: Duration = Duration::from_millis(250);
 
 /// How often a silent stream sends a comment, so that nobody in between takes it for dead.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -103,10 +111,26 @@ impl Streams {
     }
 
     /// What is at `position` and follows it, at most a page. Only a few read at once.
-    async fn read(&self, position: Position) -> Result<Vec<Entry>, Failed> {
+    async fn read(&self, position: Position, selector: &Selector) -> Result<Page, Failed> {
         let before = Position((position.0 - 1).max(0));
-        self.database.run(async |client| read::after(client, before, PAGE + 1).await).await
+        let read = async |client: &mut Object| {
+            let entries = read::after(client, before, PAGE + 1).await?;
+            let of: Vec<Uuid> = entries.iter().map(|entry| entry.satellite.0).collect();
+            let inside = match selector.is_bounded() {
+                true => Some(within::among(client, &of, selector).await?),
+                false => None,
+            };
+            Ok::<_, Error>(Page { entries, inside })
+        };
+        self.database.run(read).await
     }
+}
+
+/// What was read of the log.
+struct Page {
+    entries: Vec<Entry>,
+    /// Which of its satellites the stream's token reaches; none where it reaches all.
+    inside: Option<HashSet<Uuid>>,
 }
 
 /// What a reader may ask for.
@@ -136,7 +160,7 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn check(query: StreamQuery) -> Result<Wanted, Problem> {
+    fn check(query: StreamQuery, selector: &Selector) -> Result<Wanted, Problem> {
         let satellite = query.satellite.map(|text| {
             let rule = "satellite must be a satellite's id, a UUID.";
             Uuid::try_parse(&text).map(SatelliteId).map_err(|_| Problem::invalid(rule))
@@ -146,7 +170,7 @@ impl Wanted {
         }
         Ok(Wanted {
             event: query.event.as_deref().map(event).transpose()?,
-            region: query.region,
+            region: selector.narrow(query.region),
             satellite: satellite.transpose()?,
         })
     }
@@ -198,12 +222,13 @@ pub struct StreamEvent {
 pub async fn follow(
     State(api): State<Arc<Api>>,
     Extension(abort): Extension<ConnectionAbort>,
+    caller: Caller,
     headers: HeaderMap,
     query: Result<Query<StreamQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(query) = query?;
     let asked = after(&headers, query.after)?;
-    let wanted = Wanted::check(query)?;
+    let wanted = Wanted::check(query, caller.selector())?;
     let streams = api.streams.clone();
     let place = streams.places.clone().try_acquire_owned();
     let place = place.map_err(|_| Problem::too_many_streams())?;
@@ -211,7 +236,9 @@ pub async fn follow(
     let open = Open::new(place, streams.metrics.clone());
     let (events, waiting) = mpsc::channel(QUEUE);
     let told = Told { position, at: Instant::now() };
-    let follower = Follower { streams, wanted, position, told, newest: None, events, abort };
+    let access = api.access.clone();
+    let follower =
+        Follower { streams, access, caller, wanted, position, told, newest: None, events, abort };
     tokio::spawn(follower.run(open));
     let events = stream::unfold(waiting, |mut waiting: mpsc::Receiver<Event>| async move {
         let event = waiting.recv().await?;
@@ -280,6 +307,8 @@ impl Drop for Open {
 /// One stream, from the log to its reader.
 struct Follower {
     streams: Arc<Streams>,
+    access: Arc<Access>,
+    caller: Caller,
     wanted: Wanted,
     /// Everything up to this is sent or passed over.
     position: Position,
@@ -290,6 +319,13 @@ struct Follower {
     abort: ConnectionAbort,
 }
 
+/// Returns when the caller's token is not valid any more.
+async fn until_void(access: Arc<Access>, caller: Caller) {
+    while access.is_still(&caller) {
+        sleep(TOKEN_LOOK).await;
+    }
+}
+
 /// What its reader knows of how far it is.
 struct Told {
     position: Position,
@@ -298,7 +334,7 @@ struct Told {
 
 /// Why a stream ends: in any case its reader may come back.
 enum End {
-    /// The reader has gone, its time is over, or the pod drains.
+    /// The reader has gone, its time or its token is over, or the pod drains.
     Over,
     /// The reader does not read.
     Slow,
@@ -308,9 +344,11 @@ impl Follower {
     async fn run(mut self, _open: Open) {
         let over = sleep_until(Instant::now() + self.streams.lifetime);
         let (stop, gone) = (self.streams.stop.clone(), self.events.clone());
+        let valid = until_void(self.access.clone(), self.caller.clone());
         let end = tokio::select! {
             end = self.follow() => end,
             () = over => End::Over,
+            () = valid => End::Over,
             () = stop.cancelled() => End::Over,
             () = gone.closed() => End::Over,
         };
@@ -330,8 +368,9 @@ impl Follower {
         loop {
             // Before the read: a transition that comes after it wakes the stream again.
             head.mark_unchanged();
-            let mut entries = match self.streams.read(self.position).await {
-                Ok(entries) => entries,
+            let read = self.streams.read(self.position, self.caller.selector()).await;
+            let Page { mut entries, inside } = match read {
+                Ok(page) => page,
                 // The probe tells that the database is away; a stream goes on when it is back.
                 Err(error) => {
                     debug!(%error, "a live stream cannot read the log");
@@ -351,7 +390,8 @@ impl Follower {
                 entries.remove(0);
             }
             for entry in &entries {
-                if let Err(end) = self.tell(entry).await {
+                let is_inside = inside.as_ref().is_none_or(|ids| ids.contains(&entry.satellite.0));
+                if let Err(end) = self.tell(entry, is_inside).await {
                     return end;
                 }
             }
@@ -370,12 +410,12 @@ impl Follower {
         }
     }
 
-    async fn tell(&mut self, entry: &Entry) -> Result<(), End> {
+    async fn tell(&mut self, entry: &Entry, is_inside: bool) -> Result<(), End> {
         // Retention has overtaken a slow reader: who comes back is told so.
         if entry.position.0 != self.position.0 + 1 {
             return Err(End::Over);
         }
-        if !self.wanted.takes(entry) {
+        if !is_inside || !self.wanted.takes(entry) {
             (self.position, self.newest) = (entry.position, Some(entry.change));
             return Ok(());
         }
@@ -420,7 +460,8 @@ mod tests {
         let lived = life(7, &[(1, Connected), (2, Removed)]);
         let wants = |json: serde_json::Value| {
             let query = serde_json::from_value(json).expect("a query");
-            let wanted = Wanted::check(query).map_err(|problem| problem.detail().to_owned())?;
+            let wanted = Wanted::check(query, &Selector::default())
+                .map_err(|problem| problem.detail().to_owned())?;
             Ok::<_, String>([0, 1].map(|n| wanted.takes(&lived[n])))
         };
         let (here, other) = (Uuid::from_u128(7), Uuid::from_u128(8));

@@ -12,10 +12,11 @@ use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::caller::Caller;
 use super::parameters::satellite_id;
 use super::problem::Problem;
 use super::{APPEND_TIMEOUT, Api};
-use crate::contract::wire::{Actor, SatelliteJson, Timestamp};
+use crate::contract::wire::{SatelliteJson, Timestamp};
 use crate::domain::lifecycle::{Reason, Signal};
 use crate::registry::rotation::{self, Rotated};
 use crate::registry::satellites;
@@ -71,6 +72,7 @@ pub struct NewToken {
 )]
 pub async fn rotate(
     State(api): State<Arc<Api>>,
+    caller: Caller,
     path: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
@@ -79,8 +81,8 @@ pub async fn rotate(
     let Rotation { overlap } = Rotation::read(headers, body.map_err(JsonRejection::from)?).await?;
     let overlap = overlap.as_deref().map(rotation::overlap).transpose()?;
     let unknown = || Problem::no_satellite(&id.to_string());
-    let rotate =
-        async |client: &mut Object| rotation::rotate(client, id, overlap, &Actor::admin()).await;
+    let actor = caller.actor();
+    let rotate = async |client: &mut Object| rotation::rotate(client, id, overlap, &actor).await;
     let rotated = api.writes.run(rotate).await?;
     let Rotated { token, session, previous_ends_at } = rotated.ok_or_else(unknown)?;
     api.changed.tell();
@@ -88,7 +90,7 @@ pub async fn rotate(
     tracing::info!(satellite = %id, overlap = told, "token rotated");
     if let Some(session) = session {
         let signal = Signal::Disconnect { session, reason: Reason::TokenRotated };
-        let append = api.log.append(id, signal, Actor::admin());
+        let append = api.log.append(id, signal, actor);
         // The new token is in force and has to be shown. The pod that holds the session ends it too.
         match tokio::time::timeout(APPEND_TIMEOUT, append).await {
             Ok(Ok(_)) => {}

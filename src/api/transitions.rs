@@ -10,9 +10,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
+use super::caller::Caller;
 use super::parameters::{event, limit, satellite_id, time};
 use super::problem::Problem;
 use crate::contract::wire::TransitionJson;
+use crate::domain::access::Selector;
 use crate::domain::lifecycle::{Position, SatelliteId};
 use crate::log::read::{self, Filter, MAX_LIMIT};
 
@@ -68,10 +70,11 @@ pub struct Page {
     responses((status = 200, description = "A page of it", body = Page)))]
 pub async fn all(
     State(api): State<Arc<Api>>,
+    caller: Caller,
     query: Result<Query<TransitionsQuery>, QueryRejection>,
 ) -> Result<Json<Page>, Problem> {
     let Query(query) = query?;
-    page(&api, query, None).await.map(Json)
+    page(&api, caller.selector(), query, None).await.map(Json)
 }
 
 /// Read the log of one satellite
@@ -82,17 +85,19 @@ pub async fn all(
     responses((status = 200, description = "A page of it", body = Page)))]
 pub async fn of_satellite(
     State(api): State<Arc<Api>>,
+    caller: Caller,
     path: Result<Path<String>, PathRejection>,
     query: Result<Query<TransitionsQuery>, QueryRejection>,
 ) -> Result<Json<Page>, Problem> {
     let id = satellite_id(path)?;
     let Query(query) = query?;
-    page(&api, query, Some(id)).await.map(Json)
+    page(&api, caller.selector(), query, Some(id)).await.map(Json)
 }
 
 /// A page of the log, whichever way it is asked for.
 pub async fn page(
     api: &Api,
+    selector: &Selector,
     query: TransitionsQuery,
     satellite: Option<SatelliteId>,
 ) -> Result<Page, Problem> {
@@ -125,9 +130,10 @@ pub async fn page(
     let filter = Filter {
         satellite,
         event,
-        region: query.region,
+        region: selector.narrow(query.region),
         since: query.since.as_deref().map(|text| time("since", text)).transpose()?,
         until: query.until.as_deref().map(|text| time("until", text)).transpose()?,
+        within: selector.clone(),
     };
     let before = query.before.map(Position);
     let read = async |client: &mut Object| match is_newest_first {

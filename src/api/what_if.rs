@@ -11,6 +11,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::Api;
+use super::caller::Caller;
 use super::fleet::{DEFAULT_SPAN, bounds};
 use super::parameters::span;
 use super::past::{MAX_WINDOW, told};
@@ -53,6 +54,7 @@ pub struct WhatIfQuery {
 ))]
 pub async fn show(
     State(api): State<Arc<Api>>,
+    caller: Caller,
     query: Result<Query<WhatIfQuery>, QueryRejection>,
 ) -> Result<Json<WhatIf>, Problem> {
     let Query(query) = query?;
@@ -62,7 +64,12 @@ pub async fn show(
     let answer = async |client: &mut Object| {
         let answer = async {
             let window = window::asked(client, since, until, DEFAULT_SPAN, MAX_WINDOW).await?;
-            let question = Question { threshold, region: region.clone(), window };
+            let question = Question {
+                threshold,
+                region: region.clone(),
+                selector: caller.selector().clone(),
+                window,
+            };
             what_if::answer(client, &question, api.vouch_window).await
         };
         told(answer.await)

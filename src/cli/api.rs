@@ -8,13 +8,14 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::context::{self, Context};
 use super::exit::wrong_usage;
 use super::token_file;
 use crate::clients::client::Client;
 use crate::platform::client_tls::is_this_machine;
+use crate::platform::token;
 
 const URL: &str = "GROUNDSTATION_URL";
 const TOKEN: &str = "GROUNDSTATION_ADMIN_TOKEN";
@@ -29,7 +30,7 @@ pub struct ApiArgs {
     #[arg(long, global = true, value_name = "URL")]
     url: Option<String>,
 
-    /// The token: an admin's, or to look a read token [env: GROUNDSTATION_ADMIN_TOKEN]
+    /// The token: one of the settings, or a named one; one that may only read is enough to look [env: GROUNDSTATION_ADMIN_TOKEN]
     #[arg(long, global = true, value_name = "TOKEN", conflicts_with = "token_file")]
     token: Option<SecretString>,
 
@@ -104,6 +105,11 @@ impl Target {
             "no token: set GROUNDSTATION_ADMIN_TOKEN, or pass --token-file, --token or --context",
         );
         let token = token.map_err(wrong_usage)?;
+        let text = token.expose_secret();
+        if token::is_named(text) && !token::is_whole(text) {
+            let mistyped = "the token is mistyped or cut off: its checksum does not fit";
+            return Err(wrong_usage(anyhow!(mistyped)));
+        }
         if let Some(host) = in_plain_text(&self.url) {
             eprintln!("groundstation: the token goes to {host} in plain text: use https://");
         }

@@ -52,6 +52,9 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
             super::named::Unnamed::Ambiguous { .. } => WRONG_USAGE,
         });
     }
+    if cause.is::<super::named::NoToken>() {
+        return Some(NOT_THERE);
+    }
     let no_connection = |failed: &database::Failed| {
         matches!(failed, database::Failed::NoConnection(_) | database::Failed::NoAnswer(_))
     };

@@ -54,6 +54,11 @@ pub enum Unnamed {
     },
 }
 
+/// Neither an id nor the name of a token of the HTTP API.
+#[derive(Debug, PartialEq, Eq, Error)]
+#[error("there is no token {0:?}: it is neither an id nor a name")]
+pub struct NoToken(pub String);
+
 /// Ids that an error lists.
 const MAX_LISTED: usize = 10;
 

@@ -12,6 +12,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use crate::contract::fleet::{FleetCounts, Intervals, Timeline};
+use crate::contract::tokens::{SelectorJson, TokenJson};
 use crate::contract::what_if::WhatIf;
 use crate::contract::wire::{SatelliteJson, Timestamp, TransitionJson};
 
@@ -109,6 +110,36 @@ pub struct Transitions {
     /// Where it begins with the newest first; none where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_before: Option<i64>,
+}
+
+/// A named token to make.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NewToken<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// What it is for.
+    pub role: &'a str,
+    /// What it reaches; without one everything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selector: Option<SelectorJson>,
+    /// When it ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A named token that was made.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct MadeToken {
+    /// As it is listed.
+    pub token: TokenJson,
+    /// Itself, shown this once.
+    pub secret: String,
+}
+
+#[derive(Deserialize)]
+struct Tokens {
+    tokens: Vec<TokenJson>,
 }
 
 /// A satellite's assignments.
@@ -368,6 +399,24 @@ impl Client {
     fn order<T: DeserializeOwned>(&self, id: Uuid, order: &str) -> anyhow::Result<T> {
         let request = self.agent.post(format!("{}/v1/satellites/{id}/{order}", self.base));
         self.read(request.header("authorization", self.bearer()).send_empty())
+    }
+
+    /// Makes a named token.
+    pub fn make_token(&self, new: &NewToken<'_>) -> anyhow::Result<MadeToken> {
+        let request = self.agent.post(format!("{}/v1/tokens", self.base));
+        self.read(request.header("authorization", self.bearer()).send_json(new))
+    }
+
+    /// All named tokens.
+    pub fn tokens(&self) -> anyhow::Result<Vec<TokenJson>> {
+        let Tokens { tokens } = self.ask("/v1/tokens", &[])?;
+        Ok(tokens)
+    }
+
+    /// Revokes a named token.
+    pub fn revoke_token(&self, id: Uuid) -> anyhow::Result<()> {
+        let request = self.agent.delete(format!("{}/v1/tokens/{id}", self.base));
+        self.answer(request.header("authorization", self.bearer()).call()).map(drop)
     }
 
     /// A satellite's assignments.

@@ -15,11 +15,12 @@ use time::OffsetDateTime;
 use tracing::info;
 
 use super::Console;
-use crate::api::access::Role;
+use crate::api::access::Shut;
+use crate::api::caller::{Caller, Credential};
 use crate::api::problem::Problem;
 use crate::api::{authorization, cookie};
+use crate::domain::access::Role;
 use crate::ingress::arrival::Arrival;
-use crate::platform::token::Digest;
 
 /// The largest body: a token is much shorter.
 pub(super) const MAX_BODY_BYTES: usize = 4 * 1024;
@@ -38,6 +39,12 @@ pub(super) struct Given {
 #[derive(Serialize)]
 struct Shown {
     role: &'static str,
+    /// What the token is called, where it has a name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    /// Whether the token reaches only a part of the fleet.
+    #[serde(rename = "isBounded", skip_serializing_if = "std::ops::Not::not")]
+    is_bounded: bool,
 }
 
 /// POST: opens a session.
@@ -53,21 +60,31 @@ pub(super) async fn begin(
     }
     let Json(given) = given?;
     let access = &console.api.access;
-    let known: Option<(Role, &Digest)> = match (&given.token, &given.code) {
+    let known: Result<Caller, Shut> = match (&given.token, &given.code) {
         (Some(token), None) => access.of(token.expose_secret()),
         // The session is one of the first admin token, and ends with it.
         (None, Some(code)) if console.code.take(code.expose_secret()) => {
-            access.admin.first().map(|token| (Role::Admin, token))
+            let first = access.settings().admin.first().cloned();
+            let first = first.map(|token| Credential::Setting(Role::Admin, token).into());
+            first.ok_or(Shut::Unknown)
         }
-        (None, Some(_)) => None,
+        (None, Some(_)) => Err(Shut::Unknown),
         _ => return Err(Problem::invalid("Send either a token or a code.")),
     };
-    let Some((role, token)) = known else {
-        return Err(console.api.refuse_token(&arrival, &Method::POST, PATH).await);
+    let caller = match known {
+        Ok(caller) => caller,
+        Err(Shut::Unknown) => {
+            return Err(console.api.refuse_token(&arrival, &Method::POST, PATH).await);
+        }
+        Err(Shut::NotKnownNow) => return Err(Problem::token_not_known_now()),
     };
-    info!(address = %arrival.client, role = role.as_str(), "somebody signed in at the page");
+    if caller.role() == Role::Enrol {
+        return Err(Problem::forbidden("A token for enrolment signs nobody in."));
+    }
+    let (role, name) = (caller.role().as_str(), caller.name());
+    info!(address = %arrival.client, role, name, "somebody signed in at the page");
     let now = OffsetDateTime::now_utc();
-    let new = cookie::issue(role, token, now, arrival.is_https);
+    let new = cookie::issue(&caller, now, arrival.is_https);
     let is_other = |old: &String| old.split('=').next() != new.split('=').next();
     // One session at a time: it would be open which of them counts.
     let mut cookies = cookie::clear(&headers, access, now, arrival.is_https);
@@ -76,15 +93,17 @@ pub(super) async fn begin(
     Ok(with_cookies(cookies))
 }
 
-/// GET: the role of the session.
+/// GET: what the token of the session may do, as of now.
 pub(super) async fn show(
     State(console): State<Arc<Console>>,
     Extension(arrival): Extension<Arrival>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let role = console.api.session(&headers, &arrival);
-    let role = role.ok_or_else(|| Problem::unauthorized("Sign in: there is no session."))?;
-    Ok(Json(Shown { role: role.as_str() }).into_response())
+    let nobody = "Sign in: there is no session.";
+    let caller = console.api.session(&headers, &arrival, nobody)?;
+    let (role, name) = (caller.role().as_str(), caller.name().map(str::to_owned));
+    let is_bounded = caller.selector().is_bounded();
+    Ok(Json(Shown { role, name, is_bounded }).into_response())
 }
 
 /// DELETE: takes the cookie away.

@@ -153,7 +153,7 @@ pub struct Actor {
     #[serde(rename = "type")]
     #[schema(value_type = String)]
     pub kind: Word<ActorKind>,
-    /// Which one: `system`, or the role of the token, never the token.
+    /// Which one: `system`, the name of a named token, or `admin` for the admin token of the settings; never the token.
     pub id: String,
 }
 
@@ -166,6 +166,9 @@ pub enum ActorKind {
     /// A call of the administration API.
     Token,
 }
+
+/// What the admin token of the settings is called; no named token is called so.
+pub const ADMIN: &str = "admin";
 
 impl Actor {
     /// The service itself.
@@ -183,9 +186,14 @@ impl Actor {
         Actor::of(ActorKind::System, "demonstration")
     }
 
-    /// The holder of the admin token.
+    /// The holder of the admin token of the settings.
     pub fn admin() -> Actor {
-        Actor::of(ActorKind::Token, "admin")
+        Actor::of(ActorKind::Token, ADMIN)
+    }
+
+    /// The holder of a named token.
+    pub fn token(name: &str) -> Actor {
+        Actor::of(ActorKind::Token, name)
     }
 
     fn of(kind: ActorKind, id: &str) -> Actor {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use strum::{EnumIter, EnumString, IntoStaticStr};
 use uuid::Uuid;
 
+use crate::domain::access::Selector;
 use crate::domain::lifecycle::Event;
 use crate::domain::liveness::Status;
 
@@ -27,6 +28,19 @@ pub struct Selection {
     /// Only those that are offline and were active last so long ago or longer: heard, or, after a clean end, the
     /// end; of one that has never connected its registration.
     pub inactive_for: Option<Duration>,
+    /// Only those that are inside now, whatever they were at the time that is asked about.
+    pub within: Selector,
+}
+
+impl Selection {
+    /// The same, of what a selector reaches.
+    pub fn bounded(mut self, selector: &Selector) -> Selection {
+        self.region = selector.narrow(self.region);
+        let tags = selector.tags.iter();
+        self.tags.extend(tags.map(|(name, value)| (name.clone(), value.clone())));
+        self.within = selector.clone();
+        self
+    }
 }
 
 /// By what satellites are listed; those that are alike by name and id.
@@ -96,6 +110,25 @@ pub struct Place {
 mod tests {
     use super::*;
     use strum::IntoEnumIterator;
+
+    #[test]
+    fn a_selection_is_bounded_by_all_that_a_selector_names_beside_what_was_asked_for() {
+        let tag = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let asked = Selection {
+            region: Some("us".to_owned()),
+            tags: vec![tag("tier", "iron")],
+            ..Selection::default()
+        };
+        assert_eq!(asked.clone().bounded(&Selector::default()), asked);
+        let selector =
+            Selector { region: Some("eu".to_owned()), tags: [tag("tier", "gold")].into() };
+        let bounded = asked.bounded(&selector);
+        assert_eq!(bounded.region.as_deref(), Some(""));
+        assert_eq!(bounded.tags, [tag("tier", "iron"), tag("tier", "gold")]);
+        assert_eq!(bounded.within, selector);
+        let all = Selection::default().bounded(&selector);
+        assert_eq!((all.region.as_deref(), all.tags.len()), (Some("eu"), 1));
+    }
 
     #[test]
     fn an_order_is_read_as_it_is_written_and_no_other_word_is_one() {

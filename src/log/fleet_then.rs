@@ -12,12 +12,13 @@ use super::disabled_then;
 use super::history::{AsOf, NoAnswer, Record, satellite_then, still_there};
 use super::listed::{self, Behind};
 use super::read::MAX_LIMIT;
+use super::within;
 use crate::contract::fleet::{Counts, RegionCounts};
 use crate::contract::wire::SatelliteJson;
 use crate::domain::lifecycle::Event;
 use crate::domain::selection::{Order, Place, Selection};
 
-/// The satellites there were, as `s`, those that are selected. Its parameters are $1 to $9. The columns of the log are
+/// The satellites there were, as `s`, those that are selected. Its parameters are $1 to $10. The columns of the log are
 /// named, because a later migration may add one while this program runs, and one of any name.
 const THEN: &str = "
     with past as (
@@ -64,13 +65,14 @@ const THEN: &str = "
            and ($9::float8 is null or (status <> 'online'
                 and coalesce((next->>'lastSeenAt')::timestamptz, occurred_at)
                     <= $2 - make_interval(secs => $9)))
+           and {within}
     )";
 
 /// Which they are is found first, and then what they were: a sort of whole states goes to the disk.
 const LIST: &str = "
     with found as materialized (
         {then}
-        select s.id from s where {behind} order by {order} limit $10 offset $11
+        select s.id from s where {behind} order by {order} limit $11 offset $12
     )
     select s.* from (
         {then}
@@ -80,7 +82,7 @@ const LIST: &str = "
 
 const BY_ID: &str = "
     {then}
-    select s.* from s where ($12::uuid is null or s.id > $12) order by s.id limit $10 offset $11";
+    select s.* from s where ($13::uuid is null or s.id > $13) order by s.id limit $11 offset $12";
 
 const COUNT: &str = "
     {then}
@@ -97,7 +99,12 @@ const COLUMNS: listed::Columns = listed::Columns {
                         else date_trunc('milliseconds', s.last_seen_at) end",
 };
 
-/// The parameters $1 to $9.
+/// The statement with the satellites there were in it.
+fn with_then(statement: &str) -> String {
+    statement.replace("{then}", THEN).replace("{within}", &within::condition("past.id", 10))
+}
+
+/// The parameters $1 to $10.
 struct Parameters<'a> {
     as_of: AsOf,
     selection: &'a Selection,
@@ -105,6 +112,7 @@ struct Parameters<'a> {
     status: Option<&'static str>,
     last_event: Option<&'static str>,
     inactive: Option<f64>,
+    bound: Option<Json<serde_json::Value>>,
 }
 
 impl<'a> Parameters<'a> {
@@ -116,6 +124,7 @@ impl<'a> Parameters<'a> {
             status: selection.status.map(|status| status.as_str()),
             last_event: selection.last_event.map(Event::as_str),
             inactive: selection.inactive_for.map(|span| span.as_secs_f64()),
+            bound: within::bound(&selection.within),
         }
     }
 
@@ -130,6 +139,7 @@ impl<'a> Parameters<'a> {
             &self.last_event,
             &self.selection.flapping,
             &self.inactive,
+            &self.bound,
         ]
     }
 }
@@ -160,13 +170,12 @@ pub async fn page(
     let rows = match begin {
         Begin::Id(after) => {
             parameters.push(after);
-            client.query(&BY_ID.replace("{then}", THEN), &parameters).await?
+            client.query(&with_then(BY_ID), &parameters).await?
         }
         Begin::Place(order, after) => {
             let behind = Behind::new(after.as_ref(), *order);
             parameters.extend(behind.parameters());
-            let statement = LIST.replace("{then}", THEN);
-            let statement = listed::in_order(&statement, *order, &COLUMNS, 12);
+            let statement = listed::in_order(&with_then(LIST), *order, &COLUMNS, 13);
             client.query(&statement, &parameters).await?
         }
     };
@@ -197,7 +206,7 @@ pub async fn count(
     selection: &Selection,
 ) -> Result<Vec<RegionCounts>, NoAnswer> {
     let selected = Parameters::new(as_of, selection);
-    let rows = client.query(&COUNT.replace("{then}", THEN), &selected.all()).await?;
+    let rows = client.query(&with_then(COUNT), &selected.all()).await?;
     still_there(client, as_of).await?;
     let counted = rows.iter().map(|row| {
         let (total, online): (i64, i64) = (row.try_get("total")?, row.try_get("online")?);

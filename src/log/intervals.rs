@@ -14,10 +14,11 @@ use uuid::Uuid;
 
 use crate::contract::fleet::{Interval, Intervals};
 use crate::contract::wire::Timestamp;
+use crate::domain::access::Selector;
 use crate::log::history::runs::{self, Run};
 use crate::log::history::{self, NoAnswer};
 use crate::log::window::{self, Reach, Window};
-use crate::log::{Entry, partitions, watermark};
+use crate::log::{Entry, partitions, watermark, within};
 
 /// The most satellites one answer tells of.
 pub const MAX_NAMED: usize = 200;
@@ -48,10 +49,11 @@ const WITHIN: &str = "
     ) inside
      limit $4";
 
-/// How these satellites were. Of one that never was nothing is known.
+/// How these satellites were. Of one that never was nothing is known, nor of one that is not inside now.
 pub async fn intervals(
     client: &mut Object,
     satellites: &BTreeSet<Uuid>,
+    selector: &Selector,
     window: Window,
     default_threshold: Duration,
 ) -> Result<Intervals, NoAnswer> {
@@ -59,9 +61,10 @@ pub async fn intervals(
     if reach.begins_at.is_some() {
         return Err(NoAnswer::Dropped(partitions::horizon(client).await?.0 + 1));
     }
-    let ids: Vec<Uuid> = satellites.iter().copied().collect();
+    let asked: Vec<Uuid> = satellites.iter().copied().collect();
     let transaction = client.build_transaction().read_only(true);
     let transaction = transaction.isolation_level(IsolationLevel::RepeatableRead).start().await?;
+    let ids: Vec<Uuid> = within::among(&transaction, &asked, selector).await?.into_iter().collect();
     let mut before = HashMap::new();
     for row in transaction.query(BEFORE, &[&ids, &reach.after]).await? {
         let entry = Entry::from_row(&row)?;

@@ -9,9 +9,10 @@ use tokio_postgres::Error;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::Entry;
+use super::{Entry, within};
 use crate::contract::wire::Timestamp;
 use crate::contract::word::Word;
+use crate::domain::access::Selector;
 use crate::domain::lifecycle::{Event, Position, Reason, SatelliteId};
 
 /// The most entries one read returns.
@@ -30,6 +31,8 @@ pub struct Filter {
     pub since: Option<Timestamp>,
     /// Recorded before.
     pub until: Option<Timestamp>,
+    /// Only of satellites that are inside now.
+    pub within: Selector,
 }
 
 const HEAD: &str = "select position from entity_transitions order by position desc limit 1";
@@ -112,6 +115,7 @@ const FILTERED: &str = "
        and ($5::timestamptz is null or recorded_at >= $5)
        and ($6::timestamptz is null or recorded_at < $6)
        and ($7::text is null or coalesce(next, prev)->>'region' = $7)
+       and {within}
      order by position
      limit $2";
 
@@ -125,6 +129,7 @@ const NEWEST: &str = "
        and ($5::timestamptz is null or recorded_at >= $5)
        and ($6::timestamptz is null or recorded_at < $6)
        and ($7::text is null or coalesce(next, prev)->>'region' = $7)
+       and {within}
      order by position desc
      limit $2";
 
@@ -162,10 +167,13 @@ async fn selected(
     let since = filter.since.map(Timestamp::moment);
     let until = filter.until.map(Timestamp::moment);
     let limit = limit.clamp(1, MAX_LIMIT);
-    let parameters: [&(dyn ToSql + Sync); 7] =
-        [place, &limit, &satellite, &event, &since, &until, &filter.region];
+    let bound = within::bound(&filter.within);
+    let parameters: [&(dyn ToSql + Sync); 8] =
+        [place, &limit, &satellite, &event, &since, &until, &filter.region, &bound];
+    let statement =
+        statement.replace("{within}", &within::condition("entity_transitions.entity_id", 8));
     // Not cached: the plan is to fit the filters that are there.
-    let rows = client.query(statement, &parameters).await?;
+    let rows = client.query(&statement, &parameters).await?;
     rows.iter().map(Entry::from_row).collect()
 }
 

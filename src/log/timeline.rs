@@ -11,16 +11,18 @@ use std::time::Duration;
 use deadpool_postgres::{GenericClient, Object};
 use futures_util::{StreamExt, TryStreamExt, pin_mut};
 use time::OffsetDateTime;
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Error, IsolationLevel, Row};
 use uuid::Uuid;
 
 use crate::contract::fleet::{Point, Timeline};
 use crate::contract::wire::Timestamp;
-use crate::domain::lifecycle::{Event, Position};
+use crate::domain::access::Selector;
+use crate::domain::lifecycle::Event;
 use crate::domain::liveness::Status;
 use crate::log::history::NoAnswer;
 use crate::log::window::{self, Reach, Window};
-use crate::log::{partitions, read, watermark};
+use crate::log::{partitions, read, watermark, within};
 
 /// The most points of one answer.
 pub const MAX_POINTS: i64 = 1_000;
@@ -196,18 +198,20 @@ const FLEET: &str = "
               union all
               select h.position, h.next from transitions_at_horizon h where h.entity_id = c.satellite_id
           ) last order by last.position desc limit 1
-      ) t";
+      ) t
+     where {within:c.satellite_id}";
 
 /// What the whole log folds to.
 const PRESENT: &str = "
     select count(*) as satellites, count(*) filter (where last_event = 'connected') as online,
            count(*) filter (where last_event in ('disconnected', 'heartbeat_lost')) as offline
-      from satellite_connections";
+      from satellite_connections c
+     where {within:c.satellite_id}";
 
 const CHANGES: &str = "
     select entity_id, occurred_at, prev->>'lastEvent' as last_event, next->>'status' as status
       from entity_transitions
-     where position > $1 and position <= $2
+     where position > $1 and position <= $2 and {within:entity_transitions.entity_id}
      order by position";
 
 /// The satellites that are offline although nobody has declared them lost, and since when.
@@ -219,13 +223,22 @@ const LAPSED: &str = "
           from watermark cross join satellite_connections c
           join satellites s on s.id = c.satellite_id
           left join pods p on p.number = c.pod
-         where c.last_event = 'connected') late
+         where c.last_event = 'connected' and {within:c.satellite_id}) late
      where late.judged > late.since";
 
-/// The fleet at these points.
+/// A statement in which only satellites that are inside count; its parameter $n is the bound.
+fn within(statement: &str, n: usize) -> String {
+    let ids = ["c.satellite_id", "entity_transitions.entity_id"];
+    ids.iter().fold(statement.to_owned(), |statement, id| {
+        statement.replace(&format!("{{within:{id}}}"), &within::condition(id, n))
+    })
+}
+
+/// The fleet at these points, of those satellites that are inside now.
 pub async fn timeline(
     client: &mut Object,
     points: Points,
+    selector: &Selector,
     default_threshold: Duration,
 ) -> Result<Timeline, NoAnswer> {
     let (from, to) = (points.from, points.to);
@@ -237,7 +250,7 @@ pub async fn timeline(
     }
     let transaction = client.build_transaction().read_only(true);
     let transaction = transaction.isolation_level(IsolationLevel::RepeatableRead).start().await?;
-    let counting = count(&transaction, points, reach, default_threshold).await?;
+    let counting = count(&transaction, points, reach, selector, default_threshold).await?;
     let blind = watermark::blind_spans(&transaction, from, to, default_threshold).await?;
     transaction.commit().await?;
     // What was dropped meanwhile may be missing.
@@ -252,15 +265,18 @@ async fn count(
     client: &impl GenericClient,
     points: Points,
     reach: Reach,
+    selector: &Selector,
     default_threshold: Duration,
 ) -> Result<Counting, Error> {
-    let (head, present) = (read::head(client).await?, client.query_one(PRESENT, &[]).await?);
+    let bound = within::bound(selector);
+    let present = client.query_one(&within(PRESENT, 1), &[&bound]).await?;
+    let head = read::head(client).await?;
     let satellites: i64 = present.try_get("satellites")?;
     let is_near = head.0 - reach.through.0 <= NEAR.saturating_mul(satellites);
     let through = if is_near { head } else { reach.through };
     let mut counting = Counting::new(points, reach.begins_at.unwrap_or(points.from));
-    let bounds: [&Position; 2] = [&reach.after, &through];
-    let rows = client.query_raw(CHANGES, bounds).await?;
+    let parameters: [&(dyn ToSql + Sync); 3] = [&reach.after, &through, &bound];
+    let rows = client.query_raw(&within(CHANGES, 3), parameters).await?;
     pin_mut!(rows);
     while let Some(row) = rows.next().await {
         counting.change(change(&row?)?);
@@ -268,11 +284,12 @@ async fn count(
     if is_near {
         counting.ended(present.try_get("online")?, present.try_get("offline")?);
     } else {
-        let row = client.query_one(FLEET, &[&reach.after]).await?;
+        let row = client.query_one(&within(FLEET, 2), &[&reach.after, &bound]).await?;
         counting.began(row.try_get("online")?, row.try_get("offline")?);
     }
     let default_ms = i64::try_from(default_threshold.as_millis()).unwrap_or(i64::MAX);
-    let late = client.query_raw(LAPSED, [&default_ms]).await?;
+    let parameters: [&(dyn ToSql + Sync); 2] = [&default_ms, &bound];
+    let late = client.query_raw(&within(LAPSED, 2), parameters).await?;
     let late = late.map(|row| row.and_then(|row| Ok((row.try_get(0)?, row.try_get(1)?))));
     for (satellite, since) in late.try_collect::<Vec<(Uuid, OffsetDateTime)>>().await? {
         counting.lapse(satellite, since);

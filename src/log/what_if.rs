@@ -14,10 +14,11 @@ use uuid::Uuid;
 
 use crate::contract::what_if::{Delay, Losses, MAX_TOLD, OfRegion, OfSatellite, WhatIf};
 use crate::contract::wire::Timestamp;
+use crate::domain::access::Selector;
 use crate::domain::lifecycle::Event;
 use crate::domain::what_if::{self, Outcome, Silence, Told};
 use crate::log::history::NoAnswer;
-use crate::log::partitions;
+use crate::log::{partitions, within};
 use crate::log::window::{self, LATE, Reach, Window};
 
 /// The most transitions one answer looks at: it has to be there within the time a read may take.
@@ -38,6 +39,8 @@ pub struct Question {
     pub threshold: Duration,
     /// Only of satellites that were in this region.
     pub region: Option<String>,
+    /// Only of satellites that are within this now.
+    pub selector: Selector,
     /// Which losses, by when they were due.
     pub window: Window,
 }
@@ -64,6 +67,11 @@ pub async fn answer(
     // Not in the statement: a satellite may come back in another region.
     if let Some(region) = &question.region {
         silences.retain(|silence| silence.region == *region);
+    }
+    if question.selector.is_bounded() {
+        let ids: Vec<Uuid> = silences.iter().map(|silence| silence.satellite).collect();
+        let within = within::among(&transaction, &ids, &question.selector).await?;
+        silences.retain(|silence| within.contains(&silence.satellite));
     }
     transaction.commit().await?;
     // What was dropped meanwhile may be missing.

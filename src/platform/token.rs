@@ -1,4 +1,4 @@
-//! Tokens: 256 random bits for satellites, their digests, and comparison in constant time.
+//! Tokens: 256 random bits for satellites and for named tokens, their digests, and comparison in constant time.
 //!
 //! A fast hash is right here: a token is random, so it cannot be guessed. Only digests are stored,
 //! and neither tokens nor digests can be printed from these types.
@@ -20,14 +20,50 @@ const FEWEST_DIFFERENT: usize = 8;
 /// The prefix of every satellite's token, by which people and secret scanners recognise it.
 const PREFIX: &str = "csat_";
 
+/// The prefix of every named token.
+const NAMED_PREFIX: &str = "gst_";
+
+/// A named token ends with so many bytes of a digest of the rest, by which one that is mistyped, or cut off, is known as
+/// such without asking anybody.
+const CHECKSUM_BYTES: usize = 3;
+const CHECKSUM_LENGTH: usize = CHECKSUM_BYTES / 3 * 4;
+
 /// The prefix of a stored digest: other forms may stand beside it.
 const STORED_PREFIX: &str = "sha256:";
 
 /// Makes a satellite's token. Fails only if the operating system has no randomness.
 pub fn generate() -> anyhow::Result<SecretString> {
+    Ok(format!("{PREFIX}{}", random()?).into())
+}
+
+/// Makes a named token. Fails only if the operating system has no randomness.
+pub fn generate_named() -> anyhow::Result<SecretString> {
+    let token = format!("{NAMED_PREFIX}{}", random()?);
+    let checksum = checksum(&token);
+    Ok((token + &checksum).into())
+}
+
+/// 256 random bits.
+fn random() -> anyhow::Result<String> {
     let mut bytes = [0u8; 32];
     getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
-    Ok(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes)).into())
+    Ok(URL_SAFE_NO_PAD.encode(bytes))
+}
+
+fn checksum(text: &str) -> String {
+    URL_SAFE_NO_PAD.encode(&Sha256::digest(text.as_bytes())[..CHECKSUM_BYTES])
+}
+
+/// Whether a text is meant to be a named token.
+pub fn is_named(text: &str) -> bool {
+    text.starts_with(NAMED_PREFIX)
+}
+
+/// Whether a text has the form of a named token, its checksum included.
+pub fn is_whole(text: &str) -> bool {
+    let end = text.len().checked_sub(CHECKSUM_LENGTH);
+    let parts = end.and_then(|end| text.split_at_checked(end));
+    is_named(text) && parts.is_some_and(|(rest, end)| checksum(rest) == end)
 }
 
 /// How many bits a token has if it is random: its number of characters times the bits of their
@@ -80,9 +116,19 @@ impl Digest {
         Some(Digest(bytes.try_into().ok()?))
     }
 
+    /// Whether both are of the same token. The time it takes depends on neither.
+    pub fn is(&self, other: &Digest) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+
     /// Whether this is the digest of `token`. The time it takes depends on neither.
     pub fn matches(&self, token: &str) -> bool {
-        self.0.ct_eq(&Digest::of(token).0).into()
+        self.is(&Digest::of(token))
+    }
+
+    /// Whether this token, or whoever has its digest, made a signature, see [`Digest::sign`].
+    pub fn signed(&self, purpose: &str, text: &str, signature: &[u8]) -> bool {
+        self.sign(purpose, text).ct_eq(signature).into()
     }
 
     /// Signs a text with a key for this purpose that only holders of the token, or of this digest, can derive.
@@ -129,13 +175,27 @@ impl Digests {
     /// The one that is the digest of `token`. All are compared, whichever matches, so that the time reveals nothing.
     pub fn find(&self, token: &str) -> Option<&Digest> {
         let digest = Digest::of(token);
-        let is_it = |known: &Digest| bool::from(known.0.ct_eq(&digest.0));
-        self.0.iter().fold(None, |found, known| if is_it(known) { Some(known) } else { found })
+        self.0.iter().fold(None, |found, known| if known.is(&digest) { Some(known) } else { found })
     }
 
-    /// Whether one of them made this signature, see [`Digest::sign`].
-    pub fn signed(&self, purpose: &str, text: &str, signature: &[u8]) -> bool {
-        self.0.iter().any(|known| known.sign(purpose, text).ct_eq(signature).into())
+    /// The one that made this signature, see [`Digest::sign`].
+    pub fn signer(&self, purpose: &str, text: &str, signature: &[u8]) -> Option<&Digest> {
+        self.0.iter().find(|known| known.signed(purpose, text, signature))
+    }
+
+    /// Whether this digest is one of them.
+    pub fn has(&self, digest: &Digest) -> bool {
+        self.0.iter().any(|known| known.is(digest))
+    }
+
+    /// Whether they are the same, in the same order.
+    pub fn are(&self, others: &Digests) -> bool {
+        self.0.len() == others.0.len() && self.0.iter().zip(&others.0).all(|(a, b)| a.is(b))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
     }
 }
 
@@ -186,6 +246,31 @@ mod tests {
     }
 
     #[test]
+    fn a_named_token_is_whole_or_known_to_be_mistyped() {
+        let (a, b) = (generate_named().expect("token"), generate_named().expect("token"));
+        let (a, b) = (a.expose_secret(), b.expose_secret());
+        assert_ne!(a, b);
+        assert!(is_whole(a) && is_named(a) && a.len() == 4 + 43 + CHECKSUM_LENGTH, "{}", a.len());
+        let bits = &a[4..47];
+        assert_eq!(URL_SAFE_NO_PAD.decode(bits).expect("base64url").len(), 32);
+        let swapped: String = {
+            let mut letters: Vec<char> = a.chars().collect();
+            let (n, _) = letters
+                .windows(2)
+                .enumerate()
+                .skip(4)
+                .find(|(_, two)| two[0] != two[1])
+                .expect("two");
+            letters.swap(n, n + 1);
+            letters.into_iter().collect()
+        };
+        for broken in [&a[..50], &a[1..], &swapped, &format!("{a}A"), "gst_", "gst_é", "", "csat_x"]
+        {
+            assert!(!is_whole(broken), "{broken}");
+        }
+    }
+
+    #[test]
     fn a_token_is_judged_by_its_length_and_its_kinds_of_characters() {
         let cases = [
             ("", 0),
@@ -224,13 +309,17 @@ mod tests {
         let digests =
             |tokens: &[&str]| Digests::new(tokens.iter().map(|t| Digest::of(t)).collect());
         let signature = Digest::of("new").sign("purpose", "text");
-        assert!(digests(&["old", "new"]).signed("purpose", "text", &signature));
-        assert!(!digests(&["old"]).signed("purpose", "text", &signature));
-        assert!(!digests(&[]).signed("purpose", "text", &signature));
-        assert!(!digests(&["new"]).signed("other", "text", &signature));
-        assert!(!digests(&["new"]).signed("purpose", "texts", &signature));
+        let signer = |tokens: &[&str], purpose, text, signature: &[u8]| {
+            digests(tokens).signer(purpose, text, signature).map(Digest::to_stored)
+        };
+        let new = Some(Digest::of("new").to_stored());
+        assert_eq!(signer(&["old", "new"], "purpose", "text", &signature), new);
+        assert_eq!(signer(&["old"], "purpose", "text", &signature), None);
+        assert_eq!(signer(&[], "purpose", "text", &signature), None);
+        assert_eq!(signer(&["new"], "other", "text", &signature), None);
+        assert_eq!(signer(&["new"], "purpose", "texts", &signature), None);
         for broken in [&signature[..31], &[0; 32], &[]] {
-            assert!(!digests(&["new"]).signed("purpose", "text", broken));
+            assert_eq!(signer(&["new"], "purpose", "text", broken), None);
         }
     }
 

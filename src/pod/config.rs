@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 
-use crate::api::access::Access;
+use crate::api::access;
 use crate::api::stream;
 use crate::console::code::Code;
+use crate::domain::access::Role;
 use crate::domain::brown_out;
 use crate::domain::cell::Cell;
 use crate::domain::flapping;
@@ -24,7 +25,6 @@ use crate::log::partitions;
 use crate::platform::database::{Address, Reads};
 use crate::platform::nats;
 use crate::platform::replicas::Replicas;
-use crate::platform::token;
 use crate::platform::units::{duration, span};
 
 mod cell;
@@ -35,11 +35,13 @@ mod reads;
 mod replicas;
 mod stores;
 mod streams;
+mod tokens;
 
 pub use cell::CellArgs;
 pub use drain::Drain;
 pub use replicas::ReplicasArgs;
 pub use stores::{DatabaseArgs, MigrateArgs, NatsArgs};
+pub use tokens::{TokenFile, digests, split_tokens};
 
 /// The options of `groundstation serve`; every setting is also a variable of the environment.
 #[derive(Args, Clone)]
@@ -190,8 +192,10 @@ pub struct Config {
     pub database: Address,
     /// Its NATS.
     pub nats: nats::Address,
-    /// The rights of each token under `/v1`.
-    pub access: Access,
+    /// The tokens of the settings.
+    pub access: access::Settings,
+    /// The files from which they are, which are followed.
+    pub token_files: Vec<TokenFile>,
     /// How often satellites send a heartbeat.
     pub heartbeat_interval: Duration,
     /// How long a pod vouches for a session that it heard; none if it writes every heartbeat.
@@ -273,6 +277,8 @@ impl ServeArgs {
             secrets::check_folder("GROUNDSTATION_SECRETS_DIR", folder)?;
         }
         let door = self.door.check()?;
+        let (admin, admin_file) = tokens::of(Role::Admin, self.admin_token, self.admin_token_file)?;
+        let (read, read_file) = tokens::of(Role::Read, self.read_token, self.read_token_file)?;
         Ok(Config {
             pod,
             cell: self.cell.cell()?,
@@ -280,14 +286,8 @@ impl ServeArgs {
             ops_listen,
             database,
             nats,
-            access: Access {
-                admin: tokens(
-                    "GROUNDSTATION_ADMIN_TOKEN",
-                    self.admin_token,
-                    self.admin_token_file,
-                )?,
-                read: tokens("GROUNDSTATION_READ_TOKEN", self.read_token, self.read_token_file)?,
-            },
+            access: access::Settings { admin, read },
+            token_files: admin_file.into_iter().chain(read_file).collect(),
             heartbeat_interval,
             vouch_window: vouch_window(given(&self.vouch_window), heartbeat_interval)?,
             offline_threshold,
@@ -353,50 +353,10 @@ fn default_pod_name() -> String {
     format!("{host}-{}", std::process::id())
 }
 
-/// The most tokens of one right: two are enough for rotation.
-const MAX_TOKENS: usize = 16;
-
 /// The largest file of tokens, in bytes.
 const MAX_TOKEN_FILE: u64 = 64 * 1024;
 
-/// Tokens with commas or line breaks between them; empty ones count as none.
-pub fn split_tokens(text: &str) -> impl Iterator<Item = &str> {
-    text.split([',', '\n']).map(str::trim).filter(|token| !token.is_empty())
-}
-
-/// The digests of tokens given directly or by file.
-fn tokens(
-    name: &str,
-    value: Option<SecretString>,
-    file: Option<PathBuf>,
-) -> anyhow::Result<token::Digests> {
-    let file_name = format!("{name}_FILE");
-    let (name, value) = match (value, file) {
-        (Some(_), Some(_)) => bail!("{name} and {name}_FILE are both set: set one of them"),
-        (Some(value), None) => (name, value),
-        (None, Some(file)) => (file_name.as_str(), read_secret(&file_name, &file)?),
-        (None, None) => return Ok(token::Digests::default()),
-    };
-    let tokens: Vec<&str> = split_tokens(value.expose_secret()).collect();
-    if tokens.len() > MAX_TOKENS {
-        bail!("{name} has {} tokens, it must be at most {MAX_TOKENS}", tokens.len());
-    }
-    for (n, token) in tokens.iter().enumerate() {
-        let bits = token::bits_at_most(token);
-        if bits < token::LEAST_BITS {
-            let which =
-                if tokens.len() > 1 { format!(" (number {})", n + 1) } else { String::new() };
-            bail!(
-                "{name} has a token{which} of {bits} bits, judged by its length and its kinds of characters: \
-                 it must have at least {}; make one with `openssl rand -hex 32`",
-                token::LEAST_BITS
-            );
-        }
-    }
-    Ok(token::Digests::new(tokens.into_iter().map(token::Digest::of).collect()))
-}
-
-fn read_secret(name: &str, file: &std::path::Path) -> anyhow::Result<SecretString> {
+pub(super) fn read_secret(name: &str, file: &std::path::Path) -> anyhow::Result<SecretString> {
     let shown = || format!("cannot read {name} {}", file.display());
     let mut text = String::new();
     let opened = std::fs::File::open(file).with_context(shown)?;

@@ -10,6 +10,8 @@ use super::config::Config;
 use super::doors::Doors;
 use super::running::{Running, Signals};
 use super::stores::Stores;
+use super::token_files;
+use crate::api::access::Access;
 use crate::api::micro::Micro;
 use crate::api::stream::Streams;
 use crate::api::{self, Api};
@@ -136,8 +138,10 @@ impl<'a> Pod<'a> {
             self.changed.clone(),
         )
         .await?;
+        let settings = self.config.access.clone();
+        let access = Access::begin(settings, self.stores.database.clone()).await?;
         let gateway = self.gateway(doors.door.clone());
-        let api = self.api(doors.door.clone());
+        let api = self.api(doors.door.clone(), access.clone());
         let past = continuity::watch(self.stores.database.clone(), self.signals.stop.clone());
         let (past, appender) = (tokio::spawn(past), tokio::spawn(log.appender.run()));
         let (database, reads) = (self.stores.database.clone(), self.stores.reads.clone());
@@ -153,6 +157,7 @@ impl<'a> Pod<'a> {
         self.spawn_exchange_with_pods(&mut parts, log.announcements, changes);
         self.spawn_exchange_with_backends(&mut parts, &gateway);
         self.spawn_upkeep(&mut parts, &doors.door);
+        self.spawn_followers_of_tokens(&mut parts, access);
         let micro =
             Micro { api: api.clone(), nats: self.nats.clone(), pod: self.config.pod.clone() };
         parts.spawn(micro.run(self.signals.stop.clone()));
@@ -202,7 +207,7 @@ impl<'a> Pod<'a> {
         })
     }
 
-    fn api(&self, door: Arc<Door>) -> Arc<Api> {
+    fn api(&self, door: Arc<Door>, access: Arc<Access>) -> Arc<Api> {
         let (config, reads) = (self.config, &self.stores.reads);
         let streams = Streams::new(
             config.streams,
@@ -216,7 +221,7 @@ impl<'a> Pod<'a> {
             reads: reads.clone(),
             scans: reads.lane(config.reads.of_many_rows()),
             log: self.log.clone(),
-            access: config.access.clone(),
+            access,
             door,
             wrong_tokens: LogGate::new(listener::REFUSALS_TOLD),
             default_threshold: config.offline_threshold,
@@ -326,6 +331,15 @@ impl<'a> Pod<'a> {
         let (wanted, nats) = (gateway.backends.wanted.clone(), self.nats.clone());
         let stop = self.signals.stop.clone();
         parts.spawn(async move { wanted.watch(&nats, stop).await });
+    }
+
+    /// What keeps the tokens of the HTTP API up to date: the named ones, and those in files.
+    fn spawn_followers_of_tokens(&self, parts: &mut JoinSet<()>, access: Arc<Access>) {
+        let (files, stop) = (self.config.token_files.clone(), &self.signals.stop);
+        if !files.is_empty() {
+            parts.spawn(token_files::follow(files, access.clone(), stop.clone()));
+        }
+        parts.spawn(access.follow(self.nats.clone(), stop.clone()));
     }
 
     /// Periodic work, if it is configured.

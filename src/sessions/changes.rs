@@ -20,7 +20,7 @@ use crate::registry::{desired, rotation};
 use crate::sessions::table::SessionTable;
 
 /// The subject between pods.
-const SUBJECT: &str = "groundstation.pods.changed";
+pub(crate) const SUBJECT: &str = "groundstation.pods.changed";
 
 /// How often the database is asked: half of the promised second.
 const INTERVAL: Duration = Duration::from_millis(500);

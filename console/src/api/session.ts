@@ -8,7 +8,7 @@ import type { Role, SessionAnswer } from "./types.ts";
 export type Session =
   | { is: "unknown"; problem?: Problem }
   | { is: "nobody"; why?: "ended" }
-  | { is: "somebody"; role: Role };
+  | { is: "somebody"; role: Role; name?: string; isBounded?: boolean };
 
 export const session = new Store<Session>({ is: "unknown" });
 
@@ -27,8 +27,8 @@ const NO_COOKIE = {
 /** Asks the server who this browser is. */
 export async function findSession(): Promise<void> {
   try {
-    const { role } = await get<SessionAnswer>("/console/session");
-    session.set({ is: "somebody", role });
+    const answer = await get<SessionAnswer>("/console/session");
+    session.set({ is: "somebody", ...answer });
   } catch (error) {
     const problem = asProblem(error);
     if (problem.status === 401) session.set(session.value.is === "somebody" ? { is: "nobody", why: "ended" } : { is: "nobody" });
@@ -51,7 +51,7 @@ export async function signOut(): Promise<void> {
   session.set({ is: "nobody" });
 }
 
-/** Whether the signed-in role may change anything. */
+/** Whether the signed-in role may change satellites. */
 export function mayChange(session: Session): boolean {
-  return session.is === "somebody" && session.role === "admin";
+  return session.is === "somebody" && (session.role === "admin" || session.role === "operator");
 }

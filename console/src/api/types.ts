@@ -10,11 +10,15 @@ export type Timestamp = string;
 
 export type Status = "online" | "offline";
 export type Edge = "connected" | "disconnected" | "heartbeat_lost";
-export type Role = "admin" | "read";
+export type Role = "admin" | "operator" | "read";
 
 /** GET /console/session */
 export interface SessionAnswer {
   role: Role;
+  /** What the token is called, where it has a name. */
+  name?: string;
+  /** The token reaches a part of the fleet: what is shown is all there is for it. */
+  isBounded?: boolean;
 }
 
 export interface Counts {

@@ -2,7 +2,7 @@
 
 import { useEffect, useState } from "preact/hooks";
 import { awaySince } from "../api/client.ts";
-import { session, signOut } from "../api/session.ts";
+import { type Session, session, signOut } from "../api/session.ts";
 import { asProblem } from "../api/client.ts";
 import type { Problem } from "../api/problem.ts";
 import { startFeed, stopFeed } from "../feed/feed.ts";
@@ -50,7 +50,7 @@ export function Shell() {
         <Navigation place={place} />
         <span class="filler" />
         <StatePill />
-        <Tools role={who.is === "somebody" ? who.role : undefined} />
+        <Tools who={who} />
       </header>
       <AwayBanner />
       <main id="content" tabIndex={-1}>
@@ -107,7 +107,7 @@ function Navigation({ place }: { place: Place }) {
   );
 }
 
-function Tools({ role }: { role: string | undefined }) {
+function Tools({ who }: { who: Session }) {
   const chosen = useStore(theme);
   const [problem, setProblem] = useState<Problem>();
   const leave = async () => {
@@ -129,14 +129,20 @@ function Tools({ role }: { role: string | undefined }) {
       <button type="button" class="ghost icon" onClick={() => isHelpOpen.set(true)} aria-label="Help and keys" title="Help and keys (?)">
         ?
       </button>
-      <span class="role" title="What your token may do">
-        {role}
+      <span class="role" title={who.is === "somebody" ? reach(who) : undefined}>
+        {who.is === "somebody" ? who.role : null}
       </span>
       <button type="button" class="ghost sign-out" onClick={leave} title={problem?.detail}>
         {problem ? "Not signed out: try again" : "Sign out"}
       </button>
     </div>
   );
+}
+
+/** What the token of a session is called, and what it reaches. */
+function reach({ name, isBounded }: { name?: string; isBounded?: boolean }): string {
+  const may = isBounded ? "What your token may do, in the part of the fleet that it reaches" : "What your token may do";
+  return name === undefined ? may : `${may}: ${name}`;
 }
 
 /** Nothing answers: said once for the whole page. */

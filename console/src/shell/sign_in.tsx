@@ -90,7 +90,7 @@ export function SignIn({ hasEnded }: Props) {
             </button>
           </div>
           <p id="token-help" class="muted small-text">
-            One of <code>GROUNDSTATION_ADMIN_TOKEN</code> or, to read, <code>GROUNDSTATION_READ_TOKEN</code> of the pod. The page keeps no token: it gets a cookie that it cannot read.
+            One of <code>GROUNDSTATION_ADMIN_TOKEN</code> or, to read, <code>GROUNDSTATION_READ_TOKEN</code> of the pod, or a token that <code>groundstation token create</code> has made. The page keeps no token: it gets a cookie that it cannot read.
           </p>
           {problem ? <SignInProblem problem={problem} /> : null}
           <button type="submit" class="primary" disabled={isBusy}>

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use crate::api::Api;
+use crate::api::caller::EVERYTHING;
 use crate::api::fleet::{self, TimelineQuery};
 use crate::api::problem::Problem;
 use crate::api::selection::{SelectionQuery, TagQuery};
@@ -19,10 +20,10 @@ pub struct Counted {
 
 /// As `GET /v1/fleet`.
 pub async fn counts(api: &Api, asked: Counted) -> Result<FleetCounts, Problem> {
-    fleet::counts(api, asked.query, asked.tags).await
+    fleet::counts(api, &EVERYTHING, asked.query, asked.tags).await
 }
 
 /// As `GET /v1/fleet/timeline`.
 pub async fn timeline(api: &Api, asked: TimelineQuery) -> Result<Timeline, Problem> {
-    fleet::timeline(api, asked).await
+    fleet::timeline(api, &EVERYTHING, asked).await
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::api::Api;
+use crate::api::caller::EVERYTHING;
 use crate::api::fleet::{self, Ids, IdsQuery, IntervalsQuery};
 use crate::api::page::Page;
 use crate::api::parameters::satellite_named;
@@ -33,12 +34,12 @@ pub struct Listed {
 
 /// As `GET /v1/satellites`.
 pub async fn list(api: &Api, asked: Listed) -> Result<Page, Problem> {
-    satellites::page(api, asked.query, asked.tags, asked.page).await
+    satellites::page(api, &EVERYTHING, asked.query, asked.tags, asked.page).await
 }
 
 /// As `GET /v1/satellites?status=online`.
 pub async fn online(api: &Api, asked: Listed) -> Result<Page, Problem> {
-    satellites::page(api, asked.query.online(), asked.tags, asked.page).await
+    satellites::page(api, &EVERYTHING, asked.query.online(), asked.tags, asked.page).await
 }
 
 /// Which satellite.
@@ -96,5 +97,5 @@ pub struct Over {
 
 /// As `GET /v1/intervals`.
 pub async fn intervals(api: &Api, asked: Over) -> Result<Intervals, Problem> {
-    fleet::intervals(api, asked.ids.try_into()?, asked.query).await
+    fleet::intervals(api, &EVERYTHING, asked.ids.try_into()?, asked.query).await
 }

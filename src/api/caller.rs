@@ -1,0 +1,83 @@
+//! The caller of a request: with which token it comes, what that allows, and who it is in the records.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+
+use super::problem::Problem;
+use crate::contract::wire::Actor;
+use crate::domain::access::{Role, Selector};
+use crate::platform::token::Digest;
+use crate::registry::tokens::Known;
+
+/// The whole fleet.
+pub static EVERYTHING: Selector = Selector { region: None, tags: BTreeMap::new() };
+
+/// Whoever holds a token that is valid now. [`super::authorization`] gives one to each request that it lets through, and
+/// handlers take what they may show from it.
+#[derive(Clone)]
+pub struct Caller(Credential);
+
+/// Which token it is.
+#[derive(Clone)]
+pub enum Credential {
+    /// One of the settings, of this role.
+    Setting(Role, Digest),
+    /// A named one.
+    Named(Arc<Known>),
+}
+
+impl From<Credential> for Caller {
+    fn from(credential: Credential) -> Caller {
+        Caller(credential)
+    }
+}
+
+impl Caller {
+    /// The token.
+    pub fn credential(&self) -> &Credential {
+        &self.0
+    }
+
+    /// What it is for.
+    pub fn role(&self) -> Role {
+        match &self.0 {
+            Credential::Setting(role, _) => *role,
+            Credential::Named(token) => token.role,
+        }
+    }
+
+    /// What it reaches. Whatever selects satellites takes this into account.
+    pub fn selector(&self) -> &Selector {
+        match &self.0 {
+            Credential::Setting(..) => &EVERYTHING,
+            Credential::Named(token) => &token.selector,
+        }
+    }
+
+    /// Its name, if it has one.
+    pub fn name(&self) -> Option<&str> {
+        match &self.0 {
+            Credential::Setting(..) => None,
+            Credential::Named(token) => Some(&token.name),
+        }
+    }
+
+    /// Who it is in the records of what it changes.
+    pub fn actor(&self) -> Actor {
+        self.name().map_or_else(Actor::admin, Actor::token)
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Caller, Problem> {
+        // Only a route that nobody guards has none: it must not answer.
+        let caller = parts.extensions.get::<Caller>().cloned();
+        caller
+            .ok_or_else(|| Problem::unauthorized("Send the header Authorization: Bearer <token>."))
+    }
+}

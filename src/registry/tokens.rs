@@ -1,0 +1,386 @@
+//! Named tokens of the administration API: which there are, and who made or revoked them.
+//!
+//! Owns the tables `tokens` and `token_changes`. A token is never changed: one that is revoked has no row any more, and
+//! the history says who did it. All changes are made one after another under a lock, so their numbers grow in commit
+//! order, the limit holds, and a name is free or not. Only a digest of a token is stored, and it leaves the database
+//! only to be compared.
+
+use std::collections::BTreeMap;
+
+use deadpool_postgres::{GenericClient, Object};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use strum::IntoEnumIterator;
+use time::OffsetDateTime;
+use tokio_postgres::types::{Json, ToSql};
+use tokio_postgres::{Error, Row, Transaction};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::contract::tokens::{SelectorJson, TokenJson};
+use crate::contract::wire::{ADMIN, Actor, Timestamp};
+use crate::contract::word::Word;
+use crate::domain::access::{Role, Selector};
+use crate::platform::token::{self, Digest};
+use crate::registry::satellites::{Invalid, NewSatellite};
+
+/// The most tokens there are, those that have expired included: every pod compares all of them.
+pub const MAX_TOKENS: i64 = 1_000;
+
+/// What a selector can name.
+const SELECTORS: [&str; 2] = ["region", "tags"];
+
+/// A token to be made.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NewToken {
+    /// 1 to 200 characters; no other token may be called so, nor may it be `admin`.
+    #[schema(min_length = 1, max_length = 200)]
+    name: String,
+    /// `admin`: everything. `operator`: satellites and what they check, but no tokens. `read`: only GET, and no tokens.
+    /// `enrol`: nothing yet but to be there.
+    #[schema(value_type = String, pattern = "^(admin|operator|read|enrol)$")]
+    role: Word<Role>,
+    /// The part of the fleet that it reaches, and no other; without it the whole fleet.
+    #[serde(default)]
+    #[schema(value_type = Option<SelectorJson>)]
+    selector: Option<Map<String, Value>>,
+    /// From when on it opens nothing; without it, it is valid until it is revoked.
+    #[serde(default)]
+    expires_at: Option<Timestamp>,
+}
+
+/// What has passed [`NewToken::check`].
+#[derive(Debug, PartialEq, Eq)]
+pub struct Checked {
+    name: String,
+    role: Role,
+    selector: Selector,
+    expires_at: Option<Timestamp>,
+}
+
+impl NewToken {
+    /// Checks every limit; the error names the field.
+    pub fn check(self) -> Result<Checked, Invalid> {
+        let selector = self.selector.map(selector).transpose()?.unwrap_or_default();
+        // What it names are words of satellites, so they have the limits of those.
+        let alike = NewSatellite {
+            name: self.name,
+            region: selector.region.clone().unwrap_or_else(|| "any".to_owned()),
+            tags: selector.tags.clone(),
+            offline_threshold_ms: None,
+        };
+        alike.check().map_err(|invalid| match invalid.field.as_str() {
+            "name" => invalid,
+            field => Invalid { field: format!("selector.{field}"), ..invalid },
+        })?;
+        let name = alike.name;
+        if name == ADMIN {
+            return Err(invalid("name", "must not be admin: the admin token of the settings is"));
+        }
+        let role = self.role.known().ok_or_else(|| {
+            let words: Vec<&str> = Role::iter().map(Role::as_str).collect();
+            invalid("role", format!("must be one of {}", words.join(", ")))
+        })?;
+        Ok(Checked { name, role, selector, expires_at: self.expires_at })
+    }
+}
+
+/// One that names nothing, or something that nobody knows, would bound less than was meant.
+fn selector(named: Map<String, Value>) -> Result<Selector, Invalid> {
+    if let Some(unknown) = named.keys().find(|name| !SELECTORS.contains(&name.as_str())) {
+        let shown: String = unknown.chars().take(64).collect();
+        let rule = format!("must be {}: nothing else can be named", SELECTORS.join(" or "));
+        return Err(invalid(&format!("selector.{shown}"), rule));
+    }
+    let selector: SelectorJson = serde_json::from_value(Value::Object(named))
+        .map_err(|_| invalid("selector", "must be {\"region\": text, \"tags\": {name: text}}"))?;
+    let selector = Selector::from(selector);
+    match selector.is_bounded() {
+        true => Ok(selector),
+        false => {
+            Err(invalid("selector", "must name a region or tags; leave it out for the whole fleet"))
+        }
+    }
+}
+
+fn invalid(field: &str, rule: impl Into<String>) -> Invalid {
+    Invalid { field: field.to_owned(), rule: rule.into() }
+}
+
+/// What the making of a token came to.
+pub enum Created {
+    /// A new token.
+    New {
+        /// As it is told.
+        token: Box<TokenJson>,
+        /// Itself, shown this once: only its digest is kept.
+        secret: SecretString,
+    },
+    /// Another one is called so.
+    NameTaken,
+    /// There are as many as there may be.
+    TooMany,
+    /// It would have expired by now, by the database's clock.
+    Expired,
+}
+
+/// Held past the commit.
+const LOCK: &str = "select pg_advisory_xact_lock(hashtextextended('groundstation: tokens', 0))";
+
+/// In a statement after the one that waited for the lock.
+const LOOK: &str = "
+    select count(*) >= $3 as is_full, coalesce(bool_or(name = $1), false) as is_taken,
+           coalesce($2 <= clock_timestamp(), false) as is_over
+      from tokens";
+
+const CREATE: &str = "
+    with created as (
+        insert into tokens (id, name, role, region, tags, token_digest, expires_at, created_at, created_by_type,
+                            created_by_id)
+        values ($1, $2, $3, $4, $5, $6, $7, date_trunc('milliseconds', clock_timestamp()), $8, $9)
+        returning id, name, role, region, tags, created_at, created_by_type, created_by_id, expires_at, last_used_at
+    ), noted as (
+        insert into token_changes (changed_at, token_id, action, actor_type, actor_id, token)
+        select created_at, $1, 'created', $8, $9, $10 from created
+    )
+    select * from created";
+
+/// Makes a token.
+pub async fn create(client: &mut Object, new: &Checked, actor: &Actor) -> anyhow::Result<Created> {
+    let secret = token::generate_named()?;
+    let digest = Digest::of(secret.expose_secret()).to_stored();
+    let transaction = client.transaction().await?;
+    lock(&transaction).await?;
+    let expires_at = new.expires_at.map(Timestamp::moment);
+    let found = transaction.query_one(LOOK, &[&new.name, &expires_at, &MAX_TOKENS]).await?;
+    if found.try_get("is_over")? {
+        return Ok(Created::Expired);
+    }
+    if found.try_get("is_taken")? {
+        return Ok(Created::NameTaken);
+    }
+    if found.try_get("is_full")? {
+        return Ok(Created::TooMany);
+    }
+    let told = told(&new.name, new.role.as_str(), &new.selector, new.expires_at);
+    let (tags, kind) = (Json(&new.selector.tags), actor.kind.as_str());
+    let parameters: [&(dyn ToSql + Sync); 10] = [
+        &Uuid::new_v4(),
+        &new.name,
+        &new.role.as_str(),
+        &new.selector.region,
+        &tags,
+        &digest,
+        &expires_at,
+        &kind,
+        &actor.id,
+        &Json(told),
+    ];
+    let token = from_row(&transaction.query_one(CREATE, &parameters).await?)?;
+    transaction.commit().await?;
+    Ok(Created::New { token: Box::new(token), secret })
+}
+
+async fn lock(transaction: &Transaction<'_>) -> Result<(), Error> {
+    transaction.execute(LOCK, &[]).await.map(drop)
+}
+
+/// What the history keeps of a token.
+fn told(name: &str, role: &str, selector: &Selector, expires_at: Option<Timestamp>) -> Value {
+    let selector = SelectorJson::told(selector.clone());
+    json!({"name": name, "role": role, "selector": selector, "expiresAt": expires_at})
+}
+
+const DELETE: &str =
+    "delete from tokens where id = $1 returning name, role, region, tags, expires_at";
+
+const NOTE: &str = "
+    insert into token_changes (changed_at, token_id, action, actor_type, actor_id, token)
+    values (date_trunc('milliseconds', clock_timestamp()), $1, 'revoked', $2, $3, $4)";
+
+/// Revokes a token: from the commit on it opens nothing on any pod that hears of it. Its name, or none where there is no
+/// such token.
+pub async fn revoke(client: &mut Object, id: Uuid, actor: &Actor) -> Result<Option<String>, Error> {
+    let transaction = client.transaction().await?;
+    lock(&transaction).await?;
+    let Some(row) = transaction.query_opt(DELETE, &[&id]).await? else { return Ok(None) };
+    let (name, role): (String, String) = (row.try_get("name")?, row.try_get("role")?);
+    let expires_at: Option<OffsetDateTime> = row.try_get("expires_at")?;
+    let told = told(&name, &role, &selector_of(&row)?, expires_at.map(Timestamp::new));
+    let kind = actor.kind.as_str();
+    transaction.execute(NOTE, &[&id, &kind, &actor.id, &Json(told)]).await?;
+    transaction.commit().await?;
+    Ok(Some(name))
+}
+
+const LIST: &str = "
+    select id, name, role, region, tags, created_at, created_by_type, created_by_id, expires_at, last_used_at
+      from tokens order by name limit $1";
+
+/// All tokens, by name.
+pub async fn list(client: &impl GenericClient) -> Result<Vec<TokenJson>, Error> {
+    client.query(LIST, &[&MAX_TOKENS]).await?.iter().map(from_row).collect()
+}
+
+fn from_row(row: &Row) -> Result<TokenJson, Error> {
+    let moment =
+        |name: &str| Ok::<_, Error>(row.try_get::<_, Option<_>>(name)?.map(Timestamp::new));
+    Ok(TokenJson {
+        id: row.try_get("id")?,
+        name: row.try_get("name")?,
+        role: row.try_get("role")?,
+        selector: SelectorJson::told(selector_of(row)?),
+        created_at: Timestamp::new(row.try_get("created_at")?),
+        created_by: Actor {
+            kind: row.try_get("created_by_type")?,
+            id: row.try_get("created_by_id")?,
+        },
+        expires_at: moment("expires_at")?,
+        last_used_at: moment("last_used_at")?,
+    })
+}
+
+fn selector_of(row: &Row) -> Result<Selector, Error> {
+    let Json(tags): Json<BTreeMap<String, String>> = row.try_get("tags")?;
+    Ok(Selector { region: row.try_get("region")?, tags })
+}
+
+/// A token, as a pod has to know it.
+pub struct Known {
+    /// Its id.
+    pub id: Uuid,
+    /// Its name.
+    pub name: String,
+    /// What it is for.
+    pub role: Role,
+    /// What it reaches.
+    pub selector: Selector,
+    /// To compare it with.
+    pub digest: Digest,
+    /// When it ends.
+    pub expires_at: Option<OffsetDateTime>,
+}
+
+/// Which tokens there were at a moment of the database's clock.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Version {
+    /// The newest change.
+    change: i64,
+    /// How many there are: whoever takes one away by hand, past the history, is noticed too.
+    count: i64,
+}
+
+/// Whether there are others than before is told by the history's newest number, which costs one look at an index.
+const VERSION: &str = "
+    select (select coalesce(max(change), 0) from token_changes) as change,
+           (select count(*) from tokens) as count, clock_timestamp() as now";
+
+/// The present version, and the database's time.
+pub async fn version(client: &impl GenericClient) -> Result<(Version, OffsetDateTime), Error> {
+    let statement = client.prepare_cached(VERSION).await?;
+    let row = client.query_one(&statement, &[]).await?;
+    let version = Version { change: row.try_get("change")?, count: row.try_get("count")? };
+    Ok((version, row.try_get("now")?))
+}
+
+const KNOWN: &str = "
+    select id, name, role, region, tags, token_digest, expires_at from tokens limit $1";
+
+/// All tokens there are. One that this program does not understand opens nothing.
+pub async fn known(client: &impl GenericClient) -> Result<Vec<Known>, Error> {
+    let rows = client.query(KNOWN, &[&MAX_TOKENS]).await?;
+    let mut tokens = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let role: Word<Role> = row.try_get("role")?;
+        let digest = Digest::from_stored(row.try_get("token_digest")?);
+        let Some((role, digest)) = role.known().zip(digest) else { continue };
+        tokens.push(Known {
+            id: row.try_get("id")?,
+            name: row.try_get("name")?,
+            role,
+            selector: selector_of(row)?,
+            digest,
+            expires_at: row.try_get("expires_at")?,
+        });
+    }
+    Ok(tokens)
+}
+
+/// Waits for no row. Of several pods that say when a token was used, the latest use counts.
+const USED: &str = "
+    with said as (
+        select u.id, date_trunc('milliseconds', clock_timestamp() - make_interval(secs => u.ago)) as used_at
+          from unnest($1::uuid[], $2::float8[]) as u (id, ago)
+    ), free as (
+        select t.id, s.used_at from tokens t join said s using (id) order by t.id
+           for no key update of t skip locked
+    )
+    update tokens t set last_used_at = greatest(t.last_used_at, f.used_at) from free f where t.id = f.id
+    returning t.id";
+
+/// Keeps how many seconds ago tokens were used last. Returns those of which that is kept.
+pub async fn used(client: &impl GenericClient, uses: &[(Uuid, f64)]) -> Result<Vec<Uuid>, Error> {
+    let (ids, ago): (Vec<Uuid>, Vec<f64>) = uses.iter().copied().unzip();
+    let statement = client.prepare_cached(USED).await?;
+    client.query(&statement, &[&ids, &ago]).await?.iter().map(|row| row.try_get(0)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(json: Value) -> Result<Checked, String> {
+        let new: NewToken = serde_json::from_value(json).expect("a token");
+        new.check().map_err(|invalid| invalid.to_string())
+    }
+
+    #[test]
+    fn a_token_names_its_role_and_a_selector_that_bounds_something() {
+        let some = check(json!({
+            "name": "deploy", "role": "operator", "selector": {"region": "eu", "tags": {"tier": "gold"}}
+        }));
+        let some = some.expect("a token");
+        assert_eq!((some.name.as_str(), some.role), ("deploy", Role::Operator));
+        assert_eq!(some.selector.region.as_deref(), Some("eu"));
+        assert_eq!(some.selector.tags["tier"], "gold");
+        for unbounded in [
+            json!({"name": "a", "role": "read"}),
+            json!({"name": "system", "role": "read", "selector": null}),
+        ] {
+            assert!(!check(unbounded).expect("a token").selector.is_bounded());
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_and_a_bound_that_nobody_knows_is_refused() {
+        let long = "x".repeat(201);
+        let of = |selector: Value| json!({"name": "a", "role": "read", "selector": selector});
+        for (json, words) in [
+            (json!({"name": "", "role": "read"}), "name must have 1 to 200"),
+            (json!({"name": long, "role": "read"}), "name must have 1 to 200"),
+            (json!({"name": "a\u{202e}b", "role": "read"}), "name must not contain"),
+            (json!({"name": "admin", "role": "read"}), "name must not be admin"),
+            (
+                json!({"name": "a", "role": "root"}),
+                "role must be one of admin, operator, read, enrol",
+            ),
+            (of(json!({})), "selector must name a region or tags"),
+            (of(json!({"tags": {}})), "selector must name a region or tags"),
+            (of(json!({"region": null})), "selector must name a region or tags"),
+            (
+                of(json!({"region": "eu", "tag": {"tier": "gold"}})),
+                "selector.tag must be region or tags",
+            ),
+            (of(json!({"region": 7})), "selector must be"),
+            (of(json!({"tags": {"tier": 7}})), "selector must be"),
+            (of(json!({"region": long})), "selector.region must have 1 to 200"),
+            (of(json!({"region": ""})), "selector.region must have 1 to 200"),
+            (of(json!({"tags": {"a:b": "c"}})), "selector.tags.a:b must have a name"),
+        ] {
+            let said = check(json.clone()).expect_err("refused");
+            assert!(said.starts_with(words), "{json}: {said}");
+        }
+    }
+}
