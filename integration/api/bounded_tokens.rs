@@ -114,6 +114,8 @@ fn values(world: &World, name: &str) -> Vec<String> {
         "ids" => return vec![ids.join(","), format!("{},{}", world.own.id, ids[0])],
         "satellite" => return ids,
         "since" => &["2026-01-01T00:00:00Z"],
+        "threshold" => &["1h", "1ms"],
+        "target" => &["tier"],
         _ => &[],
     };
     some.iter().map(|value| (*value).to_owned()).collect()

@@ -276,7 +276,10 @@ pub fn run(args: SatelliteArgs) -> anyhow::Result<()> {
         SatelliteCommand::Enable { satellite } => {
             let satellite = client.enable(satellite.id(&client)?)?;
             let table = |_| format!("enabled {}", satellite.id);
-            output.print(&satellite, Shown { table: &table, names: &|| vec![satellite.name.clone()] })?;
+            output.print(
+                &satellite,
+                Shown { table: &table, names: &|| vec![satellite.name.clone()] },
+            )?;
         }
         SatelliteCommand::Assign { satellite, file } => {
             let list = read_json(&file)?;

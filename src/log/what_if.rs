@@ -18,8 +18,8 @@ use crate::domain::access::Selector;
 use crate::domain::lifecycle::Event;
 use crate::domain::what_if::{self, Outcome, Silence, Told};
 use crate::log::history::NoAnswer;
-use crate::log::{partitions, within};
 use crate::log::window::{self, LATE, Reach, Window};
+use crate::log::{partitions, within};
 
 /// The most transitions one answer looks at: it has to be there within the time a read may take.
 pub const MAX_TRANSITIONS: i64 = 1_000_000;
