@@ -17,7 +17,8 @@ use crate::contract::wire::{Actor, SatelliteJson};
 use crate::domain::lifecycle::{Reason, SatelliteId, Session, Signal, Unchanged};
 use crate::log::request::{Closed, Outcome};
 use crate::platform::failpoint::stand_still;
-use crate::registry::{ending, satellites};
+use crate::registry::ending::{self, Live};
+use crate::registry::satellites;
 
 /// How often a kick looks for the newest session: it may be taken over meanwhile.
 const LOOKS: usize = 3;
@@ -52,7 +53,9 @@ pub async fn kick(
     for _ in 0..LOOKS {
         let live = async |client: &mut Object| ending::live_session(client, id).await;
         let live = api.writes.run(live).await?;
-        let Some(session) = live.ok_or_else(|| Problem::no_satellite(&id.to_string()))? else {
+        let Some(Live { session, .. }) =
+            live.ok_or_else(|| Problem::no_satellite(&id.to_string()))?
+        else {
             break;
         };
         // The edge first: it has to name who did it. The session's pod ends the socket, and appends an edge of its own
@@ -90,17 +93,16 @@ pub async fn disable(
     let disable = async |client: &mut Object| ending::disable(client, id, &actor).await;
     let live = api.writes.run(disable).await?;
     let live = live.ok_or_else(|| Problem::no_satellite(&id.to_string()))?;
-    api.changed.tell();
     tracing::info!(satellite = %id, "satellite disabled");
-    let outcome = match live {
-        Some(session) => end(&api, id, session, Reason::Disabled, actor).await.ok(),
-        None => None,
-    };
-    if live.is_some() && outcome.is_none() {
+    if let Some(Live { session, .. }) = live
+        && end(&api, id, session, Reason::Disabled, actor).await.is_err()
+    {
         // It is disabled all the same, and the pod that holds the session ends it too.
         tracing::warn!(satellite = %id, "the end of a disabled satellite's session is late");
     }
-    answer(&api, id, matches!(outcome, Some(Outcome::Appended { .. }))).await
+    // After the edge, which names who did it, unless the session's pod has looked in between.
+    api.changed.tell();
+    answer(&api, id, live.is_some_and(|live| live.is_connected)).await
 }
 
 /// Enable a satellite

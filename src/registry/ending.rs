@@ -11,8 +11,17 @@ use crate::contract::wire::Actor;
 use crate::domain::lifecycle::{SatelliteId, Session};
 use crate::log;
 
+/// A session that has not ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Live {
+    /// Its number.
+    pub session: Session,
+    /// It was not given up.
+    pub is_connected: bool,
+}
+
 const LIVE_SESSION: &str = "
-    select c.session
+    select c.session, c.last_event = 'connected' as is_connected
       from satellites s
       left join satellite_connections c
              on c.satellite_id = s.id and c.last_event not in ('disconnected', 'removed')
@@ -22,8 +31,10 @@ const LIVE_SESSION: &str = "
 pub async fn live_session(
     client: &impl GenericClient,
     id: SatelliteId,
-) -> Result<Option<Option<Session>>, Error> {
-    client.query_opt(LIVE_SESSION, &[&id]).await?.map(|row| row.try_get(0)).transpose()
+) -> Result<Option<Option<Live>>, Error> {
+    let Some(row) = client.query_opt(LIVE_SESSION, &[&id]).await? else { return Ok(None) };
+    let Some(session) = row.try_get("session")? else { return Ok(Some(None)) };
+    Ok(Some(Some(Live { session, is_connected: row.try_get("is_connected")? })))
 }
 
 const END: &str = "
@@ -51,18 +62,18 @@ pub async fn disable(
     client: &mut Object,
     id: SatelliteId,
     actor: &Actor,
-) -> Result<Option<Option<Session>>, Error> {
+) -> Result<Option<Option<Live>>, Error> {
     let transaction = client.transaction().await?;
     let Some(is_disabled) = lock(&transaction, id).await? else { return Ok(None) };
     // In a later statement than the lock. No session begins or ends under it.
-    let session = live_session(&transaction, id).await?.flatten();
-    match (is_disabled, session) {
+    let live = live_session(&transaction, id).await?.flatten();
+    match (is_disabled, live.map(|live| live.session)) {
         (false, session) => set(&transaction, id, true, session, actor).await?,
         (true, Some(session)) => end(&transaction, id, session).await?,
         (true, None) => {}
     }
     transaction.commit().await?;
-    Ok(Some(session))
+    Ok(Some(live))
 }
 
 /// Lets a satellite in again; false for an unknown one.

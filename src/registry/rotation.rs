@@ -113,7 +113,7 @@ pub async fn rotate(
     let session = match overlap {
         Some(_) => None,
         // In a later statement: a connect that the update waited for is seen.
-        None => ending::live_session(client, id).await?.flatten(),
+        None => ending::live_session(client, id).await?.flatten().map(|live| live.session),
     };
     Ok(Some(Rotated { token, session, previous_ends_at }))
 }
