@@ -37,6 +37,13 @@ claim("long words and a narrow screen move nothing over anything else", async (v
   await long.remove();
 });
 
+claim("what another threshold would have done is shown", async (visit) => {
+  const page = await visit.page("/console/what-if");
+  await page.getByRole("rowheader", { name: "all" }).waitFor();
+  await page.getByText("what a shorter threshold would have added is at least").waitFor();
+  await inAllLooks(page, "what-if");
+});
+
 claim("the log holds, and so does the help", async (visit) => {
   const page = await visit.page("/console/log");
   await page.locator("table.edges tbody tr").first().waitFor();

@@ -226,3 +226,19 @@ export interface Maintenance {
 export interface MaintenancePage {
   maintenance: Maintenance[];
 }
+
+/** What another threshold would have done to losses. */
+export interface Losses {
+  losses: number;
+  spared: number;
+  kept: number;
+  undecided: number;
+  addedAtLeast: number;
+}
+
+export interface WhatIf extends Losses {
+  delay?: { p50Ms: number; p99Ms: number; maxMs: number };
+  regions: (Losses & { region: string })[];
+  satellites: (Losses & { id: string; name: string; region: string })[];
+  unknown: string[];
+}

@@ -3,8 +3,9 @@
 import { useState } from "preact/hooks";
 import { get } from "../api/client.ts";
 import { useResource } from "../api/resource.ts";
-import type { Json } from "../api/types.ts";
+import type { Losses, WhatIf } from "../api/types.ts";
 import type { Place } from "../place/place.ts";
+import { count, length, seen } from "../parts/format.ts";
 import { ProblemNote } from "../parts/problem_note.tsx";
 import { Spans } from "../time/timeline.tsx";
 import { bounds, useWindow } from "../time/window.ts";
@@ -15,7 +16,7 @@ export function WhatIfPage({ place }: { place: Place }) {
   const query = bounds(window);
   query.set("threshold", threshold);
   if (place.filters.region !== undefined) query.set("region", place.filters.region);
-  const found = useResource(`${threshold} ${place.span} ${place.until ?? "now"} ${place.filters.region ?? ""}`, (signal) => get<Record<string, Json>>(`/v1/what-if?${query}`, signal), { settleMs: 300 });
+  const found = useResource(`${threshold} ${place.span} ${place.until ?? "now"} ${place.filters.region ?? ""}`, (signal) => get<WhatIf>(`/v1/what-if?${query}`, signal), { settleMs: 300 });
   return (
     <div class="log-page">
       <header class="page-head">
@@ -33,20 +34,62 @@ export function WhatIfPage({ place }: { place: Place }) {
         </div>
       </div>
       {found.problem ? <ProblemNote problem={found.problem} of="What if" onRetry={found.reload} /> : null}
-      {found.data ? (
-        <dl class="facts panel">
-          {Object.entries(found.data).map(([name, value]) => (
-            <div key={name}>
-              <dt>{words(name)}</dt>
-              <dd class="tabular">{typeof value === "object" ? JSON.stringify(value) : String(value)}</dd>
-            </div>
-          ))}
-        </dl>
-      ) : null}
+      {found.data ? <Answer answer={found.data} /> : null}
     </div>
   );
 }
 
-function words(name: string): string {
-  return name.replace(/([A-Z])/g, " $1").toLowerCase();
+function Answer({ answer }: { answer: WhatIf }) {
+  const { delay, regions, satellites } = answer;
+  return (
+    <>
+      <Table title="Region" rows={[...regions.map((of) => ({ name: of.region, of })), { name: "all", of: answer }]} />
+      {delay ? (
+        <p>
+          Those kept would have been told {later(delay.p50Ms)} (half of them), {later(delay.p99Ms)} (99 of 100), {later(delay.maxMs)} (the latest).
+        </p>
+      ) : null}
+      {satellites.length > 0 ? <Table title="Satellite" rows={satellites.map((of) => ({ name: seen(of.name), of }))} /> : null}
+      <h2>Not known</h2>
+      <ul class="muted">
+        {answer.unknown.map((what) => (
+          <li key={what}>{what}</li>
+        ))}
+      </ul>
+    </>
+  );
+}
+
+function Table({ title, rows }: { title: string; rows: { name: string; of: Losses }[] }) {
+  return (
+    <div class="table-scroll" tabIndex={0} role="region" aria-label={`Losses by ${title.toLowerCase()}`}>
+      <table class="plain">
+        <thead>
+          <tr>
+            {[title, "Losses", "Spared", "Kept", "Undecided", "Added at least"].map((name) => (
+              <th key={name} scope="col">
+                {name}
+              </th>
+            ))}
+          </tr>
+        </thead>
+        <tbody>
+          {rows.map(({ name, of }, n) => (
+            <tr key={n}>
+              <th scope="row">{name}</th>
+              {[of.losses, of.spared, of.kept, of.undecided, of.addedAtLeast].map((number, column) => (
+                <td key={column} class="tabular">
+                  {count(number)}
+                </td>
+              ))}
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </div>
+  );
+}
+
+function later(ms: number): string {
+  return ms < 0 ? `${length(-ms)} earlier` : `${length(ms)} later`;
 }
