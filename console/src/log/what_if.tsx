@@ -50,12 +50,14 @@ function Answer({ answer }: { answer: WhatIf }) {
         </p>
       ) : null}
       {satellites.length > 0 ? <Table title="Satellite" rows={satellites.map((of) => ({ name: seen(of.name), of }))} /> : null}
-      <h2>Not known</h2>
-      <ul class="muted">
-        {answer.unknown.map((what) => (
-          <li key={what}>{what}</li>
-        ))}
-      </ul>
+      <section class="panel">
+        <h2>Not known</h2>
+        <ul class="muted">
+          {answer.unknown.map((what) => (
+            <li key={what}>{what}</li>
+          ))}
+        </ul>
+      </section>
     </>
   );
 }
