@@ -316,10 +316,10 @@ async fn whoever_changes_something_is_recorded_by_the_name_of_its_token() {
         let found: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
         let by = format!("token {name}");
         assert_eq!(found[0], "connected connect system system");
-        assert_eq!(
-            found[1..],
-            [format!("disconnected token_rotated {by}"), format!("removed removed {by}")]
-        );
+        // The session's pod may find the new token first, and ends the session by itself.
+        let ended = ["system system", &*by].map(|by| format!("disconnected token_rotated {by}"));
+        assert!(ended.contains(&found[1]), "{found:?}");
+        assert_eq!(found[2..], [format!("removed removed {by}")]);
         let shown = pod.get(&format!("{path}/transitions?order=desc&limit=1")).await.json();
         assert_eq!(shown["transitions"][0]["actor"], json!({"type": "token", "id": name}));
 

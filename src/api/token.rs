@@ -85,7 +85,6 @@ pub async fn rotate(
     let rotate = async |client: &mut Object| rotation::rotate(client, id, overlap, &actor).await;
     let rotated = api.writes.run(rotate).await?;
     let Rotated { token, session, previous_ends_at } = rotated.ok_or_else(unknown)?;
-    api.changed.tell();
     let told = overlap.map(|overlap| humantime::format_duration(overlap).to_string());
     tracing::info!(satellite = %id, overlap = told, "token rotated");
     if let Some(session) = session {
@@ -99,6 +98,8 @@ pub async fn rotate(
             }
         }
     }
+    // After the edge, which names who did it, unless the session's pod has looked in between.
+    api.changed.tell();
     // Not through the reads, which may be turned away: the token is shown now or never.
     let get = async |client: &mut Object| satellites::get(client, id, api.default_threshold).await;
     let satellite = api.writes.run(get).await?;
