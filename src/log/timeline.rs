@@ -27,9 +27,6 @@ use crate::log::{partitions, read, watermark, within};
 /// The most points of one answer.
 pub const MAX_POINTS: i64 = 1_000;
 
-/// The most transitions one answer looks at: it has to be there within the time a read may take.
-pub const MAX_TRANSITIONS: i64 = 1_000_000;
-
 /// To look a satellite up costs about as much as to read so many transitions: the present is near where no more than
 /// this for each satellite lie between the window and it.
 const NEAR: i64 = 4;
@@ -243,11 +240,7 @@ pub async fn timeline(
 ) -> Result<Timeline, NoAnswer> {
     let (from, to) = (points.from, points.to);
     let reach = window::reach(client, Window { from, to }).await?;
-    if reach.through.0 - reach.after.0 > MAX_TRANSITIONS {
-        return Err(NoAnswer::Refused(format!(
-            "since and until must be so near to each other that there are at most {MAX_TRANSITIONS} transitions between them"
-        )));
-    }
+    reach.is_short()?;
     let transaction = client.build_transaction().read_only(true);
     let transaction = transaction.isolation_level(IsolationLevel::RepeatableRead).start().await?;
     let counting = count(&transaction, points, reach, selector, default_threshold).await?;

@@ -21,9 +21,6 @@ use crate::log::history::NoAnswer;
 use crate::log::window::{self, LATE, Reach, Window};
 use crate::log::{partitions, within};
 
-/// The most transitions one answer looks at: it has to be there within the time a read may take.
-pub const MAX_TRANSITIONS: i64 = 1_000_000;
-
 /// A loss tells the last heartbeat in its state after it, any other edge in its state before.
 const TRANSITIONS: &str = "
     select t.entity_id, t.event, t.reason, t.occurred_at, state->>'name' as name, state->>'region' as region,
@@ -53,11 +50,7 @@ pub async fn answer(
 ) -> Result<WhatIf, NoAnswer> {
     let window = question.window;
     let reach = window::reach(client, window).await?;
-    if reach.through.0 - reach.after.0 > MAX_TRANSITIONS {
-        return Err(NoAnswer::Refused(format!(
-            "since and until must be so near to each other that there are at most {MAX_TRANSITIONS} transitions between them"
-        )));
-    }
+    reach.is_short()?;
     let transaction = client.build_transaction().read_only(true);
     let transaction = transaction.isolation_level(IsolationLevel::RepeatableRead).start().await?;
     let now = transaction.query_one("select clock_timestamp()", &[]).await?;

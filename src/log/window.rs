@@ -16,6 +16,9 @@ use crate::log::{partitions, past, read};
 /// while nobody can observe, which is told as unknown anyway, or while somebody has locked its satellite's row.
 pub const LATE: time::Duration = time::Duration::HOUR;
 
+/// The most transitions that an answer of the whole fleet looks at.
+const MAX_TRANSITIONS: i64 = 1_000_000;
+
 /// The first moment that can be told.
 const EARLIEST: OffsetDateTime = datetime!(0001-01-01 00:00 UTC);
 
@@ -37,6 +40,18 @@ pub struct Reach {
     pub through: Position,
     /// From when on the log tells, where that is later than the window's begin.
     pub begins_at: Option<OffsetDateTime>,
+}
+
+impl Reach {
+    /// Refuses what is too long to be read whole: it has to be answered within the time a read may take.
+    pub fn is_short(&self) -> Result<(), NoAnswer> {
+        if self.through.0 - self.after.0 > MAX_TRANSITIONS {
+            return Err(NoAnswer::Refused(format!(
+                "since and until must be so near to each other that there are at most {MAX_TRANSITIONS} transitions between them"
+            )));
+        }
+        Ok(())
+    }
 }
 
 /// The window that is asked for: until now and for `span` unless told otherwise. What is not past yet is refused.
