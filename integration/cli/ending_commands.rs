@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::harness::program::{command, ran};
 use crate::harness::wait::blocking;
-use crate::harness::{CALM, Credentials, Fleet, Heard, Pod, Satellite};
+use crate::harness::{CALM, Credentials, Fleet, Pod, Satellite};
 
 fn api(fleet: &Fleet, pod: &Pod, token: &str) -> Vec<(String, String)> {
     let url = format!("http://{}", pod.address);
@@ -21,11 +21,6 @@ async fn printed(arguments: &[&str], api: &[(String, String)]) -> Value {
     let (ok, said, error) = ran(arguments, api).await;
     assert!(ok, "{arguments:?}: {error}");
     serde_json::from_str(&said).expect("JSON")
-}
-
-async fn is_shut_down(satellite: &mut Satellite, reason: &str) {
-    assert_eq!(satellite.expect("shutdown").await["reason"], reason);
-    assert_eq!(satellite.hear().await, Heard::Closed(1000));
 }
 
 /// The row of a table that has this word.
@@ -44,7 +39,7 @@ async fn a_satellite_is_kicked_disabled_and_enabled_by_its_name_on_the_command_l
     let mut satellite = Satellite::connect(pod.address, &edge).await;
     let (ok, said, error) = ran(&["satellite", "kick", "edge"], &api).await;
     assert!(ok && said == format!("kicked {id}: its session has ended\n"), "{said}{error}");
-    is_shut_down(&mut satellite, "kicked").await;
+    satellite.expect_shutdown("kicked").await;
     let (ok, said, _) = ran(&["satellite", "kick", &id, "--yes"], &api).await;
     assert!(ok && said == format!("{id} is offline: there was no session to end\n"), "{said}");
     let said = printed(&["satellite", "kick", "edge", "--json"], &api).await;
@@ -56,7 +51,7 @@ async fn a_satellite_is_kicked_disabled_and_enabled_by_its_name_on_the_command_l
     let mut satellite = Satellite::connect(pod.address, &edge).await;
     let (ok, said, error) = ran(&["satellite", "disable", "edge"], &api).await;
     assert!(ok && said == format!("disabled {id}: its session has ended\n"), "{said}{error}");
-    is_shut_down(&mut satellite, "Satellite is disabled").await;
+    satellite.expect_shutdown("Satellite is disabled").await;
     let (ok, said, _) = ran(&["satellite", "disable", "edge"], &api).await;
     assert!(ok && said == format!("disabled {id}\n"), "{said}");
     let said = printed(&["satellite", "disable", "edge", "--json"], &api).await;

@@ -157,6 +157,12 @@ impl Satellite {
         }
     }
 
+    /// The next message is the end of the session for this reason, and then the close.
+    pub async fn expect_shutdown(&mut self, reason: &str) {
+        assert_eq!(self.expect("shutdown").await["reason"], reason);
+        assert_eq!(self.hear().await, Heard::Closed(1000));
+    }
+
     /// Waits until all earlier orders have left this process.
     pub async fn expect_sent(&self) {
         let (tell, sent) = oneshot::channel();

@@ -33,11 +33,6 @@ async fn ordered(fleet: &Fleet, pod: &Pod, id: Uuid, word: &str) -> Value {
     answer.json()
 }
 
-async fn is_shut_down(satellite: &mut Satellite, reason: &str) {
-    assert_eq!(satellite.expect("shutdown").await["reason"], reason);
-    assert_eq!(satellite.hear().await, Heard::Closed(1000));
-}
-
 async fn is_refused(pod: &Pod, credentials: &Credentials, reason: &str) {
     let mut satellite = Satellite::open(pod.address).await;
     satellite.authenticate(credentials);
@@ -75,7 +70,7 @@ async fn a_kick_through_one_pod_ends_the_session_on_another_and_the_satellite_ma
     let answer = ordered(&fleet, &a, edge.id, "kick").await;
     assert_eq!(answer["sessionEnded"], true, "{answer}");
     assert_eq!(answer["satellite"]["status"], "offline", "{answer}");
-    is_shut_down(&mut satellite, "kicked").await;
+    satellite.expect_shutdown("kicked").await;
     assert!(begun.elapsed() < PROMPT, "{:?}", begun.elapsed());
     let kicked = [CONNECTED, "1 disconnected kicked"];
     assert_eq!(fleet.history(edge.id).await, kicked);
@@ -115,11 +110,11 @@ async fn a_kick_and_a_disabling_end_sessions_within_a_second_while_nats_is_away(
     fleet.own_nats().kill();
     ordered(&fleet, &a, first.id, "kick").await;
     let begun = Instant::now();
-    is_shut_down(&mut kicked, "kicked").await;
+    kicked.expect_shutdown("kicked").await;
     assert!(begun.elapsed() < PROMPT, "{:?}", begun.elapsed());
     ordered(&fleet, &a, second.id, "disable").await;
     let begun = Instant::now();
-    is_shut_down(&mut disabled, DISABLED).await;
+    disabled.expect_shutdown(DISABLED).await;
     assert!(begun.elapsed() < PROMPT, "{:?}", begun.elapsed());
     fleet.expect_history(first.id, &[CONNECTED, "1 disconnected kicked"]).await;
     fleet.expect_history(second.id, &[CONNECTED, "1 disconnected disabled"]).await;
@@ -155,7 +150,7 @@ async fn a_disabled_satellite_is_refused_on_every_pod_without_a_trace_until_it_i
         (&answer["sessionEnded"], &answer["satellite"]["disabled"]),
         (&json!(true), &json!(true))
     );
-    is_shut_down(&mut satellite, DISABLED).await;
+    satellite.expect_shutdown(DISABLED).await;
     let ended = [CONNECTED, "1 disconnected disabled"];
     assert_eq!(fleet.history(edge.id).await, ended);
 
@@ -342,7 +337,7 @@ async fn a_satellite_that_is_disabled_while_its_session_enters_is_never_welcomed
     let (_b, mut satellite) = entering(&fleet, &edge).await;
     let answer = ordered(&fleet, &a, edge.id, "disable").await;
     assert_eq!(answer["sessionEnded"], true, "{answer}");
-    is_shut_down(&mut satellite, DISABLED).await;
+    satellite.expect_shutdown(DISABLED).await;
     assert_eq!(fleet.history(edge.id).await, [CONNECTED, "1 disconnected disabled"]);
     fleet.check().await;
 }
@@ -381,7 +376,7 @@ async fn whoever_was_kicked_by_a_pod_that_died_right_then_is_ended_at_its_next_h
     a.kill();
     kick.await.expect("no panic").expect_err("it died");
     satellite.beat_every(fleet.timing.heartbeat);
-    is_shut_down(&mut satellite, "kicked").await;
+    satellite.expect_shutdown("kicked").await;
     fleet.expect_history(edge.id, &[CONNECTED, "1 disconnected kicked"]).await;
     assert_eq!(b.show(edge.id).await["status"], "offline");
     fleet.check().await;
@@ -396,7 +391,7 @@ async fn whoever_beats_while_its_session_is_ended_is_told_why() {
         let mut satellite = Satellite::connect(pod.address, &edge).await;
         satellite.beat_every(Duration::from_millis(5));
         ordered(&fleet, &pod, edge.id, word).await;
-        is_shut_down(&mut satellite, told).await;
+        satellite.expect_shutdown(told).await;
     }
     let ended =
         [CONNECTED, "1 disconnected kicked", "2 connected connect", "2 disconnected disabled"];

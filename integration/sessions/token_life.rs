@@ -29,11 +29,6 @@ async fn is_refused(pod: &Pod, credentials: &Credentials) {
     assert_eq!(satellite.expect("auth_failed").await["reason"], "Invalid client ID or token");
 }
 
-async fn is_shut_down(satellite: &mut Satellite, reason: &str) {
-    assert_eq!(satellite.expect("shutdown").await["reason"], reason);
-    assert_eq!(satellite.hear().await, Heard::Closed(1000));
-}
-
 #[tokio::test]
 async fn a_new_token_voids_the_old_one_and_ends_its_session_on_whichever_pod() {
     let fleet = Fleet::new(CALM).await;
@@ -48,7 +43,7 @@ async fn a_new_token_voids_the_old_one_and_ends_its_session_on_whichever_pod() {
     let rotated = Instant::now();
     is_refused(&a, &old).await;
     is_refused(&b, &old).await;
-    is_shut_down(&mut satellite, "token_rotated").await;
+    satellite.expect_shutdown("token_rotated").await;
     assert!(rotated.elapsed() < PROMPT, "{:?}", rotated.elapsed());
     fleet.expect_history(old.id, &ROTATED).await;
     assert_eq!(a.show(old.id).await["status"], "offline");
@@ -76,11 +71,11 @@ async fn a_rotation_and_a_removal_end_sessions_within_a_second_while_nats_is_awa
     fleet.own_nats().kill();
     rotate(&a, &first).await;
     let begun = Instant::now();
-    is_shut_down(&mut rotated, "token_rotated").await;
+    rotated.expect_shutdown("token_rotated").await;
     assert!(begun.elapsed() < PROMPT, "{:?}", begun.elapsed());
     assert_eq!(a.remove(second.id).await.status, 204);
     let begun = Instant::now();
-    is_shut_down(&mut removed, "Satellite removed").await;
+    removed.expect_shutdown("Satellite removed").await;
     assert!(begun.elapsed() < PROMPT, "{:?}", begun.elapsed());
     fleet.expect_history(first.id, &ROTATED).await;
     fleet.expect_history(second.id, &["1 connected connect", "1 removed removed"]).await;
@@ -100,7 +95,7 @@ async fn a_heartbeat_on_a_session_that_a_rotation_ended_ends_it_as_one() {
     let mut satellite = Satellite::connect(pod.address, &old).await;
     satellite.beat_every(Duration::from_millis(5));
     rotate(&pod, &old).await;
-    is_shut_down(&mut satellite, "token_rotated").await;
+    satellite.expect_shutdown("token_rotated").await;
     fleet.expect_history(old.id, &ROTATED).await;
     assert_eq!(pod.show(old.id).await["status"], "offline");
     fleet.check().await;

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 
 use crate::harness::asked::ask;
 use crate::harness::imported::{imported, stored};
-use crate::harness::{CALM, Credentials, Fleet, Heard, Pod, Satellite, eventually};
+use crate::harness::{CALM, Credentials, Fleet, Pod, Satellite, eventually};
 
 /// A session ends within this time after its token. Twice what is promised: the machine is busy.
 const PROMPT: Duration = Duration::from_secs(4);
@@ -38,11 +38,6 @@ async fn is_refused(pod: &Pod, credentials: &Credentials) {
     let mut satellite = Satellite::open(pod.address).await;
     satellite.authenticate(credentials);
     assert_eq!(satellite.expect("auth_failed").await["reason"], "Invalid client ID or token");
-}
-
-async fn is_shut_down(satellite: &mut Satellite, reason: &str) {
-    assert_eq!(satellite.expect("shutdown").await["reason"], reason);
-    assert_eq!(satellite.hear().await, Heard::Closed(1000));
 }
 
 /// A live session hears of a change, and nothing came before that.
@@ -82,7 +77,7 @@ async fn with_an_overlap_both_tokens_open_every_pod_and_the_live_session_stays()
     for pod in [&a, &b] {
         for credentials in [&old, &new] {
             let coming = Satellite::connect(pod.address, credentials).await;
-            is_shut_down(&mut satellite, "A newer connection of this satellite took over").await;
+            satellite.expect_shutdown("A newer connection of this satellite took over").await;
             satellite = coming;
         }
         is_refused(pod, &Credentials { token: "csat_wrong".to_owned(), ..old.clone() }).await;
@@ -107,7 +102,7 @@ async fn when_the_overlap_ends_so_do_sessions_of_the_old_token_and_those_of_the_
     let (_, ends) = rotate(&a, &one, Some("3s")).await;
     let (new, _) = rotate(&a, &other, Some("3s")).await;
     let mut with_new = Satellite::connect(b.address, &new).await;
-    is_shut_down(&mut with_old, "token_rotated").await;
+    with_old.expect_shutdown("token_rotated").await;
     let late = OffsetDateTime::now_utc() - ends.expect("an end");
     // Not before its time; the millisecond is cut.
     assert!(late > time::Duration::milliseconds(-1) && late < PROMPT, "{late}");
@@ -140,7 +135,7 @@ async fn the_overlap_ends_by_the_databases_clock_even_if_the_pod_that_rotated_is
     lives(&b, &old, &mut satellite).await;
     clock.shift(HOUR + 1);
     let begun = Instant::now();
-    is_shut_down(&mut satellite, "token_rotated").await;
+    satellite.expect_shutdown("token_rotated").await;
     assert!(begun.elapsed() < PROMPT, "{:?}", begun.elapsed());
     is_refused(&b, &old).await;
     fleet.expect_history(old.id, &[CONNECTED, "1 disconnected token_rotated"]).await;
@@ -159,14 +154,14 @@ async fn a_rotation_within_an_overlap_voids_the_token_before_the_last_and_an_imm
     let (second, _) = rotate(&a, &first, Some("1h")).await;
     let (third, _) = rotate(&a, &second, Some("2h")).await;
     let begun = Instant::now();
-    is_shut_down(&mut satellite, "token_rotated").await;
+    satellite.expect_shutdown("token_rotated").await;
     assert!(begun.elapsed() < PROMPT, "{:?}", begun.elapsed());
     is_refused(&b, &first).await;
     assert_eq!(previous_tokens(&fleet).await, 1);
     Satellite::connect(b.address, &third).await.close().await;
     let mut satellite = Satellite::connect(b.address, &second).await;
     let (fourth, _) = rotate(&a, &third, None).await;
-    is_shut_down(&mut satellite, "token_rotated").await;
+    satellite.expect_shutdown("token_rotated").await;
     for void in [&first, &second, &third] {
         is_refused(&a, void).await;
         is_refused(&b, void).await;
@@ -188,7 +183,7 @@ async fn a_token_that_is_replaced_by_a_program_that_knows_no_overlap_voids_both(
     const ROTATE: &str = "
         update satellites set token_hash = 'sha256:x', token_version = token_version + 1 where id = $1";
     fleet.sql().await.execute(ROTATE, &[&first.id]).await.expect("rotated");
-    is_shut_down(&mut satellite, "token_rotated").await;
+    satellite.expect_shutdown("token_rotated").await;
     is_refused(&pod, &first).await;
     is_refused(&pod, &second).await;
     fleet.check().await;
@@ -214,7 +209,7 @@ async fn an_imported_token_overlaps_with_the_first_that_is_made_here() {
     assert_eq!(stored(&fleet, &old).await, present);
     lives(&pod, &old, &mut satellite).await;
     rotate(&pod, &new, None).await;
-    is_shut_down(&mut satellite, "token_rotated").await;
+    satellite.expect_shutdown("token_rotated").await;
     is_refused(&pod, &old).await;
     fleet.check().await;
 }
@@ -315,7 +310,7 @@ async fn whoever_authenticates_with_the_old_token_as_its_time_ends_does_not_stay
     let mut satellite = Satellite::open(b.address).await;
     satellite.authenticate(&old);
     fleet.expect_history(old.id, &[CONNECTED]).await;
-    is_shut_down(&mut satellite, "token_rotated").await;
+    satellite.expect_shutdown("token_rotated").await;
     fleet.expect_history(old.id, &[CONNECTED, "1 disconnected token_rotated"]).await;
     fleet.check().await;
 }
