@@ -21,6 +21,7 @@ use crate::domain::lifecycle::{
 };
 
 pub mod append;
+pub(crate) mod audit;
 pub(crate) mod canonical;
 mod columns;
 pub(crate) mod continuity;

@@ -149,7 +149,7 @@ impl From<StateJson> for State {
 /// Who caused a transition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Actor {
-    /// `system`, or `token` for a call of the administration API.
+    /// `system`, or `token` for a call of the administration API; in the audit also `command` and `unknown`.
     #[serde(rename = "type")]
     #[schema(value_type = String)]
     pub kind: Word<ActorKind>,
@@ -165,10 +165,17 @@ pub enum ActorKind {
     System,
     /// A call of the administration API.
     Token,
+    /// A command that writes to the database itself.
+    Command,
+    /// Whoever sent a token that is not valid.
+    Unknown,
 }
 
 /// What the admin token of the settings is called; no named token is called so.
 pub const ADMIN: &str = "admin";
+
+/// What the read token of the settings is called in the audit.
+const READER: &str = "read token of the settings";
 
 impl Actor {
     /// The service itself.
@@ -189,6 +196,21 @@ impl Actor {
     /// The holder of the admin token of the settings.
     pub fn admin() -> Actor {
         Actor::of(ActorKind::Token, ADMIN)
+    }
+
+    /// The holder of a read token of the settings.
+    pub fn reader() -> Actor {
+        Actor::of(ActorKind::Token, READER)
+    }
+
+    /// Whoever runs a command, as its machine tells it.
+    pub fn command(user: &str) -> Actor {
+        Actor::of(ActorKind::Command, user)
+    }
+
+    /// Nobody knows who.
+    pub fn unknown() -> Actor {
+        Actor::of(ActorKind::Unknown, "unknown")
     }
 
     /// The holder of a named token.

@@ -30,6 +30,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_postgres::error::{DbError, SqlState};
 use tracing::{Instrument, error, info, warn};
 
+use super::audit::Author;
 use super::held::Held;
 use super::request::{Appended, Closed, Connecting, Outcome, Request};
 use super::transaction::{self, Rules};
@@ -71,11 +72,11 @@ impl Log {
         &self,
         satellite: SatelliteId,
         signal: Signal,
-        actor: Actor,
+        author: impl Into<Author>,
     ) -> Result<Outcome, Closed> {
         let happened = Moment::now();
         let (span, traceparent) = trace::append(satellite);
-        let (request, outcome) = Request::new(satellite, signal, actor, happened, traceparent);
+        let (request, outcome) = Request::new(satellite, signal, author, happened, traceparent);
         let appended = async {
             self.sender.send(request).await.map_err(|_| Closed)?;
             outcome.await.map_err(|_| Closed)

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::oneshot;
 
 use super::ChangeId;
-use crate::contract::wire::Actor;
+use super::audit::Author;
 use crate::domain::lifecycle::{Event, Position, SatelliteId, Session, Signal, Unchanged};
 use crate::platform::database_clock::Moment;
 use crate::platform::trace::Traceparent;
@@ -16,7 +16,7 @@ pub(super) struct Request {
     pub satellite: SatelliteId,
     pub signal: Signal,
     pub change: ChangeId,
-    pub actor: Actor,
+    pub author: Author,
     /// When it happened, by this pod's monotonic clock: no pod's wall clock decides anything.
     pub happened: Moment,
     /// The trace it belongs to, if any.
@@ -32,7 +32,7 @@ impl Request {
     pub(super) fn new(
         satellite: SatelliteId,
         signal: Signal,
-        actor: Actor,
+        author: impl Into<Author>,
         happened: Moment,
         traceparent: Option<Traceparent>,
     ) -> (Request, oneshot::Receiver<Outcome>) {
@@ -41,7 +41,7 @@ impl Request {
             satellite,
             signal,
             change: ChangeId::new(),
-            actor,
+            author: author.into(),
             happened,
             traceparent,
             tried: false,

@@ -8,20 +8,24 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use deadpool_postgres::Object;
-use futures_util::future::{try_join, try_join3, try_join4};
+use futures_util::future::{try_join, try_join3, try_join4, try_join5};
+use serde_json::json;
 use time::OffsetDateTime;
 use tokio_postgres::types::Json;
 use tokio_postgres::{Error, Row, Statement};
 use tracing::error;
 use uuid::Uuid;
 
+use super::audit::{self, Entry};
 use super::columns::Columns;
 use super::request::{Outcome, Request};
 use super::{ChangeId, KIND, SCHEMA_VERSION};
+use crate::contract::audit::AuditAction;
 use crate::contract::wire::{StateJson, Timestamp};
 use crate::domain::flapping::{self, Flapping};
 use crate::domain::lifecycle::{
-    self, Connection, Decision, Event, Illegal, Position, Profile, Signal, Transition, Unchanged,
+    self, Connection, Decision, Event, Illegal, Position, Profile, Reason, Signal, Transition,
+    Unchanged,
 };
 use crate::domain::liveness::{self, Watermark};
 use crate::log::watermark;
@@ -423,23 +427,53 @@ async fn insert_and_commit(
         prepare(&removed.statement(DELETE_REMOVED)),
     )
     .await?;
+    // Removals and kicks are rare: other batches pay nothing for their entries in the audit.
+    let audited = audited(transitions);
+    let audited = (!audited.is_empty()).then(|| audit::columns(&audited));
+    let note = match &audited {
+        Some(audited) => Some(prepare(&audited.statement(audit::APPEND_OF_EDGES)).await?),
+        None => None,
+    };
+    let note = note.as_ref().zip(audited.as_ref().map(Columns::parameters));
     let (rows, entries, removed) = (rows.parameters(), entries.parameters(), removed.parameters());
     let remove =
         async { if removals.is_empty() { Ok(0) } else { client.execute(&delete, &removed).await } };
     // Each is sent after the one before without waiting for its answer. If one fails, the server refuses those after
     // it and answers COMMIT with a rollback, and the failed statement's error counts.
-    let statements = try_join4(
+    let note = async {
+        match &note {
+            Some((statement, audited)) => client.execute(*statement, audited).await,
+            None => Ok(0),
+        }
+    };
+    let statements = try_join5(
         client.execute(&project, &rows),
         client.execute(&lock, &[]),
         client.query_one(&insert, &entries),
         remove,
+        note,
     );
     let commit = async {
         stand_still("append::log_locked").await;
         client.batch_execute("commit").await
     };
-    let ((_, _, row, _), ()) = try_join(statements, commit).await?;
+    let ((_, _, row, _, _), ()) = try_join(statements, commit).await?;
     row.try_get(0)
+}
+
+/// The entries of the audit for what administrators do by an edge.
+fn audited(transitions: &[Decided<'_>]) -> Vec<Entry> {
+    let audited = transitions.iter().filter_map(|Decided { transition, request, .. }| {
+        let (action, after) = match (transition.event, transition.reason) {
+            (Event::Removed, _) => (AuditAction::SatelliteRemoved, None),
+            (_, Reason::Kicked) => {
+                (AuditAction::SatelliteKicked, Some(json!({"session": transition.session.0})))
+            }
+            _ => return None,
+        };
+        Some(Entry::of_satellite(&request.author, action, transition.satellite, None, after))
+    });
+    audited.collect()
 }
 
 /// What is inserted into the log.
@@ -454,8 +488,8 @@ fn entries<'a>(transitions: &'a [Decided<'a>]) -> Columns<'a, Decided<'a>> {
         .column("session", "bigint", |it| it.transition.session.0)
         .column("prev", "jsonb", |it| state(&it.transition.prev))
         .column("next", "jsonb", |it| state(&it.transition.next))
-        .column("actor_type", "text", |it| it.request.actor.kind.as_str())
-        .column("actor_id", "text", |it| it.request.actor.id.as_str())
+        .column("actor_type", "text", |it| it.request.author.actor.kind.as_str())
+        .column("actor_id", "text", |it| it.request.author.actor.id.as_str())
         .column("traceparent", "text", |it| it.request.traceparent.map(|trace| trace.to_string()))
         .column("occurred_at", "timestamptz", |it| it.transition.occurred_at)
         .value("kind", "text", KIND)
@@ -519,7 +553,7 @@ fn removals<'a>(transitions: &'a [Decided<'a>]) -> Vec<Removal<'a>> {
 fn removed<'a>(removals: &'a [Removal<'a>]) -> Columns<'a, Removal<'a>> {
     Columns::of(removals)
         .column("satellite_id", "uuid", |it| it.decided.transition.satellite.0)
-        .column("actor_type", "text", |it| it.decided.request.actor.kind.as_str())
-        .column("actor_id", "text", |it| it.decided.request.actor.id.as_str())
+        .column("actor_type", "text", |it| it.decided.request.author.actor.kind.as_str())
+        .column("actor_id", "text", |it| it.decided.request.author.actor.id.as_str())
         .column("behind", "bigint", |it| it.behind)
 }

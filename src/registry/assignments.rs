@@ -14,11 +14,15 @@ use time::OffsetDateTime;
 use tokio_postgres::types::{Json, ToSql};
 use utoipa::ToSchema;
 
+use crate::contract::audit::AuditAction;
 use crate::contract::wire::Actor;
 use crate::domain::lifecycle::{Position, SatelliteId, SessionKey};
 use crate::log;
+use crate::log::audit::{self, Author, Entry};
 use crate::registry::precondition::Precondition;
 use crate::registry::satellites::{Invalid, MAX_CHARACTERS};
+
+pub(crate) mod replacement;
 
 /// The most assignments of one satellite.
 pub const MAX_ASSIGNMENTS: usize = 500;
@@ -250,7 +254,8 @@ fn invalid(field: impl Into<String>, rule: impl Into<String>) -> Invalid {
 const LOCK: &str = "select from satellites where id = $1 for no key update";
 
 /// In a statement after the one that waited for the row.
-const VERSION: &str = "select version from satellite_assignments where satellite_id = $1";
+const BEFORE: &str =
+    "select version, assignments from satellite_assignments where satellite_id = $1";
 
 /// The registry's history keeps who assigned what.
 const REPLACE: &str = "
@@ -285,20 +290,27 @@ pub async fn replace(
     satellite: SatelliteId,
     list: &Value,
     precondition: Option<&Precondition>,
-    actor: &Actor,
+    author: &Author,
 ) -> Result<Replaced, tokio_postgres::Error> {
     let transaction = client.transaction().await?;
     if transaction.query_opt(LOCK, &[&satellite]).await?.is_none() {
         return Ok(Replaced::Unknown);
     }
-    let before = transaction.query_opt(VERSION, &[&satellite]).await?;
-    let before: i64 = before.map_or(Ok(0), |row| row.try_get(0))?;
+    let before = transaction.query_opt(BEFORE, &[&satellite]).await?;
+    let (before, was) = match before {
+        Some(row) => (row.try_get(0)?, row.try_get::<_, Json<Value>>(1)?.0),
+        None => (0, Value::Array(Vec::new())),
+    };
     if precondition.is_some_and(|precondition| !precondition.allows(before)) {
         return Ok(Replaced::Unexpected);
     }
     // The log's lock before that of the changes: the change of a description takes them in this order.
     let head = log::transaction::lock_head(&transaction).await?;
-    let version = put(&transaction, satellite, list, before, head, actor).await?;
+    let version = put(&transaction, satellite, list, before, head, &author.actor).await?;
+    let (was, is) = replacement::told((before, &was), (version, list));
+    let action = AuditAction::SatelliteAssigned;
+    let entry = Entry::of_satellite(author, action, satellite, Some(was), Some(is));
+    audit::append(&transaction, &[entry]).await?;
     transaction.commit().await?;
     Ok(Replaced::By(version))
 }

@@ -4,12 +4,14 @@
 //! desired state: see [`crate::registry::desired`].
 
 use deadpool_postgres::{GenericClient, Object, Transaction};
+use serde_json::json;
 use tokio_postgres::Error;
 use tokio_postgres::types::ToSql;
 
-use crate::contract::wire::Actor;
+use crate::contract::audit::AuditAction;
 use crate::domain::lifecycle::{SatelliteId, Session};
 use crate::log;
+use crate::log::audit::{self, Author, Entry};
 
 /// A session that has not ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,14 +63,14 @@ async fn lock(transaction: &Transaction<'_>, id: SatelliteId) -> Result<Option<b
 pub async fn disable(
     client: &mut Object,
     id: SatelliteId,
-    actor: &Actor,
+    author: &Author,
 ) -> Result<Option<Option<Live>>, Error> {
     let transaction = client.transaction().await?;
     let Some(is_disabled) = lock(&transaction, id).await? else { return Ok(None) };
     // In a later statement than the lock. No session begins or ends under it.
     let live = live_session(&transaction, id).await?.flatten();
     match (is_disabled, live.map(|live| live.session)) {
-        (false, session) => set(&transaction, id, true, session, actor).await?,
+        (false, session) => set(&transaction, id, true, session, author).await?,
         (true, Some(session)) => end(&transaction, id, session).await?,
         (true, None) => {}
     }
@@ -77,11 +79,11 @@ pub async fn disable(
 }
 
 /// Lets a satellite in again; false for an unknown one.
-pub async fn enable(client: &mut Object, id: SatelliteId, actor: &Actor) -> Result<bool, Error> {
+pub async fn enable(client: &mut Object, id: SatelliteId, author: &Author) -> Result<bool, Error> {
     let transaction = client.transaction().await?;
     let Some(is_disabled) = lock(&transaction, id).await? else { return Ok(false) };
     if is_disabled {
-        set(&transaction, id, false, None, actor).await?;
+        set(&transaction, id, false, None, author).await?;
     }
     transaction.commit().await?;
     Ok(true)
@@ -103,11 +105,15 @@ async fn set(
     id: SatelliteId,
     disabled: bool,
     session: Option<Session>,
-    actor: &Actor,
+    author: &Author,
 ) -> Result<(), Error> {
     let statement = transaction.prepare_cached(SET).await?;
     let (head, now) = log::transaction::lock_head(transaction).await?;
     let parameters: [&(dyn ToSql + Sync); 7] =
-        [&id, &disabled, &session, &head, &now, &actor.kind.as_str(), &actor.id];
-    transaction.execute(&statement, &parameters).await.map(drop)
+        [&id, &disabled, &session, &head, &now, &author.actor.kind.as_str(), &author.actor.id];
+    transaction.execute(&statement, &parameters).await?;
+    let action = if disabled { AuditAction::SatelliteDisabled } else { AuditAction::SatelliteEnabled };
+    let (was, is) = (json!({"disabled": !disabled}), json!({"disabled": disabled}));
+    let entry = Entry::of_satellite(author, action, id, Some(was), Some(is));
+    audit::append(transaction, &[entry]).await
 }

@@ -17,13 +17,15 @@ use time::OffsetDateTime;
 use tokio_postgres::types::{Json, ToSql};
 use uuid::Uuid;
 
+use crate::contract::audit::AuditAction;
 use crate::contract::wire::Actor;
 use crate::contract::word::Word;
 use crate::domain::lifecycle::{Event, SatelliteId};
 use crate::log;
+use crate::log::audit::{self, Author, Entry};
 use crate::platform::database::Database;
 use crate::platform::token::MAX_BCRYPT_COST;
-use crate::registry::assignments;
+use crate::registry::assignments::{self, replacement};
 use crate::registry::satellites::NewSatellite;
 
 pub(crate) mod checkstack;
@@ -99,12 +101,13 @@ const NOT_IMPORTED: &str = "a satellite with its id was registered here";
 pub async fn store(
     database: &Database,
     satellites: &[Known],
+    author: &Author,
     mut tell: impl FnMut(&Known, Done),
 ) -> anyhow::Result<()> {
     for batch in satellites.chunks(BATCH) {
         let store = async |client: &mut Object| {
             let transaction = client.transaction().await?;
-            let done = store_batch(&transaction, batch).await?;
+            let done = store_batch(&transaction, batch, author).await?;
             transaction.commit().await?;
             Ok::<_, tokio_postgres::Error>(done)
         };
@@ -150,6 +153,7 @@ struct Here {
 async fn store_batch(
     transaction: &Transaction<'_>,
     batch: &[Known],
+    author: &Author,
 ) -> Result<Vec<Done>, tokio_postgres::Error> {
     let ids: Vec<Uuid> = batch.iter().map(|known| known.id).collect();
     let mut here = HashMap::new();
@@ -192,7 +196,7 @@ async fn store_batch(
         .iter()
         .map(|known| decide(known, here.get(&known.id), connections.get(&known.id).copied()))
         .collect();
-    write(transaction, batch, &decided, &here).await?;
+    write(transaction, batch, &decided, &here, author).await?;
     Ok(decided)
 }
 
@@ -257,6 +261,7 @@ async fn write(
     batch: &[Known],
     decided: &[Done],
     here: &HashMap<Uuid, Here>,
+    author: &Author,
 ) -> Result<(), tokio_postgres::Error> {
     if !decided.iter().any(|done| matches!(done, Done::Created | Done::Updated)) {
         return Ok(());
@@ -265,6 +270,7 @@ async fn write(
         (transaction.prepare_cached(WRITE).await?, transaction.prepare_cached(REMEMBER).await?);
     let (head, now) = log::transaction::lock_head(transaction).await?;
     let actor = Actor::checkstack_import();
+    let mut entries = Vec::new();
     for (known, done) in batch.iter().zip(decided) {
         let action = match done {
             Done::Created => "created",
@@ -294,31 +300,50 @@ async fn write(
                 (known.assignments.as_ref().filter(|list| **list != Value::Array(Vec::new())), 0)
             }
         };
+        let mut entry = imported(author, known, before);
         if let Some(list) = list {
             let (id, head) = (SatelliteId(known.id), (head, now));
             let version = assignments::put(transaction, id, list, version, head, &actor).await?;
             transaction.execute(NOTE_VERSION, &[&known.id, &version]).await?;
+            let none = Value::Array(Vec::new());
+            let was = before.map_or((0, &none), |here| (here.assigned.0, &here.assigned.1));
+            let (was, is) = replacement::told(was, (version, list));
+            for (values, of) in [(&mut entry.before, was), (&mut entry.after, is)] {
+                if let Some(values) = values {
+                    values["assignments"] = of;
+                }
+            }
         }
+        entries.push(entry);
         // The registry's history has names, tags and thresholds only.
         if before.is_some_and(|here| here.described == known.described) {
             continue;
         }
-        let was = before.map(|here| Json(described(&here.described)));
-        let is = Json(described(&known.described));
+        let was = before.map(|here| Json(here.described.described()));
+        let is = Json(known.described.described());
         let parameters: [&(dyn ToSql + Sync); 8] =
             [&head, &now, &known.id, &action, &actor.kind.as_str(), &actor.id, &was, &is];
         transaction.execute(&remember, &parameters).await?;
     }
-    Ok(())
+    audit::append(transaction, &entries).await
 }
 
-fn described(satellite: &NewSatellite) -> serde_json::Value {
-    serde_json::json!({
-        "name": satellite.name,
-        "region": satellite.region,
-        "tags": satellite.tags,
-        "offlineThresholdMs": satellite.offline_threshold_ms,
-    })
+/// The entry of the audit for one that is copied: what changes of its description, and whether its token does.
+fn imported(author: &Author, known: &Known, before: Option<&Here>) -> Entry {
+    let (was, mut is) = match before {
+        None => (None, known.described.described()),
+        Some(here) => {
+            let (was, is) =
+                audit::changed(&here.described.described(), &known.described.described());
+            (Some(was), is)
+        }
+    };
+    let has_its_token = |here: &Here| {
+        !here.token_is_theirs || here.imported_token_hash.as_ref() == Some(&known.token_hash)
+    };
+    is["tokenCopied"] = Value::Bool(!before.is_some_and(has_its_token));
+    let id = SatelliteId(known.id);
+    Entry::of_satellite(author, AuditAction::SatelliteImported, id, was, Some(is))
 }
 
 /// How long any statement in the other database may take.

@@ -17,9 +17,11 @@ use tokio_postgres::types::{Json, ToSql};
 
 use super::ending;
 use super::satellites::Invalid;
-use crate::contract::wire::{Actor, Timestamp};
+use crate::contract::audit::AuditAction;
+use crate::contract::wire::Timestamp;
 use crate::domain::lifecycle::{SatelliteId, Session};
 use crate::log;
+use crate::log::audit::{self, Author, Entry};
 use crate::platform::token;
 
 /// The shortest and longest times for which the token before may stay valid. Whoever needs longer is not rotating.
@@ -80,7 +82,7 @@ pub async fn rotate(
     client: &mut Object,
     id: SatelliteId,
     overlap: Option<Duration>,
-    actor: &Actor,
+    author: &Author,
 ) -> anyhow::Result<Option<Rotated>> {
     let token = token::generate()?;
     let digest = token::Digest::of(token.expose_secret()).to_stored();
@@ -104,10 +106,19 @@ pub async fn rotate(
         None => json!({}),
     };
     let (head, now) = log::transaction::lock_head(&transaction).await?;
+    let after = {
+        let mut after = ends.clone();
+        after["tokenVersion"] = json!(before + 1);
+        after
+    };
     let ends = Json(&ends);
     let parameters: [&(dyn ToSql + Sync); 8] =
-        [&id, &digest, &head, &now, &actor.kind.as_str(), &actor.id, &before, &ends];
+        [&id, &digest, &head, &now, &author.actor.kind.as_str(), &author.actor.id, &before, &ends];
     transaction.execute(&statement, &parameters).await?;
+    let action = AuditAction::SatelliteTokenRotated;
+    let was = json!({"tokenVersion": before});
+    let entry = Entry::of_satellite(author, action, id, Some(was), Some(after));
+    audit::append(&transaction, &[entry]).await?;
     transaction.commit().await?;
     // With an overlap the session's pod knows whether it came in with a token that is still valid.
     let session = match overlap {

@@ -11,6 +11,7 @@ use deadpool_postgres::{GenericClient, Object};
 use futures_util::{StreamExt, TryStreamExt};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
+use serde_json::{Value, json};
 use thiserror::Error;
 use time::OffsetDateTime;
 use tokio_postgres::Row;
@@ -18,13 +19,15 @@ use tokio_postgres::types::{Json, ToSql};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::contract::audit::AuditAction;
 use crate::contract::fleet::{Counts, RegionCounts};
-use crate::contract::wire::{Actor, ImportedJson, SatelliteJson, Timestamp};
+use crate::contract::wire::{ImportedJson, SatelliteJson, Timestamp};
 use crate::contract::word::Word;
 use crate::domain::lifecycle::{Event, SatelliteId, Session};
 use crate::domain::liveness::{self, Status};
 use crate::domain::selection::{Order, Place, Selection, Sort};
 use crate::log;
+use crate::log::audit::{self, Author, Entry};
 use crate::log::listed::{self, Behind};
 use crate::log::watermark;
 use crate::platform::batch_loader::Read;
@@ -112,6 +115,16 @@ impl NewSatellite {
     /// Checks that every text is what it seems.
     pub fn check_seen(&self) -> Result<(), Invalid> {
         self.texts().try_for_each(seen)
+    }
+
+    /// As histories keep it.
+    pub fn described(&self) -> Value {
+        json!({
+            "name": self.name,
+            "region": self.region,
+            "tags": self.tags,
+            "offlineThresholdMs": self.offline_threshold_ms,
+        })
     }
 
     /// Its texts, each with its field.
@@ -233,7 +246,7 @@ pub async fn create(
     client: &mut Object,
     new: &NewSatellite,
     key: Option<&Key>,
-    actor: &Actor,
+    author: &Author,
     default: Duration,
 ) -> anyhow::Result<Created> {
     let id = SatelliteId(Uuid::new_v4());
@@ -265,10 +278,13 @@ pub async fn create(
         &new.offline_threshold_ms,
         &head,
         &now,
-        &actor.kind.as_str(),
-        &actor.id,
+        &author.actor.kind.as_str(),
+        &author.actor.id,
     ];
     transaction.execute(&statement, &parameters).await?;
+    let action = AuditAction::SatelliteCreated;
+    let entry = Entry::of_satellite(author, action, id, None, Some(new.described()));
+    audit::append(&transaction, &[entry]).await?;
     transaction.commit().await?;
     let satellite = shown(client, id, default).await?;
     let satellite =

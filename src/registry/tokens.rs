@@ -18,10 +18,12 @@ use tokio_postgres::{Error, Row, Transaction};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::contract::audit::AuditAction;
 use crate::contract::tokens::{SelectorJson, TokenJson};
 use crate::contract::wire::{ADMIN, Actor, Timestamp};
 use crate::contract::word::Word;
 use crate::domain::access::{Role, Selector};
+use crate::log::audit::{self, Author, Entry};
 use crate::platform::token::{self, Digest};
 use crate::registry::satellites::{Invalid, NewSatellite};
 
@@ -148,7 +150,7 @@ const CREATE: &str = "
     select * from created";
 
 /// Makes a token.
-pub async fn create(client: &mut Object, new: &Checked, actor: &Actor) -> anyhow::Result<Created> {
+pub async fn create(client: &mut Object, new: &Checked, author: &Author) -> anyhow::Result<Created> {
     let secret = token::generate_named()?;
     let digest = Digest::of(secret.expose_secret()).to_stored();
     let transaction = client.transaction().await?;
@@ -165,7 +167,7 @@ pub async fn create(client: &mut Object, new: &Checked, actor: &Actor) -> anyhow
         return Ok(Created::TooMany);
     }
     let told = told(&new.name, new.role.as_str(), &new.selector, new.expires_at);
-    let (tags, kind) = (Json(&new.selector.tags), actor.kind.as_str());
+    let (tags, kind) = (Json(&new.selector.tags), author.actor.kind.as_str());
     let parameters: [&(dyn ToSql + Sync); 10] = [
         &Uuid::new_v4(),
         &new.name,
@@ -175,10 +177,12 @@ pub async fn create(client: &mut Object, new: &Checked, actor: &Actor) -> anyhow
         &digest,
         &expires_at,
         &kind,
-        &actor.id,
-        &Json(told),
+        &author.actor.id,
+        &Json(&told),
     ];
     let token = from_row(&transaction.query_one(CREATE, &parameters).await?)?;
+    let entry = entry(author, AuditAction::TokenCreated, token.id, None, Some(told));
+    audit::append(&transaction, &[entry]).await?;
     transaction.commit().await?;
     Ok(Created::New { token: Box::new(token), secret })
 }
@@ -187,7 +191,18 @@ async fn lock(transaction: &Transaction<'_>) -> Result<(), Error> {
     transaction.execute(LOCK, &[]).await.map(drop)
 }
 
-/// What the history keeps of a token.
+fn entry(
+    author: &Author,
+    action: AuditAction,
+    id: Uuid,
+    before: Option<Value>,
+    after: Option<Value>,
+) -> Entry {
+    let target = audit::target("token", id.to_string());
+    Entry { author: author.clone(), action, target, before, after }
+}
+
+/// What the histories keep of a token.
 fn told(name: &str, role: &str, selector: &Selector, expires_at: Option<Timestamp>) -> Value {
     let selector = SelectorJson::told(selector.clone());
     json!({"name": name, "role": role, "selector": selector, "expiresAt": expires_at})
@@ -202,15 +217,17 @@ const NOTE: &str = "
 
 /// Revokes a token: from the commit on it opens nothing on any pod that hears of it. Its name, or none where there is no
 /// such token.
-pub async fn revoke(client: &mut Object, id: Uuid, actor: &Actor) -> Result<Option<String>, Error> {
+pub async fn revoke(client: &mut Object, id: Uuid, author: &Author) -> Result<Option<String>, Error> {
     let transaction = client.transaction().await?;
     lock(&transaction).await?;
     let Some(row) = transaction.query_opt(DELETE, &[&id]).await? else { return Ok(None) };
     let (name, role): (String, String) = (row.try_get("name")?, row.try_get("role")?);
     let expires_at: Option<OffsetDateTime> = row.try_get("expires_at")?;
     let told = told(&name, &role, &selector_of(&row)?, expires_at.map(Timestamp::new));
-    let kind = actor.kind.as_str();
-    transaction.execute(NOTE, &[&id, &kind, &actor.id, &Json(told)]).await?;
+    let kind = author.actor.kind.as_str();
+    transaction.execute(NOTE, &[&id, &kind, &author.actor.id, &Json(&told)]).await?;
+    let entry = entry(author, AuditAction::TokenRevoked, id, Some(told), None);
+    audit::append(&transaction, &[entry]).await?;
     transaction.commit().await?;
     Ok(Some(name))
 }

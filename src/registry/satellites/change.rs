@@ -9,9 +9,10 @@ use tokio_postgres::types::{Json, ToSql};
 use utoipa::ToSchema;
 
 use super::{Invalid, NewSatellite, Shown, shown};
-use crate::contract::wire::Actor;
+use crate::contract::audit::AuditAction;
 use crate::domain::lifecycle::SatelliteId;
 use crate::log;
+use crate::log::audit::{self, Author, Entry};
 use crate::registry::precondition::Precondition;
 
 /// A change of a satellite; absent fields stay as they are.
@@ -104,7 +105,7 @@ pub async fn change(
     id: SatelliteId,
     change: Change,
     precondition: Option<&Precondition>,
-    actor: &Actor,
+    author: &Author,
     default: Duration,
 ) -> anyhow::Result<Changed> {
     let transaction = client.transaction().await?;
@@ -144,10 +145,14 @@ pub async fn change(
             &after.offline_threshold_ms,
             &head,
             &now,
-            &actor.kind.as_str(),
-            &actor.id,
+            &author.actor.kind.as_str(),
+            &author.actor.id,
         ];
         transaction.execute(&statement, &parameters).await?;
+        let (was, is) = audit::changed(&before.described(), &after.described());
+        let action = AuditAction::SatelliteUpdated;
+        let entry = Entry::of_satellite(author, action, id, Some(was), Some(is));
+        audit::append(&transaction, &[entry]).await?;
     }
     transaction.commit().await?;
     let satellite = shown(client, id, default).await?;
