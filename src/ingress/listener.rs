@@ -432,3 +432,7 @@ async fn rest(error: &io::Error) {
         sleep(ACCEPT_PAUSE).await;
     }
 }
+
+#[cfg(test)]
+#[path = "listener_tests.rs"]
+mod tests;
