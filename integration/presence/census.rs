@@ -34,9 +34,7 @@ async fn the_pod_that_relays_shows_the_fleet_and_the_next_one_does_after_it() {
     let satellite = Satellite::connect(second.address, &there).await;
     let other = Satellite::connect(second.address, &left).await;
     other.close().await;
-    fleet
-        .expect_history(left.id, &["1 connected connect", "1 disconnected client_close"])
-        .await;
+    fleet.expect_history(left.id, &["1 connected connect", "1 disconnected client_close"]).await;
     let all = [
         r#"groundstation_satellites_flapping{region="eu"} 0"#,
         r#"groundstation_satellites_flapping{region="us \"1\""} 0"#,

@@ -89,15 +89,18 @@ impl Census {
 
     async fn count(&self) -> Result<Vec<RegionCounts>, Failed> {
         let all = ListFilter::default();
-        let count =
-            async |client: &mut Object| satellites::count(client, &all, self.default_threshold).await;
+        let count = async |client: &mut Object| {
+            satellites::count(client, &all, self.default_threshold).await
+        };
         self.reads.run(count).await
     }
 }
 
 /// The largest regions, and one that stands for all others, if there are any.
 fn tallies(mut regions: Vec<RegionCounts>) -> Vec<Tally> {
-    regions.sort_by(|a, b| (Reverse(a.counts.total), &a.region).cmp(&(Reverse(b.counts.total), &b.region)));
+    regions.sort_by(|a, b| {
+        (Reverse(a.counts.total), &a.region).cmp(&(Reverse(b.counts.total), &b.region))
+    });
     let others = regions.split_off(regions.len().min(MAX_REGIONS));
     let mut tallies: Vec<Tally> =
         regions.into_iter().map(|RegionCounts { region, counts }| tally(region, &counts)).collect();
@@ -126,7 +129,10 @@ mod tests {
             RegionCounts { region: format!("r{n}"), counts }
         };
         let few = tallies((0..3).map(region).collect());
-        assert_eq!(few.iter().map(|tally| tally.region.as_str()).collect::<Vec<_>>(), ["r2", "r1", "r0"]);
+        assert_eq!(
+            few.iter().map(|tally| tally.region.as_str()).collect::<Vec<_>>(),
+            ["r2", "r1", "r0"]
+        );
         let many: Vec<RegionCounts> = (0..MAX_REGIONS + 2).map(region).collect();
         let all: i64 = many.iter().map(|region| region.counts.online).sum();
         let many = tallies(many);
