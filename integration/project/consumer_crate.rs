@@ -7,8 +7,8 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::harness::relaying::{STREAM, come_and_go};
-use crate::harness::wait::PATIENCE;
-use crate::harness::{CALM, Fleet, Satellite};
+use crate::harness::wait::{PATIENCE, blocking};
+use crate::harness::{CALM, Fleet, Satellite, program, written_log};
 
 async fn open(fleet: &Fleet, place: Option<Place>) -> Consumer {
     Consumer::open(fleet.nats().await, "automation", place).await.expect("a consumer")
@@ -107,6 +107,29 @@ async fn who_waits_for_the_next_step_may_be_interrupted_and_loses_nothing() {
     };
     let ((), taken) = tokio::join!(going, timeout(PATIENCE, taking));
     assert_eq!(taken.expect("all steps in time"), (1..=60).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn what_the_log_has_dropped_too_is_replaced_by_the_fleet() {
+    let fleet = Fleet::new(CALM).await;
+    let sql = fleet.sql().await;
+    written_log::narrow(&sql, 1_000).await;
+    written_log::write(&sql, 1, 2_000).await;
+    let pod = fleet.plan("a").with("GROUNDSTATION_PARTITION_WIDTH", "1000").start().await;
+    fleet.check().await;
+    // Both keep what is young.
+    let environment = [("DATABASE_URL".to_owned(), fleet.database_url.clone())];
+    let dropped = blocking(move || program::run(&["retention", "--older-than", "90d"], &environment));
+    assert!(dropped.await.status.success());
+    let stream = jetstream::new(fleet.nats().await).get_stream(STREAM).await.expect("the stream");
+    stream.purge().sequence(1_001).await.expect("NATS answers");
+    come_and_go(&pod, &pod.register("edge", "eu").await).await;
+    let mut consumer = open(&fleet, Some(Place { position: 5, change: None, epoch: 1 })).await;
+    let first = next(&mut consumer).await;
+    let Step::Fleet(seen) = &first.step else { panic!("{first:?}") };
+    assert!(seen.after_a_gap && seen.position >= 2_000, "{seen:?}");
+    come_and_go(&pod, &pod.register("other", "eu").await).await;
+    assert_eq!(position(&next(&mut consumer).await), seen.position + 1);
 }
 
 #[tokio::test]
