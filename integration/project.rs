@@ -1,7 +1,7 @@
 //! What belongs to the project beside the program: documents, packages, examples.
 
-mod deploy;
 mod consumer_crate;
+mod deploy;
 mod examples;
 mod packaging;
 mod rooms;

@@ -4,19 +4,21 @@ use async_nats::Client;
 use async_nats::jetstream::consumer::{Consumer as Durable, pull};
 use async_nats::jetstream::{self, Message};
 use futures_util::StreamExt;
+use serde::Serialize;
 
 use crate::error::Error;
 use crate::fleet::Fleet;
+use crate::log;
 use crate::message::{self, Published};
 use crate::place::{Place, Seen};
 use crate::transition::Transition;
-use crate::log;
 
 /// The stream's name.
 pub const STREAM: &str = "SATELLITE_TRANSITIONS";
 
-/// The next thing to handle.
-#[derive(Debug, Clone, PartialEq)]
+/// The next thing to handle. As JSON it is the fleet or the transition itself.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
 pub enum Step {
     /// All satellites as of a position. It comes first where the caller has no place, and again where transitions
     /// behind its place were dropped.
@@ -56,7 +58,11 @@ impl Consumer {
     /// # Errors
     ///
     /// [`Error::Nats`] if the stream is not there, or the consumer is neither there nor may be made.
-    pub async fn open(client: Client, durable: &str, place: Option<Place>) -> Result<Consumer, Error> {
+    pub async fn open(
+        client: Client,
+        durable: &str,
+        place: Option<Place>,
+    ) -> Result<Consumer, Error> {
         let context = jetstream::new(client.clone());
         // Asked for first: who may use the consumer need not be one who may make it.
         let durable = match context.get_consumer_from_stream(durable, STREAM).await {
@@ -109,7 +115,9 @@ impl Consumer {
                         return Ok(self.give(transition, epoch));
                     }
                     Seen::Handled => self.given = self.ahead.take().map(|(message, _)| message),
-                    Seen::AnotherPast => return Err(Error::AnotherPast { position: place.position }),
+                    Seen::AnotherPast => {
+                        return Err(Error::AnotherPast { position: place.position });
+                    }
                 }
                 continue;
             }
@@ -136,7 +144,10 @@ impl Consumer {
         if dense == 0 {
             let fleet = log::fleet(&self.client, true).await?;
             if fleet.position <= place.position {
-                return Err(Error::unreadable("the log", "its newest position is behind the stream's"));
+                return Err(Error::unreadable(
+                    "the log",
+                    "its newest position is behind the stream's",
+                ));
             }
             return Ok(Some(self.give_fleet(fleet, place)));
         }

@@ -1,10 +1,11 @@
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::transition::Status;
 
 /// All satellites that had connected by a position, as they were then.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Fleet {
     /// The position.
     pub position: i64,
@@ -16,7 +17,7 @@ pub struct Fleet {
 }
 
 /// A satellite of a fleet.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Satellite {
     /// Its id.

@@ -34,16 +34,20 @@ pub(crate) fn read(
     let Some(position) = text("Groundstation-Position").and_then(|text| text.parse().ok()) else {
         return Ok(None);
     };
-    let unreadable = |why: String| Error::unreadable(format!("the message of position {position}"), why);
-    let needed = |name: &str| text(name).ok_or_else(|| unreadable(format!("it has no header {name}")));
+    let unreadable =
+        |why: String| Error::unreadable(format!("the message of position {position}"), why);
+    let needed =
+        |name: &str| text(name).ok_or_else(|| unreadable(format!("it has no header {name}")));
     let number = |name: &str| {
         needed(name)?.parse::<i64>().map_err(|error| unreadable(format!("{name}: {error}")))
     };
-    let uuid =
-        |name: &str| needed(name)?.parse::<Uuid>().map_err(|error| unreadable(format!("{name}: {error}")));
+    let uuid = |name: &str| {
+        needed(name)?.parse::<Uuid>().map_err(|error| unreadable(format!("{name}: {error}")))
+    };
     let occurred_at = OffsetDateTime::parse(needed("ce-time")?, &Rfc3339)
         .map_err(|error| unreadable(format!("ce-time: {error}")))?;
-    let Body { state } = serde_json::from_slice(payload).map_err(|error| unreadable(error.to_string()))?;
+    let Body { state } =
+        serde_json::from_slice(payload).map_err(|error| unreadable(error.to_string()))?;
     let event = subject.strip_prefix("satellite.").unwrap_or(subject);
     let Ok(event) = event.parse::<Event>();
     let transition = Transition {
@@ -99,7 +103,10 @@ mod tests {
         assert_eq!((transition.position, epoch, transition.flapping), (7, 3, true));
         assert_eq!(transition.event, Event::Disconnected);
         let state = transition.state.expect("a state");
-        assert_eq!((state.name.as_str(), state.status, state.last_seen_at), ("edge", Status::Offline, None));
+        assert_eq!(
+            (state.name.as_str(), state.status, state.last_seen_at),
+            ("edge", Status::Offline, None)
+        );
     }
 
     #[test]
@@ -108,7 +115,8 @@ mod tests {
             ("satellite.removed", Event::Removed),
             ("satellite.outage_started", Event::Other("outage_started".to_owned())),
         ] {
-            let read = read(subject, &headers(&[]), br#"{"satelliteId":"x","more":1}"#).expect("readable");
+            let read =
+                read(subject, &headers(&[]), br#"{"satelliteId":"x","more":1}"#).expect("readable");
             let transition = read.expect("ours").transition;
             assert_eq!((transition.event, transition.state), (event, None));
         }
@@ -117,7 +125,9 @@ mod tests {
     #[test]
     fn somebody_elses_message_is_none_and_a_broken_one_is_told() {
         assert!(read("satellite.connected", &HeaderMap::new(), b"?").expect("readable").is_none());
-        for (name, value) in [("ce-time", "noon"), ("Nats-Msg-Id", "x"), ("Groundstation-Epoch", "one")] {
+        for (name, value) in
+            [("ce-time", "noon"), ("Nats-Msg-Id", "x"), ("Groundstation-Epoch", "one")]
+        {
             let told = read("satellite.connected", &headers(&[(name, value)]), b"{}").err();
             assert!(told.is_some_and(|error| error.to_string().contains("position 7")), "{name}");
         }

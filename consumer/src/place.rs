@@ -68,7 +68,8 @@ mod tests {
         let text = serde_json::to_string(&place).expect("JSON");
         assert_eq!(serde_json::from_str::<Place>(&text).expect("a place"), place);
         let of_another: Place =
-            serde_json::from_str(r#"{"position": 1, "change": null, "epoch": 1}"#).expect("a place");
+            serde_json::from_str(r#"{"position": 1, "change": null, "epoch": 1}"#)
+                .expect("a place");
         assert_eq!(of_another.change, None);
     }
 }

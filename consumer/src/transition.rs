@@ -6,7 +6,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 /// What happened to a satellite.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Transition {
     /// Its place in the log: 1, 2, 3 … without a gap.
     pub position: i64,
@@ -23,6 +24,7 @@ pub struct Transition {
     /// In which of the satellite's sessions.
     pub session: i64,
     /// When it happened.
+    #[serde(with = "time::serde::rfc3339")]
     pub occurred_at: OffsetDateTime,
     /// How the satellite is since then; none once it is removed.
     pub state: Option<State>,
@@ -31,7 +33,8 @@ pub struct Transition {
 }
 
 /// The kind of a transition.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Event {
     /// A satellite is here.
     Connected,
@@ -42,6 +45,7 @@ pub enum Event {
     /// It was removed from the fleet.
     Removed,
     /// A later version's.
+    #[serde(untagged)]
     Other(String),
 }
 

@@ -8,10 +8,15 @@ use uuid::Uuid;
 
 use crate::harness::relaying::{STREAM, come_and_go};
 use crate::harness::wait::{PATIENCE, blocking};
-use crate::harness::{CALM, Fleet, Satellite, program, written_log};
+use crate::harness::{CALM, Fleet, Satellite, eventually, program, written_log};
 
 async fn open(fleet: &Fleet, place: Option<Place>) -> Consumer {
-    Consumer::open(fleet.nats().await, "automation", place).await.expect("a consumer")
+    let client = fleet.nats().await;
+    // The stream is made by the first pod that relays.
+    eventually("the stream", async || {
+        Consumer::open(client.clone(), "automation", place).await.map_err(|error| error.to_string())
+    })
+    .await
 }
 
 async fn next(consumer: &mut Consumer) -> Taken {
@@ -45,9 +50,15 @@ async fn who_has_no_place_is_given_the_fleet_and_then_what_comes_after_it() {
     here.close().await;
     let second = next(&mut consumer).await;
     let Step::Transition(left) = &second.step else { panic!("{second:?}") };
-    assert_eq!((left.position, left.satellite, &left.event), (4, satellites[1].id, &Event::Disconnected));
+    assert_eq!(
+        (left.position, left.satellite, &left.event),
+        (4, satellites[1].id, &Event::Disconnected)
+    );
     let state = left.state.as_ref().expect("a state");
-    assert_eq!((state.name.as_str(), state.status, state.last_seen_at), ("edge-1", Status::Offline, None));
+    assert_eq!(
+        (state.name.as_str(), state.status, state.last_seen_at),
+        ("edge-1", Status::Offline, None)
+    );
     assert_eq!(second.place.change, Some(left.change));
     assert_eq!(pod.remove(satellites[1].id).await.status, 204);
     let third = next(&mut consumer).await;
@@ -117,10 +128,18 @@ async fn what_the_log_has_dropped_too_is_replaced_by_the_fleet() {
     written_log::write(&sql, 1, 2_000).await;
     let pod = fleet.plan("a").with("GROUNDSTATION_PARTITION_WIDTH", "1000").start().await;
     fleet.check().await;
-    // Both keep what is young.
+    // What is not known to be published is not dropped.
+    eventually("the relay's checkpoint", async || {
+        let row = sql.query_one("select position from relay", &[]).await.expect("the relay's row");
+        let known: i64 = row.get(0);
+        if known == 2_000 { Ok(()) } else { Err(known.to_string()) }
+    })
+    .await;
     let environment = [("DATABASE_URL".to_owned(), fleet.database_url.clone())];
-    let dropped = blocking(move || program::run(&["retention", "--older-than", "90d"], &environment));
-    assert!(dropped.await.status.success());
+    let dropped =
+        blocking(move || program::run(&["retention", "--older-than", "90d"], &environment));
+    let said = String::from_utf8(dropped.await.stdout).expect("text");
+    assert!(said.contains("positions 1 to 1000"), "{said}");
     let stream = jetstream::new(fleet.nats().await).get_stream(STREAM).await.expect("the stream");
     stream.purge().sequence(1_001).await.expect("NATS answers");
     come_and_go(&pod, &pod.register("edge", "eu").await).await;
