@@ -284,15 +284,10 @@ async fn a_pod_that_dies_in_an_enrolment_has_made_all_of_it_or_nothing() {
     // The log's lock is held, so the enrolment stands right before its end.
     let sql = fleet.sql().await;
     sql.batch_execute("begin; select lock_log()").await.expect("the log's lock");
-    let call = try_call_with(
-        pod.address,
-        "POST",
-        "/v1/enrol",
-        Some(&token.secret),
-        &[("Idempotency-Key", &key)],
-        Some(edge.to_string()),
-        Duration::from_secs(10),
-    );
+    let headers = [("Idempotency-Key", key.as_str())];
+    let (address, secret, body) = (pod.address, Some(token.secret.as_str()), Some(edge.to_string()));
+    let limit = Duration::from_secs(10);
+    let call = try_call_with(address, "POST", "/v1/enrol", secret, &headers, body, limit);
     let waits = async {
         const WAITING: &str = "select count(*) from pg_locks where locktype = 'advisory' and not granted";
         let other = fleet.sql().await;
