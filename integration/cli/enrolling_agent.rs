@@ -87,9 +87,17 @@ async fn satellites(pod: &Pod) -> Vec<Value> {
 }
 
 async fn expect_online(pod: &Pod) -> Value {
-    eventually("one satellite to be online", async || match satellites(pod).await.as_slice() {
-        [one] if one["status"] == "online" => Ok(one.clone()),
-        others => Err(format!("{others:?}")),
+    expect_one(pod, "online").await
+}
+
+async fn expect_offline(pod: &Pod) -> Value {
+    expect_one(pod, "offline").await
+}
+
+async fn expect_one(pod: &Pod, status: &str) -> Value {
+    eventually("one satellite to have a status", async || match satellites(pod).await.as_slice() {
+        [one] if one["status"] == status => Ok(one.clone()),
+        others => Err(format!("{others:?}, not {status}")),
     })
     .await
 }
@@ -134,6 +142,22 @@ async fn an_agent_enrols_once_and_comes_back_as_the_same_satellite_without_its_t
     assert!(agent.ends().await.success());
     let left: Vec<_> = std::fs::read_dir(&machine.folder).expect("a folder").collect();
     assert_eq!(left.len(), 1, "nothing is left beside the file: {left:?}");
+}
+
+#[tokio::test]
+async fn an_agent_keeps_its_credentials_beside_it_unless_it_is_told_where() {
+    let (_fleet, pod, token) = with_token(&for_one()).await;
+    let machine = Machine::new(pod.address, &token.secret);
+    let arguments = ["agent", "--url", &machine.url, "--enrol", &token.secret, "--name", "edge"];
+    // The second start is the same command, with a token that is used up.
+    for _ in 0..2 {
+        let mut agent = Running::start(&arguments, &[], &machine.folder);
+        let satellite = expect_online(&pod).await;
+        assert_eq!(machine.kept()["clientId"], satellite["id"]);
+        agent.interrupt();
+        assert!(agent.ends().await.success(), "{}", agent.everything());
+        expect_offline(&pod).await;
+    }
 }
 
 #[tokio::test]
@@ -195,7 +219,9 @@ async fn an_agent_ends_with_what_does_not_pass_and_says_why() {
     let machine = Machine::new(pod.address, &token.secret);
     machine.ends_with(4, "region must be \"eu\"", &["--region", "us"]).await;
     machine.ends_with(4, "tags.tier must be \"gold\"", &["--tag", "tier:iron"]).await;
-    machine.ends_with(2, "tags.k must have at most 200", &["--tag", &format!("k:{}", "x".repeat(201))]).await;
+    machine
+        .ends_with(2, "tags.k must have at most 200", &["--tag", &format!("k:{}", "x".repeat(201))])
+        .await;
     machine.ends_with(2, "must be written NAME:VALUE", &["--tag", "k=v"]).await;
     // The key of all these tries was used for nothing.
     let mut agent = machine.start(&[]);
@@ -213,15 +239,16 @@ async fn an_agent_ends_with_what_does_not_pass_and_says_why() {
     mistyped.ends_with(2, "mistyped or cut off", &[]).await;
     assert!(!mistyped.file().exists(), "nothing was begun");
     let nowhere = Machine::new(pod.address, &token.secret);
-    nowhere.ends_with(1, "cannot keep credentials", &["--credentials", "none/satellite.json"]).await;
+    nowhere
+        .ends_with(1, "cannot keep credentials", &["--credentials", "none/satellite.json"])
+        .await;
     assert_eq!(satellites(&pod).await.len(), 1);
 }
 
 async fn run(machine: &Machine, more: &[&str], variables: &[(&str, &str)]) -> Output {
     let file = machine.file().to_string_lossy().into_owned();
     let own = ["agent", "--url", &machine.url, "--credentials", &file];
-    let arguments: Vec<String> =
-        own.iter().chain(more).map(|&word| word.to_owned()).collect();
+    let arguments: Vec<String> = own.iter().chain(more).map(|&word| word.to_owned()).collect();
     let variables: Vec<(String, String)> =
         variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     blocking(move || {
@@ -242,7 +269,8 @@ async fn a_file_that_is_not_the_agents_alone_or_of_another_service_is_refused_be
         assert_eq!(output.status.code(), Some(2), "{said}");
         assert!(said.contains(reason) && !said.contains("csat_"), "{said}");
     };
-    let mut kept = json!({"service": machine.url, "clientId": Uuid::new_v4(), "token": "csat_secret"});
+    let mut kept =
+        json!({"service": machine.url, "clientId": Uuid::new_v4(), "token": "csat_secret"});
     for mode in [0o644, 0o640, 0o622] {
         machine.keep(&kept, mode);
         refused("chmod 600").await;
@@ -250,7 +278,8 @@ async fn a_file_that_is_not_the_agents_alone_or_of_another_service_is_refused_be
     kept["service"] = json!("https://other.example");
     machine.keep(&kept, 0o600);
     refused("are for https://other.example, not for http://").await;
-    for tampered in [json!("csat_secret"), json!({"service": machine.url, "token": "csat_secret"})] {
+    for tampered in [json!("csat_secret"), json!({"service": machine.url, "token": "csat_secret"})]
+    {
         machine.keep(&tampered, 0o600);
         refused("is no file of credentials").await;
     }
@@ -258,7 +287,8 @@ async fn a_file_that_is_not_the_agents_alone_or_of_another_service_is_refused_be
 }
 
 #[tokio::test]
-async fn what_an_agent_needs_to_enrol_comes_from_its_environment_too_and_what_is_missing_is_named() {
+async fn what_an_agent_needs_to_enrol_comes_from_its_environment_too_and_what_is_missing_is_named()
+{
     let (_fleet, pod, token) = with_token(&for_one()).await;
     let machine = Machine::new(pod.address, &token.secret);
     let missing = async |more: &[&str], variables: &[(&str, &str)], words: &str| {

@@ -122,7 +122,9 @@ async fn whoever_registers_others_may_enrol_too_and_a_token_for_enrolment_does_n
     let pod = fleet.pod("a").await;
     let eu = json!({"region": "eu"});
     for role in ["admin", "operator"] {
-        let token = pod.make_token(&json!({"name": format!("a {role}"), "role": role, "selector": eu})).await;
+        let token = pod
+            .make_token(&json!({"name": format!("a {role}"), "role": role, "selector": eu}))
+            .await;
         let made = pod.enrol(&token.secret, None, &edge()).await;
         assert_eq!((made.status, &made.json()["satellite"]["region"]), (201, &json!("eu")));
     }
@@ -285,11 +287,13 @@ async fn a_pod_that_dies_in_an_enrolment_has_made_all_of_it_or_nothing() {
     let sql = fleet.sql().await;
     sql.batch_execute("begin; select lock_log()").await.expect("the log's lock");
     let headers = [("Idempotency-Key", key.as_str())];
-    let (address, secret, body) = (pod.address, Some(token.secret.as_str()), Some(edge.to_string()));
+    let (address, secret, body) =
+        (pod.address, Some(token.secret.as_str()), Some(edge.to_string()));
     let limit = Duration::from_secs(10);
     let call = try_call_with(address, "POST", "/v1/enrol", secret, &headers, body, limit);
     let waits = async {
-        const WAITING: &str = "select count(*) from pg_locks where locktype = 'advisory' and not granted";
+        const WAITING: &str =
+            "select count(*) from pg_locks where locktype = 'advisory' and not granted";
         let other = fleet.sql().await;
         eventually("the enrolment to wait", async || {
             let waiting: i64 = other.query_one(WAITING, &[]).await.expect("locks").get(0);
@@ -376,7 +380,8 @@ async fn rush(count: usize, at_once: usize, connected: usize) {
     let plan = fleet.plan("a").with("GROUNDSTATION_MAX_CONNECTIONS_PER_ADDRESS", many);
     let pod = plan.with("GROUNDSTATION_MAX_HANDSHAKES_PER_ADDRESS", many).start().await;
     let token = pod.make_token(&counted(count as i64)).await;
-    let agents = Agents::start(&fleet, pod.address, fleet.register_many("beating", connected).await);
+    let agents =
+        Agents::start(&fleet, pod.address, fleet.register_many("beating", connected).await);
     agents.expect_all().await;
     let before = agents.authenticated();
     let comer = pod.register("comer", "eu").await;

@@ -145,7 +145,8 @@ impl Problem {
 
     /// 503, for an enrolment whose turn did not come.
     pub fn enrolments_busy() -> Problem {
-        let detail = "This pod enrols as many satellites at once as it can; try again, or another pod.";
+        let detail =
+            "This pod enrols as many satellites at once as it can; try again, or another pod.";
         let (status, kind) = (StatusCode::SERVICE_UNAVAILABLE, "busy");
         Problem { retry_after: ENROL_AGAIN_AFTER, ..Problem::new(status, kind, "Busy", detail) }
     }

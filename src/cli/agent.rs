@@ -22,6 +22,12 @@ use crate::platform::{shutdown, units};
 /// The path of the satellites' WebSocket at a pod.
 const WEBSOCKET: &str = "/api/ws/satellite";
 
+/// Where the credentials are kept unless it is said.
+const CREDENTIALS: &str = "satellite.json";
+
+/// The arguments with which credentials are kept in a file; without all of them they are given.
+const KEEPS_CREDENTIALS: [&str; 3] = ["credentials", "enrol", "enrol_file"];
+
 /// The longest pause that a pod may ask for.
 const LONGEST_ASKED: Duration = Duration::from_secs(5 * 60);
 
@@ -40,35 +46,36 @@ pub struct AgentArgs {
     url: String,
     /// The satellite's id
     #[arg(long, env = "SATELLITE_CLIENT_ID", value_name = "UUID",
-          required_unless_present = "credentials", conflicts_with = "credentials")]
+          required_unless_present_any = KEEPS_CREDENTIALS, conflicts_with_all = KEEPS_CREDENTIALS)]
     client_id: Option<Uuid>,
     /// The satellite's token
     #[arg(long, env = "SATELLITE_TOKEN", hide_env_values = true, value_name = "TOKEN",
-          required_unless_present = "credentials", conflicts_with = "credentials")]
+          required_unless_present_any = KEEPS_CREDENTIALS, conflicts_with_all = KEEPS_CREDENTIALS)]
     token: Option<SecretString>,
-    /// A file that holds id and token, of mode 0600; where there is none yet the agent enrols, and writes it
+    /// A file that holds id and token, of mode 0600; where there is none yet the agent enrols, and writes it [default with
+    /// --enrol or --enrol-file: satellite.json]
     #[arg(long, env = "SATELLITE_CREDENTIALS", value_name = "FILE")]
     credentials: Option<PathBuf>,
     /// The token to enrol with, of the role enrol; others on this machine can read it here
-    #[arg(long, env = "GROUNDSTATION_ENROL_TOKEN", hide_env_values = true, value_name = "TOKEN",
-          requires = "credentials", conflicts_with = "enrol_file")]
-    enrol: Option<SecretString>,
-    /// A file that holds the token to enrol with
     #[arg(
         long,
-        env = "GROUNDSTATION_ENROL_TOKEN_FILE",
-        value_name = "FILE",
-        requires = "credentials"
+        env = "GROUNDSTATION_ENROL_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN",
+        conflicts_with = "enrol_file"
     )]
+    enrol: Option<SecretString>,
+    /// A file that holds the token to enrol with
+    #[arg(long, env = "GROUNDSTATION_ENROL_TOKEN_FILE", value_name = "FILE")]
     enrol_file: Option<PathBuf>,
     /// The name under which it enrols
-    #[arg(long, env = "SATELLITE_NAME", requires = "credentials")]
+    #[arg(long, env = "SATELLITE_NAME", conflicts_with = "client_id")]
     name: Option<String>,
     /// The region in which it enrols [default: that of the token]
-    #[arg(long, env = "SATELLITE_REGION", requires = "credentials")]
+    #[arg(long, env = "SATELLITE_REGION", conflicts_with = "client_id")]
     region: Option<String>,
     /// A tag with which it enrols, beside those of the token; may be given several times
-    #[arg(long = "tag", value_name = "NAME:VALUE", requires = "credentials")]
+    #[arg(long = "tag", value_name = "NAME:VALUE", conflicts_with = "client_id")]
     tags: Vec<String>,
     /// A capability that it reports; may be given several times
     #[arg(long = "capability", value_name = "WORD")]
@@ -122,7 +129,7 @@ impl AgentArgs {
         if let (Some(id), Some(token)) = (self.client_id, &self.token) {
             return Ok((id, token.clone()));
         }
-        let path = self.credentials.clone().context("no credentials").map_err(wrong_usage)?;
+        let path = self.credentials.clone().unwrap_or_else(|| CREDENTIALS.into());
         let service = service(&self.url)?;
         let file = CredentialsFile::new(path, &service);
         match file.read()? {
@@ -162,8 +169,9 @@ impl AgentArgs {
             let is_key = |kind: &str| [KEY_OF_ANOTHER, KEY_OF_CONNECTED].contains(&kind);
             match error.downcast_ref::<Refused>() {
                 Some(refused) if is_key(&refused.kind) => {
-                    let begun =
-                        format!("{shown} holds an enrolment that was begun: remove it to enrol anew");
+                    let begun = format!(
+                        "{shown} holds an enrolment that was begun: remove it to enrol anew"
+                    );
                     error.context(begun)
                 }
                 _ => error,
@@ -171,7 +179,13 @@ impl AgentArgs {
         })?;
         let (satellite, token) = (made.satellite, SecretString::from(made.token));
         file.keep(satellite.id, &token)?;
-        info!(satellite = %satellite.id, name = satellite.name, region = satellite.region, "enrolled");
+        info!(
+            satellite = %satellite.id,
+            name = satellite.name,
+            region = satellite.region,
+            file = %file.path().display(),
+            "enrolled"
+        );
         Ok((satellite.id, token))
     }
 }
@@ -252,7 +266,11 @@ mod tests {
     fn a_pod_is_named_by_its_address_or_by_its_websocket() {
         for (url, socket, base) in [
             ("ws://pod:8080/api/ws/satellite", "ws://pod:8080/api/ws/satellite", "http://pod:8080"),
-            ("wss://pod/base/api/ws/satellite", "wss://pod/base/api/ws/satellite", "https://pod/base"),
+            (
+                "wss://pod/base/api/ws/satellite",
+                "wss://pod/base/api/ws/satellite",
+                "https://pod/base",
+            ),
             ("http://pod:8080/", "ws://pod:8080/api/ws/satellite", "http://pod:8080"),
             ("https://pod/base", "wss://pod/base/api/ws/satellite", "https://pod/base"),
         ] {

@@ -67,7 +67,9 @@ impl CredentialsFile {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => {
-                return Err(wrong_usage(anyhow!("cannot read the credentials in {shown}: {error}")));
+                return Err(wrong_usage(anyhow!(
+                    "cannot read the credentials in {shown}: {error}"
+                )));
             }
         };
         // Of what is open, not of what has the name by now.

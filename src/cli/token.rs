@@ -143,8 +143,7 @@ fn listing(tokens: &[TokenJson]) -> String {
             ]
         })
         .collect();
-    let columns =
-        ["ID", "NAME", "ROLE", "REACHES", "MADE BY", "EXPIRES", "LAST USED", "USES LEFT"];
+    let columns = ["ID", "NAME", "ROLE", "REACHES", "MADE BY", "EXPIRES", "LAST USED", "USES LEFT"];
     table::render(columns, &rows, &[])
 }
 

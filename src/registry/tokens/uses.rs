@@ -47,10 +47,7 @@ const LOOK: &str = "
       from tokens where id = $1";
 
 /// Takes one use of a token, which counts if the transaction is committed.
-pub async fn spend(
-    transaction: &Transaction<'_>,
-    id: Uuid,
-) -> Result<Spent, Error> {
+pub async fn spend(transaction: &Transaction<'_>, id: Uuid) -> Result<Spent, Error> {
     let spend = transaction.prepare_cached(SPEND).await?;
     if transaction.execute(&spend, &[&id]).await? == 1 {
         return Ok(Spent::One);
