@@ -238,10 +238,13 @@ async fn an_agent_ends_with_what_does_not_pass_and_says_why() {
     let mistyped = Machine::new(pod.address, &token.secret[..50]);
     mistyped.ends_with(2, "mistyped or cut off", &[]).await;
     assert!(!mistyped.file().exists(), "nothing was begun");
+    // The file can be written before anything is asked for.
     let nowhere = Machine::new(pod.address, &token.secret);
-    nowhere
-        .ends_with(1, "cannot keep credentials", &["--credentials", "none/satellite.json"])
-        .await;
+    let mut arguments = nowhere.arguments(&["--enrol-file", "enrol.token", "--name", "edge"]);
+    arguments[4] = "none/satellite.json";
+    let mut agent = Running::start(&arguments, &[], &nowhere.folder);
+    assert_eq!(agent.ends().await.code(), Some(1));
+    assert!(agent.everything().contains("cannot keep credentials"), "{}", agent.everything());
     assert_eq!(satellites(&pod).await.len(), 1);
 }
 
