@@ -461,8 +461,5 @@ async fn some_enrol_at_once_while_others_beat_and_nobody_is_lost() {
 async fn ten_thousand_enrol_in_a_minute_while_others_beat_and_nobody_is_lost() {
     let count = faults::repetitions(2_000, 10_000);
     let took = rush(count as usize, 200, 100).await;
-    assert!(
-        took < Duration::from_millis(6) * count,
-        "more than a minute for 10,000: {took:?}"
-    );
+    assert!(took < Duration::from_millis(6) * count, "more than a minute for 10,000: {took:?}");
 }

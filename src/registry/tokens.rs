@@ -1,9 +1,9 @@
 //! Named tokens of the administration API: which there are, and who made or revoked them.
 //!
 //! Owns the tables `tokens` and `token_changes`. A token is never changed, but that its uses become fewer ([`uses`]): one
-//! that is revoked has no row any more, and the history says who did it. All changes are made one after another under a lock, so their numbers grow in commit
-//! order, the limit holds, and a name is free or not. Only a digest of a token is stored, and it leaves the database
-//! only to be compared.
+//! that is revoked has no row any more, and the history says who did it. All changes are made one after another under a
+//! lock, so their numbers grow in commit order, the limit holds, and a name is free or not. Only a digest of a token is
+//! stored, and it leaves the database only to be compared.
 
 use std::collections::BTreeMap;
 
