@@ -2,7 +2,7 @@
 //!
 //! `/livez`, `/readyz`, `/metrics`, `/openapi.json` and `/asyncapi.json` are open ([`ops_routes`]). Everything under
 //! `/v1` wants a bearer token, or the cookie of a session of the page ([`authorization`]): of the settings, or a named one
-//! ([`access`]). What each may do is in [`rights`]. A route of `/v1` refuses parameters that it does not describe ([`query`]).
+//! ([`access`]), or of a person ([`person`]). What each may do is in [`rights`]. A route of `/v1` refuses parameters that it does not describe ([`query`]).
 //! Errors are RFC 9457 problems.
 
 use std::sync::Arc;
@@ -38,6 +38,7 @@ pub mod openapi;
 mod page;
 mod parameters;
 mod past;
+pub(crate) mod person;
 pub(crate) mod problem;
 mod query;
 mod rights;
@@ -50,6 +51,7 @@ mod tokens;
 mod traced;
 mod transitions;
 mod triggers;
+pub(crate) mod trusted_headers;
 mod what_if;
 
 use access::Access;

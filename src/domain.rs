@@ -7,6 +7,7 @@ pub mod access;
 pub mod brown_out;
 pub mod cell;
 pub mod flapping;
+pub mod groups;
 pub mod lifecycle;
 pub mod liveness;
 pub mod selection;

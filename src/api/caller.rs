@@ -1,4 +1,4 @@
-//! The caller of a request: with which token it comes, what that allows, and who it is in the records.
+//! The caller of a request: with which token or as which person it comes, what that allows, and who it is in the records.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 
+use super::person::Person;
 use super::problem::Problem;
 use crate::contract::wire::Actor;
 use crate::domain::access::{Role, Selector};
@@ -15,18 +16,20 @@ use crate::registry::tokens::Known;
 /// The whole fleet.
 pub static EVERYTHING: Selector = Selector { region: None, tags: BTreeMap::new() };
 
-/// Whoever holds a token that is valid now. [`super::authorization`] gives one to each request that it lets through, and
+/// Whoever holds a token that is valid now, or is signed in by name. [`super::authorization`] gives one to each request that it lets through, and
 /// handlers take what they may show from it.
 #[derive(Clone)]
 pub struct Caller(Credential);
 
-/// Which token it is.
+/// Which token it is, or who.
 #[derive(Clone)]
 pub enum Credential {
     /// One of the settings, of this role.
     Setting(Role, Digest),
     /// A named one.
     Named(Arc<Known>),
+    /// None: a person.
+    Person(Arc<Person>),
 }
 
 impl From<Credential> for Caller {
@@ -36,7 +39,7 @@ impl From<Credential> for Caller {
 }
 
 impl Caller {
-    /// The token.
+    /// The token, or the person.
     pub fn credential(&self) -> &Credential {
         &self.0
     }
@@ -46,13 +49,14 @@ impl Caller {
         match &self.0 {
             Credential::Setting(role, _) => *role,
             Credential::Named(token) => token.role,
+            Credential::Person(person) => person.role,
         }
     }
 
     /// What it reaches. Whatever selects satellites takes this into account.
     pub fn selector(&self) -> &Selector {
         match &self.0 {
-            Credential::Setting(..) => &EVERYTHING,
+            Credential::Setting(..) | Credential::Person(_) => &EVERYTHING,
             Credential::Named(token) => &token.selector,
         }
     }
@@ -62,12 +66,17 @@ impl Caller {
         match &self.0 {
             Credential::Setting(..) => None,
             Credential::Named(token) => Some(&token.name),
+            Credential::Person(person) => Some(&person.name),
         }
     }
 
     /// Who it is in the records of what it changes.
     pub fn actor(&self) -> Actor {
-        self.name().map_or_else(Actor::admin, Actor::token)
+        match &self.0 {
+            Credential::Setting(..) => Actor::admin(),
+            Credential::Named(token) => Actor::token(&token.name),
+            Credential::Person(person) => Actor::person(&person.name),
+        }
     }
 }
 

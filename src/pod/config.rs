@@ -33,6 +33,7 @@ mod guards;
 pub(crate) mod plain_text;
 mod reads;
 mod replicas;
+mod sign_on;
 mod stores;
 mod streams;
 mod tokens;
@@ -40,6 +41,7 @@ mod tokens;
 pub use cell::CellArgs;
 pub use drain::Drain;
 pub use replicas::ReplicasArgs;
+pub use sign_on::SignOn;
 pub use stores::{DatabaseArgs, MigrateArgs, NatsArgs};
 pub use tokens::{TokenFile, digests, split_tokens};
 
@@ -175,6 +177,9 @@ pub struct ServeArgs {
 
     #[command(flatten)]
     door: DoorArgs,
+
+    #[command(flatten)]
+    sign_on: sign_on::SignOnArgs,
 }
 
 /// A pod's settings, checked.
@@ -230,6 +235,8 @@ pub struct Config {
     pub replicas: Replicas,
     /// The door's limits.
     pub door: Settings,
+    /// How people sign in without a token.
+    pub sign_on: SignOn,
     /// Signs in at the page once; only `groundstation dev` makes one.
     pub sign_in: Option<Code>,
 }
@@ -306,6 +313,7 @@ impl ServeArgs {
             reads: self.reads.check()?,
             streams: self.streams.check(door.socket.write_timeout)?,
             replicas: self.replicas.replicas()?,
+            sign_on: self.sign_on.check(&door.proxies)?,
             door,
             sign_in: None,
         })

@@ -183,12 +183,17 @@ pub async fn create(client: &mut Object, new: &Checked, actor: &Actor) -> anyhow
     Ok(Created::New { token: Box::new(token), secret })
 }
 
-async fn lock(transaction: &Transaction<'_>) -> Result<(), Error> {
+pub(super) async fn lock(transaction: &Transaction<'_>) -> Result<(), Error> {
     transaction.execute(LOCK, &[]).await.map(drop)
 }
 
 /// What the history keeps of a token.
-fn told(name: &str, role: &str, selector: &Selector, expires_at: Option<Timestamp>) -> Value {
+pub(super) fn told(
+    name: &str,
+    role: &str,
+    selector: &Selector,
+    expires_at: Option<Timestamp>,
+) -> Value {
     let selector = SelectorJson::told(selector.clone());
     json!({"name": name, "role": role, "selector": selector, "expiresAt": expires_at})
 }
@@ -196,7 +201,7 @@ fn told(name: &str, role: &str, selector: &Selector, expires_at: Option<Timestam
 const DELETE: &str =
     "delete from tokens where id = $1 returning name, role, region, tags, expires_at";
 
-const NOTE: &str = "
+pub(super) const NOTE: &str = "
     insert into token_changes (changed_at, token_id, action, actor_type, actor_id, token)
     values (date_trunc('milliseconds', clock_timestamp()), $1, 'revoked', $2, $3, $4)";
 
