@@ -13,6 +13,8 @@ use super::raw::Raw;
 pub struct Asked {
     pub status: u16,
     pub headers: HashMap<String, String>,
+    /// Each `Set-Cookie`.
+    pub cookies: Vec<String>,
     pub body: Vec<u8>,
 }
 
@@ -32,9 +34,13 @@ pub async fn ask(
     let mut lines = head.lines();
     let status = lines.next().and_then(|line| line.split(' ').nth(1)).expect("a status");
     let headers = lines.filter_map(|line| line.split_once(": "));
+    let headers = headers.map(|(name, value)| (name.to_lowercase(), value.to_owned()));
+    let (cookies, _): (Vec<_>, Vec<_>) =
+        headers.clone().partition(|(name, _)| name == "set-cookie");
     Asked {
         status: status.parse().expect("a number"),
-        headers: headers.map(|(name, value)| (name.to_lowercase(), value.to_owned())).collect(),
+        headers: headers.collect(),
+        cookies: cookies.into_iter().map(|(_, value)| value).collect(),
         body: heard[end..].to_vec(),
     }
 }

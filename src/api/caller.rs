@@ -56,8 +56,9 @@ impl Caller {
     /// What it reaches. Whatever selects satellites takes this into account.
     pub fn selector(&self) -> &Selector {
         match &self.0 {
-            Credential::Setting(..) | Credential::Person(_) => &EVERYTHING,
+            Credential::Setting(..) => &EVERYTHING,
             Credential::Named(token) => &token.selector,
+            Credential::Person(person) => &person.selector,
         }
     }
 

@@ -10,8 +10,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::trusted_headers::TrustedHeaders;
-use crate::domain::access::Role;
-use crate::domain::groups::Groups;
+use crate::domain::access::{Role, Selector};
+use crate::domain::groups::{Grant, Groups};
 use crate::platform::envelope::Envelope;
 use crate::platform::token::Digests;
 use crate::registry::satellites::is_unseen;
@@ -29,6 +29,8 @@ pub struct Person {
     pub name: String,
     /// What it may do.
     pub role: Role,
+    /// Which part of the fleet it reaches.
+    pub selector: Selector,
     /// The session that it signed in to; none where a proxy names it with each request.
     pub session: Option<PersonSession>,
 }
@@ -114,7 +116,8 @@ impl People {
         now: OffsetDateTime,
     ) -> Option<Person> {
         let sessions = self.sessions.as_ref()?;
-        let (role, group) = self.groups.role(groups.iter().map(String::as_str))?;
+        let grant = self.groups.grant(groups.iter().map(String::as_str))?;
+        let Grant { group, role, selector } = grant;
         let session = PersonSession {
             id: Uuid::new_v4(),
             issuer: sessions.issuer.clone(),
@@ -123,7 +126,7 @@ impl People {
             group: group.to_owned(),
             ends_at: (now + sessions.lifetime).unix_timestamp(),
         };
-        Some(Person { name: name.to_owned(), role, session: Some(session) })
+        Some(Person { name: name.to_owned(), role, selector, session: Some(session) })
     }
 
     /// A session as its cookie keeps it, and a mark of the key.
@@ -139,8 +142,9 @@ impl People {
         if session.is_over(now) || session.issuer != sessions.issuer {
             return None;
         }
-        let (role, _) = self.groups.role(std::iter::once(session.group.as_str()))?;
-        Some(Person { name: session.name.clone(), role, session: Some(session) })
+        let grant = self.groups.grant(std::iter::once(session.group.as_str()))?;
+        let Grant { role, selector, .. } = grant;
+        Some(Person { name: session.name.clone(), role, selector, session: Some(session) })
     }
 }
 

@@ -156,7 +156,13 @@ mod tests {
             ),
             (
                 Credential::Person(
-                    Person { name: "ada".to_owned(), role: Role::Read, session: None }.into(),
+                    Person {
+                        name: "ada".to_owned(),
+                        role: Role::Read,
+                        selector: Selector::default(),
+                        session: None,
+                    }
+                    .into(),
                 )
                 .into(),
                 ["The session of \"ada\" may only GET", "admin token"],

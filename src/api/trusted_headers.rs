@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, HeaderName};
 
 use super::person::{Person, name_of};
 use super::problem::Problem;
-use crate::domain::groups::Groups;
+use crate::domain::groups::{Grant, Groups};
 
 /// The headers in which a proxy names people.
 #[derive(Debug, Clone)]
@@ -25,8 +25,10 @@ impl TrustedHeaders {
         let (user, named) = (one(headers, &self.user)?, one(headers, &self.groups)?);
         let Some(name) = user.and_then(name_of) else { return Ok(None) };
         let named = named.unwrap_or_default().split(',').map(str::trim);
-        match groups.role(named) {
-            Some((role, _)) => Ok(Some(Person { name, role, session: None })),
+        match groups.grant(named) {
+            Some(Grant { role, selector, .. }) => {
+                Ok(Some(Person { name, role, selector, session: None }))
+            }
             None => Err(Problem::unauthorized(&format!(
                 "The proxy says that you are {name:?}, and none of your groups opens anything here."
             ))),

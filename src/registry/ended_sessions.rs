@@ -24,12 +24,12 @@ const MAX_ENDED: i64 = 10_000;
 pub async fn end(
     client: &mut Object,
     session: Uuid,
-    role: Role,
+    (role, selector): (Role, &Selector),
     ends_at: Option<OffsetDateTime>,
     actor: &Actor,
 ) -> Result<(), Error> {
     let ends_at = ends_at.map(Timestamp::new);
-    let mut told = tokens::told(&actor.id, role.as_str(), &Selector::default(), ends_at);
+    let mut told = tokens::told(&actor.id, role.as_str(), selector, ends_at);
     if let Value::Object(told) = &mut told {
         told.insert("session".to_owned(), json!(true));
     }

@@ -81,9 +81,9 @@ impl Access {
     /// Ends a person's session on every pod, before its time.
     pub async fn end_session(&self, person: &Person) -> Result<(), Failed> {
         let Some(session) = &person.session else { return Ok(()) };
-        let (role, actor) = (person.role, Actor::person(&person.name));
+        let (granted, actor) = ((person.role, &person.selector), Actor::person(&person.name));
         let end = async |client: &mut Object| {
-            ended::end(client, session.id, role, session.end(), &actor).await
+            ended::end(client, session.id, granted, session.end(), &actor).await
         };
         self.database.run_within(LOOK_LIMIT, end).await?;
         self.look().await

@@ -1,6 +1,6 @@
 //! How people sign in without a token: at an identity provider, or by an authenticating proxy.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,17 +9,21 @@ use axum::http::HeaderName;
 use axum::http::header;
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Map, Value};
 
 use super::stores::{named, secret};
 use super::{digests, given};
 use crate::api::person::{People, PersonSessions};
 use crate::api::trusted_headers::TrustedHeaders;
 use crate::console::oidc::settings::{CALLBACK, Settings};
+use crate::domain::access::Selector;
 use crate::domain::groups::Groups;
 use crate::ingress::proxies::Proxies;
 use crate::platform::fetch::is_trustworthy;
 use crate::platform::token::{self, Digest, Digests};
 use crate::platform::units::duration;
+use crate::registry::satellites::Invalid;
+use crate::registry::tokens;
 
 /// The longest of the short texts here.
 const MAX_TEXT: usize = 512;
@@ -104,6 +108,11 @@ pub struct SignOnArgs {
     #[arg(long, env = "GROUNDSTATION_OIDC_READ_GROUPS", value_name = "GROUPS")]
     oidc_read_groups: Option<String>,
 
+    /// The part of the fleet that the people of a group reach, as JSON by group:
+    /// {"ops-eu": {"region": "eu", "tags": {"tier": "gold"}}} [default: none, all reach the whole fleet]
+    #[arg(long, env = "GROUNDSTATION_OIDC_GROUP_SELECTORS", value_name = "JSON")]
+    oidc_group_selectors: Option<String>,
+
     /// How long a person's session lasts: 1s to 24h
     #[arg(
         long,
@@ -177,7 +186,17 @@ impl SignOnArgs {
                 given(&self.oidc_operator_groups),
             )?,
             read: groups("GROUNDSTATION_OIDC_READ_GROUPS", given(&self.oidc_read_groups))?,
+            selectors: selectors(given(&self.oidc_group_selectors))?,
         };
+        if let Some(other) =
+            groups.selectors.keys().find(|group| !groups.named().any(|named| named == *group))
+        {
+            bail!(
+                "GROUNDSTATION_OIDC_GROUP_SELECTORS names the group {other:?}, which none of \
+                 GROUNDSTATION_OIDC_ADMIN_GROUPS, GROUNDSTATION_OIDC_OPERATOR_GROUPS and \
+                 GROUNDSTATION_OIDC_READ_GROUPS lets in"
+            );
+        }
         let lifetime =
             duration("GROUNDSTATION_OIDC_SESSION_LIFETIME", &self.oidc_session_lifetime)?;
         ensure!(
@@ -291,6 +310,23 @@ fn groups(name: &str, list: Option<&str>) -> anyhow::Result<BTreeSet<String>> {
         groups.len()
     );
     Ok(groups)
+}
+
+fn selectors(json: Option<&str>) -> anyhow::Result<BTreeMap<String, Selector>> {
+    let name = "GROUNDSTATION_OIDC_GROUP_SELECTORS";
+    let Some(json) = json else { return Ok(BTreeMap::new()) };
+    let named: BTreeMap<String, Map<String, Value>> =
+        serde_json::from_str(json).with_context(|| {
+            format!("{name} must be JSON, such as {{\"ops-eu\": {{\"region\": \"eu\"}}}}")
+        })?;
+    let checked = named.into_iter().map(|(group, named)| {
+        let selector = tokens::selector(named);
+        let selector = selector.map_err(|Invalid { field, rule }| {
+            anyhow::anyhow!("{name}: of the group {group:?} the {field} {rule}")
+        })?;
+        Ok((group, selector))
+    });
+    checked.collect()
 }
 
 fn text(name: &str, text: &str) -> anyhow::Result<String> {
