@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write;
+use std::net::IpAddr;
 
 use serde_json::Value;
 
@@ -26,7 +27,25 @@ pub async fn ask(
     headers: &[(&str, &str)],
     body: &str,
 ) -> Asked {
-    let mut raw = Raw::connect(pod.address).await;
+    let raw = Raw::connect(pod.address).await;
+    ask_on(raw, pod, method, path, headers, body).await
+}
+
+/// The same from another address of this machine.
+pub async fn ask_from(from: IpAddr, pod: &Pod, path: &str, headers: &[(&str, &str)]) -> Asked {
+    let raw = Raw::connect_from(pod.address, from).await.expect("a connection");
+    ask_on(raw, pod, "GET", path, headers, "").await
+}
+
+/// The same on a connection that is there.
+pub async fn ask_on(
+    mut raw: Raw,
+    pod: &Pod,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Asked {
     raw.send(written(pod, method, path, headers, body)).await;
     let heard = raw.ended().await;
     let end = heard.windows(4).position(|window| window == b"\r\n\r\n").expect("an answer") + 4;

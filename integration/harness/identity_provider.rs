@@ -74,6 +74,8 @@ struct Known {
     keys: Vec<Key>,
     granted: HashMap<String, Granted>,
     times: HashMap<&'static str, u32>,
+    /// All ID tokens that it has made.
+    tokens: Vec<String>,
 }
 
 /// What a code stands for.
@@ -131,7 +133,8 @@ impl IdentityProvider {
             .expect("a certificate and its key");
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let outer = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let issuer = format!("https://localhost:{}", outer.local_addr().expect("an address").port());
+        let issuer =
+            format!("https://localhost:{}", outer.local_addr().expect("an address").port());
         let inner = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let mut provider = IdentityProvider::on(inner, issuer).await;
         provider.serving.push(tokio::spawn(unwrap_tls(outer, acceptor, provider.address)));
@@ -147,6 +150,7 @@ impl IdentityProvider {
             keys: vec![Key::new()],
             granted: HashMap::new(),
             times: HashMap::new(),
+            tokens: Vec::new(),
         };
         let inner = Inner { issuer: issuer.clone(), secret: random(), state: Mutex::new(state) };
         let inner = Arc::new(inner);
@@ -220,6 +224,11 @@ impl IdentityProvider {
     /// How often it was asked for this.
     pub fn was_asked_for(&self, what: &'static str) -> u32 {
         self.inner.known().times.get(what).copied().unwrap_or_default()
+    }
+
+    /// All ID tokens that it has made.
+    pub fn tokens_given(&self) -> Vec<String> {
+        self.inner.known().tokens.clone()
     }
 
     /// What a person's browser does there: it asks for the address that it was led to, and is led to another one.
@@ -354,7 +363,8 @@ fn refused(status: StatusCode, error: &str) -> Response {
 
 async fn token(State(inner): State<Arc<Inner>>, headers: HeaderMap, body: String) -> Response {
     inner.asked_for("tokens");
-    let encoded = |text: &str| -> String { form_urlencoded::byte_serialize(text.as_bytes()).collect() };
+    let encoded =
+        |text: &str| -> String { form_urlencoded::byte_serialize(text.as_bytes()).collect() };
     let pair = format!("{}:{}", encoded(CLIENT), encoded(&inner.secret));
     let client = format!("Basic {}", STANDARD.encode(pair));
     if headers.get(header::AUTHORIZATION).is_none_or(|given| given != client.as_str()) {
@@ -372,7 +382,8 @@ async fn token(State(inner): State<Arc<Inner>>, headers: HeaderMap, body: String
         return refused(StatusCode::BAD_REQUEST, "invalid_grant");
     };
     granted.is_used = true;
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_secs();
+    let now =
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_secs();
     let mut claims = json!({
         "iss": inner.issuer, "aud": CLIENT, "iat": now, "exp": now + 300, "nonce": granted.nonce,
     });
@@ -388,8 +399,10 @@ async fn token(State(inner): State<Arc<Inner>>, headers: HeaderMap, body: String
         Lie { is_forged: true, .. } => Key::new().sign(&message),
         _ => key.sign(&message),
     };
+    let id_token = format!("{message}.{signature}");
+    known.tokens.push(id_token.clone());
     axum::Json(json!({
-        "id_token": format!("{message}.{signature}"), "access_token": asked("code"),
+        "id_token": id_token, "access_token": asked("code"),
         "token_type": "Bearer", "expires_in": 300,
     }))
     .into_response()

@@ -23,6 +23,7 @@ use crate::ingress::arrival::Arrival;
 use crate::ingress::listener::REFUSALS_TOLD;
 use crate::platform::envelope::Envelope;
 use crate::platform::log_gate::LogGate;
+use crate::platform::metrics::Metrics;
 
 mod attempt;
 mod id_token;
@@ -36,6 +37,9 @@ use provider::{Named, Provider, claim, is_error};
 use refused::{Refused, Word};
 use settings::Settings;
 
+/// How sign-ons that nobody refused are counted.
+const SIGNED_IN: &str = "signed-in";
+
 /// What else names a person, where the configured claim does not.
 const OTHER_NAMES: [&str; 2] = ["email", "sub"];
 
@@ -45,16 +49,18 @@ pub(super) struct Oidc {
     provider: Provider,
     attempts: Envelope,
     refusals: LogGate,
+    metrics: Metrics,
 }
 
 impl Oidc {
-    pub fn new(settings: Settings) -> anyhow::Result<Oidc> {
+    pub fn new(settings: Settings, metrics: Metrics) -> anyhow::Result<Oidc> {
         let purpose = format!("groundstation sign-on with {}", settings.issuer);
         Ok(Oidc {
             provider: Provider::new(settings.clone())?,
             attempts: Envelope::new(&settings.keys, &purpose)?,
             refusals: LogGate::new(REFUSALS_TOLD),
             settings,
+            metrics,
         })
     }
 
@@ -124,7 +130,8 @@ impl Oidc {
     /// Leads back to the page's sign-in, which says why.
     fn refuse(&self, refused: &Refused, arrival: &Arrival, cookies: Vec<String>) -> Response {
         let Refused { word, why } = refused;
-        let word: &str = word.into();
+        let word: &'static str = word.into();
+        self.metrics.sign_on(word);
         if let Some(left_out) = self.refusals.pass(Instant::now()) {
             warn!(address = %arrival.client, word, why, left_out, "a single sign-on was refused");
         }
@@ -245,6 +252,7 @@ impl Oidc {
         let caller = Credential::Person(person.into()).into();
         let cookies =
             session::cookies(access, &caller, headers, arrival.is_https).map_err(broken)?;
+        self.metrics.sign_on(SIGNED_IN);
         info!(address = %arrival.client, role, name, subject, "somebody signed in at the page by single sign-on");
         let to = HeaderValue::try_from(attempt.to.as_str())
             .unwrap_or(HeaderValue::from_static(super::HOME));
