@@ -29,7 +29,7 @@ impl TrustedHeaders {
             Some(Grant { role, selector, .. }) => {
                 Ok(Some(Person { name, role, selector, session: None }))
             }
-            None => Err(Problem::unauthorized(&format!(
+            None => Err(Problem::forbidden(&format!(
                 "The proxy says that you are {name:?}, and none of your groups opens anything here."
             ))),
         }
@@ -90,10 +90,10 @@ mod tests {
         assert_eq!(asked(&[(user, b""), (groups, b"root")]), Ok(None));
         assert_eq!(asked(&[(user, b"\xff"), (groups, b"root")]), Ok(None));
         assert_eq!(asked(&[("x_forwarded_user", b"ada"), (groups, b"root")]), Ok(None));
-        assert_eq!(asked(&[(user, b"ada")]), Err(401));
-        assert_eq!(asked(&[(user, b"ada"), (groups, b"")]), Err(401));
-        assert_eq!(asked(&[(user, b"ada"), (groups, b"\xff")]), Err(401));
-        assert_eq!(asked(&[(user, b"ada"), ("x_forwarded_groups", b"root")]), Err(401));
+        assert_eq!(asked(&[(user, b"ada")]), Err(403));
+        assert_eq!(asked(&[(user, b"ada"), (groups, b"")]), Err(403));
+        assert_eq!(asked(&[(user, b"ada"), (groups, b"\xff")]), Err(403));
+        assert_eq!(asked(&[(user, b"ada"), ("x_forwarded_groups", b"root")]), Err(403));
         assert_eq!(asked(&[(user, b"ada"), (user, b"eve"), (groups, b"root")]), Err(400));
         assert_eq!(asked(&[(user, b"ada"), (groups, b"all"), (groups, b"root")]), Err(400));
     }

@@ -37,3 +37,18 @@ impl Refused {
         Refused::new(Word::ProviderWrong, why)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use strum::IntoEnumIterator;
+
+    #[test]
+    fn the_page_has_a_text_for_each_word() {
+        let texts = include_str!("../../../console/src/shell/refusals.ts");
+        for word in Word::iter() {
+            let word: &str = word.into();
+            assert!(texts.contains(&format!("\n  \"{word}\": [")), "{word}");
+        }
+    }
+}
