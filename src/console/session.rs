@@ -146,13 +146,15 @@ pub(super) async fn end(
 ) -> Result<Response, Problem> {
     authorization::check_page(&headers, &Method::DELETE, &arrival)?;
     let (access, now) = (&console.api.access, OffsetDateTime::now_utc());
+    // Before it ends: by then its cookie opens nothing, and would not be found.
+    let gone = cookie::clear(&headers, access, now, arrival.is_https);
     if let Ok(caller) = cookie::caller(&headers, access, now, arrival.is_https)
         && let Credential::Person(person) = caller.credential()
     {
         access.end_session(person).await?;
         console.api.changed.tell();
     }
-    Ok(with_cookies(cookie::clear(&headers, access, now, arrival.is_https)))
+    Ok(with_cookies(gone))
 }
 
 fn with_cookies(cookies: Vec<String>) -> Response {
