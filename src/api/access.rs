@@ -274,7 +274,43 @@ impl Access {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::person::PersonSessions;
+    use crate::domain::groups::Groups;
     use secrecy::ExposeSecret;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_person_is_in_until_its_session_ends_and_only_while_the_database_was_asked_lately() {
+        let key = Digests::new(vec![Digest::of("key")]);
+        let lifetime = Duration::from_secs(60);
+        let people = People {
+            groups: Groups { read: ["all".to_owned()].into(), ..Groups::default() },
+            sessions: PersonSessions::new("https://id", "page", lifetime, &key).ok(),
+            headers: None,
+        };
+        let access = Access::made_up_with(Settings::default(), Vec::new(), people);
+        let begin = || {
+            let groups = ["all".to_owned()];
+            let person = access.people().begin("7", "ada", &groups, access.now());
+            let session = person.and_then(|person| person.session).expect("a session");
+            (session.id, access.people().seal(&session).expect("sealed").0)
+        };
+        let ((_, first), (id, second)) = (begin(), begin());
+        let of = |sealed: &str| access.person(sealed).map(|caller| caller.role());
+        let caller = access.person(&second).unwrap_or_else(|shut| panic!("{shut:?}"));
+        assert_eq!((of(&first), of(&second)), (Ok(Role::Read), Ok(Role::Read)));
+        access.named.write().expect("a lock").ended.insert(id);
+        assert_eq!((of(&first), of(&second)), (Ok(Role::Read), Err(Shut::Unknown)));
+        assert!(!access.is_still(&caller));
+        tokio::time::advance(MAX_AGE + Duration::from_secs(1)).await;
+        assert_eq!((of(&first), of(&second)), (Err(Shut::NotKnownNow), Err(Shut::Unknown)));
+        {
+            let mut named = access.named.write().expect("a lock");
+            (named.clock, named.looked_at) = (named.now(), Instant::now());
+        }
+        assert_eq!(of(&first), Ok(Role::Read));
+        tokio::time::advance(lifetime).await;
+        assert_eq!(of(&first), Err(Shut::Unknown));
+    }
 
     fn known(secret: &str, expires_at: Option<OffsetDateTime>) -> Known {
         Known {
