@@ -2,8 +2,8 @@
 //!
 //! `/livez`, `/readyz`, `/metrics`, `/openapi.json` and `/asyncapi.json` are open ([`ops_routes`]). Everything under
 //! `/v1` wants a bearer token, or the cookie of a session of the page ([`authorization`]): of the settings, or a named one
-//! ([`access`]), or of a person ([`person`]). What each may do is in [`rights`]. A route of `/v1` refuses parameters that it does not describe ([`query`]).
-//! Errors are RFC 9457 problems.
+//! ([`access`]), or of a person ([`person`]). What each may do is in [`rights`]. A route of `/v1` refuses parameters that
+//! it does not describe ([`query`]). Errors are RFC 9457 problems.
 
 use std::sync::Arc;
 use std::time::Duration;

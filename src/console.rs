@@ -1,9 +1,8 @@
 //! The page at `/console/`: its files, which are in the program, and its sessions.
 //!
 //! A person signs in once, with a token ([`session`]) or at an identity provider ([`oidc`]), and gets a cookie; what the
-//! page asks for is the API's. No script,
-//! style or connection but the server's own is allowed to it. Its routes belong to the page and not to the API, so
-//! `/openapi.json` does not have them.
+//! page asks for is the API's. No script, style or connection but the server's own is allowed to it. Its routes belong to
+//! the page and not to the API, so `/openapi.json` does not have them.
 
 use std::sync::Arc;
 

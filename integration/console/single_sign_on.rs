@@ -273,6 +273,28 @@ async fn groups_that_only_userinfo_tells_count_if_it_speaks_of_the_same_person()
 }
 
 #[tokio::test]
+async fn a_browser_has_one_session_a_persons_or_a_tokens() {
+    let (fleet, provider) = tokio::join!(Fleet::new(CALM), IdentityProvider::start());
+    let pod = provider.known_to(fleet.plan("a")).start().await;
+    provider.has("7", "ada", &["all"]);
+    let body = json!({"token": fleet.admin_token}).to_string();
+    let of_token = ask(&pod, "POST", SESSION, &[JSON], &body).await.cookie();
+    let begun = visit(&provider, leave(&pod, BEGIN).await).await;
+    let both = format!("{of_token}; {}", begun.cookie);
+    let answer = come_back(&pod, &Attempt { cookie: both, ..begun }).await;
+    let of_person = session_of(&answer);
+    let is_gone = |answer: &Asked, cookie: &str| {
+        let name = format!("{}=;", cookie.split('=').next().expect("a name"));
+        answer.cookies.iter().any(|set| set.starts_with(&name) && set.contains("Max-Age=0"))
+    };
+    assert!(is_gone(&answer, &of_token), "{answer:?}");
+    let headers = [JSON, ("Cookie", of_person.as_str())];
+    let answer = ask(&pod, "POST", SESSION, &headers, &body).await;
+    assert!(is_gone(&answer, &of_person), "{answer:?}");
+    session_of(&answer);
+}
+
+#[tokio::test]
 async fn signing_out_ends_this_session_on_every_pod_and_no_other() {
     let (fleet, provider) = tokio::join!(Fleet::new(CALM), IdentityProvider::start());
     let plan = |name| provider.known_to(fleet.plan(name));

@@ -16,8 +16,8 @@ use crate::registry::tokens::Known;
 /// The whole fleet.
 pub static EVERYTHING: Selector = Selector { region: None, tags: BTreeMap::new() };
 
-/// Whoever holds a token that is valid now, or is signed in by name. [`super::authorization`] gives one to each request that it lets through, and
-/// handlers take what they may show from it.
+/// Whoever holds a token that is valid now, or is signed in by name. [`super::authorization`] gives one to each request
+/// that it lets through, and handlers take what they may show from it.
 #[derive(Clone)]
 pub struct Caller(Credential);
 

@@ -114,3 +114,52 @@ impl Verifier<Vec<u8>> for Ring {
         verified.map_err(|_| signature::Error::new())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use jsonwebtoken::jwk::Jwk;
+    use serde::Deserialize;
+
+    const MESSAGE: &[u8] = b"what was signed";
+
+    /// What OpenSSL has signed, each by a key that was thrown away.
+    #[derive(Deserialize)]
+    struct Signed {
+        alg: Algorithm,
+        key: Jwk,
+        signature: String,
+    }
+
+    fn signed() -> Vec<Signed> {
+        serde_json::from_str(include_str!("signatures/openssl.json")).expect("JSON")
+    }
+
+    fn is_by(algorithm: Algorithm, key: &Jwk, message: &[u8], signature: &[u8]) -> bool {
+        let key = DecodingKey::from_jwk(key).expect("a key");
+        verifier(&algorithm, &key)
+            .is_ok_and(|verifier| verifier.verify(message, &signature.to_vec()).is_ok())
+    }
+
+    #[test]
+    fn what_another_library_signed_is_verified_by_its_own_algorithm_and_no_other() {
+        let signed = signed();
+        let all: Vec<Algorithm> = signed.iter().map(|signed| signed.alg).collect();
+        assert!(ALGORITHMS.iter().all(|algorithm| all.contains(algorithm)), "{all:?}");
+        for Signed { alg, key, signature } in &signed {
+            let signature = URL_SAFE_NO_PAD.decode(signature).expect("base64");
+            for other in ALGORITHMS {
+                let expected = other == *alg;
+                assert_eq!(is_by(other, key, MESSAGE, &signature), expected, "{alg:?} {other:?}");
+            }
+            assert!(!is_by(*alg, key, b"What was signed", &signature), "{alg:?}");
+            let (mut changed, shorter) = (signature.clone(), &signature[1..]);
+            changed[7] ^= 1;
+            for other in [changed.as_slice(), shorter, &[], &vec![0; signature.len()]] {
+                assert!(!is_by(*alg, key, MESSAGE, other), "{alg:?}");
+            }
+        }
+    }
+}
