@@ -38,6 +38,7 @@ pub mod openapi;
 mod page;
 mod parameters;
 mod past;
+pub(crate) mod people;
 pub(crate) mod person;
 pub(crate) mod problem;
 mod query;

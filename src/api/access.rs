@@ -13,7 +13,8 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::caller::{Caller, Credential};
-use super::person::{People, Person, PersonSession};
+use super::people::People;
+use super::person::{Person, PersonSession};
 use crate::domain::access::Role;
 use crate::platform::database::Database;
 use crate::platform::token::{self, Digest, Digests};

@@ -177,7 +177,8 @@ fn of_setting(role: &str, content: &str, signature: &[u8], access: &Access) -> O
 mod tests {
     use super::*;
     use crate::api::access::Settings;
-    use crate::api::person::{People, PersonSessions};
+    use crate::api::people::People;
+    use crate::api::person::PersonSessions;
     use crate::contract::wire::Actor;
     use crate::domain::groups::Groups;
     use crate::platform::token::Digests;

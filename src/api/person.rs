@@ -1,4 +1,4 @@
-//! People, whom an identity provider or an authenticating proxy names, and what keeps them signed in.
+//! A person whom an identity provider or an authenticating proxy names, and the session that keeps it signed in.
 //!
 //! A session of an identity provider is a sealed cookie: nothing is stored, and every pod with the key opens it. It has
 //! the group that let the person in, and not the role: what that group allows is asked of the settings each time.
@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::trusted_headers::TrustedHeaders;
 use crate::domain::access::{Role, Selector};
 use crate::domain::groups::{Grant, Groups};
 use crate::platform::envelope::Envelope;
@@ -93,56 +92,39 @@ impl PersonSessions {
         let mark = first.sign(&purpose, "name");
         Ok(PersonSessions { issuer: issuer.to_owned(), lifetime, envelope, mark })
     }
-}
 
-/// Who gets in without a token, and how.
-#[derive(Default)]
-pub struct People {
-    /// The groups that let people in.
-    pub groups: Groups,
-    /// Where an identity provider is configured.
-    pub sessions: Option<PersonSessions>,
-    /// Where a proxy names people.
-    pub headers: Option<TrustedHeaders>,
-}
-
-impl People {
-    /// Begins a session of a person in these groups; none where none of them lets anybody in.
+    /// Begins one of a person whom a group lets in.
     pub fn begin(
         &self,
         subject: &str,
         name: &str,
-        groups: &[String],
+        grant: Grant<'_>,
         now: OffsetDateTime,
-    ) -> Option<Person> {
-        let sessions = self.sessions.as_ref()?;
-        let grant = self.groups.grant(groups.iter().map(String::as_str))?;
+    ) -> Person {
         let Grant { group, role, selector } = grant;
         let session = PersonSession {
             id: Uuid::new_v4(),
-            issuer: sessions.issuer.clone(),
+            issuer: self.issuer.clone(),
             subject: subject.to_owned(),
             name: name.to_owned(),
             group: group.to_owned(),
-            ends_at: (now + sessions.lifetime).unix_timestamp(),
+            ends_at: (now + self.lifetime).unix_timestamp(),
         };
-        Some(Person { name: name.to_owned(), role, selector, session: Some(session) })
+        Person { name: name.to_owned(), role, selector, session: Some(session) }
     }
 
     /// A session as its cookie keeps it, and a mark of the key.
     pub fn seal(&self, session: &PersonSession) -> anyhow::Result<(String, &[u8; 32])> {
-        let sessions = self.sessions.as_ref().ok_or_else(|| anyhow::anyhow!("no provider"))?;
-        Ok((sessions.envelope.seal(&serde_json::to_string(session)?)?, &sessions.mark))
+        Ok((self.envelope.seal(&serde_json::to_string(session)?)?, &self.mark))
     }
 
     /// The person whose session was sealed, as long as it lasts and its group lets people in.
-    pub fn open(&self, sealed: &str, now: OffsetDateTime) -> Option<Person> {
-        let sessions = self.sessions.as_ref()?;
-        let session: PersonSession = serde_json::from_str(&sessions.envelope.open(sealed)?).ok()?;
-        if session.is_over(now) || session.issuer != sessions.issuer {
+    pub fn open(&self, sealed: &str, groups: &Groups, now: OffsetDateTime) -> Option<Person> {
+        let session: PersonSession = serde_json::from_str(&self.envelope.open(sealed)?).ok()?;
+        if session.is_over(now) || session.issuer != self.issuer {
             return None;
         }
-        let grant = self.groups.grant(std::iter::once(session.group.as_str()))?;
+        let grant = groups.grant(std::iter::once(session.group.as_str()))?;
         let Grant { role, selector, .. } = grant;
         Some(Person { name: session.name.clone(), role, selector, session: Some(session) })
     }
@@ -164,41 +146,6 @@ pub fn is_subject(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::platform::token::Digest;
-    use time::macros::datetime;
-
-    const NOW: OffsetDateTime = datetime!(2026-03-01 12:00:00 UTC);
-    const HOUR: Duration = Duration::from_secs(3_600);
-
-    fn people(key: &str, issuer: &str, admin: &str) -> People {
-        let keys = Digests::new(vec![Digest::of(key)]);
-        let groups = Groups { admin: [admin.to_owned()].into(), ..Groups::default() };
-        let sessions = PersonSessions::new(issuer, "page", HOUR, &keys).expect("sessions");
-        People { groups, sessions: Some(sessions), headers: None }
-    }
-
-    #[test]
-    fn a_session_lasts_for_its_time_and_as_long_as_its_group_lets_people_in() {
-        let here = people("key", "https://id", "root");
-        let groups = ["all".to_owned(), "root".to_owned()];
-        let person = here.begin("7", "ada", &groups, NOW).expect("somebody");
-        let session = person.session.clone().expect("a session");
-        let (sealed, _) = here.seal(&session).expect("sealed");
-        assert!(!["ada", "root", "https"].iter().any(|word| sealed.contains(word)));
-        assert_eq!(here.open(&sealed, NOW), Some(person.clone()));
-        assert_eq!(here.open(&sealed, NOW + HOUR - Duration::from_secs(1)), Some(person));
-        assert_eq!(here.open(&sealed, NOW + HOUR), None);
-        for other in [
-            people("other", "https://id", "root"),
-            people("key", "https://other", "root"),
-            people("key", "https://id", "admins"),
-            People::default(),
-        ] {
-            assert_eq!(other.open(&sealed, NOW), None);
-        }
-        assert_eq!(here.begin("7", "ada", &groups[..1], NOW), None);
-        assert_eq!(People::default().begin("7", "ada", &groups, NOW), None);
-    }
 
     #[test]
     fn a_name_has_nothing_that_is_not_seen_and_is_not_too_long() {

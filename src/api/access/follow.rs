@@ -16,7 +16,8 @@ use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use super::{Access, Named, Settings, USES_INTERVAL};
-use crate::api::person::{People, Person};
+use crate::api::people::People;
+use crate::api::person::Person;
 use crate::contract::wire::Actor;
 use crate::platform::database::{Database, Failed};
 use crate::registry::ended_sessions as ended;

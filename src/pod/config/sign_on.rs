@@ -13,7 +13,8 @@ use serde_json::{Map, Value};
 
 use super::stores::{named, secret};
 use super::{digests, given};
-use crate::api::person::{People, PersonSessions};
+use crate::api::people::People;
+use crate::api::person::PersonSessions;
 use crate::api::trusted_headers::TrustedHeaders;
 use crate::console::oidc::settings::{CALLBACK, Settings};
 use crate::domain::access::Selector;
