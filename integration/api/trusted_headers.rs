@@ -13,9 +13,11 @@ use crate::harness::{CALM, Fleet, Pod};
 const PROXY: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
 
-const ADA: (&str, &str) = ("X-Forwarded-User", "ada");
-const ROOT: (&str, &str) = ("X-Forwarded-Groups", "all,root");
-const OPS: (&str, &str) = ("X-Forwarded-Groups", "ops-eu");
+type Line = (&'static str, &'static str);
+
+const ADA: Line = ("X-Forwarded-User", "ada");
+const ROOT: Line = ("X-Forwarded-Groups", "all,root");
+const OPS: Line = ("X-Forwarded-Groups", "ops-eu");
 
 fn behind_proxy(plan: Plan<'_>) -> Plan<'_> {
     plan.with("GROUNDSTATION_TRUSTED_PROXIES", "127.0.0.2")
@@ -69,7 +71,7 @@ async fn nobody_gets_in_by_headers_that_did_not_come_from_the_proxy_or_are_not_a
     let fleet = Fleet::new(CALM).await;
     let pod = trusting(fleet.plan("a")).start().await;
     assert_eq!(fleet_seen(&pod, PROXY, &[ADA, ROOT]).await.status, 200);
-    let cases: [(&str, IpAddr, &[(&str, &str)], u16); 12] = [
+    let cases: [(&str, IpAddr, &[Line], u16); 12] = [
         ("from elsewhere", OTHER, &[ADA, ROOT], 401),
         ("as if by the proxy", OTHER, &[ADA, ROOT, ("X-Forwarded-For", "127.0.0.2")], 401),
         ("as if by it otherwise", OTHER, &[ADA, ROOT, ("Forwarded", "for=127.0.0.2")], 401),

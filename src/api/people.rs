@@ -45,8 +45,7 @@ impl People {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::platform::token::Digest;
-    use crate::platform::token::Digests;
+    use crate::platform::token::{Digest, Digests};
     use std::time::Duration;
     use time::macros::datetime;
 
