@@ -518,7 +518,7 @@ impl Numbers {
         self.locked_satellites.get_or_create(&[("what", what)]).set(count);
     }
 
-    /// Counts a first message: `ok`, `refused`, `disabled`, `not_authenticate`, `timeout`, `too_often`, `shed`,
+    /// Counts a first message: `ok`, `refused`, `certificate`, `disabled`, `not_authenticate`, `timeout`, `too_often`, `shed`,
     /// `unavailable`.
     pub fn authentication(&self, result: &'static str) {
         self.authentications.get_or_create(&[("result", result)]).inc();

@@ -556,7 +556,7 @@ fn imported(row: &Row) -> Result<Option<ImportedJson>, tokio_postgres::Error> {
 }
 
 const CREDENTIALS: &str = "
-    select s.id, s.token_hash, s.token_version, coalesce(s.disabled, false) as disabled,
+    select s.id, s.name, s.token_hash, s.token_version, coalesce(s.disabled, false) as disabled,
            p.token_hash as previous_hash, coalesce(c.session, 0) as session
       from satellites s
       left join previous_tokens p on p.satellite_id = s.id and p.token_version = s.token_version - 1
@@ -567,6 +567,8 @@ const CREDENTIALS: &str = "
 /// What is known of a satellite when it asks to be let in.
 #[derive(Clone)]
 pub struct Credential {
+    /// Its name.
+    pub name: String,
     token: StoredToken,
     /// The token before it, while that is valid too.
     previous: Option<StoredToken>,
@@ -605,7 +607,7 @@ impl Credential {
         let previous =
             previous.map(|digest| StoredToken { digest: digest.into(), version: version - 1 });
         let (is_disabled, session) = (row.try_get("disabled")?, row.try_get("session")?);
-        Ok(Credential { token, previous, is_disabled, session })
+        Ok(Credential { name: row.try_get("name")?, token, previous, is_disabled, session })
     }
 }
 
