@@ -11,7 +11,8 @@ use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use base64::Engine;
@@ -264,6 +265,11 @@ fn serve(listener: TcpListener, inner: Arc<Inner>) -> JoinHandle<()> {
         .route("/authorize", get(authorize))
         .route("/token", post(token))
         .route("/userinfo", get(userinfo))
+        // Once it is away nobody may reach it by a connection from before.
+        .layer(map_response(async |mut answer: Response| {
+            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            answer
+        }))
         .with_state(inner);
     tokio::spawn(async move { axum::serve(listener, routes).await.expect("it serves") })
 }
