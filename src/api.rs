@@ -2,8 +2,8 @@
 //!
 //! `/livez`, `/readyz`, `/metrics`, `/openapi.json` and `/asyncapi.json` are open ([`ops_routes`]). Everything under
 //! `/v1` wants a bearer token, or the cookie of a session of the page ([`authorization`]): of the settings, or a named one
-//! ([`access`]). What each may do is in [`rights`]. A route of `/v1` refuses parameters that it does not describe ([`query`]).
-//! Errors are RFC 9457 problems.
+//! ([`access`]), or of a person ([`person`]). What each may do is in [`rights`]. A route of `/v1` refuses parameters that
+//! it does not describe ([`query`]). Errors are RFC 9457 problems.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,12 +32,15 @@ mod conditions;
 pub(crate) mod cookie;
 mod discovery;
 mod ending;
+pub(crate) mod enrolment;
 mod fleet;
 pub(crate) mod micro;
 pub mod openapi;
 mod page;
 mod parameters;
 mod past;
+pub(crate) mod people;
+pub(crate) mod person;
 pub(crate) mod problem;
 mod query;
 mod rights;
@@ -50,9 +53,11 @@ mod tokens;
 mod traced;
 mod transitions;
 mod triggers;
+pub(crate) mod trusted_headers;
 mod what_if;
 
 use access::Access;
+use enrolment::Enrolments;
 pub use problem::no_route;
 use stream::Streams;
 
@@ -69,6 +74,8 @@ const SLOWED: Duration = Duration::from_secs(1);
 pub struct Api {
     /// For changes by administrators: a bounded share of the log's own connections.
     pub writes: Database,
+    /// For satellites that register themselves.
+    pub enrolments: Enrolments,
     /// For reads.
     pub reads: Database,
     /// For reads that look at many rows.
@@ -122,6 +129,7 @@ pub fn routes(api: Arc<Api>) -> Router {
                 .put(assignments::replace)
                 .layer(DefaultBodyLimit::max(assignments::MAX_BODY_BYTES)),
         )
+        .route("/enrol", post(enrolment::enrol))
         .route("/satellites/{id}/token", post(token::rotate))
         .route("/satellites/{id}/kick", post(ending::kick))
         .route("/satellites/{id}/disable", post(ending::disable))

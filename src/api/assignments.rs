@@ -98,9 +98,9 @@ pub async fn replace(
     let Json(sent) = body?;
     let list = assignments::check(sent)?;
     let precondition = conditions::precondition(&headers)?;
-    let actor = caller.actor();
+    let author = caller.author();
     let replace = async |client: &mut Object| {
-        assignments::replace(client, id, &list, precondition.as_ref(), &actor).await
+        assignments::replace(client, id, &list, precondition.as_ref(), &author).await
     };
     let version = match api.writes.run(replace).await? {
         Replaced::By(version) => version,

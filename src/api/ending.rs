@@ -13,7 +13,7 @@ use super::caller::Caller;
 use super::parameters::satellite_id;
 use super::problem::Problem;
 use super::{APPEND_TIMEOUT, Api};
-use crate::contract::wire::{Actor, SatelliteJson};
+use crate::contract::wire::SatelliteJson;
 use crate::domain::lifecycle::{Reason, SatelliteId, Session, Signal, Unchanged};
 use crate::log::request::{Closed, Outcome};
 use crate::platform::failpoint::stand_still;
@@ -60,7 +60,7 @@ pub async fn kick(
         };
         // The edge first: it has to name who did it. The session's pod ends the socket, and appends an edge of its own
         // only where there is none.
-        outcome = Some(end(&api, id, session, Reason::Kicked, caller.actor()).await?);
+        outcome = Some(end(&api, id, session, Reason::Kicked, caller.author()).await?);
         if outcome == Some(Outcome::Nothing(Unchanged::StaleSession)) {
             continue;
         }
@@ -89,13 +89,13 @@ pub async fn disable(
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Ended>, Problem> {
     let id = satellite_id(path)?;
-    let actor = caller.actor();
-    let disable = async |client: &mut Object| ending::disable(client, id, &actor).await;
+    let author = caller.author();
+    let disable = async |client: &mut Object| ending::disable(client, id, &author).await;
     let live = api.writes.run(disable).await?;
     let live = live.ok_or_else(|| Problem::no_satellite(&id.to_string()))?;
     tracing::info!(satellite = %id, "satellite disabled");
     if let Some(Live { session, .. }) = live
-        && end(&api, id, session, Reason::Disabled, actor).await.is_err()
+        && end(&api, id, session, Reason::Disabled, author).await.is_err()
     {
         // It is disabled all the same, and the pod that holds the session ends it too.
         tracing::warn!(satellite = %id, "the end of a disabled satellite's session is late");
@@ -121,8 +121,8 @@ pub async fn enable(
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Json<SatelliteJson>, Problem> {
     let id = satellite_id(path)?;
-    let actor = caller.actor();
-    let enable = async |client: &mut Object| ending::enable(client, id, &actor).await;
+    let author = caller.author();
+    let enable = async |client: &mut Object| ending::enable(client, id, &author).await;
     if !api.writes.run(enable).await? {
         return Err(Problem::no_satellite(&id.to_string()));
     }
@@ -137,10 +137,10 @@ async fn end(
     id: SatelliteId,
     session: Session,
     reason: Reason,
-    actor: Actor,
+    author: Author,
 ) -> Result<Outcome, Problem> {
     let signal = Signal::Disconnect { session, reason };
-    let append = api.log.append(id, signal, actor);
+    let append = api.log.append(id, signal, author);
     match tokio::time::timeout(APPEND_TIMEOUT, append).await {
         Ok(Ok(Outcome::UnknownSatellite)) => Err(Problem::no_satellite(&id.to_string())),
         Ok(Ok(outcome @ (Outcome::Appended { .. } | Outcome::Nothing(_)))) => Ok(outcome),

@@ -160,9 +160,9 @@ pub async fn create(
     new.check()?;
     inside(&caller, Some(&new.region), Some(&new.tags))?;
     let key = conditions::key(&headers)?;
-    let (actor, default) = (caller.actor(), api.default_threshold);
+    let (author, default) = (caller.author(), api.default_threshold);
     let create = async |client: &mut Object| {
-        satellites::create(client, &new, key.as_ref(), &actor, default).await
+        satellites::create(client, &new, key.as_ref(), &author, default).await
     };
     match api.writes.run(create).await? {
         Created::New { satellite, token } => {
@@ -187,7 +187,7 @@ pub async fn create(
 }
 
 /// Refuses what would be outside of the caller's reach.
-fn inside(
+pub(super) fn inside(
     caller: &Caller,
     region: Option<&str>,
     tags: Option<&BTreeMap<String, String>>,
@@ -195,7 +195,8 @@ fn inside(
     caller.selector().outside(region, tags).map_or(Ok(()), |what| Err(Problem::outside(what)))
 }
 
-fn registered(shown: Shown, token: Option<String>) -> impl IntoResponse {
+/// The answer to a registration.
+pub(super) fn registered(shown: Shown, token: Option<String>) -> impl IntoResponse {
     let location = [(header::LOCATION, format!("/v1/satellites/{}", shown.satellite.id))];
     let body = Json(Registered { satellite: shown.satellite, token });
     (StatusCode::CREATED, location, tag(shown.version), body)
@@ -262,9 +263,9 @@ pub async fn change(
     // It is inside, so it stays inside if what is changed of it is.
     inside(&caller, asked.region.as_deref(), asked.tags.as_ref())?;
     let precondition = conditions::precondition(&headers)?;
-    let (actor, default) = (caller.actor(), api.default_threshold);
+    let (author, default) = (caller.author(), api.default_threshold);
     let change = async |client: &mut Object| {
-        satellites::change::change(client, id, asked, precondition.as_ref(), &actor, default).await
+        satellites::change::change(client, id, asked, precondition.as_ref(), &author, default).await
     };
     match api.writes.run(change).await? {
         Changed::To(shown) => Ok((tag(shown.version), Json(shown.satellite))),
@@ -294,7 +295,7 @@ pub async fn remove(
     path: Result<Path<String>, PathRejection>,
 ) -> Result<StatusCode, Problem> {
     let id = satellite_id(path)?;
-    let append = api.log.append(id, Signal::Remove, caller.actor());
+    let append = api.log.append(id, Signal::Remove, caller.author());
     match tokio::time::timeout(APPEND_TIMEOUT, append).await {
         Ok(Ok(Outcome::Appended { .. })) => Ok(StatusCode::NO_CONTENT),
         Ok(Ok(Outcome::UnknownSatellite)) => Err(Problem::no_satellite(&id.to_string())),

@@ -70,11 +70,11 @@ pub async fn create(
 ) -> Result<impl IntoResponse, Problem> {
     let Json(new) = body?;
     let new = new.check()?;
-    let actor = caller.actor();
-    let create = async |client: &mut Object| tokens::create(client, &new, &actor).await;
+    let author = caller.author();
+    let create = async |client: &mut Object| tokens::create(client, &new, &author).await;
     match api.writes.run(create).await? {
         Created::New { token, secret } => {
-            info!(token = %token.id, name = %token.name, role = %token.role, by = %actor.id, "token made");
+            info!(token = %token.id, name = %token.name, role = %token.role, by = %author.actor.id, "token made");
             api.tokens_changed().await;
             let secret = secret.expose_secret().to_owned();
             Ok((StatusCode::CREATED, Json(MadeToken { token: *token, secret })))
@@ -108,10 +108,10 @@ pub async fn revoke(
     let Path(text) = path?;
     let shown: String = text.chars().take(64).collect();
     let id = Uuid::try_parse(&text).map_err(|_| Problem::no_token(&shown))?;
-    let actor = caller.actor();
-    let revoke = async |client: &mut Object| tokens::revoke(client, id, &actor).await;
+    let author = caller.author();
+    let revoke = async |client: &mut Object| tokens::revoke(client, id, &author).await;
     let name = api.writes.run(revoke).await?.ok_or_else(|| Problem::no_token(&shown))?;
-    info!(token = %id, name, by = %actor.id, "token revoked");
+    info!(token = %id, name, by = %author.actor.id, "token revoked");
     api.tokens_changed().await;
     Ok(StatusCode::NO_CONTENT)
 }

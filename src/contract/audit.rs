@@ -16,6 +16,9 @@ pub enum AuditAction {
     /// A satellite was registered.
     #[strum(serialize = "satellite.created")]
     SatelliteCreated,
+    /// A satellite registered itself, with the token that the actor names.
+    #[strum(serialize = "satellite.enrolled")]
+    SatelliteEnrolled,
     /// Its name, region, tags or threshold were changed.
     #[strum(serialize = "satellite.updated")]
     SatelliteUpdated,

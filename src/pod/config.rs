@@ -13,6 +13,7 @@ use clap::Args;
 use secrecy::SecretString;
 
 use crate::api::access;
+use crate::api::enrolment;
 use crate::api::stream;
 use crate::console::code::Code;
 use crate::domain::access::Role;
@@ -29,10 +30,12 @@ use crate::platform::units::{duration, span};
 
 mod cell;
 mod drain;
+mod enrolments;
 mod guards;
 pub(crate) mod plain_text;
 mod reads;
 mod replicas;
+mod sign_on;
 mod stores;
 mod streams;
 mod tokens;
@@ -40,6 +43,7 @@ mod tokens;
 pub use cell::CellArgs;
 pub use drain::Drain;
 pub use replicas::ReplicasArgs;
+pub use sign_on::SignOn;
 pub use stores::{DatabaseArgs, MigrateArgs, NatsArgs};
 pub use tokens::{TokenFile, digests, split_tokens};
 
@@ -180,10 +184,16 @@ pub struct ServeArgs {
     streams: streams::StreamArgs,
 
     #[command(flatten)]
+    enrolments: enrolments::EnrolmentArgs,
+
+    #[command(flatten)]
     replicas: ReplicasArgs,
 
     #[command(flatten)]
     door: DoorArgs,
+
+    #[command(flatten)]
+    sign_on: sign_on::SignOnArgs,
 }
 
 /// A pod's settings, checked.
@@ -237,10 +247,14 @@ pub struct Config {
     pub reads: Reads,
     /// The bounds of live streams.
     pub streams: stream::Limits,
+    /// The bounds of enrolments.
+    pub enrolments: enrolment::Limits,
     /// On how many servers the pod makes its streams.
     pub replicas: Replicas,
     /// The door's limits.
     pub door: Settings,
+    /// How people sign in without a token.
+    pub sign_on: SignOn,
     /// Signs in at the page once; only `groundstation dev` makes one.
     pub sign_in: Option<Code>,
 }
@@ -317,7 +331,9 @@ impl ServeArgs {
             drain: self.drain.check()?,
             reads: self.reads.check()?,
             streams: self.streams.check(door.socket.write_timeout)?,
+            enrolments: self.enrolments.check(door.bounds.connections)?,
             replicas: self.replicas.replicas()?,
+            sign_on: self.sign_on.check(&door.proxies)?,
             door,
             sign_in: None,
         })

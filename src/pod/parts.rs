@@ -12,6 +12,7 @@ use super::running::{Running, Signals};
 use super::stores::Stores;
 use super::token_files;
 use crate::api::access::Access;
+use crate::api::enrolment::Enrolments;
 use crate::api::micro::Micro;
 use crate::api::stream::Streams;
 use crate::api::{self, Api};
@@ -140,7 +141,8 @@ impl<'a> Pod<'a> {
         )
         .await?;
         let settings = self.config.access.clone();
-        let access = Access::begin(settings, self.stores.database.clone()).await?;
+        let people = self.config.sign_on.people()?;
+        let access = Access::begin(settings, people, self.stores.database.clone()).await?;
         let gateway = self.gateway(doors.door.clone());
         let api = self.api(doors.door.clone(), access.clone());
         let past = continuity::watch(self.stores.database.clone(), self.signals.stop.clone());
@@ -163,7 +165,8 @@ impl<'a> Pod<'a> {
             Micro { api: api.clone(), nats: self.nats.clone(), pod: self.config.pod.clone() };
         parts.spawn(micro.run(self.signals.stop.clone()));
         let sockets = gateway.sockets.clone();
-        let page = console::routes(api.clone(), self.config.sign_in.clone());
+        let provider = self.config.sign_on.provider.clone();
+        let page = console::routes(api.clone(), self.config.sign_in.clone(), provider)?;
         let routes = api::routes(api.clone()).merge(page).merge(gateway::routes(gateway));
         let requests = doors.serve(routes, api::ops_routes(api), &self.signals.stop_http);
         let (signals, health) = (self.signals, self.health);
@@ -219,6 +222,11 @@ impl<'a> Pod<'a> {
         );
         Arc::new(Api {
             writes: self.stores.database.lane(CHANGES_AT_ONCE),
+            enrolments: Enrolments::new(
+                config.enrolments,
+                self.stores.database.clone(),
+                self.metrics.clone(),
+            ),
             reads: reads.clone(),
             scans: reads.lane(config.reads.of_many_rows()),
             log: self.log.clone(),
