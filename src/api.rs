@@ -26,6 +26,7 @@ use crate::sessions::changes::Changed;
 pub(crate) mod access;
 mod assignments;
 pub mod asyncapi;
+mod audit;
 pub(crate) mod authorization;
 pub(crate) mod caller;
 mod conditions;
@@ -144,6 +145,7 @@ pub fn routes(api: Arc<Api>) -> Router {
         .route("/what-if", get(what_if::show))
         .route("/prometheus/sd", get(discovery::targets))
         .route("/triggers", get(triggers::list))
+        .route("/audit", get(audit::read))
         .route("/tokens", get(tokens::list).post(tokens::create))
         .route("/tokens/{id}", delete(tokens::revoke))
         .route_layer(middleware::from_fn(traced::follow))

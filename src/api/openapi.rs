@@ -15,7 +15,7 @@ use utoipa::{Modify, OpenApi};
 
 use super::problem::{PROBLEM_JSON, ProblemJson};
 use super::{
-    assignments, asyncapi, discovery, ending, enrolment, fleet, past, satellites, status, stream,
+    assignments, asyncapi, audit, discovery, ending, enrolment, fleet, past, satellites, status, stream,
     token, tokens, transitions, triggers, what_if,
 };
 use crate::contract::wire::TransitionJson;
@@ -53,6 +53,7 @@ use crate::contract::wire::TransitionJson;
         transitions::all,
         stream::follow,
         triggers::list,
+        audit::read,
         tokens::list,
         tokens::create,
         tokens::revoke,

@@ -17,6 +17,9 @@ use crate::log::within;
 
 const TOKENS: &str = "/v1/tokens";
 
+/// Who changed what. It shows all of the fleet and its tokens' names.
+const AUDIT: &str = "/v1/audit";
+
 /// By which satellites register themselves. Whoever may register others may do so here too.
 const ENROL: &str = "/v1/enrol";
 
@@ -59,6 +62,9 @@ pub fn check(caller: &Caller, method: &Method, path: &str) -> Result<(), Problem
         Role::Admin if !is_bounded => return Ok(()),
         _ if is_below(path, TOKENS) => {
             "may not see tokens: use an admin token that reaches the whole fleet"
+        }
+        _ if is_below(path, AUDIT) => {
+            "may not see the audit: use an admin token that reaches the whole fleet"
         }
         Role::Read if !is_look => "may only GET; use the admin token",
         Role::Operator if !is_look && path != ENROL && !is_below(path, SATELLITES) => {
@@ -123,6 +129,7 @@ mod tests {
             (Method::POST, "/v1/satellites"),
             (Method::DELETE, "/v1/satellites/{id}"),
             (Method::GET, "/v1/transitions/stream"),
+            (Method::GET, "/v1/audit"),
             (Method::GET, "/v1/tokens"),
             (Method::POST, "/v1/tokens"),
             (Method::DELETE, "/v1/tokens/{id}"),
@@ -134,14 +141,14 @@ mod tests {
         ];
         let all = |may: &str| may.chars().map(|c| c == 'x').collect::<Vec<_>>();
         for (role, region, may) in [
-            (Role::Admin, None, "xxxxxxxxxxx"),
-            (Role::Operator, None, "xxxx---xx--"),
-            (Role::Read, None, "x--x----x--"),
-            (Role::Enrol, None, "-------x---"),
-            (Role::Admin, Some("eu"), "xxxx---x---"),
-            (Role::Operator, Some("eu"), "xxxx---x---"),
-            (Role::Read, Some("eu"), "x--x-------"),
-            (Role::Enrol, Some("eu"), "-------x---"),
+            (Role::Admin, None, "xxxxxxxxxxxx"),
+            (Role::Operator, None, "xxxx----xx--"),
+            (Role::Read, None, "x--x-----x--"),
+            (Role::Enrol, None, "--------x---"),
+            (Role::Admin, Some("eu"), "xxxx----x---"),
+            (Role::Operator, Some("eu"), "xxxx----x---"),
+            (Role::Read, Some("eu"), "x--x--------"),
+            (Role::Enrol, Some("eu"), "--------x---"),
         ] {
             let caller = caller(role, region);
             let found: Vec<bool> =

@@ -49,15 +49,6 @@ pub enum AuditAction {
     /// It was revoked.
     #[strum(serialize = "token.revoked")]
     TokenRevoked,
-    /// Somebody signed in at the page.
-    #[strum(serialize = "page.signed_in")]
-    PageSignedIn,
-    /// Somebody tried to.
-    #[strum(serialize = "page.sign_in_refused")]
-    PageSignInRefused,
-    /// A request under `/v1` was refused: its token is not valid here, or may not do it.
-    #[strum(serialize = "api.refused")]
-    ApiRefused,
 }
 
 impl AuditAction {
@@ -71,9 +62,9 @@ impl AuditAction {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[schema(as = AuditTarget)]
 pub struct TargetJson {
-    /// `satellite`, `token` or `route`.
+    /// `satellite` or `token`.
     pub kind: String,
-    /// The id of the satellite or of the token; of a route its method and its path.
+    /// The id of the satellite or of the token.
     pub id: String,
 }
 
@@ -87,7 +78,7 @@ pub struct AuditEntryJson {
     /// When it was recorded, by the database's clock; never goes back with position.
     pub recorded_at: Timestamp,
     /// Who did it: `token`, with the name of a named token, or `admin` for the admin token of the settings; `command`, with the
-    /// system's user and its host; `unknown`, where nobody knows whose token it is.
+    /// system's user and its host.
     pub actor: Actor,
     /// From which address, as far as trusted proxies tell it; absent for commands on the database.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,9 +1,13 @@
-//! The audit: who changed what, from where, and what was refused to whom.
+//! The audit: who changed what, from where.
 //!
 //! Owns the table `audit_entries`. The entry of a change is written by [`append`] in the transaction of the change, right
 //! before its commit: there is no change without its entry, and no entry without its change. The database gives it its
 //! place, under the lock of `audit_head`, which is held until the commit. That lock is the last one of any transaction, so
 //! nobody who holds it waits for another.
+//!
+//! A new kind of change gets a word in [`AuditAction`] and, as the last statement before its commit, one call:
+//! `audit::append(&transaction, &[Entry::of_satellite(author, action, id, before, after)])`. Handlers have the author from
+//! `caller.author()`. What is no satellite is named with [`target`].
 //!
 //! No secret, no token and no digest is ever in an entry: whoever makes one names each value that it has.
 
@@ -20,7 +24,6 @@ use crate::contract::wire::Actor;
 use crate::domain::lifecycle::SatelliteId;
 
 pub(crate) mod read;
-pub(crate) mod retention;
 
 /// The most bytes of the values before, and of those after, as JSON.
 const MAX_BYTES: usize = 16 * 1024;

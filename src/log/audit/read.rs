@@ -88,20 +88,3 @@ fn from_row(row: &Row) -> Result<AuditEntryJson, Error> {
         after: value("after")?,
     })
 }
-
-/// Which entries there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ends {
-    /// The newest one's position; 0 where there never was one.
-    pub head: i64,
-    /// Those up to this were dropped by retention.
-    pub dropped: i64,
-}
-
-const ENDS: &str = "select position, dropped from audit_head";
-
-/// Where the audit begins and ends.
-pub async fn ends(client: &impl GenericClient) -> Result<Ends, Error> {
-    let row = client.query_one(ENDS, &[]).await?;
-    Ok(Ends { head: row.try_get("position")?, dropped: row.try_get("dropped")? })
-}

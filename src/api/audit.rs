@@ -1,0 +1,112 @@
+//! `/v1/audit`: who changed what, from where. Only admin tokens that reach the whole fleet get here.
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use deadpool_postgres::Object;
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::Api;
+use super::parameters::{limit, time};
+use super::problem::Problem;
+use crate::contract::audit::{AuditAction, AuditPageJson};
+use crate::log::audit::read::{self, Filter, MAX_LIMIT};
+
+/// How many entries a page has unless told otherwise.
+const DEFAULT_LIMIT: i64 = 100;
+
+/// Which entries.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct AuditQuery {
+    /// Behind this position; 0 is the beginning
+    #[param(minimum = 0)]
+    after: Option<i64>,
+    /// `asc`, the order of positions (the default), or `desc`, the newest first
+    #[param(pattern = "^(asc|desc)$")]
+    order: Option<String>,
+    /// With `order=desc`: only before this position; without it from the newest on
+    #[param(minimum = 1)]
+    before: Option<i64>,
+    /// How many on a page
+    #[param(minimum = 1, maximum = 1000, default = 100)]
+    limit: Option<i64>,
+    /// Only of this actor, by its id
+    actor: Option<String>,
+    /// Only this action, such as `satellite.created`
+    action: Option<String>,
+    /// Only of this satellite or token, by its id
+    target: Option<String>,
+    /// Recorded at or after this time
+    #[param(format = DateTime)]
+    since: Option<String>,
+    /// Recorded before this time
+    #[param(format = DateTime)]
+    until: Option<String>,
+}
+
+/// Read the audit
+///
+/// Each change of satellites, assignments and tokens has an entry, which was committed together with it.
+#[utoipa::path(get, operation_id = "readAudit", path = "/v1/audit", tag = "audit", params(AuditQuery),
+    responses((status = 200, description = "A page of it", body = AuditPageJson)))]
+pub async fn read(
+    State(api): State<Arc<Api>>,
+    query: Result<Query<AuditQuery>, QueryRejection>,
+) -> Result<Json<AuditPageJson>, Problem> {
+    let Query(query) = query?;
+    let limit = limit(query.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
+    let is_newest_first = match query.order.as_deref() {
+        None | Some("asc") => false,
+        Some("desc") => true,
+        Some(_) => return Err(Problem::invalid("order must be asc or desc.")),
+    };
+    let after = query.after.unwrap_or(0);
+    if after < 0 {
+        return Err(Problem::invalid("after must be a position, 0 or more."));
+    }
+    if query.before.is_some_and(|before| before < 1) {
+        return Err(Problem::invalid("before must be a position, 1 or more."));
+    }
+    match is_newest_first {
+        true if query.after.is_some() => {
+            return Err(Problem::invalid("after goes with order=asc; with order=desc use before."));
+        }
+        false if query.before.is_some() => {
+            return Err(Problem::invalid("before goes with order=desc."));
+        }
+        _ => {}
+    }
+    for (field, text) in [("actor", &query.actor), ("target", &query.target)] {
+        if text.as_ref().is_some_and(|text| text.contains('\0')) {
+            return Err(Problem::invalid(&format!("{field} must not contain a NUL character.")));
+        }
+    }
+    let action = query.action.as_deref().map(AuditAction::from_str).transpose();
+    let action = action.map_err(|_| Problem::invalid("action must be one of the audit's."))?;
+    let filter = Filter {
+        actor: query.actor,
+        action,
+        target: query.target,
+        since: query.since.as_deref().map(|text| time("since", text)).transpose()?,
+        until: query.until.as_deref().map(|text| time("until", text)).transpose()?,
+    };
+    let before = query.before;
+    let read = async |client: &mut Object| match is_newest_first {
+        true => read::newest(client, before, limit, &filter).await,
+        false => read::after(client, after, limit, &filter).await,
+    };
+    let entries = api.scans.run(read).await?;
+    let newest = if is_newest_first { entries.first() } else { entries.last() };
+    // One that is not full is the last; behind position 1 there is none either.
+    let oldest = entries.last().filter(|_| is_newest_first && entries.len() as i64 == limit);
+    Ok(Json(AuditPageJson {
+        next_after: newest.map_or(after, |entry| entry.position),
+        next_before: oldest.map(|entry| entry.position).filter(|position| *position > 1),
+        entries,
+    }))
+}
