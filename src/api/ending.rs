@@ -15,6 +15,7 @@ use super::problem::Problem;
 use super::{APPEND_TIMEOUT, Api};
 use crate::contract::wire::SatelliteJson;
 use crate::domain::lifecycle::{Reason, SatelliteId, Session, Signal, Unchanged};
+use crate::log::audit::Author;
 use crate::log::request::{Closed, Outcome};
 use crate::platform::failpoint::stand_still;
 use crate::registry::ending::{self, Live};

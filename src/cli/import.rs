@@ -9,6 +9,8 @@ use super::output::print_line;
 use crate::platform::database::Address;
 use crate::platform::migrations;
 use crate::pod::config::DatabaseArgs;
+use crate::contract::wire::Actor;
+use crate::log::audit::Author;
 use crate::registry::import::checkstack::Found;
 use crate::registry::import::{Done, Known, checkstack, store};
 use crate::registry::satellites::NewSatellite;
@@ -75,7 +77,8 @@ async fn write(database: DatabaseArgs, found: Found) -> anyhow::Result<()> {
         );
     }
     let (mut created, mut updated, mut unchanged, mut skipped) = (0u64, 0u64, 0u64, 0u64);
-    store(&database, &found.satellites, |satellite, done| {
+    let author = Author::from(Actor::checkstack_import());
+    store(&database, &found.satellites, &author, |satellite, done| {
         let (id, name) = (satellite.id, shown(&satellite.described));
         let assigned = assigned(satellite);
         match done {

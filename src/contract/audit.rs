@@ -77,8 +77,8 @@ pub struct AuditEntryJson {
     pub position: i64,
     /// When it was recorded, by the database's clock; never goes back with position.
     pub recorded_at: Timestamp,
-    /// Who did it: `token`, with the name of a named token, or `admin` for the admin token of the settings; `command`, with the
-    /// system's user and its host.
+    /// Who did it: `token`, with the name of a named token, or `admin` for the admin token of the settings; `person`, with
+    /// the name; `system` for the service and its commands on the database.
     pub actor: Actor,
     /// From which address, as far as trusted proxies tell it; absent for commands on the database.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -150,7 +150,7 @@ impl From<StateJson> for State {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Actor {
     /// `system`; `token` for a call of the administration API with a token; `person` for one of somebody who signed in by
-    /// name; in the audit also `command` and `unknown`.
+    /// name.
     #[serde(rename = "type")]
     #[schema(value_type = String)]
     pub kind: Word<ActorKind>,
@@ -169,17 +169,10 @@ pub enum ActorKind {
     Token,
     /// Somebody whom an identity provider or an authenticating proxy names.
     Person,
-    /// A command that writes to the database itself.
-    Command,
-    /// Whoever sent a token that is not valid.
-    Unknown,
 }
 
 /// What the admin token of the settings is called; no named token is called so.
 pub const ADMIN: &str = "admin";
-
-/// What the read token of the settings is called in the audit.
-const READER: &str = "read token of the settings";
 
 impl Actor {
     /// The service itself.
@@ -200,21 +193,6 @@ impl Actor {
     /// The holder of the admin token of the settings.
     pub fn admin() -> Actor {
         Actor::of(ActorKind::Token, ADMIN)
-    }
-
-    /// The holder of a read token of the settings.
-    pub fn reader() -> Actor {
-        Actor::of(ActorKind::Token, READER)
-    }
-
-    /// Whoever runs a command, as its machine tells it.
-    pub fn command(user: &str) -> Actor {
-        Actor::of(ActorKind::Command, user)
-    }
-
-    /// Nobody knows who.
-    pub fn unknown() -> Actor {
-        Actor::of(ActorKind::Unknown, "unknown")
     }
 
     /// The holder of a named token.
