@@ -1,5 +1,6 @@
 //! The satellites: which there are, what they are to do, and their credentials.
 
+pub(crate) mod assignment_sets;
 pub mod assignments;
 pub(crate) mod credentials;
 pub mod desired;
@@ -10,5 +11,6 @@ pub(crate) mod named;
 pub(crate) mod precondition;
 pub(crate) mod rotation;
 pub mod satellites;
+pub(crate) mod selector;
 pub(crate) mod slow_checks;
 pub(crate) mod tokens;

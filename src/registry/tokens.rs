@@ -24,12 +24,10 @@ use crate::contract::word::Word;
 use crate::domain::access::{Role, Selector};
 use crate::platform::token::{self, Digest};
 use crate::registry::satellites::{Invalid, NewSatellite};
+use crate::registry::selector;
 
 /// The most tokens there are, those that have expired included: every pod compares all of them.
 pub const MAX_TOKENS: i64 = 1_000;
-
-/// What a selector can name.
-const SELECTORS: [&str; 2] = ["region", "tags"];
 
 /// A token to be made.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
@@ -63,18 +61,15 @@ pub struct Checked {
 impl NewToken {
     /// Checks every limit; the error names the field.
     pub fn check(self) -> Result<Checked, Invalid> {
-        let selector = self.selector.map(selector).transpose()?.unwrap_or_default();
-        // What it names are words of satellites, so they have the limits of those.
+        // It is a word like a satellite's name, so it has the limits of that.
         let alike = NewSatellite {
             name: self.name,
-            region: selector.region.clone().unwrap_or_else(|| "any".to_owned()),
-            tags: selector.tags.clone(),
+            region: "any".to_owned(),
+            tags: BTreeMap::new(),
             offline_threshold_ms: None,
         };
-        alike.check().map_err(|invalid| match invalid.field.as_str() {
-            "name" => invalid,
-            field => Invalid { field: format!("selector.{field}"), ..invalid },
-        })?;
+        alike.check()?;
+        let selector = selector::check(self.selector)?;
         let name = alike.name;
         if name == ADMIN {
             return Err(invalid("name", "must not be admin: the admin token of the settings is"));
@@ -84,24 +79,6 @@ impl NewToken {
             invalid("role", format!("must be one of {}", words.join(", ")))
         })?;
         Ok(Checked { name, role, selector, expires_at: self.expires_at })
-    }
-}
-
-/// One that names nothing, or something that nobody knows, would bound less than was meant.
-fn selector(named: Map<String, Value>) -> Result<Selector, Invalid> {
-    if let Some(unknown) = named.keys().find(|name| !SELECTORS.contains(&name.as_str())) {
-        let shown: String = unknown.chars().take(64).collect();
-        let rule = format!("must be {}: nothing else can be named", SELECTORS.join(" or "));
-        return Err(invalid(&format!("selector.{shown}"), rule));
-    }
-    let selector: SelectorJson = serde_json::from_value(Value::Object(named))
-        .map_err(|_| invalid("selector", "must be {\"region\": text, \"tags\": {name: text}}"))?;
-    let selector = Selector::from(selector);
-    match selector.is_bounded() {
-        true => Ok(selector),
-        false => {
-            Err(invalid("selector", "must name a region or tags; leave it out for the whole fleet"))
-        }
     }
 }
 
