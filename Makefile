@@ -49,9 +49,9 @@ fuzz: ## Fuzz the message parser for FUZZ_SECONDS (60); needs nightly Rust and c
 		-max_len=65536 -max_total_time=$(or $(FUZZ_SECONDS),60)
 
 lint: ## Check format, lints and the code's documentation
-	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets --features failpoints -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items --lib
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets --features failpoints -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items --lib
 
 # Not part of lint: cargo-deny takes minutes to build, and its advisories come from the network.
 deny: ## Check licences, sources and advisories of all that is built in; needs cargo-deny
@@ -63,7 +63,7 @@ deb: console ## A Debian package in target/debian; needs cargo-deb
 	cargo deb --locked --no-build
 
 fmt: ## Format the code
-	$(CARGO) fmt
+	$(CARGO) fmt --all
 
 schemas: ## Write the schemas of the stream's and the satellites' messages and of the HTTP API from the types
 	$(CARGO) run --locked --example schemas

@@ -2,6 +2,7 @@
 
 mod blind_time;
 mod brown_out;
+mod census;
 #[cfg(target_os = "linux")]
 mod clocks;
 mod completeness;

@@ -1,5 +1,6 @@
 //! What belongs to the project beside the program: documents, packages, examples.
 
+mod consumer_crate;
 mod deploy;
 mod examples;
 mod packaging;

@@ -1,5 +1,6 @@
 //! Which satellites went silent, and up to when that can be judged.
 
+pub(crate) mod census;
 pub mod flusher;
 mod left_behind;
 #[cfg(test)]

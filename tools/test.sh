@@ -31,6 +31,7 @@ part "the rules alone" tests --lib --bins
 part "against real servers" tests --test integration
 part "benchmarks, in their smoke form" tests --bench benchmarks
 part "examples in the documentation" tests --doc
+part "the crate for consumers" "$cargo" test --locked --no-fail-fast --package groundstation-consumer
 [ -d target/screenshots ] && echo "Screenshots of the page: target/screenshots"
 printf 'What took how long:\n%s' "$told"
 exit $status

@@ -1,6 +1,16 @@
 #!/usr/bin/env python3
 """A durable consumer of the stream: it handles each transition once, in order, whatever happens to the
-consumer, the stream or NATS. It is the same as consume.rs, whose first lines say what it does and why.
+consumer, the stream or NATS. consume.ts is the same in another language; in Rust the crate
+groundstation-consumer does it, and consume.rs shows how.
+
+It remembers the last position it has handled, and its change id:
+
+- A position up to that one was handled before (redelivered, or the stream was built anew and says so in
+  Groundstation-Epoch): the consumer skips it.
+- The same position with another change id: the log was restored to an earlier time and went another way. The
+  consumer stops: only a person can decide about the transitions it handled.
+- A gap: the consumer asks the log for the missing positions, by groundstation.v1.transitions.list. Retention
+  has dropped those that are not there either: read the fleet as it is now (groundstation.v1.satellites.list).
 
 Needs Python 3.9 and nats-py. Settings: NATS_URL, STATE (a file), DURABLE (the consumer's name), COUNT
 (end after so many).

@@ -1,5 +1,5 @@
 // A durable consumer of the stream: it handles each transition once, in order, whatever happens to the
-// consumer, the stream or NATS. It is the same as consume.rs, whose first lines say what it does and why.
+// consumer, the stream or NATS. It is the same as consume.py, whose first lines say what it does and why.
 //
 // Needs Node.js 22.18 or newer, which runs TypeScript as it is, @nats-io/transport-node and
 // @nats-io/jetstream. Settings: NATS_URL, STATE (a file), DURABLE (the consumer's name), COUNT (end after

@@ -190,6 +190,9 @@ impl Door {
                 }
                 Err(refusal) => self.metrics.refused(refusal),
             }
+            // Whoever is let in already goes first: all that is ready runs before the next connection is
+            // accepted. So a pod with too much to do accepts less, and the system keeps the others waiting.
+            tokio::task::yield_now().await;
         }
         drop(listener);
         connections.close();
@@ -429,3 +432,7 @@ async fn rest(error: &io::Error) {
         sleep(ACCEPT_PAUSE).await;
     }
 }
+
+#[cfg(test)]
+#[path = "listener_tests.rs"]
+mod tests;

@@ -375,7 +375,7 @@ fn origins(text: Option<&str>) -> anyhow::Result<Vec<String>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use clap::Parser;
 
@@ -385,7 +385,8 @@ mod tests {
         door: DoorArgs,
     }
 
-    fn check(args: &[&str]) -> Result<Settings, String> {
+    /// The settings that these arguments of `serve` make.
+    pub(in crate::ingress) fn check(args: &[&str]) -> Result<Settings, String> {
         let cli = Cli::try_parse_from(["serve"].iter().chain(args)).map_err(|e| e.to_string())?;
         cli.door.check().map_err(|error| format!("{error:#}"))
     }

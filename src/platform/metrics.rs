@@ -14,8 +14,10 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::domain::lifecycle::{Event, Reason, Unchanged};
 
+pub mod census;
 pub mod exposition;
 
+use census::Census;
 use exposition::Form;
 use strum::{EnumIter, IntoEnumIterator, IntoStaticStr};
 
@@ -101,6 +103,8 @@ pub struct Numbers {
     /// The stream's duplicate window, while this pod relays.
     pub relay_duplicate_window: Gauge<f64, AtomicU64>,
     stream_replicas: Gauges<1>,
+    /// The whole fleet, counted while this pod relays.
+    pub census: Census,
     /// Messages this pod put on the stream.
     pub relay_published: Counter,
     /// Publishes that the stream did not take as expected; the tail was read again after each.
@@ -199,6 +203,7 @@ impl Metrics {
             relay_halted: Gauge::default(),
             relay_duplicate_window: Gauge::default(),
             stream_replicas: Family::default(),
+            census: Census::default(),
             relay_published: Counter::default(),
             relay_rejected: Counter::default(),
             relay_foreign: Counter::default(),
@@ -416,6 +421,7 @@ impl Numbers {
             "Servers that a stream is kept on, as this pod last saw it",
             self.stream_replicas.clone(),
         );
+        r.register_collector(Box::new(self.census.clone()));
         r.register(
             "relay_published_messages",
             "Messages put on the stream",

@@ -122,6 +122,15 @@ pub struct ServeArgs {
     )]
     sweep_interval: String,
 
+    /// How often the pod that relays counts the fleet for the metrics; less often where a count takes long
+    #[arg(
+        long,
+        env = "GROUNDSTATION_CENSUS_INTERVAL",
+        default_value = "15s",
+        value_name = "DURATION"
+    )]
+    census_interval: String,
+
     /// How often the log is sealed against tampering, unless a thousand transitions come sooner
     #[arg(
         long,
@@ -204,6 +213,8 @@ pub struct Config {
     pub offline_threshold: Duration,
     /// How often the monitor sweeps.
     pub sweep_interval: Duration,
+    /// How often the fleet is counted for the metrics.
+    pub census_interval: Duration,
     /// How often the log is sealed.
     pub seal_interval: Duration,
     /// The span of the log that is kept; all of it by default.
@@ -292,6 +303,7 @@ impl ServeArgs {
             vouch_window: vouch_window(given(&self.vouch_window), heartbeat_interval)?,
             offline_threshold,
             sweep_interval: duration("GROUNDSTATION_SWEEP_INTERVAL", &self.sweep_interval)?,
+            census_interval: duration("GROUNDSTATION_CENSUS_INTERVAL", &self.census_interval)?,
             seal_interval: duration("GROUNDSTATION_SEAL_INTERVAL", &self.seal_interval)?,
             retention: given(&self.retention)
                 .map(|text| span("GROUNDSTATION_RETENTION", text))

@@ -36,6 +36,7 @@ use crate::platform::log_gate::LogGate;
 use crate::platform::metrics::Metrics;
 use crate::platform::migrations;
 use crate::platform::replicas::Replication;
+use crate::presence::census::Census;
 use crate::presence::flusher::Flusher;
 use crate::presence::monitor::Monitor;
 use crate::presence::probe::Probe;
@@ -233,7 +234,7 @@ impl<'a> Pod<'a> {
         })
     }
 
-    /// Presence: writes heartbeats, finds losses, and moves the watermark.
+    /// Presence: writes heartbeats, finds losses, moves the watermark, and counts the fleet.
     fn spawn_presence(&self, parts: &mut JoinSet<()>) {
         let (config, stores) = (self.config, &self.stores);
         let flusher = Flusher {
@@ -270,6 +271,14 @@ impl<'a> Pod<'a> {
             nats: self.nats.clone(),
             metrics: self.metrics.clone(),
         };
+        let census = Census {
+            reads: stores.reads.lane(1),
+            default_threshold: config.offline_threshold,
+            interval: config.census_interval,
+            health: self.health.clone(),
+            metrics: self.metrics.clone(),
+        };
+        parts.spawn(census.run(self.signals.stop.clone()));
         parts.spawn(flusher.run(self.signals.stop.clone()));
         parts.spawn(monitor.run(self.signals.stop.clone()));
         parts.spawn(probe.run(self.signals.stop.clone()));
