@@ -62,7 +62,7 @@ grant select, insert (name, action, version, actor_type, actor_id, stored) on as
     to groundstation_service;
 
 -- `sets_version` is the newest change of a satellite's own region or tags that changed which sets are for it.
--- `sent_version` is the version of the list that it was last sent. Both go with the satellite.
+-- `sent_version` is the greatest version of a list that it was sent. Both go with the satellite.
 alter table satellites add column sets_version bigint, add column sent_version bigint;
 
 create function is_selected(selector_region text, selector_tags jsonb, region text, tags jsonb) returns boolean
@@ -126,8 +126,8 @@ create view effective_assignments with (security_invoker = true) as
     select s.id as satellite_id,
            greatest(coalesce(a.version, 0), s.sets_version, chosen.version, gone.change) as version,
            case when chosen.version is null then coalesce(a.assignments, '[]')
-                else (select jsonb_agg(m.assignment order by m.place)
-                        from merged_assignments(s.region, s.tags, coalesce(a.assignments, '[]')) m)
+                else coalesce((select jsonb_agg(m.assignment order by m.place)
+                                 from merged_assignments(s.region, s.tags, coalesce(a.assignments, '[]')) m), '[]')
            end as assignments
       from satellites s
       left join satellite_assignments a on a.satellite_id = s.id

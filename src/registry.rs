@@ -1,11 +1,12 @@
 //! The satellites: which there are, what they are to do, and their credentials.
 
-pub(crate) mod assignment_sets;
+pub mod assignment_sets;
 pub mod assignments;
 pub(crate) mod credentials;
 pub mod desired;
 pub(crate) mod ending;
 pub(crate) mod import;
+pub(crate) mod in_force;
 pub(crate) mod made_past;
 pub(crate) mod named;
 pub(crate) mod precondition;

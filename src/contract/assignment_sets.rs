@@ -31,18 +31,21 @@ pub struct AssignmentSetJson {
     pub assignments: Option<Vec<Value>>,
 }
 
-/// Which list a satellite is to have, and which it was sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+/// What a satellite is to check, of its own list and of all sets together, and which of its lists it was sent.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = AssignmentVersions)]
-pub struct AssignmentVersions {
-    /// The version of the list in force, of its own assignments and those of all sets together; 0: there never was one.
+#[schema(as = EffectiveAssignments)]
+pub struct EffectiveAssignments {
+    /// The version of this list; 0: there never was one.
     pub desired_version: i64,
-    /// The version that a pod last handed to the satellite's socket, there while its session has not ended. Agents confirm
-    /// nothing: that it arrived, and that it is in use, nobody knows. Written within a second.
+    /// The version that a pod last handed to the satellite's socket; absent before the first. Agents confirm nothing: that
+    /// it arrived, and that it is in use, nobody knows. Written within a second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub applied_version: Option<i64>,
+    /// In the order in which they are sent: its own first, then those of sets, the greatest priority first.
+    #[schema(max_items = 500)]
+    pub assignments: Vec<EffectiveAssignment>,
 }
 
 /// An assignment in force, and where it comes from.

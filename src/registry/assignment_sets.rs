@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::assignments::{self, Assignment, MAX_ASSIGNMENTS, MAX_BYTES};
+use super::in_force;
 use super::precondition::Precondition;
 use super::satellites::Invalid;
 use super::selector;
@@ -52,7 +53,7 @@ pub struct NewSetShape {
     #[schema(nullable = false)]
     selector: Option<SelectorJson>,
     /// All its assignments, checked as a satellite's own. Sets that can be for the same satellite have at most 500
-    /// together, and 512 KiB; the satellite's own list does not count towards that.
+    /// together, and 512 KiB; and no satellite has more than 500, its own and those of sets together.
     #[schema(max_items = 500)]
     assignments: Vec<Assignment>,
     /// The greater one wins over other sets; 0 where it is absent.
@@ -265,6 +266,9 @@ pub async fn put(
             &new.name, region, &tags, &new.priority, &list, &count, &bytes, &number, &kind, &actor.id,
         ];
         transaction.execute(STORE, &parameters).await?;
+        if let Err(invalid) = in_force::check_lengths(&transaction, &new.name, &new.selector).await? {
+            return Ok(Put::Invalid(invalid));
+        }
     }
     let set = from_row(&transaction.query_one(GET, &[&new.name]).await?)?;
     transaction.commit().await?;

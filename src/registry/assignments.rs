@@ -1,6 +1,7 @@
 //! What satellites are to check: each one's list of assignments, checked, stored and read.
 //!
-//! Owns the table `satellite_assignments`. A list is replaced as a whole. Its version is the number of the change
+//! Owns the table `satellite_assignments`. What sets add to a list is in [`super::assignment_sets`]; sessions are told of
+//! both together. A list is replaced as a whole. Its version is the number of the change
 //! that made it: of two versions the greater is always the newer.
 
 use std::collections::{BTreeSet, HashSet};
@@ -17,10 +18,11 @@ use utoipa::ToSchema;
 use crate::contract::wire::Actor;
 use crate::domain::lifecycle::{Position, SatelliteId, SessionKey};
 use crate::log;
+use crate::registry::in_force;
 use crate::registry::precondition::Precondition;
 use crate::registry::satellites::{Invalid, MAX_CHARACTERS};
 
-/// The most assignments of one satellite.
+/// The most assignments of one satellite, of one set, and of a satellite's own list and its sets together.
 pub const MAX_ASSIGNMENTS: usize = 500;
 
 /// The most bytes of one satellite's list as JSON, because it is sent whole in one message.
@@ -277,6 +279,8 @@ pub enum Replaced {
     Unknown,
     /// The list in force was not the expected one: nothing was replaced.
     Unexpected,
+    /// With those of sets they would be too many: nothing was replaced.
+    Invalid(Invalid),
 }
 
 /// Replaces a list that has passed [`check`].
@@ -299,6 +303,9 @@ pub async fn replace(
     // The log's lock before that of the changes: the change of a description takes them in this order.
     let head = log::transaction::lock_head(&transaction).await?;
     let version = put(&transaction, satellite, list, before, head, actor).await?;
+    if let Err(invalid) = in_force::check_length(&transaction, satellite, ROOT).await? {
+        return Ok(Replaced::Invalid(invalid));
+    }
     transaction.commit().await?;
     Ok(Replaced::By(version))
 }
@@ -341,12 +348,13 @@ pub async fn get(
 
 /// A session that has ended may remain in its pod's table a little longer; it is told nothing.
 const OF_SESSION: &str = "
-    select a.assignments
-      from satellite_connections c join satellite_assignments a using (satellite_id)
+    select e.assignments
+      from satellite_connections c join effective_assignments e using (satellite_id)
      where c.satellite_id = $1 and c.session = $2
        and c.last_event not in ('disconnected', 'removed')";
 
-/// The list in force for this session; `None` if nothing is assigned or the session has ended.
+/// The list in force for this session, of its satellite's own assignments and those of sets; `None` if the session has
+/// ended.
 pub async fn of_session(
     client: &impl GenericClient,
     of: SessionKey,
@@ -357,13 +365,13 @@ pub async fn of_session(
 }
 
 const CHANGED: &str = "
-    select n, coalesce(a.version, 0), coalesce(a.assignments, '[]')
+    select n, coalesce(e.version, 0), coalesce(e.assignments, '[]')
       from unnest($1::uuid[], $2::bigint[]) with ordinality as known (satellite_id, version, n)
-      left join satellite_assignments a on a.satellite_id = known.satellite_id
-     where a.version is distinct from known.version";
+      left join effective_assignments e on e.satellite_id = known.satellite_id
+     where coalesce(e.version, 0) <> known.version";
 
-/// Finds which of these satellites have another list than the version known of them. Returns the index in `known` and
-/// the list.
+/// Finds which of these satellites have another list in force than the version known of them. Returns the index in
+/// `known` and the list.
 pub async fn changed(
     client: &impl GenericClient,
     known: &[(SatelliteId, i64)],
