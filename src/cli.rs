@@ -33,12 +33,14 @@ use crate::pod;
 use crate::pod::config::{DatabaseArgs, MigrateArgs, NatsArgs, ServeArgs};
 
 mod api;
+mod assignment_set;
 mod audit;
 mod confirm;
 mod context;
 mod exit;
 mod fleet;
 mod import;
+mod json_file;
 mod named;
 mod output;
 mod replay;
@@ -60,6 +62,7 @@ use exit::wrong_usage;
 use output::print_line;
 
 use api::ApiArgs;
+use assignment_set::AssignmentSetArgs;
 use audit::AuditArgs;
 use fleet::FleetArgs;
 use import::ImportArgs;
@@ -114,6 +117,8 @@ enum Command {
     Dev(DevArgs),
     /// Register satellites, list and change them, say what they check, replace their tokens, remove them; over a pod's HTTP API
     Satellite(SatelliteArgs),
+    /// Say what all satellites of a region, or with some tags, check besides their own lists; over a pod's HTTP API
+    AssignmentSet(AssignmentSetArgs),
     /// Make, list and revoke named tokens for administrators and programs; over a pod's HTTP API
     Token(TokenArgs),
     /// Count the fleet by region, as it is or was, and show how it was over a while; over a pod's HTTP API
@@ -324,6 +329,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Migrate(args) => migrate(&args),
         Command::Dev(args) => dev::run(&args),
         Command::Satellite(args) => satellite::run(args),
+        Command::AssignmentSet(args) => assignment_set::run(args),
         Command::Token(args) => token::run(args),
         Command::Fleet(args) => fleet::run(*args),
         Command::Transitions(args) => transitions::run(args),

@@ -108,7 +108,8 @@ impl Problem {
 
     /// 409, for a set that would be called as one is that the caller does not reach.
     pub fn set_name_taken() -> Problem {
-        let detail = "Another set is called so, which your token does not reach; choose another name.";
+        let detail =
+            "Another set is called so, which your token does not reach; choose another name.";
         let (status, kind) = (StatusCode::CONFLICT, "assignment-set-name-taken");
         let problem = Problem::new(status, kind, "Name taken", detail);
         Problem { path: Some("name".to_owned()), ..problem }

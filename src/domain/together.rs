@@ -66,8 +66,9 @@ impl Search {
             if weight <= self.limit {
                 return Ok(None);
             }
-            let differs = bits(left)
-                .find_map(|n| self.agreeing.get(n).filter(|mask| left & !**mask != 0).map(|m| (n, m)));
+            let differs = bits(left).find_map(|n| {
+                self.agreeing.get(n).filter(|mask| left & !**mask != 0).map(|m| (n, m))
+            });
             let Some((n, agreeing)) = differs else { return Ok(Some(left)) };
             if let Some(found) = self.beyond(left & agreeing, steps)? {
                 return Ok(Some(found));

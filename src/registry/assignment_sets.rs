@@ -123,7 +123,10 @@ impl NewSet {
     fn check_with(&self, others: &[Stored]) -> Result<(), Invalid> {
         let others = || others.iter().filter(|other| other.name != self.name);
         if others().count() >= MAX_SETS {
-            return Err(invalid("name", format!("must be that of a set: there are {MAX_SETS}, the most")));
+            return Err(invalid(
+                "name",
+                format!("must be that of a set: there are {MAX_SETS}, the most"),
+            ));
         }
         let sums = [
             (MAX_ASSIGNMENTS, "assignments", self.count(), Stored::count as fn(&Stored) -> usize),
@@ -138,7 +141,9 @@ impl NewSet {
                     let which = which.into_iter().filter_map(|n| n.checked_sub(1));
                     let names = which.filter_map(|n| others().nth(n)).map(|set| set.name.as_str());
                     let names = names.collect::<Vec<_>>().join(", ");
-                    format!("must have at most {most} {what} together with those of the sets that can be for the same satellite: {names}")
+                    format!(
+                        "must have at most {most} {what} together with those of the sets that can be for the same satellite: {names}"
+                    )
                 }
                 Heaviest::Unknown => format!(
                     "must have at most {most} {what} together with those of other sets: their selectors combine in too many ways to say"
@@ -263,10 +268,21 @@ pub async fn put(
         let (count, bytes) = (as_int(new.count()), as_int(new.bytes()));
         let kind = actor.kind.as_str();
         let parameters: [&(dyn ToSql + Sync); 10] = [
-            &new.name, region, &tags, &new.priority, &list, &count, &bytes, &number, &kind, &actor.id,
+            &new.name,
+            region,
+            &tags,
+            &new.priority,
+            &list,
+            &count,
+            &bytes,
+            &number,
+            &kind,
+            &actor.id,
         ];
         transaction.execute(STORE, &parameters).await?;
-        if let Err(invalid) = in_force::check_lengths(&transaction, &new.name, &new.selector).await? {
+        if let Err(invalid) =
+            in_force::check_lengths(&transaction, &new.name, &new.selector).await?
+        {
             return Ok(Put::Invalid(invalid));
         }
     }

@@ -149,7 +149,8 @@ impl Changes {
                 tell(client, sessions, &held).await?;
                 if changes.iter().any(|(satellite, _)| *satellite == ALL_SETS) {
                     let all = sessions.assigned().into_iter();
-                    *outdated = all.map(|(id, version)| (id, version.unwrap_or(NO_VERSION))).collect();
+                    *outdated =
+                        all.map(|(id, version)| (id, version.unwrap_or(NO_VERSION))).collect();
                 }
                 // Only after success, so that a failed read is repeated.
                 *last = changes.last().map_or(*last, |(_, change)| *change);

@@ -89,7 +89,8 @@ mod tests {
     #[test]
     fn what_is_said_with_a_connect_is_no_heartbeat_and_waits_for_one() {
         let heartbeats = Heartbeats::default();
-        let agent_info = AgentInfo { capabilities: Some(vec!["http".to_owned()]), ..AgentInfo::default() };
+        let agent_info =
+            AgentInfo { capabilities: Some(vec!["http".to_owned()]), ..AgentInfo::default() };
         heartbeats.said(key(1), agent_info.clone());
         assert_eq!(heartbeats.lock()[&ID].at, None);
         heartbeats.beat(key(1), Moment::now(), AgentInfo::default());

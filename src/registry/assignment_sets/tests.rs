@@ -34,8 +34,14 @@ fn what_is_wrong_is_named() {
         (json!({"assignments": [], "selectr": {"region": "eu"}}), "selectr must not be there"),
         (json!({"assignments": [], "selector": {}}), "selector must name a region or tags"),
         (json!({"assignments": [], "selector": null}), "selector must be an object"),
-        (json!({"assignments": [], "selector": {"ids": []}}), "selector.ids must be region or tags"),
-        (json!({"assignments": [], "selector": {"region": ""}}), "selector.region must have 1 to 200"),
+        (
+            json!({"assignments": [], "selector": {"ids": []}}),
+            "selector.ids must be region or tags",
+        ),
+        (
+            json!({"assignments": [], "selector": {"region": ""}}),
+            "selector.region must have 1 to 200",
+        ),
         (json!({"assignments": [], "priority": 1001}), "priority must be a whole number"),
         (json!({"assignments": [], "priority": "1"}), "priority must be a whole number"),
         (json!({"assignments": [], "name": "other"}), "name must be the one in the path"),
@@ -69,7 +75,8 @@ fn sets_that_can_be_for_one_satellite_have_a_limit_together_and_others_do_not() 
     let refused = all(101).check_with(&there).expect_err("too many").to_string();
     assert!(refused.starts_with("assignments must have at most 500 assignments together"));
     assert!(refused.ends_with("satellite: eu"), "{refused}");
-    let large = Stored { bytes: i32::try_from(MAX_BYTES).expect("an int"), ..stored("large", "ap", 1) };
+    let large =
+        Stored { bytes: i32::try_from(MAX_BYTES).expect("an int"), ..stored("large", "ap", 1) };
     let refused = all(1).check_with(&[large]).expect_err("too large").to_string();
     assert!(refused.contains("524288 bytes"), "{refused}");
     let full: Vec<Stored> = (0..100).map(|n| stored(&n.to_string(), &n.to_string(), 1)).collect();
