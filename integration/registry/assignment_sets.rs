@@ -71,7 +71,7 @@ async fn a_set_reaches_the_sessions_of_its_satellites_on_every_pod_and_no_others
     let foreign = a.register("foreign", "us").await;
     a.assign(gold.id, &json!([on("own", "own"), on("both", "own")])).await;
     let mut on_a = Satellite::connect(a.address, &plain).await;
-    let mut on_b = Satellite::connect(b.address, &gold).await;
+    let (mut on_b, _) = Satellite::welcomed(b.address, &gold).await;
     let mut elsewhere = Satellite::connect(b.address, &foreign).await;
 
     let begun = Instant::now();
@@ -181,7 +181,7 @@ async fn the_desired_and_the_applied_version_tell_who_was_not_sent_its_list_yet(
         put(&a, "eu", json!({"selector": {"region": "eu"}, "assignments": [on("c", "eu")]})).await;
     let shown = json!({"desiredVersion": version, "assignments": [{"set": "eu", "assignment": on("c", "eu")}]});
     assert_eq!(effective(&a, id).await, shown);
-    let mut satellite = Satellite::connect(b.address, &credentials).await;
+    let (mut satellite, _) = Satellite::welcomed(b.address, &credentials).await;
     assert_eq!(expect_applied(&a, id).await["appliedVersion"], version);
 
     let own = a.assign(id, &json!([on("d", "own")])).await;
@@ -196,7 +196,7 @@ async fn the_desired_and_the_applied_version_tell_who_was_not_sent_its_list_yet(
     let newer = put(&a, "eu", json!({"selector": {"region": "eu"}, "assignments": []})).await;
     let found = effective(&b, id).await;
     assert_eq!((&found["desiredVersion"], &found["appliedVersion"]), (&json!(newer), &json!(own)));
-    let _again = Satellite::connect(a.address, &credentials).await;
+    let (_again, _) = Satellite::welcomed(a.address, &credentials).await;
     expect_applied(&b, id).await;
     fleet.check().await;
 }
@@ -208,7 +208,7 @@ async fn a_removed_satellite_leaves_nothing_behind_and_sets_go_on() {
     let credentials = pod.register("edge", "eu").await;
     put(&pod, "eu", json!({"selector": {"region": "eu"}, "assignments": [on("c", "eu")]})).await;
     pod.assign(credentials.id, &json!([on("d", "own")])).await;
-    let mut satellite = Satellite::connect(pod.address, &credentials).await;
+    let (mut satellite, _) = Satellite::welcomed(pod.address, &credentials).await;
     expect_applied(&pod, credentials.id).await;
     assert_eq!(pod.remove(credentials.id).await.status, 204);
     satellite.expect("shutdown").await;
@@ -301,7 +301,8 @@ async fn a_set_is_made_read_listed_replaced_and_deleted_with_if_match() {
     let wrong = pod.put(&path("Web"), &json!({"assignments": []})).await;
     assert_eq!((wrong.status, &wrong.json()["path"]), (422, &json!("name")));
     // Who did what stays.
-    let history = "select action, name, actor_type, stored is null from assignment_set_changes order by change";
+    let history =
+        "select action, name, actor_id, stored is null from assignment_set_changes order by change";
     let rows = fleet.sql().await.query(history, &[]).await.expect("rows");
     let rows: Vec<(String, String, String, bool)> =
         rows.iter().map(|row| (row.get(0), row.get(1), row.get(2), row.get(3))).collect();

@@ -103,8 +103,8 @@ const TOO_LONG_OF: &str = "
             where is_selected(t.region, t.tags, s.region, s.tags)) sets
       join effective_assignments e on e.satellite_id = s.id
      where is_selected($1, $2, s.region, s.tags)
-       and case when jsonb_array_length(a.assignments) + sets.count > $3
-                then jsonb_array_length(e.assignments) > $3 else false end
+       and case when jsonb_array_length(a.assignments) + sets.count > $3::int
+                then jsonb_array_length(e.assignments) > $3::int else false end
      limit 1";
 
 /// Refuses a set that has made the list of any satellite too long.
