@@ -19,7 +19,7 @@ use super::Api;
 use super::caller::Caller;
 use super::conditions::{self, Tag, tag};
 use super::problem::Problem;
-use crate::contract::assignment_sets::AssignmentSetJson;
+use crate::contract::assignments::AssignmentSetJson;
 use crate::domain::access::Selector;
 use crate::registry::assignment_sets::{self, Deleted, NewSet, NewSetShape, Put};
 

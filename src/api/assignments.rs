@@ -17,8 +17,8 @@ use super::caller::Caller;
 use super::conditions::{self, Tag, tag};
 use super::parameters::satellite_id;
 use super::problem::Problem;
-use crate::contract::assignment_sets::EffectiveAssignments;
-use crate::registry::assignments::{self, Assignment, Replaced};
+use crate::contract::assignments::{Assignment, EffectiveAssignments};
+use crate::registry::assignments::{self, Replaced};
 use crate::registry::in_force;
 
 /// The largest body: the largest list, with white space.

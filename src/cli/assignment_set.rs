@@ -11,7 +11,7 @@ use super::confirm::YesArgs;
 use super::exit::wrong_usage;
 use super::output::{self, OutputArgs, Shown};
 use super::{json_file, table, tags};
-use crate::contract::assignment_sets::AssignmentSetJson;
+use crate::contract::assignments::AssignmentSetJson;
 use crate::contract::tokens::SelectorJson;
 
 #[derive(Args)]

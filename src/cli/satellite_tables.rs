@@ -1,7 +1,7 @@
 //! Satellites and how they were, as tables.
 
 use super::table;
-use crate::contract::assignment_sets::{EffectiveAssignment, EffectiveAssignments};
+use crate::contract::assignments::{EffectiveAssignment, EffectiveAssignments};
 use crate::contract::fleet::Intervals;
 use crate::contract::wire::SatelliteJson;
 use crate::contract::word::Word;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use uuid::Uuid;
 
-use crate::contract::assignment_sets::{AssignmentSetJson, EffectiveAssignments};
+use crate::contract::assignments::{AssignmentSetJson, EffectiveAssignments};
 use crate::contract::fleet::{FleetCounts, Intervals, Timeline};
 use crate::contract::tokens::{SelectorJson, TokenJson};
 use crate::contract::what_if::WhatIf;

@@ -13,12 +13,12 @@ use tokio_postgres::{Error, Row};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::assignments::{self, Assignment, MAX_ASSIGNMENTS, MAX_BYTES};
-use super::in_force;
+use super::assignments::{self, MAX_BYTES};
+use super::in_force::{self, MAX_ASSIGNMENTS};
 use super::precondition::Precondition;
 use super::satellites::Invalid;
 use super::selector;
-use crate::contract::assignment_sets::AssignmentSetJson;
+use crate::contract::assignments::{Assignment, AssignmentSetJson};
 use crate::contract::tokens::SelectorJson;
 use crate::contract::wire::{Actor, Timestamp};
 use crate::domain::access::Selector;

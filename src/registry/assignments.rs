@@ -7,23 +7,18 @@
 use std::collections::{BTreeSet, HashSet};
 
 use deadpool_postgres::{GenericClient, Object, Transaction};
-use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use tokio_postgres::types::{Json, ToSql};
-use utoipa::ToSchema;
 
 use crate::contract::wire::Actor;
 use crate::domain::lifecycle::{Position, SatelliteId, SessionKey};
 use crate::log;
-use crate::registry::in_force;
+use crate::registry::in_force::{self, MAX_ASSIGNMENTS};
 use crate::registry::precondition::Precondition;
 use crate::registry::satellites::{Invalid, MAX_CHARACTERS};
-
-/// The most assignments of one satellite, of one set, and of a satellite's own list and its sets together.
-pub const MAX_ASSIGNMENTS: usize = 500;
 
 /// The most bytes of one satellite's list as JSON, because it is sent whole in one message.
 pub const MAX_BYTES: usize = 512 * 1024;
@@ -36,41 +31,6 @@ const MAX_INTERVAL_SECONDS: i64 = 7 * 24 * 60 * 60;
 
 /// The root of field paths.
 const ROOT: &str = "assignments";
-
-/// One thing a satellite is to check.
-#[derive(Deserialize, ToSchema, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[expect(dead_code, reason = "a shape for descriptions; `check` decides")]
-pub struct Assignment {
-    /// Unlike that of every other assignment of the satellite on the same system.
-    #[schema(min_length = 1, max_length = 200)]
-    config_id: String,
-    /// What is checked.
-    #[schema(min_length = 1, max_length = 200)]
-    system_id: String,
-    /// How it is checked.
-    #[schema(min_length = 1, max_length = 200)]
-    strategy_id: String,
-    /// Whatever the strategy wants to know.
-    #[schema(value_type = Object)]
-    #[schemars(with = "Map<String, Value>")]
-    config: Value,
-    /// How often.
-    #[schema(minimum = 1, maximum = 604_800)]
-    interval_seconds: i64,
-    /// What is collected besides; at most 50.
-    #[schema(value_type = Option<Vec<Object>>, nullable = false)]
-    #[schemars(with = "Vec<Map<String, Value>>", skip_serializing_if = "Option::is_none")]
-    collectors: Option<Value>,
-    /// For people.
-    #[schema(min_length = 1, max_length = 200, nullable = false)]
-    #[schemars(with = "String", skip_serializing_if = "Option::is_none")]
-    config_name: Option<String>,
-    /// For people.
-    #[schema(min_length = 1, max_length = 200, nullable = false)]
-    #[schemars(with = "String", skip_serializing_if = "Option::is_none")]
-    system_name: Option<String>,
-}
 
 /// A list that is in force for a session.
 #[derive(Debug, Clone)]

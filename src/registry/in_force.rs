@@ -10,11 +10,13 @@ use tokio_postgres::types::Json;
 use tokio_postgres::{Error, Row};
 use uuid::Uuid;
 
-use super::assignments::MAX_ASSIGNMENTS;
 use super::satellites::Invalid;
-use crate::contract::assignment_sets::{EffectiveAssignment, EffectiveAssignments};
+use crate::contract::assignments::{EffectiveAssignment, EffectiveAssignments};
 use crate::domain::access::Selector;
 use crate::domain::lifecycle::SatelliteId;
+
+/// The most assignments of one satellite, its own and those of sets together; so no list and no set has more.
+pub const MAX_ASSIGNMENTS: usize = 500;
 
 const OUTDATED: &str = "
     select known.satellite_id

@@ -1,11 +1,47 @@
-//! The JSON of sets of assignments, and of what comes of them for a satellite.
+//! The JSON of assignments, of sets of them, and of what comes of both for a satellite.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::tokens::SelectorJson;
 use super::wire::Timestamp;
+
+/// One thing a satellite is to check.
+#[derive(Deserialize, ToSchema, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[expect(dead_code, reason = "a shape for descriptions; the registry checks what is sent")]
+pub struct Assignment {
+    /// Unlike that of every other assignment of the satellite on the same system.
+    #[schema(min_length = 1, max_length = 200)]
+    config_id: String,
+    /// What is checked.
+    #[schema(min_length = 1, max_length = 200)]
+    system_id: String,
+    /// How it is checked.
+    #[schema(min_length = 1, max_length = 200)]
+    strategy_id: String,
+    /// Whatever the strategy wants to know.
+    #[schema(value_type = Object)]
+    #[schemars(with = "Map<String, Value>")]
+    config: Value,
+    /// How often.
+    #[schema(minimum = 1, maximum = 604_800)]
+    interval_seconds: i64,
+    /// What is collected besides; at most 50.
+    #[schema(value_type = Option<Vec<Object>>, nullable = false)]
+    #[schemars(with = "Vec<Map<String, Value>>", skip_serializing_if = "Option::is_none")]
+    collectors: Option<Value>,
+    /// For people.
+    #[schema(min_length = 1, max_length = 200, nullable = false)]
+    #[schemars(with = "String", skip_serializing_if = "Option::is_none")]
+    config_name: Option<String>,
+    /// For people.
+    #[schema(min_length = 1, max_length = 200, nullable = false)]
+    #[schemars(with = "String", skip_serializing_if = "Option::is_none")]
+    system_name: Option<String>,
+}
 
 /// A set of assignments, as the API shows it.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -27,7 +63,7 @@ pub struct AssignmentSetJson {
     pub count: i32,
     /// All of them; absent where many sets are listed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Vec<crate::registry::assignments::Assignment>>, nullable = false)]
+    #[schema(value_type = Option<Vec<Assignment>>, nullable = false)]
     pub assignments: Option<Vec<Value>>,
 }
 
@@ -56,6 +92,6 @@ pub struct EffectiveAssignment {
     #[schema(nullable = false)]
     pub set: Option<String>,
     /// As the satellite is sent it.
-    #[schema(value_type = crate::registry::assignments::Assignment)]
+    #[schema(value_type = Assignment)]
     pub assignment: Value,
 }
