@@ -45,6 +45,20 @@ pub fn heaviest(all: &[(&Selector, usize)], limit: usize) -> Heaviest {
     }
 }
 
+/// What the first selector and some of the others can weigh together at most, as far as it can be told; never more than
+/// `limit`, which nothing exceeds.
+pub fn most(all: &[(&Selector, usize)], limit: usize) -> usize {
+    let (mut least, mut most) = (0, limit);
+    while least < most {
+        let middle = least.midpoint(most);
+        match heaviest(all, middle) {
+            Heaviest::Within => most = middle,
+            Heaviest::Beyond(_) | Heaviest::Unknown => least = middle + 1,
+        }
+    }
+    most
+}
+
 struct TooMany;
 
 struct Search {
@@ -123,6 +137,10 @@ mod tests {
         assert_eq!(found(&sets, 499), Heaviest::Beyond(vec![0, 2]));
         // Only what goes with the first is looked at: the others were let in before.
         assert_eq!(found(&sets, 450), Heaviest::Beyond(vec![0, 2]));
+        let sets: Vec<_> = sets.iter().map(|(selector, weight)| (selector, *weight)).collect();
+        assert_eq!(most(&sets, 1_000), 500);
+        assert_eq!(most(&sets[..2], 1_000), 400);
+        assert_eq!(most(&[], 1_000), 0);
     }
 
     #[test]

@@ -133,8 +133,7 @@ impl NewSet {
             (MAX_BYTES, "bytes of assignments", self.bytes(), Stored::bytes),
         ];
         for (most, what, own, of) in sums {
-            let mut all = vec![(&self.selector, own)];
-            all.extend(others().map(|other| (&other.selector, of(other))));
+            let all = self.weighed(own, others().map(|other| (&other.selector, of(other))));
             let rule = match together::heaviest(&all, most) {
                 Heaviest::Within => continue,
                 Heaviest::Beyond(which) => {
@@ -152,6 +151,21 @@ impl NewSet {
             return Err(invalid("assignments", rule));
         }
         Ok(())
+    }
+
+    /// The most assignments that a satellite can have of this one and others together.
+    fn most_with(&self, others: &[Stored]) -> usize {
+        let others = others.iter().filter(|other| other.name != self.name);
+        let others = others.map(|other| (&other.selector, other.count()));
+        together::most(&self.weighed(self.count(), others), MAX_ASSIGNMENTS)
+    }
+
+    fn weighed<'a>(
+        &'a self,
+        own: usize,
+        others: impl Iterator<Item = (&'a Selector, usize)>,
+    ) -> Vec<(&'a Selector, usize)> {
+        std::iter::once((&self.selector, own)).chain(others).collect()
     }
 }
 
@@ -280,9 +294,10 @@ pub async fn put(
             &actor.id,
         ];
         transaction.execute(STORE, &parameters).await?;
-        if let Err(invalid) =
-            in_force::check_lengths(&transaction, &new.name, &new.selector).await?
-        {
+        let of_sets = new.most_with(&stored);
+        let checked =
+            in_force::check_lengths(&transaction, &new.name, &new.selector, of_sets).await?;
+        if let Err(invalid) = checked {
             return Ok(Put::Invalid(invalid));
         }
     }

@@ -94,8 +94,8 @@ pub async fn check_length(
     Ok(Err(Invalid { field: field.to_owned(), rule }))
 }
 
-/// Sets have a limit together, so only satellites with a list of their own can have too many. Lists are merged only where
-/// the sum is beyond the limit: most satellites are far below it.
+/// Every other change of a satellite waits meanwhile. So only own lists are looked at that leave too little room, and
+/// lists are merged only where the sum is beyond the limit: most satellites are far below it.
 const TOO_LONG_OF: &str = "
     select s.id, s.name, jsonb_array_length(e.assignments) as count
       from satellites s
@@ -104,21 +104,22 @@ const TOO_LONG_OF: &str = "
            select sum(t.count) as count from assignment_sets t
             where is_selected(t.region, t.tags, s.region, s.tags)) sets
       join effective_assignments e on e.satellite_id = s.id
-     where is_selected($1, $2, s.region, s.tags)
+     where is_selected($1, $2, s.region, s.tags) and jsonb_array_length(a.assignments) > $4
        and case when jsonb_array_length(a.assignments) + sets.count > $3::int
                 then jsonb_array_length(e.assignments) > $3::int else false end
      limit 1";
 
-/// Refuses a set that has made the list of any satellite too long.
+/// Refuses a set that has made the list of any satellite too long. With it no satellite has more than `of_sets` of sets.
 pub async fn check_lengths(
     transaction: &Transaction<'_>,
     set: &str,
     selector: &Selector,
+    of_sets: usize,
 ) -> Result<Result<(), Invalid>, Error> {
     let (region, tags, most) = (&selector.region, Json(&selector.tags), as_int(MAX_ASSIGNMENTS));
-    let Some(row) = transaction.query_opt(TOO_LONG_OF, &[region, &tags, &most]).await? else {
-        return Ok(Ok(()));
-    };
+    let room = as_int(MAX_ASSIGNMENTS.saturating_sub(of_sets));
+    let row = transaction.query_opt(TOO_LONG_OF, &[region, &tags, &most, &room]).await?;
+    let Some(row) = row else { return Ok(Ok(())) };
     let count: i32 = row.try_get("count")?;
     let rule = format!(
         "must leave every satellite that {set} is for with at most {MAX_ASSIGNMENTS}, its own and those of sets together: \
