@@ -5,6 +5,7 @@ mod assignment_set_commands;
 mod commands;
 mod contexts;
 mod ending_commands;
+mod enrolling_agent;
 mod exit_statuses;
 mod fleet_commands;
 mod printing;

@@ -1,6 +1,7 @@
 //! The door, under those who mean harm.
 
 mod door_addresses;
+mod door_client_certificates;
 mod door_crowd;
 mod door_deadline;
 mod door_limits;

@@ -2,6 +2,7 @@
 
 mod assignment_sets;
 mod assignments;
+mod enrolment;
 mod idempotency;
 mod import_checkstack;
 mod kicked_and_disabled;

@@ -22,10 +22,11 @@ use tracing::info;
 
 use crate::domain::lifecycle::SatelliteId;
 use crate::ingress::admission::Place;
-use crate::ingress::arrival::Arrival;
+use crate::ingress::arrival::{Arrival, ClientCertificate};
 use crate::ingress::listener::Door;
 use crate::ingress::problem::{self, ProblemJson};
 use crate::ingress::refusal::Refusal;
+use crate::ingress::settings::Certificates;
 use crate::log::append::Log;
 use crate::platform::batch_loader::BatchLoader;
 use crate::platform::bucket::Rate;
@@ -140,6 +141,8 @@ pub struct Handshake {
     pub client: IpAddr,
     /// When it must have authenticated.
     pub deadline: Instant,
+    /// The names in its certificate, if it showed one.
+    pub certificate: Option<Arc<[String]>>,
     /// Its place at the door.
     pub place: Place,
 }
@@ -155,6 +158,7 @@ pub fn routes(gateway: Arc<Gateway>) -> Router {
 async fn accept(
     State(gateway): State<Arc<Gateway>>,
     Extension(arrival): Extension<Arrival>,
+    Extension(certificate): Extension<ClientCertificate>,
     headers: HeaderMap,
     upgrade: Upgrade,
 ) -> Response {
@@ -164,7 +168,7 @@ async fn accept(
         let problem = ProblemJson::new(status, "draining", NOT_NOW, detail);
         return ([(header::RETRY_AFTER, "1")], problem).into_response();
     }
-    let handshake = match admit(&gateway.door, &arrival, &headers) {
+    let handshake = match admit(&gateway.door, &arrival, certificate, &headers) {
         Ok(handshake) => handshake,
         Err(refusal) => {
             gateway.metrics.refused(refusal);
@@ -180,10 +184,18 @@ async fn accept(
 }
 
 /// The checks before the upgrade: cheap, without a look at the database.
-fn admit(door: &Door, arrival: &Arrival, headers: &HeaderMap) -> Result<Handshake, Refusal> {
+fn admit(
+    door: &Door,
+    arrival: &Arrival,
+    ClientCertificate(certificate): ClientCertificate,
+    headers: &HeaderMap,
+) -> Result<Handshake, Refusal> {
     door.check_origin(headers)?;
+    if certificate.is_none() && door.settings().certificates == Certificates::Required {
+        return Err(Refusal::NoCertificate);
+    }
     let place = door.handshake(arrival.client)?;
-    Ok(Handshake { client: arrival.client, deadline: arrival.deadline, place })
+    Ok(Handshake { client: arrival.client, deadline: arrival.deadline, certificate, place })
 }
 
 fn refuse(refusal: Refusal) -> Response {
@@ -191,6 +203,11 @@ fn refuse(refusal: Refusal) -> Response {
     let (status, title, detail) = match refusal {
         Refusal::Origin => {
             let detail = "This pod does not take sockets of this origin; an agent sends no Origin.";
+            return problem_of(refusal, StatusCode::FORBIDDEN, "Not allowed", detail)
+                .into_response();
+        }
+        Refusal::NoCertificate => {
+            let detail = "A satellite of this pod shows a client certificate that names it.";
             return problem_of(refusal, StatusCode::FORBIDDEN, "Not allowed", detail)
                 .into_response();
         }

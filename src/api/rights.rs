@@ -17,6 +17,9 @@ use crate::log::within;
 
 const TOKENS: &str = "/v1/tokens";
 
+/// By which satellites register themselves. Whoever may register others may do so here too.
+const ENROL: &str = "/v1/enrol";
+
 /// What operators change is below these.
 const SATELLITES: &str = "/v1/satellites";
 const SETS: &str = "/v1/assignment-sets";
@@ -25,8 +28,9 @@ const SETS: &str = "/v1/assignment-sets";
 const ONE_SATELLITE: &str = "/v1/satellites/{id}";
 
 /// Routes that show a caller only the satellites that its token reaches, or none at all.
-const BOUNDED: [&str; 11] = [
+const BOUNDED: [&str; 12] = [
     SATELLITES,
+    ENROL,
     SETS,
     "/v1/assignment-sets/{name}",
     "/v1/fleet",
@@ -53,13 +57,19 @@ pub fn is_look(method: &Method) -> bool {
 pub fn check(caller: &Caller, method: &Method, path: &str) -> Result<(), Problem> {
     let (is_look, is_bounded) = (is_look(method), caller.selector().is_bounded());
     let why = match caller.role() {
+        Role::Enrol if path == ENROL => return Ok(()),
         Role::Enrol => "is for enrolment: it opens nothing but POST /v1/enrol",
         Role::Admin if !is_bounded => return Ok(()),
         _ if is_below(path, TOKENS) => {
             "may not see tokens: use an admin token that reaches the whole fleet"
         }
         Role::Read if !is_look => "may only GET; use the admin token",
-        Role::Operator if !is_look && !is_below(path, SATELLITES) && !is_below(path, SETS) => {
+        Role::Operator
+            if !is_look
+                && path != ENROL
+                && !is_below(path, SATELLITES)
+                && !is_below(path, SETS) =>
+        {
             "is an operator's, who changes satellites and what they check and nothing else; use an admin token"
         }
         _ if is_bounded && !is_below(path, ONE_SATELLITE) && !BOUNDED.contains(&path) => {
@@ -125,6 +135,7 @@ mod tests {
             (Method::GET, "/v1/tokens"),
             (Method::POST, "/v1/tokens"),
             (Method::DELETE, "/v1/tokens/{id}"),
+            (Method::POST, "/v1/enrol"),
             // Of a later version.
             (Method::GET, "/v1/outages"),
             (Method::POST, "/v1/settings"),
@@ -132,14 +143,14 @@ mod tests {
         ];
         let all = |may: &str| may.chars().map(|c| c == 'x').collect::<Vec<_>>();
         for (role, region, may) in [
-            (Role::Admin, None, "xxxxxxxxxxxx"),
-            (Role::Operator, None, "xxxxxx---x--"),
-            (Role::Read, None, "x--xx----x--"),
-            (Role::Enrol, None, "------------"),
-            (Role::Admin, Some("eu"), "xxxxxx------"),
-            (Role::Operator, Some("eu"), "xxxxxx------"),
-            (Role::Read, Some("eu"), "x--xx-------"),
-            (Role::Enrol, Some("eu"), "------------"),
+            (Role::Admin, None, "xxxxxxxxxxxxx"),
+            (Role::Operator, None, "xxxxxx---xx--"),
+            (Role::Read, None, "x--xx-----x--"),
+            (Role::Enrol, None, "---------x---"),
+            (Role::Admin, Some("eu"), "xxxxxx---x---"),
+            (Role::Operator, Some("eu"), "xxxxxx---x---"),
+            (Role::Read, Some("eu"), "x--xx--------"),
+            (Role::Enrol, Some("eu"), "---------x---"),
         ] {
             let caller = caller(role, region);
             let found: Vec<bool> =

@@ -23,6 +23,7 @@ use super::protocol::{
 use super::socket::{Broken, Message, Socket};
 use super::{COMPLAINTS_OF_A_SESSION, Gateway, Handshake};
 use crate::contract::wire::Actor;
+use crate::domain::certificate;
 use crate::domain::lifecycle::{Reason, SatelliteId, Session, SessionKey, Signal};
 use crate::ingress::refusal::Refusal as Limit;
 use crate::log::request::{Closed, Outcome};
@@ -217,6 +218,11 @@ enum Refusal {
         /// The id that it claims, if that is a UUID.
         claimed: Option<SatelliteId>,
     },
+    /// The token is its own, but the certificate of its connection names somebody else.
+    Certificate {
+        /// The satellite.
+        satellite: SatelliteId,
+    },
     /// It is authenticated, but has connected too often lately.
     TooOften {
         /// The satellite.
@@ -274,7 +280,12 @@ async fn authenticate(
     let (origin, is_suspect) = gateway.door.suspicion(handshake.client);
     let asker = Asker { origin, is_suspect };
     match timeout_at(deadline, gateway.credentials.check(id, &token, asker)).await {
-        Ok(Ok(Verdict::Right { token_version, session, is_disabled })) => {
+        Ok(Ok(Verdict::Right { name, token_version, session, is_disabled })) => {
+            if let Some(certificate) = &handshake.certificate
+                && !certificate::names(certificate, id, &name)
+            {
+                return Err(Refusal::Certificate { satellite: id });
+            }
             let mut connects = gateway.connects.lock().unwrap_or_else(PoisonError::into_inner);
             if !connects.connect(id, session, Instant::now()) {
                 return Err(Refusal::TooOften { satellite: id });
@@ -326,7 +337,7 @@ async fn first_message(
 /// came.
 fn charge(gateway: &Gateway, refusal: Refusal, address: IpAddr) {
     match refusal {
-        Refusal::Credentials { .. } => gateway.door.failed(address),
+        Refusal::Credentials { .. } | Refusal::Certificate { .. } => gateway.door.failed(address),
         Refusal::NotAuthenticate | Refusal::Violation(_) | Refusal::TooLate | Refusal::Gone => {
             gateway.door.silent(address)
         }
@@ -338,13 +349,19 @@ fn charge(gateway: &Gateway, refusal: Refusal, address: IpAddr) {
 
 /// Logs a refused satellite, at a rate that operators can read.
 fn tell(gateway: &Gateway, refusal: Refusal, address: IpAddr) {
-    if !matches!(refusal, Refusal::Credentials { .. } | Refusal::TooOften { .. }) {
+    let is_told = matches!(
+        refusal,
+        Refusal::Credentials { .. } | Refusal::Certificate { .. } | Refusal::TooOften { .. }
+    );
+    if !is_told {
         return;
     }
     let Some(left_out) = gateway.refusals.pass(Instant::now()) else { return };
     match refusal {
         Refusal::TooOften { satellite } => warn!(%satellite, %address, left_out,
             "a satellite connects too often: several agents with its credential, or one that does not wait"),
+        Refusal::Certificate { satellite } => warn!(%satellite, %address, left_out,
+            "a satellite was refused: its token is right, and its certificate does not name it"),
         Refusal::Credentials { claimed: Some(satellite) } => {
             info!(%satellite, %address, left_out, "a satellite was refused: unknown id or wrong token");
         }
@@ -358,6 +375,9 @@ async fn refuse(mut socket: Socket, gateway: &Gateway, refusal: Refusal) {
             ("not_authenticate", Some(MUST_AUTHENTICATE), NOT_AUTHENTICATED)
         }
         Refusal::Credentials { .. } => ("refused", Some(INVALID_CREDENTIALS), NOT_AUTHENTICATED),
+        Refusal::Certificate { .. } => {
+            ("certificate", Some(INVALID_CREDENTIALS), NOT_AUTHENTICATED)
+        }
         Refusal::Disabled => ("disabled", Some(DISABLED), NOT_AUTHENTICATED),
         // Its connection may be slow: its credentials are not void.
         Refusal::TooLate => ("timeout", None, TRY_AGAIN_LATER),

@@ -1,6 +1,7 @@
 //! What every request carries: how it arrived, and a way to end its connection.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +19,11 @@ pub struct Arrival {
     /// first request, and from the request's own beginning for a later one.
     pub deadline: Instant,
 }
+
+/// The names in the certificate that the client showed, which was verified: the common names of its subject, its DNS
+/// names and its URIs. None where it showed none. An extension of every request.
+#[derive(Debug, Clone, Default)]
+pub struct ClientCertificate(pub Option<Arc<[String]>>);
 
 /// Lets a route end its connection at once, whatever is still to be written; an extension of every request.
 /// Dropping an answer is not enough if the client does not read it.

@@ -34,7 +34,7 @@ use tracing::{debug, warn};
 
 use super::access_log::Access;
 use super::admission::{Addresses, Place};
-use super::arrival::{Arrival, ConnectionAbort};
+use super::arrival::{Arrival, ClientCertificate, ConnectionAbort};
 use super::patient::Patient;
 use super::problem::ProblemJson;
 use super::proxy_protocol::{self, ProxyProtocol};
@@ -230,14 +230,17 @@ impl Door {
         let place = Arc::new(place);
         let stream = Patient::new(stream, limit, Arc::downgrade(&place), self.metrics.clone());
         let Some(tls) = &self.tls else {
-            return self.speak(stream, arrival, place, routes, stop).await;
+            let nobody = ClientCertificate::default();
+            return self.speak(stream, nobody, arrival, place, routes, stop).await;
         };
         let accepted = tokio::select! {
             accepted = timeout_at(arrival.deadline, tls.accept(stream)) => accepted,
             () = place.shed() => return,
         };
         match accepted {
-            Ok(Ok(stream)) => self.speak(stream, arrival, place, routes, stop).await,
+            Ok(Ok((stream, certificate))) => {
+                self.speak(stream, certificate, arrival, place, routes, stop).await;
+            }
             Ok(Err(error)) => {
                 debug!(%error, "TLS handshake failed");
                 self.metrics.refused(Refusal::Tls);
@@ -282,6 +285,7 @@ impl Door {
     async fn speak(
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        certificate: ClientCertificate,
         arrival: Arrival,
         place: Arc<Place>,
         routes: Router,
@@ -302,6 +306,7 @@ impl Door {
             let access =
                 self.settings.access_log.is_on().then(|| Access::begin(&request, &arrival));
             request.extensions_mut().insert(arrival);
+            request.extensions_mut().insert(certificate.clone());
             request.extensions_mut().insert(abort.clone());
             let is_for_a_host = has_its_host(&request);
             let (answer, busy) = (routes.call(request), Busy::new(place.clone()));

@@ -33,6 +33,8 @@ pub enum Refusal {
     FailedAuthenticationsPerNetwork,
     /// A browser's origin that is not allowed.
     Origin,
+    /// A satellite without a client certificate, where each is to show one.
+    NoCertificate,
     /// Not authenticated in time.
     AuthenticationTimeout,
     /// The TLS handshake failed.

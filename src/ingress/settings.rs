@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 
 use super::access_log::AccessLog;
@@ -204,7 +204,23 @@ pub struct DoorArgs {
     #[arg(long, env = "GROUNDSTATION_TLS_KEY", value_name = "FILE")]
     tls_key: Option<String>,
 
-    /// How often certificate and key are checked for changes
+    /// Ask clients for a certificate and verify it against these, PEM: a satellite that shows one is let in only under
+    /// the id or the name that stands in it (subject or alternative names). Its token is checked all the same [default:
+    /// none is asked for]
+    #[arg(long, env = "GROUNDSTATION_TLS_CLIENT_CA", value_name = "FILE")]
+    tls_client_ca: Option<String>,
+
+    /// Whether a satellite has to show such a certificate; without one it is then answered 403
+    #[arg(
+        long,
+        env = "GROUNDSTATION_SATELLITE_CERTIFICATES",
+        value_enum,
+        default_value = "optional",
+        value_name = "WHETHER"
+    )]
+    satellite_certificates: Certificates,
+
+    /// How often these files are checked for changes
     #[arg(
         long,
         env = "GROUNDSTATION_TLS_RELOAD_INTERVAL",
@@ -212,6 +228,15 @@ pub struct DoorArgs {
         value_name = "DURATION"
     )]
     tls_reload_interval: String,
+}
+
+/// Whether satellites show certificates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Certificates {
+    /// Who shows none is known by its token alone.
+    Optional,
+    /// Who shows none is refused.
+    Required,
 }
 
 /// The door's settings, checked.
@@ -245,6 +270,8 @@ pub struct Settings {
     pub allowed_origins: Vec<String>,
     /// Certificate and key, where TLS is served.
     pub tls: Option<Files>,
+    /// Whether a satellite has to show a certificate.
+    pub certificates: Certificates,
     /// How often those files are checked.
     pub tls_reload_interval: Duration,
 }
@@ -269,8 +296,18 @@ pub struct SocketLimits {
 impl DoorArgs {
     /// Checks everything; the error names what is wrong.
     pub fn check(self) -> anyhow::Result<Settings> {
+        let client_ca = present(self.tls_client_ca);
+        if client_ca.is_none() && self.satellite_certificates == Certificates::Required {
+            bail!(
+                "GROUNDSTATION_SATELLITE_CERTIFICATES is required: it needs GROUNDSTATION_TLS_CLIENT_CA, which verifies them"
+            );
+        }
         let tls = match (present(self.tls_cert), present(self.tls_key)) {
-            (Some(certificate), Some(key)) => Some(Files { certificate, key }),
+            (Some(certificate), Some(key)) => Some(Files { certificate, key, client_ca }),
+            (None, None) if client_ca.is_some() => bail!(
+                "GROUNDSTATION_TLS_CLIENT_CA needs GROUNDSTATION_TLS_CERT and GROUNDSTATION_TLS_KEY: where a proxy speaks \
+                 TLS, the pod sees no certificate of a client"
+            ),
             (None, None) => None,
             _ => bail!("GROUNDSTATION_TLS_CERT and GROUNDSTATION_TLS_KEY go together: set both"),
         };
@@ -332,6 +369,7 @@ impl DoorArgs {
             access_log: self.access_log,
             allowed_origins: origins(self.allowed_origins.as_deref())?,
             tls,
+            certificates: self.satellite_certificates,
             tls_reload_interval: duration(
                 "GROUNDSTATION_TLS_RELOAD_INTERVAL",
                 &self.tls_reload_interval,
@@ -416,9 +454,11 @@ pub(super) mod tests {
 
     #[test]
     fn what_is_wrong_is_named_with_its_limit() {
-        let cases: [(&[&str], &str); 9] = [
+        let cases: [(&[&str], &str); 11] = [
             (&["--proxy-protocol", "v2"], "needs GROUNDSTATION_TRUSTED_PROXIES"),
             (&["--tls-cert", "a.pem"], "GROUNDSTATION_TLS_KEY"),
+            (&["--tls-client-ca", "ca.pem"], "needs GROUNDSTATION_TLS_CERT"),
+            (&["--satellite-certificates", "required"], "needs GROUNDSTATION_TLS_CLIENT_CA"),
             (&["--trusted-proxies", "proxy"], "GROUNDSTATION_TRUSTED_PROXIES has \"proxy\""),
             (&["--allowed-origins", "*"], "GROUNDSTATION_ALLOWED_ORIGINS has \"*\""),
             (&["--allowed-origins", "https://a/b"], "not an origin"),

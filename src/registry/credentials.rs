@@ -22,10 +22,12 @@ use crate::registry::slow_checks::{Asker, Place, SlowChecks};
 const REPLACED_AT_ONCE: usize = 1;
 
 /// The result of a check.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// The token is the satellite's.
     Right {
+        /// The satellite's name.
+        name: String,
         /// Which of the satellite's tokens it is.
         token_version: i64,
         /// The satellite's newest session.
@@ -82,6 +84,7 @@ impl Credentials {
             }
         }
         Ok(Verdict::Right {
+            name: credential.name.clone(),
             token_version: candidate.version,
             session: credential.session,
             is_disabled: credential.is_disabled,
