@@ -12,6 +12,7 @@ use super::{Invalid, NewSatellite, Shown, shown};
 use crate::contract::wire::Actor;
 use crate::domain::lifecycle::SatelliteId;
 use crate::log;
+use crate::registry::in_force;
 use crate::registry::precondition::Precondition;
 
 /// A change of a satellite; absent fields stay as they are.
@@ -148,6 +149,15 @@ pub async fn change(
             &actor.id,
         ];
         transaction.execute(&statement, &parameters).await?;
+        // In another region, or with other tags, other sets are for it.
+        let field = match after.region == before.region {
+            true => "tags",
+            false => "region",
+        };
+        let is_moved = (&after.region, &after.tags) != (&before.region, &before.tags);
+        if is_moved && let Err(invalid) = in_force::check_length(&transaction, id, field).await? {
+            return Ok(Changed::Invalid(invalid));
+        }
     }
     transaction.commit().await?;
     let satellite = shown(client, id, default).await?;
