@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -44,6 +46,22 @@ impl Settings {
         admin.map(|digest| (Role::Admin, digest)).or(read.map(|digest| (Role::Read, digest)))
     }
 
+    /// Signs a text for a named token. Its digest alone must not be the key: it stands in the database, and in every
+    /// backup of it. The tokens of the settings do not. None where the settings have no token.
+    pub fn sign(&self, named: &Digest, purpose: &str, text: &str) -> Option<[u8; 32]> {
+        self.all().next().map(|own| own.sign(purpose, &signed_by(named, purpose, text)))
+    }
+
+    /// Whether a named token's signature was made with one of these tokens.
+    pub fn signed(&self, named: &Digest, purpose: &str, text: &str, signature: &[u8]) -> bool {
+        let inner = signed_by(named, purpose, text);
+        self.all().any(|own| own.signed(purpose, &inner, signature))
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Digest> {
+        self.admin.iter().chain(self.read.iter())
+    }
+
     /// The digests of a role's tokens; there are two roles that have any.
     pub fn digests(&self, role: Role) -> Option<&Digests> {
         match role {
@@ -61,6 +79,11 @@ impl Settings {
             Role::Operator | Role::Enrol => None,
         }
     }
+}
+
+/// The signature of a named token, as text.
+fn signed_by(named: &Digest, purpose: &str, text: &str) -> String {
+    URL_SAFE_NO_PAD.encode(named.sign(purpose, text))
 }
 
 /// Why a token opens nothing.
@@ -139,7 +162,7 @@ impl Access {
         self.admit(&named, found.ok_or(Shut::Unknown)?)
     }
 
-    /// The caller of a session that a named token has opened and signed for; see [`Digest::sign`].
+    /// The caller of a session that a named token has opened and signed for; see [`Settings::sign`].
     pub fn signer(
         &self,
         id: Uuid,
@@ -147,9 +170,10 @@ impl Access {
         text: &str,
         signature: &[u8],
     ) -> Result<Caller, Shut> {
-        let named = self.named();
-        let signer =
-            named.with_id(id).filter(|token| token.digest.signed(purpose, text, signature));
+        let (settings, named) = (self.settings(), self.named());
+        let signer = named
+            .with_id(id)
+            .filter(|token| settings.signed(&token.digest, purpose, text, signature));
         self.admit(&named, signer.ok_or(Shut::Unknown)?)
     }
 

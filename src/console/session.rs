@@ -28,6 +28,10 @@ pub(super) const MAX_BODY_BYTES: usize = 4 * 1024;
 /// The route, for the log.
 const PATH: &str = "/console/session";
 
+/// Why a named token may sign nobody in.
+const NO_TOKEN_OF_SETTINGS: &str = "Named tokens sign in where the pods have a token of the settings as well: \
+    set GROUNDSTATION_ADMIN_TOKEN or GROUNDSTATION_READ_TOKEN, the same on every pod.";
+
 /// What a person signs in with: one of the two.
 #[derive(Deserialize)]
 pub(super) struct Given {
@@ -84,7 +88,8 @@ pub(super) async fn begin(
     let (role, name) = (caller.role().as_str(), caller.name());
     info!(address = %arrival.client, role, name, "somebody signed in at the page");
     let now = OffsetDateTime::now_utc();
-    let new = cookie::issue(&caller, now, arrival.is_https);
+    let new = cookie::issue(&caller, access, now, arrival.is_https);
+    let new = new.ok_or_else(|| Problem::forbidden(NO_TOKEN_OF_SETTINGS))?;
     let is_other = |old: &String| old.split('=').next() != new.split('=').next();
     // One session at a time: it would be open which of them counts.
     let mut cookies = cookie::clear(&headers, access, now, arrival.is_https);
