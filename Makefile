@@ -21,7 +21,7 @@ test: test-tools console ## Lint, then all tests against real servers; says whic
 
 # Tests that open as many sockets as a process may have, or measure a pod's times, run last, one by
 # one.
-ONE_BY_ONE = storm:: rolling_restart:: cluster_faults:: failover::a_fail_over reads::edges_are_in_time
+ONE_BY_ONE = storm:: rolling_restart:: cluster_faults:: failover::a_fail_over reads::edges_are_in_time enrolment::ten_thousand
 
 test-faults: test-tools console ## The same and the long ones, with every fault injected; GROUNDSTATION_SEED=n repeats a run
 	@seed=$(SEED); echo "GROUNDSTATION_SEED=$$seed"; status=0; \

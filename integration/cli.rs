@@ -4,6 +4,7 @@ mod asking_commands;
 mod commands;
 mod contexts;
 mod ending_commands;
+mod enrolling_agent;
 mod exit_statuses;
 mod fleet_commands;
 mod printing;

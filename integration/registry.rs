@@ -1,6 +1,7 @@
 //! Satellites, their tokens and their assignments, as administrators change them.
 
 mod assignments;
+mod enrolment;
 mod idempotency;
 mod import_checkstack;
 mod kicked_and_disabled;

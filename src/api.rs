@@ -32,6 +32,7 @@ mod conditions;
 pub(crate) mod cookie;
 mod discovery;
 mod ending;
+pub(crate) mod enrolment;
 mod fleet;
 pub(crate) mod micro;
 pub mod openapi;
@@ -53,6 +54,7 @@ mod triggers;
 mod what_if;
 
 use access::Access;
+use enrolment::Enrolments;
 pub use problem::no_route;
 use stream::Streams;
 
@@ -69,6 +71,8 @@ const SLOWED: Duration = Duration::from_secs(1);
 pub struct Api {
     /// For changes by administrators: a bounded share of the log's own connections.
     pub writes: Database,
+    /// For satellites that register themselves.
+    pub enrolments: Enrolments,
     /// For reads.
     pub reads: Database,
     /// For reads that look at many rows.
@@ -122,6 +126,7 @@ pub fn routes(api: Arc<Api>) -> Router {
                 .put(assignments::replace)
                 .layer(DefaultBodyLimit::max(assignments::MAX_BODY_BYTES)),
         )
+        .route("/enrol", post(enrolment::enrol))
         .route("/satellites/{id}/token", post(token::rotate))
         .route("/satellites/{id}/kick", post(ending::kick))
         .route("/satellites/{id}/disable", post(ending::disable))

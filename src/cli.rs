@@ -11,13 +11,8 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::{Args, ColorChoice, CommandFactory, Parser, Subcommand};
 use futures_util::StreamExt;
-
-use secrecy::SecretString;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
-use crate::clients::agent::{self, Identity};
 use crate::clients::client;
 use crate::clients::printable::printable_lines;
 use crate::clients::simulate::{self, Plan};
@@ -32,10 +27,12 @@ use crate::platform::units;
 use crate::pod;
 use crate::pod::config::{DatabaseArgs, MigrateArgs, NatsArgs, ServeArgs};
 
+mod agent;
 mod api;
 mod audit;
 mod confirm;
 mod context;
+mod credentials_file;
 mod exit;
 mod fleet;
 mod import;
@@ -59,6 +56,7 @@ mod what_if;
 use exit::wrong_usage;
 use output::print_line;
 
+use agent::AgentArgs;
 use api::ApiArgs;
 use audit::AuditArgs;
 use fleet::FleetArgs;
@@ -126,8 +124,8 @@ enum Command {
     Status(StatusArgs),
     /// Ask what another offline threshold would have done to the losses of a window; over a pod's HTTP API
     WhatIf(WhatIfArgs),
-    /// Be one satellite: connect, send heartbeats, come back for ever
-    Agent(AgentArgs),
+    /// Be one satellite: enrol if need be, connect, send heartbeats, come back for ever
+    Agent(Box<AgentArgs>),
     /// Be many satellites in one process; they are registered, connected, and removed at the end
     Simulate(SimulateArgs),
     /// Print the triggers as they arrive on NATS
@@ -205,34 +203,6 @@ impl HealthArgs {
             }
         }
     }
-}
-
-#[derive(Args)]
-struct AgentArgs {
-    /// The satellites' WebSocket of a pod
-    #[arg(
-        long,
-        env = "GROUNDSTATION_WS_URL",
-        default_value = "ws://127.0.0.1:8080/api/ws/satellite"
-    )]
-    url: String,
-    /// The satellite's id
-    #[arg(long, env = "SATELLITE_CLIENT_ID", value_name = "UUID")]
-    client_id: Uuid,
-    /// The satellite's token
-    #[arg(long, env = "SATELLITE_TOKEN", hide_env_values = true, value_name = "TOKEN")]
-    token: SecretString,
-    /// A capability that it reports; may be given several times
-    #[arg(long = "capability", value_name = "WORD")]
-    capabilities: Vec<String>,
-    /// How often it sends a heartbeat
-    #[arg(
-        long,
-        env = "GROUNDSTATION_HEARTBEAT_INTERVAL",
-        default_value = "15s",
-        value_name = "DURATION"
-    )]
-    heartbeat_interval: String,
 }
 
 #[derive(Args)]
@@ -338,7 +308,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Man(args) => write_manual(&args.folder),
         Command::Agent(args) => {
             logging::start("info").map_err(wrong_usage)?;
-            block_on(run_agent(args))
+            block_on(agent::run(*args))
         }
         Command::Simulate(args) => {
             logging::start("warn").map_err(wrong_usage)?;
@@ -400,32 +370,6 @@ fn migrate(args: &MigrateArgs) -> anyhow::Result<()> {
         eprintln!("groundstation: {warning}");
     }
     Ok(())
-}
-
-async fn run_agent(args: AgentArgs) -> anyhow::Result<()> {
-    let identity = Identity {
-        url: args.url,
-        id: args.client_id,
-        token: args.token,
-        heartbeat_interval: units::duration("--heartbeat-interval", &args.heartbeat_interval)
-            .map_err(wrong_usage)?,
-        longest_pause: agent::LONGEST_PAUSE,
-        capabilities: args.capabilities,
-        from: None,
-    };
-    // Dropping the sender of orders makes the agent say goodbye.
-    let (orders, told) = mpsc::channel(1);
-    let mut orders = Some(orders);
-    let mut interrupted = std::pin::pin!(shutdown::signal()?);
-    let mut life = std::pin::pin!(agent::run(identity, told, |happening| {
-        tracing::info!(?happening, "satellite");
-    }));
-    loop {
-        tokio::select! {
-            () = &mut life => return Ok(()),
-            () = &mut interrupted, if orders.is_some() => orders = None,
-        }
-    }
 }
 
 impl SimulateArgs {

@@ -4,6 +4,7 @@ pub mod assignments;
 pub(crate) mod credentials;
 pub mod desired;
 pub(crate) mod ending;
+pub(crate) mod enrolment;
 pub(crate) mod import;
 pub(crate) mod made_past;
 pub(crate) mod named;

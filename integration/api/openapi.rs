@@ -26,6 +26,7 @@ async fn the_document_is_open_and_says_of_each_operation_what_it_takes_and_answe
         ("/openapi.json", "get"),
         ("/v1/satellites", "get"),
         ("/v1/satellites", "post"),
+        ("/v1/enrol", "post"),
         ("/v1/satellites/{id}", "get"),
         ("/v1/satellites/{id}", "patch"),
         ("/v1/satellites/{id}", "delete"),

@@ -1,6 +1,6 @@
 //! Named tokens on the command line, as people and scripts use it.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::program::ran;
 use crate::harness::{CALM, Fleet, Pod};
@@ -71,4 +71,30 @@ async fn a_token_is_made_used_listed_and_revoked_by_its_name_or_its_id() {
         assert!(!ran(&["fleet"], token).await.0);
     }
     assert_eq!(run(&["token", "list"]).await.lines().count(), 1);
+}
+
+#[tokio::test]
+async fn a_token_for_enrolment_is_made_for_so_many_satellites_and_the_list_says_how_many_are_left()
+{
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let admin = with_token(&pod, &fleet.admin_token);
+    let create = ["token", "create", "--name", "shop", "--json", "--region", "eu", "--uses", "3"];
+    let (done, said, error) = ran(&[&create[..], &["--role", "enrol"]].concat(), &admin).await;
+    assert!(done, "{error}");
+    let made: Value = serde_json::from_str(&said).expect("JSON");
+    let secret = made["secret"].as_str().expect("a secret");
+    assert_eq!(pod.enrol(secret, None, &json!({"name": "edge"})).await.status, 201);
+    let (_, listed, _) = ran(&["token", "list"], &admin).await;
+    let line = listed.lines().find(|line| line.contains("shop")).expect("a line");
+    assert!(listed.contains("USES LEFT") && line.trim_end().ends_with(" 2"), "{listed}");
+    for (wrong, why) in
+        [("0", "1..=1000000"), ("1000001", "1..=1000000"), ("many", "invalid digit")]
+    {
+        let uses = ["token", "create", "--name", "a", "--role", "enrol", "--uses", wrong];
+        let (done, _, error) = ran(&uses, &admin).await;
+        assert!(!done && error.contains(why), "{error}");
+    }
+    let (done, _, error) = ran(&[&create[..], &["--role", "read"]].concat(), &admin).await;
+    assert!(!done && error.contains("uses is for the role enrol only"), "{error}");
 }

@@ -136,6 +136,16 @@ impl Pod {
         NamedToken { id, secret: made["secret"].as_str().expect("a secret").to_owned() }
     }
 
+    /// Enrols a satellite with this token, under a key if there is one.
+    pub async fn enrol(&self, token: &str, key: Option<&str>, body: &Value) -> Answer {
+        let header = key.map(|key| ("Idempotency-Key", key));
+        let (headers, body) = (header.as_slice(), Some(body.to_string()));
+        let token = Some(token);
+        let answer =
+            try_call_with(self.address, "POST", "/v1/enrol", token, headers, body, CALL_TIMEOUT);
+        answer.await.unwrap_or_else(|error| panic!("POST /v1/enrol of {}: {error}", self.name))
+    }
+
     /// Revokes a named token.
     pub async fn revoke(&self, token: &NamedToken) {
         let path = format!("/v1/tokens/{}", token.id);
@@ -324,6 +334,19 @@ pub async fn try_call(
     body: Option<String>,
     limit: Duration,
 ) -> Result<Answer, String> {
+    try_call_with(address, method, path, token, &[], body, limit).await
+}
+
+/// The same with more headers.
+pub async fn try_call_with(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    token: Option<&str>,
+    headers: &[(&str, &str)],
+    body: Option<String>,
+    limit: Duration,
+) -> Result<Answer, String> {
     let mut request =
         ureq::http::Request::builder().method(method).uri(format!("http://{address}{path}"));
     if let Some(token) = token {
@@ -331,6 +354,9 @@ pub async fn try_call(
     }
     if body.is_some() {
         request = request.header("Content-Type", "application/json");
+    }
+    for (name, value) in headers {
+        request = request.header(*name, *value);
     }
     let request = request.body(body.unwrap_or_default()).expect("a request");
     blocking(move || send(request, limit)).await.map_err(|error| error.to_string())

@@ -125,6 +125,54 @@ async fn a_named_token_and_its_digest_are_in_no_answer_but_the_first_no_log_line
     }
 }
 
+/// An enrolment's token, its key, and the token of the satellite, which is in the answers to that key alone.
+#[tokio::test]
+async fn what_an_enrolment_is_made_with_and_what_it_gives_is_in_no_log_line_and_no_table() {
+    let fleet = Fleet::new(CALM).await;
+    let plan = fleet.plan("a").with("RUST_LOG", "trace").with("GROUNDSTATION_ACCESS_LOG", "on");
+    let pod = plan.start().await;
+    let described = serde_json::json!({"name": "enrol", "role": "enrol", "uses": 2});
+    let token = pod.make_token(&described).await;
+    let key = format!("key_{}", URL_SAFE_NO_PAD.encode(uuid::Uuid::new_v4()));
+    let edge = serde_json::json!({"name": "edge", "region": "eu"});
+    let made = pod.enrol(&token.secret, Some(&key), &edge).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    let made = made.json();
+    let secret = made["token"].as_str().expect("a token").to_owned();
+    let id = made["satellite"]["id"].as_str().expect("an id").parse().expect("a UUID");
+    assert_eq!(pod.enrol(&token.secret, Some(&key), &edge).await.json()["token"], secret);
+    let credentials = Credentials { id, token: secret.clone() };
+    Satellite::connect(pod.address, &credentials).await.close().await;
+    let mut heard = Vec::new();
+    // From now on no answer has it, whatever is asked.
+    for (key, body) in [
+        (key.as_str(), edge.clone()),
+        (key.as_str(), serde_json::json!({"name": "other", "region": "eu"})),
+        ("order 1", edge.clone()),
+    ] {
+        let refused = pod.enrol(&token.secret, Some(key), &body).await;
+        assert!([409, 422].contains(&refused.status), "{refused:?}");
+        heard.push(format!("{refused:?}"));
+    }
+    for path in ["/v1/tokens", "/v1/satellites", "/v1/transitions", "/metrics", "/readyz"] {
+        heard.push(format!("{:?}", pod.get(path).await));
+    }
+    let sql = fleet.sql().await;
+    for table in ["enrolments", "token_changes", "registry_changes", "entity_transitions"] {
+        let rows = sql.query(&format!("select t::text from {table} t"), &[]).await;
+        heard.extend(rows.expect("a table").iter().map(|row| row.get(0)));
+    }
+    let log = pod.log();
+    assert!(log.contains("TRACE"), "the finest log was wanted");
+    heard.push(log);
+    for text in heard {
+        let secrets = [&token.secret, &secret, &key];
+        for form in secrets.iter().flat_map(|secret| forms(secret)) {
+            assert!(!text.contains(&form), "a secret slipped out: {form} in {text:.2000}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_is_stored_of_a_token_is_its_digest() {
     let fleet = Fleet::new(CALM).await;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
+use uuid::Uuid;
 
 use super::problem::Problem;
 use crate::contract::wire::Actor;
@@ -62,6 +63,22 @@ impl Caller {
         match &self.0 {
             Credential::Setting(..) => None,
             Credential::Named(token) => Some(&token.name),
+        }
+    }
+
+    /// The id of its token, if that is a named one.
+    pub fn token_id(&self) -> Option<Uuid> {
+        match &self.0 {
+            Credential::Setting(..) => None,
+            Credential::Named(token) => Some(token.id),
+        }
+    }
+
+    /// The digest of its token, whose holders alone can derive keys from it.
+    pub fn digest(&self) -> &Digest {
+        match &self.0 {
+            Credential::Setting(_, digest) => digest,
+            Credential::Named(token) => &token.digest,
         }
     }
 

@@ -15,8 +15,8 @@ use utoipa::{Modify, OpenApi};
 
 use super::problem::{PROBLEM_JSON, ProblemJson};
 use super::{
-    assignments, asyncapi, discovery, ending, fleet, past, satellites, status, stream, token,
-    tokens, transitions, triggers, what_if,
+    assignments, asyncapi, discovery, ending, enrolment, fleet, past, satellites, status, stream,
+    token, tokens, transitions, triggers, what_if,
 };
 use crate::contract::wire::TransitionJson;
 
@@ -36,6 +36,7 @@ use crate::contract::wire::TransitionJson;
         satellites::get,
         satellites::change,
         satellites::remove,
+        enrolment::enrol,
         token::rotate,
         ending::kick,
         ending::disable,

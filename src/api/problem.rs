@@ -28,7 +28,15 @@ pub struct Problem {
     detail: String,
     /// Which field of the body, or which parameter, is wrong, where one is.
     path: Option<String>,
+    /// When to try again, in seconds, where that helps.
+    retry_after: u16,
 }
+
+/// When a request is sent again that may succeed then.
+const AGAIN_AFTER: u16 = 1;
+
+/// The same for an enrolment: thousands may have been told so.
+const ENROL_AGAIN_AFTER: u16 = 5;
 
 impl Problem {
     /// 401.
@@ -111,6 +119,36 @@ impl Problem {
              send another key to register a new one."
         );
         Problem::new(StatusCode::CONFLICT, "key-of-removed-satellite", "Key already used", detail)
+    }
+
+    /// 409, for a key of an enrolment that gives nothing out any more.
+    pub fn key_of_connected(id: &str) -> Problem {
+        let detail = format!(
+            "This Idempotency-Key enrolled satellite {id}, which has connected since, or has another token by now: \
+             send another key to enrol a new one."
+        );
+        Problem::new(StatusCode::CONFLICT, "key-of-connected-satellite", "Key already used", detail)
+    }
+
+    /// 401, for a token that was revoked, or over, when it was to be used.
+    pub fn token_ended() -> Problem {
+        Problem::unauthorized("The token was revoked, or is over.")
+    }
+
+    /// 403, for a token that has registered as many satellites as it may.
+    pub fn token_used_up(name: &str) -> Problem {
+        let detail = format!(
+            "The token {name:?} has registered as many satellites as it may; an administrator makes another one."
+        );
+        Problem::new(StatusCode::FORBIDDEN, "token-used-up", "Token used up", detail)
+    }
+
+    /// 503, for an enrolment whose turn did not come.
+    pub fn enrolments_busy() -> Problem {
+        let detail =
+            "This pod enrols as many satellites at once as it can; try again, or another pod.";
+        let (status, kind) = (StatusCode::SERVICE_UNAVAILABLE, "busy");
+        Problem { retry_after: ENROL_AGAIN_AFTER, ..Problem::new(status, kind, "Busy", detail) }
     }
 
     /// 422, for a key that was used for something else.
@@ -253,7 +291,7 @@ impl Problem {
         title: &'static str,
         detail: impl Into<String>,
     ) -> Problem {
-        Problem { status, kind, title, detail: detail.into(), path: None }
+        Problem { status, kind, title, detail: detail.into(), path: None, retry_after: AGAIN_AFTER }
     }
 }
 
@@ -266,7 +304,7 @@ impl IntoResponse for Problem {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            headers.insert(header::RETRY_AFTER, self.retry_after.into());
         }
         response
     }

@@ -17,6 +17,9 @@ use crate::log::within;
 
 const TOKENS: &str = "/v1/tokens";
 
+/// By which satellites register themselves. Whoever may register others may do so here too.
+const ENROL: &str = "/v1/enrol";
+
 /// What operators change is below this.
 const SATELLITES: &str = "/v1/satellites";
 
@@ -24,8 +27,9 @@ const SATELLITES: &str = "/v1/satellites";
 const ONE_SATELLITE: &str = "/v1/satellites/{id}";
 
 /// Routes that show a caller only the satellites that its token reaches, or none at all.
-const BOUNDED: [&str; 9] = [
+const BOUNDED: [&str; 10] = [
     SATELLITES,
+    ENROL,
     "/v1/fleet",
     "/v1/fleet/timeline",
     "/v1/intervals",
@@ -50,13 +54,14 @@ pub fn is_look(method: &Method) -> bool {
 pub fn check(caller: &Caller, method: &Method, path: &str) -> Result<(), Problem> {
     let (is_look, is_bounded) = (is_look(method), caller.selector().is_bounded());
     let why = match caller.role() {
+        Role::Enrol if path == ENROL => return Ok(()),
         Role::Enrol => "is for enrolment: it opens nothing but POST /v1/enrol",
         Role::Admin if !is_bounded => return Ok(()),
         _ if is_below(path, TOKENS) => {
             "may not see tokens: use an admin token that reaches the whole fleet"
         }
         Role::Read if !is_look => "may only GET; use the admin token",
-        Role::Operator if !is_look && !is_below(path, SATELLITES) => {
+        Role::Operator if !is_look && path != ENROL && !is_below(path, SATELLITES) => {
             "is an operator's, who changes satellites and nothing else; use an admin token"
         }
         _ if is_bounded && !is_below(path, ONE_SATELLITE) && !BOUNDED.contains(&path) => {
@@ -120,6 +125,7 @@ mod tests {
             (Method::GET, "/v1/tokens"),
             (Method::POST, "/v1/tokens"),
             (Method::DELETE, "/v1/tokens/{id}"),
+            (Method::POST, "/v1/enrol"),
             // Of a later version.
             (Method::GET, "/v1/outages"),
             (Method::POST, "/v1/settings"),
@@ -127,14 +133,14 @@ mod tests {
         ];
         let all = |may: &str| may.chars().map(|c| c == 'x').collect::<Vec<_>>();
         for (role, region, may) in [
-            (Role::Admin, None, "xxxxxxxxxx"),
-            (Role::Operator, None, "xxxx---x--"),
-            (Role::Read, None, "x--x---x--"),
-            (Role::Enrol, None, "----------"),
-            (Role::Admin, Some("eu"), "xxxx------"),
-            (Role::Operator, Some("eu"), "xxxx------"),
-            (Role::Read, Some("eu"), "x--x------"),
-            (Role::Enrol, Some("eu"), "----------"),
+            (Role::Admin, None, "xxxxxxxxxxx"),
+            (Role::Operator, None, "xxxx---xx--"),
+            (Role::Read, None, "x--x----x--"),
+            (Role::Enrol, None, "-------x---"),
+            (Role::Admin, Some("eu"), "xxxx---x---"),
+            (Role::Operator, Some("eu"), "xxxx---x---"),
+            (Role::Read, Some("eu"), "x--x-------"),
+            (Role::Enrol, Some("eu"), "-------x---"),
         ] {
             let caller = caller(role, region);
             let found: Vec<bool> =

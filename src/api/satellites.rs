@@ -187,7 +187,7 @@ pub async fn create(
 }
 
 /// Refuses what would be outside of the caller's reach.
-fn inside(
+pub(super) fn inside(
     caller: &Caller,
     region: Option<&str>,
     tags: Option<&BTreeMap<String, String>>,
@@ -195,7 +195,8 @@ fn inside(
     caller.selector().outside(region, tags).map_or(Ok(()), |what| Err(Problem::outside(what)))
 }
 
-fn registered(shown: Shown, token: Option<String>) -> impl IntoResponse {
+/// The answer to a registration.
+pub(super) fn registered(shown: Shown, token: Option<String>) -> impl IntoResponse {
     let location = [(header::LOCATION, format!("/v1/satellites/{}", shown.satellite.id))];
     let body = Json(Registered { satellite: shown.satellite, token });
     (StatusCode::CREATED, location, tag(shown.version), body)

@@ -104,16 +104,7 @@ impl Target {
         let token = token.context(
             "no token: set GROUNDSTATION_ADMIN_TOKEN, or pass --token-file, --token or --context",
         );
-        let token = token.map_err(wrong_usage)?;
-        let text = token.expose_secret();
-        if token::is_named(text) && !token::is_whole(text) {
-            let mistyped = "the token is mistyped or cut off: its checksum does not fit";
-            return Err(wrong_usage(anyhow!(mistyped)));
-        }
-        if let Some(host) = in_plain_text(&self.url) {
-            eprintln!("groundstation: the token goes to {host} in plain text: use https://");
-        }
-        Ok(Client::new(&self.url, token))
+        client(&self.url, token.map_err(wrong_usage)?)
     }
 
     /// The pod's address.
@@ -132,6 +123,19 @@ impl Target {
         let rest = self.url.trim_end_matches('/').strip_prefix("http").unwrap_or_default();
         format!("ws{rest}/api/ws/satellite")
     }
+}
+
+/// A client for the pod at this address, if the token can be one.
+pub(super) fn client(url: &str, token: SecretString) -> anyhow::Result<Client> {
+    let text = token.expose_secret();
+    if token::is_named(text) && !token::is_whole(text) {
+        let mistyped = "the token is mistyped or cut off: its checksum does not fit";
+        return Err(wrong_usage(anyhow!(mistyped)));
+    }
+    if let Some(host) = in_plain_text(url) {
+        eprintln!("groundstation: the token goes to {host} in plain text: use https://");
+    }
+    Ok(Client::new(url, token))
 }
 
 /// The host that is spoken to without TLS though it is another machine.

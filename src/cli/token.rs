@@ -38,8 +38,8 @@ enum TokenCommand {
         /// 1 to 200 characters; what is done with the token is recorded under it
         #[arg(long)]
         name: String,
-        /// admin: everything; operator: satellites and what they check, but no tokens; read: only to look; enrol: for
-        /// satellites that will register themselves
+        /// admin: everything; operator: satellites and what they check, but no tokens; read: only to look; enrol: only to
+        /// register satellites by themselves, within the region and the tags, which are added
         #[arg(long, value_parser = PossibleValuesParser::new(Role::iter().map(Role::as_str)))]
         role: String,
         /// Only the satellites of this region
@@ -54,6 +54,9 @@ enum TokenCommand {
         /// Valid until then, such as 2027-03-01T12:00:00Z
         #[arg(long, value_name = "TIME")]
         expires_at: Option<Timestamp>,
+        /// How many satellites a token for enrolment registers [default: nobody counts]
+        #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(i64).range(1..=1_000_000))]
+        uses: Option<i64>,
     },
     /// List the tokens, who made them and when they were last used
     List,
@@ -71,7 +74,7 @@ enum TokenCommand {
 pub fn run(args: TokenArgs) -> anyhow::Result<()> {
     let (client, output) = (args.api.client()?, args.output);
     match args.command {
-        TokenCommand::Create { name, role, region, tags, expires_in, expires_at } => {
+        TokenCommand::Create { name, role, region, tags, expires_in, expires_at, uses } => {
             output.refuse_names("the token is shown this once and would be lost")?;
             let selector = Selector { region, tags: tags::parse("--tag", &tags)? };
             let expires_in = expires_in.as_deref().map(end_of).transpose()?;
@@ -80,6 +83,7 @@ pub fn run(args: TokenArgs) -> anyhow::Result<()> {
                 role: &role,
                 selector: SelectorJson::told(selector),
                 expires_at: expires_at.or(expires_in),
+                uses,
             };
             let made = client.make_token(&new)?;
             if output.is_for_programs() {
@@ -124,7 +128,7 @@ fn find(client: &Client, which: &str) -> anyhow::Result<TokenJson> {
 
 fn listing(tokens: &[TokenJson]) -> String {
     let moment = |at: Option<Timestamp>| at.map_or("-".to_owned(), |at| at.to_string());
-    let rows: Vec<[String; 7]> = tokens
+    let rows: Vec<[String; 8]> = tokens
         .iter()
         .map(|token| {
             [
@@ -135,10 +139,12 @@ fn listing(tokens: &[TokenJson]) -> String {
                 token.created_by.id.clone(),
                 moment(token.expires_at),
                 moment(token.last_used_at),
+                token.uses_left.map_or("-".to_owned(), |uses| uses.to_string()),
             ]
         })
         .collect();
-    table::render(["ID", "NAME", "ROLE", "REACHES", "MADE BY", "EXPIRES", "LAST USED"], &rows, &[])
+    let columns = ["ID", "NAME", "ROLE", "REACHES", "MADE BY", "EXPIRES", "LAST USED", "USES LEFT"];
+    table::render(columns, &rows, &[])
 }
 
 fn reach(selector: Option<&SelectorJson>) -> String {

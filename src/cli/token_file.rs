@@ -23,5 +23,10 @@ pub fn newest(text: &str) -> Option<SecretString> {
 /// Whether others than its owner can read a file.
 pub fn others_may_read(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
-    std::fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o077 != 0)
+    std::fs::metadata(path).is_ok_and(|file| others_may(file.permissions().mode()))
+}
+
+/// Whether a file of this mode is not its owner's alone.
+pub fn others_may(mode: u32) -> bool {
+    mode & 0o077 != 0
 }

@@ -71,6 +71,18 @@ pub struct Create<'a> {
     pub offline_threshold_ms: Option<i64>,
 }
 
+/// A satellite to enrol.
+#[derive(Debug, Clone, Serialize)]
+pub struct Enrol {
+    /// Its name.
+    pub name: String,
+    /// Its region; without one that of the token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// Its tags; those of the token are added.
+    pub tags: BTreeMap<String, String>,
+}
+
 /// The answer to a registration with an idempotency key.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Registered {
@@ -126,6 +138,9 @@ pub struct NewToken<'a> {
     /// When it ends.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
+    /// How many satellites it registers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uses: Option<i64>,
 }
 
 /// A named token that was made.
@@ -160,6 +175,8 @@ struct Page {
 
 #[derive(Deserialize)]
 struct Problem {
+    #[serde(rename = "type", default)]
+    kind: String,
     title: String,
     #[serde(default)]
     detail: String,
@@ -175,6 +192,10 @@ pub struct Refused {
     pub status: u16,
     /// What is wrong.
     pub detail: String,
+    /// The stable type.
+    pub kind: String,
+    /// When to try again, where the pod says so.
+    pub retry_after: Option<Duration>,
 }
 
 /// A pod that gave no answer, in one line.
@@ -241,6 +262,13 @@ impl Client {
             None => request,
         };
         self.read(request.send_json(create))
+    }
+
+    /// Enrols a satellite, once for one key.
+    pub fn enrol(&self, enrol: &Enrol, key: &str) -> anyhow::Result<Created> {
+        let request = self.agent.post(format!("{}/v1/enrol", self.base));
+        let request = request.header("authorization", self.bearer());
+        self.read(request.header("idempotency-key", key).send_json(enrol))
     }
 
     /// Changes a satellite in the registry: with a version, only if it has that one still.
@@ -454,11 +482,14 @@ impl Client {
             return Ok(answer);
         }
         let status = answer.status().as_u16();
+        let retry_after = answer.headers().get("retry-after").and_then(|text| text.to_str().ok());
+        let retry_after = retry_after.and_then(|text| text.parse().ok()).map(Duration::from_secs);
         let problem = answer.body_mut().read_json::<Problem>();
-        let (title, detail) = match problem {
-            Ok(problem) => (problem.title, problem.detail),
-            Err(_) => (self.base.clone(), "it gave no reason".to_owned()),
-        };
-        Err(Refused { title, status, detail }.into())
+        let Problem { kind, title, detail } = problem.unwrap_or_else(|_| Problem {
+            kind: String::new(),
+            title: self.base.clone(),
+            detail: "it gave no reason".to_owned(),
+        });
+        Err(Refused { title, status, detail, kind, retry_after }.into())
     }
 }

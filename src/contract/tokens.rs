@@ -61,4 +61,8 @@ pub struct TokenJson {
     /// When it was last used, as far as pods have said: each says it once a minute at most. Absent before its first use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_used_at: Option<Timestamp>,
+    /// How many satellites it registers yet; absent where nobody counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0)]
+    pub uses_left: Option<i64>,
 }

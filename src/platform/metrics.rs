@@ -42,6 +42,11 @@ pub struct Numbers {
     pub streams: Gauge,
     /// The limit of live streams.
     pub streams_max: Gauge,
+    /// Enrolments that wait for their turn.
+    pub enrolments_waiting: Gauge,
+    /// How many run at once.
+    pub enrolments_max: Gauge,
+    enrolments: Counters<1>,
     edges: Counters<2>,
     unchanged: Counters<1>,
     locked_satellites: Gauges<1>,
@@ -166,6 +171,9 @@ impl Metrics {
             connections: Gauge::default(),
             streams: Gauge::default(),
             streams_max: Gauge::default(),
+            enrolments_waiting: Gauge::default(),
+            enrolments_max: Gauge::default(),
+            enrolments: Family::default(),
             edges: Family::default(),
             unchanged: Family::default(),
             locked_satellites: Family::default(),
@@ -233,6 +241,9 @@ impl Metrics {
         for outcome in ["delivered", "not_assigned", "revoked", "overflowed", "too_large"] {
             numbers.results.get_or_create(&[("outcome", outcome)]).inc_by(0);
         }
+        for outcome in EnrolmentOutcome::iter() {
+            numbers.enrolments.get_or_create(&[("outcome", outcome.into())]).inc_by(0);
+        }
         for by in ["rate", "room"] {
             numbers.held_back.get_or_create(&[("by", by)]).inc_by(0);
         }
@@ -262,6 +273,17 @@ impl Numbers {
         r.register("handshakes", "Sockets not authenticated yet", self.handshakes.clone());
         r.register("streams", "Live streams that are open", self.streams.clone());
         r.register("streams_max", "Live streams a pod may have", self.streams_max.clone());
+        r.register("enrolments", "Enrolments by outcome", self.enrolments.clone());
+        r.register(
+            "enrolments_waiting",
+            "Enrolments that wait for their turn",
+            self.enrolments_waiting.clone(),
+        );
+        r.register(
+            "enrolments_max",
+            "Enrolments that a pod makes at once",
+            self.enrolments_max.clone(),
+        );
         r.register("edges", "Transitions appended by this pod", self.edges.clone());
         r.register("unchanged_edges", "Edges that changed nothing", self.unchanged.clone());
         r.register(
@@ -500,6 +522,11 @@ impl Numbers {
         self.edges.get_or_create(&labels).inc();
     }
 
+    /// Counts an enrolment.
+    pub fn enrolment(&self, outcome: EnrolmentOutcome) {
+        self.enrolments.get_or_create(&[("outcome", outcome.into())]).inc();
+    }
+
     /// Counts an edge that changed nothing.
     pub fn unchanged(&self, why: Unchanged) {
         self.unchanged.get_or_create(&[("reason", why.as_str())]).inc();
@@ -615,6 +642,20 @@ impl Drop for Counted {
     fn drop(&mut self) {
         self.0.dec();
     }
+}
+
+/// What an enrolment can come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumIter, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum EnrolmentOutcome {
+    /// A new satellite.
+    Enrolled,
+    /// The answer of before, once more.
+    Repeated,
+    /// The token, or the key, is good for nothing any more.
+    Refused,
+    /// Its turn did not come.
+    TurnedAway,
 }
 
 /// How stream and log can differ.

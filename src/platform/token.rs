@@ -36,6 +36,11 @@ pub fn generate() -> anyhow::Result<SecretString> {
     Ok(format!("{PREFIX}{}", random()?).into())
 }
 
+/// The satellite's token that has these 256 bits.
+pub fn of_bits(bits: &[u8; 32]) -> SecretString {
+    format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bits)).into()
+}
+
 /// Makes a named token. Fails only if the operating system has no randomness.
 pub fn generate_named() -> anyhow::Result<SecretString> {
     let token = format!("{NAMED_PREFIX}{}", random()?);

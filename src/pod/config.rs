@@ -13,6 +13,7 @@ use clap::Args;
 use secrecy::SecretString;
 
 use crate::api::access;
+use crate::api::enrolment;
 use crate::api::stream;
 use crate::console::code::Code;
 use crate::domain::access::Role;
@@ -29,6 +30,7 @@ use crate::platform::units::{duration, span};
 
 mod cell;
 mod drain;
+mod enrolments;
 mod guards;
 pub(crate) mod plain_text;
 mod reads;
@@ -180,6 +182,9 @@ pub struct ServeArgs {
     streams: streams::StreamArgs,
 
     #[command(flatten)]
+    enrolments: enrolments::EnrolmentArgs,
+
+    #[command(flatten)]
     replicas: ReplicasArgs,
 
     #[command(flatten)]
@@ -237,6 +242,8 @@ pub struct Config {
     pub reads: Reads,
     /// The bounds of live streams.
     pub streams: stream::Limits,
+    /// The bounds of enrolments.
+    pub enrolments: enrolment::Limits,
     /// On how many servers the pod makes its streams.
     pub replicas: Replicas,
     /// The door's limits.
@@ -317,6 +324,7 @@ impl ServeArgs {
             drain: self.drain.check()?,
             reads: self.reads.check()?,
             streams: self.streams.check(door.socket.write_timeout)?,
+            enrolments: self.enrolments.check(door.bounds.connections)?,
             replicas: self.replicas.replicas()?,
             door,
             sign_in: None,

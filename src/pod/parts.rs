@@ -12,6 +12,7 @@ use super::running::{Running, Signals};
 use super::stores::Stores;
 use super::token_files;
 use crate::api::access::Access;
+use crate::api::enrolment::Enrolments;
 use crate::api::micro::Micro;
 use crate::api::stream::Streams;
 use crate::api::{self, Api};
@@ -219,6 +220,11 @@ impl<'a> Pod<'a> {
         );
         Arc::new(Api {
             writes: self.stores.database.lane(CHANGES_AT_ONCE),
+            enrolments: Enrolments::new(
+                config.enrolments,
+                self.stores.database.clone(),
+                self.metrics.clone(),
+            ),
             reads: reads.clone(),
             scans: reads.lane(config.reads.of_many_rows()),
             log: self.log.clone(),

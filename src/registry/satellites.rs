@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use deadpool_postgres::{GenericClient, Object};
+use deadpool_postgres::{GenericClient, Object, Transaction};
 use futures_util::{StreamExt, TryStreamExt};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -238,8 +238,6 @@ pub async fn create(
 ) -> anyhow::Result<Created> {
     let id = SatelliteId(Uuid::new_v4());
     let token = token::generate()?;
-    let digest = token::Digest::of(token.expose_secret()).to_stored();
-    let tags = Json(&new.tags);
     let transaction = client.transaction().await?;
     if let Some(key) = key {
         match idempotency::claim(&transaction, key, new, id).await? {
@@ -254,8 +252,24 @@ pub async fn create(
             Claim::Full => return Ok(Created::TooManyKeys),
         }
     }
+    register(&transaction, id, new, &token, actor).await?;
+    transaction.commit().await?;
+    let satellite = just_registered(client, id, default).await?;
+    Ok(Created::New { satellite: Box::new(satellite), token })
+}
+
+/// Writes a new satellite and the change that makes it. It takes the log's lock: the caller commits right after.
+pub(super) async fn register(
+    transaction: &Transaction<'_>,
+    id: SatelliteId,
+    new: &NewSatellite,
+    token: &SecretString,
+    actor: &Actor,
+) -> Result<(), tokio_postgres::Error> {
+    let digest = token::Digest::of(token.expose_secret()).to_stored();
+    let tags = Json(&new.tags);
     let statement = transaction.prepare_cached(CREATE).await?;
-    let (head, now) = log::transaction::lock_head(&transaction).await?;
+    let (head, now) = log::transaction::lock_head(transaction).await?;
     let parameters: [&(dyn ToSql + Sync); 10] = [
         &id,
         &new.name,
@@ -268,12 +282,17 @@ pub async fn create(
         &actor.kind.as_str(),
         &actor.id,
     ];
-    transaction.execute(&statement, &parameters).await?;
-    transaction.commit().await?;
+    transaction.execute(&statement, &parameters).await.map(drop)
+}
+
+/// The satellite whose registration was committed before.
+pub(super) async fn just_registered(
+    client: &impl GenericClient,
+    id: SatelliteId,
+    default: Duration,
+) -> anyhow::Result<Shown> {
     let satellite = shown(client, id, default).await?;
-    let satellite =
-        satellite.ok_or_else(|| anyhow::anyhow!("removed as soon as it was created"))?;
-    Ok(Created::New { satellite: Box::new(satellite), token })
+    satellite.ok_or_else(|| anyhow::anyhow!("removed as soon as it was created"))
 }
 
 /// A satellite and how often its description was changed.

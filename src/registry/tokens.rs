@@ -1,9 +1,9 @@
 //! Named tokens of the administration API: which there are, and who made or revoked them.
 //!
-//! Owns the tables `tokens` and `token_changes`. A token is never changed: one that is revoked has no row any more, and
-//! the history says who did it. All changes are made one after another under a lock, so their numbers grow in commit
-//! order, the limit holds, and a name is free or not. Only a digest of a token is stored, and it leaves the database
-//! only to be compared.
+//! Owns the tables `tokens` and `token_changes`. A token is never changed, but that its uses become fewer ([`uses`]): one
+//! that is revoked has no row any more, and the history says who did it. All changes are made one after another under a
+//! lock, so their numbers grow in commit order, the limit holds, and a name is free or not. Only a digest of a token is
+//! stored, and it leaves the database only to be compared.
 
 use std::collections::BTreeMap;
 
@@ -25,8 +25,13 @@ use crate::domain::access::{Role, Selector};
 use crate::platform::token::{self, Digest};
 use crate::registry::satellites::{Invalid, NewSatellite};
 
+pub(crate) mod uses;
+
 /// The most tokens there are, those that have expired included: every pod compares all of them.
 pub const MAX_TOKENS: i64 = 1_000;
+
+/// The most satellites for which a token can be made.
+const MAX_USES: i64 = 1_000_000;
 
 /// What a selector can name.
 const SELECTORS: [&str; 2] = ["region", "tags"];
@@ -39,7 +44,7 @@ pub struct NewToken {
     #[schema(min_length = 1, max_length = 200)]
     name: String,
     /// `admin`: everything. `operator`: satellites and what they check, but no tokens. `read`: only GET, and no tokens.
-    /// `enrol`: nothing yet but to be there.
+    /// `enrol`: only `POST /v1/enrol`, by which satellites register themselves.
     #[schema(value_type = String, pattern = "^(admin|operator|read|enrol)$")]
     role: Word<Role>,
     /// The part of the fleet that it reaches, and no other; without it the whole fleet.
@@ -49,6 +54,10 @@ pub struct NewToken {
     /// From when on it opens nothing; without it, it is valid until it is revoked.
     #[serde(default)]
     expires_at: Option<Timestamp>,
+    /// How many satellites it registers, for the role `enrol` only; without it, nobody counts.
+    #[serde(default)]
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    uses: Option<i64>,
 }
 
 /// What has passed [`NewToken::check`].
@@ -58,6 +67,7 @@ pub struct Checked {
     role: Role,
     selector: Selector,
     expires_at: Option<Timestamp>,
+    uses: Option<i64>,
 }
 
 impl NewToken {
@@ -83,7 +93,17 @@ impl NewToken {
             let words: Vec<&str> = Role::iter().map(Role::as_str).collect();
             invalid("role", format!("must be one of {}", words.join(", ")))
         })?;
-        Ok(Checked { name, role, selector, expires_at: self.expires_at })
+        match self.uses {
+            Some(_) if role != Role::Enrol => {
+                let rule = format!("is for the role enrol only, not for {}", role.as_str());
+                return Err(invalid("uses", rule));
+            }
+            Some(uses) if !(1..=MAX_USES).contains(&uses) => {
+                return Err(invalid("uses", format!("must be from 1 to {MAX_USES}")));
+            }
+            _ => {}
+        }
+        Ok(Checked { name, role, selector, expires_at: self.expires_at, uses: self.uses })
     }
 }
 
@@ -138,9 +158,10 @@ const LOOK: &str = "
 const CREATE: &str = "
     with created as (
         insert into tokens (id, name, role, region, tags, token_digest, expires_at, created_at, created_by_type,
-                            created_by_id)
-        values ($1, $2, $3, $4, $5, $6, $7, date_trunc('milliseconds', clock_timestamp()), $8, $9)
-        returning id, name, role, region, tags, created_at, created_by_type, created_by_id, expires_at, last_used_at
+                            created_by_id, uses_left)
+        values ($1, $2, $3, $4, $5, $6, $7, date_trunc('milliseconds', clock_timestamp()), $8, $9, $11)
+        returning id, name, role, region, tags, created_at, created_by_type, created_by_id, expires_at, last_used_at,
+                  uses_left
     ), noted as (
         insert into token_changes (changed_at, token_id, action, actor_type, actor_id, token)
         select created_at, $1, 'created', $8, $9, $10 from created
@@ -164,9 +185,9 @@ pub async fn create(client: &mut Object, new: &Checked, actor: &Actor) -> anyhow
     if found.try_get("is_full")? {
         return Ok(Created::TooMany);
     }
-    let told = told(&new.name, new.role.as_str(), &new.selector, new.expires_at);
+    let told = told(&new.name, new.role.as_str(), &new.selector, new.expires_at, new.uses);
     let (tags, kind) = (Json(&new.selector.tags), actor.kind.as_str());
-    let parameters: [&(dyn ToSql + Sync); 10] = [
+    let parameters: [&(dyn ToSql + Sync); 11] = [
         &Uuid::new_v4(),
         &new.name,
         &new.role.as_str(),
@@ -177,6 +198,7 @@ pub async fn create(client: &mut Object, new: &Checked, actor: &Actor) -> anyhow
         &kind,
         &actor.id,
         &Json(told),
+        &new.uses,
     ];
     let token = from_row(&transaction.query_one(CREATE, &parameters).await?)?;
     transaction.commit().await?;
@@ -188,13 +210,26 @@ async fn lock(transaction: &Transaction<'_>) -> Result<(), Error> {
 }
 
 /// What the history keeps of a token.
-fn told(name: &str, role: &str, selector: &Selector, expires_at: Option<Timestamp>) -> Value {
+fn told(
+    name: &str,
+    role: &str,
+    selector: &Selector,
+    expires_at: Option<Timestamp>,
+    uses_left: Option<i64>,
+) -> Value {
     let selector = SelectorJson::told(selector.clone());
-    json!({"name": name, "role": role, "selector": selector, "expiresAt": expires_at})
+    let told = json!({"name": name, "role": role, "selector": selector, "expiresAt": expires_at});
+    match (told, uses_left) {
+        (Value::Object(mut told), Some(uses_left)) => {
+            told.insert("usesLeft".to_owned(), uses_left.into());
+            Value::Object(told)
+        }
+        (told, _) => told,
+    }
 }
 
 const DELETE: &str =
-    "delete from tokens where id = $1 returning name, role, region, tags, expires_at";
+    "delete from tokens where id = $1 returning name, role, region, tags, expires_at, uses_left";
 
 const NOTE: &str = "
     insert into token_changes (changed_at, token_id, action, actor_type, actor_id, token)
@@ -208,7 +243,8 @@ pub async fn revoke(client: &mut Object, id: Uuid, actor: &Actor) -> Result<Opti
     let Some(row) = transaction.query_opt(DELETE, &[&id]).await? else { return Ok(None) };
     let (name, role): (String, String) = (row.try_get("name")?, row.try_get("role")?);
     let expires_at: Option<OffsetDateTime> = row.try_get("expires_at")?;
-    let told = told(&name, &role, &selector_of(&row)?, expires_at.map(Timestamp::new));
+    let (selector, uses_left) = (selector_of(&row)?, row.try_get("uses_left")?);
+    let told = told(&name, &role, &selector, expires_at.map(Timestamp::new), uses_left);
     let kind = actor.kind.as_str();
     transaction.execute(NOTE, &[&id, &kind, &actor.id, &Json(told)]).await?;
     transaction.commit().await?;
@@ -216,7 +252,7 @@ pub async fn revoke(client: &mut Object, id: Uuid, actor: &Actor) -> Result<Opti
 }
 
 const LIST: &str = "
-    select id, name, role, region, tags, created_at, created_by_type, created_by_id, expires_at, last_used_at
+    select id, name, role, region, tags, created_at, created_by_type, created_by_id, expires_at, last_used_at, uses_left
       from tokens order by name limit $1";
 
 /// All tokens, by name.
@@ -239,6 +275,7 @@ fn from_row(row: &Row) -> Result<TokenJson, Error> {
         },
         expires_at: moment("expires_at")?,
         last_used_at: moment("last_used_at")?,
+        uses_left: row.try_get("uses_left")?,
     })
 }
 
@@ -308,25 +345,6 @@ pub async fn known(client: &impl GenericClient) -> Result<Vec<Known>, Error> {
     Ok(tokens)
 }
 
-/// Waits for no row. Of several pods that say when a token was used, the latest use counts.
-const USED: &str = "
-    with said as (
-        select u.id, date_trunc('milliseconds', clock_timestamp() - make_interval(secs => u.ago)) as used_at
-          from unnest($1::uuid[], $2::float8[]) as u (id, ago)
-    ), free as (
-        select t.id, s.used_at from tokens t join said s using (id) order by t.id
-           for no key update of t skip locked
-    )
-    update tokens t set last_used_at = greatest(t.last_used_at, f.used_at) from free f where t.id = f.id
-    returning t.id";
-
-/// Keeps how many seconds ago tokens were used last. Returns those of which that is kept.
-pub async fn used(client: &impl GenericClient, uses: &[(Uuid, f64)]) -> Result<Vec<Uuid>, Error> {
-    let (ids, ago): (Vec<Uuid>, Vec<f64>) = uses.iter().copied().unzip();
-    let statement = client.prepare_cached(USED).await?;
-    client.query(&statement, &[&ids, &ago]).await?.iter().map(|row| row.try_get(0)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -350,6 +368,21 @@ mod tests {
             json!({"name": "system", "role": "read", "selector": null}),
         ] {
             assert!(!check(unbounded).expect("a token").selector.is_bounded());
+        }
+    }
+
+    #[test]
+    fn uses_are_counted_of_tokens_for_enrolment_and_of_no_others() {
+        let of = |role: &str, uses: i64| json!({"name": "a", "role": role, "uses": uses});
+        assert_eq!(check(of("enrol", 1)).expect("a token").uses, Some(1));
+        assert_eq!(check(of("enrol", MAX_USES)).expect("a token").uses, Some(MAX_USES));
+        for uses in [0, -1, MAX_USES + 1] {
+            let said = check(of("enrol", uses)).expect_err("refused");
+            assert_eq!(said, "uses must be from 1 to 1000000");
+        }
+        for role in ["admin", "operator", "read"] {
+            let said = check(of(role, 1)).expect_err("refused");
+            assert_eq!(said, format!("uses is for the role enrol only, not for {role}"));
         }
     }
 

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::{Access, Named, Settings, USES_INTERVAL};
 use crate::platform::database::{Database, Failed};
-use crate::registry::tokens::{self, Known, Version};
+use crate::registry::tokens::{self, Known, Version, uses};
 use crate::sessions::changes;
 
 /// How often the database is asked: half of the promised second.
@@ -146,7 +146,7 @@ impl Access {
         }
         let keep = async |client: &mut Object| {
             let ago = |(id, last): (&Uuid, &Instant)| (*id, last.elapsed().as_secs_f64());
-            tokens::used(client, &due.iter().map(ago).collect::<Vec<_>>()).await
+            uses::used(client, &due.iter().map(ago).collect::<Vec<_>>()).await
         };
         let kept = self.database.run_within(LOOK_LIMIT, keep).await?;
         let mut uses = self.uses();

@@ -31,6 +31,11 @@ impl Key {
         }
         Ok(Key(text.to_owned()))
     }
+
+    /// As it was given.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 /// The result of claiming a key.
@@ -89,7 +94,7 @@ pub async fn claim(
 
 /// A digest of the request's content, not of how it was written. Every text is preceded by its length, so no two
 /// requests have the same encoding.
-fn digest(new: &NewSatellite) -> String {
+pub fn digest(new: &NewSatellite) -> String {
     let mut hash = Sha256::new();
     let mut add = |text: &str| {
         hash.update((text.len() as u64).to_le_bytes());
