@@ -219,6 +219,26 @@ async fn a_session_of_a_named_token_is_what_the_token_is_now_and_ends_with_it() 
     assert!(revoked.elapsed() < Duration::from_secs(2), "{:?}", revoked.elapsed());
 }
 
+/// Otherwise what the person does from then on would be done by another token, whose owner sees it.
+#[tokio::test]
+async fn another_page_puts_no_session_of_its_own_in_a_persons_place() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let body = json!({"token": fleet.read_token}).to_string();
+    for foreign in [("Origin", "http://evil.example"), ("Origin", "null")] {
+        let answer = ask(&pod, "POST", SESSION, &[JSON, foreign], &body).await;
+        assert_eq!((answer.status, answer.problem().as_str()), (403, "foreign-page"), "{foreign:?}");
+        assert!(!answer.headers.contains_key("set-cookie"), "{answer:?}");
+    }
+    // A form of another page cannot send JSON.
+    let form = ("Content-Type", "text/plain");
+    let answer = ask(&pod, "POST", SESSION, &[form], &body).await;
+    assert!(answer.status >= 400 && !answer.headers.contains_key("set-cookie"), "{answer:?}");
+    let own = origin(&pod);
+    let answer = ask(&pod, "POST", SESSION, &[JSON, ("Origin", &own)], &body).await;
+    assert_eq!(answer.status, 204, "{answer:?}");
+}
+
 /// HMAC-SHA-256.
 fn mac(key: &[u8], text: &str) -> Vec<u8> {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("a key");
