@@ -1,7 +1,7 @@
 //! The cookie of the page's sessions: which token opened it and its end, signed by a key that follows from that token.
 //!
 //! Nothing is stored. Any pod with that token verifies it, and a token that is taken away, revoked or over takes its
-//! cookies along. The digest of a named token is in the database, so its key takes a token of the settings too. It never holds the token. What it allows is not in it: that is asked of the token each time.
+//! cookies along. The digest of a named token is in the database, so its key takes an admin token of the settings too. It never holds the token. What it allows is not in it: that is asked of the token each time.
 //!
 //! Browsers send a cookie to every port of its host. So its name has a mark of its token: services on one host, each
 //! with tokens of its own, leave each other's sessions alone, and what else comes under such a name changes nothing.
@@ -58,7 +58,7 @@ fn purpose(role: Role) -> &'static str {
 
 const PURPOSE_OF_NAMED: &str = "groundstation page session of a named token";
 
-/// A new session's cookie, for `Set-Cookie`. None of a named token where the settings have no token.
+/// A new session's cookie, for `Set-Cookie`. None of a named token where the settings have no admin token.
 pub fn issue(
     caller: &Caller,
     access: &Access,

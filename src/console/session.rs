@@ -29,8 +29,8 @@ pub(super) const MAX_BODY_BYTES: usize = 4 * 1024;
 const PATH: &str = "/console/session";
 
 /// Why a named token may sign nobody in.
-const NO_TOKEN_OF_SETTINGS: &str = "Named tokens sign in where the pods have a token of the settings as well: \
-    set GROUNDSTATION_ADMIN_TOKEN or GROUNDSTATION_READ_TOKEN, the same on every pod.";
+const NO_TOKEN_OF_SETTINGS: &str = "Named tokens sign in only where the pods have GROUNDSTATION_ADMIN_TOKEN, the same on \
+    each of them: it signs their sessions too.";
 
 /// What a person signs in with: one of the two.
 #[derive(Deserialize)]
