@@ -227,7 +227,11 @@ async fn another_page_puts_no_session_of_its_own_in_a_persons_place() {
     let body = json!({"token": fleet.read_token}).to_string();
     for foreign in [("Origin", "http://evil.example"), ("Origin", "null")] {
         let answer = ask(&pod, "POST", SESSION, &[JSON, foreign], &body).await;
-        assert_eq!((answer.status, answer.problem().as_str()), (403, "foreign-page"), "{foreign:?}");
+        assert_eq!(
+            (answer.status, answer.problem().as_str()),
+            (403, "foreign-page"),
+            "{foreign:?}"
+        );
         assert!(!answer.headers.contains_key("set-cookie"), "{answer:?}");
     }
     // A form of another page cannot send JSON.

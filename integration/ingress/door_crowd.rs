@@ -177,7 +177,8 @@ const HALF_A_FRAME: &[u8] = b"GET /api/ws/satellite HTTP/1.1\r\nhost: a\r\nconne
     \x81\xff\0\0\0\0\0\0\0\x64";
 
 /// A request that may be made without a token, and the beginning of its body.
-const HALF_A_BODY: &[u8] = b"POST /console/session HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n\
+const HALF_A_BODY: &[u8] =
+    b"POST /console/session HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n\
     content-length: 4000\r\n\r\n{";
 
 /// An upgrade, and a whole message that is no `authenticate`. It does not answer the close.

@@ -53,7 +53,8 @@ pub fn start_file(path: &Path) -> anyhow::Result<()> {
     let file = OpenOptions::new().create(true).append(true).open(path);
     let file = file.with_context(|| format!("cannot write {}", path.display()))?;
     let lines = fmt::layer().with_writer(Arc::new(file)).with_ansi(false).with_target(false);
-    let started = tracing_subscriber::registry().with(lines.with_filter(filter("info")?)).try_init();
+    let started =
+        tracing_subscriber::registry().with(lines.with_filter(filter("info")?)).try_init();
     started.map_err(|error| anyhow::anyhow!("cannot set logging up: {error}"))
 }
 
