@@ -15,4 +15,5 @@ mod named_tokens;
 mod newest_first;
 mod openapi;
 mod openapi_stays;
+mod trusted_headers;
 mod what_if;

@@ -3,3 +3,4 @@
 mod files;
 mod page;
 mod session;
+mod single_sign_on;

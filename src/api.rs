@@ -2,8 +2,8 @@
 //!
 //! `/livez`, `/readyz`, `/metrics`, `/openapi.json` and `/asyncapi.json` are open ([`ops_routes`]). Everything under
 //! `/v1` wants a bearer token, or the cookie of a session of the page ([`authorization`]): of the settings, or a named one
-//! ([`access`]). What each may do is in [`rights`]. A route of `/v1` refuses parameters that it does not describe ([`query`]).
-//! Errors are RFC 9457 problems.
+//! ([`access`]), or of a person ([`person`]). What each may do is in [`rights`]. A route of `/v1` refuses parameters that
+//! it does not describe ([`query`]). Errors are RFC 9457 problems.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +39,8 @@ pub mod openapi;
 mod page;
 mod parameters;
 mod past;
+pub(crate) mod people;
+pub(crate) mod person;
 pub(crate) mod problem;
 mod query;
 mod rights;
@@ -51,6 +53,7 @@ mod tokens;
 mod traced;
 mod transitions;
 mod triggers;
+pub(crate) mod trusted_headers;
 mod what_if;
 
 use access::Access;

@@ -1,8 +1,8 @@
 //! The page at `/console/`: its files, which are in the program, and its sessions.
 //!
-//! A person signs in with a token once and gets a cookie ([`session`]); what the page asks for is the API's. No script,
-//! style or connection but the server's own is allowed to it. Its routes belong to the page and not to the API, so
-//! `/openapi.json` does not have them.
+//! A person signs in once, with a token ([`session`]) or at an identity provider ([`oidc`]), and gets a cookie; what the
+//! page asks for is the API's. No script, style or connection but the server's own is allowed to it. Its routes belong to
+//! the page and not to the API, so `/openapi.json` does not have them.
 
 use std::sync::Arc;
 
@@ -19,10 +19,12 @@ use crate::api::{self, Api, problem};
 
 pub mod code;
 pub mod files;
+pub mod oidc;
 mod session;
 
 use code::{Code, OneTime};
 use files::Files;
+use oidc::Oidc;
 
 /// Where the page is.
 const HOME: &str = "/console/";
@@ -43,24 +45,32 @@ const HEADERS: [(HeaderName, &str); 3] = [
 struct Console {
     api: Arc<Api>,
     code: OneTime,
+    oidc: Option<Oidc>,
 }
 
-/// The routes. `code` signs in once, where there is one.
-pub fn routes(api: Arc<Api>, code: Option<Code>) -> Router {
-    let session = get(session::show)
-        .post(session::begin)
-        .delete(session::end)
+/// The routes. `code` signs in once, where there is one; `provider` signs people in, where one is configured.
+pub fn routes(
+    api: Arc<Api>,
+    code: Option<Code>,
+    provider: Option<oidc::settings::Settings>,
+) -> anyhow::Result<Router> {
+    let sessions = Router::new()
+        .route("/console/session", get(session::show).post(session::begin).delete(session::end))
+        .route("/console/session/ways", get(session::ways))
+        .route("/console/session/oidc", get(oidc::begin))
+        .route(oidc::settings::CALLBACK, get(oidc::finish))
         .layer(DefaultBodyLimit::max(session::MAX_BODY_BYTES))
         .layer(middleware::map_response(api::not_to_be_stored));
-    Router::new()
+    let oidc = provider.map(|provider| Oidc::new(provider, api.metrics.clone())).transpose()?;
+    Ok(Router::new()
         .route("/", get(home))
         .route("/console", get(home))
         .route("/console/", get(index))
-        .route("/console/session", session)
+        .merge(sessions)
         .route("/console/{*path}", get(file))
         .method_not_allowed_fallback(problem::no_method)
         .layer(middleware::map_response(with_headers))
-        .with_state(Arc::new(Console { api, code: OneTime::new(code) }))
+        .with_state(Arc::new(Console { api, code: OneTime::new(code), oidc })))
 }
 
 async fn with_headers(mut response: Response) -> Response {

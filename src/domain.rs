@@ -8,6 +8,7 @@ pub mod brown_out;
 pub mod cell;
 pub mod certificate;
 pub mod flapping;
+pub mod groups;
 pub mod lifecycle;
 pub mod liveness;
 pub mod selection;

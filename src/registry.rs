@@ -3,6 +3,7 @@
 pub mod assignments;
 pub(crate) mod credentials;
 pub mod desired;
+pub(crate) mod ended_sessions;
 pub(crate) mod ending;
 pub(crate) mod enrolment;
 pub(crate) mod import;

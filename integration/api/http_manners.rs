@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::raw::Raw;
+use crate::harness::raw::{Raw, introduction};
 use crate::harness::{CALM, Fleet, Satellite};
 
 #[tokio::test]
@@ -325,16 +325,6 @@ async fn requests_are_kept_in_the_log_only_where_that_is_asked_for_and_never_the
     let quiet = fleet.pod("b").await;
     quiet.get("/v1/satellites").await;
     assert!(!quiet.log().contains("\"access\""));
-}
-
-/// The header that a proxy puts in front of a connection from this address.
-fn introduction(from: [u8; 4]) -> Vec<u8> {
-    let mut header = b"\r\n\r\n\0\r\nQUIT\n".to_vec();
-    header.extend([0x21, 0x11, 0, 12]);
-    header.extend(from);
-    header.extend([10, 0, 0, 1]);
-    header.extend([0x12, 0x34, 0x01, 0xbb]);
-    header
 }
 
 #[tokio::test]

@@ -3,12 +3,21 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::harness::browser::{Turn, drive};
-use crate::harness::{BRISK, Fleet};
+use crate::harness::browser::{Turn, drive, drive_at};
+use crate::harness::running::Running;
+use crate::harness::{BRISK, Fleet, Proxy, foreign, stores};
 
 /// The scripts that are run here.
-const SCRIPTS: [&str; 7] =
-    ["actions", "errors", "fleet", "fleet_sizes", "keyboard", "satellite_and_log", "signing_in"];
+const SCRIPTS: [&str; 8] = [
+    "actions",
+    "errors",
+    "fleet",
+    "fleet_sizes",
+    "keyboard",
+    "satellite_and_log",
+    "signing_in",
+    "single_sign_on",
+];
 
 /// Runs a script over a pod. It registers and plays the satellites it wants.
 async fn run(script: &str) {
@@ -21,6 +30,33 @@ async fn run(script: &str) {
 #[tokio::test]
 async fn whoever_has_a_token_gets_in_and_sees_what_it_allows() {
     run("signing_in").await;
+}
+
+#[tokio::test]
+async fn people_sign_in_at_a_certified_provider() {
+    let turn = Turn::take().await;
+    let fleet = Fleet::new(BRISK).await;
+    // The provider wants to know where the page is before there is one.
+    let page = Proxy::to(([127, 0, 0, 1], 1).into()).await;
+    let url = format!("http://{}", page.address);
+    let (secret, way_back) = (stores::random(), format!("{url}/console/session/oidc/callback"));
+    let (mut program, _folder) = foreign::node("tools/node/identity_provider.mjs");
+    program.args(["groundstation", &secret, &way_back]);
+    let provider = Running::of(program);
+    let said = provider.prints("issuer ").await;
+    let settings = [
+        ("GROUNDSTATION_OIDC_ISSUER", said.trim_start_matches("issuer ")),
+        ("GROUNDSTATION_OIDC_CLIENT_ID", "groundstation"),
+        ("GROUNDSTATION_OIDC_CLIENT_SECRET", &secret),
+        ("GROUNDSTATION_OIDC_REDIRECT_URL", &way_back),
+        ("GROUNDSTATION_OIDC_PROVIDER_NAME", "Example ID"),
+        ("GROUNDSTATION_OIDC_OPERATOR_GROUPS", "ops"),
+    ];
+    let plan =
+        settings.into_iter().fold(fleet.plan("a"), |plan, (name, value)| plan.with(name, value));
+    let pod = plan.start().await;
+    page.lead_to(pod.address);
+    drive_at(&turn, &fleet, &url, "single_sign_on").await;
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write;
+use std::net::IpAddr;
 
 use serde_json::Value;
 
@@ -13,6 +14,8 @@ use super::raw::Raw;
 pub struct Asked {
     pub status: u16,
     pub headers: HashMap<String, String>,
+    /// Each `Set-Cookie`.
+    pub cookies: Vec<String>,
     pub body: Vec<u8>,
 }
 
@@ -24,7 +27,25 @@ pub async fn ask(
     headers: &[(&str, &str)],
     body: &str,
 ) -> Asked {
-    let mut raw = Raw::connect(pod.address).await;
+    let raw = Raw::connect(pod.address).await;
+    ask_on(raw, pod, method, path, headers, body).await
+}
+
+/// The same from another address of this machine.
+pub async fn ask_from(from: IpAddr, pod: &Pod, path: &str, headers: &[(&str, &str)]) -> Asked {
+    let raw = Raw::connect_from(pod.address, from).await.expect("a connection");
+    ask_on(raw, pod, "GET", path, headers, "").await
+}
+
+/// The same on a connection that is there.
+pub async fn ask_on(
+    mut raw: Raw,
+    pod: &Pod,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Asked {
     raw.send(written(pod, method, path, headers, body)).await;
     let heard = raw.ended().await;
     let end = heard.windows(4).position(|window| window == b"\r\n\r\n").expect("an answer") + 4;
@@ -32,9 +53,13 @@ pub async fn ask(
     let mut lines = head.lines();
     let status = lines.next().and_then(|line| line.split(' ').nth(1)).expect("a status");
     let headers = lines.filter_map(|line| line.split_once(": "));
+    let headers = headers.map(|(name, value)| (name.to_lowercase(), value.to_owned()));
+    let (cookies, _): (Vec<_>, Vec<_>) =
+        headers.clone().partition(|(name, _)| name == "set-cookie");
     Asked {
         status: status.parse().expect("a number"),
-        headers: headers.map(|(name, value)| (name.to_lowercase(), value.to_owned())).collect(),
+        headers: headers.collect(),
+        cookies: cookies.into_iter().map(|(_, value)| value).collect(),
         body: heard[end..].to_vec(),
     }
 }

@@ -87,6 +87,11 @@ fn screenshots() -> PathBuf {
 
 /// Runs `console/tests/NAME.test.mjs` over this pod's page. Fails with all that the script said if it fails.
 pub async fn drive(turn: &Turn, fleet: &Fleet, pod: &Pod, name: &str) {
+    drive_at(turn, fleet, &format!("http://{}", pod.address), name).await;
+}
+
+/// The same where the page has another address than its pod.
+pub async fn drive_at(turn: &Turn, fleet: &Fleet, url: &str, name: &str) {
     if let Some(why) = missing().await {
         assert!(std::env::var_os("CI").is_none(), "{why}");
         eprintln!("NOT CHECKED, {name}: {why}");
@@ -96,7 +101,7 @@ pub async fn drive(turn: &Turn, fleet: &Fleet, pod: &Pod, name: &str) {
     command
         .arg(root().join("console/tests").join(format!("{name}.test.mjs")))
         .envs([("HOME", &turn.folder), ("TMPDIR", &turn.folder)])
-        .env("GROUNDSTATION_URL", format!("http://{}", pod.address))
+        .env("GROUNDSTATION_URL", url)
         .env("GROUNDSTATION_ADMIN_TOKEN", &fleet.admin_token)
         .env("GROUNDSTATION_READ_TOKEN", &fleet.read_token)
         .env("GROUNDSTATION_SCREENSHOTS", screenshots());

@@ -130,3 +130,13 @@ pub fn frame(head: u8, payload: &[u8]) -> Vec<u8> {
     frame.extend(payload);
     frame
 }
+
+/// The header that a proxy puts in front of a connection from this address.
+pub fn introduction(from: [u8; 4]) -> Vec<u8> {
+    let mut header = b"\r\n\r\n\0\r\nQUIT\n".to_vec();
+    header.extend([0x21, 0x11, 0, 12]);
+    header.extend(from);
+    header.extend([10, 0, 0, 1]);
+    header.extend([0x12, 0x34, 0x01, 0xbb]);
+    header
+}

@@ -1,10 +1,10 @@
-//! The tokens that open `/v1` on this pod, now: those of the settings and the named ones.
+//! Who gets into `/v1` on this pod, now: by a token of the settings, by a named one, or as a person who has signed in.
 //!
 //! No request asks the database whether its token is valid: a pod has the digests of all of them ([`follow`] keeps them
 //! up to date). What it has of named tokens counts only while it is fresh, so that a revocation is late by no more than
 //! [`MAX_AGE`] whatever lies between a pod and the database.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -15,6 +15,8 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::caller::{Caller, Credential};
+use super::people::People;
+use super::person::{Person, PersonSession};
 use crate::domain::access::Role;
 use crate::platform::database::Database;
 use crate::platform::token::{self, Digest, Digests};
@@ -91,9 +93,10 @@ pub enum Shut {
     NotKnownNow,
 }
 
-/// All tokens.
+/// All tokens, and who gets in without one.
 pub struct Access {
     settings: RwLock<Settings>,
+    people: People,
     named: RwLock<Named>,
     uses: Mutex<HashMap<Uuid, Use>>,
     /// One look at a time, or an earlier one could undo what a later one found.
@@ -101,10 +104,12 @@ pub struct Access {
     database: Database,
 }
 
-/// The named tokens, as of a look at the database.
+/// The named tokens, and which sessions were ended, as of a look at the database.
 struct Named {
     version: Version,
     tokens: Vec<Arc<Known>>,
+    /// The sessions of people that were ended before their time.
+    ended: HashSet<Uuid>,
     /// Right before the look.
     looked_at: Instant,
     /// What the database's clock said then, or a little later.
@@ -114,11 +119,27 @@ struct Named {
 impl Named {
     /// Whether a token counts: it is not over, by the database's clock, and that it was not revoked is fresh.
     fn counts(&self, token: &Known) -> Result<(), Shut> {
-        let age = self.looked_at.elapsed();
-        if token.expires_at.is_some_and(|end| end <= self.clock + age) {
+        if token.expires_at.is_some_and(|end| end <= self.now()) {
             return Err(Shut::Unknown);
         }
-        if age > MAX_AGE { Err(Shut::NotKnownNow) } else { Ok(()) }
+        self.is_fresh()
+    }
+
+    /// The same for the session of a person.
+    fn goes_on(&self, session: &PersonSession) -> Result<(), Shut> {
+        if session.is_over(self.now()) || self.ended.contains(&session.id) {
+            return Err(Shut::Unknown);
+        }
+        self.is_fresh()
+    }
+
+    /// The time, by the database's clock.
+    fn now(&self) -> OffsetDateTime {
+        self.clock + self.looked_at.elapsed()
+    }
+
+    fn is_fresh(&self) -> Result<(), Shut> {
+        if self.looked_at.elapsed() > MAX_AGE { Err(Shut::NotKnownNow) } else { Ok(()) }
     }
 
     fn with_id(&self, id: Uuid) -> Option<&Arc<Known>> {
@@ -173,6 +194,25 @@ impl Access {
         self.admit(&named, signer.ok_or(Shut::Unknown)?)
     }
 
+    /// The person whose session a cookie has.
+    pub fn person(&self, sealed: &str) -> Result<Caller, Shut> {
+        let person = self.people.open(sealed, self.now()).ok_or(Shut::Unknown)?;
+        if let Some(session) = &person.session {
+            self.named().goes_on(session)?;
+        }
+        Ok(Credential::Person(person.into()).into())
+    }
+
+    /// Who gets in without a token.
+    pub fn people(&self) -> &People {
+        &self.people
+    }
+
+    /// The time, by the database's clock as far as this pod knows it: all pods judge sessions by it.
+    pub fn now(&self) -> OffsetDateTime {
+        self.named().now()
+    }
+
     fn admit(&self, named: &Named, token: &Arc<Known>) -> Result<Caller, Shut> {
         named.counts(token)?;
         let new = || Use { last: Instant::now(), is_kept: false, kept_at: None };
@@ -182,7 +222,8 @@ impl Access {
         Ok(Credential::Named(token.clone()).into())
     }
 
-    /// Whether a token that was valid still is: what lasts longer than a request asks again.
+    /// Whether a caller who was let in still would be: what lasts longer than a request asks again. Whoever comes by a
+    /// proxy is asked for again with the next request.
     pub fn is_still(&self, caller: &Caller) -> bool {
         match caller.credential() {
             Credential::Setting(role, digest) => {
@@ -192,7 +233,13 @@ impl Access {
                 let named = self.named();
                 named.with_id(token.id).is_some_and(|token| named.counts(token).is_ok())
             }
+            Credential::Person(person) => self.goes_on(person),
         }
+    }
+
+    fn goes_on(&self, person: &Person) -> bool {
+        let session = person.session.as_ref();
+        session.is_none_or(|session| self.named().goes_on(session).is_ok())
     }
 
     /// The tokens of the settings.
@@ -221,15 +268,22 @@ impl Access {
 impl Access {
     /// These tokens, looked at now.
     pub fn made_up(settings: Settings, tokens: Vec<Known>) -> Access {
+        Access::made_up_with(settings, tokens, People::default())
+    }
+
+    /// The same, with people.
+    pub fn made_up_with(settings: Settings, tokens: Vec<Known>, people: People) -> Access {
         let address = crate::platform::database::Address::parse("TEST", "postgres://h/d");
         let named = Named {
             version: Version::default(),
             tokens: tokens.into_iter().map(Arc::new).collect(),
+            ended: HashSet::new(),
             looked_at: Instant::now(),
             clock: OffsetDateTime::now_utc(),
         };
         Access {
             settings: RwLock::new(settings),
+            people,
             named: RwLock::new(named),
             uses: Mutex::default(),
             looking: tokio::sync::Mutex::default(),
@@ -241,7 +295,43 @@ impl Access {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::person::PersonSessions;
+    use crate::domain::groups::Groups;
     use secrecy::ExposeSecret;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_person_is_in_until_its_session_ends_and_only_while_the_database_was_asked_lately() {
+        let key = Digests::new(vec![Digest::of("key")]);
+        let lifetime = Duration::from_secs(60);
+        let people = People {
+            groups: Groups { read: ["all".to_owned()].into(), ..Groups::default() },
+            sessions: PersonSessions::new("https://id", "page", lifetime, &key).ok(),
+            headers: None,
+        };
+        let access = Access::made_up_with(Settings::default(), Vec::new(), people);
+        let begin = || {
+            let groups = ["all".to_owned()];
+            let person = access.people().begin("7", "ada", &groups, access.now());
+            let session = person.and_then(|person| person.session).expect("a session");
+            (session.id, access.people().seal(&session).expect("sealed").0)
+        };
+        let ((_, first), (id, second)) = (begin(), begin());
+        let of = |sealed: &str| access.person(sealed).map(|caller| caller.role());
+        let caller = access.person(&second).unwrap_or_else(|shut| panic!("{shut:?}"));
+        assert_eq!((of(&first), of(&second)), (Ok(Role::Read), Ok(Role::Read)));
+        access.named.write().expect("a lock").ended.insert(id);
+        assert_eq!((of(&first), of(&second)), (Ok(Role::Read), Err(Shut::Unknown)));
+        assert!(!access.is_still(&caller));
+        tokio::time::advance(MAX_AGE + Duration::from_secs(1)).await;
+        assert_eq!((of(&first), of(&second)), (Err(Shut::NotKnownNow), Err(Shut::Unknown)));
+        {
+            let mut named = access.named.write().expect("a lock");
+            (named.clock, named.looked_at) = (named.now(), Instant::now());
+        }
+        assert_eq!(of(&first), Ok(Role::Read));
+        tokio::time::advance(lifetime).await;
+        assert_eq!(of(&first), Err(Shut::Unknown));
+    }
 
     fn known(secret: &str, expires_at: Option<OffsetDateTime>) -> Known {
         Known {

@@ -1,8 +1,9 @@
-//! Who calls: by a bearer token, or by the cookie of a session of the page. What it may do then is in [`rights`].
+//! Who calls: by a bearer token, by the cookie of a session of the page, or as an authenticating proxy says
+//! ([`super::trusted_headers`]). What it may do then is in [`rights`].
 //!
-//! A bearer token counts alone where there is one. A browser adds the cookie to whatever any page asks for, so with it
-//! a request must also come from the server's own page: `Sec-Fetch-Site` where the browser says it, and `Origin` for
-//! whatever changes something.
+//! A bearer token counts alone where there is one, and a session before a proxy's word. A browser adds the cookie to
+//! whatever any page asks for, and a proxy its headers, so with both a request must also come from the server's own page:
+//! `Sec-Fetch-Site` where the browser says it, and `Origin` for whatever changes something.
 
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use tokio::time::{Instant, sleep};
 use tracing::warn;
 
 use super::access::Shut;
-use super::caller::Caller;
+use super::caller::{Caller, Credential};
 use super::problem::Problem;
 use super::{Api, SLOWED, cookie, rights};
 use crate::ingress::arrival::Arrival;
@@ -71,19 +72,33 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
 }
 
 impl Api {
-    /// The caller whose session of the page a request belongs to; `nobody` tells what to do where there is none.
+    /// The caller whose session of the page a request belongs to, or whom a proxy names; `nobody` tells what to do where
+    /// there is none.
     pub fn session(
         &self,
         headers: &HeaderMap,
         arrival: &Arrival,
         nobody: &str,
     ) -> Result<Caller, Problem> {
-        let caller =
-            cookie::caller(headers, &self.access, OffsetDateTime::now_utc(), arrival.is_https);
-        caller.map_err(|shut| match shut {
-            Shut::Unknown => Problem::unauthorized(nobody),
-            Shut::NotKnownNow => Problem::token_not_known_now(),
-        })
+        let now = OffsetDateTime::now_utc();
+        match cookie::caller(headers, &self.access, now, arrival.is_https) {
+            Ok(caller) => Ok(caller),
+            Err(Shut::NotKnownNow) => Err(Problem::token_not_known_now()),
+            Err(Shut::Unknown) => {
+                self.proxied(headers, arrival)?.ok_or_else(|| Problem::unauthorized(nobody))
+            }
+        }
+    }
+
+    /// The person whom a proxy names, if it may.
+    fn proxied(&self, headers: &HeaderMap, arrival: &Arrival) -> Result<Option<Caller>, Problem> {
+        let people = self.access.people();
+        let Some(trusted) = &people.headers else { return Ok(None) };
+        if !self.door.settings().proxies.trust(arrival.peer) {
+            return Ok(None);
+        }
+        let person = trusted.person(headers, &people.groups)?;
+        Ok(person.map(|person| Credential::Person(person.into()).into()))
     }
 
     /// Counts a wrong token, logs it, and delays the answer if too many came from there lately.
@@ -114,7 +129,7 @@ pub fn check_page(headers: &HeaderMap, method: &Method, arrival: &Arrival) -> Re
         return Ok(());
     }
     Err(Problem::foreign_page(
-        "With a session's cookie the header Origin must be there once and name the host that the request is for \
+        "Without a token the header Origin must be there once and name the host that the request is for \
          (a proxy must pass Host on). Programs send Authorization: Bearer <token> instead.",
     ))
 }

@@ -1,4 +1,4 @@
-//! The caller of a request: with which token it comes, what that allows, and who it is in the records.
+//! The caller of a request: with which token or as which person it comes, what that allows, and who it is in the records.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,6 +7,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use uuid::Uuid;
 
+use super::person::Person;
 use super::problem::Problem;
 use crate::contract::wire::Actor;
 use crate::domain::access::{Role, Selector};
@@ -16,18 +17,20 @@ use crate::registry::tokens::Known;
 /// The whole fleet.
 pub static EVERYTHING: Selector = Selector { region: None, tags: BTreeMap::new() };
 
-/// Whoever holds a token that is valid now. [`super::authorization`] gives one to each request that it lets through, and
-/// handlers take what they may show from it.
+/// Whoever holds a token that is valid now, or is signed in by name. [`super::authorization`] gives one to each request
+/// that it lets through, and handlers take what they may show from it.
 #[derive(Clone)]
 pub struct Caller(Credential);
 
-/// Which token it is.
+/// Which token it is, or who.
 #[derive(Clone)]
 pub enum Credential {
     /// One of the settings, of this role.
     Setting(Role, Digest),
     /// A named one.
     Named(Arc<Known>),
+    /// None: a person.
+    Person(Arc<Person>),
 }
 
 impl From<Credential> for Caller {
@@ -37,7 +40,7 @@ impl From<Credential> for Caller {
 }
 
 impl Caller {
-    /// The token.
+    /// The token, or the person.
     pub fn credential(&self) -> &Credential {
         &self.0
     }
@@ -47,6 +50,7 @@ impl Caller {
         match &self.0 {
             Credential::Setting(role, _) => *role,
             Credential::Named(token) => token.role,
+            Credential::Person(person) => person.role,
         }
     }
 
@@ -55,6 +59,7 @@ impl Caller {
         match &self.0 {
             Credential::Setting(..) => &EVERYTHING,
             Credential::Named(token) => &token.selector,
+            Credential::Person(person) => &person.selector,
         }
     }
 
@@ -63,6 +68,7 @@ impl Caller {
         match &self.0 {
             Credential::Setting(..) => None,
             Credential::Named(token) => Some(&token.name),
+            Credential::Person(person) => Some(&person.name),
         }
     }
 
@@ -71,20 +77,26 @@ impl Caller {
         match &self.0 {
             Credential::Setting(..) => None,
             Credential::Named(token) => Some(token.id),
+            Credential::Person(_) => None,
         }
     }
 
-    /// The digest of its token, whose holders alone can derive keys from it.
-    pub fn digest(&self) -> &Digest {
+    /// What keeps its keys apart from those of others: the digest of its token, or for a person that of the name.
+    pub fn digest(&self) -> Digest {
         match &self.0 {
-            Credential::Setting(_, digest) => digest,
-            Credential::Named(token) => &token.digest,
+            Credential::Setting(_, digest) => digest.clone(),
+            Credential::Named(token) => token.digest.clone(),
+            Credential::Person(person) => Digest::of(&format!("person {}", person.name)),
         }
     }
 
     /// Who it is in the records of what it changes.
     pub fn actor(&self) -> Actor {
-        self.name().map_or_else(Actor::admin, Actor::token)
+        match &self.0 {
+            Credential::Setting(..) => Actor::admin(),
+            Credential::Named(token) => Actor::token(&token.name),
+            Credential::Person(person) => Actor::person(&person.name),
+        }
     }
 }
 

@@ -1,13 +1,16 @@
 //! The cookie of the page's sessions: which token opened it and its end, signed by a key that follows from that token.
+//! Or the session of a person whom an identity provider has named, sealed ([`super::person`]).
 //!
 //! Nothing is stored. Any pod with that token verifies it, and a token that is taken away, revoked or over takes its
-//! cookies along. The digest of a named token is in the database, so its key takes an admin token of the settings too. It never holds the token. What it allows is not in it: that is asked of the token each time.
+//! cookies along. The digest of a named token is in the database, so its key takes an admin token of the settings too. A
+//! cookie never holds its token. What it allows is not in it: that is asked of the token each time.
 //!
 //! Browsers send a cookie to every port of its host. So its name has a mark of its token: services on one host, each
 //! with tokens of its own, leave each other's sessions alone, and what else comes under such a name changes nothing.
 
 use std::str::FromStr;
 
+use anyhow::Context;
 use axum::http::{HeaderMap, header};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -26,10 +29,11 @@ const LIFETIME: Duration = Duration::hours(12);
 const NAME: &str = "groundstation_session_";
 const NAME_OVER_TLS: &str = "__Host-groundstation_session_";
 
-/// The form of the value: of a token of the settings, with its role, and of a named one, with its id. Another form would
-/// get another word.
+/// The form of the value: of a token of the settings, with its role, of a named one, with its id, and of a person, sealed.
+/// Another form would get another word.
 const FORM: &str = "v1";
 const FORM_OF_NAMED: &str = "v2";
+const FORM_OF_PERSON: &str = "v3.";
 
 /// How a name goes on: with a mark of this many bytes.
 const MARK_BYTES: usize = 6;
@@ -58,13 +62,13 @@ fn purpose(role: Role) -> &'static str {
 
 const PURPOSE_OF_NAMED: &str = "groundstation page session of a named token";
 
-/// A new session's cookie, for `Set-Cookie`. None of a named token where the settings have no admin token.
+/// A new session's cookie, for `Set-Cookie`. Fails for a named token where the settings have no admin token.
 pub fn issue(
     caller: &Caller,
     access: &Access,
     now: OffsetDateTime,
     is_https: bool,
-) -> Option<String> {
+) -> anyhow::Result<String> {
     let ends_at = (now + LIFETIME).unix_timestamp();
     let (content, signature, purpose, token): (_, _, _, &Digest) = match caller.credential() {
         Credential::Setting(role, token) => {
@@ -74,14 +78,27 @@ pub fn issue(
         }
         Credential::Named(token) => {
             let content = format!("{FORM_OF_NAMED}.{}.{ends_at}", token.id);
-            let signature = access.settings().sign(&token.digest, PURPOSE_OF_NAMED, &content)?;
+            let signature = access.settings().sign(&token.digest, PURPOSE_OF_NAMED, &content);
+            let signature = signature.context("no admin token signs sessions of named ones")?;
             (content, signature, PURPOSE_OF_NAMED, &token.digest)
+        }
+        Credential::Person(person) => {
+            let session = person.session.as_ref();
+            let session = session.context("whoever comes by a proxy has no session")?;
+            let (sealed, mark) = access.people().seal(session)?;
+            let age = Duration::seconds(session.seconds_left(access.now()));
+            let value = format!("{FORM_OF_PERSON}{sealed}");
+            return Ok(set(&marked(mark, is_https), &value, age, is_https));
         }
     };
     let signature = URL_SAFE_NO_PAD.encode(signature);
-    let mark = URL_SAFE_NO_PAD.encode(&token.sign(purpose, "name")[..MARK_BYTES]);
-    let name = format!("{}{mark}", name(is_https));
-    Some(set(&name, &format!("{content}.{signature}"), LIFETIME, is_https))
+    let name = marked(&token.sign(purpose, "name"), is_https);
+    Ok(set(&name, &format!("{content}.{signature}"), LIFETIME, is_https))
+}
+
+/// A cookie's name, with the mark of what signs it.
+fn marked(mark: &[u8; 32], is_https: bool) -> String {
+    format!("{}{}", name(is_https), URL_SAFE_NO_PAD.encode(&mark[..MARK_BYTES]))
 }
 
 /// Takes the cookies of a request away that open anything here; those of other services on this host stay.
@@ -136,6 +153,9 @@ fn valid<'a>(
 }
 
 fn verify(value: &str, access: &Access, now: OffsetDateTime) -> Result<Caller, Shut> {
+    if let Some(sealed) = value.strip_prefix(FORM_OF_PERSON) {
+        return access.person(sealed);
+    }
     let Some((content, signature)) = value.rsplit_once('.') else { return Err(Shut::Unknown) };
     let mut parts = content.split('.');
     let parts = (parts.next(), parts.next(), parts.next(), parts.next());
@@ -164,6 +184,10 @@ fn of_setting(role: &str, content: &str, signature: &[u8], access: &Access) -> O
 mod tests {
     use super::*;
     use crate::api::access::Settings;
+    use crate::api::people::People;
+    use crate::api::person::PersonSessions;
+    use crate::contract::wire::Actor;
+    use crate::domain::groups::Groups;
     use crate::platform::token::Digests;
     use crate::registry::tokens::Known;
     use axum::http::HeaderValue;
@@ -269,11 +293,45 @@ mod tests {
         for others in [&["new"][..], &[]] {
             assert_eq!(verify(value, &with(others, one()), NOW), None);
         }
-        assert!(super::issue(&caller, &with(&[], one()), NOW, false).is_none());
+        assert!(super::issue(&caller, &with(&[], one()), NOW, false).is_err());
         let content = value.rsplit_once('.').expect("a signature").0;
         let by_digest = Digest::of("one").sign(PURPOSE_OF_NAMED, content);
         let forged = format!("{content}.{}", URL_SAFE_NO_PAD.encode(by_digest));
         assert_eq!(verify(&forged, &here, NOW), None, "the digest is in every backup");
+    }
+
+    #[test]
+    fn a_cookie_of_a_person_is_sealed_and_says_nothing_that_can_be_read_or_changed() {
+        let people = |key: &str| People {
+            groups: Groups { operator: ["ops".to_owned()].into(), ..Groups::default() },
+            sessions: PersonSessions::new(
+                "https://id",
+                "page",
+                std::time::Duration::from_secs(3_600),
+                &Digests::new(vec![Digest::of(key)]),
+            )
+            .ok(),
+            headers: None,
+        };
+        let there = |key: &str| Access::made_up_with(Settings::default(), Vec::new(), people(key));
+        let here = there("key");
+        let groups = ["ops".to_owned()];
+        let ada = here.people().begin("7", "ada", &groups, here.now()).expect("somebody");
+        let caller: Caller = Credential::Person(ada.into()).into();
+        let cookie = super::issue(&caller, &here, NOW, true).expect("a cookie");
+        assert!(
+            cookie.starts_with("__Host-groundstation_session_")
+                && is_name(cookie.split('=').next().expect("a name"), true)
+        );
+        assert!(cookie.contains("; Max-Age=3600; HttpOnly; SameSite=Strict; Secure"), "{cookie}");
+        let value = value(&cookie);
+        assert!(!["ada", "ops", "7."].iter().any(|word| value.contains(word)), "{value}");
+        let found = super::verify(value, &here, NOW).unwrap_or_else(|shut| panic!("{shut:?}"));
+        assert_eq!((found.role(), found.name()), (Role::Operator, Some("ada")));
+        assert_eq!(found.actor(), Actor::person("ada"));
+        assert_eq!(verify(value, &there("other"), NOW), None);
+        assert_eq!(verify(&value.replacen("v3", "v2", 1), &here, NOW), None);
+        assert_eq!(verify(&format!("{value}A"), &here, NOW), None);
     }
 
     #[test]

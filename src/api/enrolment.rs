@@ -101,7 +101,7 @@ pub async fn enrol(
     let Json(asked) = body?;
     let new = asked.within(caller.selector())?;
     let key = conditions::key(&headers)?;
-    let key = key.map(|key| Key::new(&key, caller.digest())).transpose()?;
+    let key = key.map(|key| Key::new(&key, &caller.digest())).transpose()?;
     let enrolments = &api.enrolments;
     let count = |outcome| enrolments.metrics.enrolment(outcome);
     let Some(_turn) = enrolments.turn().await else {

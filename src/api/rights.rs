@@ -10,7 +10,7 @@ use deadpool_postgres::Object;
 use uuid::Uuid;
 
 use super::Api;
-use super::caller::Caller;
+use super::caller::{Caller, Credential};
 use super::problem::Problem;
 use crate::domain::access::Role;
 use crate::log::within;
@@ -69,9 +69,10 @@ pub fn check(caller: &Caller, method: &Method, path: &str) -> Result<(), Problem
         }
         Role::Admin | Role::Operator | Role::Read => return Ok(()),
     };
-    let whose = match caller.name() {
-        Some(name) => format!("The token {name:?}"),
-        None => format!("The {} token", caller.role().as_str()),
+    let whose = match (caller.credential(), caller.name()) {
+        (Credential::Person(_), Some(name)) => format!("The session of {name:?}"),
+        (_, Some(name)) => format!("The token {name:?}"),
+        (_, None) => format!("The {} token", caller.role().as_str()),
     };
     Err(Problem::forbidden(&format!("{whose} {why}.")))
 }
@@ -101,7 +102,7 @@ pub async fn reach(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::caller::Credential;
+    use crate::api::person::Person;
     use crate::domain::access::Selector;
     use crate::platform::token::Digest;
     use crate::registry::tokens::Known;
@@ -158,6 +159,19 @@ mod tests {
             (
                 Credential::Setting(Role::Read, Digest::of("x")).into(),
                 ["The read token may only GET", "admin token"],
+            ),
+            (
+                Credential::Person(
+                    Person {
+                        name: "ada".to_owned(),
+                        role: Role::Read,
+                        selector: Selector::default(),
+                        session: None,
+                    }
+                    .into(),
+                )
+                .into(),
+                ["The session of \"ada\" may only GET", "admin token"],
             ),
         ] {
             let problem = check(&caller, &Method::POST, SATELLITES).expect_err("refused");

@@ -1,4 +1,4 @@
-//! `/console/session`: signing in, asking as whom, signing out.
+//! `/console/session`: signing in with a token, asking as whom, signing out.
 //!
 //! A wrong token or code is answered, counted, slowed down and logged as a wrong bearer token is.
 
@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 use tracing::info;
 
 use super::Console;
-use crate::api::access::Shut;
+use crate::api::access::{Access, Shut};
 use crate::api::caller::{Caller, Credential};
 use crate::api::problem::Problem;
 use crate::api::{authorization, cookie};
@@ -49,6 +49,17 @@ struct Shown {
     /// Whether the token reaches only a part of the fleet.
     #[serde(rename = "isBounded", skip_serializing_if = "std::ops::Not::not")]
     is_bounded: bool,
+    /// By whom the person is named, where it is one: `provider`, or `proxy`, with which nobody signs out here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by: Option<&'static str>,
+}
+
+/// How people can sign in here, beside with a token.
+#[derive(Serialize)]
+pub(super) struct Ways {
+    /// What the identity provider is called, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    oidc: Option<String>,
 }
 
 /// POST: opens a session.
@@ -85,17 +96,35 @@ pub(super) async fn begin(
     if caller.role() == Role::Enrol {
         return Err(Problem::forbidden("A token for enrolment signs nobody in."));
     }
+    let is_named = matches!(caller.credential(), Credential::Named(_));
+    if is_named && access.settings().admin.is_empty() {
+        return Err(Problem::forbidden(NO_TOKEN_OF_SETTINGS));
+    }
+    let cookies = cookies(access, &caller, &headers, arrival.is_https)?;
     let (role, name) = (caller.role().as_str(), caller.name());
     info!(address = %arrival.client, role, name, "somebody signed in at the page");
+    Ok(with_cookies(cookies))
+}
+
+/// The cookies of a new session. One session at a time: it would be open which of them counts.
+pub(super) fn cookies(
+    access: &Access,
+    caller: &Caller,
+    headers: &HeaderMap,
+    is_https: bool,
+) -> anyhow::Result<Vec<String>> {
     let now = OffsetDateTime::now_utc();
-    let new = cookie::issue(&caller, access, now, arrival.is_https);
-    let new = new.ok_or_else(|| Problem::forbidden(NO_TOKEN_OF_SETTINGS))?;
+    let new = cookie::issue(caller, access, now, is_https)?;
     let is_other = |old: &String| old.split('=').next() != new.split('=').next();
-    // One session at a time: it would be open which of them counts.
-    let mut cookies = cookie::clear(&headers, access, now, arrival.is_https);
+    let mut cookies = cookie::clear(headers, access, now, is_https);
     cookies.retain(is_other);
     cookies.push(new);
-    Ok(with_cookies(cookies))
+    Ok(cookies)
+}
+
+/// GET `/console/session/ways`: how people can sign in.
+pub(super) async fn ways(State(console): State<Arc<Console>>) -> Json<Ways> {
+    Json(Ways { oidc: console.oidc.as_ref().map(|oidc| oidc.name().to_owned()) })
 }
 
 /// GET: what the token of the session may do, as of now.
@@ -108,18 +137,32 @@ pub(super) async fn show(
     let caller = console.api.session(&headers, &arrival, nobody)?;
     let (role, name) = (caller.role().as_str(), caller.name().map(str::to_owned));
     let is_bounded = caller.selector().is_bounded();
-    Ok(Json(Shown { role, name, is_bounded }).into_response())
+    let by = match caller.credential() {
+        Credential::Person(person) if person.session.is_some() => Some("provider"),
+        Credential::Person(_) => Some("proxy"),
+        Credential::Setting(..) | Credential::Named(_) => None,
+    };
+    Ok(Json(Shown { role, name, is_bounded, by }).into_response())
 }
 
-/// DELETE: takes the cookie away.
+/// DELETE: takes the cookie away. The session of a person is over then, wherever a copy of the cookie is; where that
+/// cannot be kept, the cookie stays too, so that the person can try again.
 pub(super) async fn end(
     State(console): State<Arc<Console>>,
     Extension(arrival): Extension<Arrival>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     authorization::check_page(&headers, &Method::DELETE, &arrival)?;
-    let now = OffsetDateTime::now_utc();
-    Ok(with_cookies(cookie::clear(&headers, &console.api.access, now, arrival.is_https)))
+    let (access, now) = (&console.api.access, OffsetDateTime::now_utc());
+    // Before it ends: by then its cookie opens nothing, and would not be found.
+    let gone = cookie::clear(&headers, access, now, arrival.is_https);
+    if let Ok(caller) = cookie::caller(&headers, access, now, arrival.is_https)
+        && let Credential::Person(person) = caller.credential()
+    {
+        access.end_session(person).await?;
+        console.api.changed.tell();
+    }
+    Ok(with_cookies(gone))
 }
 
 fn with_cookies(cookies: Vec<String>) -> Response {

@@ -149,11 +149,13 @@ impl From<StateJson> for State {
 /// Who caused a transition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Actor {
-    /// `system`, or `token` for a call of the administration API.
+    /// `system`; `token` for a call of the administration API with a token; `person` for one of somebody who signed in by
+    /// name.
     #[serde(rename = "type")]
     #[schema(value_type = String)]
     pub kind: Word<ActorKind>,
-    /// Which one: `system`, the name of a named token, or `admin` for the admin token of the settings; never the token.
+    /// Which one: `system`, the name of a named token, or `admin` for the admin token of the settings, never the token; or
+    /// what the identity provider or the proxy calls the person.
     pub id: String,
 }
 
@@ -165,6 +167,8 @@ pub enum ActorKind {
     System,
     /// A call of the administration API.
     Token,
+    /// Somebody whom an identity provider or an authenticating proxy names.
+    Person,
 }
 
 /// What the admin token of the settings is called; no named token is called so.
@@ -194,6 +198,11 @@ impl Actor {
     /// The holder of a named token.
     pub fn token(name: &str) -> Actor {
         Actor::of(ActorKind::Token, name)
+    }
+
+    /// Somebody who is known by name.
+    pub fn person(name: &str) -> Actor {
+        Actor::of(ActorKind::Person, name)
     }
 
     fn of(kind: ActorKind, id: &str) -> Actor {

@@ -54,6 +54,7 @@ pub struct Numbers {
     dropped: Counters<1>,
     refusals: Counters<1>,
     tls_reloads: Counters<1>,
+    sign_ons: Counters<1>,
     results: Counters<1>,
     /// Results that wait for JetStream.
     pub results_waiting: Gauge,
@@ -181,6 +182,7 @@ impl Metrics {
             dropped: Family::default(),
             refusals: Family::default(),
             tls_reloads: Family::default(),
+            sign_ons: Family::default(),
             results: Family::default(),
             results_waiting: Gauge::default(),
             results_truncated: Counter::default(),
@@ -303,6 +305,11 @@ impl Numbers {
             self.refusals.clone(),
         );
         r.register("tls_reloads", "New certificates by outcome", self.tls_reloads.clone());
+        r.register(
+            "sign_ons",
+            "Single sign-ons that ended here, by outcome",
+            self.sign_ons.clone(),
+        );
         r.register("results", "Results by outcome", self.results.clone());
         r.register(
             "results_waiting",
@@ -564,6 +571,11 @@ impl Numbers {
     /// Counts a changed certificate: `ok`, or `failed` if the one before stays in use.
     pub fn tls_reload(&self, outcome: &'static str) {
         self.tls_reloads.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// Counts a single sign-on: `signed-in`, or the word that the page tells whoever was refused.
+    pub fn sign_on(&self, outcome: &'static str) {
+        self.sign_ons.get_or_create(&[("outcome", outcome)]).inc();
     }
 
     /// Counts a result: `delivered`, `not_assigned`, `revoked`, `overflowed`, `over_budget`, `too_large`.

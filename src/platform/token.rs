@@ -167,6 +167,11 @@ impl Digests {
         self.0.is_empty()
     }
 
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Digest> {
+        self.0.iter()
+    }
+
     /// The first of them.
     pub fn first(&self) -> Option<&Digest> {
         self.0.first()

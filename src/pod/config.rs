@@ -35,6 +35,7 @@ mod guards;
 pub(crate) mod plain_text;
 mod reads;
 mod replicas;
+mod sign_on;
 mod stores;
 mod streams;
 mod tokens;
@@ -42,6 +43,7 @@ mod tokens;
 pub use cell::CellArgs;
 pub use drain::Drain;
 pub use replicas::ReplicasArgs;
+pub use sign_on::SignOn;
 pub use stores::{DatabaseArgs, MigrateArgs, NatsArgs};
 pub use tokens::{TokenFile, digests, split_tokens};
 
@@ -189,6 +191,9 @@ pub struct ServeArgs {
 
     #[command(flatten)]
     door: DoorArgs,
+
+    #[command(flatten)]
+    sign_on: sign_on::SignOnArgs,
 }
 
 /// A pod's settings, checked.
@@ -248,6 +253,8 @@ pub struct Config {
     pub replicas: Replicas,
     /// The door's limits.
     pub door: Settings,
+    /// How people sign in without a token.
+    pub sign_on: SignOn,
     /// Signs in at the page once; only `groundstation dev` makes one.
     pub sign_in: Option<Code>,
 }
@@ -326,6 +333,7 @@ impl ServeArgs {
             streams: self.streams.check(door.socket.write_timeout)?,
             enrolments: self.enrolments.check(door.bounds.connections)?,
             replicas: self.replicas.replicas()?,
+            sign_on: self.sign_on.check(&door.proxies)?,
             door,
             sign_in: None,
         })

@@ -141,7 +141,8 @@ impl<'a> Pod<'a> {
         )
         .await?;
         let settings = self.config.access.clone();
-        let access = Access::begin(settings, self.stores.database.clone()).await?;
+        let people = self.config.sign_on.people()?;
+        let access = Access::begin(settings, people, self.stores.database.clone()).await?;
         let gateway = self.gateway(doors.door.clone());
         let api = self.api(doors.door.clone(), access.clone());
         let past = continuity::watch(self.stores.database.clone(), self.signals.stop.clone());
@@ -164,7 +165,8 @@ impl<'a> Pod<'a> {
             Micro { api: api.clone(), nats: self.nats.clone(), pod: self.config.pod.clone() };
         parts.spawn(micro.run(self.signals.stop.clone()));
         let sockets = gateway.sockets.clone();
-        let page = console::routes(api.clone(), self.config.sign_in.clone());
+        let provider = self.config.sign_on.provider.clone();
+        let page = console::routes(api.clone(), self.config.sign_in.clone(), provider)?;
         let routes = api::routes(api.clone()).merge(page).merge(gateway::routes(gateway));
         let requests = doors.serve(routes, api::ops_routes(api), &self.signals.stop_http);
         let (signals, health) = (self.signals, self.health);

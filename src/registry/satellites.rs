@@ -182,7 +182,7 @@ fn seen((field, text): (String, &str)) -> Result<(), Invalid> {
 
 /// Whether a character makes a text look like another one. Joiners are not among them, nor the tags that end
 /// flags: scripts and emoji need them.
-fn is_unseen(c: char) -> bool {
+pub(crate) fn is_unseen(c: char) -> bool {
     matches!(c, '\u{200e}' | '\u{200f}' | '\u{61c}' | '\u{202a}'..='\u{202e}' | '\u{ad}' | '\u{200b}'
         | '\u{2028}' | '\u{2029}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0001}')
 }

@@ -74,18 +74,7 @@ impl NewToken {
     /// Checks every limit; the error names the field.
     pub fn check(self) -> Result<Checked, Invalid> {
         let selector = self.selector.map(selector).transpose()?.unwrap_or_default();
-        // What it names are words of satellites, so they have the limits of those.
-        let alike = NewSatellite {
-            name: self.name,
-            region: selector.region.clone().unwrap_or_else(|| "any".to_owned()),
-            tags: selector.tags.clone(),
-            offline_threshold_ms: None,
-        };
-        alike.check().map_err(|invalid| match invalid.field.as_str() {
-            "name" => invalid,
-            field => Invalid { field: format!("selector.{field}"), ..invalid },
-        })?;
-        let name = alike.name;
+        let name = alike(self.name, &selector)?;
         if name == ADMIN {
             return Err(invalid("name", "must not be admin: the admin token of the settings is"));
         }
@@ -107,8 +96,23 @@ impl NewToken {
     }
 }
 
-/// One that names nothing, or something that nobody knows, would bound less than was meant.
-fn selector(named: Map<String, Value>) -> Result<Selector, Invalid> {
+/// What a token's name and its selector name are words of satellites, so they have the limits of those.
+fn alike(name: String, selector: &Selector) -> Result<String, Invalid> {
+    let alike = NewSatellite {
+        name,
+        region: selector.region.clone().unwrap_or_else(|| "any".to_owned()),
+        tags: selector.tags.clone(),
+        offline_threshold_ms: None,
+    };
+    alike.check().map_err(|invalid| match invalid.field.as_str() {
+        "name" => invalid,
+        field => Invalid { field: format!("selector.{field}"), ..invalid },
+    })?;
+    Ok(alike.name)
+}
+
+/// A selector as JSON has it. One that names nothing, or something that nobody knows, would bound less than was meant.
+pub fn selector(named: Map<String, Value>) -> Result<Selector, Invalid> {
     if let Some(unknown) = named.keys().find(|name| !SELECTORS.contains(&name.as_str())) {
         let shown: String = unknown.chars().take(64).collect();
         let rule = format!("must be {}: nothing else can be named", SELECTORS.join(" or "));
@@ -117,12 +121,14 @@ fn selector(named: Map<String, Value>) -> Result<Selector, Invalid> {
     let selector: SelectorJson = serde_json::from_value(Value::Object(named))
         .map_err(|_| invalid("selector", "must be {\"region\": text, \"tags\": {name: text}}"))?;
     let selector = Selector::from(selector);
-    match selector.is_bounded() {
-        true => Ok(selector),
-        false => {
-            Err(invalid("selector", "must name a region or tags; leave it out for the whole fleet"))
-        }
+    if !selector.is_bounded() {
+        return Err(invalid(
+            "selector",
+            "must name a region or tags; leave it out for the whole fleet",
+        ));
     }
+    alike("any".to_owned(), &selector)?;
+    Ok(selector)
 }
 
 fn invalid(field: &str, rule: impl Into<String>) -> Invalid {
@@ -205,12 +211,12 @@ pub async fn create(client: &mut Object, new: &Checked, actor: &Actor) -> anyhow
     Ok(Created::New { token: Box::new(token), secret })
 }
 
-async fn lock(transaction: &Transaction<'_>) -> Result<(), Error> {
+pub(super) async fn lock(transaction: &Transaction<'_>) -> Result<(), Error> {
     transaction.execute(LOCK, &[]).await.map(drop)
 }
 
 /// What the history keeps of a token.
-fn told(
+pub(super) fn told(
     name: &str,
     role: &str,
     selector: &Selector,
@@ -231,7 +237,7 @@ fn told(
 const DELETE: &str =
     "delete from tokens where id = $1 returning name, role, region, tags, expires_at, uses_left";
 
-const NOTE: &str = "
+pub(super) const NOTE: &str = "
     insert into token_changes (changed_at, token_id, action, actor_type, actor_id, token)
     values (date_trunc('milliseconds', clock_timestamp()), $1, 'revoked', $2, $3, $4)";
 

@@ -3,12 +3,12 @@
 import { Store } from "../parts/store.ts";
 import { ask, asProblem, get, signedOut } from "./client.ts";
 import { away, Problem } from "./problem.ts";
-import type { Role, SessionAnswer } from "./types.ts";
+import type { SessionAnswer, Ways } from "./types.ts";
 
 export type Session =
   | { is: "unknown"; problem?: Problem }
   | { is: "nobody"; why?: "ended" }
-  | { is: "somebody"; role: Role; name?: string; isBounded?: boolean };
+  | ({ is: "somebody" } & SessionAnswer);
 
 export const session = new Store<Session>({ is: "unknown" });
 
@@ -43,6 +43,11 @@ export async function signIn(with_: { token: string } | { code: string }): Promi
   await findSession();
   if (session.value.is === "unknown") throw session.value.problem ?? away();
   if (session.value.is === "nobody") throw new Problem(NO_COOKIE);
+}
+
+/** How people can sign in, beside with a token. */
+export async function findWays(signal: AbortSignal): Promise<Ways> {
+  return await get<Ways>("/console/session/ways", signal);
 }
 
 /** Ends the session of this browser. */

@@ -19,6 +19,14 @@ export interface SessionAnswer {
   name?: string;
   /** The token reaches a part of the fleet: what is shown is all there is for it. */
   isBounded?: boolean;
+  /** Where the session is a person's: who says so. A proxy says it again with each request, so nobody signs out of that here. */
+  by?: "provider" | "proxy";
+}
+
+/** GET /console/session/ways */
+export interface Ways {
+  /** What the identity provider is called, where there is one. */
+  oidc?: string;
 }
 
 export interface Counts {

@@ -82,7 +82,7 @@ export function EdgeTable({ pages, place, isOfOne }: { pages: EdgePages; place: 
                   </td>
                   <td class="muted">{reasonWords(edge.reason)}</td>
                   <td class="muted tabular edge-session">{edge.session}</td>
-                  <td class="muted edge-by">{edge.actor.type === "system" ? edge.actor.id : `${edge.actor.id} token`}</td>
+                  <td class="muted edge-by">{edge.actor.type === "token" ? `${edge.actor.id} token` : edge.actor.id}</td>
                 </tr>
               );
             })}

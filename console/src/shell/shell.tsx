@@ -130,18 +130,21 @@ function Tools({ who }: { who: Session }) {
         ?
       </button>
       <span class="role" title={who.is === "somebody" ? reach(who) : undefined}>
-        {who.is === "somebody" ? who.role : null}
+        {who.is === "somebody" ? (who.by && who.name ? `${who.name} · ${who.role}` : who.role) : null}
       </span>
-      <button type="button" class="ghost sign-out" onClick={leave} title={problem?.detail}>
-        {problem ? "Not signed out: try again" : "Sign out"}
-      </button>
+      {who.is === "somebody" && who.by === "proxy" ? null : (
+        <button type="button" class="ghost sign-out" onClick={leave} title={problem?.detail}>
+          {problem ? "Not signed out: try again" : "Sign out"}
+        </button>
+      )}
     </div>
   );
 }
 
-/** What the token of a session is called, and what it reaches. */
-function reach({ name, isBounded }: { name?: string; isBounded?: boolean }): string {
-  const may = isBounded ? "What your token may do, in the part of the fleet that it reaches" : "What your token may do";
+/** Whose session it is, and what it reaches. */
+function reach({ name, isBounded, by }: { name?: string; isBounded?: boolean; by?: string }): string {
+  const what = by ? "you" : "your token";
+  const may = isBounded ? `What ${what} may do, in the part of the fleet that ${by ? "you reach" : "it reaches"}` : `What ${what} may do`;
   return name === undefined ? may : `${may}: ${name}`;
 }
 

@@ -1,13 +1,14 @@
-/** Signing in, with a token or with the code of a sign-in link. */
+/** Signing in: at the identity provider where there is one, with a token, or with the code of a sign-in link. */
 
 import { useEffect, useState } from "preact/hooks";
 import { asProblem } from "../api/client.ts";
 import { Problem } from "../api/problem.ts";
-import { findSession, session, signIn } from "../api/session.ts";
+import { findSession, findWays, session, signIn } from "../api/session.ts";
 import { length } from "../parts/format.ts";
 import { go, place } from "../place/router.ts";
 import { read } from "../place/place.ts";
 import { Brand } from "./brand.tsx";
+import { begin, refusal } from "./refusals.ts";
 
 /** A link that does not count, or no longer. */
 const OLD_LINK = {
@@ -24,7 +25,8 @@ interface Props {
 
 export function SignIn({ hasEnded }: Props) {
   const [token, setToken] = useState("");
-  const [problem, setProblem] = useState<Problem>();
+  const [problem, setProblem] = useState<Problem | undefined>(() => refusal(location.search));
+  const [provider, setProvider] = useState<string>();
   const [isBusy, setBusy] = useState(false);
   const [isShown, show] = useState(false);
   const enter = async (with_: { token: string } | { code: string }) => {
@@ -44,6 +46,14 @@ export function SignIn({ hasEnded }: Props) {
     }
   };
   useEffect(() => {
+    // Why the last sign-on came to nothing is told once.
+    if (refusal(location.search)) history.replaceState(null, "", location.pathname);
+    const asking = new AbortController();
+    // Without an answer there is the way with a token.
+    findWays(asking.signal).then((ways) => setProvider(ways.oidc), () => undefined);
+    return () => asking.abort();
+  }, []);
+  useEffect(() => {
     const follow = () => {
       const code = location.pathname.endsWith("/sign-in") ? location.hash.slice(1) : "";
       if (code === "") return;
@@ -62,6 +72,15 @@ export function SignIn({ hasEnded }: Props) {
         <Brand />
         <h1>Sign in</h1>
         {hasEnded && !problem ? <p class="note is-passing">Your session has ended. Sign in again; the page goes on where it was.</p> : null}
+        {provider === undefined ? null : (
+          <div class="single-sign-on">
+            <button type="button" class="primary" onClick={() => location.assign(begin(location.pathname, location.search))}>
+              Sign in with {provider}
+            </button>
+            {problem && problem.status === 403 ? <SignInProblem problem={problem} /> : null}
+            <p class="muted small-text">Or with a token:</p>
+          </div>
+        )}
         <form
           onSubmit={(event) => {
             event.preventDefault();
@@ -92,7 +111,7 @@ export function SignIn({ hasEnded }: Props) {
           <p id="token-help" class="muted small-text">
             One of <code>GROUNDSTATION_ADMIN_TOKEN</code> or, to read, <code>GROUNDSTATION_READ_TOKEN</code> of the pod, or a token that <code>groundstation token create</code> has made. The page keeps no token: it gets a cookie that it cannot read.
           </p>
-          {problem ? <SignInProblem problem={problem} /> : null}
+          {problem && !(problem.status === 403 && provider !== undefined) ? <SignInProblem problem={problem} /> : null}
           <button type="submit" class="primary" disabled={isBusy}>
             {isBusy ? "Signing in…" : "Sign in"}
           </button>

@@ -3,7 +3,7 @@
 //! Twice a second each pod asks the database whether there are other tokens than before. That alone keeps the promise
 //! that a revocation counts within a second. Announcements on core NATS only make it ask at once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
@@ -16,7 +16,11 @@ use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use super::{Access, Named, Settings, USES_INTERVAL};
+use crate::api::people::People;
+use crate::api::person::Person;
+use crate::contract::wire::Actor;
 use crate::platform::database::{Database, Failed};
+use crate::registry::ended_sessions as ended;
 use crate::registry::tokens::{self, Known, Version, uses};
 use crate::sessions::changes;
 
@@ -29,35 +33,45 @@ const LOOK_LIMIT: Duration = Duration::from_secs(2);
 /// How often it is looked whether there is a use to keep.
 const USES_LOOK: Duration = Duration::from_millis(500);
 
-/// The tokens that a look found, where they are others than before.
+/// What a look found.
 struct Look {
     began: Instant,
     version: Version,
     clock: time::OffsetDateTime,
-    tokens: Option<Vec<Arc<Known>>>,
+    /// The tokens and the ended sessions, where they are others than before.
+    others: Option<(Vec<Arc<Known>>, HashSet<Uuid>)>,
 }
 
 async fn look(database: &Database, known: Option<Version>) -> Result<Look, Failed> {
     let look = async |client: &mut Object| {
         let began = Instant::now();
         let (version, clock) = tokens::version(client).await?;
-        let tokens = match known == Some(version) {
+        let others = match known == Some(version) {
             true => None,
             // They are of this version or a later one, which the next look finds.
-            false => Some(tokens::known(client).await?.into_iter().map(Arc::new).collect()),
+            false => {
+                let tokens = tokens::known(client).await?.into_iter().map(Arc::new).collect();
+                Some((tokens, ended::ended(client).await?))
+            }
         };
-        Ok::<_, Error>(Look { began, version, clock, tokens })
+        Ok::<_, Error>(Look { began, version, clock, others })
     };
     database.run_within(LOOK_LIMIT, look).await
 }
 
 impl Access {
     /// Reads the named tokens for the first time.
-    pub async fn begin(settings: Settings, database: Database) -> anyhow::Result<Arc<Access>> {
-        let Look { began, version, clock, tokens } = look(&database, None).await?;
-        let named = Named { version, tokens: tokens.unwrap_or_default(), looked_at: began, clock };
+    pub async fn begin(
+        settings: Settings,
+        people: People,
+        database: Database,
+    ) -> anyhow::Result<Arc<Access>> {
+        let Look { began, version, clock, others } = look(&database, None).await?;
+        let (tokens, ended) = others.unwrap_or_default();
+        let named = Named { version, tokens, ended, looked_at: began, clock };
         Ok(Arc::new(Access {
             settings: RwLock::new(settings),
+            people,
             named: RwLock::new(named),
             uses: Mutex::default(),
             looking: tokio::sync::Mutex::default(),
@@ -65,15 +79,26 @@ impl Access {
         }))
     }
 
+    /// Ends a person's session on every pod, before its time.
+    pub async fn end_session(&self, person: &Person) -> Result<(), Failed> {
+        let Some(session) = &person.session else { return Ok(()) };
+        let (granted, actor) = ((person.role, &person.selector), Actor::person(&person.name));
+        let end = async |client: &mut Object| {
+            ended::end(client, session.id, granted, session.end(), &actor).await
+        };
+        self.database.run_within(LOOK_LIMIT, end).await?;
+        self.look().await
+    }
+
     /// Asks the database whether there are other tokens than before.
     pub async fn look(&self) -> Result<(), Failed> {
         let _alone = self.looking.lock().await;
         let known = self.named().version;
-        let Look { began, version, clock, tokens } = look(&self.database, Some(known)).await?;
+        let Look { began, version, clock, others } = look(&self.database, Some(known)).await?;
         let mut named = self.named.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         (named.version, named.looked_at, named.clock) = (version, began, clock);
-        if let Some(tokens) = tokens {
-            named.tokens = tokens;
+        if let Some((tokens, ended)) = others {
+            (named.tokens, named.ended) = (tokens, ended);
             self.uses().retain(|id, _| named.with_id(*id).is_some());
         }
         Ok(())

@@ -151,12 +151,12 @@ impl NatsArgs {
 }
 
 /// An empty variable counts as none.
-fn named(file: &Option<PathBuf>) -> Option<&Path> {
+pub(super) fn named(file: &Option<PathBuf>) -> Option<&Path> {
     file.as_deref().filter(|file| !file.as_os_str().is_empty())
 }
 
 /// A secret given directly or by file; an empty one counts as none.
-fn secret(
+pub(super) fn secret(
     name: &str,
     value: &Option<SecretString>,
     file: &Option<PathBuf>,
