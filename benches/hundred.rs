@@ -236,6 +236,7 @@ impl Virtual {
                 label: String::new(),
                 threshold_ms: None,
                 assigned: assigned.clone(),
+                sent_version: None,
             };
             self.sessions.tell(key.satellite, desired_state);
         }

@@ -1,6 +1,7 @@
 //! What is asked over HTTP and NATS.
 
 mod administrators_tokens;
+mod audit;
 mod bounded_tokens;
 mod conditions;
 mod cursors;

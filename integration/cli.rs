@@ -1,6 +1,7 @@
 //! The commands.
 
 mod asking_commands;
+mod assignment_set_commands;
 mod commands;
 mod contexts;
 mod ending_commands;

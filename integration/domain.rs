@@ -1,4 +1,5 @@
 //! The rules, as SQL and Rust both have them.
 
 mod flapping;
+mod merging;
 mod sql_agrees_with_rust;

@@ -5,4 +5,5 @@ mod deploy;
 mod examples;
 mod packaging;
 mod rooms;
+mod security_document;
 mod settings_are_documented;

@@ -1,5 +1,6 @@
 //! Satellites, their tokens and their assignments, as administrators change them.
 
+mod assignment_sets;
 mod assignments;
 mod enrolment;
 mod idempotency;

@@ -24,6 +24,7 @@ use crate::platform::metrics::Metrics;
 use crate::sessions::changes::Changed;
 
 pub(crate) mod access;
+mod assignment_sets;
 mod assignments;
 pub mod asyncapi;
 mod audit;
@@ -128,6 +129,15 @@ pub fn routes(api: Arc<Api>) -> Router {
             "/satellites/{id}/assignments",
             get(assignments::get)
                 .put(assignments::replace)
+                .layer(DefaultBodyLimit::max(assignments::MAX_BODY_BYTES)),
+        )
+        .route("/satellites/{id}/assignments/effective", get(assignments::show_effective))
+        .route("/assignment-sets", get(assignment_sets::list))
+        .route(
+            "/assignment-sets/{name}",
+            get(assignment_sets::get)
+                .put(assignment_sets::replace)
+                .delete(assignment_sets::remove)
                 .layer(DefaultBodyLimit::max(assignments::MAX_BODY_BYTES)),
         )
         .route("/enrol", post(enrolment::enrol))

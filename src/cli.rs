@@ -29,6 +29,7 @@ use crate::pod::config::{DatabaseArgs, MigrateArgs, NatsArgs, ServeArgs};
 
 mod agent;
 mod api;
+mod assignment_set;
 mod audit;
 mod confirm;
 mod context;
@@ -36,6 +37,7 @@ mod credentials_file;
 mod exit;
 mod fleet;
 mod import;
+mod json_file;
 mod named;
 mod output;
 mod replay;
@@ -58,6 +60,7 @@ use output::print_line;
 
 use agent::AgentArgs;
 use api::ApiArgs;
+use assignment_set::AssignmentSetArgs;
 use audit::AuditArgs;
 use fleet::FleetArgs;
 use import::ImportArgs;
@@ -112,6 +115,8 @@ enum Command {
     Dev(DevArgs),
     /// Register satellites, list and change them, say what they check, replace their tokens, remove them; over a pod's HTTP API
     Satellite(SatelliteArgs),
+    /// Say what all satellites of a region, or with some tags, check besides their own lists; over a pod's HTTP API
+    AssignmentSet(AssignmentSetArgs),
     /// Make, list and revoke named tokens for administrators and programs; over a pod's HTTP API
     Token(TokenArgs),
     /// Count the fleet by region, as it is or was, and show how it was over a while; over a pod's HTTP API
@@ -294,6 +299,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Migrate(args) => migrate(&args),
         Command::Dev(args) => dev::run(&args),
         Command::Satellite(args) => satellite::run(args),
+        Command::AssignmentSet(args) => assignment_set::run(args),
         Command::Token(args) => token::run(args),
         Command::Fleet(args) => fleet::run(*args),
         Command::Transitions(args) => transitions::run(args),

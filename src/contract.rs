@@ -1,6 +1,7 @@
 //! The contract with outsiders: the JSON of states, transitions and messages, the triggers, the
 //! schemas of events.
 
+pub mod assignments;
 pub(crate) mod audit;
 pub mod event_schemas;
 pub(crate) mod fleet;

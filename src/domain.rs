@@ -1,5 +1,5 @@
 //! The rules, pure: what a signal changes, which satellites are online, which flap, when losses are
-//! held, what a cell may be called, whom a certificate names.
+//! held, what a cell may be called, whom a certificate names, which selectors meet.
 //!
 //! Nothing here waits, reads or writes; time comes in as an argument.
 
@@ -12,4 +12,5 @@ pub mod groups;
 pub mod lifecycle;
 pub mod liveness;
 pub mod selection;
+pub mod together;
 pub mod what_if;

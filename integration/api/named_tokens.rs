@@ -40,16 +40,20 @@ async fn each_role_may_do_what_it_is_for_on_every_route_and_nothing_else() {
     let pod = fleet.plan("a").with("GROUNDSTATION_STREAM_LIFETIME", "50ms").start().await;
     let operations = operations(&pod).await;
     assert!(operations.len() >= 19, "{operations:?}");
+    let operators = ["/v1/satellites", "/v1/assignment-sets"];
     for role in ["admin", "operator", "read", "enrol"] {
         let token = pod.make_token(&of_role(&format!("a {role}"), role)).await;
         for (method, path) in &operations {
             let path = path.replace("{id}", &Uuid::new_v4().to_string());
             let is_enrolment = path == "/v1/enrol";
-            let (is_look, is_of_tokens) = (method == "GET", path.starts_with("/v1/tokens"));
+            let (is_look, is_of_tokens) = (method == "GET", ["/v1/tokens", "/v1/audit"].iter().any(|of| path.starts_with(of)));
             let may = match role {
                 "admin" => true,
                 "operator" => {
-                    !is_of_tokens && (is_look || is_enrolment || path.starts_with("/v1/satellites"))
+                    !is_of_tokens
+                        && (is_look
+                            || is_enrolment
+                            || operators.iter().any(|of| path.starts_with(of)))
                 }
                 "read" => !is_of_tokens && is_look,
                 _ => is_enrolment,

@@ -43,7 +43,7 @@ const NO_NATS: (&str, &str) = ("NATS_URL", "nats://127.0.0.1:9");
 #[tokio::test]
 async fn a_command_with_wrong_arguments_or_settings_ends_with_2_before_it_tries_anything() {
     let id = Uuid::nil().to_string();
-    let needing_settings: [&[&str]; 16] = [
+    let needing_settings: [&[&str]; 17] = [
         &["serve"],
         &["migrate"],
         &["audit"],
@@ -55,6 +55,7 @@ async fn a_command_with_wrong_arguments_or_settings_ends_with_2_before_it_tries_
         &["watch"],
         &["satellite", "list"],
         &["token", "list"],
+        &["assignment-set", "list"],
         &["fleet"],
         &["fleet", "timeline"],
         &["transitions"],
@@ -105,7 +106,7 @@ async fn a_command_with_wrong_arguments_or_settings_ends_with_2_before_it_tries_
 async fn a_command_whose_server_is_not_there_ends_with_6() {
     let id = Uuid::nil().to_string();
     let all = [TOKEN, NO_POD, NO_DATABASE, NO_NATS];
-    let commands: [&[&str]; 21] = [
+    let commands: [&[&str]; 22] = [
         &["serve"],
         &["migrate"],
         &["audit"],
@@ -121,6 +122,7 @@ async fn a_command_whose_server_is_not_there_ends_with_6() {
         &["satellite", "show", "edge"],
         &["token", "list"],
         &["token", "revoke", "deploy"],
+        &["assignment-set", "show", "web"],
         &["fleet"],
         &["fleet", "timeline"],
         &["transitions", "--follow"],

@@ -3,7 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit, Mac};
 use serde_json::json;
+use sha2::Sha256;
 
 use crate::harness::asked::{Asked, ask, written};
 use crate::harness::raw::Raw;
@@ -213,6 +217,60 @@ async fn a_session_of_a_named_token_is_what_the_token_is_now_and_ends_with_it() 
     .await;
     live.ended().await;
     assert!(revoked.elapsed() < Duration::from_secs(2), "{:?}", revoked.elapsed());
+}
+
+/// Otherwise what the person does from then on would be done by another token, whose owner sees it.
+#[tokio::test]
+async fn another_page_puts_no_session_of_its_own_in_a_persons_place() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let body = json!({"token": fleet.read_token}).to_string();
+    for foreign in [("Origin", "http://evil.example"), ("Origin", "null")] {
+        let answer = ask(&pod, "POST", SESSION, &[JSON, foreign], &body).await;
+        assert_eq!(
+            (answer.status, answer.problem().as_str()),
+            (403, "foreign-page"),
+            "{foreign:?}"
+        );
+        assert!(!answer.headers.contains_key("set-cookie"), "{answer:?}");
+    }
+    // A form of another page cannot send JSON.
+    let form = ("Content-Type", "text/plain");
+    let answer = ask(&pod, "POST", SESSION, &[form], &body).await;
+    assert!(answer.status >= 400 && !answer.headers.contains_key("set-cookie"), "{answer:?}");
+    let own = origin(&pod);
+    let answer = ask(&pod, "POST", SESSION, &[JSON, ("Origin", &own)], &body).await;
+    assert_eq!(answer.status, 204, "{answer:?}");
+}
+
+/// HMAC-SHA-256.
+fn mac(key: &[u8], text: &str) -> Vec<u8> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("a key");
+    mac.update(text.as_bytes());
+    mac.finalize().into_bytes().to_vec()
+}
+
+/// Whoever reads a backup of the database has each token's id and digest, and knows this program.
+#[tokio::test]
+async fn who_has_read_the_table_of_tokens_signs_in_as_none_of_them() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let token = pod.make_token(&json!({"name": "ops", "role": "admin"})).await;
+    let real = signed_in(&pod, &token.secret).await;
+    assert_eq!(get(&pod, "/v1/tokens", &real).await.status, 200);
+    let stored = "select id::text, token_digest from tokens";
+    let stored = fleet.sql().await.query_one(stored, &[]).await.expect("the token");
+    let (id, digest): (String, String) = (stored.get(0), stored.get(1));
+    let digest = URL_SAFE_NO_PAD.decode(&digest["sha256:".len()..]).expect("base64url");
+    let key = mac(&digest, "groundstation page session of a named token");
+    let mark = URL_SAFE_NO_PAD.encode(&mac(&key, "name")[..6]);
+    assert!(real.starts_with(&format!("groundstation_session_{mark}=v2.{id}.")), "{real}");
+    let (pair, _) = real.rsplit_once('.').expect("a signature");
+    let (name, content) = pair.split_once('=').expect("a pair");
+    let forged = format!("{name}={content}.{}", URL_SAFE_NO_PAD.encode(mac(&key, content)));
+    for path in [SESSION, "/v1/fleet", "/v1/tokens"] {
+        assert_eq!(get(&pod, path, &forged).await.status, 401, "{path}");
+    }
 }
 
 #[tokio::test]

@@ -176,6 +176,11 @@ const HALF_A_FRAME: &[u8] = b"GET /api/ws/satellite HTTP/1.1\r\nhost: a\r\nconne
     upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n\
     \x81\xff\0\0\0\0\0\0\0\x64";
 
+/// A request that may be made without a token, and the beginning of its body.
+const HALF_A_BODY: &[u8] =
+    b"POST /console/session HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n\
+    content-length: 4000\r\n\r\n{";
+
 /// An upgrade, and a whole message that is no `authenticate`. It does not answer the close.
 const NO_AUTHENTICATE: &[u8] = b"GET /api/ws/satellite HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\n\
     upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n\
@@ -242,6 +247,17 @@ async fn silent_connections_keep_no_satellite_of_their_own_address_out() {
 #[tokio::test]
 async fn silent_connections_keep_no_satellite_of_an_address_out_that_is_known() {
     four_come_in(true, 600, b"").await;
+}
+
+/// Signing in needs no token before its body is there.
+#[tokio::test]
+async fn half_bodies_keep_no_satellite_of_their_own_address_out() {
+    four_come_in(false, 600, HALF_A_BODY).await;
+}
+
+#[tokio::test]
+async fn half_bodies_keep_no_satellite_of_an_address_out_that_is_known() {
+    four_come_in(true, 600, HALF_A_BODY).await;
 }
 
 #[tokio::test]

@@ -260,6 +260,32 @@ async fn nats_refuses_a_pod_what_it_has_no_business_with() {
     fleet.check().await;
 }
 
+/// Secrets and packages come from it, and nothing that the automation engine believes.
+#[tokio::test]
+async fn nats_refuses_the_backend_whatever_is_said_in_the_pods_name() {
+    let (_fleet, rights) = restricted().await;
+    let (backend, mut refused) = client(&rights, "backend", "_INBOX_backend").await;
+    for subject in [
+        "satellite.connected",
+        "satellite.removed",
+        "satellite.result",
+        "secrets.resolve",
+        "groundstation.pods.changed",
+        "groundstation.v1.satellites.list",
+        "$JS.API.STREAM.PURGE.SATELLITE_TRANSITIONS",
+        "$JS.API.CONSUMER.CREATE.SATELLITE_TRANSITIONS.mine",
+        "_INBOX_automation.forged",
+    ] {
+        backend.publish(subject, "{}".into()).await.expect("sent");
+        expect_refusal(&mut refused, subject).await;
+    }
+    for subject in ["satellite.connected", "satellite.result", "groundstation.>", ">"] {
+        let subscription = backend.subscribe(subject).await.expect("sent");
+        expect_refusal(&mut refused, subject).await;
+        drop(subscription);
+    }
+}
+
 /// A pod's answer goes where the question says, with the pod's rights: on the wrong subject it would be an order.
 #[tokio::test]
 async fn nobody_gives_orders_to_jetstream_by_asking_a_pod() {
@@ -331,6 +357,11 @@ async fn postgres_refuses_a_pods_role_what_it_has_no_business_with() {
         "select pg_read_file('PG_VERSION')",
         "delete from registry_changes",
         "delete from refinery_schema_history",
+        "update tokens set role = 'admin'",
+        "update tokens set token_digest = token_digest",
+        "update token_changes set actor_id = 'nobody'",
+        "delete from token_changes",
+        "update registry_changes set actor_id = 'nobody'",
     ] {
         denied(statement).await;
     }

@@ -8,6 +8,11 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::harness::log_and_stream::read_stream;
 use crate::harness::{CALM, Credentials, Fleet, Satellite};
 
+/// The finest log of all, and of each module that prints what passes through it.
+const FINEST: &str = "trace,tungstenite::protocol=trace,tokio_tungstenite::compat=trace,\
+    tokio_postgres::query=trace,tokio_postgres::prepare=trace,async_nats::connection=trace,\
+    tungstenite::protocol::frame=trace,ureq::run=trace";
+
 /// Every form in which a token or its digest might leak.
 fn forms(token: &str) -> Vec<String> {
     let digest = Sha256::digest(token.as_bytes());
@@ -21,7 +26,7 @@ fn forms(token: &str) -> Vec<String> {
 #[tokio::test]
 async fn a_token_and_its_digest_are_in_no_answer_no_log_line_and_no_message() {
     let fleet = Fleet::new(CALM).await;
-    let pod = fleet.plan("a").with("RUST_LOG", "trace").start().await;
+    let pod = fleet.plan("a").with("RUST_LOG", FINEST).start().await;
     let mut heard = Vec::new();
     let credentials = pod.register("edge", "eu").await;
     let Credentials { id, token } = &credentials;
@@ -76,7 +81,7 @@ async fn a_token_and_its_digest_are_in_no_answer_no_log_line_and_no_message() {
 #[tokio::test]
 async fn a_named_token_and_its_digest_are_in_no_answer_but_the_first_no_log_line_and_no_history() {
     let fleet = Fleet::new(CALM).await;
-    let plan = fleet.plan("a").with("RUST_LOG", "trace").with("GROUNDSTATION_ACCESS_LOG", "on");
+    let plan = fleet.plan("a").with("RUST_LOG", FINEST).with("GROUNDSTATION_ACCESS_LOG", "on");
     let pod = plan.start().await;
     let described = serde_json::json!({"name": "deploy", "role": "admin"});
     let token = pod.make_token(&described).await;

@@ -8,6 +8,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -46,6 +48,18 @@ impl Settings {
         admin.map(|digest| (Role::Admin, digest)).or(read.map(|digest| (Role::Read, digest)))
     }
 
+    /// Signs a text for a named token. Its digest alone must not be the key: it stands in the database, and in every
+    /// backup of it. The admin tokens of the settings do not, and their holders may do everything anyway. None where the
+    /// settings have no admin token.
+    pub fn sign(&self, named: &Digest, purpose: &str, text: &str) -> Option<[u8; 32]> {
+        self.admin.first().map(|own| own.sign(purpose, &signed_by(named, purpose, text)))
+    }
+
+    /// Whether a named token's signature was made with one of these admin tokens.
+    pub fn signed(&self, named: &Digest, purpose: &str, text: &str, signature: &[u8]) -> bool {
+        self.admin.signer(purpose, &signed_by(named, purpose, text), signature).is_some()
+    }
+
     /// The digests of a role's tokens; there are two roles that have any.
     pub fn digests(&self, role: Role) -> Option<&Digests> {
         match role {
@@ -63,6 +77,11 @@ impl Settings {
             Role::Operator | Role::Enrol => None,
         }
     }
+}
+
+/// The signature of a named token, as text.
+fn signed_by(named: &Digest, purpose: &str, text: &str) -> String {
+    URL_SAFE_NO_PAD.encode(named.sign(purpose, text))
 }
 
 /// Why a token opens nothing.
@@ -160,7 +179,7 @@ impl Access {
         self.admit(&named, found.ok_or(Shut::Unknown)?)
     }
 
-    /// The caller of a session that a named token has opened and signed for; see [`Digest::sign`].
+    /// The caller of a session that a named token has opened and signed for; see [`Settings::sign`].
     pub fn signer(
         &self,
         id: Uuid,
@@ -168,9 +187,10 @@ impl Access {
         text: &str,
         signature: &[u8],
     ) -> Result<Caller, Shut> {
-        let named = self.named();
-        let signer =
-            named.with_id(id).filter(|token| token.digest.signed(purpose, text, signature));
+        let (settings, named) = (self.settings(), self.named());
+        let signer = named
+            .with_id(id)
+            .filter(|token| settings.signed(&token.digest, purpose, text, signature));
         self.admit(&named, signer.ok_or(Shut::Unknown)?)
     }
 

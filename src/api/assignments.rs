@@ -17,7 +17,9 @@ use super::caller::Caller;
 use super::conditions::{self, Tag, tag};
 use super::parameters::satellite_id;
 use super::problem::Problem;
-use crate::registry::assignments::{self, Assignment, Replaced};
+use crate::contract::assignments::{Assignment, EffectiveAssignments};
+use crate::registry::assignments::{self, Replaced};
+use crate::registry::in_force;
 
 /// The largest body: the largest list, with white space.
 pub const MAX_BODY_BYTES: usize = 2 * assignments::MAX_BYTES;
@@ -46,13 +48,15 @@ pub struct NewList {
     assignments: Vec<Assignment>,
 }
 
-/// Show what a satellite is to check
+/// Show a satellite's own assignments
+///
+/// Sets may add to them: `/effective` has all that it is to check.
 #[utoipa::path(
     get, operation_id = "showAssignments",
     path = "/v1/satellites/{id}/assignments",
     tag = "assignments",
     params(("id" = Uuid, Path, description = "The satellite")),
-    responses((status = 200, description = "The list in force", body = List, headers(
+    responses((status = 200, description = "Its own list", body = List, headers(
         ("ETag" = String, description = "Its version"),
     )))
 )]
@@ -66,9 +70,29 @@ pub async fn get(
     Ok((tag(version), Json(List { version, assignments })))
 }
 
-/// Replace what a satellite is to check
+/// Show all that a satellite is to check
 ///
-/// The whole list at once; its live session hears of it within a second. With If-Match only if nobody
+/// Its own assignments, and those of the sets that are for it, each with where it comes from; and which version of this
+/// list it was sent.
+#[utoipa::path(
+    get, operation_id = "showEffectiveAssignments",
+    path = "/v1/satellites/{id}/assignments/effective",
+    tag = "assignments",
+    params(("id" = Uuid, Path, description = "The satellite")),
+    responses((status = 200, description = "The list in force", body = EffectiveAssignments))
+)]
+pub async fn show_effective(
+    State(api): State<Arc<Api>>,
+    path: Result<Path<String>, PathRejection>,
+) -> Result<Json<EffectiveAssignments>, Problem> {
+    let id = satellite_id(path)?;
+    let found = api.reads.run(async |client| in_force::show(client, id).await).await?;
+    found.map(Json).ok_or_else(|| Problem::no_satellite(&id.to_string()))
+}
+
+/// Replace a satellite's own assignments
+///
+/// The whole list at once, which wins over sets where both have the same pair of config and system; its live session hears of it within a second. With If-Match only if nobody
 /// has replaced it since.
 #[utoipa::path(
     put, operation_id = "replaceAssignments",
@@ -80,7 +104,7 @@ pub async fn get(
     ),
     request_body = NewList,
     responses(
-        (status = 200, description = "The list in force", body = List, headers(
+        (status = 200, description = "Its own list", body = List, headers(
             ("ETag" = String, description = "Its version"),
         )),
         (status = 412, description = "Somebody else has replaced it meanwhile",
@@ -106,6 +130,7 @@ pub async fn replace(
         Replaced::By(version) => version,
         Replaced::Unknown => return Err(Problem::no_satellite(&id.to_string())),
         Replaced::Unexpected => return Err(Problem::changed_meanwhile()),
+        Replaced::Invalid(invalid) => return Err(invalid.into()),
     };
     api.changed.tell();
     tracing::info!(satellite = %id, version, "assignments replaced");

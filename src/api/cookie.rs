@@ -2,7 +2,8 @@
 //! Or the session of a person whom an identity provider has named, sealed ([`super::person`]).
 //!
 //! Nothing is stored. Any pod with that token verifies it, and a token that is taken away, revoked or over takes its
-//! cookies along. It never holds the token. What it allows is not in it: that is asked of the token each time.
+//! cookies along. The digest of a named token is in the database, so its key takes an admin token of the settings too. A
+//! cookie never holds its token. What it allows is not in it: that is asked of the token each time.
 //!
 //! Browsers send a cookie to every port of its host. So its name has a mark of its token: services on one host, each
 //! with tokens of its own, leave each other's sessions alone, and what else comes under such a name changes nothing.
@@ -61,17 +62,25 @@ fn purpose(role: Role) -> &'static str {
 
 const PURPOSE_OF_NAMED: &str = "groundstation page session of a named token";
 
-/// A new session's cookie, for `Set-Cookie`.
+/// A new session's cookie, for `Set-Cookie`. Fails for a named token where the settings have no admin token.
 pub fn issue(
     caller: &Caller,
     access: &Access,
     now: OffsetDateTime,
     is_https: bool,
 ) -> anyhow::Result<String> {
-    let (form, whose, purpose, token): (_, _, _, &Digest) = match caller.credential() {
-        Credential::Setting(role, token) => (FORM, role.as_str().to_owned(), purpose(*role), token),
+    let ends_at = (now + LIFETIME).unix_timestamp();
+    let (content, signature, purpose, token): (_, _, _, &Digest) = match caller.credential() {
+        Credential::Setting(role, token) => {
+            let content = format!("{FORM}.{}.{ends_at}", role.as_str());
+            let signature = token.sign(purpose(*role), &content);
+            (content, signature, purpose(*role), token)
+        }
         Credential::Named(token) => {
-            (FORM_OF_NAMED, token.id.to_string(), PURPOSE_OF_NAMED, &token.digest)
+            let content = format!("{FORM_OF_NAMED}.{}.{ends_at}", token.id);
+            let signature = access.settings().sign(&token.digest, PURPOSE_OF_NAMED, &content);
+            let signature = signature.context("no admin token signs sessions of named ones")?;
+            (content, signature, PURPOSE_OF_NAMED, &token.digest)
         }
         Credential::Person(person) => {
             let session = person.session.as_ref();
@@ -82,9 +91,7 @@ pub fn issue(
             return Ok(set(&marked(mark, is_https), &value, age, is_https));
         }
     };
-    let ends_at = (now + LIFETIME).unix_timestamp();
-    let content = format!("{form}.{whose}.{ends_at}");
-    let signature = URL_SAFE_NO_PAD.encode(token.sign(purpose, &content));
+    let signature = URL_SAFE_NO_PAD.encode(signature);
     let name = marked(&token.sign(purpose, "name"), is_https);
     Ok(set(&name, &format!("{content}.{signature}"), LIFETIME, is_https))
 }
@@ -260,7 +267,11 @@ mod tests {
             digest: Digest::of(token),
             expires_at: None,
         };
-        let there = |tokens| Access::made_up(Settings::default(), tokens);
+        let own = |own: &[&str]| Digests::new(own.iter().map(|own| Digest::of(own)).collect());
+        let with = |admin: &[&str], tokens| {
+            Access::made_up(Settings { admin: own(admin), ..Settings::default() }, tokens)
+        };
+        let there = |tokens| with(&["boss"], tokens);
         let here = there(vec![known(1, Role::Operator, "one"), known(2, Role::Admin, "two")]);
         let caller = Caller::from(Credential::Named(known(1, Role::Operator, "one").into()));
         let cookie = super::issue(&caller, &here, NOW, false).expect("a cookie");
@@ -276,6 +287,17 @@ mod tests {
         assert_ne!(other, value);
         assert_eq!(verify(&other, &here, NOW), None);
         assert_eq!(verify(&value.replace("v2", "v1"), &here, NOW), None);
+        // While the settings' token is replaced both count, and after that the session is over.
+        let one = || vec![known(1, Role::Operator, "one")];
+        assert_eq!(verify(value, &with(&["new", "boss"], one()), NOW), Some(Role::Operator));
+        for others in [&["new"][..], &[]] {
+            assert_eq!(verify(value, &with(others, one()), NOW), None);
+        }
+        assert!(super::issue(&caller, &with(&[], one()), NOW, false).is_err());
+        let content = value.rsplit_once('.').expect("a signature").0;
+        let by_digest = Digest::of("one").sign(PURPOSE_OF_NAMED, content);
+        let forged = format!("{content}.{}", URL_SAFE_NO_PAD.encode(by_digest));
+        assert_eq!(verify(&forged, &here, NOW), None, "the digest is in every backup");
     }
 
     #[test]

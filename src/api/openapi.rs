@@ -15,8 +15,8 @@ use utoipa::{Modify, OpenApi};
 
 use super::problem::{PROBLEM_JSON, ProblemJson};
 use super::{
-    assignments, asyncapi, audit, discovery, ending, enrolment, fleet, past, satellites, status, stream,
-    token, tokens, transitions, triggers, what_if,
+    assignment_sets, assignments, asyncapi, audit, discovery, ending, enrolment, fleet, past,
+    satellites, status, stream, token, tokens, transitions, triggers, what_if,
 };
 use crate::contract::wire::TransitionJson;
 
@@ -43,6 +43,11 @@ use crate::contract::wire::TransitionJson;
         ending::enable,
         assignments::get,
         assignments::replace,
+        assignments::show_effective,
+        assignment_sets::list,
+        assignment_sets::get,
+        assignment_sets::replace,
+        assignment_sets::remove,
         past::stats,
         fleet::count,
         fleet::show_timeline,

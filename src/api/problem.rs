@@ -51,9 +51,16 @@ impl Problem {
 
     /// 403, for a satellite that would be outside of what the caller's token reaches.
     pub fn outside(outside: Outside<'_>) -> Problem {
+        Problem::outside_in("", outside)
+    }
+
+    /// The same for what is said in this part of a body.
+    pub fn outside_in(part: &str, outside: Outside<'_>) -> Problem {
         let (field, rule) = match outside {
-            Outside::Region(region) => ("region".to_owned(), format!("must be {region:?}")),
-            Outside::Tag(name, value) => (format!("tags.{name}"), format!("must be {value:?}")),
+            Outside::Region(region) => (format!("{part}region"), format!("must be {region:?}")),
+            Outside::Tag(name, value) => {
+                (format!("{part}tags.{name}"), format!("must be {value:?}"))
+            }
         };
         let detail = format!("{field} {rule}: your token reaches no other satellites.");
         let problem = Problem::new(
@@ -95,6 +102,25 @@ impl Problem {
     pub fn no_token(id: &str) -> Problem {
         let detail = format!("There is no token {id}; GET /v1/tokens lists those there are.");
         Problem::new(StatusCode::NOT_FOUND, "unknown-token", "Unknown token", detail)
+    }
+
+    /// 404, for a set of assignments.
+    pub fn no_assignment_set(name: &str) -> Problem {
+        let shown: String = name.chars().filter(|c| !c.is_control()).take(100).collect();
+        let detail = format!(
+            "There is no set {shown:?}; GET /v1/assignment-sets lists those that your token reaches."
+        );
+        let (status, kind) = (StatusCode::NOT_FOUND, "unknown-assignment-set");
+        Problem::new(status, kind, "Unknown set", detail)
+    }
+
+    /// 409, for a set that would be called as one is that the caller does not reach.
+    pub fn set_name_taken() -> Problem {
+        let detail =
+            "Another set is called so, which your token does not reach; choose another name.";
+        let (status, kind) = (StatusCode::CONFLICT, "assignment-set-name-taken");
+        let problem = Problem::new(status, kind, "Name taken", detail);
+        Problem { path: Some("name".to_owned()), ..problem }
     }
 
     /// 409, for a token that would be called as another is.

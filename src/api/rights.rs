@@ -23,16 +23,19 @@ const AUDIT: &str = "/v1/audit";
 /// By which satellites register themselves. Whoever may register others may do so here too.
 const ENROL: &str = "/v1/enrol";
 
-/// What operators change is below this.
+/// What operators change is below these.
 const SATELLITES: &str = "/v1/satellites";
+const SETS: &str = "/v1/assignment-sets";
 
 /// All routes of one satellite are below this.
 const ONE_SATELLITE: &str = "/v1/satellites/{id}";
 
 /// Routes that show a caller only the satellites that its token reaches, or none at all.
-const BOUNDED: [&str; 10] = [
+const BOUNDED: [&str; 12] = [
     SATELLITES,
     ENROL,
+    SETS,
+    "/v1/assignment-sets/{name}",
     "/v1/fleet",
     "/v1/fleet/timeline",
     "/v1/intervals",
@@ -67,8 +70,13 @@ pub fn check(caller: &Caller, method: &Method, path: &str) -> Result<(), Problem
             "may not see the audit: use an admin token that reaches the whole fleet"
         }
         Role::Read if !is_look => "may only GET; use the admin token",
-        Role::Operator if !is_look && path != ENROL && !is_below(path, SATELLITES) => {
-            "is an operator's, who changes satellites and nothing else; use an admin token"
+        Role::Operator
+            if !is_look
+                && path != ENROL
+                && !is_below(path, SATELLITES)
+                && !is_below(path, SETS) =>
+        {
+            "is an operator's, who changes satellites and what they check and nothing else; use an admin token"
         }
         _ if is_bounded && !is_below(path, ONE_SATELLITE) && !BOUNDED.contains(&path) => {
             "reaches a part of the fleet, and this route shows all of it; use a token without a selector"
@@ -130,6 +138,8 @@ mod tests {
             (Method::DELETE, "/v1/satellites/{id}"),
             (Method::GET, "/v1/transitions/stream"),
             (Method::GET, "/v1/audit"),
+            (Method::GET, "/v1/assignment-sets"),
+            (Method::PUT, "/v1/assignment-sets/{name}"),
             (Method::GET, "/v1/tokens"),
             (Method::POST, "/v1/tokens"),
             (Method::DELETE, "/v1/tokens/{id}"),
@@ -141,14 +151,14 @@ mod tests {
         ];
         let all = |may: &str| may.chars().map(|c| c == 'x').collect::<Vec<_>>();
         for (role, region, may) in [
-            (Role::Admin, None, "xxxxxxxxxxxx"),
-            (Role::Operator, None, "xxxx----xx--"),
-            (Role::Read, None, "x--x-----x--"),
-            (Role::Enrol, None, "--------x---"),
-            (Role::Admin, Some("eu"), "xxxx----x---"),
-            (Role::Operator, Some("eu"), "xxxx----x---"),
-            (Role::Read, Some("eu"), "x--x--------"),
-            (Role::Enrol, Some("eu"), "--------x---"),
+            (Role::Admin, None, "xxxxxxxxxxxxxx"),
+            (Role::Operator, None, "xxxx-xx---xx--"),
+            (Role::Read, None, "x--x-x-----x--"),
+            (Role::Enrol, None, "----------x---"),
+            (Role::Admin, Some("eu"), "xxxx-xx---x---"),
+            (Role::Operator, Some("eu"), "xxxx-xx---x---"),
+            (Role::Read, Some("eu"), "x--x-x--------"),
+            (Role::Enrol, Some("eu"), "----------x---"),
         ] {
             let caller = caller(role, region);
             let found: Vec<bool> =

@@ -6,11 +6,11 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::exit::wrong_usage;
 use super::output::print_line;
+use crate::contract::wire::Actor;
+use crate::log::audit::Author;
 use crate::platform::database::Address;
 use crate::platform::migrations;
 use crate::pod::config::DatabaseArgs;
-use crate::contract::wire::Actor;
-use crate::log::audit::Author;
 use crate::registry::import::checkstack::Found;
 use crate::registry::import::{Done, Known, checkstack, store};
 use crate::registry::satellites::NewSatellite;

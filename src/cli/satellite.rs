@@ -1,15 +1,14 @@
 //! `groundstation satellite …`: the registry, over a pod's HTTP API.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use clap::{Args, Subcommand};
 
 use super::api::ApiArgs;
 use super::confirm::YesArgs;
 use super::exit::wrong_usage;
+use super::json_file;
 use super::named::Named;
 use super::output::{OutputArgs, Shown, json, print_line};
 use super::selection::SelectionArgs;
@@ -133,7 +132,7 @@ enum SatelliteCommand {
         /// The satellite's id, or its name if no other has the same
         satellite: Named,
     },
-    /// Replace what a satellite is to check with a list from a file; its session hears of it at once
+    /// Replace a satellite's own assignments with a list from a file; its session hears of it at once
     Assign {
         /// The satellite's id, or its name if no other has the same
         satellite: Named,
@@ -142,10 +141,13 @@ enum SatelliteCommand {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
-    /// Show what a satellite is to check, as JSON that `assign` takes
+    /// Show a satellite's own assignments, as JSON that `assign` takes
     Assignments {
         /// The satellite's id, or its name if no other has the same
         satellite: Named,
+        /// All that it is to check, with the sets that it comes from, and which version of that it was sent
+        #[arg(long)]
+        effective: bool,
     },
     /// Remove a satellite: its session ends and its token is void
     Remove {
@@ -282,14 +284,20 @@ pub fn run(args: SatelliteArgs) -> anyhow::Result<()> {
             )?;
         }
         SatelliteCommand::Assign { satellite, file } => {
-            let list = read_json(&file)?;
+            let list = json_file::read(&file)?;
             output.refuse_names(NO_NAMES)?;
             let assigned = client.assign(satellite.id(&client)?, &list)?;
             let (version, count) = (assigned.version, assigned.assignments.len());
             let table = |_| format!("version {version}: {count} assigned");
             output.print(&assigned, Shown { table: &table, names: &Vec::new })?;
         }
-        SatelliteCommand::Assignments { satellite } => {
+        SatelliteCommand::Assignments { satellite, effective: true } => {
+            output.refuse_names(NO_NAMES)?;
+            let effective = client.effective_assignments(satellite.id(&client)?)?;
+            let table = |_| satellite_tables::effective(&effective);
+            output.print(&effective, Shown { table: &table, names: &Vec::new })?;
+        }
+        SatelliteCommand::Assignments { satellite, effective: false } => {
             output.refuse_names(NO_NAMES)?;
             let assignments = client.assignments(satellite.id(&client)?)?;
             match output.is_for_programs() {
@@ -311,22 +319,6 @@ pub fn run(args: SatelliteArgs) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-/// The most bytes read of a file: more than any list that is taken.
-const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
-
-fn read_json(file: &Path) -> anyhow::Result<serde_json::Value> {
-    let shown = file.display();
-    let mut text = String::new();
-    if file == Path::new("-") {
-        std::io::stdin().take(MAX_FILE_BYTES).read_to_string(&mut text)?;
-    } else {
-        let opened = File::open(file).with_context(|| format!("cannot read {shown}"))?;
-        let read = opened.take(MAX_FILE_BYTES).read_to_string(&mut text);
-        read.with_context(|| format!("cannot read {shown}"))?;
-    }
-    serde_json::from_str(&text).with_context(|| format!("{shown} is not JSON"))
 }
 
 fn print_satellites(

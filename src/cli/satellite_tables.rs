@@ -1,6 +1,7 @@
 //! Satellites and how they were, as tables.
 
 use super::table;
+use crate::contract::assignments::{EffectiveAssignment, EffectiveAssignments};
 use crate::contract::fleet::Intervals;
 use crate::contract::wire::SatelliteJson;
 use crate::contract::word::Word;
@@ -55,6 +56,22 @@ fn more(satellite: &SatelliteJson) -> [String; MORE.len()] {
         satellite.capabilities.join(" "),
         satellite.created_at.to_string(),
     ]
+}
+
+/// The versions, and one line for each assignment with the set that it comes from.
+pub fn effective(effective: &EffectiveAssignments) -> String {
+    let rows: Vec<_> = effective.assignments.iter().map(effective_row).collect();
+    let table = table::render(["CONFIG", "SYSTEM", "STRATEGY", "EVERY", "FROM"], &rows, &[]);
+    let applied = effective.applied_version.map_or(NONE.to_owned(), |version| version.to_string());
+    format!("desired version {}, applied version {applied}\n\n{table}", effective.desired_version)
+}
+
+fn effective_row(EffectiveAssignment { set, assignment }: &EffectiveAssignment) -> [String; 5] {
+    let word = |field: &str| or_none(assignment[field].as_str().map(str::to_owned));
+    let seconds = assignment["intervalSeconds"].as_u64().map(std::time::Duration::from_secs);
+    let every = seconds.map(|every| humantime::format_duration(every).to_string());
+    let from = set.as_ref().map_or("its own".to_owned(), |set| format!("set {set}"));
+    [word("configId"), word("systemId"), word("strategyId"), or_none(every), from]
 }
 
 /// One line for each interval.

@@ -3,8 +3,16 @@
 use anstyle::{AnsiColor, Style};
 
 use crate::clients::printable::printable;
+use crate::contract::tokens::SelectorJson;
 
 const HEAD: Style = Style::new().bold();
+
+/// A selector in one cell.
+pub fn selector(SelectorJson { region, tags }: &SelectorJson) -> String {
+    let region = region.iter().map(|region| format!("region {region}"));
+    let tags = tags.iter().map(|(name, value)| format!("{name}:{value}"));
+    region.chain(tags).collect::<Vec<_>>().join(" ")
+}
 
 /// Lays rows out under a head. The columns of `states` have words of states: each has its own colour beside the word.
 pub fn render<const N: usize>(head: [&str; N], rows: &[[String; N]], states: &[usize]) -> String {

@@ -148,8 +148,5 @@ fn listing(tokens: &[TokenJson]) -> String {
 }
 
 fn reach(selector: Option<&SelectorJson>) -> String {
-    let Some(SelectorJson { region, tags }) = selector else { return "everything".to_owned() };
-    let region = region.iter().map(|region| format!("region {region}"));
-    let tags = tags.iter().map(|(name, value)| format!("{name}:{value}"));
-    region.chain(tags).collect::<Vec<_>>().join(" ")
+    selector.map_or("everything".to_owned(), table::selector)
 }

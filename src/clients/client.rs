@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use uuid::Uuid;
 
+use crate::contract::assignments::{AssignmentSetJson, EffectiveAssignments};
 use crate::contract::fleet::{FleetCounts, Intervals, Timeline};
 use crate::contract::tokens::{SelectorJson, TokenJson};
 use crate::contract::what_if::WhatIf;
@@ -167,6 +168,11 @@ pub struct Assignments {
 }
 
 #[derive(Deserialize)]
+struct Sets {
+    sets: Vec<AssignmentSetJson>,
+}
+
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Page {
     satellites: Vec<SatelliteJson>,
@@ -235,6 +241,12 @@ fn ask_ready(base: &str) -> anyhow::Result<(u16, String)> {
     })?;
     let report = answer.body_mut().read_to_string().context("cannot read the answer")?;
     Ok((answer.status().as_u16(), report))
+}
+
+/// The route of a set. Its name is what was typed: it may be no name of a set, and must not lead to another route.
+fn set_path(name: &str) -> String {
+    let encoded = percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC);
+    format!("/v1/assignment-sets/{encoded}")
 }
 
 impl Client {
@@ -457,6 +469,49 @@ impl Client {
     pub fn assign(&self, id: Uuid, list: &serde_json::Value) -> anyhow::Result<Assignments> {
         let request = self.agent.put(format!("{}/v1/satellites/{id}/assignments", self.base));
         self.read(request.header("authorization", self.bearer()).send_json(list))
+    }
+
+    /// All that a satellite is to check, of its own list and of sets.
+    pub fn effective_assignments(&self, id: Uuid) -> anyhow::Result<EffectiveAssignments> {
+        self.ask(&format!("/v1/satellites/{id}/assignments/effective"), &[])
+    }
+
+    /// All sets of assignments, without what is in them.
+    pub fn assignment_sets(&self) -> anyhow::Result<Vec<AssignmentSetJson>> {
+        let Sets { sets } = self.ask("/v1/assignment-sets", &[])?;
+        Ok(sets)
+    }
+
+    /// A set of assignments.
+    pub fn assignment_set(&self, name: &str) -> anyhow::Result<AssignmentSetJson> {
+        self.ask(&set_path(name), &[])
+    }
+
+    /// Makes a set of assignments, or replaces it: with a version, only if it has that one still.
+    pub fn replace_assignment_set(
+        &self,
+        name: &str,
+        set: &serde_json::Value,
+        version: Option<i64>,
+    ) -> anyhow::Result<AssignmentSetJson> {
+        let request = self.agent.put(format!("{}{}", self.base, set_path(name)));
+        let request = request.header("authorization", self.bearer());
+        let request = match version {
+            Some(version) => request.header("if-match", format!("\"{version}\"")),
+            None => request,
+        };
+        self.read(request.send_json(set))
+    }
+
+    /// Deletes a set of assignments: with a version, only if it has that one still.
+    pub fn delete_assignment_set(&self, name: &str, version: Option<i64>) -> anyhow::Result<()> {
+        let request = self.agent.delete(format!("{}{}", self.base, set_path(name)));
+        let request = request.header("authorization", self.bearer());
+        let request = match version {
+            Some(version) => request.header("if-match", format!("\"{version}\"")),
+            None => request,
+        };
+        self.answer(request.call()).map(drop)
     }
 
     fn bearer(&self) -> String {

@@ -28,6 +28,10 @@ pub(super) const MAX_BODY_BYTES: usize = 4 * 1024;
 /// The route, for the log.
 const PATH: &str = "/console/session";
 
+/// Why a named token may sign nobody in.
+const NO_TOKEN_OF_SETTINGS: &str = "Named tokens sign in only where the pods have GROUNDSTATION_ADMIN_TOKEN, the same on \
+    each of them: it signs their sessions too.";
+
 /// What a person signs in with: one of the two.
 #[derive(Deserialize)]
 pub(super) struct Given {
@@ -91,6 +95,10 @@ pub(super) async fn begin(
     };
     if caller.role() == Role::Enrol {
         return Err(Problem::forbidden("A token for enrolment signs nobody in."));
+    }
+    let is_named = matches!(caller.credential(), Credential::Named(_));
+    if is_named && access.settings().admin.is_empty() {
+        return Err(Problem::forbidden(NO_TOKEN_OF_SETTINGS));
     }
     let cookies = cookies(access, &caller, &headers, arrival.is_https)?;
     let (role, name) = (caller.role().as_str(), caller.name());

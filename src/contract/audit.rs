@@ -49,6 +49,12 @@ pub enum AuditAction {
     /// It was revoked.
     #[strum(serialize = "token.revoked")]
     TokenRevoked,
+    /// A set of assignments was stored, for the first time or again.
+    #[strum(serialize = "set.replaced")]
+    SetReplaced,
+    /// It was deleted.
+    #[strum(serialize = "set.deleted")]
+    SetDeleted,
 }
 
 impl AuditAction {
@@ -62,9 +68,9 @@ impl AuditAction {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[schema(as = AuditTarget)]
 pub struct TargetJson {
-    /// `satellite` or `token`.
+    /// `satellite`, `token` or `set`.
     pub kind: String,
-    /// The id of the satellite or of the token.
+    /// The id of the satellite or of the token; the name of the set.
     pub id: String,
 }
 

@@ -58,6 +58,22 @@ impl Selector {
         Some(Outside::Tag(name, value))
     }
 
+    /// Whether all satellites inside the other one are inside this one.
+    pub fn covers(&self, other: &Selector) -> bool {
+        let region = self.region.is_none() || self.region == other.region;
+        region && self.tags.iter().all(|(name, value)| other.tags.get(name) == Some(value))
+    }
+
+    /// Whether a satellite can be inside both.
+    pub fn agrees(&self, other: &Selector) -> bool {
+        let region = match (&self.region, &other.region) {
+            (Some(one), Some(other)) => one == other,
+            _ => true,
+        };
+        let same = |(name, value)| other.tags.get(name).is_none_or(|other| other == value);
+        region && self.tags.iter().all(same)
+    }
+
     /// The region that is left where somebody asks for one. Where that is another than the token's it is the one
     /// without a name, in which there is no satellite.
     pub fn narrow(&self, asked: Option<String>) -> Option<String> {
@@ -103,6 +119,27 @@ mod tests {
             (None, Some(tags(&[])), Some(Outside::Tag("tier", "gold"))),
         ] {
             assert_eq!(some.outside(region, tags.as_ref()), outside, "{region:?} {tags:?}");
+        }
+    }
+
+    #[test]
+    fn one_selector_covers_another_that_names_all_of_it_and_agrees_with_what_names_nothing_else() {
+        let some = |region: Option<&str>, list: &[(&str, &str)]| Selector {
+            region: region.map(str::to_owned),
+            tags: tags(list),
+        };
+        let gold = some(Some("eu"), &[("tier", "gold")]);
+        for (other, covers, agrees) in [
+            (some(None, &[]), false, true),
+            (some(Some("eu"), &[]), false, true),
+            (some(None, &[("tier", "gold")]), false, true),
+            (some(Some("eu"), &[("tier", "gold"), ("rack", "7")]), true, true),
+            (some(Some("eu"), &[("tier", "iron")]), false, false),
+            (some(Some("us"), &[("tier", "gold")]), false, false),
+            (some(None, &[("rack", "7")]), false, true),
+        ] {
+            assert_eq!((gold.covers(&other), gold.agrees(&other)), (covers, agrees), "{other:?}");
+            assert!(Selector::default().covers(&other) && Selector::default().agrees(&other));
         }
     }
 

@@ -123,6 +123,7 @@ impl<'a> ActiveSession<'a> {
             script_packages_lockfile_hash: lockfile_hash(&session.told_packages.desired),
         };
         say(socket, &welcome)?;
+        session.note_sent();
         Ok(session)
     }
 
@@ -252,7 +253,8 @@ impl<'a> ActiveSession<'a> {
         };
         let assigned = &self.desired_state.assigned;
         // No message says that there are no packages any more; `config_updated` can.
-        let message = if self.sent < assigned.version || new_packages == Some(None) {
+        let is_newer = self.sent < assigned.version;
+        let message = if is_newer || new_packages == Some(None) {
             self.sent = assigned.version;
             ToSatellite::ConfigUpdated {
                 assignments: assigned.list.clone(),
@@ -266,7 +268,20 @@ impl<'a> ActiveSession<'a> {
         if new_packages.is_some() {
             self.told_packages = packages;
         }
-        say(socket, &message)
+        say(socket, &message)?;
+        if is_newer {
+            self.note_sent();
+        }
+        Ok(())
+    }
+
+    /// Has it written which list it was sent, unless that is known: a fleet that comes back costs no write.
+    fn note_sent(&self) {
+        if self.desired_state.sent_version.unwrap_or(0) < self.sent {
+            let sent_version = Some(self.sent);
+            let told = AgentInfo { sent_version, ..AgentInfo::default() };
+            self.gateway.heartbeats.said(self.key, told);
+        }
     }
 
     fn may_stay(&self) -> Result<(), End> {
@@ -288,7 +303,7 @@ impl<'a> ActiveSession<'a> {
                 let version = self.understood("version", version);
                 self.understood("uptime_seconds", uptime_seconds);
                 let capabilities = self.understood("capabilities", capabilities);
-                let agent_info = self.news(AgentInfo { version, capabilities });
+                let agent_info = self.news(AgentInfo { version, capabilities, sent_version: None });
                 self.beat(agent_info);
                 None
             }

@@ -117,6 +117,7 @@ mod tests {
             label: String::new(),
             threshold_ms: None,
             assigned: Assigned::nothing().expect("a list"),
+            sent_version: None,
         };
         let overlaps = || DesiredState { previous_token: Some(2), ..present.clone() };
         let ended = |session| DesiredState { ended_session: Some(Session(session)), ..overlaps() };

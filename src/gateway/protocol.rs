@@ -18,9 +18,9 @@ use serde_json::{Map, Value};
 use strum::IntoStaticStr;
 use uuid::Uuid;
 
+use crate::contract::assignments::Assignment;
 use crate::gateway::backends::packages::{Desired, Package};
 use crate::gateway::backends::run_secrets;
-use crate::registry::assignments::Assignment;
 
 /// The most capabilities a satellite may name, and the most characters of each.
 const MAX_CAPABILITIES: usize = 64;

@@ -27,13 +27,14 @@ use crate::gateway::backends::packages::blobs::Blob;
 use crate::gateway::backends::run_secrets::{self, Denied};
 use crate::platform::metrics::Counted;
 use crate::registry::assignments;
+use crate::registry::in_force::MAX_ASSIGNMENTS;
 
 /// Questions that one session may have open at once. As many may wait, however many others wait.
 const MAX_OPEN: usize = 8;
 
 /// Questions of one session that wait, and their bytes: each check of the longest list may ask for secrets
 /// and one other thing, four times over.
-const MAX_WAITING: usize = 4 * assignments::MAX_ASSIGNMENTS;
+const MAX_WAITING: usize = 4 * MAX_ASSIGNMENTS;
 const MAX_WAITING_BYTES: usize = 1024 * 1024;
 
 /// What a question counts beside its own words.

@@ -296,7 +296,7 @@ async fn authenticate(
             }
             let mut told = Share::new(COMPLAINTS_OF_A_SESSION);
             let capabilities = gateway.understood(&mut told, id, "capabilities", capabilities);
-            let agent_info = AgentInfo { version: None, capabilities };
+            let agent_info = AgentInfo { capabilities, ..AgentInfo::default() };
             Ok(Admitted { satellite: id, agent_info, token_version, told })
         }
         Ok(Ok(Verdict::Wrong)) => Err(Refusal::Credentials { claimed }),

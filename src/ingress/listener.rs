@@ -18,7 +18,7 @@ use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
-use hyper::body::{Frame, SizeHint};
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -295,7 +295,7 @@ impl Door {
         let asked = AtomicBool::new(false);
         let abort = ConnectionAbort::default();
         let routes = TowerToHyperService::new(routes);
-        let service = service_fn(|mut request: Request<hyper::body::Incoming>| {
+        let service = service_fn(|mut request: Request<Incoming>| {
             let mut arrival = arrival;
             if asked.swap(true, Ordering::Relaxed) {
                 arrival.deadline = Instant::now() + limit;
@@ -309,7 +309,9 @@ impl Door {
             request.extensions_mut().insert(certificate.clone());
             request.extensions_mut().insert(abort.clone());
             let is_for_a_host = has_its_host(&request);
-            let (answer, busy) = (routes.call(request), Busy::new(place.clone()));
+            let busy = Busy::new(place.clone());
+            let request = request.map(|body| Asked::new(body, &place));
+            let answer = routes.call(request);
             let is_tls = self.tls.is_some();
             async move {
                 let mut answer: Response = match is_for_a_host {
@@ -376,7 +378,7 @@ fn no_host() -> ProblemJson {
     ProblemJson::new(StatusCode::BAD_REQUEST, "no-host", "No host", NO_HOST)
 }
 
-/// While this exists, a request of the place's connection is served.
+/// While this exists, a request of the place's connection is served, or awaited in full ([`Asked`]).
 struct Busy(Arc<Place>);
 
 impl Busy {
@@ -389,6 +391,49 @@ impl Busy {
 impl Drop for Busy {
     fn drop(&mut self) {
         self.0.is_silent();
+    }
+}
+
+/// The body of a request. As long as it is not there it is the client's turn to send: the place can be taken, or slow
+/// bodies would hold all of them for as long as their senders like.
+struct Asked {
+    body: Incoming,
+    /// The place, until the body is there.
+    awaited_at: Option<Arc<Place>>,
+}
+
+impl Asked {
+    fn new(body: Incoming, place: &Arc<Place>) -> Asked {
+        let is_awaited = !body.is_end_stream();
+        if is_awaited {
+            place.is_silent();
+        }
+        Asked { body, awaited_at: is_awaited.then(|| place.clone()) }
+    }
+}
+
+impl HttpBody for Asked {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        let is_there = matches!(polled, Poll::Ready(None)) || self.body.is_end_stream();
+        if is_there && let Some(place) = self.awaited_at.take() {
+            place.is_busy();
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

@@ -6,9 +6,12 @@ use std::sync::Arc;
 
 use anstream::{AutoStream, ColorChoice};
 use anyhow::{Context, bail};
-use tracing_subscriber::layer::SubscriberExt as _;
+use tracing::Metadata;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::{FilterExt as _, filter_fn};
+use tracing_subscriber::layer::{Filter, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer, fmt};
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 
 use crate::platform::trace::export::Exporter;
 
@@ -49,32 +52,42 @@ fn start_with(default: &str, exporter: Option<&Exporter>) -> anyhow::Result<()> 
 pub fn start_file(path: &Path) -> anyhow::Result<()> {
     let file = OpenOptions::new().create(true).append(true).open(path);
     let file = file.with_context(|| format!("cannot write {}", path.display()))?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter("info")?);
-    let started = lines.with_writer(Arc::new(file)).with_ansi(false).with_target(false).try_init();
+    let lines = fmt::layer().with_writer(Arc::new(file)).with_ansi(false).with_target(false);
+    let started =
+        tracing_subscriber::registry().with(lines.with_filter(filter("info")?)).try_init();
     started.map_err(|error| anyhow::anyhow!("cannot set logging up: {error}"))
 }
 
-/// Below `info` these print whole frames, messages and all parameters of statements: tokens, their
-/// digests, secrets. No level of `RUST_LOG` may reach them. At `info` async-nats logs each
-/// connection twice; `nats.rs` logs what matters of it.
-const INDISCREET: [&str; 7] = [
-    "tungstenite=info",
-    "tokio_tungstenite=info",
-    "tokio_postgres=info",
-    "async_nats=warn",
-    "ureq=info",
-    "ureq_proto=info",
+/// These print whole frames, messages and all parameters of statements: tokens, their digests, secrets. So no line of
+/// theirs below these levels is ever logged, however exactly `RUST_LOG` names one of their modules. At `info`
+/// async-nats logs each connection twice; `nats.rs` logs what matters of it.
+const INDISCREET: [(&str, LevelFilter); 7] = [
+    ("tungstenite", LevelFilter::INFO),
+    ("tokio_tungstenite", LevelFilter::INFO),
+    ("tokio_postgres", LevelFilter::INFO),
+    ("async_nats", LevelFilter::WARN),
+    ("ureq", LevelFilter::INFO),
+    ("ureq_proto", LevelFilter::INFO),
     // Spans are for a collector.
-    "groundstation::spans=off",
+    ("groundstation::spans", LevelFilter::OFF),
 ];
 
-fn filter(default: &str) -> anyhow::Result<EnvFilter> {
+fn is_discreet(line: &Metadata<'_>) -> bool {
+    let is_of = |module: &str| {
+        let rest = line.target().strip_prefix(module);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+    };
+    let bound = INDISCREET.iter().find(|(module, _)| is_of(module));
+    bound.is_none_or(|(_, level)| line.level() <= level)
+}
+
+fn filter(default: &str) -> anyhow::Result<impl Filter<Registry> + use<>> {
     let filter = match std::env::var("RUST_LOG") {
         Ok(text) if !text.is_empty() => EnvFilter::try_new(&text).with_context(|| {
             format!("RUST_LOG is {text:?}, not a filter such as info or groundstation=debug")
         })?,
         _ => EnvFilter::new(default),
     };
-    let mut discreet = INDISCREET.iter().map(|directive| directive.parse());
-    discreet.try_fold(filter, |filter, directive| Ok(filter.add_directive(directive?)))
+    // Without a hint of its own it would hide that of the other, and every line below it would be made first.
+    Ok(filter.and(filter_fn(is_discreet).with_max_level_hint(LevelFilter::TRACE)))
 }

@@ -390,7 +390,7 @@ mod tests {
 
     #[test]
     fn of_a_heartbeat_only_what_is_locked_waits() {
-        let agent_info = AgentInfo { version: Some("0.5".to_owned()), capabilities: None };
+        let agent_info = AgentInfo { version: Some("0.5".to_owned()), ..AgentInfo::default() };
         let of = |connection: bool, registry: bool| {
             let only = |locked| if locked { HashSet::from([ID]) } else { HashSet::new() };
             let locked = Locked { connections: only(connection), registry: only(registry) };

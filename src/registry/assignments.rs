@@ -1,31 +1,28 @@
 //! What satellites are to check: each one's list of assignments, checked, stored and read.
 //!
-//! Owns the table `satellite_assignments`. A list is replaced as a whole. Its version is the number of the change
+//! Owns the table `satellite_assignments`. What sets add to a list is in [`super::assignment_sets`]; sessions are told of
+//! both together. A list is replaced as a whole. Its version is the number of the change
 //! that made it: of two versions the greater is always the newer.
 
 use std::collections::{BTreeSet, HashSet};
 
 use deadpool_postgres::{GenericClient, Object, Transaction};
-use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use tokio_postgres::types::{Json, ToSql};
-use utoipa::ToSchema;
 
 use crate::contract::audit::AuditAction;
 use crate::contract::wire::Actor;
 use crate::domain::lifecycle::{Position, SatelliteId, SessionKey};
 use crate::log;
 use crate::log::audit::{self, Author, Entry};
+use crate::registry::in_force::{self, MAX_ASSIGNMENTS};
 use crate::registry::precondition::Precondition;
 use crate::registry::satellites::{Invalid, MAX_CHARACTERS};
 
 pub(crate) mod replacement;
-
-/// The most assignments of one satellite.
-pub const MAX_ASSIGNMENTS: usize = 500;
 
 /// The most bytes of one satellite's list as JSON, because it is sent whole in one message.
 pub const MAX_BYTES: usize = 512 * 1024;
@@ -38,41 +35,6 @@ const MAX_INTERVAL_SECONDS: i64 = 7 * 24 * 60 * 60;
 
 /// The root of field paths.
 const ROOT: &str = "assignments";
-
-/// One thing a satellite is to check.
-#[derive(Deserialize, ToSchema, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[expect(dead_code, reason = "a shape for descriptions; `check` decides")]
-pub struct Assignment {
-    /// Unlike that of every other assignment of the satellite on the same system.
-    #[schema(min_length = 1, max_length = 200)]
-    config_id: String,
-    /// What is checked.
-    #[schema(min_length = 1, max_length = 200)]
-    system_id: String,
-    /// How it is checked.
-    #[schema(min_length = 1, max_length = 200)]
-    strategy_id: String,
-    /// Whatever the strategy wants to know.
-    #[schema(value_type = Object)]
-    #[schemars(with = "Map<String, Value>")]
-    config: Value,
-    /// How often.
-    #[schema(minimum = 1, maximum = 604_800)]
-    interval_seconds: i64,
-    /// What is collected besides; at most 50.
-    #[schema(value_type = Option<Vec<Object>>, nullable = false)]
-    #[schemars(with = "Vec<Map<String, Value>>", skip_serializing_if = "Option::is_none")]
-    collectors: Option<Value>,
-    /// For people.
-    #[schema(min_length = 1, max_length = 200, nullable = false)]
-    #[schemars(with = "String", skip_serializing_if = "Option::is_none")]
-    config_name: Option<String>,
-    /// For people.
-    #[schema(min_length = 1, max_length = 200, nullable = false)]
-    #[schemars(with = "String", skip_serializing_if = "Option::is_none")]
-    system_name: Option<String>,
-}
 
 /// A list that is in force for a session.
 #[derive(Debug, Clone)]
@@ -282,6 +244,8 @@ pub enum Replaced {
     Unknown,
     /// The list in force was not the expected one: nothing was replaced.
     Unexpected,
+    /// With those of sets they would be too many: nothing was replaced.
+    Invalid(Invalid),
 }
 
 /// Replaces a list that has passed [`check`].
@@ -307,6 +271,9 @@ pub async fn replace(
     // The log's lock before that of the changes: the change of a description takes them in this order.
     let head = log::transaction::lock_head(&transaction).await?;
     let version = put(&transaction, satellite, list, before, head, &author.actor).await?;
+    if let Err(invalid) = in_force::check_length(&transaction, satellite, ROOT).await? {
+        return Ok(Replaced::Invalid(invalid));
+    }
     let (was, is) = replacement::told((before, &was), (version, list));
     let action = AuditAction::SatelliteAssigned;
     let entry = Entry::of_satellite(author, action, satellite, Some(was), Some(is));
@@ -353,12 +320,13 @@ pub async fn get(
 
 /// A session that has ended may remain in its pod's table a little longer; it is told nothing.
 const OF_SESSION: &str = "
-    select a.assignments
-      from satellite_connections c join satellite_assignments a using (satellite_id)
+    select e.assignments
+      from satellite_connections c join effective_assignments e using (satellite_id)
      where c.satellite_id = $1 and c.session = $2
        and c.last_event not in ('disconnected', 'removed')";
 
-/// The list in force for this session; `None` if nothing is assigned or the session has ended.
+/// The list in force for this session, of its satellite's own assignments and those of sets; `None` if the session has
+/// ended.
 pub async fn of_session(
     client: &impl GenericClient,
     of: SessionKey,
@@ -369,13 +337,13 @@ pub async fn of_session(
 }
 
 const CHANGED: &str = "
-    select n, coalesce(a.version, 0), coalesce(a.assignments, '[]')
+    select n, coalesce(e.version, 0), coalesce(e.assignments, '[]')
       from unnest($1::uuid[], $2::bigint[]) with ordinality as known (satellite_id, version, n)
-      left join satellite_assignments a on a.satellite_id = known.satellite_id
-     where a.version is distinct from known.version";
+      left join effective_assignments e on e.satellite_id = known.satellite_id
+     where coalesce(e.version, 0) <> known.version";
 
-/// Finds which of these satellites have another list than the version known of them. Returns the index in `known` and
-/// the list.
+/// Finds which of these satellites have another list in force than the version known of them. Returns the index in
+/// `known` and the list.
 pub async fn changed(
     client: &impl GenericClient,
     known: &[(SatelliteId, i64)],

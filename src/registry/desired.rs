@@ -10,12 +10,14 @@ use uuid::Uuid;
 
 use crate::domain::lifecycle::{SatelliteId, Session};
 use crate::platform::batch_loader::Read;
+use crate::registry::assignment_sets::ALL_SETS;
 use crate::registry::assignments::Assigned;
 
 /// What administrators want of a satellite, as of one change of it.
 #[derive(Debug, Clone)]
 pub struct DesiredState {
-    /// The newest change of this satellite that it contains; of two desired states the greater is the newer.
+    /// The newest change of this satellite, or of any set of assignments, that it contains; of two desired states the
+    /// greater is the newer.
     pub change: i64,
     /// Which of its tokens is valid; none once it is removed.
     pub token_version: Option<i64>,
@@ -29,19 +31,22 @@ pub struct DesiredState {
     pub label: String,
     /// Its own offline threshold, if it has one.
     pub threshold_ms: Option<i64>,
-    /// What it is to check.
+    /// What it is to check: its own list and the sets that are for it.
     pub assigned: Assigned,
+    /// The version of the list that it was last known to be sent.
+    pub sent_version: Option<i64>,
 }
 
 const READ: &str = "
-    select i.id, coalesce(n.change, 0) as change, s.token_version, p.token_version as previous_token,
+    select i.id, coalesce(greatest(n.change, sets.change), 0) as change, s.token_version, p.token_version as previous_token,
            coalesce(s.disabled, false) as disabled, s.ended_session, s.name, s.region, s.offline_threshold_ms,
-           coalesce(a.version, 0) as version, coalesce(a.assignments, '[]') as assignments
+           s.sent_version, coalesce(e.version, 0) as version, coalesce(e.assignments, '[]') as assignments
       from unnest($1::uuid[]) as i (id)
       left join satellite_changes n on n.satellite_id = i.id
+      left join satellite_changes sets on sets.satellite_id = $2
       left join satellites s on s.id = i.id
       left join previous_tokens p on p.satellite_id = s.id and p.token_version = s.token_version - 1
-      left join satellite_assignments a on a.satellite_id = i.id";
+      left join effective_assignments e on e.satellite_id = i.id";
 
 /// The desired states of these satellites. A satellite whose list cannot be read is left out; the others are not.
 pub async fn read(
@@ -50,7 +55,7 @@ pub async fn read(
 ) -> Result<Vec<(SatelliteId, DesiredState)>, Error> {
     let ids: Vec<Uuid> = satellites.iter().map(|id| id.0).collect();
     let statement = client.prepare_cached(READ).await?;
-    let rows = client.query(&statement, &[&ids]).await?;
+    let rows = client.query(&statement, &[&ids, &ALL_SETS]).await?;
     let mut found = Vec::with_capacity(rows.len());
     for row in &rows {
         let satellite: SatelliteId = row.try_get("id")?;
@@ -73,6 +78,7 @@ pub async fn read(
             label: format!("{} ({})", name.unwrap_or_default(), region.unwrap_or_default()),
             threshold_ms: row.try_get("offline_threshold_ms")?,
             assigned,
+            sent_version: row.try_get("sent_version")?,
         };
         found.push((satellite, desired_state));
     }

@@ -158,7 +158,8 @@ pub async fn enrol(
             Spent::UsedUp => return Ok(Enrolled::UsedUp),
         }
     }
-    satellites::register(&transaction, id, new, &token, (author, AuditAction::SatelliteEnrolled)).await?;
+    satellites::register(&transaction, id, new, &token, (author, AuditAction::SatelliteEnrolled))
+        .await?;
     transaction.commit().await?;
     let satellite = satellites::just_registered(client, id, default).await?;
     Ok(Enrolled::New(Box::new(satellite), token))

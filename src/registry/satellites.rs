@@ -678,41 +678,59 @@ pub async fn replace_digest(
     Ok(false)
 }
 
-/// What an agent says of itself.
+/// What an agent says of itself, and what it was told.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AgentInfo {
     /// The agent's version.
     pub version: Option<String>,
     /// What it can do.
     pub capabilities: Option<Vec<String>>,
+    /// The version of the assignments that it was sent.
+    pub sent_version: Option<i64>,
+}
+
+impl AgentInfo {
+    /// What is newer of both, each by itself.
+    pub fn after(self, before: AgentInfo) -> AgentInfo {
+        AgentInfo {
+            version: self.version.or(before.version),
+            capabilities: self.capabilities.or(before.capabilities),
+            // An older session may be written after the present one.
+            sent_version: self.sent_version.max(before.sent_version),
+        }
+    }
 }
 
 /// Only rows that say something else are locked, and once locked they are looked at again: a fleet that
 /// comes back saying what it said before costs no write. Waits for no row; returns those it was not given.
 const DESCRIBE: &str = "
     with said as (
-        select a.id, a.version,
+        select a.id, a.version, a.sent_version,
                case when a.capabilities is not null
                     then array(select jsonb_array_elements_text(a.capabilities)) end as capabilities
-          from unnest($1::uuid[], $2::text[], $3::jsonb[]) as a (id, version, capabilities)
+          from unnest($1::uuid[], $2::text[], $3::jsonb[], $4::bigint[])
+               as a (id, version, capabilities, sent_version)
     ), news as (
-        select s.id, a.version, a.capabilities
+        select s.id, a.version, a.capabilities, a.sent_version
           from satellites s join said a using (id)
-         where (coalesce(a.version, s.version), coalesce(a.capabilities, s.capabilities))
-               is distinct from (s.version, s.capabilities)
+         where (coalesce(a.version, s.version), coalesce(a.capabilities, s.capabilities),
+                greatest(a.sent_version, s.sent_version))
+               is distinct from (s.version, s.capabilities, s.sent_version)
          order by s.id
            for no key update of s skip locked
     ), kept as (
         update satellites s
            set version = coalesce(n.version, s.version),
-               capabilities = coalesce(n.capabilities, s.capabilities)
+               capabilities = coalesce(n.capabilities, s.capabilities),
+               sent_version = greatest(n.sent_version, s.sent_version)
           from news n
          where s.id = n.id
     )
     select s.id
       from satellites s join said a using (id)
-     where (coalesce(a.version, s.version), coalesce(a.capabilities, s.capabilities))
-           is distinct from (s.version, s.capabilities)
+     where (coalesce(a.version, s.version), coalesce(a.capabilities, s.capabilities),
+            greatest(a.sent_version, s.sent_version))
+           is distinct from (s.version, s.capabilities, s.sent_version)
        and not exists (select from news n where n.id = s.id)";
 
 /// Keeps what agents say of themselves; rows that say so already are not touched. Returns those that
@@ -725,8 +743,9 @@ pub async fn describe(
     let versions: Vec<Option<&str>> = news.iter().map(|(_, a)| a.version.as_deref()).collect();
     let capabilities: Vec<_> =
         news.iter().map(|(_, a)| a.capabilities.as_ref().map(Json)).collect();
+    let sent: Vec<Option<i64>> = news.iter().map(|(_, a)| a.sent_version).collect();
     let statement = client.prepare_cached(DESCRIBE).await?;
-    let rows = client.query(&statement, &[&ids, &versions, &capabilities]).await?;
+    let rows = client.query(&statement, &[&ids, &versions, &capabilities, &sent]).await?;
     rows.iter().map(|row| row.try_get("id")).collect()
 }
 

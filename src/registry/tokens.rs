@@ -26,6 +26,7 @@ use crate::domain::access::{Role, Selector};
 use crate::log::audit::{self, Author, Entry};
 use crate::platform::token::{self, Digest};
 use crate::registry::satellites::{Invalid, NewSatellite};
+use crate::registry::selector;
 
 pub(crate) mod uses;
 
@@ -34,9 +35,6 @@ pub const MAX_TOKENS: i64 = 1_000;
 
 /// The most satellites for which a token can be made.
 const MAX_USES: i64 = 1_000_000;
-
-/// What a selector can name.
-const SELECTORS: [&str; 2] = ["region", "tags"];
 
 /// A token to be made.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
@@ -75,8 +73,16 @@ pub struct Checked {
 impl NewToken {
     /// Checks every limit; the error names the field.
     pub fn check(self) -> Result<Checked, Invalid> {
-        let selector = self.selector.map(selector).transpose()?.unwrap_or_default();
-        let name = alike(self.name, &selector)?;
+        // It is a word like a satellite's name, so it has the limits of that.
+        let alike = NewSatellite {
+            name: self.name,
+            region: "any".to_owned(),
+            tags: BTreeMap::new(),
+            offline_threshold_ms: None,
+        };
+        alike.check()?;
+        let selector = selector::check(self.selector)?;
+        let name = alike.name;
         if name == ADMIN {
             return Err(invalid("name", "must not be admin: the admin token of the settings is"));
         }
@@ -96,41 +102,6 @@ impl NewToken {
         }
         Ok(Checked { name, role, selector, expires_at: self.expires_at, uses: self.uses })
     }
-}
-
-/// What a token's name and its selector name are words of satellites, so they have the limits of those.
-fn alike(name: String, selector: &Selector) -> Result<String, Invalid> {
-    let alike = NewSatellite {
-        name,
-        region: selector.region.clone().unwrap_or_else(|| "any".to_owned()),
-        tags: selector.tags.clone(),
-        offline_threshold_ms: None,
-    };
-    alike.check().map_err(|invalid| match invalid.field.as_str() {
-        "name" => invalid,
-        field => Invalid { field: format!("selector.{field}"), ..invalid },
-    })?;
-    Ok(alike.name)
-}
-
-/// A selector as JSON has it. One that names nothing, or something that nobody knows, would bound less than was meant.
-pub fn selector(named: Map<String, Value>) -> Result<Selector, Invalid> {
-    if let Some(unknown) = named.keys().find(|name| !SELECTORS.contains(&name.as_str())) {
-        let shown: String = unknown.chars().take(64).collect();
-        let rule = format!("must be {}: nothing else can be named", SELECTORS.join(" or "));
-        return Err(invalid(&format!("selector.{shown}"), rule));
-    }
-    let selector: SelectorJson = serde_json::from_value(Value::Object(named))
-        .map_err(|_| invalid("selector", "must be {\"region\": text, \"tags\": {name: text}}"))?;
-    let selector = Selector::from(selector);
-    if !selector.is_bounded() {
-        return Err(invalid(
-            "selector",
-            "must name a region or tags; leave it out for the whole fleet",
-        ));
-    }
-    alike("any".to_owned(), &selector)?;
-    Ok(selector)
 }
 
 fn invalid(field: &str, rule: impl Into<String>) -> Invalid {

@@ -27,8 +27,8 @@ impl Heartbeats {
         self.put(key.satellite, Beat { session: key.session, at: Some(at), agent_info });
     }
 
-    /// Notes what an agent said of itself when its heartbeat needs no write: with a connect, or while the pod
-    /// vouches for it.
+    /// Notes what an agent said of itself, or was told, when its heartbeat needs no write: with a connect, or while the
+    /// pod vouches for it.
     pub fn said(&self, key: SessionKey, agent_info: AgentInfo) {
         if agent_info != AgentInfo::default() {
             self.put(key.satellite, Beat { session: key.session, at: None, agent_info });
@@ -44,9 +44,7 @@ impl Heartbeats {
         };
         let newer_first = (beat.session, beat.at) >= (other.session, other.at);
         let (mut newer, older) = if newer_first { (beat, other) } else { (other, beat) };
-        newer.agent_info.version = newer.agent_info.version.or(older.agent_info.version);
-        newer.agent_info.capabilities =
-            newer.agent_info.capabilities.or(older.agent_info.capabilities);
+        newer.agent_info = newer.agent_info.after(older.agent_info);
         waiting.insert(satellite, newer);
     }
 
@@ -77,7 +75,7 @@ mod tests {
     fn the_newest_heartbeat_waits_and_nothing_an_agent_said_is_lost() {
         let heartbeats = Heartbeats::default();
         let said =
-            |version: &str| AgentInfo { version: Some(version.to_owned()), capabilities: None };
+            |version: &str| AgentInfo { version: Some(version.to_owned()), ..AgentInfo::default() };
         heartbeats.beat(key(1), Moment::now(), said("0.4"));
         heartbeats.beat(key(2), Moment::now(), AgentInfo::default());
         let old = Beat { session: Session(1), at: Some(Moment::now()), agent_info: said("0.3") };
@@ -91,7 +89,8 @@ mod tests {
     #[test]
     fn what_is_said_with_a_connect_is_no_heartbeat_and_waits_for_one() {
         let heartbeats = Heartbeats::default();
-        let agent_info = AgentInfo { version: None, capabilities: Some(vec!["http".to_owned()]) };
+        let agent_info =
+            AgentInfo { capabilities: Some(vec!["http".to_owned()]), ..AgentInfo::default() };
         heartbeats.said(key(1), agent_info.clone());
         assert_eq!(heartbeats.lock()[&ID].at, None);
         heartbeats.beat(key(1), Moment::now(), AgentInfo::default());

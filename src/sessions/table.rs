@@ -313,6 +313,16 @@ impl SessionTable {
         satellites.filter_map(held).collect()
     }
 
+    /// The satellites that are here, each with the version of the assignments that its session knows; none before its
+    /// first read.
+    pub fn assigned(&self) -> Vec<(SatelliteId, Option<i64>)> {
+        let sessions = self.lock();
+        let version = |entry: &Entry| {
+            entry.desired_state.borrow().as_ref().map(|state| state.assigned.version)
+        };
+        sessions.iter().map(|(satellite, entry)| (*satellite, version(entry))).collect()
+    }
+
     /// The map is valid after a panic elsewhere: every change to it is one call.
     fn lock(&self) -> MutexGuard<'_, HashMap<SatelliteId, Entry>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
@@ -362,6 +372,7 @@ mod tests {
             label: String::new(),
             threshold_ms,
             assigned,
+            sent_version: None,
         }
     }
 

@@ -24,7 +24,7 @@ use crate::platform::fetch::is_trustworthy;
 use crate::platform::token::{self, Digest, Digests};
 use crate::platform::units::duration;
 use crate::registry::satellites::Invalid;
-use crate::registry::tokens;
+use crate::registry::selector;
 
 /// The longest of the short texts here.
 const MAX_TEXT: usize = 512;
@@ -321,7 +321,7 @@ fn selectors(json: Option<&str>) -> anyhow::Result<BTreeMap<String, Selector>> {
             format!("{name} must be JSON, such as {{\"ops-eu\": {{\"region\": \"eu\"}}}}")
         })?;
     let checked = named.into_iter().map(|(group, named)| {
-        let selector = tokens::selector(named);
+        let selector = selector::check(Some(named));
         let selector = selector.map_err(|Invalid { field, rule }| {
             anyhow::anyhow!("{name}: of the group {group:?} the {field} {rule}")
         })?;

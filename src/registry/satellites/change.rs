@@ -13,6 +13,7 @@ use crate::contract::audit::AuditAction;
 use crate::domain::lifecycle::SatelliteId;
 use crate::log;
 use crate::log::audit::{self, Author, Entry};
+use crate::registry::in_force;
 use crate::registry::precondition::Precondition;
 
 /// A change of a satellite; absent fields stay as they are.
@@ -149,6 +150,15 @@ pub async fn change(
             &author.actor.id,
         ];
         transaction.execute(&statement, &parameters).await?;
+        // In another region, or with other tags, other sets are for it.
+        let field = match after.region == before.region {
+            true => "tags",
+            false => "region",
+        };
+        let is_moved = (&after.region, &after.tags) != (&before.region, &before.tags);
+        if is_moved && let Err(invalid) = in_force::check_length(&transaction, id, field).await? {
+            return Ok(Changed::Invalid(invalid));
+        }
         let (was, is) = audit::changed(&before.described(), &after.described());
         let action = AuditAction::SatelliteUpdated;
         let entry = Entry::of_satellite(author, action, id, Some(was), Some(is));
