@@ -12,6 +12,7 @@ use super::problem::Problem;
 use crate::contract::wire::Actor;
 use crate::domain::access::{Role, Selector};
 use crate::platform::token::Digest;
+use crate::registry::authority::Authority;
 use crate::registry::tokens::Known;
 
 /// The whole fleet.
@@ -88,6 +89,11 @@ impl Caller {
             Credential::Named(token) => token.digest.clone(),
             Credential::Person(person) => Digest::of(&format!("person {}", person.name)),
         }
+    }
+
+    /// With what authority it changes a satellite.
+    pub fn authority(&self) -> Authority {
+        Authority { actor: self.actor(), selector: self.selector().clone() }
     }
 
     /// Who it is in the records of what it changes.
