@@ -36,8 +36,10 @@ mod api;
 mod audit;
 mod confirm;
 mod context;
+mod dead_letters;
 mod exit;
 mod fleet;
+mod forward;
 mod import;
 mod named;
 mod output;
@@ -62,6 +64,7 @@ use output::print_line;
 use api::ApiArgs;
 use audit::AuditArgs;
 use fleet::FleetArgs;
+use forward::ForwardArgs;
 use import::ImportArgs;
 use replay::ReplayArgs;
 use retention::RetentionArgs;
@@ -126,6 +129,8 @@ enum Command {
     Status(StatusArgs),
     /// Ask what another offline threshold would have done to the losses of a window; over a pod's HTTP API
     WhatIf(WhatIfArgs),
+    /// Send the triggers as webhooks to a receiver over HTTP, signed, in order, again until they are taken
+    Forward(Box<ForwardArgs>),
     /// Be one satellite: connect, send heartbeats, come back for ever
     Agent(AgentArgs),
     /// Be many satellites in one process; they are registered, connected, and removed at the end
@@ -348,6 +353,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             logging::start("warn").map_err(wrong_usage)?;
             block_on(run_watch(args))
         }
+        Command::Forward(args) => block_on(forward::run(*args)),
         Command::Audit(args) => {
             logging::start("warn").map_err(wrong_usage)?;
             block_on(audit::run(args))

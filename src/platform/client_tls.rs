@@ -24,18 +24,17 @@ impl Roots {
     /// The certificates of a file that a setting names; without one, those of the system.
     pub fn of(setting: &str, file: Option<&Path>) -> anyhow::Result<Roots> {
         let mut roots = rustls::RootCertStore::empty();
+        let trusted = trusted(setting, file)?;
         match file {
             Some(file) => {
-                for certificate in certificates(setting, file)? {
+                for certificate in trusted {
                     roots
                         .add(certificate)
                         .with_context(|| format!("{setting} {}", file.display()))?;
                 }
             }
-            // A host without a certificate store can still use plain text. A TLS handshake there
-            // fails and names the server's certificate as the cause.
             None => {
-                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+                roots.add_parsable_certificates(trusted);
             }
         }
         Ok(Roots(roots))
@@ -71,6 +70,16 @@ impl Roots {
             .with_safe_default_protocol_versions()
             .context("TLS")?
             .with_root_certificates(self.0))
+    }
+}
+
+/// The certificates of a file that a setting names; without one, those of the system. A host without
+/// a certificate store can still use plain text. A TLS handshake there fails and names the server's
+/// certificate as the cause.
+pub fn trusted(setting: &str, file: Option<&Path>) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    match file {
+        Some(file) => certificates(setting, file),
+        None => Ok(rustls_native_certs::load_native_certs().certs),
     }
 }
 
