@@ -19,6 +19,7 @@ pub(crate) mod ops;
 mod queues;
 pub(crate) mod receiver;
 pub(crate) mod retry;
+pub(crate) mod run;
 mod session;
 pub(crate) mod signature;
 pub(crate) mod signing;

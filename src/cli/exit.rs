@@ -6,7 +6,7 @@ use std::fmt;
 use std::process::ExitCode;
 
 use crate::clients::client;
-use crate::forward::forwarder::Gone;
+use crate::forward::run::Gone;
 use crate::platform::database;
 use crate::platform::unreachable::Unreachable;
 

@@ -335,22 +335,23 @@ impl<'a> Session<'a> {
                 break;
             }
         }
-        fail_point!("forward::keeps_what_is_in_hand", |_| ());
-        let given_back = self.queues.count();
-        let client = self.forwarder.nats.clone();
-        if self.lease.is_held() && client.connection_state() == State::Connected {
+        let Session { forwarder, lease, messages, queues, .. } = self;
+        // As long as it is there, what is given back comes here again.
+        drop(messages);
+        let (client, given_back) = (&forwarder.nats, queues.count());
+        if lease.is_held() && client.connection_state() == State::Connected {
             let all = async {
-                for acknowledge in self.queues.acknowledgements() {
+                client.flush().await.ok();
+                for acknowledge in queues.acknowledgements() {
                     acknowledge.ack_with(AckKind::Nak(None)).await.ok();
                 }
                 client.flush().await.ok();
-                self.lease.release().await;
+                lease.release().await;
             };
             timeout(SETTLING, all).await.ok();
         }
-        let numbers = &self.forwarder.numbers;
-        numbers.pending.set(0);
-        numbers.in_flight.set(0);
+        forwarder.numbers.pending.set(0);
+        forwarder.numbers.in_flight.set(0);
         info!(given_back, "a session ended");
     }
 }
