@@ -43,6 +43,7 @@ mod forward;
 mod import;
 mod named;
 mod output;
+mod receiver;
 mod replay;
 mod retention;
 mod satellite;

@@ -18,6 +18,7 @@ pub(crate) mod numbers;
 pub(crate) mod ops;
 mod queues;
 pub(crate) mod receiver;
+mod recent;
 pub(crate) mod retry;
 pub(crate) mod run;
 mod session;

@@ -8,8 +8,8 @@ use clap::{Args, Subcommand};
 
 use super::confirm::YesArgs;
 use super::exit::{NotThere, wrong_usage};
-use super::forward::{OwnArgs, ReceiverArgs};
 use super::output::{OutputArgs, Shown, print_line};
+use super::receiver::{OwnArgs, ReceiverArgs};
 use super::table;
 use crate::forward::dead_letters::{self, DeadLetter, DeadLetters};
 use crate::forward::receiver::Receiver;

@@ -17,9 +17,11 @@ use crate::stream::tail;
 /// Messages that are asked for at once.
 const BATCH: usize = 256;
 
-/// How long one question for messages lasts, and how often the server says that it is still there.
-const ASKED_FOR: Duration = Duration::from_secs(10);
-const HEARTBEAT: Duration = Duration::from_secs(2);
+/// The longest that one question for messages lasts. Those of a forwarder that stands still get messages until then.
+const LONGEST_QUESTION: Duration = Duration::from_secs(10);
+
+/// While a question lasts the server says so often that it is still there.
+const HEARTBEATS: u32 = 4;
 
 /// Where a forwarder of a new name begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,13 +95,15 @@ impl Wanted {
         let consumer = consumer.with_context(|| format!("cannot make the consumer {durable}"))?;
         Ok(Found { consumer, floor: begins })
     }
-}
 
-/// The messages of a consumer, as they come.
-pub async fn messages(consumer: &Consumer<Config>, max_pending: u32) -> anyhow::Result<Messages> {
-    let messages = consumer.stream().max_messages_per_batch(BATCH.min(max_pending as usize));
-    let messages = messages.expires(ASKED_FOR).heartbeat(HEARTBEAT).messages().await;
-    messages.context("cannot ask for messages")
+    /// The messages of the consumer, as they come.
+    pub async fn messages(&self, consumer: &Consumer<Config>) -> anyhow::Result<Messages> {
+        let lasts = LONGEST_QUESTION.min(self.ack_wait);
+        let messages =
+            consumer.stream().max_messages_per_batch(BATCH.min(self.max_pending as usize));
+        let messages = messages.expires(lasts).heartbeat(lasts / HEARTBEATS).messages().await;
+        messages.context("cannot ask for messages")
+    }
 }
 
 /// What the message with this sequence says of the log's end.

@@ -10,6 +10,7 @@ use super::consumer;
 use super::dead_letters::DeadLetters;
 use super::forwarder::Forwarder;
 use super::lease::{Floor, Lease};
+use super::recent::Recent;
 use super::session::{End, Session};
 
 /// The pause before it begins anew.
@@ -32,8 +33,9 @@ impl Forwarder {
     /// Forwards until told to stop.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         self.numbers.pending_max.set(self.settings.wanted.max_pending.into());
+        let mut recent = Recent::default();
         loop {
-            let ended = self.once(&stop).await;
+            let ended = self.once(&mut recent, &stop).await;
             self.numbers.active.set(0);
             match ended {
                 Ok(End::Stopped) => return Ok(()),
@@ -54,16 +56,16 @@ impl Forwarder {
         }
     }
 
-    async fn once(&self, stop: &CancellationToken) -> anyhow::Result<End> {
+    async fn once(&self, recent: &mut Recent, stop: &CancellationToken) -> anyhow::Result<End> {
         let prepared = tokio::select! {
-            prepared = self.prepare() => prepared?,
+            prepared = self.prepare(recent) => prepared?,
             () = stop.cancelled() => return Ok(End::Stopped),
         };
         prepared.run(stop).await
     }
 
     /// Everything that a session needs, and the lease first of all.
-    async fn prepare(&self) -> anyhow::Result<Session<'_>> {
+    async fn prepare<'a>(&'a self, recent: &'a mut Recent) -> anyhow::Result<Session<'a>> {
         let (settings, wanted) = (&self.settings, &self.settings.wanted);
         let mut jetstream = jetstream::new(self.nats.clone());
         jetstream.set_timeout(ANSWER_TIMEOUT);
@@ -88,11 +90,11 @@ impl Forwarder {
         }
         let most = settings.max_dead_letters;
         let dead_letters = DeadLetters::of(&jetstream, name, most, settings.replicas).await?;
-        let messages = consumer::messages(&found.consumer, wanted.max_pending).await?;
+        let messages = wanted.messages(&found.consumer).await?;
         let host = self.receiver.host();
         let position = lease.floor.map_or(0, |floor| floor.position);
         info!(%name, host, position, "forwarding");
         self.numbers.active.set(1);
-        Ok(Session::new(self, lease, found.consumer, messages, dead_letters))
+        Ok(Session::new(self, recent, lease, found.consumer, messages, dead_letters))
     }
 }

@@ -28,6 +28,7 @@ use super::forwarder::Forwarder;
 use super::lease::{Floor, Lease};
 use super::queues::{Queues, Taken};
 use super::receiver::Failure;
+use super::recent::Recent;
 use super::retry::LONGEST_WISH;
 use crate::platform::bucket::Rate;
 use crate::platform::log_gate::LogGate;
@@ -69,6 +70,8 @@ type Acknowledge = Arc<Acker>;
 /// See the module.
 pub struct Session<'a> {
     forwarder: &'a Forwarder,
+    /// What this process did.
+    recent: &'a mut Recent,
     lease: Lease,
     consumer: Consumer<Config>,
     messages: Messages,
@@ -77,8 +80,8 @@ pub struct Session<'a> {
     attempts: JoinSet<Ended>,
     /// Whether everything that the server has out is in hand.
     is_whole: bool,
-    /// The number of the newest delivery to the consumer.
-    delivery: Option<u64>,
+    /// The number of the newest delivery to the consumer; none before everything is in hand.
+    newest_delivery: Option<u64>,
     /// The highest that came.
     highest: Option<Floor>,
     /// The receiver wants to be left alone until then.
@@ -90,6 +93,7 @@ impl<'a> Session<'a> {
     /// Holds the lease; nothing was taken from the consumer yet.
     pub fn new(
         forwarder: &'a Forwarder,
+        recent: &'a mut Recent,
         lease: Lease,
         consumer: Consumer<Config>,
         messages: Messages,
@@ -97,6 +101,7 @@ impl<'a> Session<'a> {
     ) -> Session<'a> {
         Session {
             forwarder,
+            recent,
             lease,
             consumer,
             messages,
@@ -104,7 +109,7 @@ impl<'a> Session<'a> {
             queues: Queues::new(),
             attempts: JoinSet::new(),
             is_whole: false,
-            delivery: None,
+            newest_delivery: None,
             highest: None,
             resting: None,
             failures_told: LogGate::new(FAILURES_TOLD),
@@ -154,6 +159,7 @@ impl<'a> Session<'a> {
         let in_hand = self.queues.count();
         let info = self.consumer.get_info().await.context("cannot look at the consumer")?;
         self.is_whole = info.num_ack_pending <= in_hand;
+        self.newest_delivery = self.is_whole.then_some(info.delivered.consumer_sequence);
         Ok(())
     }
 
@@ -163,14 +169,17 @@ impl<'a> Session<'a> {
             Ok(info) => (info.consumer_sequence, info.published),
             Err(error) => return Some(End::Doubt(format!("a message without a number: {error}"))),
         };
-        if self.delivery.is_some_and(|newest| number != newest + 1) {
-            return Some(End::Doubt("a message was lost on its way".to_owned()));
+        if self.newest_delivery.is_some_and(|newest| number > newest + 1) {
+            return Some(End::Doubt("a message went elsewhere, or was lost on its way".to_owned()));
         }
-        self.delivery = Some(number);
+        self.newest_delivery = self.newest_delivery.map(|newest| newest.max(number));
         let (message, acker) = message.split();
         let headers = message.headers.unwrap_or_default();
         let event = Event::read(&headers, message.payload, stored_at);
-        let new = event.filter(|event| !self.lease.floor.is_some_and(|floor| floor.has(event)));
+        let is_done = |event: &Event| {
+            self.recent.has(&event.change) || self.lease.floor.is_some_and(|floor| floor.has(event))
+        };
+        let new = event.filter(|event| !is_done(event));
         let Some(event) = new else {
             self.forwarder.numbers.skipped.inc();
             // Where this is lost the message comes again, and is skipped again.
@@ -255,7 +264,10 @@ impl<'a> Session<'a> {
         let now = Instant::now();
         self.forwarder.numbers.in_flight.set(self.attempts.len() as i64);
         match ended {
-            Ended::Done(event) => self.queues.done(&event, now),
+            Ended::Done(event) => {
+                self.recent.remember(&event.change);
+                self.queues.done(&event, now);
+            }
             Ended::Failed(event, failure, pause) => {
                 self.queues.failed(&event, now + pause);
                 if let Some(wish) = failure.wish().filter(|_| failure.is_of_all()) {
