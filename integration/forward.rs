@@ -6,4 +6,5 @@ mod delivery;
 mod killed;
 mod manners;
 mod order;
+mod receivers;
 mod world;

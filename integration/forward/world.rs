@@ -48,9 +48,26 @@ impl World {
         self.position
     }
 
+    /// Publishes that this satellite, of this name, went silent.
+    pub async fn publish_lost(&mut self, satellite: Uuid, name: &str) {
+        self.position += 1;
+        let told = ("heartbeat_lost", "heartbeat_timeout", name);
+        self.publish_event(self.position, satellite, 1, told).await;
+    }
+
     /// Publishes a transition as a repair does, of this position.
     pub async fn publish_again(&self, position: i64, satellite: Uuid, revision: i64) {
         let event = if revision % 2 == 1 { "connected" } else { "disconnected" };
+        self.publish_event(position, satellite, revision, (event, "connect", "edge")).await;
+    }
+
+    async fn publish_event(
+        &self,
+        position: i64,
+        satellite: Uuid,
+        revision: i64,
+        (event, reason, name): (&str, &str, &str),
+    ) {
         let subject = format!("satellite.{event}");
         let change = change(position).to_string();
         let at = format!("2026-03-01T12:{:02}:{:02}.000Z", position / 60 % 60, position % 60);
@@ -60,7 +77,7 @@ impl World {
             ("Groundstation-Position", position.to_string()),
             ("Groundstation-Revision", revision.to_string()),
             ("Groundstation-Session", "1".to_owned()),
-            ("Groundstation-Reason", "connect".to_owned()),
+            ("Groundstation-Reason", reason.to_owned()),
             ("ce-specversion", "1.0".to_owned()),
             ("ce-id", change),
             ("ce-type", subject.clone()),
@@ -70,13 +87,13 @@ impl World {
             ("ce-sequence", format!("{position:020}")),
             ("ce-datacontenttype", "application/json".to_owned()),
         ];
-        for (name, value) in pairs {
-            headers.insert(name, value);
+        for (header, value) in pairs {
+            headers.insert(header, value);
         }
         if self.epoch > 1 {
             headers.insert("Groundstation-Epoch", self.epoch.to_string());
         }
-        let body = json!({"satelliteId": satellite, "name": "edge", "region": "eu", "status": "online", "lastSeenAt": null});
+        let body = json!({"satelliteId": satellite, "name": name, "region": "eu", "status": "online", "lastSeenAt": null});
         let published =
             self.jetstream.publish_with_headers(subject, headers, body.to_string().into());
         published.await.expect("published").await.expect("stored");
