@@ -163,4 +163,19 @@ async fn its_numbers_and_its_health_are_on_a_listener_of_its_own() {
     .await;
     let text = get("/metrics").await.text;
     assert!(!text.contains(&some[0].to_string()), "no label names a satellite");
+    // What the alerts ask for is there.
+    let rules =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/prometheus/rules.yaml");
+    let rules = std::fs::read_to_string(rules).expect("the alerts");
+    let words = rules.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let asked: Vec<&str> =
+        words.filter(|word| word.starts_with("groundstation_forward_")).collect();
+    assert!(asked.len() >= 2, "{asked:?}");
+    for metric in asked {
+        assert!(text.contains(&format!("\n{metric} ")), "{metric} in {text}");
+    }
+    let said = crate::harness::wait::blocking(move || {
+        crate::harness::promtool::promtool(&["check", "metrics"].map(str::to_owned), &text)
+    });
+    said.await.expect("promtool has nothing to say");
 }

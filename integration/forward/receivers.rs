@@ -23,7 +23,11 @@ const OTHER_SECRET: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX";
 /// Starts a receiver that knows both secrets; returns its address.
 async fn start(mut command: Command, more: &[(&str, &str)]) -> (Running, String) {
     let secrets = format!("{OTHER_SECRET} {SECRET}");
-    command.env("PYTHONDONTWRITEBYTECODE", "1").env("WEBHOOK_SECRET", secrets).env("PORT", "0").envs(more.iter().copied());
+    command
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("WEBHOOK_SECRET", secrets)
+        .env("PORT", "0")
+        .envs(more.iter().copied());
     let running = Running::of(command);
     let line = running.prints("listening on ").await;
     let address = line.rsplit(' ').next().expect("an address");

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::harness::hooks::{Hook, Hooks};
 use crate::harness::relaying::{STREAM, forgetful_stream};
 use crate::harness::running::Running;
-use crate::harness::{CALM, Fleet, program};
+use crate::harness::{CALM, Fleet, eventually, program};
 
 /// A secret of tests.
 pub const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -137,6 +137,18 @@ impl World {
         settings.retain(|(name, _)| !more.iter().any(|(other, _)| other == name));
         settings.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         settings
+    }
+
+    /// Waits until the forwarder has kept this as its place.
+    pub async fn expect_place(&self, position: i64) {
+        let stream = self.jetstream.get_stream("FORWARD_LEASES").await.expect("the stream");
+        let subject = "groundstation.forward.leases.webhooks";
+        eventually(&format!("the place to be {position}"), async || {
+            let kept = stream.get_last_raw_message_by_subject(subject).await.expect("a lease");
+            let kept: serde_json::Value = serde_json::from_slice(&kept.payload).expect("JSON");
+            if kept["floor"]["position"] == position { Ok(()) } else { Err(kept.to_string()) }
+        })
+        .await;
     }
 
     /// Runs a command on dead letters; returns its output.

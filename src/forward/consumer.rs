@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use async_nats::jetstream::Context;
 use async_nats::jetstream::consumer::pull::{Config, Stream as Messages};
-use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy};
+use async_nats::jetstream::consumer::{AckPolicy, Config as AnyConfig, Consumer, DeliverPolicy};
 use async_nats::jetstream::context::ConsumerInfoErrorKind;
 use async_nats::jetstream::stream::{RawMessageErrorKind, Stream};
 
@@ -81,6 +81,14 @@ impl Wanted {
                 (policy, at(stream, last).await?)
             }
         };
+        if let Some(config) = &existing
+            && self.is_met_by(config)
+        {
+            let consumer = stream.get_consumer(&durable).await;
+            let consumer =
+                consumer.map_err(|error| anyhow!("cannot use the consumer {durable}: {error}"))?;
+            return Ok(Found { consumer, floor: None });
+        }
         let config = Config {
             durable_name: Some(durable.clone()),
             description: Some("Forwards transitions as webhooks".to_owned()),
@@ -94,6 +102,20 @@ impl Wanted {
         let consumer = stream.create_consumer(config).await;
         let consumer = consumer.with_context(|| format!("cannot make the consumer {durable}"))?;
         Ok(Found { consumer, floor: begins })
+    }
+
+    /// Whether a consumer need not be changed. So an operator may make it, and a forwarder needs no right to.
+    fn is_met_by(&self, config: &AnyConfig) -> bool {
+        let mut filters = config.filter_subjects.clone();
+        filters.extend(Some(config.filter_subject.clone()).filter(|filter| !filter.is_empty()));
+        let (mut filters, mut triggers) = (filters, self.triggers.clone());
+        filters.sort();
+        triggers.sort();
+        config.ack_policy == AckPolicy::Explicit
+            && config.ack_wait == self.ack_wait
+            && config.max_ack_pending == i64::from(self.max_pending)
+            && config.max_deliver <= 0
+            && filters == triggers
     }
 
     /// The messages of the consumer, as they come.
