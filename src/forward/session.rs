@@ -293,6 +293,7 @@ impl<'a> Session<'a> {
         tokio::task::spawn_blocking(move || signing.refresh()).await.context("the secrets")?;
         let is_connected = self.forwarder.nats.connection_state() == State::Connected;
         if is_connected {
+            let patience = self.forwarder.settings.takeover() / 3;
             let acknowledgements = self.queues.acknowledgements();
             let all = async {
                 for acknowledge in acknowledgements {
@@ -300,8 +301,8 @@ impl<'a> Session<'a> {
                 }
             };
             // What is not told now is told a third of the time later.
-            timeout(self.forwarder.settings.takeover() / 3, all).await.ok();
-            self.show().await;
+            timeout(patience, all).await.ok();
+            timeout(patience, self.show()).await.ok();
         }
         Ok(())
     }
