@@ -117,6 +117,6 @@ mod tests {
             assert!(refused.starts_with("SECRET"), "{refused}");
             assert!(wrong.is_empty() || !refused.contains(wrong), "{refused}");
         }
-        assert!(secrets(&vec![PUBLISHED; 9].join(",")).is_err());
+        assert!(secrets(&[PUBLISHED; 9].join(",")).is_err());
     }
 }
