@@ -69,8 +69,8 @@ schemas: ## Write the schemas of the stream's and the satellites' messages and o
 	$(CARGO) run --locked --example schemas
 
 examples: test-tools ## Run the examples of docs/examples against real servers
-	$(CARGO) build --locked --features failpoints --example consume
-	$(CARGO) test --locked --features failpoints --test integration -- --include-ignored examples::
+	$(CARGO) build --locked --features failpoints --example consume --example receive
+	$(CARGO) test --locked --features failpoints --test integration -- --include-ignored examples:: receivers::
 
 bench: tools ## Measure; SECTIONS="edges load" for a part (see benches/main.rs)
 	$(CARGO) bench --locked -- $(SECTIONS)

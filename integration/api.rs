@@ -10,6 +10,7 @@ mod fleet_filters;
 mod fleet_timeline;
 mod http_api;
 mod http_manners;
+mod late_bodies;
 mod live_stream;
 mod micro;
 mod named_tokens;

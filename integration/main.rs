@@ -10,6 +10,7 @@ mod contract;
 mod dev;
 mod domain;
 mod drills;
+mod forward;
 mod gateway;
 mod harness;
 mod ingress;

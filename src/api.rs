@@ -36,6 +36,7 @@ mod discovery;
 mod ending;
 pub(crate) mod enrolment;
 mod fleet;
+mod late_body;
 pub(crate) mod micro;
 pub mod openapi;
 mod page;

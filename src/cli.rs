@@ -34,12 +34,15 @@ mod audit;
 mod confirm;
 mod context;
 mod credentials_file;
+mod dead_letters;
 mod exit;
 mod fleet;
+mod forward;
 mod import;
 mod json_file;
 mod named;
 mod output;
+mod receiver;
 mod replay;
 mod retention;
 mod satellite;
@@ -63,6 +66,7 @@ use api::ApiArgs;
 use assignment_set::AssignmentSetArgs;
 use audit::AuditArgs;
 use fleet::FleetArgs;
+use forward::ForwardArgs;
 use import::ImportArgs;
 use replay::ReplayArgs;
 use retention::RetentionArgs;
@@ -129,6 +133,8 @@ enum Command {
     Status(StatusArgs),
     /// Ask what another offline threshold would have done to the losses of a window; over a pod's HTTP API
     WhatIf(WhatIfArgs),
+    /// Send the triggers as webhooks to a receiver over HTTP, signed, in order, again until they are taken
+    Forward(Box<ForwardArgs>),
     /// Be one satellite: enrol if need be, connect, send heartbeats, come back for ever
     Agent(Box<AgentArgs>),
     /// Be many satellites in one process; they are registered, connected, and removed at the end
@@ -324,6 +330,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             logging::start("warn").map_err(wrong_usage)?;
             block_on(run_watch(args))
         }
+        Command::Forward(args) => block_on(forward::run(*args)),
         Command::Audit(args) => {
             logging::start("warn").map_err(wrong_usage)?;
             block_on(audit::run(args))

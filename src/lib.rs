@@ -21,6 +21,7 @@ pub mod console;
 pub mod contract;
 pub mod dev;
 pub mod domain;
+pub mod forward;
 pub mod gateway;
 pub mod ingress;
 pub mod log;

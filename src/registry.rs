@@ -2,6 +2,7 @@
 
 pub mod assignment_sets;
 pub mod assignments;
+pub(crate) mod authority;
 pub(crate) mod credentials;
 pub mod desired;
 pub(crate) mod ended_sessions;

@@ -46,7 +46,10 @@ async fn each_role_may_do_what_it_is_for_on_every_route_and_nothing_else() {
         for (method, path) in &operations {
             let path = path.replace("{id}", &Uuid::new_v4().to_string());
             let is_enrolment = path == "/v1/enrol";
-            let (is_look, is_of_tokens) = (method == "GET", ["/v1/tokens", "/v1/audit"].iter().any(|of| path.starts_with(of)));
+            let (is_look, is_of_tokens) = (
+                method == "GET",
+                ["/v1/tokens", "/v1/audit"].iter().any(|of| path.starts_with(of)),
+            );
             let may = match role {
                 "admin" => true,
                 "operator" => {

@@ -95,3 +95,13 @@ async fn what_cannot_be_asked_is_refused_by_name() {
         );
     }
 }
+
+#[tokio::test]
+async fn the_removal_of_a_satellite_that_never_connected_is_no_loss_and_no_obstacle() {
+    let fleet = Fleet::new(SWEPT_OFTEN).await;
+    let pod = fleet.pod("a").await;
+    let never = pod.register("never", "eu").await;
+    assert_eq!(pod.remove(never.id).await.status, 204);
+    fleet.expect_log_length(1).await;
+    assert_eq!(numbers(&ask(&pod, "threshold=1h").await), [0; 5]);
+}

@@ -43,7 +43,7 @@ const NO_NATS: (&str, &str) = ("NATS_URL", "nats://127.0.0.1:9");
 #[tokio::test]
 async fn a_command_with_wrong_arguments_or_settings_ends_with_2_before_it_tries_anything() {
     let id = Uuid::nil().to_string();
-    let needing_settings: [&[&str]; 17] = [
+    let needing_settings: [&[&str]; 19] = [
         &["serve"],
         &["migrate"],
         &["audit"],
@@ -53,6 +53,8 @@ async fn a_command_with_wrong_arguments_or_settings_ends_with_2_before_it_tries_
         &["retention", "--older-than", "90d"],
         &["import", "checkstack", "--from", "postgres://nobody@127.0.0.1:9/x"],
         &["watch"],
+        &["forward"],
+        &["forward", "dead-letters", "list"],
         &["satellite", "list"],
         &["token", "list"],
         &["assignment-set", "list"],

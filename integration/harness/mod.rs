@@ -13,6 +13,7 @@ pub mod faults;
 pub mod fleet;
 pub mod foreign;
 pub mod heartbeats;
+pub mod hooks;
 pub mod identity_provider;
 pub mod imported;
 pub mod invariants;

@@ -61,6 +61,17 @@ impl Running {
         assert!(kill.expect("kill runs").success());
     }
 
+    /// Ends it at once, as `kill -9` does.
+    pub fn kill(mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it has ended");
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Its exit status, once it has ended and all its output was read.
     pub fn has_ended(&mut self) -> Option<ExitStatus> {
         let ended = self.child.try_wait().expect("the program is a child");

@@ -2,6 +2,7 @@
 //! work, and everything else is refused.
 
 use std::path::Path;
+use std::time::Duration;
 
 use async_nats::jetstream::{self, consumer::pull};
 use async_nats::{Client, ConnectOptions};
@@ -12,11 +13,13 @@ use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 
 use crate::harness::backup::StreamBackup;
+use crate::harness::hooks::Hooks;
 use crate::harness::relaying::STREAM;
+use crate::harness::running::Running;
 use crate::harness::satellite::Satellite;
 use crate::harness::stores::{Rights, random};
 use crate::harness::wait::{PATIENCE, blocking, eventually};
-use crate::harness::{CALM, Fleet, Pod};
+use crate::harness::{CALM, Fleet, Pod, program};
 
 fn deployed(file: &str) -> String {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(file);
@@ -27,7 +30,7 @@ fn deployed(file: &str) -> String {
 async fn restricted() -> (Fleet, Rights) {
     let password = random();
     // The server would read these from its environment.
-    let variables = ["GROUNDSTATION", "AUTOMATION", "BACKEND", "OPERATOR"]
+    let variables = ["GROUNDSTATION", "AUTOMATION", "FORWARDER", "BACKEND", "OPERATOR"]
         .map(|user| format!("{user}_NATS_PASSWORD: {password}\n"))
         .concat();
     let nats = format!("{variables}{}", deployed("nats/groundstation.conf"));
@@ -202,13 +205,74 @@ async fn the_automation_engine_reads_with_its_own_rights() {
 #[tokio::test]
 async fn nobody_hears_the_pods_inboxes() {
     let (_fleet, rights) = restricted().await;
-    for user in ["automation", "backend", "operator"] {
+    for user in ["automation", "forwarder", "backend", "operator"] {
         let (nats, mut refused) = client(&rights, user, &format!("_INBOX_{user}")).await;
         for subject in ["_INBOX.>", "_INBOX.*.*", ">", "*.>"] {
             let answers = nats.subscribe(subject).await.expect("sent");
             expect_refusal(&mut refused, subject).await;
             drop(answers);
         }
+    }
+}
+
+#[tokio::test]
+async fn the_forwarder_forwards_with_its_own_rights() {
+    let (fleet, rights) = restricted().await;
+    let pod = fleet.pod("a").await;
+    pod.expect_nats().await;
+    // The operator makes the consumer.
+    let (operator, _) = client(&rights, "operator", "_INBOX_operator").await;
+    let durable = pull::Config {
+        durable_name: Some("forward-webhooks".to_owned()),
+        ack_wait: Duration::from_secs(15),
+        max_ack_pending: 1_000,
+        ..Default::default()
+    };
+    let operator = jetstream::new(operator);
+    let made = eventually("the stream", async || {
+        operator.create_consumer_on_stream(durable.clone(), STREAM).await.map_err(|e| e.to_string())
+    });
+    made.await;
+    let hooks = Hooks::new().await;
+    hooks.say_always(400);
+    let to = format!("http://{}/", hooks.address);
+    let url = |user: &str| {
+        rights.nats_address.replacen("//", &format!("//{user}:{}@", rights.password), 1)
+    };
+    let settings = |user: &str| {
+        [
+            ("NATS_URL", url(user).as_str()),
+            ("NATS_INBOX_PREFIX", &format!("_INBOX_{user}")),
+            ("GROUNDSTATION_FORWARD_TO", &to),
+            ("GROUNDSTATION_FORWARD_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+            ("GROUNDSTATION_FORWARD_ALLOW_NETWORKS", "127.0.0.0/8"),
+            ("GROUNDSTATION_FORWARD_GIVE_UP_AFTER", "1s"),
+            ("GROUNDSTATION_FORWARD_FIRST_PAUSE", "10ms"),
+            ("GROUNDSTATION_FORWARD_LONGEST_PAUSE", "50ms"),
+            ("NO_COLOR", "1"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    };
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let forwarder = Running::start(&["forward"], &settings("forwarder"), folder);
+    forwarder.says("forwarding").await;
+    let credentials = pod.register("edge", "eu").await;
+    Satellite::connect(pod.address, &credentials).await.close().await;
+    forwarder.says("it is a dead letter now").await;
+    assert!(!forwarder.everything().contains("beginning anew"), "{}", forwarder.everything());
+    let of_operator = settings("operator");
+    let (is_ok, out, err) =
+        program::ran(&["forward", "dead-letters", "list", "-o", "name"], &of_operator).await;
+    assert!(is_ok && out.starts_with('1'), "{out}{err}");
+    let (is_ok, _, err) =
+        program::ran(&["forward", "dead-letters", "drop", "1"], &of_operator).await;
+    assert!(is_ok, "{err}");
+    // It may publish nothing in the pods' name, and make no consumer.
+    let (nats, mut refused) = client(&rights, "forwarder", "_INBOX_forwarder").await;
+    let create = format!("$JS.API.CONSUMER.CREATE.{STREAM}.forward-webhooks");
+    for subject in ["satellite.connected", create.as_str()] {
+        nats.publish(subject.to_owned(), "{}".into()).await.expect("sent");
+        expect_refusal(&mut refused, subject).await;
     }
 }
 

@@ -1,13 +1,15 @@
 //! docs/settings.md lists what the program takes: every variable of `serve`, with its default, and every reason for
 //! which the door refuses a client.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use clap::Args;
 use groundstation::ingress::refusal::Refusal;
 use groundstation::pod::config::ServeArgs;
 use strum::IntoEnumIterator;
+
+use crate::harness::program;
 
 fn page() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/settings.md");
@@ -56,4 +58,27 @@ fn every_reason_for_a_refusal_is_documented() {
         let reason = format!("`{}`", refusal.as_str());
         assert!(page.contains(&reason), "{reason} is not in docs/settings.md");
     }
+}
+
+#[test]
+fn every_setting_of_forward_is_in_the_table_of_webhooks() {
+    const PREFIX: &str = "GROUNDSTATION_FORWARD_";
+    let names = |text: &str, ends: &[char]| -> BTreeSet<String> {
+        let after = text.split(PREFIX).skip(1);
+        let name = |rest: &str| {
+            let (name, _) = rest.split_once(|c: char| !(c.is_ascii_uppercase() || c == '_'))?;
+            rest[name.len()..].starts_with(ends).then(|| name.to_owned())
+        };
+        after.filter_map(name).collect()
+    };
+    let nothing: [(&str, &str); 0] = [];
+    let help = program::run(&["forward", "--help"], &nothing);
+    let help = String::from_utf8(help.stdout).expect("text");
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/webhooks.md");
+    let page = std::fs::read_to_string(page).expect("docs/webhooks.md");
+    let (_, table) = page.split_once("## Settings").expect("a section");
+    // The help shows each variable with its value, which is empty here, or hides that.
+    let taken = names(&help, &['=', ']']);
+    assert!(taken.len() >= 15, "{help}");
+    assert_eq!(names(table, &['`']), taken);
 }

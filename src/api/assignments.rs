@@ -122,9 +122,9 @@ pub async fn replace(
     let Json(sent) = body?;
     let list = assignments::check(sent)?;
     let precondition = conditions::precondition(&headers)?;
-    let author = caller.author();
+    let by = caller.authority();
     let replace = async |client: &mut Object| {
-        assignments::replace(client, id, &list, precondition.as_ref(), &author).await
+        assignments::replace(client, id, &list, precondition.as_ref(), &by).await
     };
     let version = match api.writes.run(replace).await? {
         Replaced::By(version) => version,

@@ -19,7 +19,7 @@ use tracing::warn;
 use super::access::Shut;
 use super::caller::{Caller, Credential};
 use super::problem::Problem;
-use super::{Api, SLOWED, cookie, rights};
+use super::{Api, SLOWED, cookie, late_body, rights};
 use crate::ingress::arrival::Arrival;
 
 /// Says how a browser's request relates to the page that made it. Old browsers, and all without TLS, do not send it.
@@ -31,7 +31,7 @@ pub async fn authorize(
     Extension(arrival): Extension<Arrival>,
     path: MatchedPath,
     parameters: Result<RawPathParams, RawPathParamsRejection>,
-    mut request: Request,
+    request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
     let (headers, method) = (request.headers(), request.method());
@@ -53,8 +53,13 @@ pub async fn authorize(
     let caller = caller.at(arrival.client);
     rights::check(&caller, method, path.as_str())?;
     rights::reach(&api, &caller, path.as_str(), parameters.as_ref().ok()).await?;
+    let (mut request, ended) = late_body::watch(request, api.access.clone(), caller.clone());
     request.extensions_mut().insert(caller);
-    Ok(next.run(request).await)
+    let answer = next.run(request).await;
+    match ended.is_void() {
+        true => Err(Problem::token_ended()),
+        false => Ok(answer),
+    }
 }
 
 /// The bearer token of a request, if it has one.

@@ -14,6 +14,7 @@ use crate::contract::wire::Actor;
 use crate::domain::access::{Role, Selector};
 use crate::log::audit::Author;
 use crate::platform::token::Digest;
+use crate::registry::authority::Authority;
 use crate::registry::tokens::Known;
 
 /// The whole fleet.
@@ -104,6 +105,11 @@ impl Caller {
     /// Who it is in the audit of what it changes.
     pub fn author(&self) -> Author {
         Author { actor: self.actor(), address: self.address }
+    }
+
+    /// With what authority it changes a satellite.
+    pub fn authority(&self) -> Authority {
+        Authority { author: self.author(), selector: self.selector().clone() }
     }
 
     /// Who it is in the records of what it changes.

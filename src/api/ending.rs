@@ -90,13 +90,13 @@ pub async fn disable(
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Ended>, Problem> {
     let id = satellite_id(path)?;
-    let author = caller.author();
-    let disable = async |client: &mut Object| ending::disable(client, id, &author).await;
+    let by = caller.authority();
+    let disable = async |client: &mut Object| ending::disable(client, id, &by).await;
     let live = api.writes.run(disable).await?;
     let live = live.ok_or_else(|| Problem::no_satellite(&id.to_string()))?;
     tracing::info!(satellite = %id, "satellite disabled");
     if let Some(Live { session, .. }) = live
-        && end(&api, id, session, Reason::Disabled, author).await.is_err()
+        && end(&api, id, session, Reason::Disabled, by.author).await.is_err()
     {
         // It is disabled all the same, and the pod that holds the session ends it too.
         tracing::warn!(satellite = %id, "the end of a disabled satellite's session is late");
@@ -122,8 +122,8 @@ pub async fn enable(
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Json<SatelliteJson>, Problem> {
     let id = satellite_id(path)?;
-    let author = caller.author();
-    let enable = async |client: &mut Object| ending::enable(client, id, &author).await;
+    let by = caller.authority();
+    let enable = async |client: &mut Object| ending::enable(client, id, &by).await;
     if !api.writes.run(enable).await? {
         return Err(Problem::no_satellite(&id.to_string()));
     }

@@ -263,9 +263,9 @@ pub async fn change(
     // It is inside, so it stays inside if what is changed of it is.
     inside(&caller, asked.region.as_deref(), asked.tags.as_ref())?;
     let precondition = conditions::precondition(&headers)?;
-    let (author, default) = (caller.author(), api.default_threshold);
+    let (by, default) = (caller.authority(), api.default_threshold);
     let change = async |client: &mut Object| {
-        satellites::change::change(client, id, asked, precondition.as_ref(), &author, default).await
+        satellites::change::change(client, id, asked, precondition.as_ref(), &by, default).await
     };
     match api.writes.run(change).await? {
         Changed::To(shown) => Ok((tag(shown.version), Json(shown.satellite))),

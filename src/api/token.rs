@@ -81,15 +81,15 @@ pub async fn rotate(
     let Rotation { overlap } = Rotation::read(headers, body.map_err(JsonRejection::from)?).await?;
     let overlap = overlap.as_deref().map(rotation::overlap).transpose()?;
     let unknown = || Problem::no_satellite(&id.to_string());
-    let author = caller.author();
-    let rotate = async |client: &mut Object| rotation::rotate(client, id, overlap, &author).await;
+    let by = caller.authority();
+    let rotate = async |client: &mut Object| rotation::rotate(client, id, overlap, &by).await;
     let rotated = api.writes.run(rotate).await?;
     let Rotated { token, session, previous_ends_at } = rotated.ok_or_else(unknown)?;
     let told = overlap.map(|overlap| humantime::format_duration(overlap).to_string());
     tracing::info!(satellite = %id, overlap = told, "token rotated");
     if let Some(session) = session {
         let signal = Signal::Disconnect { session, reason: Reason::TokenRotated };
-        let append = api.log.append(id, signal, author);
+        let append = api.log.append(id, signal, by.author);
         // The new token is in force and has to be shown. The pod that holds the session ends it too.
         match tokio::time::timeout(APPEND_TIMEOUT, append).await {
             Ok(Ok(_)) => {}

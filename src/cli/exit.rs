@@ -6,6 +6,7 @@ use std::fmt;
 use std::process::ExitCode;
 
 use crate::clients::client;
+use crate::forward::run::Gone;
 use crate::platform::database;
 use crate::platform::unreachable::Unreachable;
 
@@ -28,6 +29,11 @@ impl fmt::Display for WrongUsage {
 }
 
 impl std::error::Error for WrongUsage {}
+
+/// What was named is not there.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct NotThere(pub String);
 
 /// Marks an error as one of the arguments or the settings; its words stay.
 pub(super) fn wrong_usage(error: anyhow::Error) -> anyhow::Error {
@@ -52,7 +58,7 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
             super::named::Unnamed::Ambiguous { .. } => WRONG_USAGE,
         });
     }
-    if cause.is::<super::named::NoToken>() {
+    if cause.is::<super::named::NoToken>() || cause.is::<NotThere>() || cause.is::<Gone>() {
         return Some(NOT_THERE);
     }
     let no_connection = |failed: &database::Failed| {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use clap::{Args, ValueEnum};
+use clap::{Args, FromArgMatches as _, ValueEnum};
 use ipnet::IpNet;
 
 use super::access_log::AccessLog;
@@ -291,6 +291,15 @@ pub struct SocketLimits {
     pub messages: Rate,
     /// How long a client that sends more is slowed down, without a pause, before it is closed.
     pub message_patience: Duration,
+}
+
+impl Settings {
+    /// The settings of a door for a command that has no arguments for it: those of the environment, or their defaults.
+    pub fn from_environment() -> anyhow::Result<Settings> {
+        let command = DoorArgs::augment_args(clap::Command::new("door"));
+        let matches = command.try_get_matches_from(["door"])?;
+        DoorArgs::from_arg_matches(&matches)?.check()
+    }
 }
 
 impl DoorArgs {

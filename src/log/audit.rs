@@ -183,7 +183,8 @@ mod tests {
             (0..500).map(|n| json!({"configId": "c".repeat(200), "systemId": n})).collect();
         let tags: Map<String, Value> =
             (0..64).map(|n| (n.to_string(), json!("ü".repeat(200)))).collect();
-        let large = json!({"count": 500, "added": pairs, "tags": tags, "text": "x".repeat(100_000)});
+        let large =
+            json!({"count": 500, "added": pairs, "tags": tags, "text": "x".repeat(100_000)});
         let kept = bounded(large);
         assert!(kept.to_string().len() <= MAX_BYTES + 100, "{}", kept.to_string().len());
         assert_eq!(kept["count"], 500);

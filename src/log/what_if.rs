@@ -21,12 +21,13 @@ use crate::log::history::NoAnswer;
 use crate::log::window::{self, LATE, Reach, Window};
 use crate::log::{partitions, within};
 
-/// A loss tells the last heartbeat in its state after it, any other edge in its state before.
+/// A loss tells the last heartbeat in its state after it, any other edge in its state before. The removal of a satellite that
+/// never connected has neither, and ends no silence.
 const TRANSITIONS: &str = "
     select t.entity_id, t.event, t.reason, t.occurred_at, state->>'name' as name, state->>'region' as region,
            ((case t.event when 'heartbeat_lost' then t.next else t.prev end)->>'lastSeenAt')::timestamptz as heard
       from entity_transitions t cross join lateral (select coalesce(t.next, t.prev) as state) newest
-     where t.position > $1 and t.position <= $2
+     where t.position > $1 and t.position <= $2 and newest.state is not null
      order by t.position";
 
 /// What is asked.

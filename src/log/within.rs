@@ -22,7 +22,14 @@ pub fn condition(id: &str, n: usize) -> String {
     )
 }
 
-/// The parameter of [`condition`].
+/// The same for a statement that reads the satellite's row itself.
+pub fn of_row(n: usize) -> String {
+    format!(
+        "(${n}::jsonb is null or (tags @> (${n}::jsonb->'tags') and region = coalesce(${n}::jsonb->>'region', region)))"
+    )
+}
+
+/// The parameter of both.
 pub fn bound(selector: &Selector) -> Option<Json<Value>> {
     let Selector { region, tags } = selector;
     selector.is_bounded().then(|| Json(json!({"region": region, "tags": tags})))

@@ -384,7 +384,7 @@ fn default_pod_name() -> String {
 /// The largest file of tokens, in bytes.
 const MAX_TOKEN_FILE: u64 = 64 * 1024;
 
-pub(super) fn read_secret(name: &str, file: &std::path::Path) -> anyhow::Result<SecretString> {
+pub(crate) fn read_secret(name: &str, file: &std::path::Path) -> anyhow::Result<SecretString> {
     let shown = || format!("cannot read {name} {}", file.display());
     let mut text = String::new();
     let opened = std::fs::File::open(file).with_context(shown)?;

@@ -17,7 +17,9 @@ use crate::contract::audit::AuditAction;
 use crate::contract::wire::Actor;
 use crate::domain::lifecycle::{Position, SatelliteId, SessionKey};
 use crate::log;
-use crate::log::audit::{self, Author, Entry};
+use crate::log::audit::{self, Entry};
+use crate::log::within;
+use crate::registry::authority::Authority;
 use crate::registry::in_force::{self, MAX_ASSIGNMENTS};
 use crate::registry::precondition::Precondition;
 use crate::registry::satellites::{Invalid, MAX_CHARACTERS};
@@ -213,7 +215,7 @@ fn invalid(field: impl Into<String>, rule: impl Into<String>) -> Invalid {
 }
 
 /// Every writer locks the satellite's own row first: a removal waits, and there is no deadlock.
-const LOCK: &str = "select from satellites where id = $1 for no key update";
+const LOCK: &str = "select from satellites where id = $1 and {within} for no key update";
 
 /// In a statement after the one that waited for the row.
 const BEFORE: &str =
@@ -240,7 +242,7 @@ const REPLACE: &str = "
 pub enum Replaced {
     /// It is in force, with this version.
     By(i64),
-    /// There is no such satellite.
+    /// There is no such satellite, or it is out of reach.
     Unknown,
     /// The list in force was not the expected one: nothing was replaced.
     Unexpected,
@@ -254,10 +256,12 @@ pub async fn replace(
     satellite: SatelliteId,
     list: &Value,
     precondition: Option<&Precondition>,
-    author: &Author,
+    Authority { author, selector }: &Authority,
 ) -> Result<Replaced, tokio_postgres::Error> {
     let transaction = client.transaction().await?;
-    if transaction.query_opt(LOCK, &[&satellite]).await?.is_none() {
+    let lock = LOCK.replace("{within}", &within::of_row(2));
+    let bound = within::bound(selector);
+    if transaction.query_opt(&lock, &[&satellite, &bound]).await?.is_none() {
         return Ok(Replaced::Unknown);
     }
     let before = transaction.query_opt(BEFORE, &[&satellite]).await?;

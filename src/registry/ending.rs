@@ -12,6 +12,8 @@ use crate::contract::audit::AuditAction;
 use crate::domain::lifecycle::{SatelliteId, Session};
 use crate::log;
 use crate::log::audit::{self, Author, Entry};
+use crate::log::within;
+use crate::registry::authority::Authority;
 
 /// A session that has not ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,25 +54,31 @@ pub async fn end(
 }
 
 const LOCK: &str = "
-    select coalesce(disabled, false) from satellites where id = $1 for no key update";
+    select coalesce(disabled, false) from satellites where id = $1 and {within} for no key update";
 
-async fn lock(transaction: &Transaction<'_>, id: SatelliteId) -> Result<Option<bool>, Error> {
-    transaction.query_opt(LOCK, &[&id]).await?.map(|row| row.try_get(0)).transpose()
+async fn lock(
+    transaction: &Transaction<'_>,
+    id: SatelliteId,
+    Authority { selector, .. }: &Authority,
+) -> Result<Option<bool>, Error> {
+    let lock = LOCK.replace("{within}", &within::of_row(2));
+    let row = transaction.query_opt(&lock, &[&id, &within::bound(selector)]).await?;
+    row.map(|row| row.try_get(0)).transpose()
 }
 
 /// Disables a satellite; one that is disabled already stays so, and no change is noted. Returns its session that has not
-/// ended, if there is one; `None` for an unknown satellite.
+/// ended, if there is one; `None` for a satellite that is unknown, or out of reach.
 pub async fn disable(
     client: &mut Object,
     id: SatelliteId,
-    author: &Author,
+    by: &Authority,
 ) -> Result<Option<Option<Live>>, Error> {
     let transaction = client.transaction().await?;
-    let Some(is_disabled) = lock(&transaction, id).await? else { return Ok(None) };
+    let Some(is_disabled) = lock(&transaction, id, by).await? else { return Ok(None) };
     // In a later statement than the lock. No session begins or ends under it.
     let live = live_session(&transaction, id).await?.flatten();
     match (is_disabled, live.map(|live| live.session)) {
-        (false, session) => set(&transaction, id, true, session, author).await?,
+        (false, session) => set(&transaction, id, true, session, &by.author).await?,
         (true, Some(session)) => end(&transaction, id, session).await?,
         (true, None) => {}
     }
@@ -78,12 +86,12 @@ pub async fn disable(
     Ok(Some(live))
 }
 
-/// Lets a satellite in again; false for an unknown one.
-pub async fn enable(client: &mut Object, id: SatelliteId, author: &Author) -> Result<bool, Error> {
+/// Lets a satellite in again; false for one that is unknown, or out of reach.
+pub async fn enable(client: &mut Object, id: SatelliteId, by: &Authority) -> Result<bool, Error> {
     let transaction = client.transaction().await?;
-    let Some(is_disabled) = lock(&transaction, id).await? else { return Ok(false) };
+    let Some(is_disabled) = lock(&transaction, id, by).await? else { return Ok(false) };
     if is_disabled {
-        set(&transaction, id, false, None, author).await?;
+        set(&transaction, id, false, None, &by.author).await?;
     }
     transaction.commit().await?;
     Ok(true)
@@ -112,7 +120,8 @@ async fn set(
     let parameters: [&(dyn ToSql + Sync); 7] =
         [&id, &disabled, &session, &head, &now, &author.actor.kind.as_str(), &author.actor.id];
     transaction.execute(&statement, &parameters).await?;
-    let action = if disabled { AuditAction::SatelliteDisabled } else { AuditAction::SatelliteEnabled };
+    let action =
+        if disabled { AuditAction::SatelliteDisabled } else { AuditAction::SatelliteEnabled };
     let (was, is) = (json!({"disabled": !disabled}), json!({"disabled": disabled}));
     let entry = Entry::of_satellite(author, action, id, Some(was), Some(is));
     audit::append(transaction, &[entry]).await

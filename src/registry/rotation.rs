@@ -21,8 +21,10 @@ use crate::contract::audit::AuditAction;
 use crate::contract::wire::Timestamp;
 use crate::domain::lifecycle::{SatelliteId, Session};
 use crate::log;
-use crate::log::audit::{self, Author, Entry};
+use crate::log::audit::{self, Entry};
+use crate::log::within;
 use crate::platform::token;
+use crate::registry::authority::Authority;
 
 /// The shortest and longest times for which the token before may stay valid. Whoever needs longer is not rotating.
 const OVERLAPS: RangeInclusive<Duration> =
@@ -40,7 +42,8 @@ pub fn overlap(text: &str) -> Result<Duration, Invalid> {
     })
 }
 
-const LOCK: &str = "select token_version from satellites where id = $1 for no key update";
+const LOCK: &str =
+    "select token_version from satellites where id = $1 and {within} for no key update";
 
 /// The token before that one is void at once, whatever time it had.
 const KEEP: &str = "
@@ -77,19 +80,21 @@ pub struct Rotated {
 }
 
 /// Replaces a satellite's token. Without an overlap every earlier one opens nothing from the commit on, and with one every
-/// earlier one but the last. `None` for an unknown satellite.
+/// earlier one but the last. `None` for a satellite that is unknown, or out of reach.
 pub async fn rotate(
     client: &mut Object,
     id: SatelliteId,
     overlap: Option<Duration>,
-    author: &Author,
+    Authority { author, selector }: &Authority,
 ) -> anyhow::Result<Option<Rotated>> {
     let token = token::generate()?;
     let digest = token::Digest::of(token.expose_secret()).to_stored();
     let transaction = client.transaction().await?;
     let statement = transaction.prepare_cached(ROTATE).await?;
     // The row before the log, as the appender does; and what may wait for another pod before the log too.
-    let Some(row) = transaction.query_opt(LOCK, &[&id]).await? else { return Ok(None) };
+    let lock = LOCK.replace("{within}", &within::of_row(2));
+    let row = transaction.query_opt(&lock, &[&id, &within::bound(selector)]).await?;
+    let Some(row) = row else { return Ok(None) };
     let before: i64 = row.try_get("token_version")?;
     let previous_ends_at = match overlap {
         Some(overlap) => {

@@ -148,7 +148,11 @@ const CREATE: &str = "
     select * from created";
 
 /// Makes a token.
-pub async fn create(client: &mut Object, new: &Checked, author: &Author) -> anyhow::Result<Created> {
+pub async fn create(
+    client: &mut Object,
+    new: &Checked,
+    author: &Author,
+) -> anyhow::Result<Created> {
     let secret = token::generate_named()?;
     let digest = Digest::of(secret.expose_secret()).to_stored();
     let transaction = client.transaction().await?;
@@ -229,7 +233,11 @@ pub(super) const NOTE: &str = "
 
 /// Revokes a token: from the commit on it opens nothing on any pod that hears of it. Its name, or none where there is no
 /// such token.
-pub async fn revoke(client: &mut Object, id: Uuid, author: &Author) -> Result<Option<String>, Error> {
+pub async fn revoke(
+    client: &mut Object,
+    id: Uuid,
+    author: &Author,
+) -> Result<Option<String>, Error> {
     let transaction = client.transaction().await?;
     lock(&transaction).await?;
     let Some(row) = transaction.query_opt(DELETE, &[&id]).await? else { return Ok(None) };

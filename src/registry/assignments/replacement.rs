@@ -14,9 +14,8 @@ pub fn told(
     let pair = |(config, system): &(&str, &str)| json!({"configId": config, "systemId": system});
     let added: Vec<Value> = is.keys().filter(|key| !was.contains_key(*key)).map(pair).collect();
     let removed: Vec<Value> = was.keys().filter(|key| !is.contains_key(*key)).map(pair).collect();
-    let is_changed = |(key, now): &(&(&str, &str), &&Value)| {
-        was.get(*key).is_some_and(|before| before != *now)
-    };
+    let is_changed =
+        |(key, now): &(&(&str, &str), &&Value)| was.get(*key).is_some_and(|before| before != *now);
     let changed: Vec<Value> = is.iter().filter(is_changed).map(|(key, _)| pair(key)).collect();
     let before = json!({"version": version, "count": was.len()});
     let after = json!({

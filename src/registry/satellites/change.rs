@@ -12,7 +12,9 @@ use super::{Invalid, NewSatellite, Shown, shown};
 use crate::contract::audit::AuditAction;
 use crate::domain::lifecycle::SatelliteId;
 use crate::log;
-use crate::log::audit::{self, Author, Entry};
+use crate::log::audit::{self, Entry};
+use crate::log::within;
+use crate::registry::authority::Authority;
 use crate::registry::in_force;
 use crate::registry::precondition::Precondition;
 
@@ -67,14 +69,14 @@ pub enum Changed {
     Invalid(Invalid),
     /// The change names nothing that can be changed.
     NothingNamed,
-    /// There is no such satellite.
+    /// There is no such satellite, or it is out of reach.
     Unknown,
     /// The present version was not the expected one: nothing was changed.
     Unexpected,
 }
 
 const LOCK: &str = "
-    select name, region, tags, offline_threshold_ms from satellites where id = $1
+    select name, region, tags, offline_threshold_ms from satellites where id = $1 and {within}
        for no key update";
 
 /// In a statement after the one that waited for the row: its last holder may have changed the version.
@@ -106,13 +108,14 @@ pub async fn change(
     id: SatelliteId,
     change: Change,
     precondition: Option<&Precondition>,
-    author: &Author,
+    Authority { author, selector }: &Authority,
     default: Duration,
 ) -> anyhow::Result<Changed> {
     let transaction = client.transaction().await?;
     let statement = transaction.prepare_cached(CHANGE).await?;
     // The row before the log's lock, as in the appender.
-    let Some(row) = transaction.query_opt(LOCK, &[&id]).await? else {
+    let lock = LOCK.replace("{within}", &within::of_row(2));
+    let Some(row) = transaction.query_opt(&lock, &[&id, &within::bound(selector)]).await? else {
         return Ok(Changed::Unknown);
     };
     if change.is_empty() {
