@@ -219,16 +219,32 @@ async fn where_certificates_are_required_a_satellite_without_one_is_answered_403
 
 /// What a route says to who shows no certificate.
 async fn get(pod: &Pod, authority: &Authority, path: &str) -> String {
+    ask(pod, authority.client(None), path, "Connection: close\r\n").await
+}
+
+/// What a route says before the pod ends the connection.
+async fn ask(pod: &Pod, client: Arc<rustls::ClientConfig>, path: &str, headers: &str) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let stream = TcpStream::connect(pod.address).await.expect("a connection");
     let name = "localhost".try_into().expect("a name");
-    let connector = tokio_rustls::TlsConnector::from(authority.client(None));
+    let connector = tokio_rustls::TlsConnector::from(client);
     let mut stream = connector.connect(name, stream).await.expect("TLS");
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n");
     stream.write_all(request.as_bytes()).await.expect("written");
     let mut said = Vec::new();
     stream.read_to_end(&mut said).await.ok();
     String::from_utf8_lossy(&said).into_owned()
+}
+
+#[tokio::test]
+async fn a_certificate_that_was_verified_opens_nothing_later_on_its_connection() {
+    let (fleet, authority) = (Fleet::new(CALM).await, Authority::new());
+    let pod = authority.pod(&fleet, "optional").await;
+    let shown = authority.of_common_name("edge");
+    let begun = std::time::Instant::now();
+    let said = ask(&pod, authority.client(Some(&shown)), "/livez", "").await;
+    assert!(said.starts_with("HTTP/1.1 200") && said.contains("connection: close"), "{said}");
+    assert!(begun.elapsed() < std::time::Duration::from_secs(2), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]

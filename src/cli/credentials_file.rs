@@ -63,6 +63,10 @@ impl CredentialsFile {
     /// What it holds; none where there is no such file.
     pub fn read(&self) -> anyhow::Result<Option<Kept>> {
         let shown = self.path.display();
+        // Whoever opens a pipe waits for somebody who writes to it.
+        if std::fs::metadata(&self.path).is_ok_and(|about| !about.is_file()) {
+            return Err(wrong_usage(anyhow!("{shown} is no file")));
+        }
         let file = match File::open(&self.path) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -195,6 +199,15 @@ mod tests {
 
     fn refusal(file: &CredentialsFile) -> String {
         file.read().err().expect("refused").to_string()
+    }
+
+    #[test]
+    fn a_pipe_is_no_file_and_nobody_waits_for_it() {
+        let folder = folder();
+        let file = file(&folder);
+        let made = std::process::Command::new("mkfifo").arg(file.path()).status();
+        assert!(made.expect("mkfifo").success());
+        assert!(refusal(&file).ends_with("is no file"));
     }
 
     #[test]

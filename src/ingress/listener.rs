@@ -332,6 +332,8 @@ impl Door {
         });
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(limit);
+        // A certificate is verified in the handshake: it must not open anything later, when it may have run out.
+        http.keep_alive(certificate.0.is_none());
         http.max_header_size(self.settings.max_header_bytes);
         http.max_buf_size(self.settings.max_header_bytes + READ_AHEAD_BYTES);
         let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
