@@ -60,6 +60,50 @@ async fn uses_left(pod: &Pod, token: &NamedToken) -> Value {
 }
 
 #[tokio::test]
+async fn no_agent_chooses_to_be_in_a_set_of_assignments() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    let token = async |name: &str, selector: Value| {
+        pod.make_token(&json!({"name": name, "role": "enrol", "selector": selector})).await
+    };
+    let put = async |name: &str, selector: Option<Value>| {
+        let mut set = json!({"assignments": []});
+        if let Some(selector) = selector {
+            set["selector"] = selector;
+        }
+        let answer = pod.put(&format!("/v1/assignment-sets/{name}"), &set).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    };
+    put("all", None).await;
+    put("databases", Some(json!({"region": "eu", "tags": {"role": "db"}}))).await;
+    put("us", Some(json!({"region": "us"}))).await;
+    let eu = token("eu", json!({"region": "eu"})).await;
+    let anywhere = token("anywhere", json!({"tags": {"rack": "7"}})).await;
+    let databases = token("databases", json!({"region": "eu", "tags": {"role": "db"}})).await;
+    for (token, body, status) in [
+        (&eu, json!({"name": "a"}), 201),
+        (&eu, json!({"name": "a", "tags": {"role": "web"}}), 201),
+        (&eu, json!({"name": "a", "tags": {"role": "db"}}), 403),
+        (&eu, json!({"name": "a", "tags": {"role": "db", "rack": "7"}}), 403),
+        (&anywhere, json!({"name": "a", "region": "eu"}), 201),
+        (&anywhere, json!({"name": "a", "region": "eu", "tags": {"role": "db"}}), 403),
+        (&anywhere, json!({"name": "a", "region": "us"}), 403),
+        (&databases, json!({"name": "a"}), 201),
+    ] {
+        let answer = pod.enrol(&token.secret, None, &body).await;
+        assert_eq!(answer.status, status, "{body}: {answer:?}");
+        if status == 403 {
+            assert_eq!(problem(&answer), "chosen-set");
+            assert!(!answer.text.contains("databases"), "{answer:?}");
+        }
+    }
+    // What was refused has made nothing, and whoever administers may do as it likes.
+    assert_eq!(count(&pod).await, 4);
+    let own = json!({"name": "b", "region": "us"});
+    assert_eq!(pod.enrol(&fleet.admin_token, None, &own).await.status, 201);
+}
+
+#[tokio::test]
 async fn a_satellite_enrols_where_its_token_says_and_connects() {
     let fleet = Fleet::new(CALM).await;
     let pod = fleet.pod("a").await;

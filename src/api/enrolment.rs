@@ -21,6 +21,7 @@ use super::caller::Caller;
 use super::problem::Problem;
 use super::satellites::{Registered, inside, registered};
 use super::{Api, conditions};
+use crate::domain::access::Role;
 use crate::platform::database::Database;
 use crate::platform::metrics::{Counted, EnrolmentOutcome, Metrics};
 use crate::registry::enrolment::{self, Enrolled, Key, NewEnrolment, Refused};
@@ -109,8 +110,9 @@ pub async fn enrol(
         return Err(Problem::enrolments_busy());
     };
     let (by, author, default) = (caller.token_id(), caller.author(), api.default_threshold);
+    let agents = (caller.role() == Role::Enrol).then(|| caller.selector());
     let enrol = async |client: &mut Object| {
-        enrolment::enrol(client, &new, by, key.as_ref(), &author, default).await
+        enrolment::enrol(client, &new, by, agents, key.as_ref(), &author, default).await
     };
     let refused = |problem| {
         count(EnrolmentOutcome::Refused);
@@ -135,6 +137,10 @@ pub async fn enrol(
         Enrolled::TooLate(id) => refused(Problem::key_of_connected(&id.to_string())),
         Enrolled::KeyOfAnother => refused(Problem::key_of_another()),
         Enrolled::NoToken => refused(Problem::token_ended()),
+        Enrolled::InSet(set) => {
+            info!(name = %new.name, set, by = %author.actor.id, "an agent chose to be in a set of assignments, and was refused");
+            refused(Problem::chosen_set())
+        }
         Enrolled::UsedUp => refused(Problem::token_used_up(caller.name().unwrap_or_default())),
     }
 }

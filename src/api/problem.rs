@@ -169,6 +169,13 @@ impl Problem {
         Problem::new(StatusCode::FORBIDDEN, "token-used-up", "Token used up", detail)
     }
 
+    /// 403, for an agent that chose a region or tags for which there is a set of assignments.
+    pub fn chosen_set() -> Problem {
+        let detail = "There is a set of assignments for this region and these tags: whoever enrols is in it only if its token \
+                      for enrolment names them. An administrator makes such a token.";
+        Problem::new(StatusCode::FORBIDDEN, "chosen-set", "Not allowed", detail)
+    }
+
     /// 503, for an enrolment whose turn did not come.
     pub fn enrolments_busy() -> Problem {
         let detail =

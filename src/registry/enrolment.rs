@@ -16,6 +16,7 @@ use deadpool_postgres::{Object, Transaction};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use tokio_postgres::Error;
+use tokio_postgres::types::Json;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -128,14 +129,37 @@ pub enum Enrolled {
     NoToken,
     /// The token has registered as many as it may.
     UsedUp,
+    /// The agent has chosen a region or tags that would bring it this set of assignments.
+    InSet(String),
+}
+
+/// A set that is for this satellite, and not for each one that the token may make. Its assignments may give run secrets, so
+/// no agent chooses to be in it.
+const CHOSEN_SET: &str = "
+    select name from assignment_sets
+     where (region is null or region = $1) and tags <@ $2
+       and not ((region is null or region is not distinct from $3) and tags <@ $4)
+     order by name limit 1";
+
+async fn chosen_set(
+    transaction: &Transaction<'_>,
+    new: &NewSatellite,
+    selector: &Selector,
+) -> Result<Option<String>, Error> {
+    let statement = transaction.prepare_cached(CHOSEN_SET).await?;
+    let (tags, own) = (Json(&new.tags), Json(&selector.tags));
+    let chosen =
+        transaction.query_opt(&statement, &[&new.region, &tags, &selector.region, &own]).await?;
+    chosen.map(|row| row.try_get(0)).transpose()
 }
 
 /// Registers a satellite that has passed [`NewEnrolment::within`], once for one key. `by` is the id of the caller's token,
-/// if that is a named one.
+/// if that is a named one, and `agents` what a token that is in agents' hands reaches.
 pub async fn enrol(
     client: &mut Object,
     new: &NewSatellite,
     by: Option<Uuid>,
+    agents: Option<&Selector>,
     key: Option<&Key>,
     author: &Author,
     default: Duration,
@@ -157,6 +181,11 @@ pub async fn enrol(
             Spent::NoToken => return Ok(Enrolled::NoToken),
             Spent::UsedUp => return Ok(Enrolled::UsedUp),
         }
+    }
+    if let Some(selector) = agents
+        && let Some(set) = chosen_set(&transaction, new, selector).await?
+    {
+        return Ok(Enrolled::InSet(set));
     }
     satellites::register(&transaction, id, new, &token, (author, AuditAction::SatelliteEnrolled))
         .await?;
