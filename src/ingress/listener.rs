@@ -297,8 +297,11 @@ impl Door {
         let routes = TowerToHyperService::new(routes);
         let service = service_fn(|mut request: Request<Incoming>| {
             let mut arrival = arrival;
+            let mut certificate = certificate.clone();
             if asked.swap(true, Ordering::Relaxed) {
                 arrival.deadline = Instant::now() + limit;
+                // It was verified in the handshake, and may have run out since.
+                certificate = ClientCertificate::default();
             }
             let proxies = &self.settings.proxies;
             arrival.client = proxies.client(arrival.peer, request.headers());
@@ -306,7 +309,7 @@ impl Door {
             let access =
                 self.settings.access_log.is_on().then(|| Access::begin(&request, &arrival));
             request.extensions_mut().insert(arrival);
-            request.extensions_mut().insert(certificate.clone());
+            request.extensions_mut().insert(certificate);
             request.extensions_mut().insert(abort.clone());
             let is_for_a_host = has_its_host(&request);
             let busy = Busy::new(place.clone());
@@ -332,8 +335,6 @@ impl Door {
         });
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(limit);
-        // A certificate is verified in the handshake: it must not open anything later, when it may have run out.
-        http.keep_alive(certificate.0.is_none());
         http.max_header_size(self.settings.max_header_bytes);
         http.max_buf_size(self.settings.max_header_bytes + READ_AHEAD_BYTES);
         let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
