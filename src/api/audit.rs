@@ -83,7 +83,7 @@ pub async fn read(
     }
     for (field, text) in [("actor", &query.actor), ("target", &query.target)] {
         if text.as_ref().is_some_and(|text| text.contains('\0')) {
-            return Err(Problem::invalid(&format!("{field} must not contain a NUL character.")));
+            return Err(Problem::invalid(format!("{field} must not contain a NUL character.")));
         }
     }
     let action = query.action.as_deref().map(AuditAction::from_str).transpose();
