@@ -40,6 +40,7 @@ mod late_body;
 pub(crate) mod micro;
 pub mod openapi;
 mod page;
+mod paging;
 mod parameters;
 mod past;
 pub(crate) mod people;

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::Api;
+use super::paging::Paging;
 use super::parameters::{limit, time};
 use super::problem::Problem;
 use crate::contract::audit::{AuditAction, AuditPageJson};
@@ -60,27 +61,7 @@ pub async fn read(
 ) -> Result<Json<AuditPageJson>, Problem> {
     let Query(query) = query?;
     let limit = limit(query.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
-    let is_newest_first = match query.order.as_deref() {
-        None | Some("asc") => false,
-        Some("desc") => true,
-        Some(_) => return Err(Problem::invalid("order must be asc or desc.")),
-    };
-    let after = query.after.unwrap_or(0);
-    if after < 0 {
-        return Err(Problem::invalid("after must be a position, 0 or more."));
-    }
-    if query.before.is_some_and(|before| before < 1) {
-        return Err(Problem::invalid("before must be a position, 1 or more."));
-    }
-    match is_newest_first {
-        true if query.after.is_some() => {
-            return Err(Problem::invalid("after goes with order=asc; with order=desc use before."));
-        }
-        false if query.before.is_some() => {
-            return Err(Problem::invalid("before goes with order=desc."));
-        }
-        _ => {}
-    }
+    let paging = Paging::check(query.order.as_deref(), query.after, query.before, limit)?;
     for (field, text) in [("actor", &query.actor), ("target", &query.target)] {
         if text.as_ref().is_some_and(|text| text.contains('\0')) {
             return Err(Problem::invalid(format!("{field} must not contain a NUL character.")));
@@ -95,18 +76,12 @@ pub async fn read(
         since: query.since.as_deref().map(|text| time("since", text)).transpose()?,
         until: query.until.as_deref().map(|text| time("until", text)).transpose()?,
     };
-    let before = query.before;
-    let read = async |client: &mut Object| match is_newest_first {
-        true => read::newest(client, before, limit, &filter).await,
-        false => read::after(client, after, limit, &filter).await,
+    let read = async |client: &mut Object| match paging.is_newest_first {
+        true => read::newest(client, paging.before, limit, &filter).await,
+        false => read::after(client, paging.after, limit, &filter).await,
     };
     let entries = api.scans.run(read).await?;
-    let newest = if is_newest_first { entries.first() } else { entries.last() };
-    // One that is not full is the last; behind position 1 there is none either.
-    let oldest = entries.last().filter(|_| is_newest_first && entries.len() as i64 == limit);
-    Ok(Json(AuditPageJson {
-        next_after: newest.map_or(after, |entry| entry.position),
-        next_before: oldest.map(|entry| entry.position).filter(|position| *position > 1),
-        entries,
-    }))
+    let positions: Vec<i64> = entries.iter().map(|entry| entry.position).collect();
+    let next = paging.next(&positions);
+    Ok(Json(AuditPageJson { entries, next_after: next.after, next_before: next.before }))
 }

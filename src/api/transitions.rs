@@ -11,6 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
 use super::caller::Caller;
+use super::paging::Paging;
 use super::parameters::{event, limit, satellite_id, time};
 use super::problem::Problem;
 use crate::contract::wire::TransitionJson;
@@ -102,27 +103,7 @@ pub async fn page(
     satellite: Option<SatelliteId>,
 ) -> Result<Page, Problem> {
     let limit = limit(query.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
-    let is_newest_first = match query.order.as_deref() {
-        None | Some("asc") => false,
-        Some("desc") => true,
-        Some(_) => return Err(Problem::invalid("order must be asc or desc.")),
-    };
-    let after = Position(query.after.unwrap_or(0));
-    if after < Position::ZERO {
-        return Err(Problem::invalid("after must be a position, 0 or more."));
-    }
-    if query.before.is_some_and(|before| before < 1) {
-        return Err(Problem::invalid("before must be a position, 1 or more."));
-    }
-    match is_newest_first {
-        true if query.after.is_some() => {
-            return Err(Problem::invalid("after goes with order=asc; with order=desc use before."));
-        }
-        false if query.before.is_some() => {
-            return Err(Problem::invalid("before goes with order=desc."));
-        }
-        _ => {}
-    }
+    let paging = Paging::check(query.order.as_deref(), query.after, query.before, limit)?;
     if query.region.as_ref().is_some_and(|region| region.contains('\0')) {
         return Err(Problem::invalid("region must not contain a NUL character."));
     }
@@ -135,18 +116,17 @@ pub async fn page(
         until: query.until.as_deref().map(|text| time("until", text)).transpose()?,
         within: selector.clone(),
     };
-    let before = query.before.map(Position);
-    let read = async |client: &mut Object| match is_newest_first {
+    let (after, before) = (Position(paging.after), paging.before.map(Position));
+    let read = async |client: &mut Object| match paging.is_newest_first {
         true => read::newest(client, before, limit, &filter).await,
         false => read::filtered(client, after, limit, &filter).await,
     };
     let entries = api.scans.run(read).await?;
-    let newest = if is_newest_first { entries.first() } else { entries.last() };
-    // One that is not full is the last; behind position 1 there is none either.
-    let oldest = entries.last().filter(|_| is_newest_first && entries.len() as i64 == limit);
+    let positions: Vec<i64> = entries.iter().map(|entry| entry.position.0).collect();
+    let next = paging.next(&positions);
     Ok(Page {
-        next_after: newest.map_or(after.0, |entry| entry.position.0),
-        next_before: oldest.map(|entry| entry.position.0).filter(|position| *position > 1),
+        next_after: next.after,
+        next_before: next.before,
         transitions: entries.iter().map(crate::log::Entry::to_json).collect(),
     })
 }
