@@ -37,6 +37,7 @@ mod ending;
 pub(crate) mod enrolment;
 mod fleet;
 mod late_body;
+mod maintenance;
 pub(crate) mod micro;
 pub mod openapi;
 mod page;
@@ -155,6 +156,8 @@ pub fn routes(api: Arc<Api>) -> Router {
         .route("/fleet/timeline", get(fleet::show_timeline))
         .route("/intervals", get(fleet::show_intervals))
         .route("/what-if", get(what_if::show))
+        .route("/maintenance", get(maintenance::list).post(maintenance::plan))
+        .route("/maintenance/{id}", delete(maintenance::end))
         .route("/prometheus/sd", get(discovery::targets))
         .route("/triggers", get(triggers::list))
         .route("/audit", get(audit::read))

@@ -40,6 +40,8 @@ mod fleet;
 mod forward;
 mod import;
 mod json_file;
+mod maintenance;
+mod moment;
 mod named;
 mod output;
 mod receiver;
@@ -123,6 +125,8 @@ enum Command {
     AssignmentSet(AssignmentSetArgs),
     /// Make, list and revoke named tokens for administrators and programs; over a pod's HTTP API
     Token(TokenArgs),
+    /// Plan times in which satellites may come and go, list and end them; over a pod's HTTP API
+    Maintenance(Box<MaintenanceArgs>),
     /// Count the fleet by region, as it is or was, and show how it was over a while; over a pod's HTTP API
     Fleet(Box<FleetArgs>),
     /// Print transitions of the log, and follow it as it grows; over a pod's HTTP API
@@ -307,6 +311,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Satellite(args) => satellite::run(args),
         Command::AssignmentSet(args) => assignment_set::run(args),
         Command::Token(args) => token::run(args),
+        Command::Maintenance(args) => maintenance::run(*args),
         Command::Fleet(args) => fleet::run(*args),
         Command::Transitions(args) => transitions::run(args),
         Command::Triggers(args) => triggers::run(args),

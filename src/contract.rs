@@ -5,6 +5,7 @@ pub mod assignments;
 pub(crate) mod audit;
 pub mod event_schemas;
 pub(crate) mod fleet;
+pub(crate) mod maintenance;
 pub(crate) mod tokens;
 pub(crate) mod triggers;
 pub(crate) mod what_if;

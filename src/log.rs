@@ -34,6 +34,7 @@ pub(crate) mod intervals;
 pub(crate) mod listed;
 pub(crate) mod locked_rows;
 pub(crate) mod made_past;
+pub mod maintenance;
 pub(crate) mod partitions;
 pub(crate) mod past;
 pub(crate) mod read;

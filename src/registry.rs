@@ -11,6 +11,7 @@ pub(crate) mod enrolment;
 pub(crate) mod import;
 pub(crate) mod in_force;
 pub(crate) mod made_past;
+pub(crate) mod maintenance;
 pub(crate) mod named;
 pub(crate) mod precondition;
 pub(crate) mod rotation;

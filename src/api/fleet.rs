@@ -42,7 +42,7 @@ const DEFAULT_POINTS: u64 = 200;
 /// Count the fleet
 ///
 /// All numbers are of one moment. `total` is `online` and `offline` together; who has never connected is among the
-/// offline. `inMaintenance` is 0 until there is maintenance. Each number is how many satellites
+/// offline, and who is in maintenance counts as what it is besides. Each number is how many satellites
 /// `GET /v1/satellites` lists with the same parameters.
 #[utoipa::path(get, operation_id = "countFleet", path = "/v1/fleet", tag = "fleet",
     params(SelectionQuery, TagQuery), responses(

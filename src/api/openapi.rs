@@ -15,7 +15,7 @@ use utoipa::{Modify, OpenApi};
 
 use super::problem::{PROBLEM_JSON, ProblemJson};
 use super::{
-    assignment_sets, assignments, asyncapi, audit, discovery, ending, enrolment, fleet, past,
+    assignment_sets, assignments, asyncapi, audit, discovery, ending, enrolment, fleet, maintenance, past,
     satellites, status, stream, token, tokens, transitions, triggers, what_if,
 };
 use crate::contract::wire::TransitionJson;
@@ -53,6 +53,9 @@ use crate::contract::wire::TransitionJson;
         fleet::show_timeline,
         fleet::show_intervals,
         what_if::show,
+        maintenance::list,
+        maintenance::plan,
+        maintenance::end,
         discovery::targets,
         transitions::of_satellite,
         transitions::all,

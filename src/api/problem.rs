@@ -15,6 +15,7 @@ pub use crate::ingress::problem::{PROBLEM_JSON, ProblemJson, no_method};
 use crate::log::history::NoAnswer;
 use crate::platform::database::Failed;
 use crate::platform::log_gate::LogGate;
+use crate::registry::maintenance::MAX_WINDOWS;
 use crate::registry::satellites::Invalid;
 use crate::registry::tokens::MAX_TOKENS;
 
@@ -102,6 +103,24 @@ impl Problem {
     pub fn no_token(id: &str) -> Problem {
         let detail = format!("There is no token {id}; GET /v1/tokens lists those there are.");
         Problem::new(StatusCode::NOT_FOUND, "unknown-token", "Unknown token", detail)
+    }
+
+    /// 404, for a maintenance window.
+    pub fn no_window(id: &str) -> Problem {
+        let detail = format!(
+            "There is no maintenance window {id:?}; GET /v1/maintenance lists those that your token is told of."
+        );
+        let (status, kind) = (StatusCode::NOT_FOUND, "unknown-maintenance");
+        Problem::new(status, kind, "Unknown maintenance window", detail)
+    }
+
+    /// 409, where there are as many maintenance windows as there may be.
+    pub fn too_many_windows() -> Problem {
+        let detail = format!(
+            "{MAX_WINDOWS} maintenance windows are planned or open, which is the most; end some first, or plan fewer for more satellites each."
+        );
+        let kind = "too-many-maintenance-windows";
+        Problem::new(StatusCode::CONFLICT, kind, "Too many maintenance windows", detail)
     }
 
     /// 404, for a set of assignments.

@@ -26,16 +26,19 @@ const ENROL: &str = "/v1/enrol";
 /// What operators change is below these.
 const SATELLITES: &str = "/v1/satellites";
 const SETS: &str = "/v1/assignment-sets";
+const MAINTENANCE: &str = "/v1/maintenance";
 
 /// All routes of one satellite are below this.
 const ONE_SATELLITE: &str = "/v1/satellites/{id}";
 
 /// Routes that show a caller only the satellites that its token reaches, or none at all.
-const BOUNDED: [&str; 12] = [
+const BOUNDED: [&str; 14] = [
     SATELLITES,
     ENROL,
     SETS,
     "/v1/assignment-sets/{name}",
+    MAINTENANCE,
+    "/v1/maintenance/{id}",
     "/v1/fleet",
     "/v1/fleet/timeline",
     "/v1/intervals",
@@ -74,9 +77,10 @@ pub fn check(caller: &Caller, method: &Method, path: &str) -> Result<(), Problem
             if !is_look
                 && path != ENROL
                 && !is_below(path, SATELLITES)
-                && !is_below(path, SETS) =>
+                && !is_below(path, SETS)
+                && !is_below(path, MAINTENANCE) =>
         {
-            "is an operator's, who changes satellites and what they check and nothing else; use an admin token"
+            "is an operator's, who changes satellites, what they check and when they are in maintenance, and nothing else; use an admin token"
         }
         _ if is_bounded && !is_below(path, ONE_SATELLITE) && !BOUNDED.contains(&path) => {
             "reaches a part of the fleet, and this route shows all of it; use a token without a selector"
@@ -144,6 +148,8 @@ mod tests {
             (Method::POST, "/v1/tokens"),
             (Method::DELETE, "/v1/tokens/{id}"),
             (Method::POST, "/v1/enrol"),
+            (Method::GET, "/v1/maintenance"),
+            (Method::DELETE, "/v1/maintenance/{id}"),
             // Of a later version.
             (Method::GET, "/v1/outages"),
             (Method::POST, "/v1/settings"),
@@ -151,14 +157,14 @@ mod tests {
         ];
         let all = |may: &str| may.chars().map(|c| c == 'x').collect::<Vec<_>>();
         for (role, region, may) in [
-            (Role::Admin, None, "xxxxxxxxxxxxxx"),
-            (Role::Operator, None, "xxxx-xx---xx--"),
-            (Role::Read, None, "x--x-x-----x--"),
-            (Role::Enrol, None, "----------x---"),
-            (Role::Admin, Some("eu"), "xxxx-xx---x---"),
-            (Role::Operator, Some("eu"), "xxxx-xx---x---"),
-            (Role::Read, Some("eu"), "x--x-x--------"),
-            (Role::Enrol, Some("eu"), "----------x---"),
+            (Role::Admin, None, "xxxxxxxxxxxxxxxx"),
+            (Role::Operator, None, "xxxx-xx---xxxx--"),
+            (Role::Read, None, "x--x-x-----x-x--"),
+            (Role::Enrol, None, "----------x-----"),
+            (Role::Admin, Some("eu"), "xxxx-xx---xxx---"),
+            (Role::Operator, Some("eu"), "xxxx-xx---xxx---"),
+            (Role::Read, Some("eu"), "x--x-x-----x----"),
+            (Role::Enrol, Some("eu"), "----------x-----"),
         ] {
             let caller = caller(role, region);
             let found: Vec<bool> =

@@ -257,6 +257,7 @@ mod tests {
             last_event: None,
             flapping: false,
             disabled: false,
+            maintenance: None,
             offline_threshold_ms: None,
             created_at: Timestamp::new(datetime!(2026-03-01 12:00:00 UTC)),
             imported: None,

@@ -1,8 +1,5 @@
 //! `groundstation token …`: named tokens of the HTTP API, over a pod.
 
-use std::time::Duration;
-
-use anyhow::anyhow;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use strum::IntoEnumIterator;
@@ -10,10 +7,9 @@ use time::OffsetDateTime;
 
 use super::api::ApiArgs;
 use super::confirm::YesArgs;
-use super::exit::wrong_usage;
 use super::named::NoToken;
 use super::output::{OutputArgs, Shown, print_line};
-use super::{table, tags};
+use super::{moment, table, tags};
 use crate::clients::client::{Client, NewToken};
 use crate::contract::tokens::{SelectorJson, TokenJson};
 use crate::contract::wire::Timestamp;
@@ -77,7 +73,10 @@ pub fn run(args: TokenArgs) -> anyhow::Result<()> {
         TokenCommand::Create { name, role, region, tags, expires_in, expires_at, uses } => {
             output.refuse_names("the token is shown this once and would be lost")?;
             let selector = Selector { region, tags: tags::parse("--tag", &tags)? };
-            let expires_in = expires_in.as_deref().map(end_of).transpose()?;
+            let now = OffsetDateTime::now_utc();
+            let expires_in = expires_in.as_deref();
+            let expires_in =
+                expires_in.map(|span| moment::after(now, "--expires-in", span)).transpose()?;
             let new = NewToken {
                 name: &name,
                 role: &role,
@@ -107,17 +106,6 @@ pub fn run(args: TokenArgs) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-/// The moment so far from now.
-fn end_of(span: &str) -> anyhow::Result<Timestamp> {
-    let end = humantime::parse_duration(span)
-        .ok()
-        .and_then(|span: Duration| OffsetDateTime::now_utc().checked_add(span.try_into().ok()?));
-    let end = end.filter(|end| end.year() <= 9999).map(Timestamp::new);
-    end.ok_or_else(|| {
-        wrong_usage(anyhow!("--expires-in is {span:?}, not a span such as 12h or 90d"))
-    })
 }
 
 fn find(client: &Client, which: &str) -> anyhow::Result<TokenJson> {

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::contract::assignments::{AssignmentSetJson, EffectiveAssignments};
 use crate::contract::fleet::{FleetCounts, Intervals, Timeline};
+use crate::contract::maintenance::{MaintenanceSelectorJson, WindowJson, WindowsJson};
 use crate::contract::tokens::{SelectorJson, TokenJson};
 use crate::contract::what_if::WhatIf;
 use crate::contract::wire::{SatelliteJson, Timestamp, TransitionJson};
@@ -142,6 +143,21 @@ pub struct NewToken<'a> {
     /// How many satellites it registers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uses: Option<i64>,
+}
+
+/// A maintenance window to plan.
+#[derive(Debug, Serialize)]
+pub struct NewWindow<'a> {
+    /// Which satellites it is for; without one the whole fleet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selector: Option<MaintenanceSelectorJson>,
+    /// When it begins; without it now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<Timestamp>,
+    /// When it ends.
+    pub to: Timestamp,
+    /// Why.
+    pub reason: &'a str,
 }
 
 /// A named token that was made.
@@ -456,6 +472,23 @@ impl Client {
     /// Revokes a named token.
     pub fn revoke_token(&self, id: Uuid) -> anyhow::Result<()> {
         let request = self.agent.delete(format!("{}/v1/tokens/{id}", self.base));
+        self.answer(request.header("authorization", self.bearer()).call()).map(drop)
+    }
+
+    /// A page of the maintenance windows; the filters are query parameters.
+    pub fn maintenance(&self, filters: &[(&str, String)]) -> anyhow::Result<WindowsJson> {
+        self.ask("/v1/maintenance", filters)
+    }
+
+    /// Plans a maintenance window.
+    pub fn plan_maintenance(&self, new: &NewWindow<'_>) -> anyhow::Result<WindowJson> {
+        let request = self.agent.post(format!("{}/v1/maintenance", self.base));
+        self.read(request.header("authorization", self.bearer()).send_json(new))
+    }
+
+    /// Ends a maintenance window.
+    pub fn end_maintenance(&self, id: Uuid) -> anyhow::Result<()> {
+        let request = self.agent.delete(format!("{}/v1/maintenance/{id}", self.base));
         self.answer(request.header("authorization", self.bearer()).call()).map(drop)
     }
 

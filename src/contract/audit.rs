@@ -55,6 +55,12 @@ pub enum AuditAction {
     /// It was deleted.
     #[strum(serialize = "set.deleted")]
     SetDeleted,
+    /// A maintenance window was planned.
+    #[strum(serialize = "maintenance.planned")]
+    MaintenancePlanned,
+    /// It was ended before its time.
+    #[strum(serialize = "maintenance.ended")]
+    MaintenanceEnded,
 }
 
 impl AuditAction {
@@ -68,9 +74,9 @@ impl AuditAction {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[schema(as = AuditTarget)]
 pub struct TargetJson {
-    /// `satellite`, `token` or `set`.
+    /// `satellite`, `token`, `set` or `maintenance`.
     pub kind: String,
-    /// The id of the satellite or of the token; the name of the set.
+    /// The id of the satellite, of the token or of the maintenance window; the name of the set.
     pub id: String,
 }
 

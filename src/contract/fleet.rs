@@ -28,7 +28,7 @@ pub struct Counts {
     pub never_connected: i64,
     /// Those that come and go too often.
     pub flapping: i64,
-    /// In maintenance: 0, as there is no maintenance yet.
+    /// In a maintenance window.
     pub in_maintenance: i64,
 }
 
@@ -121,7 +121,7 @@ pub enum RunState {
     Down,
     /// Nothing is known: before its first edge, after its removal, and while nobody could observe.
     Unknown,
-    /// Within a maintenance window; there are none yet.
+    /// Within a maintenance window, whether it was there or not.
     Maintenance,
 }
 

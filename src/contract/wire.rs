@@ -355,6 +355,9 @@ pub struct SatelliteJson {
     /// There, and true, while an administrator has it refused.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub disabled: bool,
+    /// The maintenance window that it is in, if it is in one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance: Option<InMaintenanceJson>,
     /// Its own offline threshold, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offline_threshold_ms: Option<i64>,
@@ -370,6 +373,18 @@ impl SatelliteJson {
     pub fn is_online(&self) -> bool {
         self.status == Status::Online
     }
+}
+
+/// The window that a satellite is in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = InMaintenance)]
+pub struct InMaintenanceJson {
+    /// The window; of several the one that began first.
+    pub id: Uuid,
+    /// Why it was planned.
+    pub reason: String,
+    /// When it ends.
+    pub until: Timestamp,
 }
 
 /// What another system knew of a satellite: that system's edge and heartbeat, none of this log.

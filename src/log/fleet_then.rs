@@ -11,6 +11,7 @@ use super::Entry;
 use super::disabled_then;
 use super::history::{AsOf, NoAnswer, Record, satellite_then, still_there};
 use super::listed::{self, Behind};
+use super::maintenance;
 use super::read::MAX_LIMIT;
 use super::within;
 use crate::contract::fleet::{Counts, RegionCounts};
@@ -89,7 +90,8 @@ const BY_ID: &str = "
 const COUNT: &str = "
     {then}
     select s.region, count(*) as total, count(*) filter (where s.status = 'online') as online,
-           count(*) filter (where s.flapping) as flapping
+           count(*) filter (where s.flapping) as flapping,
+           count(*) filter (where {in_maintenance}) as in_maintenance
       from s group by s.region";
 
 const COLUMNS: listed::Columns = listed::Columns {
@@ -185,6 +187,7 @@ pub async fn page(
         rows.iter().map(|row| satellite(row, as_of)).collect::<Result<Vec<_>, Error>>()?;
     let mut satellites: Vec<SatelliteJson> = satellites.into_iter().flatten().collect();
     disabled_then::mark(client, &mut satellites, (as_of.position, as_of.moment)).await?;
+    maintenance::mark(client, &mut satellites, Some(as_of.moment)).await?;
     still_there(client, as_of).await?;
     Ok(satellites)
 }
@@ -208,13 +211,16 @@ pub async fn count(
     selection: &Selection,
 ) -> Result<Vec<RegionCounts>, NoAnswer> {
     let selected = Parameters::new(as_of, selection);
-    let rows = client.query(&with_then(COUNT), &selected.all()).await?;
+    let count = with_then(COUNT).replace("{in_maintenance}", &maintenance::condition("$2"));
+    let rows = client.query(&count, &selected.all()).await?;
     still_there(client, as_of).await?;
     let counted = rows.iter().map(|row| {
         let (total, online): (i64, i64) = (row.try_get("total")?, row.try_get("online")?);
         let flapping = row.try_get("flapping")?;
+        let in_maintenance = row.try_get("in_maintenance")?;
         let offline = total - online;
-        let counts = Counts { total, online, offline, flapping, ..Counts::default() };
+        let counts =
+            Counts { total, online, offline, flapping, in_maintenance, ..Counts::default() };
         Ok(RegionCounts { region: row.try_get("region")?, counts })
     });
     Ok(counted.collect::<Result<_, Error>>()?)

@@ -26,7 +26,7 @@ use crate::domain::lifecycle::{Event, Position, SatelliteId};
 use crate::domain::liveness::{self, Status};
 use crate::log::read::Filter;
 use crate::log::watermark;
-use crate::log::{Entry, disabled_then, partitions, past, read};
+use crate::log::{Entry, disabled_then, maintenance, partitions, past, read};
 
 pub mod runs;
 
@@ -160,6 +160,7 @@ pub async fn fleet(
         })
         .collect();
     disabled_then::mark(client, &mut satellites, (as_of.position, as_of.moment)).await?;
+    maintenance::mark(client, &mut satellites, Some(as_of.moment)).await?;
     still_there(client, as_of).await?;
     Ok((satellites, next))
 }
@@ -223,6 +224,7 @@ pub(super) fn satellite_then(
         last_event: state.last_event,
         flapping: flapping::is_marked(marked_until, as_of.moment),
         disabled: false,
+        maintenance: None,
         offline_threshold_ms: after.and_then(|after| after["offlineThresholdMs"].as_i64()),
         created_at: Timestamp::new(record.map_or(entry.occurred_at, |record| record.created_at)),
         imported: None,
@@ -285,6 +287,8 @@ pub struct Stats {
     /// Of which nothing is known: before its first transition, after its removal, and while nobody
     /// could observe.
     pub unknown_ms: i64,
+    /// In which it was in maintenance, whatever else: such time is in none of the others.
+    pub maintenance_ms: i64,
 }
 
 /// The transitions one answer looks at, at most: a satellite that has more in its window flaps
@@ -340,9 +344,22 @@ pub async fn stats(
     let changed = past::last_change(client, satellite, field.as_str()).await?;
     let lapsed = lapsed(&row, default_threshold)?;
     let blind = watermark::blind_spans(client, from, now, default_threshold).await?;
+    let mut planned = maintenance::during(client, &[satellite.0], from, now).await?;
+    let maintenance = planned.remove(&satellite.0).unwrap_or_default();
     // And after: what was dropped meanwhile may be missing.
     begins_in_the_log(client, from).await?;
-    Ok(Some(answer(&Known { field, from, now, before, within, newest, changed, lapsed, blind })))
+    Ok(Some(answer(&Known {
+        field,
+        from,
+        now,
+        before,
+        within,
+        newest,
+        changed,
+        lapsed,
+        maintenance,
+        blind,
+    })))
 }
 
 /// Since when a satellite whose last edge is `connected` has been offline all the same, because
@@ -375,7 +392,9 @@ struct Known {
     changed: Option<Entry>,
     /// See [`lapsed`].
     lapsed: Option<OffsetDateTime>,
-    /// Within the window, when nobody observed; oldest first, not overlapping.
+    /// Within the window, when it was in maintenance; oldest first, not overlapping.
+    maintenance: Vec<(OffsetDateTime, OffsetDateTime)>,
+    /// Likewise, when nobody observed.
     blind: Vec<(OffsetDateTime, OffsetDateTime)>,
 }
 
@@ -399,6 +418,7 @@ fn answer(known: &Known) -> Stats {
         before: known.before.as_ref(),
         within: &known.within,
         lapsed: known.lapsed,
+        maintenance: &known.maintenance,
         blind: &known.blind,
     };
     let runs = runs::runs(&window);
@@ -418,6 +438,7 @@ fn answer(known: &Known) -> Stats {
         up_ms: time_in(RunState::Up),
         down_ms: time_in(RunState::Down),
         unknown_ms: time_in(RunState::Unknown),
+        maintenance_ms: time_in(RunState::Maintenance),
     }
 }
 
@@ -474,14 +495,15 @@ mod tests {
     }
 
     fn ask(before: Option<Entry>, within: Vec<Entry>, lapsed: Option<OffsetDateTime>) -> Stats {
-        ask_with_blind(before, within, lapsed, Vec::new())
+        ask_with(before, within, lapsed, Vec::new(), Vec::new())
     }
 
     /// The answer about the status over the last ten hours.
-    fn ask_with_blind(
+    fn ask_with(
         before: Option<Entry>,
         within: Vec<Entry>,
         lapsed: Option<OffsetDateTime>,
+        maintenance: Vec<(OffsetDateTime, OffsetDateTime)>,
         blind: Vec<(OffsetDateTime, OffsetDateTime)>,
     ) -> Stats {
         let all: Vec<Entry> = before.iter().chain(&within).cloned().collect();
@@ -492,7 +514,18 @@ mod tests {
             .find(|e| Field::Status.of(e.prev.as_ref()) != Field::Status.of(e.next.as_ref()));
         let changed = changed.cloned();
         let (field, from) = (Field::Status, NOW - HOUR * 10);
-        answer(&Known { field, from, now: NOW, before, within, newest, changed, lapsed, blind })
+        answer(&Known {
+            field,
+            from,
+            now: NOW,
+            before,
+            within,
+            newest,
+            changed,
+            lapsed,
+            maintenance,
+            blind,
+        })
     }
 
     #[test]
@@ -528,10 +561,18 @@ mod tests {
         // before it was known at all, across its coming, and across its leaving
         let blind = vec![(at(10), at(9)), (at(7), at(5)), (at(3), at(1))];
         let within = vec![entry(8, None, here()), entry(2, here(), gone())];
-        let stats = ask_with_blind(None, within, None, blind);
+        let stats = ask_with(None, within.clone(), None, Vec::new(), blind.clone());
         let hour = 3_600_000;
         assert_eq!((stats.up_ms / hour, stats.down_ms / hour), (3, 1));
         assert_eq!(stats.unknown_ms / hour, 6);
+
+        // Planned time is in none of the others, observed or not.
+        let planned = vec![(at(12), at(8) + HOUR / 2), (at(4), at(2) + HOUR / 2)];
+        let stats = ask_with(None, within, None, planned, blind);
+        assert_eq!((stats.up_ms / (hour / 2), stats.down_ms / hour), (3, 1));
+        assert_eq!(stats.maintenance_ms / (hour / 2), 8);
+        let all = stats.up_ms + stats.down_ms + stats.unknown_ms + stats.maintenance_ms;
+        assert_eq!(all, 10 * hour);
     }
 
     #[test]

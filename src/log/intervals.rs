@@ -18,7 +18,7 @@ use crate::domain::access::Selector;
 use crate::log::history::runs::{self, Run};
 use crate::log::history::{self, NoAnswer};
 use crate::log::window::{self, Reach, Window};
-use crate::log::{Entry, partitions, watermark, within};
+use crate::log::{Entry, maintenance, partitions, watermark, within};
 
 /// The most satellites one answer tells of.
 pub const MAX_NAMED: usize = 200;
@@ -76,6 +76,7 @@ pub async fn intervals(
     let lapsed = lapsed(&transaction, &ids, default_threshold).await?;
     let (from, to) = (window.from, window.to);
     let blind = watermark::blind_spans(&transaction, from, to, default_threshold).await?;
+    let planned = maintenance::during(&transaction, &ids, from, to).await?;
     transaction.commit().await?;
     // What was dropped meanwhile may be missing.
     let horizon = partitions::horizon(client).await?;
@@ -89,6 +90,7 @@ pub async fn intervals(
             before: before.get(id),
             within: within.get(id).map_or(&[], Vec::as_slice),
             lapsed: lapsed.get(id).copied(),
+            maintenance: planned.get(id).map_or(&[], Vec::as_slice),
             blind: &blind,
         };
         (*id, runs::runs(&window).iter().map(interval).collect())

@@ -410,7 +410,8 @@ mod tests {
                     let window = runs::Window {
                         // A little longer, so that the last moment is in a run.
                         from: second(0), to: second(101), before: entries.first(),
-                        within: entries.get(1..).unwrap_or_default(), lapsed: *lapsed, blind: &[],
+                        within: entries.get(1..).unwrap_or_default(), lapsed: *lapsed, maintenance: &[],
+                        blind: &[],
                     };
                     let runs = runs(&window);
                     let run = runs.iter().find(|run| run.from <= at && at < run.to).expect("a run");

@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use super::audit::{self, Entry};
 use super::columns::Columns;
+use super::maintenance::{self, Span};
 use super::request::{Outcome, Request};
 use super::{ChangeId, KIND, SCHEMA_VERSION};
 use crate::contract::audit::AuditAction;
@@ -126,13 +127,18 @@ async fn lock_and_read(
 ) -> Result<(OffsetDateTime, Watermark, HashMap<Uuid, Satellite>), Error> {
     let ids = ids_of(batch.iter());
     let removed = ids_of(batch.iter().filter(|request| request.signal == Signal::Remove));
-    let (lock_satellites, lock_rows): (Statement, Statement) =
-        try_join(client.prepare_cached(LOCK_SATELLITES), client.prepare_cached(LOCK_ROWS)).await?;
+    let (lock_satellites, lock_rows, windows): (Statement, Statement, Statement) = try_join3(
+        client.prepare_cached(LOCK_SATELLITES),
+        client.prepare_cached(LOCK_ROWS),
+        client.prepare_cached(maintenance::OF_LOCKED),
+    )
+    .await?;
     let ids_parameter: &[&(dyn tokio_postgres::types::ToSql + Sync)] = &[&ids];
-    let locks = try_join3(
+    let locks = try_join4(
         client.batch_execute(BEGIN),
         client.query(&lock_satellites, ids_parameter),
         client.query(&lock_rows, ids_parameter),
+        client.query(&windows, ids_parameter),
     );
     let lock_removed = async {
         if removed.is_empty() {
@@ -147,7 +153,7 @@ async fn lock_and_read(
         clock.note(sent, now, Moment::now());
         Ok((now, watermark))
     };
-    let ((_, registered, rows), removed, (now, watermark)) =
+    let ((_, registered, rows, windows), removed, (now, watermark)) =
         try_join3(locks, lock_removed, watermark).await?;
 
     let mut satellites: HashMap<Uuid, Satellite> = HashMap::with_capacity(ids.len());
@@ -160,6 +166,10 @@ async fn lock_and_read(
         let satellite = satellites.entry(row.try_get("id")?).or_default();
         satellite.is_locked |= row.try_get::<_, bool>("is_locked")?;
         satellite.stands(row)?;
+    }
+    for row in &windows {
+        let (satellite, span) = maintenance::of_locked(row)?;
+        satellites.entry(satellite).or_default().maintenance.push(span);
     }
     for row in &removed {
         let satellite = satellites.entry(row.try_get("id")?).or_default();
@@ -193,6 +203,8 @@ struct Satellite {
     profile: Option<Profile>,
     row: Option<Connection>,
     flapping: Flapping,
+    /// The maintenance windows that have it, in the order of their begins.
+    maintenance: Vec<Span>,
 }
 
 impl Satellite {
@@ -250,6 +262,7 @@ impl Satellite {
             self.flapping.edge(happened, &rules.flapping);
         }
         transition.mark_flapping(before, self.flapping.mark(happened));
+        transition.marks.maintenance = maintenance::at(&self.maintenance, transition.occurred_at);
         Ok(transition)
     }
 }

@@ -29,6 +29,7 @@ use crate::domain::selection::{Order, Place, Selection, Sort};
 use crate::log;
 use crate::log::audit::{self, Author, Entry};
 use crate::log::listed::{self, Behind};
+use crate::log::maintenance;
 use crate::log::watermark;
 use crate::platform::batch_loader::Read;
 use crate::platform::token;
@@ -350,11 +351,11 @@ pub async fn shown(
     default: Duration,
 ) -> Result<Option<Shown>, tokio_postgres::Error> {
     let statement = client.prepare_cached(&GET.replace("{shown}", SHOWN)).await?;
-    let row = client.query_opt(&statement, &[&id]).await?;
-    row.map(|row| {
-        Ok(Shown { satellite: from_row(&row, default)?, version: row.try_get("described_by")? })
-    })
-    .transpose()
+    let Some(row) = client.query_opt(&statement, &[&id]).await? else { return Ok(None) };
+    let mut satellites = [from_row(&row, default)?];
+    maintenance::mark(client, &mut satellites, None).await?;
+    let [satellite] = satellites;
+    Ok(Some(Shown { satellite, version: row.try_get("described_by")? }))
 }
 
 /// Whether a satellite is online: the rule of `liveness.rs`.
@@ -511,14 +512,19 @@ pub async fn list(
         with_filters(&listed::in_order(&statement(filter, order, skip), order, &COLUMNS, 13));
     // Row by row: what has come is read while Postgres looks for the rest.
     let rows = client.query_raw(&statement, parameters).await?;
-    rows.map(|row| from_row(&row?, default)).try_collect().await
+    let mut satellites: Vec<SatelliteJson> =
+        rows.map(|row| from_row(&row?, default)).try_collect().await?;
+    maintenance::mark(client, &mut satellites, None).await?;
+    Ok(satellites)
 }
 
 const COUNT: &str = "
     select counted.region, count(*) as total, count(*) filter (where is_online) as online,
            count(*) filter (where never_connected) as never_connected,
-           count(*) filter (where flapping) as flapping
-      from (select s.region, s.flapping, {online} as is_online, {never_connected} as never_connected
+           count(*) filter (where flapping) as flapping,
+           count(*) filter (where in_maintenance) as in_maintenance
+      from (select s.region, s.flapping, {online} as is_online, {never_connected} as never_connected,
+                   {in_maintenance} as in_maintenance
               from satellites_now s where {selected}) counted
      group by counted.region";
 
@@ -529,7 +535,9 @@ pub async fn count(
     default: Duration,
 ) -> Result<Vec<RegionCounts>, tokio_postgres::Error> {
     let selected = Selected::new(filter, default);
-    let rows = client.query(&with_filters(COUNT), &selected.parameters()).await?;
+    let in_maintenance = maintenance::condition("statement_timestamp()");
+    let count = with_filters(COUNT).replace("{in_maintenance}", &in_maintenance);
+    let rows = client.query(&count, &selected.parameters()).await?;
     rows.iter()
         .map(|row| {
             let (total, online) = (row.try_get("total")?, row.try_get("online")?);
@@ -539,7 +547,7 @@ pub async fn count(
                 offline: total - online,
                 never_connected: row.try_get("never_connected")?,
                 flapping: row.try_get("flapping")?,
-                in_maintenance: 0,
+                in_maintenance: row.try_get("in_maintenance")?,
             };
             Ok(RegionCounts { region: row.try_get("region")?, counts })
         })
@@ -572,6 +580,7 @@ fn from_row(row: &Row, default: Duration) -> Result<SatelliteJson, tokio_postgre
         last_event: last_event.filter(|event| *event != Event::Removed),
         flapping: row.try_get("flapping")?,
         disabled: row.try_get("disabled")?,
+        maintenance: None,
         offline_threshold_ms: own,
         created_at: Timestamp::new(row.try_get("created_at")?),
         imported: imported(row)?,

@@ -1,9 +1,9 @@
 //! How one satellite was within a window, from its transitions: the rule of stats, of intervals and of the
 //! timeline. Pure.
 //!
-//! An edge counts from when it happened; where that is before the edge that precedes it, from that one on. Time in
-//! which nobody could observe is unknown, whatever the edges say, and so is the time before the first of them and
-//! after a removal. A loss that nobody has declared yet is known by now: from when it was due the satellite was down.
+//! An edge counts from when it happened; where that is before the edge that precedes it, from that one on. Time in a
+//! maintenance window is maintenance, whatever else. Time in which nobody could observe is unknown, whatever the edges
+//! say, and so is the time before the first of them and after a removal. A loss that nobody has declared yet is known by now: from when it was due the satellite was down.
 
 use time::OffsetDateTime;
 
@@ -25,6 +25,8 @@ pub struct Window<'a> {
     pub within: &'a [Entry],
     /// Since when it has been offline although its last edge is `connected`, if so.
     pub lapsed: Option<OffsetDateTime>,
+    /// When it was in maintenance, the oldest first, one after another.
+    pub maintenance: &'a [(OffsetDateTime, OffsetDateTime)],
     /// When nobody observed, the oldest first.
     pub blind: &'a [(OffsetDateTime, OffsetDateTime)],
 }
@@ -44,7 +46,7 @@ pub struct Run<'a> {
 
 /// Its states one after another, each as long as it can be: they cover the window without a gap.
 pub fn runs<'a>(window: &Window<'a>) -> Vec<Run<'a>> {
-    let mut cut = Cut { blind: window.blind, runs: Vec::new() };
+    let mut cut = Cut { over: over(window), runs: Vec::new() };
     let (from, to) = (cut_to_ms(window.from), cut_to_ms(window.to));
     let (mut by, mut reached) = (window.before, from);
     for entry in window.within {
@@ -70,9 +72,33 @@ fn cut_to_ms(at: OffsetDateTime) -> OffsetDateTime {
     Timestamp::new(at).moment()
 }
 
-/// Runs as they come, with blind time cut out of them.
+/// What counts whatever the edges say: when, and as what.
+type Over = (OffsetDateTime, OffsetDateTime, RunState);
+
+/// All of it in the order of time, one after another: of blind time what is left beside maintenance.
+fn over(window: &Window<'_>) -> Vec<Over> {
+    let cut = |spans: &[(OffsetDateTime, OffsetDateTime)]| -> Vec<_> {
+        spans.iter().map(|(begin, end)| (cut_to_ms(*begin), cut_to_ms(*end))).collect()
+    };
+    let planned = cut(window.maintenance);
+    let mut over: Vec<Over> =
+        planned.iter().map(|(begin, end)| (*begin, *end, RunState::Maintenance)).collect();
+    for (begin, end) in cut(window.blind) {
+        let mut reached = begin;
+        for (from, until) in &planned {
+            over.push((reached, (*from).min(end), RunState::Unknown));
+            reached = reached.max(*until);
+        }
+        over.push((reached, end, RunState::Unknown));
+    }
+    over.retain(|(begin, end, _)| begin < end);
+    over.sort_unstable_by_key(|(begin, ..)| *begin);
+    over
+}
+
+/// Runs as they come, with what counts whatever the edges say cut out of them.
 struct Cut<'a> {
-    blind: &'a [(OffsetDateTime, OffsetDateTime)],
+    over: Vec<Over>,
     runs: Vec<Run<'a>>,
 }
 
@@ -85,12 +111,11 @@ impl<'a> Cut<'a> {
         to: OffsetDateTime,
     ) {
         let mut reached = from;
-        for (begin, end) in self.blind {
-            let (begin, end) = (cut_to_ms(*begin), cut_to_ms(*end));
+        for (begin, end, instead) in self.over.clone() {
             let (begin, end) = (begin.clamp(reached, to), end.clamp(reached, to));
             if begin < end {
                 self.push(Run { from: reached, to: begin, state, by });
-                self.push(Run { from: begin, to: end, state: RunState::Unknown, by: None });
+                self.push(Run { from: begin, to: end, state: instead, by: None });
                 reached = end;
             }
         }
@@ -199,6 +224,7 @@ pub(crate) mod tests {
             before: None,
             within: &lived,
             lapsed: None,
+            maintenance: &[],
             blind: &[(second(-5), second(5)), (second(15), second(20))],
         };
         let by = |event: Event| Some(event.as_str().to_owned());
@@ -222,6 +248,22 @@ pub(crate) mod tests {
             ..window
         };
         assert_eq!(told(&lapsed), [(0, 70, "up", by(Connected)), (70, 100, "down", None)]);
+
+        let planned = Window {
+            maintenance: &[(second(-3), second(10)), (second(60), second(75))],
+            blind: &[(second(5), second(15)), (second(50), second(80))],
+            ..lapsed
+        };
+        let expected = [
+            (0, 10, "maintenance", None),
+            (10, 15, "unknown", None),
+            (15, 50, "up", by(Connected)),
+            (50, 60, "unknown", None),
+            (60, 75, "maintenance", None),
+            (75, 80, "unknown", None),
+            (80, 100, "down", None),
+        ];
+        assert_eq!(told(&planned), expected);
     }
 
     /// Lives, with moments that do not always go on, and blind time.
@@ -243,15 +285,27 @@ pub(crate) mod tests {
         })
     }
 
+    fn merged(spans: Vec<(OffsetDateTime, OffsetDateTime)>) -> Vec<(OffsetDateTime, OffsetDateTime)> {
+        let mut merged: Vec<(OffsetDateTime, OffsetDateTime)> = Vec::new();
+        for (begin, end) in spans {
+            match merged.last_mut() {
+                Some((_, last)) if begin <= *last => *last = end.max(*last),
+                _ => merged.push((begin, end)),
+            }
+        }
+        merged
+    }
+
     proptest! {
         #[test]
         fn no_two_states_that_are_alike_follow_on_each_other_and_no_moment_is_left_out(
-            lived in lives(12), blind in blind_spans(), lapsed in prop::option::of(-20_i64..120),
+            lived in lives(12), blind in blind_spans(), planned in blind_spans(),
+            lapsed in prop::option::of(-20_i64..120),
         ) {
             let lived = life(1, &lived);
             let window = Window {
                 from: second(0), to: second(100), before: None, within: &lived,
-                lapsed: lapsed.map(second), blind: &blind,
+                lapsed: lapsed.map(second), maintenance: &merged(planned), blind: &blind,
             };
             let runs = runs(&window);
             let mut reached = second(0);
@@ -260,7 +314,8 @@ pub(crate) mod tests {
                 prop_assert!(run.from < run.to);
                 reached = run.to;
                 let is_blind = |at| blind.iter().any(|(begin, end)| *begin <= at && at < *end);
-                prop_assert!(run.state == RunState::Unknown || !is_blind(run.from));
+                let is_over = [RunState::Unknown, RunState::Maintenance].contains(&run.state);
+                prop_assert!(is_over || !is_blind(run.from));
             }
             prop_assert_eq!(reached, second(100));
             for pair in runs.windows(2) {
