@@ -37,10 +37,12 @@ mod credentials_file;
 mod dead_letters;
 mod exit;
 mod fleet;
+mod follow;
 mod forward;
 mod import;
 mod json_file;
 mod named;
+mod operator;
 mod output;
 mod receiver;
 mod replay;
@@ -141,8 +143,8 @@ enum Command {
     Simulate(SimulateArgs),
     /// Print the triggers as they arrive on NATS
     Watch(WatchArgs),
-    /// Hold the whole log against the whole stream, or against its seals
-    Audit(AuditArgs),
+    /// Hold the whole log against the whole stream, or against its seals; list who changed what
+    Audit(Box<AuditArgs>),
     /// Write transitions of the log once more, as JSON lines or to NATS under another prefix
     Replay(Box<ReplayArgs>),
     /// Archive and drop partitions of the log that are old
@@ -331,10 +333,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             block_on(run_watch(args))
         }
         Command::Forward(args) => block_on(forward::run(*args)),
-        Command::Audit(args) => {
-            logging::start("warn").map_err(wrong_usage)?;
-            block_on(audit::run(args))
-        }
+        Command::Audit(args) => audit::run(*args),
         Command::Replay(args) => {
             logging::start("warn").map_err(wrong_usage)?;
             block_on(replay::run(*args))

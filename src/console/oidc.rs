@@ -10,17 +10,21 @@ use std::sync::Arc;
 use axum::extract::{Extension, RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{AppendHeaders, IntoResponse, Response};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::{Console, session};
 use crate::api::authorization;
-use crate::api::caller::Credential;
+use crate::api::caller::{Caller, Credential};
 use crate::api::person::{is_subject, name_of};
 use crate::api::problem::Problem;
+use crate::contract::audit::AuditAction;
+use crate::contract::wire::Actor;
 use crate::ingress::arrival::Arrival;
 use crate::ingress::listener::REFUSALS_TOLD;
+use crate::log::audit::Author;
+use crate::log::audit::notices::Notices;
 use crate::platform::envelope::Envelope;
 use crate::platform::log_gate::LogGate;
 use crate::platform::metrics::Metrics;
@@ -40,6 +44,9 @@ use settings::Settings;
 /// How sign-ons that nobody refused are counted.
 const SIGNED_IN: &str = "signed-in";
 
+/// The route by which people come back from the provider, for the audit.
+const ROUTE: &str = "GET /console/session/oidc/callback";
+
 /// What else names a person, where the configured claim does not.
 const OTHER_NAMES: [&str; 2] = ["email", "sub"];
 
@@ -50,10 +57,15 @@ pub(super) struct Oidc {
     attempts: Envelope,
     refusals: LogGate,
     metrics: Metrics,
+    notices: Arc<Notices>,
 }
 
 impl Oidc {
-    pub fn new(settings: Settings, metrics: Metrics) -> anyhow::Result<Oidc> {
+    pub fn new(
+        settings: Settings,
+        metrics: Metrics,
+        notices: Arc<Notices>,
+    ) -> anyhow::Result<Oidc> {
         let purpose = format!("groundstation sign-on with {}", settings.issuer);
         Ok(Oidc {
             provider: Provider::new(settings.clone())?,
@@ -61,6 +73,7 @@ impl Oidc {
             refusals: LogGate::new(REFUSALS_TOLD),
             settings,
             metrics,
+            notices,
         })
     }
 
@@ -129,12 +142,18 @@ impl Oidc {
 
     /// Leads back to the page's sign-in, which says why.
     fn refuse(&self, refused: &Refused, arrival: &Arrival, cookies: Vec<String>) -> Response {
-        let Refused { word, why } = refused;
+        let Refused { word, why, who } = refused;
         let word: &'static str = word.into();
         self.metrics.sign_on(word);
         if let Some(left_out) = self.refusals.pass(Instant::now()) {
             warn!(address = %arrival.client, word, why, left_out, "a single sign-on was refused");
         }
+        let author = match who {
+            Some(name) => Author { actor: Actor::person(name), address: Some(arrival.client) },
+            None => Author::unknown_at(arrival.client),
+        };
+        let action = AuditAction::PageSignInRefused;
+        self.notices.refused(author, action, ROUTE, json!({"by": "provider", "why": word}));
         match HeaderValue::try_from(format!("/console/sign-in?refused={word}")) {
             Ok(page) => see_other(page, cookies),
             Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
@@ -245,15 +264,16 @@ impl Oidc {
         let name = name.ok_or_else(|| Refused::wrong("the ID token names nobody"))?;
         let access = &console.api.access;
         let person = access.people().begin(subject, &name, &self.groups(&named), access.now());
-        let person = person.ok_or_else(|| {
-            Refused::new(Word::NoGroup, format!("none of the groups of {name:?} lets anybody in"))
-        })?;
+        let person =
+            person.ok_or_else(|| Refused::somebody(&name, "none of the groups lets anybody in"))?;
         let role = person.role.as_str();
-        let caller = Credential::Person(person.into()).into();
+        let caller = Caller::from(Credential::Person(person.into())).at(arrival.client);
         let cookies =
             session::cookies(access, &caller, headers, arrival.is_https).map_err(broken)?;
         self.metrics.sign_on(SIGNED_IN);
         info!(address = %arrival.client, role, name, subject, "somebody signed in at the page by single sign-on");
+        let with = json!({"role": role, "by": "provider", "subject": subject});
+        self.notices.signed_in(caller.author(), ROUTE, with);
         let to = HeaderValue::try_from(attempt.to.as_str())
             .unwrap_or(HeaderValue::from_static(super::HOME));
         Ok((to, cookies))

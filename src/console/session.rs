@@ -1,6 +1,7 @@
 //! `/console/session`: signing in with a token, asking as whom, signing out.
 //!
-//! A wrong token or code is answered, counted, slowed down and logged as a wrong bearer token is.
+//! A wrong token or code is answered, counted, slowed down and logged as a wrong bearer token is. Who signs in, and who is
+//! refused, is in the audit.
 
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{AppendHeaders, IntoResponse, Response};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use time::OffsetDateTime;
 use tracing::info;
 
@@ -19,6 +21,7 @@ use crate::api::access::{Access, Shut};
 use crate::api::caller::{Caller, Credential};
 use crate::api::problem::Problem;
 use crate::api::{authorization, cookie};
+use crate::contract::audit::AuditAction;
 use crate::domain::access::Role;
 use crate::ingress::arrival::Arrival;
 
@@ -27,6 +30,11 @@ pub(super) const MAX_BODY_BYTES: usize = 4 * 1024;
 
 /// The route, for the log.
 const PATH: &str = "/console/session";
+
+/// The same for the audit: where a session is opened, and where it is asked for, which is all that a person whom a proxy
+/// names does.
+const ROUTE: &str = "POST /console/session";
+const ROUTE_OF_SHOWN: &str = "GET /console/session";
 
 /// Why a named token may sign nobody in.
 const NO_TOKEN_OF_SETTINGS: &str = "Named tokens sign in only where the pods have GROUNDSTATION_ADMIN_TOKEN, the same on \
@@ -89,20 +97,29 @@ pub(super) async fn begin(
     let caller = match known {
         Ok(caller) => caller,
         Err(Shut::Unknown) => {
-            return Err(console.api.refuse_token(&arrival, &Method::POST, PATH).await);
+            let action = AuditAction::PageSignInRefused;
+            return Err(console.api.refuse_token(&arrival, action, &Method::POST, PATH).await);
         }
         Err(Shut::NotKnownNow) => return Err(Problem::token_not_known_now()),
     };
+    let caller = caller.at(arrival.client);
+    let refused = |why: &str| {
+        let (action, with) = (AuditAction::PageSignInRefused, json!({"status": 403, "why": why}));
+        console.api.notices.refused(caller.author(), action, ROUTE, with);
+        Problem::forbidden(why)
+    };
     if caller.role() == Role::Enrol {
-        return Err(Problem::forbidden("A token for enrolment signs nobody in."));
+        return Err(refused("A token for enrolment signs nobody in."));
     }
     let is_named = matches!(caller.credential(), Credential::Named(_));
     if is_named && access.settings().admin.is_empty() {
-        return Err(Problem::forbidden(NO_TOKEN_OF_SETTINGS));
+        return Err(refused(NO_TOKEN_OF_SETTINGS));
     }
     let cookies = cookies(access, &caller, &headers, arrival.is_https)?;
     let (role, name) = (caller.role().as_str(), caller.name());
     info!(address = %arrival.client, role, name, "somebody signed in at the page");
+    let by = if given.code.is_some() { "code" } else { "token" };
+    console.api.notices.signed_in(caller.author(), ROUTE, json!({"role": role, "by": by}));
     Ok(with_cookies(cookies))
 }
 
@@ -134,12 +151,16 @@ pub(super) async fn show(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let nobody = "Sign in: there is no session.";
-    let caller = console.api.session(&headers, &arrival, nobody)?;
+    let caller = console.api.session(&headers, &arrival, nobody)?.at(arrival.client);
     let (role, name) = (caller.role().as_str(), caller.name().map(str::to_owned));
     let is_bounded = caller.selector().is_bounded();
     let by = match caller.credential() {
         Credential::Person(person) if person.session.is_some() => Some("provider"),
-        Credential::Person(_) => Some("proxy"),
+        Credential::Person(_) => {
+            let (author, with) = (caller.author(), json!({"role": role, "by": "proxy"}));
+            console.api.notices.named_by_proxy(author, ROUTE_OF_SHOWN, with);
+            Some("proxy")
+        }
         Credential::Setting(..) | Credential::Named(_) => None,
     };
     Ok(Json(Shown { role, name, is_bounded, by }).into_response())

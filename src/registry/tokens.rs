@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::contract::audit::AuditAction;
 use crate::contract::tokens::{SelectorJson, TokenJson};
-use crate::contract::wire::{ADMIN, Actor, Timestamp};
+use crate::contract::wire::{ADMIN, Actor, READER, Timestamp};
 use crate::contract::word::Word;
 use crate::domain::access::{Role, Selector};
 use crate::log::audit::{self, Author, Entry};
@@ -83,7 +83,7 @@ impl NewToken {
         alike.check()?;
         let selector = selector::check(self.selector)?;
         let name = alike.name;
-        if name == ADMIN {
+        if [ADMIN, READER].contains(&name.as_str()) {
             return Err(invalid("name", "must not be admin: the admin token of the settings is"));
         }
         let role = self.role.known().ok_or_else(|| {
