@@ -19,10 +19,10 @@ use tokio::time::{Instant, sleep};
 use tracing::{debug, error};
 use utoipa::{IntoParams, ToSchema};
 
-use super::super::Api;
-use super::super::caller::Caller;
-use super::super::live::{self, End, Reader, Streams};
-use super::super::problem::{Problem, ProblemJson};
+use crate::api::Api;
+use crate::api::caller::Caller;
+use crate::api::live::{self, End, Reader, Streams};
+use crate::api::problem::{Problem, ProblemJson};
 use crate::contract::audit::AuditEntryJson;
 use crate::ingress::arrival::ConnectionAbort;
 use crate::log::audit::read::{self, Ends, Filter};

@@ -2,10 +2,10 @@
 
 use clap::Args;
 
-use super::super::api::ApiArgs;
-use super::super::follow::Followed;
-use super::super::output::{OutputArgs, Shown};
-use super::super::table;
+use crate::cli::api::ApiArgs;
+use crate::cli::follow::Followed;
+use crate::cli::output::{OutputArgs, Shown};
+use crate::cli::table;
 use crate::contract::audit::AuditEntryJson;
 
 #[derive(Args)]

@@ -5,8 +5,7 @@
 
 use std::time::Duration;
 
-use deadpool_postgres::{GenericClient, Object};
-use tokio_postgres::Error;
+use deadpool_postgres::Object;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -27,11 +26,6 @@ const DROP: &str = "select drop_audit_entries(since_long_ago(make_interval(secs 
 
 /// Up to which position retention has dropped the entries.
 pub(crate) const HORIZON: &str = "select position from audit_horizon";
-
-/// Up to which position retention has dropped the entries.
-pub async fn horizon(client: &impl GenericClient) -> Result<i64, Error> {
-    client.query_one(HORIZON, &[]).await?.try_get(0)
-}
 
 /// The task of a pod that keeps the audit within a span.
 pub struct AuditKeeper {

@@ -17,7 +17,8 @@ pub const REGISTRY: History = History {
     name: "registry",
     title: "the registry's history",
     row: "change",
-    table: ("registry_changes", "change"),
+    #[cfg(test)]
+    table: "registry_changes",
     seals: ("registry_seals", "changes"),
     domain: b"groundstation registry seal 1\n",
     rows: CHANGES,
