@@ -142,8 +142,7 @@ impl Notices {
                 }
             }
         }
-        let left = self.take(Instant::now());
-        for batch in [batch, left] {
+        for batch in [batch, self.take_last(Instant::now())] {
             if !matches!(timeout(LAST_WRITE, self.write(&batch)).await, Ok(Ok(()))) {
                 warn!("the last sign-ins and refusals are not in the audit");
             }
@@ -153,6 +152,12 @@ impl Notices {
     fn take(&self, now: Instant) -> Batch {
         let mut queues = self.queues();
         Batch { strangers: queues.strangers.take(now), known: queues.known.take(now) }
+    }
+
+    /// The same for the last time.
+    fn take_last(&self, now: Instant) -> Batch {
+        let mut queues = self.queues();
+        Batch { strangers: queues.strangers.take_last(now), known: queues.known.take_last(now) }
     }
 
     async fn write(&self, batch: &Batch) -> Result<(), Failed> {
@@ -248,21 +253,33 @@ impl Queue {
 
     /// What may be written now, the oldest first.
     fn take(&mut self, now: Instant) -> Vec<Notice> {
-        let mut taken = Vec::new();
-        if self.left_out > 0 && self.bucket.take(self.rate, now) {
-            let left_out = std::mem::take(&mut self.left_out);
-            let entry = Entry {
-                author: Actor::system().into(),
-                action: AuditAction::LeftOut,
-                target: target("audit", self.of.to_owned()),
-                before: None,
-                after: Some(json!({"leftOut": left_out})),
-            };
-            taken.push(Notice { entry, times: 1 });
-        }
+        let may_tell = self.left_out > 0 && self.bucket.take(self.rate, now);
+        let mut taken: Vec<Notice> = may_tell.then(|| self.tell_left_out()).into_iter().collect();
         let may = self.waiting.iter().take_while(|_| self.bucket.take(self.rate, now)).count();
         taken.extend(self.waiting.drain(..may));
         taken
+    }
+
+    /// The same where nothing may wait any longer: what may not be written is told as a number.
+    fn take_last(&mut self, now: Instant) -> Vec<Notice> {
+        let mut taken = self.take(now);
+        self.left_out += self.waiting.drain(..).map(|notice| notice.times).sum::<u64>();
+        if self.left_out > 0 {
+            taken.push(self.tell_left_out());
+        }
+        taken
+    }
+
+    fn tell_left_out(&mut self) -> Notice {
+        let left_out = std::mem::take(&mut self.left_out);
+        let entry = Entry {
+            author: Actor::system().into(),
+            action: AuditAction::LeftOut,
+            target: target("audit", self.of.to_owned()),
+            before: None,
+            after: Some(json!({"leftOut": left_out})),
+        };
+        Notice { entry, times: 1 }
     }
 }
 
@@ -317,5 +334,7 @@ mod tests {
         assert_eq!(told(&taken)[0], json!({"leftOut": 10_000 - QUEUE}));
         tokio::time::advance(Duration::from_millis(1_100)).await;
         assert_eq!(queue.take(Instant::now()).len(), 1);
+        let last = queue.take_last(Instant::now());
+        assert_eq!(told(&last), [json!({"leftOut": QUEUE - 3})]);
     }
 }
