@@ -40,6 +40,7 @@ mod fleet;
 mod late_body;
 pub(crate) mod live;
 pub(crate) mod micro;
+pub(crate) mod noted;
 pub mod openapi;
 mod page;
 mod paging;

@@ -61,9 +61,7 @@ pub fn routes(
         .route(oidc::settings::CALLBACK, get(oidc::finish))
         .layer(DefaultBodyLimit::max(session::MAX_BODY_BYTES))
         .layer(middleware::map_response(api::not_to_be_stored));
-    let oidc = provider
-        .map(|provider| Oidc::new(provider, api.metrics.clone(), api.notices.clone()))
-        .transpose()?;
+    let oidc = provider.map(|provider| Oidc::new(provider, api.metrics.clone())).transpose()?;
     Ok(Router::new()
         .route("/", get(home))
         .route("/console", get(home))

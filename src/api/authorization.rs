@@ -49,8 +49,7 @@ pub async fn authorize(
         Some(token) => match api.access.of(token) {
             Ok(caller) => caller,
             Err(Shut::Unknown) => {
-                let action = AuditAction::ApiRefused;
-                return Err(api.refuse_token(&arrival, action, &method, path).await);
+                return Err(api.refuse_token(&arrival, &method, path).await);
             }
             Err(Shut::NotKnownNow) => return Err(Problem::token_not_known_now()),
         },
@@ -132,17 +131,15 @@ impl Api {
     }
 
     /// Counts a wrong token, notes it for the audit, logs it, and delays the answer if too many came from there lately.
-    pub async fn refuse_token(
-        &self,
-        arrival: &Arrival,
-        action: AuditAction,
-        method: &Method,
-        path: &str,
-    ) -> Problem {
+    pub async fn refuse_token(&self, arrival: &Arrival, method: &Method, path: &str) -> Problem {
         self.metrics.wrong_tokens.inc();
         let address = arrival.client;
         // Before the delay: whoever hangs up meanwhile was refused too.
         let (author, route) = (Author::unknown_at(address), format!("{method} {path}"));
+        let action = match path.starts_with("/v1/") {
+            true => AuditAction::ApiRefused,
+            false => AuditAction::PageSignInRefused,
+        };
         self.notices.refused(author, action, &route, json!({"status": 401}));
         if let Some(left_out) = self.wrong_tokens.pass(Instant::now()) {
             warn!(%address, %method, path, left_out, "a token came that is not valid here");

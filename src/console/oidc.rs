@@ -15,16 +15,13 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::{Console, session};
-use crate::api::authorization;
 use crate::api::caller::{Caller, Credential};
+use crate::api::noted::somebody;
 use crate::api::person::{is_subject, name_of};
 use crate::api::problem::Problem;
-use crate::contract::audit::AuditAction;
-use crate::contract::wire::Actor;
+use crate::api::{Api, authorization};
 use crate::ingress::arrival::Arrival;
 use crate::ingress::listener::REFUSALS_TOLD;
-use crate::log::audit::Author;
-use crate::log::audit::notices::Notices;
 use crate::platform::envelope::Envelope;
 use crate::platform::log_gate::LogGate;
 use crate::platform::metrics::Metrics;
@@ -57,15 +54,10 @@ pub(super) struct Oidc {
     attempts: Envelope,
     refusals: LogGate,
     metrics: Metrics,
-    notices: Arc<Notices>,
 }
 
 impl Oidc {
-    pub fn new(
-        settings: Settings,
-        metrics: Metrics,
-        notices: Arc<Notices>,
-    ) -> anyhow::Result<Oidc> {
+    pub fn new(settings: Settings, metrics: Metrics) -> anyhow::Result<Oidc> {
         let purpose = format!("groundstation sign-on with {}", settings.issuer);
         Ok(Oidc {
             provider: Provider::new(settings.clone())?,
@@ -73,7 +65,6 @@ impl Oidc {
             refusals: LogGate::new(REFUSALS_TOLD),
             settings,
             metrics,
-            notices,
         })
     }
 
@@ -141,19 +132,21 @@ impl Oidc {
     }
 
     /// Leads back to the page's sign-in, which says why.
-    fn refuse(&self, refused: &Refused, arrival: &Arrival, cookies: Vec<String>) -> Response {
+    fn refuse(
+        &self,
+        api: &Api,
+        refused: &Refused,
+        arrival: &Arrival,
+        cookies: Vec<String>,
+    ) -> Response {
         let Refused { word, why, who } = refused;
         let word: &'static str = word.into();
         self.metrics.sign_on(word);
         if let Some(left_out) = self.refusals.pass(Instant::now()) {
             warn!(address = %arrival.client, word, why, left_out, "a single sign-on was refused");
         }
-        let author = match who {
-            Some(name) => Author { actor: Actor::person(name), address: Some(arrival.client) },
-            None => Author::unknown_at(arrival.client),
-        };
-        let action = AuditAction::PageSignInRefused;
-        self.notices.refused(author, action, ROUTE, json!({"by": "provider", "why": word}));
+        let author = somebody(who.as_deref(), arrival.client);
+        api.sign_in_refused(author, ROUTE, json!({"by": "provider", "why": word}));
         match HeaderValue::try_from(format!("/console/sign-in?refused={word}")) {
             Ok(page) => see_other(page, cookies),
             Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
@@ -211,13 +204,13 @@ pub(super) async fn begin(
     // Another page could otherwise put another session in the place of the person's.
     if authorization::check_page(&headers, &Method::GET, &arrival).is_err() {
         let refused = Refused::new(Word::ForeignPage, "the page of another origin began it");
-        return Ok(oidc.refuse(&refused, &arrival, Vec::new()));
+        return Ok(oidc.refuse(&console.api, &refused, &arrival, Vec::new()));
     }
     let query = query.unwrap_or_default();
     let mut pairs = form_urlencoded::parse(query.as_bytes());
     let to = pairs.find(|(name, _)| name == "to").map(|(_, to)| to.into_owned());
     let left = oidc.leave(to.as_deref(), &console, arrival.is_https).await;
-    Ok(left.unwrap_or_else(|refused| oidc.refuse(&refused, &arrival, Vec::new())))
+    Ok(left.unwrap_or_else(|refused| oidc.refuse(&console.api, &refused, &arrival, Vec::new())))
 }
 
 /// GET `/console/session/oidc/callback`: the provider's answer.
@@ -234,7 +227,7 @@ pub(super) async fn finish(
     let attempt = Attempt::of(&headers, state, &oidc.attempts, access.now(), is_https);
     let Some(attempt) = attempt else {
         let refused = Refused::new(Word::NotBegunHere, "this browser has no attempt of that state");
-        return Ok(oidc.refuse(&refused, &arrival, Vec::new()));
+        return Ok(oidc.refuse(&console.api, &refused, &arrival, Vec::new()));
     };
     // From here on the attempt is used up.
     let used_up = attempt::clear(is_https);
@@ -244,7 +237,7 @@ pub(super) async fn finish(
             cookies.push(used_up);
             see_other(to, cookies)
         }
-        Err(refused) => oidc.refuse(&refused, &arrival, vec![used_up]),
+        Err(refused) => oidc.refuse(&console.api, &refused, &arrival, vec![used_up]),
     })
 }
 
@@ -273,7 +266,7 @@ impl Oidc {
         self.metrics.sign_on(SIGNED_IN);
         info!(address = %arrival.client, role, name, subject, "somebody signed in at the page by single sign-on");
         let with = json!({"role": role, "by": "provider", "subject": subject});
-        self.notices.signed_in(caller.author(), ROUTE, with);
+        console.api.signed_in(&caller, ROUTE, with);
         let to = HeaderValue::try_from(attempt.to.as_str())
             .unwrap_or(HeaderValue::from_static(super::HOME));
         Ok((to, cookies))

@@ -21,7 +21,6 @@ use crate::api::access::{Access, Shut};
 use crate::api::caller::{Caller, Credential};
 use crate::api::problem::Problem;
 use crate::api::{authorization, cookie};
-use crate::contract::audit::AuditAction;
 use crate::domain::access::Role;
 use crate::ingress::arrival::Arrival;
 
@@ -97,15 +96,14 @@ pub(super) async fn begin(
     let caller = match known {
         Ok(caller) => caller,
         Err(Shut::Unknown) => {
-            let action = AuditAction::PageSignInRefused;
-            return Err(console.api.refuse_token(&arrival, action, &Method::POST, PATH).await);
+            return Err(console.api.refuse_token(&arrival, &Method::POST, PATH).await);
         }
         Err(Shut::NotKnownNow) => return Err(Problem::token_not_known_now()),
     };
     let caller = caller.at(arrival.client);
     let refused = |why: &str| {
-        let (action, with) = (AuditAction::PageSignInRefused, json!({"status": 403, "why": why}));
-        console.api.notices.refused(caller.author(), action, ROUTE, with);
+        let with = json!({"status": 403, "why": why});
+        console.api.sign_in_refused(caller.author(), ROUTE, with);
         Problem::forbidden(why)
     };
     if caller.role() == Role::Enrol {
@@ -119,7 +117,7 @@ pub(super) async fn begin(
     let (role, name) = (caller.role().as_str(), caller.name());
     info!(address = %arrival.client, role, name, "somebody signed in at the page");
     let by = if given.code.is_some() { "code" } else { "token" };
-    console.api.notices.signed_in(caller.author(), ROUTE, json!({"role": role, "by": by}));
+    console.api.signed_in(&caller, ROUTE, json!({"role": role, "by": by}));
     Ok(with_cookies(cookies))
 }
 
@@ -157,8 +155,8 @@ pub(super) async fn show(
     let by = match caller.credential() {
         Credential::Person(person) if person.session.is_some() => Some("provider"),
         Credential::Person(_) => {
-            let (author, with) = (caller.author(), json!({"role": role, "by": "proxy"}));
-            console.api.notices.named_by_proxy(author, ROUTE_OF_SHOWN, with);
+            let with = json!({"role": role, "by": "proxy"});
+            console.api.named_by_proxy(&caller, ROUTE_OF_SHOWN, with);
             Some("proxy")
         }
         Credential::Setting(..) | Credential::Named(_) => None,
