@@ -84,7 +84,8 @@ impl NewToken {
         let selector = selector::check(self.selector)?;
         let name = alike.name;
         if [ADMIN, READER].contains(&name.as_str()) {
-            return Err(invalid("name", "must not be admin: the admin token of the settings is"));
+            let rule = format!("must not be {name}: one of the tokens of the settings is");
+            return Err(invalid("name", rule));
         }
         let role = self.role.known().ok_or_else(|| {
             let words: Vec<&str> = Role::iter().map(Role::as_str).collect();
