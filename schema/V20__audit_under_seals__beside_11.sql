@@ -14,6 +14,9 @@ insert into audit_horizon (position) values (0);
 
 grant select on audit_horizon to groundstation_service;
 
+-- The page asks for the newest of one kind, again and again.
+create index audit_entries_by_action on audit_entries (action, position);
+
 -- The seals of the entries, as those of the registry's history: each over up to a thousand, in the order of their positions,
 -- with a digest of each entry (`src/log/seal/audit.rs`). They stay when their entries are dropped: so the chain is whole from
 -- its first seal on.
