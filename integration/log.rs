@@ -11,6 +11,7 @@ mod locked_rows;
 mod log_lock;
 mod long_transactions;
 mod many_at_once;
+mod marks;
 mod outage;
 mod read_only;
 mod reads;

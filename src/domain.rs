@@ -11,6 +11,7 @@ pub mod flapping;
 pub mod groups;
 pub mod lifecycle;
 pub mod liveness;
+pub mod marks;
 pub mod selection;
 pub mod together;
 pub mod what_if;

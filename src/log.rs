@@ -14,11 +14,12 @@ use time::OffsetDateTime;
 use tokio_postgres::types::Json;
 use uuid::Uuid;
 
-use crate::contract::wire::{self, Actor, StateJson, Timestamp, TransitionJson};
+use crate::contract::wire::{self, Actor, GoodbyeJson, StateJson, Timestamp, TransitionJson};
 use crate::contract::word::Word;
 use crate::domain::lifecycle::{
     Event, Position, Reason, Revision, SatelliteId, Session, State, Transition,
 };
+use crate::domain::marks::{Goodbye, Marks};
 
 pub mod append;
 pub(crate) mod audit;
@@ -102,6 +103,8 @@ pub struct Entry {
     pub actor: Actor,
     /// The trace it belongs to, where there is one.
     pub traceparent: Option<String>,
+    /// What it belongs to.
+    pub marks: Marks,
     /// When it happened.
     pub occurred_at: OffsetDateTime,
     /// When the log took it.
@@ -120,6 +123,7 @@ impl Entry {
             prev: self.prev.clone().map(State::from),
             next: self.next.clone().map(State::from),
             occurred_at: self.occurred_at,
+            marks: self.marks.clone(),
         })
     }
 
@@ -140,6 +144,9 @@ impl Entry {
             changed_fields: delta.iter().map(|(name, _)| name.clone()).collect(),
             delta: delta.into_iter().collect(),
             actor: self.actor.clone(),
+            outage_id: self.marks.outage.map(|outage| outage.0),
+            maintenance_id: self.marks.maintenance.map(|maintenance| maintenance.0),
+            goodbye: self.marks.goodbye.as_ref().map(GoodbyeJson::from),
             occurred_at: Timestamp::new(self.occurred_at),
             recorded_at: Timestamp::new(self.recorded_at),
         }
@@ -162,8 +169,18 @@ impl Entry {
             next: state("next")?,
             actor: Actor { kind: row.try_get("actor_type")?, id: row.try_get("actor_id")? },
             traceparent: row.try_get("traceparent")?,
+            marks: marks(row)?,
             occurred_at: row.try_get("occurred_at")?,
             recorded_at: row.try_get("recorded_at")?,
         })
     }
+}
+
+fn marks(row: &tokio_postgres::Row) -> Result<Marks, tokio_postgres::Error> {
+    let goodbye: Option<Json<GoodbyeJson>> = row.try_get("goodbye")?;
+    Ok(Marks {
+        outage: row.try_get("outage_id")?,
+        maintenance: row.try_get("maintenance_id")?,
+        goodbye: goodbye.map(|Json(goodbye)| Goodbye::from(goodbye)),
+    })
 }

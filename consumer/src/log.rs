@@ -104,6 +104,8 @@ struct Entry {
     reason: String,
     session: i64,
     next: Option<Next>,
+    outage_id: Option<Uuid>,
+    maintenance_id: Option<Uuid>,
     #[serde(with = "time::serde::rfc3339")]
     occurred_at: OffsetDateTime,
 }
@@ -131,6 +133,8 @@ impl From<Entry> for Transition {
             occurred_at: entry.occurred_at,
             state: entry.next.map(|next| next.state),
             flapping,
+            outage: entry.outage_id,
+            maintenance: entry.maintenance_id,
         }
     }
 }

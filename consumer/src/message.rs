@@ -44,6 +44,7 @@ pub(crate) fn read(
     let uuid = |name: &str| {
         needed(name)?.parse::<Uuid>().map_err(|error| unreadable(format!("{name}: {error}")))
     };
+    let id = |name: &str| text(name).map(|_| uuid(name)).transpose();
     let occurred_at = OffsetDateTime::parse(needed("ce-time")?, &Rfc3339)
         .map_err(|error| unreadable(format!("ce-time: {error}")))?;
     let Body { state } =
@@ -61,6 +62,8 @@ pub(crate) fn read(
         occurred_at,
         state,
         flapping: text("Groundstation-Flapping") == Some("true"),
+        outage: id("Groundstation-Outage")?,
+        maintenance: id("Groundstation-Maintenance")?,
     };
     let epoch = match text("Groundstation-Epoch") {
         None => 1,
@@ -97,11 +100,18 @@ mod tests {
     #[test]
     fn a_message_is_read_with_its_state() {
         let body = br#"{"satelliteId":"x","name":"edge","region":"eu","status":"offline","lastSeenAt":null}"#;
-        let more = [("Groundstation-Epoch", "3"), ("Groundstation-Flapping", "true")];
+        let more = [
+            ("Groundstation-Epoch", "3"),
+            ("Groundstation-Flapping", "true"),
+            ("Groundstation-Maintenance", "0191d3a0-0000-7000-8000-000000000009"),
+        ];
         let read = read("satellite.disconnected", &headers(&more), body).expect("readable");
         let Published { transition, epoch } = read.expect("ours");
         assert_eq!((transition.position, epoch, transition.flapping), (7, 3, true));
         assert_eq!(transition.event, Event::Disconnected);
+        let window = transition.maintenance.map(|id| id.to_string());
+        assert_eq!(window.as_deref(), Some("0191d3a0-0000-7000-8000-000000000009"));
+        assert_eq!(transition.outage, None);
         let state = transition.state.expect("a state");
         assert_eq!(
             (state.name.as_str(), state.status, state.last_seen_at),

@@ -30,6 +30,10 @@ pub struct Transition {
     pub state: Option<State>,
     /// Whether the satellite comes and goes too often.
     pub flapping: bool,
+    /// The outage that it is part of.
+    pub outage: Option<Uuid>,
+    /// The maintenance window that its satellite was in.
+    pub maintenance: Option<Uuid>,
 }
 
 /// The kind of a transition.

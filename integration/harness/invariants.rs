@@ -7,6 +7,7 @@ use groundstation::contract::wire::StateJson;
 use groundstation::domain::lifecycle::{
     self, Connection, Event, Reason, Revision, SatelliteId, Session, State, Transition,
 };
+use groundstation::domain::marks::Marks;
 use time::OffsetDateTime;
 use tokio_postgres::{Client, GenericClient, IsolationLevel, types::Json};
 use uuid::Uuid;
@@ -111,5 +112,6 @@ fn transition(row: &tokio_postgres::Row) -> Transition {
         prev: state("prev"),
         next: state("next"),
         occurred_at: row.get::<_, OffsetDateTime>("occurred_at"),
+        marks: Marks::default(),
     }
 }

@@ -31,6 +31,8 @@ pub struct LogRow {
     pub session: i64,
     pub next: Option<Value>,
     pub traceparent: Option<String>,
+    pub outage: Option<Uuid>,
+    pub maintenance: Option<Uuid>,
     /// RFC 3339, UTC, milliseconds.
     pub occurred_at: String,
     /// Microseconds since 1970.
@@ -66,6 +68,8 @@ pub async fn read_log(sql: &impl GenericClient) -> Vec<LogRow> {
             session: row.get("session"),
             next: row.get("next"),
             traceparent: row.get("traceparent"),
+            outage: row.get("outage_id"),
+            maintenance: row.get("maintenance_id"),
             occurred_at: row.get("occurred"),
             recorded_at: row.get("recorded"),
         })
@@ -74,6 +78,7 @@ pub async fn read_log(sql: &impl GenericClient) -> Vec<LogRow> {
 
 const LOG: &str = r#"
     select position, revision, change_id, entity_id, event, reason, session, next, traceparent,
+           outage_id, maintenance_id,
            to_char(occurred_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') as occurred,
            (extract(epoch from recorded_at) * 1000000)::bigint as recorded
       from entity_transitions order by position"#;
@@ -244,6 +249,11 @@ fn expected_message(row: &LogRow) -> StreamMessage {
     if let Some(traceparent) = &row.traceparent {
         headers.insert("traceparent".to_owned(), traceparent.clone());
     }
+    let marks =
+        [("Groundstation-Outage", row.outage), ("Groundstation-Maintenance", row.maintenance)];
+    for (name, id) in marks {
+        headers.extend(id.map(|id| (name.to_owned(), id.to_string())));
+    }
     if row.next.as_ref().is_some_and(|next| next["flapping"] == true) {
         headers.insert("Groundstation-Flapping".to_owned(), "true".to_owned());
     }
@@ -276,6 +286,8 @@ mod tests {
             next: Some(json!({"status": "online", "name": "a", "region": "eu",
                               "lastSeenAt": "2026-03-01T12:00:00.000Z", "lastEvent": "connected"})),
             traceparent: None,
+            outage: None,
+            maintenance: None,
             occurred_at: "2026-03-01T12:00:00.000Z".to_owned(),
             recorded_at: position,
         };

@@ -90,6 +90,9 @@ async fn a_row_changed_dropped_or_swapped_and_a_seal_edited_are_each_found() {
         "actor_id = 'admin'",
         "traceparent = ''",
         "schema_version = 2",
+        "outage_id = gen_random_uuid()",
+        "maintenance_id = gen_random_uuid()",
+        "goodbye = '{\"reason\": \"x\"}'",
         "occurred_at = occurred_at + interval '1 microsecond'",
         "recorded_at = recorded_at - interval '1 microsecond'",
     ];

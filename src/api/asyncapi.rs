@@ -103,6 +103,11 @@ fn headers() -> Value {
             message::FLAPPING,
             one_of(vec!["true"], "There, while the satellite comes and goes too often."),
         ),
+        (message::OUTAGE, uuid("There, where the edge is part of an outage: which.")),
+        (
+            message::MAINTENANCE,
+            uuid("There, where the satellite was in a maintenance window: which."),
+        ),
         (
             message::EPOCH,
             like(
@@ -147,8 +152,10 @@ fn headers() -> Value {
         ("ce-datacontenttype", one_of(vec!["application/json"], "How the body is written.")),
         ("traceparent", text("W3C trace context, where there is one.")),
     ];
-    const NOT_ALWAYS: [&str; 6] = [
+    const NOT_ALWAYS: [&str; 8] = [
         message::FLAPPING,
+        message::OUTAGE,
+        message::MAINTENANCE,
         message::EPOCH,
         cell::HEADER,
         message::EXPECTED,

@@ -4,6 +4,7 @@
 //! JSON is camelCase, times are RFC 3339 in UTC with milliseconds, fields are only ever added.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -20,6 +21,7 @@ use uuid::Uuid;
 use crate::contract::word::Word;
 use crate::domain::lifecycle::{Event, Payload, Reason, State};
 use crate::domain::liveness::Status;
+use crate::domain::marks::Goodbye;
 
 const RFC_3339_MS: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
@@ -232,6 +234,33 @@ impl Actor {
     }
 }
 
+/// What an agent says before it closes its connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GoodbyeJson {
+    /// Why it goes, at most 200 characters.
+    pub reason: String,
+    /// Within how many milliseconds it means to be back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub back_within_ms: Option<u64>,
+}
+
+impl From<&Goodbye> for GoodbyeJson {
+    fn from(goodbye: &Goodbye) -> GoodbyeJson {
+        let within = goodbye.back_within.map(|within| within.as_millis());
+        GoodbyeJson {
+            reason: goodbye.reason.clone(),
+            back_within_ms: within.map(|within| u64::try_from(within).unwrap_or(u64::MAX)),
+        }
+    }
+}
+
+impl From<GoodbyeJson> for Goodbye {
+    fn from(json: GoodbyeJson) -> Goodbye {
+        Goodbye { reason: json.reason, back_within: json.back_within_ms.map(Duration::from_millis) }
+    }
+}
+
 /// A transition, as read from the log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -265,6 +294,15 @@ pub struct TransitionJson {
     pub changed_fields: Vec<String>,
     /// Who caused it.
     pub actor: Actor,
+    /// The outage it is part of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outage_id: Option<Uuid>,
+    /// The maintenance window that its satellite was in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance_id: Option<Uuid>,
+    /// What the agent said before it closed its connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub goodbye: Option<GoodbyeJson>,
     /// When it happened.
     pub occurred_at: Timestamp,
     /// When the log took it; never goes back with position.

@@ -34,6 +34,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::domain::liveness::{self, Status, Watermark};
+use crate::domain::marks::Marks;
 
 /// A registered satellite. Its UUID is the `clientId` its agent authenticates with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, FromSql, ToSql)]
@@ -257,6 +258,8 @@ pub struct Transition {
     /// When it happened, by the database's clock. For a loss: until when the satellite counted as
     /// online.
     pub occurred_at: OffsetDateTime,
+    /// What it belongs to beside its satellite.
+    pub marks: Marks,
 }
 
 impl Transition {
@@ -422,6 +425,7 @@ pub fn next(
             flapping_until: None,
         }),
         occurred_at,
+        marks: Marks::default(),
     })))
 }
 

@@ -7,8 +7,11 @@
 //! keeps each key once and in one order, numbers exactly, and no white space of the sender. Lengths come first, so no
 //! two rows share a form.
 //!
+//! A transition that has a mark ([`crate::domain::marks`]) has the three columns of marks behind these, in the order of
+//! `MARKS`; one without has none of them.
+//!
 //! The form must never change: every seal ever made is checked against it. A column added later goes behind the
-//! others, and only into rows whose `schema_version` says that they have it.
+//! others, and only into rows that have something there, which rows of before have not.
 
 use deadpool_postgres::GenericClient;
 use tokio_postgres::Row;
@@ -37,6 +40,10 @@ const COLUMNS: [&str; 16] = [
     "recorded_at",
 ];
 
+/// The columns of marks, in the order of the form.
+#[cfg(test)]
+const MARKS: [&str; 3] = ["outage_id", "maintenance_id", "goodbye"];
+
 /// A row in canonical form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Canonical {
@@ -51,7 +58,8 @@ const ROWS: &str = "
            prev::text as prev, next::text as next, actor_type, actor_id, traceparent,
            schema_version::bigint as schema_version,
            (extract(epoch from occurred_at) * 1000000)::bigint as occurred_at,
-           (extract(epoch from recorded_at) * 1000000)::bigint as recorded_at
+           (extract(epoch from recorded_at) * 1000000)::bigint as recorded_at,
+           outage_id, maintenance_id, goodbye::text as goodbye
       from entity_transitions
      where position > $1 and position <= $2
      order by position
@@ -93,7 +101,19 @@ fn of_row(row: &Row) -> Result<Canonical, tokio_postgres::Error> {
         Some(&integer("occurred_at")?),
         Some(&integer("recorded_at")?),
     ];
-    Ok(Canonical { position: row.try_get("position")?, bytes: encode(&fields) })
+    let optional_id =
+        |name| row.try_get::<_, Option<Uuid>>(name).map(|id| id.map(Uuid::into_bytes));
+    let (outage, maintenance) = (optional_id("outage_id")?, optional_id("maintenance_id")?);
+    let marks: [Option<&[u8]>; 3] = [
+        outage.as_ref().map(<[u8; 16]>::as_slice),
+        maintenance.as_ref().map(<[u8; 16]>::as_slice),
+        text("goodbye")?.map(str::as_bytes),
+    ];
+    let mut bytes = encode(&fields);
+    if marks.iter().any(Option::is_some) {
+        bytes.extend(encode(&marks));
+    }
+    Ok(Canonical { position: row.try_get("position")?, bytes })
 }
 
 /// Encodes fields in this form, each null or present.
@@ -143,7 +163,14 @@ mod tests {
             .skip(1)
             .map_while(|line| line.split_whitespace().next().filter(|word| *word != "constraint"));
         assert_eq!(columns.collect::<Vec<_>>(), COLUMNS);
-        for column in COLUMNS {
+        let added = include_str!("../../schema/V17__marks_of_transitions__beside_11.sql");
+        let added = added
+            .lines()
+            .skip_while(|line| !line.starts_with("alter table entity_transitions"))
+            .skip(1)
+            .map_while(|line| line.trim().strip_prefix("add column ")?.split_whitespace().next());
+        assert_eq!(added.collect::<Vec<_>>(), MARKS);
+        for column in COLUMNS.into_iter().chain(MARKS) {
             assert!(ROWS.contains(column), "{column} is not read");
         }
     }

@@ -33,13 +33,15 @@ const THEN: &str = "
           cross join lateral (
               select * from (
                   (select position, revision, change_id, entity_id, event, reason, session, prev, next,
-                          actor_type, actor_id, traceparent, occurred_at, recorded_at
+                          actor_type, actor_id, traceparent, outage_id, maintenance_id, goodbye,
+                          occurred_at, recorded_at
                      from entity_transitions e
                     where e.entity_id = c.satellite_id and e.position <= $1
                     order by e.position desc limit 1)
                   union all
                   select position, revision, change_id, entity_id, event, reason, session, prev, next,
-                         actor_type, actor_id, traceparent, occurred_at, recorded_at
+                         actor_type, actor_id, traceparent, outage_id, maintenance_id, goodbye,
+                         occurred_at, recorded_at
                     from transitions_at_horizon h where h.entity_id = c.satellite_id
               ) last order by last.position desc limit 1
           ) t

@@ -426,6 +426,7 @@ mod tests {
     use super::*;
     use crate::contract::wire::Actor;
     use crate::domain::lifecycle::{Revision, Session};
+    use crate::domain::marks::Marks;
     use crate::log::ChangeId;
     use time::macros::datetime;
 
@@ -466,6 +467,7 @@ mod tests {
             next,
             actor: Actor::system(),
             traceparent: None,
+            marks: Marks::default(),
             occurred_at: at,
             recorded_at: at,
         }

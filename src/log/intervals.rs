@@ -30,7 +30,8 @@ const MAX_TRANSITIONS: usize = history::MAX_TRANSITIONS;
 const BEFORE: &str = "
     select last.* from unnest($1::uuid[]) asked (id) cross join lateral (
         select position, revision, change_id, entity_id, event, reason, session, prev, next,
-               actor_type, actor_id, traceparent, occurred_at, recorded_at
+               actor_type, actor_id, traceparent, outage_id, maintenance_id, goodbye,
+               occurred_at, recorded_at
           from remembered_transitions
          where position <= $2 and entity_id = asked.id
          order by position desc
@@ -41,7 +42,8 @@ const BEFORE: &str = "
 const WITHIN: &str = "
     select inside.* from unnest($1::uuid[]) asked (id) cross join lateral (
         select position, revision, change_id, entity_id, event, reason, session, prev, next,
-               actor_type, actor_id, traceparent, occurred_at, recorded_at
+               actor_type, actor_id, traceparent, outage_id, maintenance_id, goodbye,
+               occurred_at, recorded_at
           from entity_transitions
          where entity_id = asked.id and position > $2 and position <= $3
          order by position

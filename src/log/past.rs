@@ -60,7 +60,8 @@ const LAST_OF_EACH: &str = "
     select * from (
         select distinct on (entity_id)
                position, revision, change_id, entity_id, event, reason, session, prev, next,
-               actor_type, actor_id, traceparent, occurred_at, recorded_at
+               actor_type, actor_id, traceparent, outage_id, maintenance_id, goodbye,
+               occurred_at, recorded_at
           from remembered_transitions
          where position <= $1 and entity_id > $2
          order by entity_id, position desc
@@ -85,7 +86,8 @@ pub async fn last_of_each(
 
 const LAST_OF: &str = "
     select position, revision, change_id, entity_id, event, reason, session, prev, next,
-           actor_type, actor_id, traceparent, occurred_at, recorded_at
+           actor_type, actor_id, traceparent, outage_id, maintenance_id, goodbye,
+           occurred_at, recorded_at
       from remembered_transitions
      where position <= $1 and entity_id = $2
      order by position desc
@@ -108,7 +110,8 @@ pub const LAST_EDGE_AT: &str = "
 
 const LAST_CHANGE: &str = "
     select position, revision, change_id, entity_id, event, reason, session, prev, next,
-           actor_type, actor_id, traceparent, occurred_at, recorded_at
+           actor_type, actor_id, traceparent, outage_id, maintenance_id, goodbye,
+           occurred_at, recorded_at
       from remembered_transitions
      where entity_id = $1 and prev -> $2 is distinct from next -> $2
      order by position desc

@@ -88,7 +88,8 @@ pub async fn beyond(client: &impl GenericClient, after: Position) -> Result<Beyo
 
 const AFTER: &str = "
     select position, revision, change_id, entity_id, event, reason, session, prev, next,
-           actor_type, actor_id, traceparent, occurred_at, recorded_at
+           actor_type, actor_id, traceparent, outage_id, maintenance_id, goodbye,
+           occurred_at, recorded_at
       from entity_transitions
      where position > $1
      order by position
@@ -107,7 +108,8 @@ pub async fn after(
 
 const FILTERED: &str = "
     select position, revision, change_id, entity_id, event, reason, session, prev, next,
-           actor_type, actor_id, traceparent, occurred_at, recorded_at
+           actor_type, actor_id, traceparent, outage_id, maintenance_id, goodbye,
+           occurred_at, recorded_at
       from entity_transitions
      where position > $1
        and ($3::uuid is null or entity_id = $3)
@@ -121,7 +123,8 @@ const FILTERED: &str = "
 
 const NEWEST: &str = "
     select position, revision, change_id, entity_id, event, reason, session, prev, next,
-           actor_type, actor_id, traceparent, occurred_at, recorded_at
+           actor_type, actor_id, traceparent, outage_id, maintenance_id, goodbye,
+           occurred_at, recorded_at
       from entity_transitions
      where ($1::bigint is null or position < $1)
        and ($3::uuid is null or entity_id = $3)
@@ -179,7 +182,8 @@ async fn selected(
 
 const WITHIN: &str = "
     select position, revision, change_id, entity_id, event, reason, session, prev, next,
-           actor_type, actor_id, traceparent, occurred_at, recorded_at
+           actor_type, actor_id, traceparent, outage_id, maintenance_id, goodbye,
+           occurred_at, recorded_at
       from entity_transitions
      where position > $1
        and position <= $2
@@ -208,7 +212,8 @@ pub async fn within(
 
 const OF_SATELLITES: &str = "
     select position, revision, change_id, entity_id, event, reason, session, prev, next,
-           actor_type, actor_id, traceparent, occurred_at, recorded_at
+           actor_type, actor_id, traceparent, outage_id, maintenance_id, goodbye,
+           occurred_at, recorded_at
       from entity_transitions
      where entity_id = any($1) and position > $2
      order by position
@@ -228,7 +233,8 @@ pub async fn of_satellites(
 
 const AT_HORIZON: &str = "
     select position, revision, change_id, entity_id, event, reason, session, prev, next,
-           actor_type, actor_id, traceparent, occurred_at, recorded_at
+           actor_type, actor_id, traceparent, outage_id, maintenance_id, goodbye,
+           occurred_at, recorded_at
       from transitions_at_horizon
      where $1::uuid is null or entity_id > $1
      order by entity_id

@@ -214,8 +214,8 @@ const LOCK: &str =
     "select pg_try_advisory_xact_lock(hashtextextended('groundstation: log seals', 0)) as locked";
 
 const INSERT: &str = "
-    insert into log_seals (first_position, last_position, transitions, previous_hash, hash, sealed_at)
-    values ($1, $2, $3, $4, $5, $6)";
+    insert into log_seals (first_position, last_position, transitions, previous_hash, hash, sealed_at, covers_marks)
+    values ($1, $2, $3, $4, $5, $6, true)";
 
 /// Makes one seal over what follows on the newest one: at least `least` transitions, at most [`MAX_ROWS`].
 async fn seal(client: &Object, least: i64) -> Result<Attempt, Error> {

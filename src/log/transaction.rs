@@ -21,7 +21,7 @@ use super::columns::Columns;
 use super::request::{Outcome, Request};
 use super::{ChangeId, KIND, SCHEMA_VERSION};
 use crate::contract::audit::AuditAction;
-use crate::contract::wire::{StateJson, Timestamp};
+use crate::contract::wire::{GoodbyeJson, StateJson, Timestamp};
 use crate::domain::flapping::{self, Flapping};
 use crate::domain::lifecycle::{
     self, Connection, Decision, Event, Illegal, Position, Profile, Reason, Signal, Transition,
@@ -387,9 +387,11 @@ const INSERT: &str = "
     ), appended as (
         insert into entity_transitions
                (position, revision, change_id, kind, entity_id, event, reason, session, prev, next,
-                actor_type, actor_id, traceparent, schema_version, occurred_at, recorded_at)
+                actor_type, actor_id, traceparent, schema_version, occurred_at, recorded_at,
+                outage_id, maintenance_id, goodbye)
         select head.position + n, revision, change_id, {kind}, entity_id, event, reason, session, prev, next,
-               actor_type, actor_id, traceparent, {schema_version}, occurred_at, head.recorded_at
+               actor_type, actor_id, traceparent, {schema_version}, occurred_at, head.recorded_at,
+               outage_id, maintenance_id, goodbye
           from head, {rows}
     )
     select position + 1 from head";
@@ -492,6 +494,11 @@ fn entries<'a>(transitions: &'a [Decided<'a>]) -> Columns<'a, Decided<'a>> {
         .column("actor_id", "text", |it| it.request.author.actor.id.as_str())
         .column("traceparent", "text", |it| it.request.traceparent.map(|trace| trace.to_string()))
         .column("occurred_at", "timestamptz", |it| it.transition.occurred_at)
+        .column("outage_id", "uuid", |it| it.transition.marks.outage)
+        .column("maintenance_id", "uuid", |it| it.transition.marks.maintenance)
+        .column("goodbye", "jsonb", |it| {
+            it.transition.marks.goodbye.as_ref().map(|goodbye| Json(GoodbyeJson::from(goodbye)))
+        })
         .value("kind", "text", KIND)
         .value("schema_version", "smallint", SCHEMA_VERSION)
 }

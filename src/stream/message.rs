@@ -39,6 +39,12 @@ pub const EPOCH: &str = "Groundstation-Epoch";
 /// Present, and `true`, on the edges of a flapping satellite.
 pub const FLAPPING: &str = "Groundstation-Flapping";
 
+/// The outage that the edge is part of, if it is.
+pub const OUTAGE: &str = "Groundstation-Outage";
+
+/// The maintenance window that the edge's satellite was in, if it was.
+pub const MAINTENANCE: &str = "Groundstation-Maintenance";
+
 /// The source of the messages, a CloudEvents attribute. The name of a cell follows behind a slash.
 const SOURCE: &str = "/groundstation";
 
@@ -118,6 +124,12 @@ fn headers(entry: &Entry, subject: &str, epoch: Epoch, cell: Option<&Cell>) -> H
     headers.insert(REASON, entry.reason.as_str());
     if entry.next.as_ref().is_some_and(|state| state.flapping) {
         headers.insert(FLAPPING, "true");
+    }
+    if let Some(outage) = entry.marks.outage {
+        headers.insert(OUTAGE, outage.0.to_string());
+    }
+    if let Some(maintenance) = entry.marks.maintenance {
+        headers.insert(MAINTENANCE, maintenance.0.to_string());
     }
     if epoch > Epoch::FIRST {
         headers.insert(EPOCH, epoch.0.to_string());

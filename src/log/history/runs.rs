@@ -114,6 +114,7 @@ pub(crate) mod tests {
     use crate::contract::wire::Actor;
     use crate::contract::word::Word;
     use crate::domain::lifecycle::{Event, Position, Reason, Revision, SatelliteId, Session};
+    use crate::domain::marks::Marks;
     use crate::log::ChangeId;
     use proptest::prelude::*;
     use time::macros::datetime;
@@ -151,6 +152,7 @@ pub(crate) mod tests {
             next: (event != Event::Removed).then(|| state(event)),
             actor: Actor::system(),
             traceparent: None,
+            marks: Marks::default(),
             occurred_at: second(at),
             recorded_at: second(at),
         }

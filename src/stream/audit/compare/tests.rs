@@ -5,6 +5,7 @@ use super::*;
 use crate::contract::wire::{Actor, StateJson};
 use crate::domain::lifecycle::{Event, Reason, Revision, SatelliteId, Session};
 use crate::domain::liveness::Status;
+use crate::domain::marks::Marks;
 use crate::log::ChangeId;
 
 /// A log of positions 1 to this.
@@ -37,6 +38,7 @@ fn entry(position: i64) -> Entry {
         }),
         actor: Actor::system(),
         traceparent: None,
+        marks: Marks::default(),
         occurred_at: datetime!(2026-03-01 12:00 UTC),
         recorded_at: datetime!(2026-03-01 12:00 UTC),
     }
