@@ -89,6 +89,9 @@ async fn somebody_whom_a_proxy_names_has_signed_in_once_and_in_no_group_is_refus
     }
     let eve = [("X-Forwarded-User", "eve"), ("X-Forwarded-Groups", "none")];
     assert_eq!(ask_from(proxy, &pod, "/v1/fleet", &eve).await.status, 403);
+    assert_eq!(ask_from(proxy, &pod, SESSION, &eve).await.status, 403);
+    let at_the_page = &expect(&pod, "page.sign_in_refused", 1).await[0];
+    assert_eq!(at_the_page["target"]["id"], "GET /console/session");
     let signed_in = &expect(&pod, "page.signed_in", 1).await[0];
     assert_eq!(signed_in["actor"], json!({"type": "person", "id": "ada"}));
     assert_eq!(signed_in["after"], json!({"role": "admin", "by": "proxy"}));

@@ -55,21 +55,21 @@ pub async fn authorize(
         },
         None => {
             let nobody = "Send the header Authorization: Bearer <token>.";
-            let caller = match api.session(headers, &arrival, nobody) {
-                Ok(caller) => caller,
-                // A proxy names somebody who may not come in.
-                Err(problem) if problem.is_forbidden() => {
-                    return Err(refused(Author::unknown_at(arrival.client), problem));
+            api.session(headers, &arrival, nobody).map_err(|problem| {
+                // A proxy names somebody who may not come in. Who names nobody tries nothing.
+                match problem.is_forbidden() {
+                    true => refused(Author::unknown_at(arrival.client), problem),
+                    false => problem,
                 }
-                Err(problem) => return Err(problem),
-            };
-            let may = check_page(headers, &method, &arrival);
-            may.map_err(|problem| refused(caller.clone().at(arrival.client).author(), problem))?;
-            caller
+            })?
         }
     };
     let caller = caller.at(arrival.client);
     let author = caller.author();
+    if bearer(headers)?.is_none() {
+        let may = check_page(headers, &method, &arrival);
+        may.map_err(|problem| refused(author.clone(), problem))?;
+    }
     rights::check(&caller, &method, path).map_err(|problem| refused(author.clone(), problem))?;
     rights::reach(&api, &caller, path, parameters.as_ref().ok()).await?;
     let (mut request, ended) = late_body::watch(request, api.access.clone(), caller.clone());

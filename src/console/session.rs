@@ -19,6 +19,7 @@ use tracing::info;
 use super::Console;
 use crate::api::access::{Access, Shut};
 use crate::api::caller::{Caller, Credential};
+use crate::api::noted::somebody;
 use crate::api::problem::Problem;
 use crate::api::{authorization, cookie};
 use crate::domain::access::Role;
@@ -149,7 +150,15 @@ pub(super) async fn show(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let nobody = "Sign in: there is no session.";
-    let caller = console.api.session(&headers, &arrival, nobody)?.at(arrival.client);
+    let caller = console.api.session(&headers, &arrival, nobody).inspect_err(|problem| {
+        // A proxy names somebody who may not come in.
+        if problem.is_forbidden() {
+            let with = json!({"status": problem.code(), "why": problem.detail()});
+            let author = somebody(None, arrival.client);
+            console.api.sign_in_refused(author, ROUTE_OF_SHOWN, with);
+        }
+    })?;
+    let caller = caller.at(arrival.client);
     let (role, name) = (caller.role().as_str(), caller.name().map(str::to_owned));
     let is_bounded = caller.selector().is_bounded();
     let by = match caller.credential() {

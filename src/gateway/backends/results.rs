@@ -24,7 +24,6 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use crate::domain::lifecycle::SatelliteId;
-use crate::gateway::backends::results::waiting::{MAX_WAITING, MAX_WAITING_BYTES, Waiting};
 use crate::platform::bucket::Rate;
 use crate::platform::metrics::Metrics;
 use crate::sessions::budgets::Budgets;
@@ -32,6 +31,8 @@ use crate::sessions::budgets::Budgets;
 pub(crate) mod publisher;
 mod stream;
 mod waiting;
+
+use waiting::{MAX_WAITING, MAX_WAITING_BYTES, Waiting};
 
 /// This many assignments add one more basic budget to a satellite's. Then each of its checks may report, once
 /// a minute, the most that NATS usually carries.

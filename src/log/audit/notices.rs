@@ -32,8 +32,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Entries about strangers that a pod writes: a permanent flood makes some 14,000 a day.
 const STRANGERS: Rate = Rate { burst: 60.0, per_second: 10.0 / 60.0 };
 
-/// Entries about those who are known.
-const KNOWN: Rate = Rate { burst: 200.0, per_second: 2.0 };
+/// Entries about those who are known; a program that is refused again and again makes them too.
+const KNOWN: Rate = Rate { burst: 200.0, per_second: 20.0 / 60.0 };
 
 /// Different notices of either that wait.
 const QUEUE: usize = 100;
