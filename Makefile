@@ -26,18 +26,18 @@ ONE_BY_ONE = storm:: rolling_restart:: cluster_faults:: failover::a_fail_over re
 test-faults: test-tools console ## The same and the long ones, with every fault injected; GROUNDSTATION_SEED=n repeats a run
 	@seed=$(SEED); echo "GROUNDSTATION_SEED=$$seed"; status=0; \
 	export GROUNDSTATION_FAULTS=full GROUNDSTATION_SEED=$$seed; \
-	$(CARGO) test --locked --features failpoints --no-fail-fast -- --include-ignored $(ONE_BY_ONE:%=--skip %) || status=$$?; \
-	$(CARGO) test --locked --features failpoints --no-fail-fast --test integration -- --include-ignored --test-threads=1 $(ONE_BY_ONE) || status=$$?; \
+	$(CARGO) test --locked --workspace --features failpoints --no-fail-fast -- --include-ignored $(ONE_BY_ONE:%=--skip %) || status=$$?; \
+	$(CARGO) test --locked --workspace --features failpoints --no-fail-fast --test integration -- --include-ignored --test-threads=1 $(ONE_BY_ONE) || status=$$?; \
 	exit $$status
 
 # A seed always gives the same plan; the outcome depends on the machine as well.
 nemesis: test-tools ## Many faults at once for MINUTES (30), with a checker beside them; SEED=n repeats a plan
 	@seed=$(SEED); echo "MINUTES=$(or $(MINUTES),30) SEED=$$seed"; \
 	GROUNDSTATION_SEED=$$seed GROUNDSTATION_NEMESIS_SECONDS=$$(($(or $(MINUTES),30) * 60)) \
-	$(CARGO) test --locked --features failpoints --test integration nemesis::whatever -- --nocapture
+	$(CARGO) test --locked --workspace --features failpoints --test integration nemesis::whatever -- --nocapture
 
 drill: test-tools ## Rehearse disasters, and print what an operator does and sees
-	@$(CARGO) test --locked --features failpoints --test integration -- --ignored --nocapture --test-threads=1 drills::
+	@$(CARGO) test --locked --workspace --features failpoints --test integration -- --ignored --nocapture --test-threads=1 drills::
 
 conformance: ## The Autobahn cases against the WebSocket layer
 	$(CARGO) build --locked --example echo
@@ -69,8 +69,8 @@ schemas: ## Write the schemas of the stream's and the satellites' messages and o
 	$(CARGO) run --locked --example schemas
 
 examples: test-tools ## Run the examples of docs/examples against real servers
-	$(CARGO) build --locked --features failpoints --example consume --example receive
-	$(CARGO) test --locked --features failpoints --test integration -- --include-ignored examples:: receivers::
+	$(CARGO) build --locked --workspace --features failpoints --example consume --example receive
+	$(CARGO) test --locked --workspace --features failpoints --test integration -- --include-ignored examples:: receivers::
 
 bench: tools ## Measure; SECTIONS="edges load" for a part (see benches/main.rs)
 	$(CARGO) bench --locked -- $(SECTIONS)

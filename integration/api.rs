@@ -2,6 +2,8 @@
 
 mod administrators_tokens;
 mod audit;
+mod audit_of_refusals;
+mod audit_stream;
 mod bounded_tokens;
 mod conditions;
 mod cursors;

@@ -2,6 +2,7 @@
 
 mod asking_commands;
 mod assignment_set_commands;
+mod audit_list;
 mod commands;
 mod contexts;
 mod ending_commands;

@@ -2,6 +2,8 @@
 
 mod append_only;
 mod as_of;
+mod audit_retention;
+mod audit_seals;
 mod compromised_pod;
 mod disk_full;
 mod failover;

@@ -17,6 +17,7 @@ use axum::routing::{delete, get, post};
 
 use crate::ingress::listener::Door;
 use crate::log::append::Log;
+use crate::log::audit::notices::Notices;
 use crate::platform::database::Database;
 use crate::platform::health::Health;
 use crate::platform::log_gate::LogGate;
@@ -37,8 +38,13 @@ mod ending;
 pub(crate) mod enrolment;
 mod fleet;
 mod late_body;
+<<<<<<< HEAD
 mod maintenance;
+=======
+pub(crate) mod live;
+>>>>>>> main
 pub(crate) mod micro;
+pub(crate) mod noted;
 pub mod openapi;
 mod page;
 mod paging;
@@ -52,7 +58,7 @@ mod rights;
 mod satellites;
 mod selection;
 mod status;
-pub(crate) mod stream;
+mod stream;
 mod token;
 mod tokens;
 mod traced;
@@ -63,8 +69,8 @@ mod what_if;
 
 use access::Access;
 use enrolment::Enrolments;
+use live::Streams;
 pub use problem::no_route;
-use stream::Streams;
 
 /// The largest body of a request.
 const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -91,6 +97,8 @@ pub struct Api {
     pub access: Arc<Access>,
     /// Counts wrong tokens by address.
     pub door: Arc<Door>,
+    /// Sign-ins and refusals on their way into the audit.
+    pub notices: Arc<Notices>,
     /// Limits the log lines about wrong tokens.
     pub wrong_tokens: LogGate,
     /// The default offline threshold.
@@ -161,6 +169,7 @@ pub fn routes(api: Arc<Api>) -> Router {
         .route("/prometheus/sd", get(discovery::targets))
         .route("/triggers", get(triggers::list))
         .route("/audit", get(audit::read))
+        .route("/audit/stream", get(audit::stream::follow))
         .route("/tokens", get(tokens::list).post(tokens::create))
         .route("/tokens/{id}", delete(tokens::revoke))
         .route_layer(middleware::from_fn(traced::follow))

@@ -37,12 +37,14 @@ mod credentials_file;
 mod dead_letters;
 mod exit;
 mod fleet;
+mod follow;
 mod forward;
 mod import;
 mod json_file;
 mod maintenance;
 mod moment;
 mod named;
+mod operator;
 mod output;
 mod receiver;
 mod replay;
@@ -70,6 +72,7 @@ use audit::AuditArgs;
 use fleet::FleetArgs;
 use forward::ForwardArgs;
 use import::ImportArgs;
+use maintenance::MaintenanceArgs;
 use replay::ReplayArgs;
 use retention::RetentionArgs;
 use satellite::SatelliteArgs;
@@ -145,8 +148,8 @@ enum Command {
     Simulate(SimulateArgs),
     /// Print the triggers as they arrive on NATS
     Watch(WatchArgs),
-    /// Hold the whole log against the whole stream, or against its seals
-    Audit(AuditArgs),
+    /// Hold the whole log against the whole stream, or against its seals; list who changed what
+    Audit(Box<AuditArgs>),
     /// Write transitions of the log once more, as JSON lines or to NATS under another prefix
     Replay(Box<ReplayArgs>),
     /// Archive and drop partitions of the log that are old
@@ -336,10 +339,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             block_on(run_watch(args))
         }
         Command::Forward(args) => block_on(forward::run(*args)),
-        Command::Audit(args) => {
-            logging::start("warn").map_err(wrong_usage)?;
-            block_on(audit::run(args))
-        }
+        Command::Audit(args) => audit::run(*args),
         Command::Replay(args) => {
             logging::start("warn").map_err(wrong_usage)?;
             block_on(replay::run(*args))

@@ -16,8 +16,10 @@ part() {
 "
 }
 
+# The whole workspace in each part: for one crate alone, cargo would choose other features of its
+# dependencies and compile all of them once more.
 tests() {
-    "$cargo" test --locked --features failpoints --no-fail-fast "$@"
+    "$cargo" test --locked --workspace --features failpoints --no-fail-fast "$@"
 }
 
 part "lints" make --no-print-directory lint
@@ -31,7 +33,6 @@ part "the rules alone" tests --lib --bins
 part "against real servers" tests --test integration
 part "benchmarks, in their smoke form" tests --bench benchmarks
 part "examples in the documentation" tests --doc
-part "the crate for consumers" "$cargo" test --locked --no-fail-fast --package groundstation-consumer
 [ -d target/screenshots ] && echo "Screenshots of the page: target/screenshots"
 printf 'What took how long:\n%s' "$told"
 exit $status

@@ -44,6 +44,23 @@ claim("what another threshold would have done is shown", async (visit) => {
   await inAllLooks(page, "what-if");
 });
 
+claim("the audit is for administrators, and grows as it is looked at", async (visit) => {
+  const page = await visit.page("/console/audit?event=satellite.created");
+  await page.getByRole("link", { name: "Audit" }).waitFor();
+  await page.locator("table.audit tbody tr", { hasText: satellite.id }).waitFor();
+  const made = await Satellite.register("audited");
+  const row = page.locator("table.audit tbody tr", { hasText: made.id });
+  await row.waitFor();
+  await row.getByText("admin token").waitFor();
+  await row.locator("summary").click();
+  await row.locator("pre", { hasText: made.name }).waitFor();
+  await inAllLooks(page, "audit", { axe: ["desk-light", "phone-light"] });
+  await made.remove();
+  const reader = await visit.page("/console/log", { role: "read" });
+  await reader.getByRole("link", { name: "Log" }).waitFor();
+  assert.equal(await reader.getByRole("link", { name: "Audit" }).count(), 0);
+});
+
 claim("the log holds, and so does the help", async (visit) => {
   const page = await visit.page("/console/log");
   await page.locator("table.edges tbody tr").first().waitFor();

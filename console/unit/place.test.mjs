@@ -18,6 +18,7 @@ test("an address that names a place is written as it was read", () => {
     "/console/log?event=heartbeat_lost",
     "/console/satellites/4ff1f6cc-3ba7-4a4b-9d25-3b3c14b0f4ba?span=15m",
     "/console/what-if",
+    "/console/audit?event=api.refused",
   ]) {
     assert.equal(round(address), address);
   }

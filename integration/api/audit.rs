@@ -33,3 +33,16 @@ async fn a_change_is_in_the_audit_with_its_author_and_without_any_token() {
     );
     assert_eq!(pod.status_with(&fleet.read_token, "/v1/audit").await, 403);
 }
+
+#[tokio::test]
+async fn an_action_that_is_none_is_refused_with_those_there_are() {
+    let fleet = Fleet::new(CALM).await;
+    let pod = fleet.pod("a").await;
+    for route in ["/v1/audit", "/v1/audit/stream"] {
+        let refused = pod.get(&format!("{route}?action=satellite.renamed")).await;
+        assert_eq!(refused.status, 422, "{route}: {refused:?}");
+        for word in ["satellite.updated", "page.signed_in", "api.refused", "audit.left_out"] {
+            assert!(refused.text.contains(word), "{route}: {refused:?}");
+        }
+    }
+}

@@ -258,6 +258,38 @@ async fn somebody_in_no_group_that_is_named_is_told_so_and_does_not_get_in() {
 }
 
 #[tokio::test]
+async fn who_has_signed_in_by_the_provider_and_who_was_refused_is_in_the_audit() {
+    let (fleet, provider) = tokio::join!(Fleet::new(CALM), IdentityProvider::start());
+    let pod = provider.known_to(fleet.plan("a")).start().await;
+    provider.has("7", "ada", &["root"]);
+    signed_in(&provider, &pod).await;
+    provider.has("8", "mallory", &["none"]);
+    expect_refused(&sign_in(&provider, &pod).await, "no-group", "no group");
+    let stranger = get(&pod, "/console/session/oidc/callback?state=x&code=y", "").await;
+    expect_refused(&stranger, "not-begun-here", "a stranger");
+    let entries = eventually("three entries", async || {
+        let page = pod.get("/v1/audit").await.json();
+        let entries = page["entries"].as_array().expect("entries").clone();
+        if entries.len() == 3 { Ok(entries) } else { Err(page.to_string()) }
+    })
+    .await;
+    let of = |id: &str| entries.iter().find(|entry| entry["actor"]["id"] == id).expect(id);
+    let person = |id: &str| json!({"type": "person", "id": id});
+    assert_eq!(
+        (&of("ada")["actor"], &of("mallory")["actor"]),
+        (&person("ada"), &person("mallory"))
+    );
+    assert_eq!(of("ada")["action"], "page.signed_in");
+    assert_eq!(of("ada")["after"], json!({"role": "admin", "by": "provider", "subject": "7"}));
+    assert_eq!(of("mallory")["action"], "page.sign_in_refused");
+    assert_eq!(of("mallory")["after"], json!({"by": "provider", "why": "no-group"}));
+    assert_eq!(of("unknown")["after"], json!({"by": "provider", "why": "not-begun-here"}));
+    for entry in &entries {
+        assert_eq!(entry["address"], "127.0.0.1");
+    }
+}
+
+#[tokio::test]
 async fn groups_that_only_userinfo_tells_count_if_it_speaks_of_the_same_person() {
     let (fleet, provider) = tokio::join!(Fleet::new(CALM), IdentityProvider::start());
     let pod = provider.known_to(fleet.plan("a")).start().await;

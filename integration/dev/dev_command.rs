@@ -172,8 +172,22 @@ async fn the_lines_that_dev_prints_work_as_they_stand_and_hold_no_token() {
         assert!(page.contains("says how to get the page"), "{page}");
     }
 
-    let fleet = fetched(arguments(&command(&dev, "fleet").await, "curl")).await;
-    assert_eq!(fleet["total"], 12);
+    let fleet = arguments(&command(&dev, "fleet").await, "curl");
+    assert_eq!(fetched(fleet.clone()).await["total"], 12);
+    if page.contains("/console/sign-in#") {
+        // Who came by the link is in the audit.
+        let audit = fleet.iter().map(|word| word.replace("/v1/fleet", "/v1/audit"));
+        let audit: Vec<String> = audit.collect();
+        eventually("the sign-in to be in the audit", async || {
+            let entries = fetched(audit.clone()).await["entries"].clone();
+            let is_it = |entry: &Value| {
+                entry["action"] == "page.signed_in" && entry["after"]["by"] == "code"
+            };
+            let is_there = entries.as_array().is_some_and(|entries| entries.iter().any(is_it));
+            if is_there { Ok(()) } else { Err(entries.to_string()) }
+        })
+        .await;
+    }
 
     let said = arguments(&command(&dev, "edges").await, "nats");
     let [flag, url, verb, subject] = &said[..] else { panic!("{said:?}") };

@@ -21,6 +21,14 @@ pub fn command<S: AsRef<OsStr>>(environment: &[(S, S)]) -> Command {
 
 /// Runs a command to its end; kills it and panics if it does not end. Blocking.
 pub fn run<S: AsRef<OsStr>>(arguments: &[&str], environment: &[(S, S)]) -> Output {
+    run_within(LIMIT, arguments, environment)
+}
+
+fn run_within<S: AsRef<OsStr>>(
+    limit: Duration,
+    arguments: &[&str],
+    environment: &[(S, S)],
+) -> Output {
     let mut command = command(environment);
     command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the program starts");
@@ -33,10 +41,10 @@ pub fn run<S: AsRef<OsStr>>(arguments: &[&str], environment: &[(S, S)]) -> Outpu
         if let Some(status) = child.try_wait().expect("the program is a child") {
             return Output { status, stdout: collected(stdout), stderr: collected(stderr) };
         }
-        if begun.elapsed() > LIMIT {
+        if begun.elapsed() > limit {
             child.kill().expect("the program can be killed");
             let said = String::from_utf8_lossy(&collected(stderr)).into_owned();
-            panic!("{arguments:?} did not end within {LIMIT:?}; it said:\n{said}");
+            panic!("{arguments:?} did not end within {limit:?}; it said:\n{said}");
         }
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -57,11 +65,20 @@ pub fn migrate(database_url: &str) -> Output {
 
 /// Runs a command to its end; returns whether it succeeded, its standard output and its standard error.
 pub async fn ran(arguments: &[&str], environment: &[(String, String)]) -> (bool, String, String) {
+    ran_within(LIMIT, arguments, environment).await
+}
+
+/// The same, for a command that may take so long.
+pub async fn ran_within(
+    limit: Duration,
+    arguments: &[&str],
+    environment: &[(String, String)],
+) -> (bool, String, String) {
     let arguments: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();
     let environment = environment.to_vec();
     let output = blocking(move || {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        run(&arguments, &environment)
+        run_within(limit, &arguments, &environment)
     })
     .await;
     let text = |bytes| String::from_utf8(bytes).expect("text");

@@ -7,6 +7,8 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpSocket, TcpStream};
 
+const TRANSITIONS: &str = "/v1/transitions/stream";
+
 /// An open stream.
 pub struct Reader {
     lines: BufReader<TcpStream>,
@@ -31,7 +33,17 @@ impl Reader {
         query: &str,
         last: Option<&str>,
     ) -> std::io::Result<Opened> {
-        Reader::over(TcpStream::connect(address).await?, token, query, last).await
+        Reader::try_open_at(address, &format!("{TRANSITIONS}{query}"), token, last).await
+    }
+
+    /// The same at another route, with its query.
+    pub async fn try_open_at(
+        address: SocketAddr,
+        route: &str,
+        token: &str,
+        last: Option<&str>,
+    ) -> std::io::Result<Opened> {
+        Reader::over(TcpStream::connect(address).await?, route, token, last).await
     }
 
     /// Opens a stream with small buffers, so that a reader that does not read soon stops the pod.
@@ -39,7 +51,8 @@ impl Reader {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(16 * 1024).expect("a small buffer");
         let stream = socket.connect(address).await.expect("a connection");
-        match Reader::over(stream, token, query, None).await.expect("an answer") {
+        let route = format!("{TRANSITIONS}{query}");
+        match Reader::over(stream, &route, token, None).await.expect("an answer") {
             Opened::Stream(reader) => reader,
             Opened::Refused(status, body) => panic!("{status}: {body}"),
         }
@@ -47,14 +60,13 @@ impl Reader {
 
     async fn over(
         mut stream: TcpStream,
+        route: &str,
         token: &str,
-        query: &str,
         last: Option<&str>,
     ) -> std::io::Result<Opened> {
         let last_header = last.map_or(String::new(), |id| format!("Last-Event-ID: {id}\r\n"));
-        let request = format!(
-            "GET /v1/transitions/stream{query} HTTP/1.0\r\nAuthorization: Bearer {token}\r\n{last_header}\r\n"
-        );
+        let request =
+            format!("GET {route} HTTP/1.0\r\nAuthorization: Bearer {token}\r\n{last_header}\r\n");
         stream.write_all(request.as_bytes()).await?;
         let mut lines = BufReader::new(stream);
         let mut head = String::new();

@@ -277,6 +277,10 @@ pub async fn operator(run: Arc<Run>) {
     }
 }
 
+/// How long the stream may take to be built anew: faults go on meanwhile, and after half an hour the log has some
+/// hundred thousand transitions.
+const REPAIR: Duration = Duration::from_secs(600);
+
 async fn halted(run: &Run, reason: &str) {
     run.timeline.say(&format!("a relay has halted: {reason}"));
     let is_tampered = run.facts().is_tampered;
@@ -289,7 +293,7 @@ async fn halted(run: &Run, reason: &str) {
     ];
     let arguments = ["audit", "--repair", "--yes"];
     run.facts().is_paused = true;
-    let (done, _, said) = program::ran(&arguments, &environment).await;
+    let (done, _, said) = program::ran_within(REPAIR, &arguments, &environment).await;
     let last = said.lines().last().unwrap_or_default();
     run.timeline.say(&format!("audit --repair: {} {last}", if done { "done" } else { "failed" }));
     run.facts().rebuilt();

@@ -193,6 +193,18 @@ async fn satellites_are_copied_with_all_that_is_known_of_them_and_no_edge_is_mad
     assert_eq!(shown["imported"]["lastEvent"], json!(null));
     assert_eq!(token_hash(&fleet, was_online).await, HASH);
 
+    let page = pod.get("/v1/audit?action=satellite.imported").await.json();
+    let entries = page["entries"].as_array().expect("entries");
+    assert_eq!(entries.len(), 2, "{page}");
+    for entry in entries {
+        // Who ran the command, as the operating system knows it.
+        assert_eq!(entry["actor"]["type"], "command");
+        let who = entry["actor"]["id"].as_str().and_then(|who| who.split_once('@'));
+        let (user, host) = who.unwrap_or_else(|| panic!("no user at a host: {entry}"));
+        assert!(!user.is_empty() && !host.is_empty(), "{entry}");
+        assert!(!entry.to_string().contains(HASH), "{entry}");
+    }
+
     pod.sweeps(3).await;
     assert_eq!(fleet.log_length().await, 0, "an import is no edge");
     let listed = pod.get("/v1/satellites?status=online").await.json();

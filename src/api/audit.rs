@@ -1,4 +1,4 @@
-//! `/v1/audit`: who changed what, from where. Only admin tokens that reach the whole fleet get here.
+//! `/v1/audit`: who changed what, who signed in and who was refused, from where; and [`stream`], which follows it. Only admin tokens that reach the whole fleet get here.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -8,6 +8,8 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use deadpool_postgres::Object;
 use serde::Deserialize;
+use strum::IntoEnumIterator;
+use tokio_postgres::Error;
 use utoipa::IntoParams;
 
 use super::Api;
@@ -16,6 +18,9 @@ use super::parameters::{limit, time};
 use super::problem::Problem;
 use crate::contract::audit::{AuditAction, AuditPageJson};
 use crate::log::audit::read::{self, Filter, MAX_LIMIT};
+use crate::log::history::NoAnswer;
+
+pub(super) mod stream;
 
 /// How many entries a page has unless told otherwise.
 const DEFAULT_LIMIT: i64 = 100;
@@ -38,7 +43,7 @@ pub struct AuditQuery {
     limit: Option<i64>,
     /// Only of this actor, by its id
     actor: Option<String>,
-    /// Only this action, such as `satellite.created`
+    /// Only this action, such as `satellite.created`; one that is none is refused with those there are
     action: Option<String>,
     /// Only of this satellite or token, by its id
     target: Option<String>,
@@ -50,11 +55,36 @@ pub struct AuditQuery {
     until: Option<String>,
 }
 
+/// What the list and the stream can be asked for alike.
+fn filter(
+    actor: Option<String>,
+    action: Option<&str>,
+    target: Option<String>,
+) -> Result<Filter, Problem> {
+    for (field, text) in [("actor", &actor), ("target", &target)] {
+        if text.as_ref().is_some_and(|text| text.contains('\0')) {
+            return Err(Problem::invalid(format!("{field} must not contain a NUL character.")));
+        }
+    }
+    let action = action.map(|word| {
+        AuditAction::from_str(word).map_err(|_| {
+            let words: Vec<&str> = AuditAction::iter().map(AuditAction::as_str).collect();
+            Problem::invalid(format!("action must be one of {}.", words.join(", ")))
+        })
+    });
+    Ok(Filter { actor, action: action.transpose()?, target, ..Filter::default() })
+}
+
 /// Read the audit
 ///
-/// Each change of satellites, assignments and tokens has an entry, which was committed together with it.
+/// Each change of satellites, assignments, sets and tokens has an entry, which was committed together with it. Sign-ins at
+/// the page and refused requests have one a little later; so many of them that they have none are told as a number.
 #[utoipa::path(get, operation_id = "readAudit", path = "/v1/audit", tag = "audit", params(AuditQuery),
-    responses((status = 200, description = "A page of it", body = AuditPageJson)))]
+    responses(
+        (status = 200, description = "A page of it", body = AuditPageJson),
+        (status = 410, description = "What follows this position has been dropped",
+         body = super::problem::ProblemJson, content_type = "application/problem+json"),
+    ))]
 pub async fn read(
     State(api): State<Arc<Api>>,
     query: Result<Query<AuditQuery>, QueryRejection>,
@@ -62,25 +92,24 @@ pub async fn read(
     let Query(query) = query?;
     let limit = limit(query.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
     let paging = Paging::check(query.order.as_deref(), query.after, query.before, limit)?;
-    for (field, text) in [("actor", &query.actor), ("target", &query.target)] {
-        if text.as_ref().is_some_and(|text| text.contains('\0')) {
-            return Err(Problem::invalid(format!("{field} must not contain a NUL character.")));
-        }
-    }
-    let action = query.action.as_deref().map(AuditAction::from_str).transpose();
-    let action = action.map_err(|_| Problem::invalid("action must be one of the audit's."))?;
     let filter = Filter {
-        actor: query.actor,
-        action,
-        target: query.target,
         since: query.since.as_deref().map(|text| time("since", text)).transpose()?,
         until: query.until.as_deref().map(|text| time("until", text)).transpose()?,
+        ..filter(query.actor, query.action.as_deref(), query.target)?
     };
-    let read = async |client: &mut Object| match paging.is_newest_first {
-        true => read::newest(client, paging.before, limit, &filter).await,
-        false => read::after(client, paging.after, limit, &filter).await,
+    let read = async |client: &mut Object| {
+        let entries = match paging.is_newest_first {
+            true => read::newest(client, paging.before, limit, &filter).await?,
+            false => read::after(client, paging.after, limit, &filter).await?,
+        };
+        // After the entries: what is dropped stays dropped.
+        Ok::<_, Error>((entries, read::ends(client).await?.horizon))
     };
-    let entries = api.scans.run(read).await?;
+    let (entries, horizon) = api.scans.run(read).await?;
+    // Behind 0 is all there is; behind anything else that was dropped a gap would go unseen.
+    if !paging.is_newest_first && paging.after > 0 && paging.after < horizon {
+        return Err(NoAnswer::Dropped(horizon + 1).into());
+    }
     let positions: Vec<i64> = entries.iter().map(|entry| entry.position).collect();
     let next = paging.next(&positions);
     Ok(Json(AuditPageJson { entries, next_after: next.after, next_before: next.before }))

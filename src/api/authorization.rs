@@ -4,14 +4,17 @@
 //! A bearer token counts alone where there is one, and a session before a proxy's word. A browser adds the cookie to
 //! whatever any page asks for, and a proxy its headers, so with both a request must also come from the server's own page:
 //! `Sec-Fetch-Site` where the browser says it, and `Origin` for whatever changes something.
+//!
+//! Whoever is refused is in the audit: a token that is not valid here, and a caller that may not do what it asks for.
 
 use std::sync::Arc;
 
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{Extension, MatchedPath, RawPathParams, Request, State};
-use axum::http::{HeaderMap, Method, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
+use serde_json::json;
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
 use tracing::warn;
@@ -20,7 +23,9 @@ use super::access::Shut;
 use super::caller::{Caller, Credential};
 use super::problem::Problem;
 use super::{Api, SLOWED, cookie, late_body, rights};
+use crate::contract::audit::AuditAction;
 use crate::ingress::arrival::Arrival;
+use crate::log::audit::Author;
 
 /// Says how a browser's request relates to the page that made it. Old browsers, and all without TLS, do not send it.
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
@@ -34,32 +39,50 @@ pub async fn authorize(
     request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
-    let (headers, method) = (request.headers(), request.method());
+    let (headers, method, path) = (request.headers(), request.method().clone(), path.as_str());
+    let refused = |author: Author, problem: Problem| {
+        let with = json!({"status": problem.code(), "why": problem.detail()});
+        api.notices.refused(author, AuditAction::ApiRefused, &format!("{method} {path}"), with);
+        problem
+    };
     let caller = match bearer(headers)? {
         Some(token) => match api.access.of(token) {
             Ok(caller) => caller,
             Err(Shut::Unknown) => {
-                return Err(api.refuse_token(&arrival, method, path.as_str()).await);
+                return Err(api.refuse_token(&arrival, &method, path).await);
             }
             Err(Shut::NotKnownNow) => return Err(Problem::token_not_known_now()),
         },
         None => {
             let nobody = "Send the header Authorization: Bearer <token>.";
-            let caller = api.session(headers, &arrival, nobody)?;
-            check_page(headers, method, &arrival)?;
-            caller
+            api.session(headers, &arrival, nobody).map_err(|problem| {
+                // A proxy names somebody who may not come in. Who names nobody tries nothing.
+                match problem.is_forbidden() {
+                    true => refused(Author::unknown_at(arrival.client), problem),
+                    false => problem,
+                }
+            })?
         }
     };
     let caller = caller.at(arrival.client);
-    rights::check(&caller, method, path.as_str())?;
-    rights::reach(&api, &caller, path.as_str(), parameters.as_ref().ok()).await?;
+    let author = caller.author();
+    if bearer(headers)?.is_none() {
+        let may = check_page(headers, &method, &arrival);
+        may.map_err(|problem| refused(author.clone(), problem))?;
+    }
+    rights::check(&caller, &method, path).map_err(|problem| refused(author.clone(), problem))?;
+    rights::reach(&api, &caller, path, parameters.as_ref().ok()).await?;
     let (mut request, ended) = late_body::watch(request, api.access.clone(), caller.clone());
     request.extensions_mut().insert(caller);
     let answer = next.run(request).await;
-    match ended.is_void() {
-        true => Err(Problem::token_ended()),
-        false => Ok(answer),
+    if ended.is_void() {
+        return Err(refused(author, Problem::token_ended()));
     }
+    if answer.status() == StatusCode::FORBIDDEN {
+        let with = json!({"status": answer.status().as_u16()});
+        api.notices.refused(author, AuditAction::ApiRefused, &format!("{method} {path}"), with);
+    }
+    Ok(answer)
 }
 
 /// The bearer token of a request, if it has one.
@@ -107,10 +130,17 @@ impl Api {
         Ok(person.map(|person| Credential::Person(person.into()).into()))
     }
 
-    /// Counts a wrong token, logs it, and delays the answer if too many came from there lately.
+    /// Counts a wrong token, notes it for the audit, logs it, and delays the answer if too many came from there lately.
     pub async fn refuse_token(&self, arrival: &Arrival, method: &Method, path: &str) -> Problem {
         self.metrics.wrong_tokens.inc();
         let address = arrival.client;
+        // Before the delay: whoever hangs up meanwhile was refused too.
+        let (author, route) = (Author::unknown_at(address), format!("{method} {path}"));
+        let action = match path.starts_with("/v1/") {
+            true => AuditAction::ApiRefused,
+            false => AuditAction::PageSignInRefused,
+        };
+        self.notices.refused(author, action, &route, json!({"status": 401}));
         if let Some(left_out) = self.wrong_tokens.pass(Instant::now()) {
             warn!(%address, %method, path, left_out, "a token came that is not valid here");
         }

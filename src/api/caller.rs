@@ -115,6 +115,7 @@ impl Caller {
     /// Who it is in the records of what it changes.
     pub fn actor(&self) -> Actor {
         match &self.credential {
+            Credential::Setting(Role::Read, _) => Actor::reader(),
             Credential::Setting(..) => Actor::admin(),
             Credential::Named(token) => Actor::token(&token.name),
             Credential::Person(person) => Actor::person(&person.name),

@@ -18,6 +18,7 @@ use super::{
     assignment_sets, assignments, asyncapi, audit, discovery, ending, enrolment, fleet, maintenance, past,
     satellites, status, stream, token, tokens, transitions, triggers, what_if,
 };
+use crate::contract::audit::AuditEntryJson;
 use crate::contract::wire::TransitionJson;
 
 #[derive(OpenApi)]
@@ -62,12 +63,13 @@ use crate::contract::wire::TransitionJson;
         stream::follow,
         triggers::list,
         audit::read,
+        audit::stream::follow,
         tokens::list,
         tokens::create,
         tokens::revoke,
         asyncapi::get,
     ),
-    components(schemas(ProblemJson, TransitionJson)),
+    components(schemas(ProblemJson, TransitionJson, AuditEntryJson)),
     security(("bearer" = [])),
     modifiers(&InCommon)
 )]

@@ -236,6 +236,16 @@ impl Problem {
         Problem::new(status, kind, "Ahead of the log", detail)
     }
 
+    /// 422, for a position that the audit does not have.
+    pub fn ahead_of_audit(after: i64, head: i64) -> Problem {
+        let detail = format!(
+            "The audit ends at position {head}, so nothing can go on behind {after}: it is of another one, \
+             or of this one before it was restored to an earlier point."
+        );
+        let (status, kind) = (StatusCode::UNPROCESSABLE_ENTITY, "ahead-of-log");
+        Problem::new(status, kind, "Ahead of the audit", detail)
+    }
+
     /// 503, where as many streams are open as this pod takes.
     pub fn too_many_streams() -> Problem {
         let detail =
@@ -307,6 +317,11 @@ impl Problem {
     /// 400, for a body that is not the JSON it should be.
     pub fn not_json(detail: impl Into<String>) -> Problem {
         Problem::new(StatusCode::BAD_REQUEST, "not-json", "Not JSON", detail)
+    }
+
+    /// Whether the caller may not do what it asks for.
+    pub fn is_forbidden(&self) -> bool {
+        self.status == StatusCode::FORBIDDEN
     }
 
     /// The status, which is also the code of an error on NATS.

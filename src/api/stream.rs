@@ -3,54 +3,40 @@
 //! Each event is a transition with its position as `id`. A stream reads the log with `position > p`
 //! and sends positions without a gap, or ends: so whoever comes back with the last id it has, to any
 //! pod, misses nothing and has nothing twice. The head's watch only wakes it sooner; polling alone is
-//! already correct. Streams are bounded in number, in what waits for a slow reader, in how long that
-//! may take to be read, and in their life. One ends within a second when its token is taken away, revoked or over. Of a
-//! token that reaches a part of the fleet it has only the satellites that are inside when it reads.
+//! already correct. What bounds it is in [`super::live`]. Of a token that reaches a part of the fleet it has only the
+//! satellites that are inside when it reads.
 
 use std::collections::HashSet;
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Extension, Query, State};
-use axum::http::{HeaderMap, HeaderName};
-use axum::response::sse::{Event, KeepAlive, Sse};
-use axum::response::{IntoResponse, Response};
+use axum::http::HeaderMap;
+use axum::response::Response;
+use axum::response::sse::Event;
 use deadpool_postgres::Object;
-use futures_util::stream;
 use serde::Deserialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep};
 use tokio_postgres::Error;
-use tokio_util::sync::CancellationToken;
 use tracing::debug;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::Api;
-use super::access::Access;
 use super::caller::Caller;
-use super::conditions::one;
+use super::live::{self, End, Reader, Streams};
 use super::parameters::event;
 use super::problem::Problem;
 use crate::domain::access::Selector;
 use crate::domain::lifecycle::{self, Position, SatelliteId};
 use crate::ingress::arrival::ConnectionAbort;
-use crate::ingress::refusal::Refusal;
 use crate::log::history::NoAnswer;
 use crate::log::{self, ChangeId, Entry, read, within};
 use crate::platform::database::{Database, Failed};
-use crate::platform::metrics::Metrics;
 
 /// Transitions read at once.
 const PAGE: i64 = 200;
-
-/// Events that wait for a reader; what is in the sockets' buffers comes on top.
-const QUEUE: usize = 64;
-
-/// Streams that read the log at once: they share the connections for reads with whoever else asks.
-const READERS: usize = 3;
 
 /// How often the log is read where nothing wakes a stream.
 const POLL: Duration = Duration::from_secs(1);
@@ -58,58 +44,7 @@ const POLL: Duration = Duration::from_secs(1);
 /// Between two reads of one stream: what comes in meanwhile is read together.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// How often it is looked whether a stream's token is still valid.
-const TOKEN_LOOK: Duration = Duration::from_millis(250);
-
-/// How often a silent stream sends a comment, so that nobody in between takes it for dead.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
-
-/// After how long a reader is to come back; it may have been told to wait longer by an answer.
-const RETRY: Duration = Duration::from_secs(1);
-
-/// The live streams of a pod.
-pub struct Streams {
-    places: Arc<Semaphore>,
-    lifetime: Duration,
-    write_timeout: Duration,
-    head: watch::Receiver<Position>,
-    stop: CancellationToken,
-    database: Database,
-    metrics: Metrics,
-}
-
-/// What bounds them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// How many there may be.
-    pub streams: usize,
-    /// How long one lasts.
-    pub lifetime: Duration,
-    /// How long a reader may take to read.
-    pub write_timeout: Duration,
-}
-
 impl Streams {
-    /// Woken by `head`, ended by `stop`.
-    pub fn new(
-        limits: Limits,
-        reads: &Database,
-        head: watch::Receiver<Position>,
-        stop: CancellationToken,
-        metrics: Metrics,
-    ) -> Streams {
-        metrics.streams_max.set(limits.streams as i64);
-        Streams {
-            places: Arc::new(Semaphore::new(limits.streams)),
-            lifetime: limits.lifetime,
-            write_timeout: limits.write_timeout,
-            head,
-            stop,
-            database: reads.lane(READERS),
-            metrics,
-        }
-    }
-
     /// What is at `position` and follows it, at most a page. Only a few read at once.
     async fn read(&self, position: Position, selector: &Selector) -> Result<Page, Failed> {
         let before = Position((position.0 - 1).max(0));
@@ -227,46 +162,17 @@ pub async fn follow(
     query: Result<Query<StreamQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(query) = query?;
-    let asked = after(&headers, query.after)?;
+    let asked = live::after(&headers, query.after)?.map(Position);
     let wanted = Wanted::check(query, caller.selector())?;
     let streams = api.streams.clone();
-    let place = streams.places.clone().try_acquire_owned();
-    let place = place.map_err(|_| Problem::too_many_streams())?;
+    let open = streams.open()?;
     let position = begin(&streams.database, asked).await?;
-    let open = Open::new(place, streams.metrics.clone());
-    let (events, waiting) = mpsc::channel(QUEUE);
     let told = Told { position, at: Instant::now() };
-    let access = api.access.clone();
-    let follower =
-        Follower { streams, access, caller, wanted, position, told, newest: None, events, abort };
-    tokio::spawn(follower.run(open));
-    let events = stream::unfold(waiting, |mut waiting: mpsc::Receiver<Event>| async move {
-        let event = waiting.recv().await?;
-        Some((Ok::<_, Infallible>(event), waiting))
+    let reach = caller.selector().clone();
+    let serve = open.serve(&api, caller, abort, move |reader| {
+        Follower { streams, reach, wanted, position, told, newest: None, reader }.follow()
     });
-    // Proxies that collect answers are told not to.
-    let unbuffered = [(HeaderName::from_static("x-accel-buffering"), "no")];
-    let events = Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
-    Ok((unbuffered, events).into_response())
-}
-
-/// The position a reader names, where it does.
-fn after(headers: &HeaderMap, parameter: Option<i64>) -> Result<Option<Position>, Problem> {
-    let last = one(headers, &HeaderName::from_static("last-event-id"))?.filter(|id| !id.is_empty());
-    let named = match last {
-        None => parameter,
-        Some(id) => {
-            let position = std::str::from_utf8(id).ok().and_then(|id| id.parse().ok());
-            let rule = "Last-Event-ID must be the id of an earlier event, a position.";
-            Some(position.ok_or_else(|| Problem::invalid(rule))?)
-        }
-    };
-    match named {
-        Some(position) if position < 0 => {
-            Err(Problem::invalid("after must be a position, 0 or more."))
-        }
-        named => Ok(named.map(Position)),
-    }
+    Ok(serve)
 }
 
 /// Behind which position the stream begins. Behind 0 is all there is; behind anything else that is
@@ -285,45 +191,18 @@ async fn begin(database: &Database, asked: Option<Position>) -> Result<Position,
     }
 }
 
-/// The place of an open stream, and its count; both are given back when it ends, however it does.
-struct Open {
-    _place: OwnedSemaphorePermit,
-    metrics: Metrics,
-}
-
-impl Open {
-    fn new(place: OwnedSemaphorePermit, metrics: Metrics) -> Open {
-        metrics.streams.inc();
-        Open { _place: place, metrics }
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.metrics.streams.dec();
-    }
-}
-
 /// One stream, from the log to its reader.
 struct Follower {
     streams: Arc<Streams>,
-    access: Arc<Access>,
-    caller: Caller,
+    /// What its token reaches.
+    reach: Selector,
     wanted: Wanted,
     /// Everything up to this is sent or passed over.
     position: Position,
     told: Told,
     /// Which change that was, once known.
     newest: Option<ChangeId>,
-    events: mpsc::Sender<Event>,
-    abort: ConnectionAbort,
-}
-
-/// Returns when the caller's token is not valid any more.
-async fn until_void(access: Arc<Access>, caller: Caller) {
-    while access.is_still(&caller) {
-        sleep(TOKEN_LOOK).await;
-    }
+    reader: Reader,
 }
 
 /// What its reader knows of how far it is.
@@ -332,43 +211,17 @@ struct Told {
     at: Instant,
 }
 
-/// Why a stream ends: in any case its reader may come back.
-enum End {
-    /// The reader has gone, its time or its token is over, or the pod drains.
-    Over,
-    /// The reader does not read.
-    Slow,
-}
-
 impl Follower {
-    async fn run(mut self, _open: Open) {
-        let over = sleep_until(Instant::now() + self.streams.lifetime);
-        let (stop, gone) = (self.streams.stop.clone(), self.events.clone());
-        let valid = until_void(self.access.clone(), self.caller.clone());
-        let end = tokio::select! {
-            end = self.follow() => end,
-            () = over => End::Over,
-            () = valid => End::Over,
-            () = stop.cancelled() => End::Over,
-            () = gone.closed() => End::Over,
-        };
-        if matches!(end, End::Slow) {
-            debug!(position = self.position.0, "a live stream's reader does not read: ended");
-            self.streams.metrics.refused(Refusal::WriteTimeout);
-            self.abort.now();
-        }
-    }
-
-    async fn follow(&mut self) -> End {
+    async fn follow(mut self) -> End {
         let mut head = self.streams.head.clone();
-        let here = Event::default().id(self.position.0.to_string()).retry(RETRY);
-        if let Err(end) = self.send(here).await {
+        let here = Event::default().id(self.position.0.to_string()).retry(live::RETRY);
+        if let Err(end) = self.reader.send(here).await {
             return end;
         }
         loop {
             // Before the read: a transition that comes after it wakes the stream again.
             head.mark_unchanged();
-            let read = self.streams.read(self.position, self.caller.selector()).await;
+            let read = self.streams.read(self.position, &self.reach).await;
             let Page { mut entries, inside } = match read {
                 Ok(page) => page,
                 // The probe tells that the database is away; a stream goes on when it is back.
@@ -424,7 +277,7 @@ impl Follower {
             tracing::error!(%error, position = entry.position.0, "a transition is no JSON");
             End::Over
         })?;
-        self.send(event).await?;
+        self.reader.send(event).await?;
         (self.position, self.newest) = (entry.position, Some(entry.change));
         self.told = Told { position: self.position, at: Instant::now() };
         Ok(())
@@ -436,16 +289,9 @@ impl Follower {
         if self.told.position == self.position || self.told.at.elapsed() < POLL {
             return Ok(());
         }
-        self.send(Event::default().id(self.position.0.to_string())).await?;
+        self.reader.send(Event::default().id(self.position.0.to_string())).await?;
         self.told = Told { position: self.position, at: Instant::now() };
         Ok(())
-    }
-
-    async fn send(&self, event: Event) -> Result<(), End> {
-        match timeout(self.streams.write_timeout, self.events.send(event)).await {
-            Ok(sent) => sent.map_err(|_| End::Over),
-            Err(_) => Err(End::Slow),
-        }
     }
 }
 

@@ -1,16 +1,20 @@
-//! `groundstation audit`: compares the stream with the log, or the log with its seals.
+//! `groundstation audit`: compares the stream with the log, or the log with its seals; [`list`] prints the audit.
 
 use std::io::{BufRead, IsTerminal, Write};
 
 use anyhow::{Context, anyhow, bail};
 use async_nats::jetstream;
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use super::exit::wrong_usage;
 use super::output::print_line;
 use crate::domain::cell::Cell;
-use crate::log::seal::{chain, registry};
+use crate::log::seal::audit::AUDIT;
+use crate::log::seal::chain;
+use crate::log::seal::history::{Break, History};
+use crate::log::seal::registry::REGISTRY;
 use crate::platform::database::Database;
+use crate::platform::logging;
 use crate::platform::migrations;
 use crate::platform::units;
 use crate::pod::config::{CellArgs, DatabaseArgs, NatsArgs, ReplicasArgs};
@@ -19,12 +23,20 @@ use crate::stream::audit::{Audit, Summary};
 use crate::stream::message::Epoch;
 use crate::stream::tail::NAME;
 
+mod list;
+
 /// Faults that are printed; further ones are only counted.
 const MAX_PRINTED: u64 = 1_000;
 
 #[derive(Args)]
-#[command(after_help = "Exits with 0 only if everything agrees. Runs while pods run.")]
+#[command(
+    after_help = "Exits with 0 only if everything agrees. Runs while pods run.",
+    args_conflicts_with_subcommands = true
+)]
 pub struct AuditArgs {
+    #[command(subcommand)]
+    command: Option<AuditCommand>,
+
     #[command(flatten)]
     database: DatabaseArgs,
 
@@ -56,13 +68,28 @@ pub struct AuditArgs {
     #[arg(long, requires = "repair")]
     yes: bool,
 
-    /// Instead check the log against its seals: finds rows that were changed, dropped or swapped
+    /// Instead check the log, the registry's history and the audit against their seals: finds rows that were changed,
+    /// dropped or swapped
     #[arg(long, conflicts_with = "repair")]
     chain: bool,
 }
 
+#[derive(Subcommand)]
+enum AuditCommand {
+    /// Print who changed what, who signed in and who was refused, and follow it as it grows; over a pod's HTTP API
+    List(list::ListArgs),
+}
+
 /// Runs `groundstation audit`.
-pub async fn run(args: AuditArgs) -> anyhow::Result<()> {
+pub fn run(mut args: AuditArgs) -> anyhow::Result<()> {
+    if let Some(AuditCommand::List(args)) = args.command.take() {
+        return list::run(args);
+    }
+    logging::start("warn").map_err(wrong_usage)?;
+    super::block_on(check(args))
+}
+
+async fn check(args: AuditArgs) -> anyhow::Result<()> {
     let address = args.database.required().map_err(wrong_usage)?;
     let wait = units::duration("--wait", &args.wait).map_err(wrong_usage)?;
     let replicas = args.replicas.replicas().map_err(wrong_usage)?;
@@ -220,7 +247,11 @@ fn confirm(args: &AuditArgs) -> anyhow::Result<()> {
 async fn check_chain(database: &Database) -> anyhow::Result<()> {
     let mut printed = Printed::default();
     let checked = chain::check(database, |broken| printed.line(&broken.to_string())).await?;
-    let registry = registry::check(database, |broken| printed.line(&broken.to_string())).await?;
+    let mut check = async |history: &History| {
+        let tell = |broken: Break| printed.line(&history.describe(broken));
+        history.check(database, tell).await
+    };
+    let (registry, audit) = (check(&REGISTRY).await?, check(&AUDIT).await?);
     printed.rest();
     if checked.believed > 0 {
         print_line!(
@@ -245,12 +276,23 @@ async fn check_chain(database: &Database) -> anyhow::Result<()> {
     if let Some(hash) = registry.newest {
         print_line!(
             "{} changes of the registry under {} seals, {} not sealed yet, newest hash {hash}",
-            registry.changes,
+            registry.rows,
             registry.seals,
             registry.unsealed
         );
     }
-    match checked.breaks + registry.breaks {
+    if let Some(hash) = audit.newest {
+        print_line!(
+            "{} entries of the audit under {} seals, {} not sealed yet, newest hash {hash}",
+            audit.rows,
+            audit.seals,
+            audit.unsealed
+        );
+    }
+    if audit.dropped > 0 {
+        print_line!("entries of the audit up to {} were dropped by retention", audit.dropped);
+    }
+    match checked.breaks + registry.breaks + audit.breaks {
         0 => Ok(()),
         1 => bail!("the chain of seals is broken in one place"),
         breaks => bail!("the chain of seals is broken in {breaks} places"),

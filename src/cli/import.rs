@@ -5,6 +5,7 @@ use clap::{Args, Subcommand};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::exit::wrong_usage;
+use super::operator;
 use super::output::print_line;
 use crate::contract::wire::Actor;
 use crate::log::audit::Author;
@@ -77,7 +78,7 @@ async fn write(database: DatabaseArgs, found: Found) -> anyhow::Result<()> {
         );
     }
     let (mut created, mut updated, mut unchanged, mut skipped) = (0u64, 0u64, 0u64, 0u64);
-    let author = Author::from(Actor::checkstack_import());
+    let author = Author::from(Actor::command(&operator::name()));
     store(&database, &found.satellites, &author, |satellite, done| {
         let (id, name) = (satellite.id, shown(&satellite.described));
         let assigned = assigned(satellite);

@@ -12,6 +12,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use crate::contract::assignments::{AssignmentSetJson, EffectiveAssignments};
+use crate::contract::audit::AuditPageJson;
 use crate::contract::fleet::{FleetCounts, Intervals, Timeline};
 use crate::contract::maintenance::{MaintenanceSelectorJson, WindowJson, WindowsJson};
 use crate::contract::tokens::{SelectorJson, TokenJson};
@@ -345,13 +346,19 @@ impl Client {
         self.read(request.header("authorization", self.bearer()).call())
     }
 
-    /// Opens the live stream after a position, or at the present; the filters are query parameters.
+    /// A page of the audit; the filters are query parameters.
+    pub fn audit(&self, filters: &[(&str, String)]) -> anyhow::Result<AuditPageJson> {
+        self.ask("/v1/audit", filters)
+    }
+
+    /// Opens a live stream after a position, or at the present; the filters are query parameters.
     pub fn stream(
         &self,
+        path: &str,
         after: Option<i64>,
         filters: &[(&str, String)],
     ) -> anyhow::Result<impl Read + use<>> {
-        let request = self.agent.get(format!("{}/v1/transitions/stream", self.base));
+        let request = self.agent.get(format!("{}{path}", self.base));
         let filters = filters.iter().map(|(name, value)| (*name, value));
         let request = request.query_pairs(filters).header("authorization", self.bearer());
         let request = match after {

@@ -10,15 +10,16 @@ use std::sync::Arc;
 use axum::extract::{Extension, RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{AppendHeaders, IntoResponse, Response};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::{Console, session};
-use crate::api::authorization;
-use crate::api::caller::Credential;
+use crate::api::caller::{Caller, Credential};
+use crate::api::noted::somebody;
 use crate::api::person::{is_subject, name_of};
 use crate::api::problem::Problem;
+use crate::api::{Api, authorization};
 use crate::ingress::arrival::Arrival;
 use crate::ingress::listener::REFUSALS_TOLD;
 use crate::platform::envelope::Envelope;
@@ -39,6 +40,9 @@ use settings::Settings;
 
 /// How sign-ons that nobody refused are counted.
 const SIGNED_IN: &str = "signed-in";
+
+/// The route by which people come back from the provider, for the audit.
+const ROUTE: &str = "GET /console/session/oidc/callback";
 
 /// What else names a person, where the configured claim does not.
 const OTHER_NAMES: [&str; 2] = ["email", "sub"];
@@ -128,13 +132,21 @@ impl Oidc {
     }
 
     /// Leads back to the page's sign-in, which says why.
-    fn refuse(&self, refused: &Refused, arrival: &Arrival, cookies: Vec<String>) -> Response {
-        let Refused { word, why } = refused;
+    fn refuse(
+        &self,
+        api: &Api,
+        refused: &Refused,
+        arrival: &Arrival,
+        cookies: Vec<String>,
+    ) -> Response {
+        let Refused { word, why, who } = refused;
         let word: &'static str = word.into();
         self.metrics.sign_on(word);
         if let Some(left_out) = self.refusals.pass(Instant::now()) {
             warn!(address = %arrival.client, word, why, left_out, "a single sign-on was refused");
         }
+        let author = somebody(who.as_deref(), arrival.client);
+        api.sign_in_refused(author, ROUTE, json!({"by": "provider", "why": word}));
         match HeaderValue::try_from(format!("/console/sign-in?refused={word}")) {
             Ok(page) => see_other(page, cookies),
             Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
@@ -192,13 +204,13 @@ pub(super) async fn begin(
     // Another page could otherwise put another session in the place of the person's.
     if authorization::check_page(&headers, &Method::GET, &arrival).is_err() {
         let refused = Refused::new(Word::ForeignPage, "the page of another origin began it");
-        return Ok(oidc.refuse(&refused, &arrival, Vec::new()));
+        return Ok(oidc.refuse(&console.api, &refused, &arrival, Vec::new()));
     }
     let query = query.unwrap_or_default();
     let mut pairs = form_urlencoded::parse(query.as_bytes());
     let to = pairs.find(|(name, _)| name == "to").map(|(_, to)| to.into_owned());
     let left = oidc.leave(to.as_deref(), &console, arrival.is_https).await;
-    Ok(left.unwrap_or_else(|refused| oidc.refuse(&refused, &arrival, Vec::new())))
+    Ok(left.unwrap_or_else(|refused| oidc.refuse(&console.api, &refused, &arrival, Vec::new())))
 }
 
 /// GET `/console/session/oidc/callback`: the provider's answer.
@@ -215,7 +227,7 @@ pub(super) async fn finish(
     let attempt = Attempt::of(&headers, state, &oidc.attempts, access.now(), is_https);
     let Some(attempt) = attempt else {
         let refused = Refused::new(Word::NotBegunHere, "this browser has no attempt of that state");
-        return Ok(oidc.refuse(&refused, &arrival, Vec::new()));
+        return Ok(oidc.refuse(&console.api, &refused, &arrival, Vec::new()));
     };
     // From here on the attempt is used up.
     let used_up = attempt::clear(is_https);
@@ -225,7 +237,7 @@ pub(super) async fn finish(
             cookies.push(used_up);
             see_other(to, cookies)
         }
-        Err(refused) => oidc.refuse(&refused, &arrival, vec![used_up]),
+        Err(refused) => oidc.refuse(&console.api, &refused, &arrival, vec![used_up]),
     })
 }
 
@@ -245,15 +257,16 @@ impl Oidc {
         let name = name.ok_or_else(|| Refused::wrong("the ID token names nobody"))?;
         let access = &console.api.access;
         let person = access.people().begin(subject, &name, &self.groups(&named), access.now());
-        let person = person.ok_or_else(|| {
-            Refused::new(Word::NoGroup, format!("none of the groups of {name:?} lets anybody in"))
-        })?;
+        let person =
+            person.ok_or_else(|| Refused::somebody(&name, "none of the groups lets anybody in"))?;
         let role = person.role.as_str();
-        let caller = Credential::Person(person.into()).into();
+        let caller = Caller::from(Credential::Person(person.into())).at(arrival.client);
         let cookies =
             session::cookies(access, &caller, headers, arrival.is_https).map_err(broken)?;
         self.metrics.sign_on(SIGNED_IN);
         info!(address = %arrival.client, role, name, subject, "somebody signed in at the page by single sign-on");
+        let with = json!({"role": role, "by": "provider", "subject": subject});
+        console.api.signed_in(&caller, ROUTE, with);
         let to = HeaderValue::try_from(attempt.to.as_str())
             .unwrap_or(HeaderValue::from_static(super::HOME));
         Ok((to, cookies))

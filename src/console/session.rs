@@ -1,6 +1,7 @@
 //! `/console/session`: signing in with a token, asking as whom, signing out.
 //!
-//! A wrong token or code is answered, counted, slowed down and logged as a wrong bearer token is.
+//! A wrong token or code is answered, counted, slowed down and logged as a wrong bearer token is. Who signs in, and who is
+//! refused, is in the audit.
 
 use std::sync::Arc;
 
@@ -11,12 +12,14 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{AppendHeaders, IntoResponse, Response};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use time::OffsetDateTime;
 use tracing::info;
 
 use super::Console;
 use crate::api::access::{Access, Shut};
 use crate::api::caller::{Caller, Credential};
+use crate::api::noted::somebody;
 use crate::api::problem::Problem;
 use crate::api::{authorization, cookie};
 use crate::domain::access::Role;
@@ -27,6 +30,11 @@ pub(super) const MAX_BODY_BYTES: usize = 4 * 1024;
 
 /// The route, for the log.
 const PATH: &str = "/console/session";
+
+/// The same for the audit: where a session is opened, and where it is asked for, which is all that a person whom a proxy
+/// names does.
+const ROUTE: &str = "POST /console/session";
+const ROUTE_OF_SHOWN: &str = "GET /console/session";
 
 /// Why a named token may sign nobody in.
 const NO_TOKEN_OF_SETTINGS: &str = "Named tokens sign in only where the pods have GROUNDSTATION_ADMIN_TOKEN, the same on \
@@ -93,16 +101,24 @@ pub(super) async fn begin(
         }
         Err(Shut::NotKnownNow) => return Err(Problem::token_not_known_now()),
     };
+    let caller = caller.at(arrival.client);
+    let refused = |why: &str| {
+        let with = json!({"status": 403, "why": why});
+        console.api.sign_in_refused(caller.author(), ROUTE, with);
+        Problem::forbidden(why)
+    };
     if caller.role() == Role::Enrol {
-        return Err(Problem::forbidden("A token for enrolment signs nobody in."));
+        return Err(refused("A token for enrolment signs nobody in."));
     }
     let is_named = matches!(caller.credential(), Credential::Named(_));
     if is_named && access.settings().admin.is_empty() {
-        return Err(Problem::forbidden(NO_TOKEN_OF_SETTINGS));
+        return Err(refused(NO_TOKEN_OF_SETTINGS));
     }
     let cookies = cookies(access, &caller, &headers, arrival.is_https)?;
     let (role, name) = (caller.role().as_str(), caller.name());
     info!(address = %arrival.client, role, name, "somebody signed in at the page");
+    let by = if given.code.is_some() { "code" } else { "token" };
+    console.api.signed_in(&caller, ROUTE, json!({"role": role, "by": by}));
     Ok(with_cookies(cookies))
 }
 
@@ -134,12 +150,24 @@ pub(super) async fn show(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let nobody = "Sign in: there is no session.";
-    let caller = console.api.session(&headers, &arrival, nobody)?;
+    let caller = console.api.session(&headers, &arrival, nobody).inspect_err(|problem| {
+        // A proxy names somebody who may not come in.
+        if problem.is_forbidden() {
+            let with = json!({"status": problem.code(), "why": problem.detail()});
+            let author = somebody(None, arrival.client);
+            console.api.sign_in_refused(author, ROUTE_OF_SHOWN, with);
+        }
+    })?;
+    let caller = caller.at(arrival.client);
     let (role, name) = (caller.role().as_str(), caller.name().map(str::to_owned));
     let is_bounded = caller.selector().is_bounded();
     let by = match caller.credential() {
         Credential::Person(person) if person.session.is_some() => Some("provider"),
-        Credential::Person(_) => Some("proxy"),
+        Credential::Person(_) => {
+            let with = json!({"role": role, "by": "proxy"});
+            console.api.named_by_proxy(&caller, ROUTE_OF_SHOWN, with);
+            Some("proxy")
+        }
         Credential::Setting(..) | Credential::Named(_) => None,
     };
     Ok(Json(Shown { role, name, is_bounded, by }).into_response())

@@ -61,6 +61,18 @@ pub enum AuditAction {
     /// It was ended before its time.
     #[strum(serialize = "maintenance.ended")]
     MaintenanceEnded,
+    /// Somebody signed in at the page.
+    #[strum(serialize = "page.signed_in")]
+    PageSignedIn,
+    /// Somebody tried to, and was refused.
+    #[strum(serialize = "page.sign_in_refused")]
+    PageSignInRefused,
+    /// A request under `/v1` was refused: its token is not valid here, or may not do it.
+    #[strum(serialize = "api.refused")]
+    ApiRefused,
+    /// So many sign-ins or refusals have no entry of their own.
+    #[strum(serialize = "audit.left_out")]
+    LeftOut,
 }
 
 impl AuditAction {
@@ -74,9 +86,10 @@ impl AuditAction {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[schema(as = AuditTarget)]
 pub struct TargetJson {
-    /// `satellite`, `token`, `set` or `maintenance`.
+    /// `satellite`, `token`, `set`, `maintenance`, `route`, or `audit` for what was left out.
     pub kind: String,
-    /// The id of the satellite, of the token or of the maintenance window; the name of the set.
+    /// The id of the satellite, of the token or of the window; the name of the set; the method and the path of the route; of
+    /// what was left out whether it was of `known` callers or of `strangers`.
     pub id: String,
 }
 
@@ -89,8 +102,9 @@ pub struct AuditEntryJson {
     pub position: i64,
     /// When it was recorded, by the database's clock; never goes back with position.
     pub recorded_at: Timestamp,
-    /// Who did it: `token`, with the name of a named token, or `admin` for the admin token of the settings; `person`, with
-    /// the name; `system` for the service and its commands on the database.
+    /// Who did it: `token`, with the name of a named token, or `admin` or `read` for those of the settings; `person`, with
+    /// the name; `command`, with the user and the host of the system on which a command was run; `system` for the service;
+    /// `unknown`, where nobody knows whose token it is.
     pub actor: Actor,
     /// From which address, as far as trusted proxies tell it; absent for commands on the database.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -105,7 +119,8 @@ pub struct AuditEntryJson {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub before: Option<Value>,
-    /// What came of it.
+    /// What came of it. Of a sign-in the role and by what it was; of a refusal the status, why, and, as `times`, how often
+    /// the same came in a row.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub after: Option<Value>,

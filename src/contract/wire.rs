@@ -171,10 +171,17 @@ pub enum ActorKind {
     Token,
     /// Somebody whom an identity provider or an authenticating proxy names.
     Person,
+    /// Somebody who ran a command on the database. Only in the audit.
+    Command,
+    /// Nobody knows who. Only in the audit.
+    Unknown,
 }
 
 /// What the admin token of the settings is called; no named token is called so.
 pub const ADMIN: &str = "admin";
+
+/// What the read token of the settings is called, where it was refused; no named token is called so.
+pub const READER: &str = "read";
 
 impl Actor {
     /// The service itself.
@@ -195,6 +202,21 @@ impl Actor {
     /// The holder of the admin token of the settings.
     pub fn admin() -> Actor {
         Actor::of(ActorKind::Token, ADMIN)
+    }
+
+    /// The holder of the read token of the settings.
+    pub fn reader() -> Actor {
+        Actor::of(ActorKind::Token, READER)
+    }
+
+    /// Whoever ran a command, such as `ada@host`.
+    pub fn command(who: &str) -> Actor {
+        Actor::of(ActorKind::Command, who)
+    }
+
+    /// Nobody knows who.
+    pub fn unknown() -> Actor {
+        Actor::of(ActorKind::Unknown, "unknown")
     }
 
     /// The holder of a named token.

@@ -9,6 +9,9 @@
 //! `audit::append(&transaction, &[Entry::of_satellite(author, action, id, before, after)])`. Handlers have the author from
 //! `caller.author()`. What is no satellite is named with [`target`].
 //!
+//! What changes nothing has no transaction: sign-ins and refusals come by [`notices`]. The entries are under seals
+//! ([`super::seal`]), and kept for as long as [`retention`] is told.
+//!
 //! No secret, no token and no digest is ever in an entry: whoever makes one names each value that it has.
 
 use std::net::IpAddr;
@@ -23,7 +26,9 @@ use crate::contract::audit::{AuditAction, TargetJson};
 use crate::contract::wire::Actor;
 use crate::domain::lifecycle::SatelliteId;
 
+pub(crate) mod notices;
 pub(crate) mod read;
+pub(crate) mod retention;
 
 /// The most bytes of the values before, and of those after, as JSON.
 const MAX_BYTES: usize = 16 * 1024;
@@ -40,6 +45,13 @@ pub struct Author {
     pub address: Option<IpAddr>,
 }
 
+impl Author {
+    /// Nobody knows who.
+    pub fn unknown_at(address: IpAddr) -> Author {
+        Author { actor: Actor::unknown(), address: Some(address) }
+    }
+}
+
 impl From<Actor> for Author {
     fn from(actor: Actor) -> Author {
         Author { actor, address: None }
@@ -47,7 +59,7 @@ impl From<Actor> for Author {
 }
 
 /// An entry to be written.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
     /// Who did it.
     pub author: Author,

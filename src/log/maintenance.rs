@@ -134,7 +134,7 @@ pub async fn mark(
     let parameters: [&(dyn ToSql + Sync); 4] = [&ids, &regions, &tags, &moment];
     let statement = client.prepare_cached(OF_SHOWN).await?;
     let rows = client.query(&statement, &parameters).await?;
-    let mut windows = HashMap::with_capacity(rows.len());
+    let mut windows: HashMap<Uuid, InMaintenanceJson> = HashMap::with_capacity(rows.len());
     for row in &rows {
         let until = Timestamp::new(row.try_get("ends_at")?);
         let (id, reason) = (row.try_get("id")?, row.try_get("reason")?);

@@ -7,7 +7,7 @@
 //! witness in the database. Each seal's hash is also logged, and operators who keep those lines elsewhere have a
 //! witness.
 //!
-//! [`registry`] does the same for the history of the registry.
+//! [`history`] does the same for histories beside the log: the [`registry`]'s, and the [`audit`].
 //!
 //! The [`Sealer`] runs on every pod. An advisory lock lets one pod seal at a time, and the table accepts no second
 //! seal for the same place. Positions are dense in commit order, so what is below a visible position is complete.
@@ -29,8 +29,14 @@ use crate::log::canonical::{self, Canonical};
 use crate::platform::database::{Database, Failed};
 use crate::platform::metrics::Metrics;
 
+pub(crate) mod audit;
 pub(crate) mod chain;
+pub(crate) mod history;
 pub(crate) mod registry;
+
+use audit::AUDIT;
+use history::History;
+use registry::REGISTRY;
 
 /// Transitions that one seal covers at most. A seal is made as soon as there are this many, or with fewer when the
 /// interval is over.
@@ -146,8 +152,8 @@ impl Sealer {
                 () = stop.cancelled() => return,
             };
             let work = match work {
-                // The registry's history is short, so once an interval is often enough.
-                Ok(newest) if least == 1 => self.seal_registry().await.map(|()| newest),
+                // The other histories are short, so once an interval is often enough.
+                Ok(newest) if least == 1 => self.seal_histories().await.map(|()| newest),
                 work => work,
             };
             match work {
@@ -166,13 +172,16 @@ impl Sealer {
         }
     }
 
-    /// Seals what is new in the registry's history.
-    async fn seal_registry(&self) -> Result<(), Failed> {
-        while let Some(seal) =
-            self.database.run(async |client| registry::seal(client).await).await?
-        {
-            let (last, changes) = (seal.last(), seal.changes());
-            info!(change = last, changes, hash = %seal.hash, "sealed the registry's history");
+    /// Seals what is new in the registry's history and in the audit.
+    async fn seal_histories(&self) -> Result<(), Failed> {
+        self.seal_history(&REGISTRY).await?;
+        self.seal_history(&AUDIT).await
+    }
+
+    async fn seal_history(&self, history: &History) -> Result<(), Failed> {
+        while let Some(seal) = self.database.run(async |client| history.seal(client).await).await? {
+            let (last, rows) = (seal.last(), seal.rows());
+            info!(last, rows, hash = %seal.hash, "sealed {}", history.title);
         }
         Ok(())
     }

@@ -119,6 +119,12 @@ pub struct Numbers {
     pub relay_foreign: Counter,
     /// The newest sealed position, as this pod last saw it.
     pub sealed_position: Gauge,
+    /// Entries of the audit that retention dropped.
+    pub audit_dropped: Counter,
+    /// Sign-ins and refusals that have no entry in the audit.
+    pub audit_left_out: Counter,
+    /// Writes of sign-ins and refusals that failed.
+    pub audit_failures: Counter,
     /// Attempts to seal that failed.
     pub seal_failures: Counter,
     /// The newest position that retention dropped, as this pod last saw it.
@@ -218,6 +224,9 @@ impl Metrics {
             relay_rejected: Counter::default(),
             relay_foreign: Counter::default(),
             sealed_position: Gauge::default(),
+            audit_dropped: Counter::default(),
+            audit_left_out: Counter::default(),
+            audit_failures: Counter::default(),
             seal_failures: Counter::default(),
             log_horizon: Gauge::default(),
             retention_failures: Counter::default(),
@@ -470,6 +479,21 @@ impl Numbers {
             "sealed_position",
             "The newest sealed position of the log",
             self.sealed_position.clone(),
+        );
+        r.register(
+            "audit_entries_dropped",
+            "Entries of the audit that retention dropped",
+            self.audit_dropped.clone(),
+        );
+        r.register(
+            "audit_left_out",
+            "Sign-ins and refusals without an entry in the audit, because too many different ones came",
+            self.audit_left_out.clone(),
+        );
+        r.register(
+            "audit_write_failures",
+            "Writes of sign-ins and refusals into the audit that failed",
+            self.audit_failures.clone(),
         );
         r.register("seal_failures", "Attempts to seal that failed", self.seal_failures.clone());
         r.register(

@@ -14,7 +14,7 @@ use secrecy::SecretString;
 
 use crate::api::access;
 use crate::api::enrolment;
-use crate::api::stream;
+use crate::api::live;
 use crate::console::code::Code;
 use crate::domain::access::Role;
 use crate::domain::brown_out;
@@ -28,6 +28,7 @@ use crate::platform::nats;
 use crate::platform::replicas::Replicas;
 use crate::platform::units::{duration, span};
 
+mod audit;
 mod cell;
 mod drain;
 mod enrolments;
@@ -187,6 +188,9 @@ pub struct ServeArgs {
     enrolments: enrolments::EnrolmentArgs,
 
     #[command(flatten)]
+    audit: audit::AuditArgs,
+
+    #[command(flatten)]
     replicas: ReplicasArgs,
 
     #[command(flatten)]
@@ -246,9 +250,11 @@ pub struct Config {
     /// The bounds of reads.
     pub reads: Reads,
     /// The bounds of live streams.
-    pub streams: stream::Limits,
+    pub streams: live::Limits,
     /// The bounds of enrolments.
     pub enrolments: enrolment::Limits,
+    /// The span of the audit that is kept; none where all of it is.
+    pub audit_retention: Option<Duration>,
     /// On how many servers the pod makes its streams.
     pub replicas: Replicas,
     /// The door's limits.
@@ -332,6 +338,7 @@ impl ServeArgs {
             reads: self.reads.check()?,
             streams: self.streams.check(door.socket.write_timeout)?,
             enrolments: self.enrolments.check(door.bounds.connections)?,
+            audit_retention: self.audit.check()?,
             replicas: self.replicas.replicas()?,
             sign_on: self.sign_on.check(&door.proxies)?,
             door,
@@ -423,6 +430,7 @@ mod tests {
         assert_eq!(config.seal_interval, Duration::from_secs(60));
         assert!(config.access.admin.is_empty() && config.access.read.is_empty());
         assert!(config.retention.is_none() && config.archive.is_none());
+        assert_eq!(config.audit_retention, Some(Duration::from_secs(400 * 24 * 60 * 60)));
         assert_eq!(config.cell, None);
         assert_eq!(config.partition_width, 1_000_000);
         assert_eq!(config.brown_out, brown_out::Rules::default());
@@ -475,7 +483,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named_with_its_limit() {
-        let cases: [(&[&str], &str); 19] = [
+        let cases: [(&[&str], &str); 20] = [
             (&["--listen", "8080"], "GROUNDSTATION_LISTEN"),
             (&["--ops-listen", "8081"], "GROUNDSTATION_OPS_LISTEN"),
             (&["--heartbeat-interval", "soon"], "GROUNDSTATION_HEARTBEAT_INTERVAL"),
@@ -486,6 +494,7 @@ mod tests {
             (&["--cell", &"x".repeat(65)], "GROUNDSTATION_CELL"),
             (&["--retention", "59m"], "GROUNDSTATION_RETENTION is \"59m\": it must be from 1h"),
             (&["--retention", "old"], "not a span such as 90d"),
+            (&["--audit-retention", "29d"], "it must be 30d at least, or forever"),
             (&["--brown-out-share", "101"], "101 is not in 1..=100"),
             (&["--flapping-edges", "101"], "GROUNDSTATION_FLAPPING_EDGES must be from 1 to 100"),
             (&["--flapping-calm", "10"], "must be less than GROUNDSTATION_FLAPPING_EDGES"),

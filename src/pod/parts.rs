@@ -13,19 +13,22 @@ use super::stores::Stores;
 use super::token_files;
 use crate::api::access::Access;
 use crate::api::enrolment::Enrolments;
+use crate::api::live::Streams;
 use crate::api::micro::Micro;
-use crate::api::stream::Streams;
 use crate::api::{self, Api};
 use crate::console;
 use crate::domain::lifecycle::Position;
 use crate::gateway::backends::Backends;
 use crate::gateway::backends::packages::Packages;
-use crate::gateway::backends::results::{Publisher, Results};
+use crate::gateway::backends::results::Results;
+use crate::gateway::backends::results::publisher::Publisher;
 use crate::gateway::backends::secrets::Provider;
 use crate::gateway::room::Room;
 use crate::gateway::{self, Gateway};
 use crate::ingress::listener::{self, Door};
 use crate::log::append::{self, Appender, Log};
+use crate::log::audit::notices::Notices;
+use crate::log::audit::retention::AuditKeeper;
 use crate::log::continuity;
 use crate::log::request::Appended;
 use crate::log::retention::{Keeper, Retention};
@@ -71,6 +74,8 @@ pub struct Pod<'a> {
     /// The log's head, as far as this pod knows it.
     head: watch::Sender<Position>,
     changed: Changed,
+    /// Sign-ins and refusals on their way into the audit.
+    notices: Arc<Notices>,
     results: Arc<Results>,
     packages: Arc<Packages>,
     /// Limits the log lines about what satellites do and ask.
@@ -118,6 +123,7 @@ impl<'a> Pod<'a> {
             packages: Arc::new(packages),
             complaints,
             changed: Changed::default(),
+            notices: Arc::new(Notices::new(stores.database.clone(), metrics.clone())),
             signals: Signals::default(),
             stores,
             nats,
@@ -232,6 +238,7 @@ impl<'a> Pod<'a> {
             log: self.log.clone(),
             access,
             door,
+            notices: self.notices.clone(),
             wrong_tokens: LogGate::new(listener::REFUSALS_TOLD),
             default_threshold: config.offline_threshold,
             health: self.health.clone(),
@@ -365,6 +372,12 @@ impl<'a> Pod<'a> {
         if let Some(tls) = door.tls() {
             let every = config.door.tls_reload_interval;
             parts.spawn(tls.clone().follow(every, self.metrics.clone(), stop.clone()));
+        }
+        let (notices, stopped) = (self.notices.clone(), stop.clone());
+        parts.spawn(async move { notices.run(stopped).await });
+        if let Some(older_than) = config.audit_retention {
+            let (database, metrics) = (self.stores.database.clone(), self.metrics.clone());
+            parts.spawn(AuditKeeper { database, older_than, metrics }.run(stop.clone()));
         }
         if let Some(older_than) = config.retention {
             let (database, archive) = (self.stores.database.clone(), config.archive.clone());

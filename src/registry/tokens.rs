@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::contract::audit::AuditAction;
 use crate::contract::tokens::{SelectorJson, TokenJson};
-use crate::contract::wire::{ADMIN, Actor, Timestamp};
+use crate::contract::wire::{ADMIN, Actor, READER, Timestamp};
 use crate::contract::word::Word;
 use crate::domain::access::{Role, Selector};
 use crate::log::audit::{self, Author, Entry};
@@ -83,8 +83,9 @@ impl NewToken {
         alike.check()?;
         let selector = selector::check(self.selector)?;
         let name = alike.name;
-        if name == ADMIN {
-            return Err(invalid("name", "must not be admin: the admin token of the settings is"));
+        if [ADMIN, READER].contains(&name.as_str()) {
+            let rule = format!("must not be {name}: one of the tokens of the settings is");
+            return Err(invalid("name", rule));
         }
         let role = self.role.known().ok_or_else(|| {
             let words: Vec<&str> = Role::iter().map(Role::as_str).collect();

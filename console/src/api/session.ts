@@ -60,3 +60,8 @@ export async function signOut(): Promise<void> {
 export function mayChange(session: Session): boolean {
   return session.is === "somebody" && (session.role === "admin" || session.role === "operator");
 }
+
+/** Whether the signed-in role may read the audit. */
+export function mayAudit(session: Session): boolean {
+  return session.is === "somebody" && session.role === "admin" && !session.isBounded;
+}

@@ -124,6 +124,25 @@ export interface TransitionPage {
   nextBefore?: number;
 }
 
+/** An entry of the audit. */
+export interface AuditEntry {
+  position: number;
+  recordedAt: Timestamp;
+  actor: Actor;
+  address?: string;
+  action: string;
+  target: { kind: string; id: string };
+  before?: Record<string, unknown>;
+  after?: Record<string, unknown>;
+}
+
+/** GET /v1/audit */
+export interface AuditPage {
+  entries: AuditEntry[];
+  nextAfter: number;
+  nextBefore?: number;
+}
+
 export interface TimelinePoint {
   at: Timestamp;
   online: number;

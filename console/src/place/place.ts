@@ -56,7 +56,7 @@ export interface Place {
   /** The moment the fleet is shown at; the present where neither this nor the position is there. */
   at?: string;
   position?: number;
-  /** The kind of edges that the log shows. */
+  /** The kind of edges that the log shows; of actions, in the audit. */
   event?: string;
 }
 
@@ -67,6 +67,7 @@ export type Route =
   | { page: "outages" }
   | { page: "maintenance" }
   | { page: "what-if" }
+  | { page: "audit" }
   | { page: "sign-in" }
   | { page: "nowhere"; path: string };
 
@@ -164,6 +165,7 @@ function route(path: string): Route {
     case "outages":
     case "maintenance":
     case "what-if":
+    case "audit":
     case "sign-in":
       return { page: rest };
     default:

@@ -2,7 +2,7 @@
 
 import { useEffect, useState } from "preact/hooks";
 import { awaySince } from "../api/client.ts";
-import { type Session, session, signOut } from "../api/session.ts";
+import { mayAudit, type Session, session, signOut } from "../api/session.ts";
 import { asProblem } from "../api/client.ts";
 import type { Problem } from "../api/problem.ts";
 import { startFeed, stopFeed } from "../feed/feed.ts";
@@ -26,6 +26,7 @@ import { offers, findOffers } from "./offers.ts";
 import { OutagesPage } from "../log/outages.tsx";
 import { MaintenancePage } from "../log/maintenance.tsx";
 import { WhatIfPage } from "../log/what_if.tsx";
+import { AuditPage } from "../log/audit.tsx";
 
 export function Shell() {
   const place = useStore(here);
@@ -47,7 +48,7 @@ export function Shell() {
       </a>
       <header class="bar">
         <Brand />
-        <Navigation place={place} />
+        <Navigation place={place} who={who} />
         <span class="filler" />
         <StatePill />
         <Tools who={who} />
@@ -77,6 +78,8 @@ function Page({ place }: { place: Place }) {
       return <MaintenancePage place={place} />;
     case "what-if":
       return <WhatIfPage place={place} />;
+    case "audit":
+      return <AuditPage place={place} />;
     default:
       return (
         <div class="empty-fleet">
@@ -88,9 +91,9 @@ function Page({ place }: { place: Place }) {
   }
 }
 
-function Navigation({ place }: { place: Place }) {
+function Navigation({ place, who }: { place: Place; who: Session }) {
   const there = useStore(offers);
-  const to = (page: "fleet" | "log" | "outages" | "maintenance" | "what-if") => write(changed(place, { route: { page }, event: undefined, ...(page === "fleet" ? {} : { sort: undefined, view: undefined }) }));
+  const to = (page: "fleet" | "log" | "outages" | "maintenance" | "what-if" | "audit") => write(changed(place, { route: { page }, event: undefined, ...(page === "fleet" ? {} : { sort: undefined, view: undefined }) }));
   const link = (page: Parameters<typeof to>[0], text: string) => (
     <Link to={to(page)} class="nav-link" isHere={place.route.page === page || (page === "fleet" && place.route.page === "satellite")}>
       {text}
@@ -103,6 +106,7 @@ function Navigation({ place }: { place: Place }) {
       {there.outages ? link("outages", "Outages") : null}
       {there.maintenance ? link("maintenance", "Maintenance") : null}
       {there.whatIf ? link("what-if", "What if") : null}
+      {mayAudit(who) ? link("audit", "Audit") : null}
     </nav>
   );
 }
@@ -184,6 +188,6 @@ function whenIdle(then: () => void): void {
 }
 
 function title(place: Place): string {
-  const names: Record<string, string> = { fleet: "Fleet", log: "Log", satellite: "Satellite", outages: "Outages", maintenance: "Maintenance", "what-if": "What if" };
+  const names: Record<string, string> = { fleet: "Fleet", log: "Log", satellite: "Satellite", outages: "Outages", maintenance: "Maintenance", "what-if": "What if", audit: "Audit" };
   return `${names[place.route.page] ?? "Not found"} · Groundstation`;
 }

@@ -26,11 +26,19 @@ pub(super) struct Refused {
     pub word: Word,
     /// For operators. It holds no secret, no code and no token.
     pub why: String,
+    /// Whom the provider has named, if it has.
+    pub who: Option<String>,
 }
 
 impl Refused {
     pub fn new(word: Word, why: impl Into<String>) -> Refused {
-        Refused { word, why: why.into() }
+        Refused { word, why: why.into(), who: None }
+    }
+
+    /// Somebody whom the provider names and nobody lets in.
+    pub fn somebody(name: &str, why: &str) -> Refused {
+        let who = Some(name.to_owned());
+        Refused { who, ..Refused::new(Word::NoGroup, format!("{name:?}: {why}")) }
     }
 
     pub fn wrong(why: impl Into<String>) -> Refused {

@@ -1,8 +1,8 @@
 //! Results of checks on their way to JetStream: each waits here until the stream has stored it.
 //!
-//! A session offers results that are assigned to its satellite. The [`Publisher`] asks the database again, in
-//! one statement for a whole batch: a result whose assignment was revoked before that is not published,
-//! whatever this pod's memory says. Only the stream's acknowledgement counts as delivery. While NATS or the
+//! A session offers results that are assigned to its satellite. The [publisher] asks the database again, in one
+//! statement for a whole batch: a result whose assignment was revoked before that is not published, whatever
+//! this pod's memory says. Only the stream's acknowledgement counts as delivery. While NATS or the
 //! database is away results wait, bounded in number and bytes. Beyond the bounds, the oldest results of the
 //! satellite that takes the most room are dropped, and counted for it. Satellites take turns, so one with
 //! many results delays no other.
@@ -12,61 +12,27 @@
 //!
 //! Results that wait here are lost with the pod.
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_nats::connection::State;
-use async_nats::jetstream::context::{GetStreamErrorKind, PublishErrorKind};
-use async_nats::jetstream::message::PublishMessage;
-use async_nats::jetstream::stream::{Config, DiscardPolicy, Info};
-use async_nats::jetstream::{self, Context, ErrorCode};
 use bytes::Bytes;
-use deadpool_postgres::Object;
-use futures_util::future::join_all;
 use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout_at};
-use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tokio::time::Instant;
+use tracing::debug;
 
-use crate::domain::cell::{self, Cell};
 use crate::domain::lifecycle::SatelliteId;
-use crate::gateway::backends::body;
-use crate::gateway::intake::MAX_MESSAGE_BYTES;
 use crate::platform::bucket::Rate;
-use crate::platform::database::{Database, Failed};
-use crate::platform::log_gate::LogGate;
 use crate::platform::metrics::Metrics;
-use crate::platform::replicas::{Replicas, Replication};
-use crate::registry::assignments;
 use crate::sessions::budgets::Budgets;
 
-/// The stream's name.
-pub const STREAM: &str = "SATELLITE_RESULTS";
+pub(crate) mod publisher;
+mod stream;
+mod waiting;
 
-/// The stream's only subject.
-pub const SUBJECT: &str = "satellite.result";
-
-/// How long, and up to how many bytes, a stream that a pod makes keeps results. Consumers are minutes behind
-/// at worst, and results never end.
-const MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
-const MAX_STREAM_BYTES: i64 = 256 * 1024 * 1024;
-
-/// How long the stream recognises a message id: longer than a publish is retried.
-const DUPLICATE_WINDOW: Duration = Duration::from_secs(5 * 60);
-
-/// The most results that wait in one pod, and their bytes.
-pub const MAX_WAITING: usize = 10_000;
-const MAX_WAITING_BYTES: usize = 32 * 1024 * 1024;
-
-// One message of the largest size does not push itself out.
-const _: () = assert!(MAX_WAITING_BYTES > MAX_MESSAGE_BYTES);
-
-/// What each waiting result counts beside its bytes, so that one measure enforces both bounds.
-const COST_OF_ONE: usize = MAX_WAITING_BYTES / MAX_WAITING;
+use waiting::{MAX_WAITING, MAX_WAITING_BYTES, Waiting};
 
 /// This many assignments add one more basic budget to a satellite's. Then each of its checks may report, once
 /// a minute, the most that NATS usually carries.
@@ -80,11 +46,8 @@ const CUT_OFF_SHARE: usize = 8;
 /// is not declared lost for it.
 pub const LONGEST_REST: Duration = Duration::from_secs(10);
 
-/// How many satellites with dropped results are named at once; the others are summed up.
-const TOLD_AT_ONCE: usize = 20;
-
-/// Results under way at once, and their bytes: as much as a slow connection to NATS carries within
-/// [`ACK_TIMEOUT`]. A larger result goes alone.
+/// Results under way at once, and their bytes: as much as a slow connection to NATS carries while the stream may
+/// take to acknowledge. A larger result goes alone.
 const MAX_BATCH: usize = 256;
 const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
 
@@ -93,18 +56,6 @@ const USUAL_MAX_PAYLOAD: usize = 1024 * 1024;
 
 /// What the headers of a result take of it: type, id and cell.
 const HEADER_BYTES: usize = 1024;
-
-/// How long the stream may take to acknowledge.
-const ACK_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The pause after a failure, and the interval at which NATS is checked.
-const PAUSE: Duration = Duration::from_millis(250);
-
-/// How long a pod that ends still delivers waiting results.
-const LAST_EFFORT: Duration = Duration::from_secs(5);
-
-/// How often dropped results are logged.
-const TELL_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A result that is assigned to its satellite.
 #[derive(Debug, Clone)]
@@ -139,102 +90,6 @@ pub struct Results {
     largest: AtomicUsize,
     news: Notify,
     metrics: Metrics,
-}
-
-#[derive(Default)]
-struct Waiting {
-    of: HashMap<SatelliteId, VecDeque<Finding>>,
-    /// The order of turns: each satellite with waiting results, once.
-    turns: VecDeque<SatelliteId>,
-    /// Satellites by the room they take.
-    costs: BTreeSet<(usize, SatelliteId)>,
-    cost_of: HashMap<SatelliteId, usize>,
-    count: usize,
-    bytes: usize,
-    /// Results dropped since the last log line.
-    dropped: HashMap<SatelliteId, u64>,
-}
-
-impl Waiting {
-    fn push_back(&mut self, finding: Finding) {
-        self.charge(&finding);
-        self.queue(finding.satellite).push_back(finding);
-    }
-
-    fn push_front(&mut self, finding: Finding) {
-        self.charge(&finding);
-        self.queue(finding.satellite).push_front(finding);
-    }
-
-    fn queue(&mut self, satellite: SatelliteId) -> &mut VecDeque<Finding> {
-        match self.of.entry(satellite) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => {
-                self.turns.push_back(satellite);
-                entry.insert(VecDeque::new())
-            }
-        }
-    }
-
-    /// The next result.
-    fn peek(&self) -> Option<&Finding> {
-        self.of.get(self.turns.front()?)?.front()
-    }
-
-    /// Takes the oldest result of the satellite whose turn it is.
-    fn next(&mut self) -> Option<Finding> {
-        let satellite = self.turns.pop_front()?;
-        let queue = self.of.get_mut(&satellite)?;
-        let finding = queue.pop_front()?;
-        if queue.is_empty() {
-            self.of.remove(&satellite);
-        } else {
-            self.turns.push_back(satellite);
-        }
-        self.discharge(&finding);
-        Some(finding)
-    }
-
-    /// Takes the oldest result of the satellite that takes the most room.
-    fn pop_of_largest(&mut self) -> Option<Finding> {
-        let (_, satellite) = *self.costs.last()?;
-        let queue = self.of.get_mut(&satellite)?;
-        let finding = queue.pop_front()?;
-        if queue.is_empty() {
-            self.of.remove(&satellite);
-            self.turns.retain(|waiting| *waiting != satellite);
-        }
-        self.discharge(&finding);
-        Some(finding)
-    }
-
-    fn charge(&mut self, finding: &Finding) {
-        self.count += 1;
-        self.bytes += finding.body.len();
-        let before = self.cost_of.get(&finding.satellite).copied().unwrap_or(0);
-        self.set_cost(finding.satellite, before, before + cost(finding));
-    }
-
-    fn discharge(&mut self, finding: &Finding) {
-        self.count -= 1;
-        self.bytes -= finding.body.len();
-        let before = self.cost_of.get(&finding.satellite).copied().unwrap_or(0);
-        self.set_cost(finding.satellite, before, before.saturating_sub(cost(finding)));
-    }
-
-    fn set_cost(&mut self, satellite: SatelliteId, before: usize, now: usize) {
-        self.costs.remove(&(before, satellite));
-        if now == 0 {
-            self.cost_of.remove(&satellite);
-        } else {
-            self.costs.insert((now, satellite));
-            self.cost_of.insert(satellite, now);
-        }
-    }
-}
-
-fn cost(finding: &Finding) -> usize {
-    finding.body.len() + COST_OF_ONE
 }
 
 impl Results {
@@ -332,294 +187,6 @@ impl Results {
     /// Valid after a panic elsewhere: every change to it is one call.
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The task that publishes them.
-pub struct Publisher {
-    /// The results to publish.
-    pub results: Arc<Results>,
-    /// The connection to NATS.
-    pub nats: async_nats::Client,
-    /// Where the assignments in force are stored.
-    pub database: Database,
-    /// Bounds the log lines about results that are not passed on.
-    pub complaints: Arc<LogGate>,
-    /// On how many servers the stream is made.
-    pub replicas: Replicas,
-    /// The cell that the messages name.
-    pub cell: Option<Cell>,
-    /// The pod's metrics.
-    pub metrics: Metrics,
-}
-
-/// Why a batch is not delivered for now.
-#[derive(Debug, thiserror::Error)]
-enum Held {
-    #[error("NATS is away")]
-    NatsAway,
-    #[error("the stream {STREAM} cannot be used: {0}")]
-    Stream(String),
-    #[error("the assignments in force cannot be read: {0:#}")]
-    Database(Failed),
-    #[error("{0} results were not acknowledged")]
-    Unacknowledged(usize),
-}
-
-impl Publisher {
-    /// Publishes until told to stop, then what it can within [`LAST_EFFORT`].
-    pub async fn run(self, stop: CancellationToken) {
-        let mut jetstream = jetstream::new(self.nats.clone());
-        jetstream.set_timeout(ACK_TIMEOUT);
-        let mut stream = None;
-        let mut replication = Replication::of(STREAM, self.replicas);
-        let mut held = false;
-        let mut told_at = Instant::now();
-        let mut last_effort = None;
-        loop {
-            let delivered = self.deliver(&jetstream, &mut stream, &mut replication).await;
-            let mut tell = told_at.elapsed() > TELL_INTERVAL;
-            match &delivered {
-                // Nothing waits, so what was dropped so far is all of it.
-                Ok(0) => tell = true,
-                Ok(_) if std::mem::take(&mut held) => {
-                    info!("results are delivered again");
-                    tell = true;
-                }
-                Ok(_) => {}
-                Err(why) if self.results.len() > 0 && !std::mem::replace(&mut held, true) => {
-                    warn!(%why, waiting = self.results.len(), "results wait");
-                }
-                Err(_) => {}
-            }
-            if tell {
-                self.tell_dropped();
-                told_at = Instant::now();
-            }
-            if stop.is_cancelled() {
-                let until = *last_effort.get_or_insert_with(|| Instant::now() + LAST_EFFORT);
-                if self.results.len() == 0 || Instant::now() > until {
-                    break;
-                }
-            }
-            match delivered {
-                Ok(0) => tokio::select! {
-                    () = self.results.news.notified() => {}
-                    () = stop.cancelled() => {}
-                },
-                Ok(_) => {}
-                Err(_) => tokio::time::sleep(PAUSE).await,
-            }
-        }
-    }
-
-    /// Names the satellites with the most dropped results.
-    fn tell_dropped(&self) {
-        let mut dropped: Vec<_> = self.results.take_dropped().into_iter().collect();
-        dropped.sort_unstable_by_key(|(_, count)| std::cmp::Reverse(*count));
-        for (satellite, dropped) in dropped.iter().take(TOLD_AT_ONCE) {
-            warn!(%satellite, dropped, "results were dropped, oldest first: it reported too much, or too many waited");
-        }
-        let others = dropped.get(TOLD_AT_ONCE..).unwrap_or_default();
-        if !others.is_empty() {
-            let dropped: u64 = others.iter().map(|(_, count)| count).sum();
-            warn!(
-                satellites = others.len(),
-                dropped, "results of other satellites were dropped as well"
-            );
-        }
-    }
-
-    /// Delivers one batch and returns its size. `stream` is the largest message that the stream takes, once
-    /// the stream is known to exist.
-    async fn deliver(
-        &self,
-        jetstream: &Context,
-        stream: &mut Option<usize>,
-        replication: &mut Replication,
-    ) -> Result<usize, Held> {
-        if self.nats.connection_state() != State::Connected {
-            *stream = None;
-            return Err(Held::NatsAway);
-        }
-        let carries = match *stream {
-            Some(carries) => carries,
-            None => {
-                let info = ensure(jetstream, replication).await;
-                let info = info.map_err(|error| Held::Stream(format!("{error:#}")))?;
-                replication.look(&info, &self.metrics);
-                largest_message(&info)
-            }
-        };
-        *stream = Some(carries);
-        let largest = self.nats.max_payload().min(carries).saturating_sub(HEADER_BYTES);
-        self.results.largest.store(largest, Ordering::Relaxed);
-        let taken = self.results.take();
-        if taken.is_empty() {
-            return Ok(0);
-        }
-        let count = taken.len();
-        let in_force = match self.in_force(&taken).await {
-            Ok(in_force) => in_force,
-            Err(failed) => {
-                self.results.put_back(taken);
-                return Err(Held::Database(failed));
-            }
-        };
-        let mut allowed = Vec::with_capacity(count);
-        for (finding, in_force) in taken.into_iter().zip(in_force) {
-            if in_force {
-                allowed.push(self.as_far_as_it_goes(finding));
-            } else {
-                self.metrics.result("revoked");
-                if let Some(left_out) = self.complaints.pass(Instant::now()) {
-                    info!(satellite = %finding.satellite, config = %finding.config_id, left_out,
-                        "a result whose assignment was revoked was dropped");
-                }
-            }
-        }
-        let left = self.publish(jetstream, allowed).await;
-        if left.is_empty() {
-            return Ok(count);
-        }
-        let unacknowledged = left.len();
-        *stream = None;
-        self.results.put_back(left);
-        Err(Held::Unacknowledged(unacknowledged))
-    }
-
-    /// Whether each of these is still allowed by the assignments in force.
-    async fn in_force(&self, findings: &[Finding]) -> Result<Vec<bool>, Failed> {
-        let mut in_force = vec![true; findings.len()];
-        let known: Vec<_> = findings.iter().map(|f| (f.satellite, f.version)).collect();
-        let changed = async |client: &mut Object| assignments::changed(client, &known).await;
-        for (n, now) in self.database.run(changed).await? {
-            if let (Some(allowed), Some(finding)) = (in_force.get_mut(n), findings.get(n)) {
-                *allowed = now.allows(&finding.config_id, &finding.system_id);
-            }
-        }
-        Ok(in_force)
-    }
-
-    /// Truncates a result that turned out to be too large while it waited.
-    fn as_far_as_it_goes(&self, finding: Finding) -> Finding {
-        if finding.body.len() <= self.results.largest() {
-            return finding;
-        }
-        match body::truncated(&finding.body) {
-            Ok(body) => {
-                self.results.was_truncated(finding.satellite, finding.body.len());
-                Finding { body, ..finding }
-            }
-            Err(error) => {
-                error!(%error, "a result cannot be truncated");
-                finding
-            }
-        }
-    }
-
-    /// Publishes these in order and waits for the acknowledgements; returns those without one.
-    async fn publish(&self, jetstream: &Context, findings: Vec<Finding>) -> Vec<Finding> {
-        let until = Instant::now() + ACK_TIMEOUT;
-        let mut sent = Vec::with_capacity(findings.len());
-        for finding in findings {
-            let mut message = PublishMessage::build()
-                .payload(finding.body.clone())
-                .header("Content-Type", "application/json")
-                .message_id(finding.message_id());
-            if let Some(cell) = &self.cell {
-                message = message.header(cell::HEADER, cell.as_str());
-            }
-            let ack = timeout_at(until, jetstream.send_publish(SUBJECT, message)).await;
-            sent.push((finding, ack));
-        }
-        let acknowledged = sent.into_iter().map(async |(finding, ack)| {
-            let ack = match ack {
-                Ok(Ok(ack)) => timeout_at(until, ack.into_future()).await,
-                Ok(Err(error)) => Ok(Err(error)),
-                Err(elapsed) => Err(elapsed),
-            };
-            match ack {
-                // A server of a cluster can report a duplicate of a message that was never stored; such an
-                // acknowledgement has no sequence.
-                Ok(Ok(ack)) if ack.sequence == 0 => {
-                    debug!("the stream takes a result for a duplicate, but never stored it");
-                    Some(finding)
-                }
-                Ok(Ok(_)) => {
-                    self.metrics.result("delivered");
-                    None
-                }
-                Ok(Err(error)) if error.kind() == PublishErrorKind::MaxPayloadExceeded => {
-                    self.metrics.result("too_large");
-                    if let Some(left_out) = self.complaints.pass(Instant::now()) {
-                        error!(satellite = %finding.satellite, bytes = finding.body.len(), left_out,
-                            "a result is larger than the NATS server takes: dropped");
-                    }
-                    None
-                }
-                Ok(Err(error)) => {
-                    debug!(%error, "a result was not acknowledged");
-                    Some(finding)
-                }
-                Err(_) => Some(finding),
-            }
-        });
-        join_all(acknowledged).await.into_iter().flatten().collect()
-    }
-}
-
-/// Also runs if the pod's deadline cancels the task.
-impl Drop for Publisher {
-    fn drop(&mut self) {
-        let lost = self.results.len();
-        if lost > 0 {
-            warn!(lost, "the pod ends with results that were not delivered");
-        }
-        self.tell_dropped();
-    }
-}
-
-/// Makes the stream if it does not exist. A stream made by an operator is used as it is, if it has the
-/// subject.
-async fn ensure(jetstream: &Context, replication: &mut Replication) -> anyhow::Result<Info> {
-    match jetstream.get_stream(STREAM).await {
-        Ok(stream) => {
-            let info = stream.cached_info();
-            anyhow::ensure!(
-                info.config.subjects.iter().any(|subject| subject == SUBJECT),
-                "it exists without the subject {SUBJECT}: add it"
-            );
-            return Ok(info.clone());
-        }
-        Err(error)
-            if !matches!(error.kind(), GetStreamErrorKind::JetStream(error)
-            if error.error_code() == ErrorCode::STREAM_NOT_FOUND) =>
-        {
-            anyhow::bail!("{error}");
-        }
-        Err(_) => {}
-    }
-    let config = Config {
-        subjects: vec![SUBJECT.to_owned()],
-        description: Some("Results of checks, as satellites reported them".to_owned()),
-        max_age: MAX_AGE,
-        max_bytes: MAX_STREAM_BYTES,
-        discard: DiscardPolicy::Old,
-        duplicate_window: DUPLICATE_WINDOW,
-        ..Config::default()
-    };
-    let stream = replication.make(jetstream, config).await?;
-    info!("made the stream {STREAM}");
-    Ok(stream.cached_info().clone())
-}
-
-/// The largest message that the stream takes.
-fn largest_message(stream: &Info) -> usize {
-    // None and -1 both mean no limit.
-    match usize::try_from(stream.config.max_message_size) {
-        Ok(0) | Err(_) => usize::MAX,
-        Ok(largest) => largest,
     }
 }
 

@@ -25,6 +25,35 @@ pub struct Filter {
     pub until: Option<Timestamp>,
 }
 
+impl Filter {
+    /// Whether an entry is one of those to read.
+    pub fn takes(&self, entry: &AuditEntryJson) -> bool {
+        self.actor.as_ref().is_none_or(|actor| *actor == entry.actor.id)
+            && self.action.is_none_or(|action| entry.action == action)
+            && self.target.as_ref().is_none_or(|target| *target == entry.target.id)
+            && self.since.is_none_or(|since| entry.recorded_at >= since)
+            && self.until.is_none_or(|until| entry.recorded_at < until)
+    }
+}
+
+/// Where the audit begins and ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ends {
+    /// The newest position that was given out.
+    pub head: i64,
+    /// Up to here retention has dropped the entries.
+    pub horizon: i64,
+}
+
+const ENDS: &str = "
+    select head.position as head, horizon.position as horizon from audit_head head, audit_horizon horizon";
+
+/// Where it begins and ends now.
+pub async fn ends(client: &impl GenericClient) -> Result<Ends, Error> {
+    let row = client.query_one(ENDS, &[]).await?;
+    Ok(Ends { head: row.try_get("head")?, horizon: row.try_get("horizon")? })
+}
+
 const READ: &str = "
     select position, recorded_at, actor_type, actor_id, address, action, target_kind, target_id, before, after
       from audit_entries

@@ -5,12 +5,12 @@ use std::time::Duration;
 use clap::Args;
 
 use super::duration;
-use crate::api::stream::Limits;
+use crate::api::live::Limits;
 
 /// The settings of live streams.
 #[derive(Args, Clone)]
 pub struct StreamArgs {
-    /// Readers of /v1/transitions/stream at this pod; more are answered 503
+    /// Readers of /v1/transitions/stream and /v1/audit/stream at this pod; more are answered 503
     #[arg(long, env = "GROUNDSTATION_MAX_STREAMS", default_value_t = 256,
           value_parser = clap::value_parser!(u32).range(1..=4_096), value_name = "COUNT")]
     max_streams: u32,

@@ -1,4 +1,9 @@
+use std::time::Duration;
+
+use super::room::LOOKED_AT;
+use super::state::CROWD;
 use super::*;
+use crate::platform::bucket::Rate;
 
 const BOUNDS: Bounds = Bounds {
     connections: 8,
