@@ -38,11 +38,8 @@ mod ending;
 pub(crate) mod enrolment;
 mod fleet;
 mod late_body;
-<<<<<<< HEAD
-mod maintenance;
-=======
 pub(crate) mod live;
->>>>>>> main
+mod maintenance;
 pub(crate) mod micro;
 pub(crate) mod noted;
 pub mod openapi;

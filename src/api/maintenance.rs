@@ -65,8 +65,8 @@ pub async fn list(
         reach: caller.selector().clone(),
     };
     let behind = query.cursor.as_deref().map(Uuid::try_parse).transpose();
-    let behind = behind
-        .map_err(|_| Problem::invalid("cursor must be a nextCursor of an earlier page."))?;
+    let behind =
+        behind.map_err(|_| Problem::invalid("cursor must be a nextCursor of an earlier page."))?;
     let list = async |client: &mut Object| maintenance::list(client, &filter, behind, limit).await;
     Ok(Json(api.reads.run(list).await?))
 }
@@ -140,7 +140,8 @@ pub async fn end(
         Ended::Now => info!(window = %id, by = %author.actor.id, "maintenance ended"),
         Ended::Before => {}
         Ended::Foreign => {
-            let detail = "The window is for other satellites, too, which your token does not reach.";
+            let detail =
+                "The window is for other satellites, too, which your token does not reach.";
             return Err(Problem::forbidden(detail));
         }
         Ended::Unknown => return Err(Problem::no_window(&shown)),

@@ -15,8 +15,8 @@ use utoipa::{Modify, OpenApi};
 
 use super::problem::{PROBLEM_JSON, ProblemJson};
 use super::{
-    assignment_sets, assignments, asyncapi, audit, discovery, ending, enrolment, fleet, maintenance, past,
-    satellites, status, stream, token, tokens, transitions, triggers, what_if,
+    assignment_sets, assignments, asyncapi, audit, discovery, ending, enrolment, fleet,
+    maintenance, past, satellites, status, stream, token, tokens, transitions, triggers, what_if,
 };
 use crate::contract::audit::AuditEntryJson;
 use crate::contract::wire::TransitionJson;

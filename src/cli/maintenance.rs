@@ -50,7 +50,12 @@ enum MaintenanceCommand {
         #[arg(long, value_name = "TIME")]
         from: Option<Timestamp>,
         /// How long it lasts, such as 2h; at most 30 days
-        #[arg(long = "for", value_name = "SPAN", conflicts_with = "to", required_unless_present = "to")]
+        #[arg(
+            long = "for",
+            value_name = "SPAN",
+            conflicts_with = "to",
+            required_unless_present = "to"
+        )]
         lasting: Option<String>,
         /// When it ends
         #[arg(long, value_name = "TIME")]
@@ -182,9 +187,9 @@ fn listing(windows: &[WindowJson], is_wide: bool) -> String {
     if is_wide {
         return table::render(head, &rows, &[]);
     }
-    let narrow = rows.into_iter().map(|[id, state, from, until, whose, why, ..]| {
-        [id, state, from, until, whose, why]
-    });
+    let narrow = rows
+        .into_iter()
+        .map(|[id, state, from, until, whose, why, ..]| [id, state, from, until, whose, why]);
     let [id, state, from, until, whose, why, ..] = head;
     table::render([id, state, from, until, whose, why], &narrow.collect::<Vec<_>>(), &[])
 }

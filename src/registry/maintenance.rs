@@ -18,9 +18,7 @@ use uuid::Uuid;
 
 use super::satellites::{Invalid, NewSatellite};
 use crate::contract::audit::AuditAction;
-use crate::contract::maintenance::{
-    MaintenanceSelectorJson, WindowJson, WindowState, WindowsJson,
-};
+use crate::contract::maintenance::{MaintenanceSelectorJson, WindowJson, WindowState, WindowsJson};
 use crate::contract::wire::{Actor, Timestamp};
 use crate::domain::access::Selector;
 use crate::log::audit::{self, Author, Entry};
@@ -172,7 +170,8 @@ pub enum Planned {
 }
 
 /// Held past the commit.
-const LOCK: &str = "select pg_advisory_xact_lock(hashtextextended('groundstation: maintenance', 0))";
+const LOCK: &str =
+    "select pg_advisory_xact_lock(hashtextextended('groundstation: maintenance', 0))";
 
 /// In a statement after the one that waited for the lock.
 const LOOK: &str = "
@@ -307,7 +306,8 @@ const FIND: &str = "
        for no key update of w";
 
 /// The database says when.
-const END: &str = "update maintenance_windows set ended_at = clock_timestamp() where id = $1 returning ended_at";
+const END: &str =
+    "update maintenance_windows set ended_at = clock_timestamp() where id = $1 returning ended_at";
 
 /// Ends a window now; one that has not begun never does.
 pub async fn end(
@@ -454,7 +454,8 @@ mod tests {
         assert_eq!(eu.selector().and_then(|eu| eu.region.as_deref()), Some("eu"));
         let (one, two) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let named = check(of(json!({"ids": [two, one, two]}))).expect("named");
-        assert_eq!((named.selector(), named.selected.ids), (None, Some(vec![one, two])));
+        assert_eq!(named.selector(), None);
+        assert_eq!(named.selected.ids, Some(vec![one, two]));
     }
 
     #[test]

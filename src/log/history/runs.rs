@@ -285,7 +285,9 @@ pub(crate) mod tests {
         })
     }
 
-    fn merged(spans: Vec<(OffsetDateTime, OffsetDateTime)>) -> Vec<(OffsetDateTime, OffsetDateTime)> {
+    fn merged(
+        spans: Vec<(OffsetDateTime, OffsetDateTime)>,
+    ) -> Vec<(OffsetDateTime, OffsetDateTime)> {
         let mut merged: Vec<(OffsetDateTime, OffsetDateTime)> = Vec::new();
         for (begin, end) in spans {
             match merged.last_mut() {
