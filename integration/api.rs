@@ -14,6 +14,7 @@ mod http_api;
 mod http_manners;
 mod late_bodies;
 mod live_stream;
+mod maintenance;
 mod micro;
 mod named_tokens;
 mod newest_first;
