@@ -570,7 +570,7 @@ mod tests {
         let planned = vec![(at(12), at(8) + HOUR / 2), (at(4), at(2) + HOUR / 2)];
         let stats = ask_with(None, within, None, planned, blind);
         assert_eq!((stats.up_ms / (hour / 2), stats.down_ms / hour), (3, 1));
-        assert_eq!(stats.maintenance_ms / (hour / 2), 8);
+        assert_eq!(stats.maintenance_ms / (hour / 2), 10);
         let all = stats.up_ms + stats.down_ms + stats.unknown_ms + stats.maintenance_ms;
         assert_eq!(all, 10 * hour);
     }
