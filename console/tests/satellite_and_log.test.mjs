@@ -61,6 +61,25 @@ claim("the audit is for administrators, and grows as it is looked at", async (vi
   assert.equal(await reader.getByRole("link", { name: "Audit" }).count(), 0);
 });
 
+claim("maintenance is planned, seen at the satellite and ended", async (visit) => {
+  const page = await visit.page("/console/maintenance");
+  await page.getByText("None is planned.").waitFor();
+  await page.getByLabel("Region").fill("eu-west");
+  await page.getByLabel("For, from now on").fill("2h");
+  await page.getByLabel("Reason").fill("new switches");
+  await page.getByRole("button", { name: "Plan" }).click();
+  const row = page.locator("table tbody tr", { hasText: "new switches" });
+  await row.getByText("now", { exact: true }).waitFor();
+  await row.getByText(`region eu-west`).waitFor();
+  await inAllLooks(page, "maintenance", { axe: ["desk-light", "phone-light"] });
+  const other = await visit.page(`/console/satellites/${satellite.id}`);
+  await other.getByText("in maintenance until").waitFor();
+  await other.getByText("new switches").waitFor();
+  await row.getByRole("button", { name: "End it now" }).click();
+  await row.getByText("over", { exact: true }).waitFor();
+  assert.equal(await row.getByRole("button").count(), 0);
+});
+
 claim("the log holds, and so does the help", async (visit) => {
   const page = await visit.page("/console/log");
   await page.locator("table.edges tbody tr").first().waitFor();

@@ -75,7 +75,8 @@ export interface Satellite {
   pod?: string;
   address?: string;
   disabled?: boolean;
-  maintenance?: boolean;
+  /** The window that it is in. */
+  maintenance?: { id: string; reason: string; until: Timestamp };
 }
 
 /** GET /v1/satellites */
@@ -243,15 +244,20 @@ export interface Selector {
 
 export interface Maintenance {
   id: string;
-  selector: Selector;
+  /** None selects the whole fleet. */
+  selector?: Selector;
   from: Timestamp;
   to: Timestamp;
   reason: string;
+  state: "planned" | "open" | "over";
+  /** When it was ended before its time. */
+  endedAt?: Timestamp;
 }
 
 /** GET /v1/maintenance */
 export interface MaintenancePage {
-  maintenance: Maintenance[];
+  windows: Maintenance[];
+  nextCursor?: string;
 }
 
 /** What another threshold would have done to losses. */

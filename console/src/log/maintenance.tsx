@@ -5,21 +5,22 @@ import { ask, asProblem, get } from "../api/client.ts";
 import type { Problem } from "../api/problem.ts";
 import { mayChange, session } from "../api/session.ts";
 import { useResource } from "../api/resource.ts";
-import type { MaintenancePage as Answer, Selector } from "../api/types.ts";
+import type { Maintenance, MaintenancePage as Answer, Selector } from "../api/types.ts";
 import type { Place } from "../place/place.ts";
 import { At } from "../parts/moment.tsx";
 import { length, parseDuration } from "../parts/format.ts";
 import { ProblemNote } from "../parts/problem_note.tsx";
-import { present, useNow } from "../parts/clock.ts";
+import { present } from "../parts/clock.ts";
 import { useStore } from "../parts/store.ts";
+
+const STATES: Record<Maintenance["state"], string> = { planned: "planned", open: "now", over: "over" };
 
 export function MaintenancePage(_: { place: Place }) {
   const may = mayChange(useStore(session));
-  const now = useNow();
   const found = useResource("/v1/maintenance", (signal) => get<Answer>("/v1/maintenance", signal), { everyMs: 15_000 });
   const [problem, setProblem] = useState<Problem>();
-  const windows = found.data?.maintenance ?? [];
-  const end = async (id: string) => {
+  const windows = found.data?.windows ?? [];
+  const endNow = async (id: string) => {
     try {
       await ask(`/v1/maintenance/${encodeURIComponent(id)}`, { method: "DELETE" });
       setProblem(undefined);
@@ -53,7 +54,8 @@ export function MaintenancePage(_: { place: Place }) {
             </thead>
             <tbody>
               {windows.map((window) => {
-                const [from, to] = [Date.parse(window.from), Date.parse(window.to)];
+                const end = Date.parse(window.endedAt ?? window.to);
+                const span = Math.max(0, end - Date.parse(window.from));
                 return (
                   <tr key={window.id}>
                     <td>{selectorWords(window.selector)}</td>
@@ -61,12 +63,12 @@ export function MaintenancePage(_: { place: Place }) {
                       <At at={window.from} />
                     </td>
                     <td class="tabular">
-                      {length(to - from)} <span class="muted">{now < from ? "planned" : now < to ? "now" : "over"}</span>
+                      {length(span)} <span class="muted">{STATES[window.state]}</span>
                     </td>
                     <td>{window.reason}</td>
                     <td>
-                      {may && now < to ? (
-                        <button type="button" class="small" onClick={() => void end(window.id)}>
+                      {may && window.state !== "over" ? (
+                        <button type="button" class="small" onClick={() => void endNow(window.id)}>
                           End it now
                         </button>
                       ) : null}
@@ -122,10 +124,10 @@ function Plan({ onPlanned }: { onPlanned: () => void }) {
   );
 }
 
-function selectorWords(selector: Selector): string {
+function selectorWords(selector: Selector = {}): string {
   const parts = [
     selector.region === undefined ? undefined : `region ${selector.region}`,
-    selector.tags ? Object.entries(selector.tags).map(([name, value]) => `${name}:${value}`).join(", ") : undefined,
+    selector.tags && Object.keys(selector.tags).length > 0 ? Object.entries(selector.tags).map(([name, value]) => `${name}:${value}`).join(", ") : undefined,
     selector.ids ? `${selector.ids.length} satellites` : undefined,
   ];
   return parts.filter((part) => part !== undefined && part !== "").join(", ") || "the whole fleet";

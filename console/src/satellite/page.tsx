@@ -108,6 +108,11 @@ function Head({ described, id }: { described: Described | undefined; id: string 
       <div class="satellite-sub">
         {satellite ? <ConditionWord of={condition(satellite)} flapping={satellite.flapping} /> : <span class="muted">reading …</span>}
         {satellite ? <span class="muted">in {satellite.region}</span> : null}
+        {satellite?.maintenance ? (
+          <span class="muted">
+            in maintenance until <At at={satellite.maintenance.until} />: {satellite.maintenance.reason}
+          </span>
+        ) : null}
         <span class="mono muted satellite-id">{id}</span>
         <CopyButton text={id} what="the id" />
       </div>
