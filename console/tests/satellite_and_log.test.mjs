@@ -69,8 +69,8 @@ claim("maintenance is planned, seen at the satellite and ended", async (visit) =
   await page.getByLabel("Reason").fill("new switches");
   await page.getByRole("button", { name: "Plan" }).click();
   const row = page.locator("table tbody tr", { hasText: "new switches" });
-  await row.getByText("now", { exact: true }).waitFor();
-  await row.getByText(`region eu-west`).waitFor();
+  await row.getByText("region eu-west").waitFor();
+  await row.getByRole("cell", { name: "2 h now" }).waitFor();
   await inAllLooks(page, "maintenance", { axe: ["desk-light", "phone-light"] });
   const other = await visit.page(`/console/satellites/${satellite.id}`);
   await other.getByText("in maintenance until").waitFor();

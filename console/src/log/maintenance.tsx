@@ -55,7 +55,8 @@ export function MaintenancePage(_: { place: Place }) {
             <tbody>
               {windows.map((window) => {
                 const end = Date.parse(window.endedAt ?? window.to);
-                const span = Math.max(0, end - Date.parse(window.from));
+                // The server's now is some milliseconds after the page's.
+                const span = Math.round(Math.max(0, end - Date.parse(window.from)) / 1000) * 1000;
                 return (
                   <tr key={window.id}>
                     <td>{selectorWords(window.selector)}</td>
@@ -96,9 +97,8 @@ function Plan({ onPlanned }: { onPlanned: () => void }) {
         const given = new FormData(form);
         const text = (name: string) => String(given.get(name) ?? "").trim();
         const span = parseDuration(text("span"));
-        const from = new Date(present());
         if (span === undefined) return;
-        const body = { selector: { region: text("region") }, from: from.toISOString(), to: new Date(from.getTime() + span).toISOString(), reason: text("reason") };
+        const body = { selector: { region: text("region") }, to: new Date(present() + span).toISOString(), reason: text("reason") };
         try {
           await ask("/v1/maintenance", { method: "POST", body });
           setProblem(undefined);
