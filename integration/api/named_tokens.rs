@@ -40,7 +40,7 @@ async fn each_role_may_do_what_it_is_for_on_every_route_and_nothing_else() {
     let pod = fleet.plan("a").with("GROUNDSTATION_STREAM_LIFETIME", "50ms").start().await;
     let operations = operations(&pod).await;
     assert!(operations.len() >= 19, "{operations:?}");
-    let operators = ["/v1/satellites", "/v1/assignment-sets"];
+    let operators = ["/v1/satellites", "/v1/assignment-sets", "/v1/maintenance"];
     for role in ["admin", "operator", "read", "enrol"] {
         let token = pod.make_token(&of_role(&format!("a {role}"), role)).await;
         for (method, path) in &operations {

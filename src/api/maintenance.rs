@@ -74,8 +74,8 @@ pub async fn list(
 /// Plan a maintenance window
 ///
 /// Edges of its satellites are appended and published as ever, and name it: nothing is withheld, nothing comes again at its
-/// end. Windows may overlap; an edge names the one that began first. Time in one is counted apart, and who is in one
-/// counts towards no outage. It begins now at the earliest. At most 100 are planned or open at once.
+/// end. Windows may overlap; an edge names the one that began first. Time in one is counted apart. It begins now at the
+/// earliest. At most 100 are planned or open at once.
 #[utoipa::path(
     post, operation_id = "planMaintenance",
     path = "/v1/maintenance",

@@ -7,7 +7,7 @@
 //!
 //! With no window there is nothing to look at: each statement here then ends after one look at an index.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use deadpool_postgres::GenericClient;
 use time::OffsetDateTime;
@@ -16,7 +16,6 @@ use tokio_postgres::{Error, Row};
 use uuid::Uuid;
 
 use crate::contract::wire::{InMaintenanceJson, SatelliteJson, Timestamp};
-use crate::domain::lifecycle::SatelliteId;
 use crate::domain::marks::MaintenanceId;
 
 /// A window that has a satellite.
@@ -86,21 +85,6 @@ pub fn condition(moment: &str) -> String {
                              where {goes_on} and is_selected(w.ids, w.region, w.tags, s.id, s.region, s.tags))
                else false end)"
     )
-}
-
-/// Those of these satellites that are in maintenance now, by the database's clock. The guard against many losses with one
-/// cause asks this before it counts: what is planned is no outage.
-pub async fn among(
-    client: &impl GenericClient,
-    satellites: &[SatelliteId],
-) -> Result<HashSet<SatelliteId>, Error> {
-    let statement = format!(
-        "select s.id from satellites s where s.id = any($1) and {}",
-        condition("statement_timestamp()")
-    );
-    let ids: Vec<Uuid> = satellites.iter().map(|satellite| satellite.0).collect();
-    let statement = client.prepare_cached(&statement).await?;
-    client.query(&statement, &[&ids]).await?.iter().map(|row| row.try_get(0)).collect()
 }
 
 const OF_SHOWN: &str = "
