@@ -46,6 +46,7 @@ mod moment;
 mod named;
 mod operator;
 mod output;
+mod paged;
 mod receiver;
 mod replay;
 mod retention;

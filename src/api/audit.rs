@@ -1,4 +1,5 @@
-//! `/v1/audit`: who changed what, who signed in and who was refused, from where; and [`stream`], which follows it. Only admin tokens that reach the whole fleet get here.
+//! `/v1/audit`: who changed what, who signed in and who was refused, from where; and [`stream`], which follows it. Only admin
+//! tokens that reach the whole fleet get here.
 
 use std::str::FromStr;
 use std::sync::Arc;

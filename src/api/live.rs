@@ -12,10 +12,11 @@ use axum::http::{HeaderMap, HeaderName};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
+use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, error};
 
 use super::Api;
 use super::access::Access;
@@ -25,6 +26,7 @@ use super::problem::Problem;
 use crate::domain::lifecycle::Position;
 use crate::ingress::arrival::ConnectionAbort;
 use crate::ingress::refusal::Refusal;
+use crate::log::history::NoAnswer;
 use crate::platform::database::Database;
 use crate::platform::metrics::Metrics;
 
@@ -40,8 +42,11 @@ const TOKEN_LOOK: Duration = Duration::from_millis(250);
 /// How often a silent stream sends a comment, so that nobody in between takes it for dead.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
+/// How often at most a reader is told how far a stream has looked.
+const TELL_INTERVAL: Duration = Duration::from_secs(1);
+
 /// After how long a reader is to come back; it may have been told to wait longer by an answer.
-pub const RETRY: Duration = Duration::from_secs(1);
+const RETRY: Duration = Duration::from_secs(1);
 
 /// The live streams of a pod.
 pub struct Streams {
@@ -117,15 +122,63 @@ pub enum End {
     Slow,
 }
 
-/// Whoever reads a stream.
+/// Behind which position a stream begins that is `asked` for. Behind 0 is all there is; behind anything else that is below
+/// the horizon a gap would go unseen.
+pub fn begin(
+    asked: Option<i64>,
+    head: i64,
+    horizon: i64,
+    ahead: fn(i64, i64) -> Problem,
+) -> Result<i64, Problem> {
+    match asked {
+        None => Ok(head.max(horizon)),
+        Some(0) => Ok(horizon),
+        Some(after) if after < horizon => Err(NoAnswer::Dropped(horizon + 1).into()),
+        Some(after) if after > head.max(horizon) => Err(ahead(after, head)),
+        Some(after) => Ok(after),
+    }
+}
+
+/// Whoever reads a stream, and how far it knows that it is.
 pub struct Reader {
     events: mpsc::Sender<Event>,
     write_timeout: Duration,
+    told: i64,
+    told_at: Instant,
 }
 
 impl Reader {
-    /// Sends an event; an end where nobody reads it.
-    pub async fn send(&self, event: Event) -> Result<(), End> {
+    /// Tells where the stream begins. Each of these is an end where nobody reads it.
+    pub async fn begin(&mut self, position: i64) -> Result<(), End> {
+        self.send(Event::default().id(position.to_string()).retry(RETRY)).await?;
+        (self.told, self.told_at) = (position, Instant::now());
+        Ok(())
+    }
+
+    /// Tells what is at this position.
+    pub async fn tell(&mut self, position: i64, what: impl Serialize) -> Result<(), End> {
+        let event = Event::default().id(position.to_string()).json_data(what);
+        let event = event.map_err(|error| {
+            error!(%error, position, "what a live stream tells is no JSON");
+            End::Over
+        })?;
+        self.send(event).await?;
+        (self.told, self.told_at) = (position, Instant::now());
+        Ok(())
+    }
+
+    /// Moves a reader past what it does not want, once a second at most, so that it comes back from here and not from what it
+    /// saw last: that may be long ago, and dropped by then.
+    pub async fn tell_how_far(&mut self, position: i64) -> Result<(), End> {
+        if self.told == position || self.told_at.elapsed() < TELL_INTERVAL {
+            return Ok(());
+        }
+        self.send(Event::default().id(position.to_string())).await?;
+        (self.told, self.told_at) = (position, Instant::now());
+        Ok(())
+    }
+
+    async fn send(&self, event: Event) -> Result<(), End> {
         match timeout(self.write_timeout, self.events.send(event)).await {
             Ok(sent) => sent.map_err(|_| End::Over),
             Err(_) => Err(End::Slow),
@@ -145,7 +198,8 @@ impl Open {
         let (streams, access) = (api.streams.clone(), api.access.clone());
         let (events, waiting) = mpsc::channel(QUEUE);
         let gone = events.clone();
-        let follow = follow(Reader { events, write_timeout: streams.write_timeout });
+        let (write_timeout, told_at) = (streams.write_timeout, Instant::now());
+        let follow = follow(Reader { events, write_timeout, told: 0, told_at });
         let over = sleep_until(Instant::now() + streams.lifetime);
         tokio::spawn(async move {
             let open = self;

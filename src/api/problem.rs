@@ -228,22 +228,21 @@ impl Problem {
 
     /// 422, for a position that the log has not reached.
     pub fn ahead_of_log(after: i64, head: i64) -> Problem {
-        let detail = format!(
-            "The log ends at position {head}, so nothing can go on behind {after}: it is of another \
-             log, or of this one before it was restored to an earlier point."
-        );
-        let (status, kind) = (StatusCode::UNPROCESSABLE_ENTITY, "ahead-of-log");
-        Problem::new(status, kind, "Ahead of the log", detail)
+        Problem::ahead_of("Ahead of the log", ["log", "log"], after, head)
     }
 
     /// 422, for a position that the audit does not have.
     pub fn ahead_of_audit(after: i64, head: i64) -> Problem {
+        Problem::ahead_of("Ahead of the audit", ["audit", "one"], after, head)
+    }
+
+    fn ahead_of(title: &'static str, [what, other]: [&str; 2], after: i64, head: i64) -> Problem {
         let detail = format!(
-            "The audit ends at position {head}, so nothing can go on behind {after}: it is of another one, \
-             or of this one before it was restored to an earlier point."
+            "The {what} ends at position {head}, so nothing can go on behind {after}: it is of another \
+             {other}, or of this one before it was restored to an earlier point."
         );
         let (status, kind) = (StatusCode::UNPROCESSABLE_ENTITY, "ahead-of-log");
-        Problem::new(status, kind, "Ahead of the audit", detail)
+        Problem::new(status, kind, title, detail)
     }
 
     /// 503, where as many streams are open as this pod takes.

@@ -14,10 +14,9 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Extension, Query, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
-use axum::response::sse::Event;
 use deadpool_postgres::Object;
 use serde::Deserialize;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tokio_postgres::Error;
 use tracing::debug;
 use utoipa::{IntoParams, ToSchema};
@@ -31,7 +30,6 @@ use super::problem::Problem;
 use crate::domain::access::Selector;
 use crate::domain::lifecycle::{self, Position, SatelliteId};
 use crate::ingress::arrival::ConnectionAbort;
-use crate::log::history::NoAnswer;
 use crate::log::{self, ChangeId, Entry, read, within};
 use crate::platform::database::{Database, Failed};
 
@@ -162,33 +160,24 @@ pub async fn follow(
     query: Result<Query<StreamQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(query) = query?;
-    let asked = live::after(&headers, query.after)?.map(Position);
+    let asked = live::after(&headers, query.after)?;
     let wanted = Wanted::check(query, caller.selector())?;
     let streams = api.streams.clone();
     let open = streams.open()?;
     let position = begin(&streams.database, asked).await?;
-    let told = Told { position, at: Instant::now() };
     let reach = caller.selector().clone();
-    let serve = open.serve(&api, caller, abort, move |reader| {
-        Follower { streams, reach, wanted, position, told, newest: None, reader }.follow()
-    });
-    Ok(serve)
+    Ok(open.serve(&api, caller, abort, move |reader| {
+        Follower { streams, reach, wanted, position, newest: None, reader }.follow()
+    }))
 }
 
-/// Behind which position the stream begins. Behind 0 is all there is; behind anything else that is
-/// below the horizon a gap would go unseen.
-async fn begin(database: &Database, asked: Option<Position>) -> Result<Position, Problem> {
+/// Behind which position the stream begins.
+async fn begin(database: &Database, asked: Option<i64>) -> Result<Position, Problem> {
     let ends = async |client: &mut Object| {
         Ok::<_, Error>((read::head(client).await?, log::horizon(client).await?))
     };
     let (head, horizon) = database.run(ends).await?;
-    match asked {
-        None => Ok(head.max(horizon)),
-        Some(Position::ZERO) => Ok(horizon),
-        Some(after) if after < horizon => Err(NoAnswer::Dropped(horizon.0 + 1).into()),
-        Some(after) if after > head.max(horizon) => Err(Problem::ahead_of_log(after.0, head.0)),
-        Some(after) => Ok(after),
-    }
+    live::begin(asked, head.0, horizon.0, Problem::ahead_of_log).map(Position)
 }
 
 /// One stream, from the log to its reader.
@@ -199,23 +188,15 @@ struct Follower {
     wanted: Wanted,
     /// Everything up to this is sent or passed over.
     position: Position,
-    told: Told,
     /// Which change that was, once known.
     newest: Option<ChangeId>,
     reader: Reader,
 }
 
-/// What its reader knows of how far it is.
-struct Told {
-    position: Position,
-    at: Instant,
-}
-
 impl Follower {
     async fn follow(mut self) -> End {
         let mut head = self.streams.head.clone();
-        let here = Event::default().id(self.position.0.to_string()).retry(live::RETRY);
-        if let Err(end) = self.reader.send(here).await {
+        if let Err(end) = self.reader.begin(self.position.0).await {
             return end;
         }
         loop {
@@ -248,7 +229,7 @@ impl Follower {
                     return end;
                 }
             }
-            if let Err(end) = self.tell_how_far().await {
+            if let Err(end) = self.reader.tell_how_far(self.position.0).await {
                 return end;
             }
             if entries.len() < PAGE as usize {
@@ -268,29 +249,10 @@ impl Follower {
         if entry.position.0 != self.position.0 + 1 {
             return Err(End::Over);
         }
-        if !is_inside || !self.wanted.takes(entry) {
-            (self.position, self.newest) = (entry.position, Some(entry.change));
-            return Ok(());
+        if is_inside && self.wanted.takes(entry) {
+            self.reader.tell(entry.position.0, entry.to_json()).await?;
         }
-        let event = Event::default().id(entry.position.0.to_string()).json_data(entry.to_json());
-        let event = event.map_err(|error| {
-            tracing::error!(%error, position = entry.position.0, "a transition is no JSON");
-            End::Over
-        })?;
-        self.reader.send(event).await?;
         (self.position, self.newest) = (entry.position, Some(entry.change));
-        self.told = Told { position: self.position, at: Instant::now() };
-        Ok(())
-    }
-
-    /// Moves its reader past what it does not want, so that it comes back from here and not from what it saw last:
-    /// that may be long ago, and dropped by then.
-    async fn tell_how_far(&mut self) -> Result<(), End> {
-        if self.told.position == self.position || self.told.at.elapsed() < POLL {
-            return Ok(());
-        }
-        self.reader.send(Event::default().id(self.position.0.to_string())).await?;
-        self.told = Told { position: self.position, at: Instant::now() };
         Ok(())
     }
 }

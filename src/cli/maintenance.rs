@@ -13,6 +13,7 @@ use super::confirm::YesArgs;
 use super::exit::wrong_usage;
 use super::named::Named;
 use super::output::{OutputArgs, Shown};
+use super::paged::given;
 use super::{moment, table, tags};
 use crate::clients::client::{Client, NewWindow};
 use crate::contract::maintenance::{MaintenanceSelectorJson, WindowJson, WindowState};
@@ -114,7 +115,9 @@ pub fn run(args: MaintenanceArgs) -> anyhow::Result<()> {
     match args.command {
         MaintenanceCommand::List { state, satellite } => {
             let satellite = satellite.map(|named| named.id(&client)).transpose()?;
-            let windows = list(&client, state, satellite)?;
+            let satellite = satellite.map(|id| id.to_string());
+            let filters: Vec<_> = given([("state", state), ("satellite", satellite)]).collect();
+            let windows = client.maintenance(&filters)?;
             let table = |is_wide| listing(&windows, is_wide);
             output.print(&windows, Shown { table: &table, names: &|| ids(&windows) })
         }
@@ -136,29 +139,6 @@ pub fn run(args: MaintenanceArgs) -> anyhow::Result<()> {
             let answer = json!({"ended": which});
             let names = || vec![which.to_string()];
             output.print(&answer, Shown { table: &|_| said.clone(), names: &names })
-        }
-    }
-}
-
-/// All of them, page after page.
-fn list(
-    client: &Client,
-    state: Option<String>,
-    satellite: Option<Uuid>,
-) -> anyhow::Result<Vec<WindowJson>> {
-    let mut filters = vec![("limit", "1000".to_owned())];
-    filters.extend(state.map(|state| ("state", state)));
-    filters.extend(satellite.map(|id| ("satellite", id.to_string())));
-    let mut windows = Vec::new();
-    let mut cursor: Option<String> = None;
-    loop {
-        let mut asked = filters.clone();
-        asked.extend(cursor.take().map(|cursor| ("cursor", cursor)));
-        let page = client.maintenance(&asked)?;
-        windows.extend(page.windows);
-        match page.next_cursor {
-            Some(next) => cursor = Some(next),
-            None => return Ok(windows),
         }
     }
 }

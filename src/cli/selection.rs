@@ -2,6 +2,8 @@
 
 use clap::Args;
 
+use super::paged::given;
+
 /// What clap names each of those that go with the present only.
 const OF_THE_PRESENT: [&str; 2] = ["agent_version", "never_connected"];
 
@@ -57,7 +59,6 @@ impl SelectionArgs {
             ("at", self.at),
             ("position", self.position.map(|position| position.to_string())),
         ];
-        let once = once.into_iter().filter_map(|(name, value)| Some((name, value?)));
-        once.chain(self.tags.into_iter().map(|tag| ("tag", tag))).collect()
+        given(once).chain(self.tags.into_iter().map(|tag| ("tag", tag))).collect()
     }
 }

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::api::ApiArgs;
 use super::output::{OutputArgs, Shown};
+use super::paged::given;
 use super::table;
 use crate::contract::what_if::{Losses, WhatIf};
 
@@ -39,8 +40,7 @@ pub fn run(args: WhatIfArgs) -> anyhow::Result<()> {
         ("until", args.until),
         ("region", args.region),
     ];
-    let parameters = parameters.into_iter().filter_map(|(name, value)| Some((name, value?)));
-    let answer = args.api.client()?.what_if(&parameters.collect::<Vec<_>>())?;
+    let answer = args.api.client()?.what_if(&given(parameters).collect::<Vec<_>>())?;
     let table = |is_wide| shown(&answer, is_wide);
     let names = || answer.satellites.iter().map(|of| of.name.clone()).collect();
     args.output.print(&answer, Shown { table: &table, names: &names })

@@ -401,24 +401,27 @@ impl Client {
 
     /// All satellites that pass the filters, which are query parameters of the API.
     pub fn list(&self, filters: &[(&str, String)]) -> anyhow::Result<Vec<SatelliteJson>> {
-        let mut satellites = Vec::new();
-        let mut cursor: Option<String> = None;
+        self.all("/v1/satellites", filters, |page: Page| (page.satellites, page.next_cursor))
+    }
+
+    /// All of a list, page after page.
+    fn all<P: DeserializeOwned, T>(
+        &self,
+        path: &str,
+        filters: &[(&str, String)],
+        split: fn(P) -> (Vec<T>, Option<String>),
+    ) -> anyhow::Result<Vec<T>> {
+        let (mut all, mut cursor) = (Vec::new(), None);
         loop {
-            let mut request = self
-                .agent
-                .get(format!("{}/v1/satellites", self.base))
-                .header("authorization", self.bearer())
-                .query("limit", "1000")
-                .query_pairs(filters.iter().map(|(name, value)| (*name, value)));
-            if let Some(cursor) = &cursor {
-                request = request.query("cursor", cursor);
-            }
-            let page: Page = self.read(request.call())?;
-            satellites.extend(page.satellites);
-            match page.next_cursor {
-                Some(next) => cursor = Some(next),
-                None => return Ok(satellites),
-            }
+            let mut parameters = vec![("limit", "1000".to_owned())];
+            parameters.extend_from_slice(filters);
+            parameters.extend(cursor.map(|cursor| ("cursor", cursor)));
+            let (page, next) = split(self.ask(path, &parameters)?);
+            all.extend(page);
+            cursor = match next {
+                Some(next) => Some(next),
+                None => return Ok(all),
+            };
         }
     }
 
@@ -482,9 +485,9 @@ impl Client {
         self.answer(request.header("authorization", self.bearer()).call()).map(drop)
     }
 
-    /// A page of the maintenance windows; the filters are query parameters.
-    pub fn maintenance(&self, filters: &[(&str, String)]) -> anyhow::Result<WindowsJson> {
-        self.ask("/v1/maintenance", filters)
+    /// All maintenance windows that pass the filters, which are query parameters of the API.
+    pub fn maintenance(&self, filters: &[(&str, String)]) -> anyhow::Result<Vec<WindowJson>> {
+        self.all("/v1/maintenance", filters, |page: WindowsJson| (page.windows, page.next_cursor))
     }
 
     /// Plans a maintenance window.

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::assignments::{self, MAX_BYTES};
 use super::in_force::{self, MAX_ASSIGNMENTS};
 use super::precondition::Precondition;
-use super::satellites::Invalid;
+use super::satellites::{Invalid, invalid};
 use super::selector;
 use crate::contract::assignments::{Assignment, AssignmentSetJson};
 use crate::contract::audit::AuditAction;
@@ -184,10 +184,6 @@ pub fn check_name(name: &str) -> Result<(), Invalid> {
         "must have 1 to {MAX_NAME} lower-case letters, digits, hyphens, underscores and dots, and begin with a letter or digit"
     );
     Err(invalid("name", rule))
-}
-
-fn invalid(field: impl Into<String>, rule: impl Into<String>) -> Invalid {
-    Invalid { field: field.into(), rule: rule.into() }
 }
 
 /// A set that is there, without its assignments.

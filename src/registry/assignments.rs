@@ -22,7 +22,7 @@ use crate::log::within;
 use crate::registry::authority::Authority;
 use crate::registry::in_force::{self, MAX_ASSIGNMENTS};
 use crate::registry::precondition::Precondition;
-use crate::registry::satellites::{Invalid, MAX_CHARACTERS};
+use crate::registry::satellites::{Invalid, MAX_CHARACTERS, invalid};
 
 pub(crate) mod replacement;
 
@@ -208,10 +208,6 @@ fn check_texts(path: &str, value: &Value) -> Result<(), Invalid> {
 /// A name in a path. It comes from the caller, so it is cut and loses its control characters.
 fn shown(name: &str) -> String {
     name.chars().filter(|c| !c.is_control()).take(MAX_CHARACTERS).collect()
-}
-
-fn invalid(field: impl Into<String>, rule: impl Into<String>) -> Invalid {
-    Invalid { field: field.into(), rule: rule.into() }
 }
 
 /// Every writer locks the satellite's own row first: a removal waits, and there is no deadlock.

@@ -16,7 +16,8 @@ use tokio_postgres::{Error, Row, Transaction};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::satellites::{Invalid, NewSatellite};
+use super::satellites::{Invalid, check_text, invalid, seen};
+use super::selector;
 use crate::contract::audit::AuditAction;
 use crate::contract::maintenance::{MaintenanceSelectorJson, WindowJson, WindowState, WindowsJson};
 use crate::contract::wire::{Actor, Timestamp};
@@ -35,9 +36,6 @@ const MAX_AHEAD: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 /// The most satellites that one names by their ids.
 const MAX_IDS: usize = 1_000;
-
-/// The most characters of a reason.
-const MAX_REASON: usize = 200;
 
 /// The most windows on a page.
 pub const MAX_LIMIT: i64 = 1_000;
@@ -80,16 +78,10 @@ impl NewWindow {
     /// Checks every limit that needs no clock and no other row; the error names the field.
     pub fn check(self) -> Result<Checked, Invalid> {
         let selected = self.selector.map(selected).transpose()?.unwrap_or_default();
-        let Selector { region, tags } = &selected.by_description;
-        let alike = words(region.as_deref().unwrap_or("any"), tags.clone());
-        alike
-            .check()
-            .map_err(|Invalid { field, rule }| invalid(&format!("selector.{field}"), rule))?;
-        // It is a word like a satellite's region, so it has the limits of that.
-        words(&self.reason, BTreeMap::new())
-            .check()
-            .map_err(|Invalid { rule, .. }| invalid("reason", rule))?;
-        debug_assert!(self.reason.chars().count() <= MAX_REASON);
+        selector::check_limits(&selected.by_description)?;
+        // A reason is a word like a satellite's name.
+        check_text("reason", &self.reason)?;
+        seen(("reason".to_owned(), &self.reason))?;
         if let Some(from) = self.from {
             length(from.moment(), self.to.moment())?;
         }
@@ -104,19 +96,9 @@ impl Checked {
     }
 }
 
-fn words(region: &str, tags: BTreeMap<String, String>) -> NewSatellite {
-    let (name, region) = ("any".to_owned(), region.to_owned());
-    NewSatellite { name, region, tags, offline_threshold_ms: None }
-}
-
-/// One that names nothing, or something that nobody knows, would select more than was meant.
+/// One that names nothing would select more than was meant.
 fn selected(named: Map<String, Value>) -> Result<Selected, Invalid> {
-    const SELECTORS: [&str; 3] = ["ids", "region", "tags"];
-    if let Some(unknown) = named.keys().find(|name| !SELECTORS.contains(&name.as_str())) {
-        let shown: String = unknown.chars().filter(|c| !c.is_control()).take(64).collect();
-        let rule = "must be ids, region or tags: nothing else can be named";
-        return Err(invalid(&format!("selector.{shown}"), rule));
-    }
+    selector::check_names(&named, &["ids", "region"], "tags")?;
     let selector: MaintenanceSelectorJson =
         serde_json::from_value(Value::Object(named)).map_err(|_| {
             let rule = "must be {\"ids\": [id, …]} or {\"region\": text, \"tags\": {name: text}}";
@@ -151,10 +133,6 @@ fn length(from: OffsetDateTime, to: OffsetDateTime) -> Result<(), Invalid> {
     (to - from <= MAX_LENGTH)
         .then_some(())
         .ok_or_else(|| invalid("to", format!("must be at most {days} days after from")))
-}
-
-fn invalid(field: &str, rule: impl Into<String>) -> Invalid {
-    Invalid { field: field.to_owned(), rule: rule.into() }
 }
 
 /// What the planning of a window came to.
@@ -395,15 +373,12 @@ async fn hide_foreign(
     windows: &mut [WindowJson],
     reach: &Selector,
 ) -> Result<(), Error> {
-    let ids = |window: &mut WindowJson| window.selector.as_mut().and_then(|it| it.ids.take());
-    for window in windows {
-        let Some(named) = ids(window) else { continue };
-        let inside = within::among(client, &named, reach).await?;
-        let named = named.into_iter().filter(|id| inside.contains(id)).collect();
-        if let Some(selector) = &mut window.selector {
-            selector.ids = Some(named);
-        }
-    }
+    let lists = windows.iter_mut().filter_map(|window| window.selector.as_mut()?.ids.as_mut());
+    let mut lists: Vec<&mut Vec<Uuid>> = lists.collect();
+    let named: BTreeSet<Uuid> = lists.iter().flat_map(|ids| ids.iter().copied()).collect();
+    let named: Vec<Uuid> = named.into_iter().collect();
+    let inside = within::among(client, &named, reach).await?;
+    lists.iter_mut().for_each(|ids| ids.retain(|id| inside.contains(id)));
     Ok(())
 }
 

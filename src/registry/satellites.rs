@@ -82,8 +82,8 @@ pub struct Invalid {
     pub rule: String,
 }
 
-fn invalid(field: &str, rule: impl Into<String>) -> Invalid {
-    Invalid { field: field.to_owned(), rule: rule.into() }
+pub(super) fn invalid(field: impl Into<String>, rule: impl Into<String>) -> Invalid {
+    Invalid { field: field.into(), rule: rule.into() }
 }
 
 impl NewSatellite {
@@ -167,7 +167,8 @@ impl NewSatellite {
     }
 }
 
-fn check_text(field: &str, text: &str) -> Result<(), Invalid> {
+/// Checks a word of a satellite, or one that is like one.
+pub(super) fn check_text(field: &str, text: &str) -> Result<(), Invalid> {
     if text.trim().is_empty() || text.chars().count() > MAX_CHARACTERS {
         return Err(invalid(field, format!("must have 1 to {MAX_CHARACTERS} characters")));
     }
@@ -183,7 +184,7 @@ fn field_of_tag(name: &str) -> String {
     format!("tags.{}", name.chars().take(MAX_TAG_NAME).map(fits).collect::<String>())
 }
 
-fn seen((field, text): (String, &str)) -> Result<(), Invalid> {
+pub(super) fn seen((field, text): (String, &str)) -> Result<(), Invalid> {
     if text.contains(char::is_control) {
         return Err(invalid(&field, "must not contain control characters"));
     }

@@ -25,7 +25,7 @@ use crate::contract::word::Word;
 use crate::domain::access::{Role, Selector};
 use crate::log::audit::{self, Author, Entry};
 use crate::platform::token::{self, Digest};
-use crate::registry::satellites::{Invalid, NewSatellite};
+use crate::registry::satellites::{Invalid, NewSatellite, invalid};
 use crate::registry::selector;
 
 pub(crate) mod uses;
@@ -103,10 +103,6 @@ impl NewToken {
         }
         Ok(Checked { name, role, selector, expires_at: self.expires_at, uses: self.uses })
     }
-}
-
-fn invalid(field: &str, rule: impl Into<String>) -> Invalid {
-    Invalid { field: field.to_owned(), rule: rule.into() }
 }
 
 /// What the making of a token came to.

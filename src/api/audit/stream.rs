@@ -12,11 +12,10 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Extension, Query, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
-use axum::response::sse::Event;
 use deadpool_postgres::Object;
 use serde::Deserialize;
-use tokio::time::{Instant, sleep};
-use tracing::{debug, error};
+use tokio::time::sleep;
+use tracing::debug;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::api::Api;
@@ -26,7 +25,6 @@ use crate::api::problem::{Problem, ProblemJson};
 use crate::contract::audit::AuditEntryJson;
 use crate::ingress::arrival::ConnectionAbort;
 use crate::log::audit::read::{self, Ends, Filter};
-use crate::log::history::NoAnswer;
 use crate::platform::database::{Database, Failed};
 
 /// Entries read at once.
@@ -34,9 +32,6 @@ const PAGE: i64 = 200;
 
 /// How often the audit is read. Administrators do little, so nothing wakes a stream in between.
 const POLL: Duration = Duration::from_millis(500);
-
-/// How often at most a reader is told how far the audit has been looked through.
-const TELL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a reader may ask for.
 #[derive(Deserialize, IntoParams)]
@@ -99,24 +94,16 @@ pub async fn follow(
     let streams = api.streams.clone();
     let open = streams.open()?;
     let position = begin(&streams.database, asked).await?;
-    let (told, told_at) = (position, Instant::now());
     Ok(open.serve(&api, caller, abort, move |reader| {
-        Follower { streams, wanted, position, newest: None, told, told_at, reader }.follow()
+        Follower { streams, wanted, position, newest: None, reader }.follow()
     }))
 }
 
-/// Behind which position the stream begins. Behind 0 is all there is; behind anything else that is below the horizon a gap
-/// would go unseen.
+/// Behind which position the stream begins.
 async fn begin(database: &Database, asked: Option<i64>) -> Result<i64, Problem> {
     let ends = async |client: &mut Object| read::ends(client).await;
     let Ends { head, horizon } = database.run(ends).await?;
-    match asked {
-        None => Ok(head),
-        Some(0) => Ok(horizon),
-        Some(after) if after < horizon => Err(NoAnswer::Dropped(horizon + 1).into()),
-        Some(after) if after > head => Err(Problem::ahead_of_audit(after, head)),
-        Some(after) => Ok(after),
-    }
+    live::begin(asked, head, horizon, Problem::ahead_of_audit)
 }
 
 /// One stream, from the audit to its reader.
@@ -127,16 +114,12 @@ struct Follower {
     position: i64,
     /// What is there, once known.
     newest: Option<AuditEntryJson>,
-    /// How far its reader knows that it is, and since when.
-    told: i64,
-    told_at: Instant,
     reader: Reader,
 }
 
 impl Follower {
     async fn follow(mut self) -> End {
-        let here = Event::default().id(self.position.to_string()).retry(live::RETRY);
-        if let Err(end) = self.reader.send(here).await {
+        if let Err(end) = self.reader.begin(self.position).await {
             return end;
         }
         loop {
@@ -182,12 +165,7 @@ impl Follower {
         for entry in entries {
             self.tell(entry).await?;
         }
-        // A reader comes back from here, and not from what it saw last: that may be dropped by then.
-        if self.told != self.position && self.told_at.elapsed() >= TELL_INTERVAL {
-            self.reader.send(Event::default().id(self.position.to_string())).await?;
-            (self.told, self.told_at) = (self.position, Instant::now());
-        }
-        Ok(())
+        self.reader.tell_how_far(self.position).await
     }
 
     async fn tell(&mut self, entry: AuditEntryJson) -> Result<(), End> {
@@ -196,13 +174,7 @@ impl Follower {
             return Err(End::Over);
         }
         if self.wanted.takes(&entry) {
-            let event = Event::default().id(entry.position.to_string()).json_data(&entry);
-            let event = event.map_err(|error| {
-                error!(%error, position = entry.position, "an entry of the audit is no JSON");
-                End::Over
-            })?;
-            self.reader.send(event).await?;
-            (self.told, self.told_at) = (entry.position, Instant::now());
+            self.reader.tell(entry.position, &entry).await?;
         }
         (self.position, self.newest) = (entry.position, Some(entry));
         Ok(())

@@ -5,6 +5,7 @@ use clap::Args;
 use crate::cli::api::ApiArgs;
 use crate::cli::follow::Followed;
 use crate::cli::output::{OutputArgs, Shown};
+use crate::cli::paged::{PagedArgs, given};
 use crate::cli::table;
 use crate::contract::audit::AuditEntryJson;
 
@@ -26,42 +27,17 @@ pub struct ListArgs {
     /// Only of this target: the id of a satellite or of a token, the name of a set
     #[arg(long, value_name = "ID")]
     target: Option<String>,
-    /// Behind this position [default: the beginning, or now with --follow]
-    #[arg(long, value_name = "POSITION", conflicts_with = "newest_first",
-          value_parser = clap::value_parser!(i64).range(0..))]
-    after: Option<i64>,
-    /// The newest first
-    #[arg(long, conflicts_with = "follow")]
-    newest_first: bool,
-    /// With --newest-first: only before this position
-    #[arg(long, value_name = "POSITION", requires = "newest_first",
-          value_parser = clap::value_parser!(i64).range(1..))]
-    before: Option<i64>,
-    /// How many
-    #[arg(long, default_value_t = 100, conflicts_with = "follow",
-          value_parser = clap::value_parser!(i64).range(1..=1000))]
-    limit: i64,
-    /// Recorded at or after this time, such as 2026-03-01T12:00:00Z
-    #[arg(long, value_name = "TIME", conflicts_with = "follow")]
-    since: Option<String>,
-    /// Recorded before this time
-    #[arg(long, value_name = "TIME", conflicts_with = "follow")]
-    until: Option<String>,
-    /// Go on with what comes, without a gap, whatever happens to the pod or the connection; Ctrl-C ends
-    #[arg(long)]
-    follow: bool,
+    #[command(flatten)]
+    paged: PagedArgs,
 }
 
 /// Runs `groundstation audit list`.
 pub fn run(args: ListArgs) -> anyhow::Result<()> {
     args.output.refuse_names("an entry has a position and no name")?;
     let client = args.api.client()?;
-    let given = |filters: Vec<(&'static str, Option<String>)>| -> Vec<(&'static str, String)> {
-        filters.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
-    };
-    let mut filters =
-        given(vec![("actor", args.actor), ("action", args.action), ("target", args.target)]);
-    if args.follow {
+    let filters = [("actor", args.actor), ("action", args.action), ("target", args.target)];
+    let mut filters: Vec<_> = given(filters).collect();
+    if args.paged.follow {
         let followed = Followed {
             path: "/v1/audit/stream",
             filters: &filters,
@@ -69,16 +45,9 @@ pub fn run(args: ListArgs) -> anyhow::Result<()> {
             position: |entry: &AuditEntryJson| entry.position,
             cells: |entry| cells(entry).into(),
         };
-        return followed.print(&client, args.after);
+        return followed.print(&client, args.paged.after);
     }
-    filters.extend(given(vec![
-        ("after", args.after.map(|after| after.to_string())),
-        ("order", args.newest_first.then(|| "desc".to_owned())),
-        ("before", args.before.map(|before| before.to_string())),
-        ("limit", Some(args.limit.to_string())),
-        ("since", args.since),
-        ("until", args.until),
-    ]));
+    filters.extend(args.paged.parameters());
     let page = client.audit(&filters)?;
     let head = ["POSITION", "TIME", "ACTOR", "ADDRESS", "ACTION", "TARGET"];
     let table = |is_wide: bool| match is_wide {

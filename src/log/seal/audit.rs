@@ -5,13 +5,11 @@
 //! prefix. Seals stay when retention drops their entries, so the chain is whole from its first seal on. Positions have no
 //! gap, so an entry that was taken away before it was sealed leaves one.
 
-use sha2::{Digest, Sha256};
 use tokio_postgres::{Error, Row};
 
 use super::Hash;
-use super::history::History;
+use super::history::{self, History};
 use crate::log::audit::retention;
-use crate::log::canonical;
 
 /// Who changed what, and who was refused.
 pub const AUDIT: History = History {
@@ -69,10 +67,7 @@ fn digest(row: &Row) -> Result<(i64, Hash), Error> {
         text("before")?,
         text("after")?,
     ];
-    let mut hasher = Sha256::new();
-    hasher.update(ENTRY_DOMAIN);
-    hasher.update(canonical::encode(&fields));
-    Ok((row.try_get("position")?, Hash(hasher.finalize().into())))
+    Ok((row.try_get("position")?, history::digest(ENTRY_DOMAIN, &fields)))
 }
 
 #[cfg(test)]

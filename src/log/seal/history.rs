@@ -15,6 +15,7 @@ use time::OffsetDateTime;
 use tokio_postgres::{Error, Row};
 
 use super::{Hash, LOCK};
+use crate::log::canonical;
 use crate::platform::database::{self, Database};
 
 /// Rows that one seal covers at most.
@@ -309,6 +310,14 @@ impl History {
             ),
         }
     }
+}
+
+/// The digest of a row of these columns; `domain` is the prefix of everything that is hashed of its kind.
+pub(super) fn digest(domain: &[u8], columns: &[Option<&[u8]>]) -> Hash {
+    let mut hasher = Sha256::new();
+    hasher.update(domain);
+    hasher.update(canonical::encode(columns));
+    Hash(hasher.finalize().into())
 }
 
 /// The numbers behind `after` that are not among these, which are in order.

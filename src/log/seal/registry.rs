@@ -4,13 +4,11 @@
 //! every column, in the order of `COLUMNS`. It must never change; a column added later needs seals with another domain
 //! prefix.
 
-use sha2::{Digest, Sha256};
 use tokio_postgres::{Error, Row};
 use uuid::Uuid;
 
 use super::Hash;
-use super::history::History;
-use crate::log::canonical;
+use super::history::{self, History};
 
 /// What was changed of satellites.
 pub const REGISTRY: History = History {
@@ -66,10 +64,7 @@ fn digest(row: &Row) -> Result<(i64, Hash), Error> {
         text("before")?.map(str::as_bytes),
         text("after")?.map(str::as_bytes),
     ];
-    let mut hasher = Sha256::new();
-    hasher.update(CHANGE_DOMAIN);
-    hasher.update(canonical::encode(&fields));
-    Ok((row.try_get("change")?, Hash(hasher.finalize().into())))
+    Ok((row.try_get("change")?, history::digest(CHANGE_DOMAIN, &fields)))
 }
 
 #[cfg(test)]
